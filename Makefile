@@ -1,0 +1,31 @@
+# `make demo` and `make test` need only Python >= 3.11, pip and make; each creates .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test test-all check bench clean
+
+install: $(VENV)/installed
+
+# --no-deps would miss extras; the constraints pin torch, so that no CUDA build is pulled in.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/netlathe demo
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+test-all: check
+	NETLATHE_TEST_ALL=1 $(BIN)/python -m pytest -m ''
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The public import of Netlathe: `from netlathe import Client`."""

@@ -1,0 +1,1 @@
+"""What to try next: spaces, problems, metrics, strategies, Pareto. Knows no network and no service."""

@@ -1,0 +1,1 @@
+"""What people touch: REST, dashboard, store, conductor, command line."""
