@@ -1,0 +1,205 @@
+"""JobPlan: a job with everything resolved, as plain JSON. What a run needs to know and may keep on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from workers.errors import InvalidInput
+
+Statistic: TypeAlias = Literal["quiet", "p50", "p95"]
+Augment: TypeAlias = Literal["none", "crop", "crop_flip", "auto"]
+Goal: TypeAlias = Literal["min", "max"]
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InvalidInput(name, value, "must be a finite number above 0")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise InvalidInput(name, value, f"must be at least {least}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InvalidInput(name, value, f"must be one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """The uploaded network: a blob, and how pixels become its input (compress.data.Preprocessing as JSON)."""
+
+    sha256: str
+    name: str
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """The uploaded data: a blob (`file_name` tells its kind), read by compress.data.load_dataset."""
+
+    sha256: str
+    name: str
+    file_name: str
+    layout: str | None = None
+    classes: int | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device and its limit: exactly one of milliseconds or a ratio of the original's measured latency."""
+
+    device_id: str
+    device_name: str
+    max_latency_ms: float | None = None
+    max_latency_ratio: float | None = None
+    statistic: Statistic = "quiet"
+
+    def __post_init__(self) -> None:
+        _one_of("statistic", self.statistic, get_args(Statistic))
+        if (self.max_latency_ms is None) == (self.max_latency_ratio is None):
+            raise InvalidInput(
+                "targets", self.device_name, "needs exactly one of max_latency_ms and max_latency_ratio"
+            )
+        limit = self.max_latency_ms if self.max_latency_ms is not None else self.max_latency_ratio
+        assert limit is not None
+        _positive("max_latency_ms" if self.max_latency_ms is not None else "max_latency_ratio", limit)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A strategy or a method with its settings; checked by the family itself when it is made."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`evaluations` counts F2; `wall_s` covers search and training; `finalists` are trained."""
+
+    evaluations: int = 60
+    wall_s: float = 900.0
+    finalists: int = 3
+
+    def __post_init__(self) -> None:
+        _at_least("budget.evaluations", self.evaluations, 1)
+        _positive("budget.wall_s", self.wall_s)
+        _at_least("budget.finalists", self.finalists, 1)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The recipe that the finalists and the control go through alike."""
+
+    epochs: int = 5
+    augment: Augment = "auto"
+
+    def __post_init__(self) -> None:
+        _at_least("training.epochs", self.epochs, 0)
+        _one_of("training.augment", self.augment, get_args(Augment))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a run measures and looks at: the product's defaults, smaller in tests.
+
+    Images are those of design section 4 (F2). `calibration_networks` and `rows` bound the questions to a
+    device; `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
+    """
+
+    renormalise_images: int = 1024
+    accuracy_images: int = 2000
+    calibration_networks: int = 12
+    rows: int = 2000
+    processes: int = 0
+    candidate_s: float = 300.0
+    device_wait_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("renormalise_images", "accuracy_images", "rows"):
+            _at_least(f"effort.{name}", getattr(self, name), 1)
+        _at_least("effort.calibration_networks", self.calibration_networks, 2)
+        _at_least("effort.processes", self.processes, 0)
+        _positive("effort.candidate_s", self.candidate_s)
+        _positive("effort.device_wait_s", self.device_wait_s)
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """Everything a run decides on. `limits` are the contract's max_/min_<metric>[_drop|_ratio], None: no limit."""
+
+    job_id: str
+    name: str
+    model: ModelInput
+    dataset: DatasetInput
+    methods: tuple[Named, ...]
+    strategies: tuple[Named, ...]
+    targets: tuple[Target, ...] = ()
+    limits: Mapping[str, float | None] = field(default_factory=dict)
+    metric: str = "accuracy"
+    objective_metric: str = "accuracy"
+    objective_goal: Goal = "max"
+    budget: Budget = field(default_factory=Budget)
+    training: Training = field(default_factory=Training)
+    effort: Effort = field(default_factory=Effort)
+    seed: int = 0
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("objective.goal", self.objective_goal, get_args(Goal))
+        for name in ("methods", "strategies"):
+            named: tuple[Named, ...] = getattr(self, name)
+            if not named:
+                raise InvalidInput(name, [], "needs at least one item")
+            if len({item.name for item in named}) != len(named):
+                raise InvalidInput(name, [item.name for item in named], "an item is named twice")
+        devices = [target.device_id for target in self.targets]
+        if len(set(devices)) != len(devices):
+            raise InvalidInput("targets", devices, "a device is named twice")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values only; `from_json` reads them back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidInput: an unknown key, or a value that a part refuses.
+        """
+        parts: dict[str, Any] = dict(data)
+        for name, part in _PARTS.items():
+            if name in parts:
+                parts[name] = _build(part, name, parts[name])
+        for name, part in _LISTS.items():
+            if name in parts:
+                parts[name] = tuple(_build(part, name, item) for item in parts[name])
+        return _build(cls, "plan", parts)
+
+
+_PARTS: Mapping[str, type[Any]] = {
+    "model": ModelInput,
+    "dataset": DatasetInput,
+    "budget": Budget,
+    "training": Training,
+    "effort": Effort,
+}
+_LISTS: Mapping[str, type[Any]] = {"methods": Named, "strategies": Named, "targets": Target}
+
+
+def _build(cls: type[Any], name: str, values: Mapping[str, Any]) -> Any:
+    known = {item.name for item in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidInput(f"{name}.{unknown[0]}", values[unknown[0]], f"unknown key; known: {sorted(known)}")
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise InvalidInput(name, sorted(values), str(error)) from error

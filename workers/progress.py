@@ -1,0 +1,115 @@
+"""What a run tells its conductor while it goes on. The conductor alone numbers and stores these.
+
+A message is a fact that has happened, except `Asked`: it is stored before the work starts, so that a run
+that dies knows afterwards which work it had given out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation
+
+Phase: TypeAlias = Literal["profile", "statistics", "search", "train", "verify", "package"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+Level: TypeAlias = Literal["info", "warning", "error"]
+Slot: TypeAlias = Literal["original", "control", "best", "nearest"]
+ArtifactKind: TypeAlias = Literal["onnx", "report_html", "report_json", "manifest"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A strategy proposed a candidate; it is about to be submitted."""
+
+    strategy: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation is finished. `cached`: another candidate of the same key had paid for it.
+
+    `feasible` is the verdict of the search's problem (predicted latency); `table_epochs` names, by device
+    id, the table snapshot whose numbers stand in `evaluation.metrics`.
+    """
+
+    strategy: str
+    evaluation: Evaluation
+    feasible: bool = False
+    cached: bool = False
+    table_epochs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One line a user understands."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Phased:
+    """Where the job is: `done` of `total` steps of one phase.
+
+    `spent_s` is what has been used of `budget.wall_s` so far (search and training only); the newest value
+    comes back as `Recorded.spent_s` after a restart.
+    """
+
+    phase: Phase
+    done: float
+    total: float
+    eta_s: float | None = None
+    spent_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.done <= self.total:
+            raise ValueError(f"done: must lie within 0..total ({self.done} of {self.total})")
+
+
+@dataclass(frozen=True)
+class Summarised:
+    """A row of the job's result table, in the contract's form.
+
+    `summary`: evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low,
+    high, measured, measured_high}}, macs, parameters, size_bytes.
+    """
+
+    slot: Slot
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished file that users may download."""
+
+    kind: ArtifactKind
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """A file a later run of this job starts from; the newest of a name counts."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The line a + b * sum of one device for this network, fitted on whole networks timed for this job.
+
+    `calibration` is the JSON form of hw_profiles.calibration.Calibration.
+    """
+
+    device_id: str
+    epoch: int
+    calibration: Mapping[str, Any]
+
+
+Message: TypeAlias = Asked | Evaluated | Logged | Phased | Summarised | Made | Checkpointed | Calibrated
