@@ -1,0 +1,51 @@
+"""Errors of this folder.
+
+    CompressError
+    ├── InvalidInput (ValueError)   what the user gave is wrong: field, value, what to do
+    │   └── Disagreement            torch and onnxruntime differ: the first node that does
+    └── Unsupported                 a case that a row of the op table does not cover; caught, and frozen
+"""
+
+from __future__ import annotations
+
+
+class CompressError(Exception):
+    """Base of all errors raised by compress."""
+
+
+class InvalidInput(CompressError, ValueError):
+    """What the user gave is wrong.
+
+    Args:
+        message: what is wrong and what would be right, for a person.
+        field: the name of the field of the request or file.
+        value: the value seen, short enough to print.
+    """
+
+    def __init__(self, message: str, *, field: str, value: object = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+
+
+class Disagreement(InvalidInput):
+    """torch and onnxruntime give different outputs for the same file.
+
+    Args:
+        node: name of the first node, in execution order, whose output differs.
+        difference: largest absolute difference over the scale of the output.
+        tolerance: what would have been accepted.
+    """
+
+    def __init__(self, node: str, op_type: str, difference: float, tolerance: float) -> None:
+        message = (
+            f"our reading of this file disagrees with onnxruntime, first at node {node!r} ({op_type}): "
+            f"difference {difference:.2e} of the output's scale, tolerance {tolerance:.0e}"
+        )
+        super().__init__(message, field="file", value=node)
+        self.node = node
+        self.difference = difference
+
+
+class Unsupported(CompressError):
+    """A case that the op's row does not cover. The channel groups it touches are frozen with this reason."""

@@ -1,0 +1,293 @@
+"""Network: the one form that a network has here, the ONNX graph as an immutable value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from compress.errors import InvalidInput
+
+Array = NDArray[Any]
+BATCH = "batch"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `inputs` may hold "" for an optional input left out."""
+
+    op_type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    domain: str = ""
+
+    def input(self, position: int) -> str:
+        """The input's tensor name, "" where it is left out."""
+        return self.inputs[position] if position < len(self.inputs) else ""
+
+    def get(self, attribute: str, default: Any) -> Any:
+        """The attribute's value, or ONNX's default, which the caller states."""
+        return self.attributes.get(attribute, default)
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Type of a tensor. `shape` is at batch 1; `batch_axis` is the axis that follows the batch, if one does."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    batch_axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """An ONNX graph, normalised, with the type of every tensor. Editing gives a new Network.
+
+    Attributes:
+        nodes: in execution order, uniquely named.
+        constants: initializers, read-only arrays. A weight used twice in the same role is one constant (tied).
+        inputs, outputs: the graph's own names; the user's, never changed.
+        opset: domain -> version.
+        types: type of every tensor that is not a constant.
+        warnings: what normalising changed or could not do, for a person.
+    """
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    inputs: Mapping[str, TensorType]
+    outputs: Mapping[str, TensorType]
+    opset: Mapping[str, int]
+    ir_version: int
+    types: Mapping[str, TensorType] = field(default_factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, source: bytes | Path | str) -> Network:
+        """Read, normalise and type an ONNX file.
+
+        Raises:
+            InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
+        """
+        from compress.normalise import load
+
+        return load(source)
+
+    def save(self) -> bytes:
+        """The network as the bytes of an ONNX file; the same network gives the same bytes."""
+        return self.to_proto().SerializeToString(deterministic=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the saved file."""
+        return hashlib.sha256(self.save()).hexdigest()
+
+    @property
+    def input_name(self) -> str:
+        """Name of the one input."""
+        return next(iter(self.inputs))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch: (C, H, W) for images."""
+        return self.inputs[self.input_name].shape[1:]
+
+    @property
+    def output_name(self) -> str:
+        """Name of the first output: the logits."""
+        return next(iter(self.outputs))
+
+    @cached_property
+    def _producers(self) -> Mapping[str, Node]:
+        return {output: node for node in self.nodes for output in node.outputs if output}
+
+    @cached_property
+    def _consumers(self) -> Mapping[str, tuple[Node, ...]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                if name:
+                    found.setdefault(name, []).append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    def producer(self, tensor: str) -> Node | None:
+        """The node that makes this tensor; None for inputs and constants."""
+        return self._producers.get(tensor)
+
+    def consumers(self, tensor: str) -> tuple[Node, ...]:
+        """The nodes that read this tensor, in execution order, each once."""
+        return self._consumers.get(tensor, ())
+
+    def node(self, name: str) -> Node:
+        """The node of this name. Raises KeyError."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of a constant, or of an activation at batch 1."""
+        if tensor in self.constants:
+            return tuple(int(size) for size in self.constants[tensor].shape)
+        return self.types[tensor].shape
+
+    def sole_consumer(self, tensor: str) -> Node | None:
+        """The one node that reads the tensor; None where there are several, or it is an output of the network."""
+        readers = self.consumers(tensor)
+        return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
+
+    def with_constants(self, updates: Mapping[str, Array]) -> Network:
+        """The same graph with other values of the same shapes.
+
+        Raises:
+            ValueError: an unknown name or another shape.
+        """
+        for name, value in updates.items():
+            if name not in self.constants or self.constants[name].shape != value.shape:
+                raise ValueError(f"constant {name!r}: {value.shape} does not replace {self.constants.get(name)!r}")
+        return replace(self, constants=_frozen({**self.constants, **updates}))
+
+    def edited(self, nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
+        """A new graph of these nodes: sorted, unused constants dropped, typed anew.
+
+        Raises:
+            InvalidInput: strict shape inference refuses the result.
+        """
+        from compress.normalise import infer_types, sort_nodes
+
+        ordered = sort_nodes(tuple(nodes), set(constants) | set(self.inputs))
+        used = {name for node in ordered for name in node.inputs}
+        kept = _frozen({name: value for name, value in constants.items() if name in used or name in self.outputs})
+        return infer_types(replace(self, nodes=ordered, constants=kept, types={}))
+
+    def replace(self, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
+        """Swap the named nodes for others: the only structural edit, verified each time.
+
+        Verified means: strict shape inference, and a run in onnxruntime at batches 1 and 3.
+
+        Raises:
+            InvalidInput: the result is not a network that onnxruntime runs.
+        """
+        from compress.verify import run_onnxruntime
+
+        gone = set(remove)
+        rest = [node for node in self.nodes if node.name not in gone]
+        result = self.edited([*rest, *nodes], {**self.constants, **constants})
+        for batch in (1, 3):
+            run_onnxruntime(result, np.zeros((batch, *result.input_shape), np.float32))
+        return result
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The network as an onnx ModelProto, without metadata."""
+        graph = helper.make_graph(
+            [_node_proto(node) for node in self.nodes],
+            "network",
+            [_value_info(name, kind) for name, kind in self.inputs.items()],
+            [_value_info(name, self.types.get(name, kind)) for name, kind in self.outputs.items()],
+            [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.constants.items()],
+        )
+        opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(self.opset.items())]
+        return helper.make_model(
+            graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe"
+        )
+
+
+def _frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
+    for value in constants.values():
+        value.flags.writeable = False
+    return MappingProxyType(dict(constants))
+
+
+def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:
+    shape: list[int | str] = list(kind.shape)
+    if kind.batch_axis is not None:
+        shape[kind.batch_axis] = BATCH
+    return helper.make_tensor_value_info(name, _element_type(kind.dtype), shape)
+
+
+def _element_type(dtype: str) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _node_proto(node: Node) -> onnx.NodeProto:
+    proto = helper.make_node(
+        node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain
+    )
+    for key, value in sorted(node.attributes.items()):
+        proto.attribute.append(_attribute(key, value))
+    return proto
+
+
+def _attribute(key: str, value: Any) -> onnx.AttributeProto:
+    if isinstance(value, onnx.AttributeProto):
+        return value
+    if isinstance(value, np.ndarray):
+        return helper.make_attribute(key, numpy_helper.from_array(value))
+    if value == ():  # the type of an empty list cannot be read off it; ours are all integers
+        return helper.make_attribute(key, value, attr_type=onnx.AttributeProto.INTS)
+    return helper.make_attribute(key, value)
+
+
+def read_node(proto: onnx.NodeProto, name: str) -> Node:
+    """A Node of a NodeProto; attributes that hold graphs or types are kept as they are."""
+    attributes: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        value = helper.get_attribute_value(attribute)
+        if isinstance(value, TensorProto):
+            value = numpy_helper.to_array(value)
+        elif isinstance(value, bytes):
+            value = value.decode()
+        elif attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            value = tuple(value)
+        elif not isinstance(value, int | float):
+            value = attribute
+        attributes[attribute.name] = value
+    return Node(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, proto.domain)
+
+
+def parse(source: bytes | Path | str) -> onnx.ModelProto:
+    """Parse the bytes of an ONNX file; nothing outside the bytes is ever read.
+
+    Raises:
+        InvalidInput: not a protobuf of a model, or tensors that live in other files.
+    """
+    data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's DecodeError is not a public, stable class
+        raise InvalidInput(f"not a readable ONNX file (truncated or corrupt?): {error}", field="file") from error
+    if not model.graph.node:
+        raise InvalidInput("the ONNX file holds no graph (truncated or corrupt?)", field="file")
+    for tensor in _all_tensors(model.graph):
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise InvalidInput(
+                "the file keeps weights in other files (external data); save it as one file: "
+                "onnx.save(onnx.load('model.onnx'), 'single.onnx')",
+                field="file",
+                value=tensor.name[:80],
+            )
+    return model
+
+
+def _all_tensors(graph: onnx.GraphProto) -> Iterable[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in ([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs):
+                yield from _all_tensors(inner)

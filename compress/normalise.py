@@ -1,0 +1,362 @@
+"""Normalise: any ONNX file of a classifier becomes one plain, typed graph with a symbolic batch.
+
+Functions are inlined, constants and shape chains folded, a baked batch of 1 made symbolic, initializers copied
+so that each has one use (a weight used twice in the same role stays one constant: tied), metadata stripped
+(torch writes source paths and stack traces there). Names of inputs, outputs and untouched tensors stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from compress.errors import InvalidInput
+from compress.network import Array, Network, Node, TensorType, _frozen, parse, read_node
+
+OPSET_MIN, OPSET_CONVERTED = 13, 17
+# Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
+SHAPE_CONSTANT_MAX = 1024
+# Folding these would turn a user's quantised weights back into floats.
+NEVER_FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform"})
+TIED_ROLES = frozenset({("Conv", 1), ("Gemm", 1), ("MatMul", 1), ("MatMul", 0), ("ConvTranspose", 1)})
+
+
+def load(source: bytes | Path | str) -> Network:
+    """Read, normalise and type an ONNX file. See `Network.load`."""
+    model = _prepared(parse(source))
+    warnings: list[str] = []
+    constants, nodes = _constants_and_nodes(model.graph)
+    nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
+    inputs = _inputs(model.graph, constants, warnings)
+    outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
+    network = Network(
+        tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version
+    )
+    network = _unbake_batch(network, warnings)
+    network = _fold_shape_chains(network)
+    network = _private_constants(network)
+    network = network.edited(_alive(network.nodes, network.outputs), network.constants)
+    _check_outputs(network)
+    return replace(network, warnings=tuple(warnings))
+
+
+def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    version = dict(_opsets(model)).get("", 1)
+    try:
+        if version < OPSET_MIN:
+            model = onnx.version_converter.convert_version(model, OPSET_CONVERTED)
+        onnx.checker.check_model(model)
+    except Exception as error:  # the checker and the converter raise many kinds
+        raise InvalidInput(f"onnx refuses the file: {str(error)[:300]}", field="file", value=version) from error
+    return model
+
+
+def _opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
+    return (("" if item.domain == "ai.onnx" else item.domain, item.version) for item in model.opset_import)
+
+
+def _constants_and_nodes(graph: onnx.GraphProto) -> tuple[dict[str, Array], list[Node]]:
+    if graph.sparse_initializer:
+        raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes, taken = [], set[str]()
+    for position, proto in enumerate(graph.node):
+        if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
+            raise InvalidInput(
+                f"control flow ({proto.op_type}) is not supported: export with fixed branches",
+                field="file",
+                value=proto.name,
+            )
+        name = proto.name or f"{proto.op_type}_{position}"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        nodes.append(read_node(proto, name))
+    return constants, nodes
+
+
+def _inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings: list[str]) -> dict[str, TensorType]:
+    real = [value for value in graph.input if value.name not in constants]
+    if len(real) != 1:
+        names = [value.name for value in real]
+        raise InvalidInput(f"expected one input, found {len(real)}: {names}", field="inputs", value=names)
+    kind = real[0].type.tensor_type
+    dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "undefined"
+    if dtype != "float32":
+        raise InvalidInput(f"the input must be float32, not {dtype}", field="inputs", value=dtype)
+    sizes = [dim.dim_value for dim in kind.shape.dim]
+    if len(sizes) < 2 or any(size <= 0 for size in sizes[1:]):
+        shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
+        raise InvalidInput(
+            f"the input's shape must be (batch, fixed sizes), not {shown}: export with fixed height and width",
+            field="inputs",
+            value=shown,
+        )
+    if sizes[0] > 1:
+        warnings.append(f"the input's batch was fixed at {sizes[0]}; it is symbolic now")
+    return {real[0].name: TensorType((1, *sizes[1:]), dtype, batch_axis=0)}
+
+
+def _fold_constants(
+    nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
+) -> tuple[list[Node], dict[str, Array]]:
+    rest = []
+    for node in nodes:
+        if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):
+            rest.append(node)
+            continue
+        values = _evaluate(node, constants, opset)
+        if values is None:
+            rest.append(node)
+        else:
+            constants |= values
+    return rest, constants
+
+
+def _evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -> dict[str, Array] | None:
+    """The outputs of one node for known inputs; None where onnx's reference cannot run it."""
+    feeds = {name: np.asarray(values[name]) for name in node.inputs if name}
+    graph = helper.make_graph(
+        [_proto(node)],
+        "one",
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()],
+        [helper.make_empty_tensor_value_info(name) for name in node.outputs if name],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opset.items()])
+    try:
+        results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # whatever a third-party op raises: the node is then simply kept
+        return None
+    return {name: np.asarray(value) for name, value in zip(filter(None, node.outputs), results, strict=True)}
+
+
+def _proto(node: Node) -> onnx.NodeProto:
+    from compress.network import _node_proto
+
+    return _node_proto(node)
+
+
+def _unbake_batch(network: Network, warnings: list[str]) -> Network:
+    """A 1 at the head of a Reshape's constant shape is the exporter's batch of 1: make it follow the batch."""
+    constants = dict(network.constants)
+    nodes = []
+    for node in network.nodes:
+        shape = constants.get(node.input(1)) if node.op_type == "Reshape" else None
+        if shape is not None and shape.ndim == 1 and shape.size and shape[0] == 1 and not node.get("allowzero", 0):
+            name = f"{node.name}_shape"
+            constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
+            node = replace(node, inputs=(node.input(0), name))
+            warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it follows the batch now")
+        nodes.append(node)
+    return replace(network, nodes=tuple(nodes), constants=_frozen(constants))
+
+
+def _fold_shape_chains(network: Network) -> Network:
+    """Values that depend on shapes only become constants; a Reshape to (batch, ...) gets -1 for the batch."""
+    at_three, at_five = (_shape_values(network, batch) for batch in (3, 5))
+    constants = dict(network.constants)
+    nodes = []
+    for node in network.nodes:
+        known = [name for name in node.outputs if name in at_three]
+        same = [name for name in known if np.array_equal(at_three[name], at_five[name])]
+        constants |= {name: at_three[name] for name in same}
+        if len(same) == len(node.outputs):
+            continue
+        target = node.input(1)
+        if node.op_type == "Reshape" and target in at_three and target not in constants:
+            symbolic = _batch_symbolic(at_three[target], at_five[target])
+            if symbolic is not None:
+                name = f"{node.name}_shape"
+                constants[name] = symbolic
+                node = replace(node, inputs=(node.input(0), name))
+        nodes.append(node)
+    return replace(network, nodes=tuple(_alive(nodes, network.outputs)), constants=_frozen(constants))
+
+
+def _batch_symbolic(at_three: Array, at_five: Array) -> Array | None:
+    differs = at_three != at_five
+    if at_three.ndim != 1 or differs.sum() != 1 or -1 in at_three[~differs]:
+        return None
+    return np.where(differs, -1, at_three).astype(np.int64)
+
+
+def _shape_values(network: Network, batch: int) -> dict[str, Array]:
+    """Every tensor whose value follows from shapes alone, at this batch."""
+    shapes = _inferred(network, batch)
+    values: dict[str, Array] = {}
+    for node in network.nodes:
+        if node.op_type == "Shape":
+            kind = shapes.get(node.input(0))
+            if kind is None or None in kind[0]:
+                continue
+            start, end = node.get("start", 0), node.get("end", len(kind[0]))
+            values[node.outputs[0]] = np.array(kind[0][start:end], dtype=np.int64)
+        elif node.inputs and any(name in values for name in node.inputs):
+            known = {**network.constants, **values}
+            if all(name in known for name in node.inputs if name):
+                values |= _evaluate(node, known, network.opset) or {}
+    return values
+
+
+def _private_constants(network: Network) -> Network:
+    """One copy of a constant per use, except a weight used again in the same role: that is tied on purpose."""
+    constants = dict(network.constants)
+    seen: dict[str, set[tuple[str, int]]] = {}
+    nodes = []
+    for node in network.nodes:
+        inputs = list(node.inputs)
+        for position, name in enumerate(inputs):
+            if name not in network.constants:
+                continue
+            role = (node.op_type, position)
+            earlier = seen.setdefault(name, set())
+            if earlier and not (role in TIED_ROLES and earlier == {role}):
+                inputs[position] = _copy_name(name, node, constants)
+                constants[inputs[position]] = network.constants[name].copy()
+            else:
+                earlier.add(role)
+        nodes.append(replace(node, inputs=tuple(inputs)))
+    return replace(network, nodes=tuple(nodes), constants=_frozen(constants))
+
+
+def _copy_name(name: str, node: Node, constants: Mapping[str, Array]) -> str:
+    copy = f"{name}/{node.name}"
+    while copy in constants:
+        copy += "_"
+    return copy
+
+
+def _alive(nodes: Iterable[Node], outputs: Iterable[str]) -> list[Node]:
+    wanted, kept = set(outputs), []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.outputs):
+            wanted |= set(node.inputs)
+            kept.append(node)
+    return kept[::-1]
+
+
+def sort_nodes(nodes: tuple[Node, ...], known: set[str]) -> tuple[Node, ...]:
+    """Execution order, stable where it is free.
+
+    Raises:
+        ValueError: a cycle, or an input that nobody makes.
+    """
+    made, ordered, waiting = set(known) | {""}, list[Node](), list(nodes)
+    while waiting:
+        ready = [node for node in waiting if made.issuperset(node.inputs)]
+        if not ready:
+            raise ValueError(f"no order for nodes {[node.name for node in waiting][:5]}: a cycle or a missing tensor")
+        first = ready[0]
+        waiting.remove(first)
+        ordered.append(first)
+        made.update(first.outputs)
+        # Most graphs come sorted: go on from here in one sweep rather than from the front each time.
+        rest = []
+        for node in waiting:
+            if made.issuperset(node.inputs):
+                ordered.append(node)
+                made.update(node.outputs)
+            else:
+                rest.append(node)
+        waiting = rest
+    return tuple(ordered)
+
+
+def infer_types(network: Network) -> Network:
+    """The network with the type of every activation, by strict shape inference at batches 1 and 3.
+
+    Raises:
+        InvalidInput: shape inference refuses the graph.
+    """
+    one, three = _inferred(network, 1), _inferred(network, 3)
+    missing = [
+        name
+        for node in network.nodes
+        for name in node.outputs
+        if name and (name not in one or None in one[name][0] or name not in three or None in three[name][0])
+    ]
+    if missing:
+        one |= _run_shapes(network, missing, 1)
+        three |= _run_shapes(network, missing, 3)
+    types = {name: _type(one[name], three[name]) for name in one if name in three}
+    outputs = {name: types[name] for name in network.outputs}
+    return replace(network, types=types, outputs=outputs)
+
+
+Shape = tuple[int | None, ...]
+
+
+def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
+    axes = [axis for axis, (a, b) in enumerate(zip(one[0], three[0], strict=True)) if a != b]
+    shape = tuple(-1 if size is None else size for size in one[0])
+    return TensorType(shape, one[1], axes[0] if axes else None)
+
+
+def _inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
+    """Shapes and dtypes of all activations at this batch, as far as onnx infers them."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(
+            _skeleton(network, batch), check_type=True, strict_mode=True, data_prop=True
+        )
+    except Exception as error:  # onnx raises InferenceError, and others for broken attributes
+        raise InvalidInput(
+            f"shapes do not fit at batch {batch}: {str(error)[:300]}", field="file", value=batch
+        ) from error
+    found: dict[str, tuple[Shape, str]] = {}
+    graph = inferred.graph
+    for value in (*graph.value_info, *graph.output, *graph.input):
+        kind = value.type.tensor_type
+        if value.name in network.constants or not kind.elem_type or not kind.HasField("shape"):
+            continue
+        shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
+        found[value.name] = (shape, str(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
+    return found
+
+
+def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
+    """The graph at a fixed batch, its large constants as typed inputs, so that inference moves no weights."""
+    small = {n: v for n, v in network.constants.items() if v.dtype.kind in "iub" and v.size <= SHAPE_CONSTANT_MAX}
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), (batch, *kind.shape[1:]))
+        for name, kind in network.inputs.items()
+    ] + [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in network.constants.items()
+        if name not in small
+    ]
+    graph = helper.make_graph(
+        [_proto(node) for node in network.nodes],
+        "skeleton",
+        inputs,
+        [helper.make_empty_tensor_value_info(name) for name in network.outputs],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in small.items()],
+    )
+    opsets = [helper.make_opsetid(domain, version) for domain, version in network.opset.items()]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=network.ir_version)
+
+
+def _run_shapes(network: Network, names: list[str], batch: int) -> dict[str, tuple[Shape, str]]:
+    """Shapes that inference cannot know (ops of other domains), read off a real run."""
+    from compress.verify import run_onnxruntime
+
+    values = run_onnxruntime(network, np.zeros((batch, *network.input_shape), np.float32), names)
+    return {name: (tuple(value.shape), str(value.dtype)) for name, value in values.items()}
+
+
+def _check_outputs(network: Network) -> None:
+    kind = network.outputs[network.output_name]
+    if kind.batch_axis != 0:
+        raise InvalidInput(
+            f"output {network.output_name!r} of shape {kind.shape} does not follow the batch (tried 1 and 3)",
+            field="outputs",
+            value=list(kind.shape),
+        )
