@@ -1,0 +1,81 @@
+"""DeviceConfig: one configuration of one machine; what a latency table belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from hw_profiles.errors import InvalidInput
+
+DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """A machine, a runtime and its settings. Latencies of two configurations are never mixed.
+
+    `threads` is part of the identity and never interpolated; `emulated` marks figures that say nothing about
+    speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value) pairs.
+
+    Raises InvalidInput on a name that does not match `[a-z0-9][a-z0-9._-]{0,63}` or a count below 1.
+    """
+
+    machine: str
+    kind: DeviceKind
+    runtime: str
+    runtime_version: str
+    threads: int = 1
+    dtype: str = "fp32"
+    emulated: bool = False
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InvalidInput("threads", self.threads, "at least 1")
+        if self.kind not in get_args(DeviceKind):
+            raise InvalidInput("kind", self.kind, f"one of {', '.join(get_args(DeviceKind))}")
+        if not _NAME.fullmatch(self.name):
+            raise InvalidInput("name", self.name, f"matches {_NAME.pattern}")
+        if tuple(sorted(self.options)) != self.options:
+            raise InvalidInput("options", self.options, "sorted by name")
+
+    @property
+    def name(self) -> str:
+        """`<machine>-<runtime>-t<threads>-<dtype>`: moves on to a new runtime version, the id does not."""
+        return f"{self.machine}-{self.runtime}-t{self.threads}-{self.dtype}"
+
+    @cached_property
+    def config_id(self) -> str:
+        """sha256 (hex) of the canonical JSON: differs where any setting or version differs."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `from_json` makes an equal configuration."""
+        return {
+            "machine": self.machine,
+            "kind": self.kind,
+            "runtime": self.runtime,
+            "runtime_version": self.runtime_version,
+            "threads": self.threads,
+            "dtype": self.dtype,
+            "emulated": self.emulated,
+            "options": [list(pair) for pair in self.options],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DeviceConfig:
+        """Raises InvalidInput where a field is missing, unknown or wrong."""
+        try:
+            options = tuple((str(name), str(value)) for name, value in data.get("options", ()))
+            return cls(**{**data, "options": options})
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InvalidInput):
+                raise
+            raise InvalidInput("device", dict(data), f"not a device configuration: {error}") from error

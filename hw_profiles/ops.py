@@ -1,0 +1,233 @@
+"""Op: a block of nodes that one runtime runs as one kernel, described well enough to be timed elsewhere.
+
+An op holds shapes and attributes but no weights of anybody's network: constants without a value get random
+numbers when a timing model is built (`timing_model.py`). Its key is everything that a runtime's choice of
+kernel can look at; the columns of `features` are for predictors only and never identify an op.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hw_profiles.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import onnx
+
+    from hw_profiles.features import Features
+
+Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
+Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
+
+# Elements up to which a constant's value may be part of an op: shapes, pads, axes, bounds; never weights.
+MAX_VALUE_ELEMENTS = 64
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape (batch included, normally 1) and numpy dtype name of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(size, int) or size < 0 for size in self.shape):
+            raise InvalidInput("shape", self.shape, "sizes are whole numbers >= 0")
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant input. `value` is given where the kernel depends on it (a shape, pads, a Clip bound, a zero
+    point); None stands for weights, which are drawn at random, so that one timing serves every network.
+    """
+
+    spec: TensorSpec
+    value: Nested | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is not None and self.spec.elements > MAX_VALUE_ELEMENTS:
+            raise InvalidInput(
+                "value", self.spec.shape, f"at most {MAX_VALUE_ELEMENTS} elements are part of an op"
+            )
+
+
+@dataclass(frozen=True)
+class OpNode:
+    """One ONNX node with local tensor names; an optional input that is absent is the empty string."""
+
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: tuple[tuple[str, Attribute], ...] = ()
+    domain: str = ""
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of attribute `name`, or `default`."""
+        return next((value for key, value in self.attributes if key == name), default)
+
+
+@dataclass(frozen=True)
+class Op:
+    """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner
+    tensors, `y0..` outputs, each numbered in the order of first use; `Op.of` does the naming.
+
+    `producers` has one string per activation: `input` for an input of the network, else the lower-case op
+    types of the block that made it, joined by `+` (`conv+relu`). It stands for the memory layout in which
+    the tensor arrives, which decides the kernel (see `timing_model.arrives_blocked`).
+
+    Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
+    """
+
+    nodes: tuple[OpNode, ...]
+    inputs: tuple[TensorSpec, ...]
+    constants: tuple[Constant, ...]
+    producers: tuple[str, ...]
+    opset: int
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise InvalidInput("nodes", self.nodes, "an op has at least one node")
+        if len(self.producers) != len(self.inputs):
+            raise InvalidInput("producers", self.producers, f"one for each of {len(self.inputs)} inputs")
+        defined = {f"x{i}" for i in range(len(self.inputs))} | {f"w{i}" for i in range(len(self.constants))}
+        for node in self.nodes:
+            unknown = [name for name in node.inputs if name and name not in defined]
+            if unknown:
+                raise InvalidInput("nodes", unknown[0], f"{node.op_type} uses a tensor that nothing defines")
+            defined.update(node.outputs)
+        if not self.outputs:
+            raise InvalidInput("nodes", self.nodes, "no node has an output named y0")
+
+    @classmethod
+    def of(
+        cls,
+        nodes: Sequence[OpNode],
+        inputs: Mapping[str, tuple[TensorSpec, str]],
+        constants: Mapping[str, Constant],
+        outputs: Sequence[str],
+        opset: int,
+    ) -> Op:
+        """An op from nodes with any tensor names. `inputs` gives each activation's spec and producer.
+
+        Nodes must be in topological order. Tensors that nothing uses (outputs not in `outputs`) stay.
+        Raises InvalidInput where a node reads a tensor that is neither given nor made before.
+        """
+        names = {"": ""}
+        taken: dict[str, list[str]] = {"x": [], "w": [], "t": [], "y": []}
+
+        def local(name: str, kind: str) -> str:
+            if name not in names:
+                names[name] = f"{kind}{len(taken[kind])}"
+                taken[kind].append(name)
+            return names[name]
+
+        renamed = []
+        for node in nodes:
+            for name in node.inputs:
+                if name not in names and name not in inputs and name not in constants:
+                    raise InvalidInput("nodes", name, f"{node.op_type} uses a tensor that nothing defines")
+                local(name, "w" if name in constants else "x")
+            made = tuple(local(name, "y" if name in outputs else "t") for name in node.outputs)
+            used = tuple(names[name] for name in node.inputs)
+            renamed.append(OpNode(node.op_type, used, made, tuple(sorted(node.attributes)), node.domain))
+        return cls(
+            nodes=tuple(renamed),
+            inputs=tuple(inputs[name][0] for name in taken["x"]),
+            constants=tuple(constants[name] for name in taken["w"]),
+            producers=tuple(inputs[name][1] for name in taken["x"]),
+            opset=opset,
+        )
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Local names of the outputs, y0 first."""
+        found = [name for node in self.nodes for name in node.outputs if name.startswith("y")]
+        return tuple(sorted(found, key=lambda name: int(name[1:])))
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 (hex) of the canonical JSON of the whole op."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def features(self) -> Features:
+        """Typed columns for predictors and people; never an identity."""
+        from hw_profiles.features import features
+
+        return features(self)
+
+    def model(self, copies: int) -> onnx.ModelProto:
+        """The timing model with `copies` parallel copies of this block; see `timing_model.timing_model`."""
+        from hw_profiles.timing_model import timing_model
+
+        return timing_model(self, copies)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, from which `from_json` makes an equal op."""
+        return {
+            "nodes": [
+                [
+                    n.op_type,
+                    n.domain,
+                    list(n.inputs),
+                    list(n.outputs),
+                    [[k, _plain(v)] for k, v in n.attributes],
+                ]
+                for n in self.nodes
+            ],
+            "inputs": [[list(spec.shape), spec.dtype] for spec in self.inputs],
+            "constants": [[list(c.spec.shape), c.spec.dtype, _plain(c.value)] for c in self.constants],
+            "producers": list(self.producers),
+            "opset": self.opset,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Op:
+        """Raises InvalidInput where `data` is not what `to_json` makes."""
+        try:
+            nodes = tuple(
+                OpNode(op_type, tuple(used), tuple(made), tuple((k, _nested(v)) for k, v in attrs), domain)
+                for op_type, domain, used, made, attrs in data["nodes"]
+            )
+            return cls(
+                nodes=nodes,
+                inputs=tuple(TensorSpec(tuple(shape), dtype) for shape, dtype in data["inputs"]),
+                constants=tuple(
+                    Constant(TensorSpec(tuple(shape), dtype), _nested(value))
+                    for shape, dtype, value in data["constants"]
+                ),
+                producers=tuple(data["producers"]),
+                opset=int(data["opset"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InvalidInput):
+                raise
+            raise InvalidInput("op", data, f"not the JSON form of an op: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Nested tuples as lists; floats that JSON lacks as {"float": "inf"}."""
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    return value
+
+
+def _nested(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_nested(item) for item in value)
+    if isinstance(value, dict):
+        return float(value["float"])
+    return value

@@ -1,0 +1,167 @@
+"""What a timing is: the protocol's numbers, the raw bursts of one model, and what is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from hw_profiles.errors import InvalidInput
+
+Statistic = Literal["quiet", "p50", "p95"]
+Extra: TypeAlias = Mapping[str, "str | float | bool"]
+
+# The percentile of burst minima that counts as the latency of an undisturbed machine (research: p5 of burst
+# minima repeats to 0.2 % on a loaded machine where the median of a long run repeats to 50-100 %).
+QUIET_PERCENTILE = 5.0
+
+
+@dataclass(frozen=True)
+class BurstProtocol:
+    """Short bursts, round-robin over all pending models in random order.
+
+    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then
+    each `round_step`, a model is done when its split-half difference is under `split_half`; `max_rounds` ends
+    it anyway. `seed` draws the order. For a verdict set `min_rounds == max_rounds`: all models then have
+    paired rounds.
+    """
+
+    warm_runs: int = 1
+    timed_runs: int = 6
+    min_rounds: int = 5
+    max_rounds: int = 60
+    round_step: int = 5
+    split_half: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("timed_runs", "min_rounds", "round_step"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(name, getattr(self, name), "at least 1")
+        if self.warm_runs < 0:
+            raise InvalidInput("warm_runs", self.warm_runs, "at least 0")
+        if self.max_rounds < self.min_rounds:
+            raise InvalidInput("max_rounds", self.max_rounds, f"at least min_rounds, {self.min_rounds}")
+        if not self.split_half > 0:
+            raise InvalidInput("split_half", self.split_half, "above 0")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A summary in microseconds. `quiet_us`: p5 of burst minima; `p50_us`, `p95_us`: of burst medians;
+    `split_half`: relative difference of quiet between even and odd rounds; `extra`: facts by name, among them
+    `suspect` with a reason where the figure is doubtful.
+    """
+
+    quiet_us: float
+    p50_us: float
+    p95_us: float
+    split_half: float
+    bursts: int
+    extra: Extra = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("quiet_us", "p50_us", "p95_us", "split_half"):
+            if not np.isfinite(getattr(self, name)):
+                raise InvalidInput(name, getattr(self, name), "a finite number")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `Timing(**data)` makes an equal timing."""
+        return {
+            **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            "extra": dict(self.extra),
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The raw bursts of one model in the order of rounds: minimum and median of each burst, microseconds."""
+
+    key: str
+    minima_us: tuple[float, ...]
+    medians_us: tuple[float, ...]
+    extra: Extra = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.minima_us or len(self.minima_us) != len(self.medians_us):
+            raise InvalidInput(
+                "minima_us", len(self.minima_us), f"as many as medians, {len(self.medians_us)}"
+            )
+        if not np.isfinite(self.minima_us).all() or min(self.minima_us) <= 0:
+            raise InvalidInput("minima_us", min(self.minima_us), "finite and above 0")
+
+    @property
+    def bursts(self) -> int:
+        return len(self.minima_us)
+
+    def timing(self) -> Timing:
+        """The summary of these bursts."""
+        return Timing(
+            quiet_us=statistic_us(self, "quiet"),
+            p50_us=statistic_us(self, "p50"),
+            p95_us=statistic_us(self, "p95"),
+            split_half=split_half(self.minima_us),
+            bursts=self.bursts,
+            extra=self.extra,
+        )
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A model that could not be timed: `reason` is one line for people, `kind` one word for programs."""
+
+    key: str
+    reason: str
+    kind: str = "error"
+
+
+def statistic_us(sample: Sample, statistic: Statistic) -> float:
+    """`quiet`: p5 of burst minima. `p50`, `p95`: that percentile of burst medians. Microseconds."""
+    values, percentile = _values(sample, statistic)
+    return float(np.percentile(values, percentile))
+
+
+def split_half(minima_us: tuple[float, ...]) -> float:
+    """Relative difference of the quiet latency between even and odd rounds; 1 after a single round."""
+    if len(minima_us) < 2:
+        return 1.0
+    even, odd = (float(np.percentile(minima_us[start::2], QUIET_PERCENTILE)) for start in (0, 1))
+    return abs(even - odd) / (0.5 * (even + odd))
+
+
+def _values(sample: Sample, statistic: Statistic) -> tuple[np.ndarray, float]:
+    """The bursts that `statistic` reads, and its percentile."""
+    percentiles = {"quiet": QUIET_PERCENTILE, "p50": 50.0, "p95": 95.0}
+    if statistic not in percentiles:
+        raise InvalidInput("statistic", statistic, f"one of {', '.join(percentiles)}")
+    values = sample.minima_us if statistic == "quiet" else sample.medians_us
+    return np.asarray(values, dtype=np.float64), percentiles[statistic]
+
+
+def bootstrap_upper(
+    sample: Sample,
+    reference: Sample | None,
+    statistic: Statistic = "quiet",
+    *,
+    percentile: float = 97.5,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> float:
+    """Upper bootstrap percentile over bursts: of latency(sample) / latency(reference), or of the latency of
+    `sample` in microseconds where `reference` is None.
+
+    Rounds are resampled jointly where both samples have equally many: models of one interleaved run shared
+    each round's disturbances, and pairing them keeps those out of the ratio.
+    """
+    rng = np.random.default_rng(seed)
+    values, level = _values(sample, statistic)
+    rounds = rng.integers(0, len(values), (resamples, len(values)))
+    upper = np.percentile(values[rounds], level, axis=1)
+    if reference is not None:
+        below, _ = _values(reference, statistic)
+        if len(below) != len(values):
+            rounds = rng.integers(0, len(below), (resamples, len(below)))
+        upper = upper / np.percentile(below[rounds], level, axis=1)
+    return float(np.percentile(upper, percentile))
