@@ -1,0 +1,94 @@
+"""A candidate: a point of the space that somebody asked to have evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+from search.errors import InvalidInput
+from search.knob import Value
+from search.space import Values
+
+Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of the space, not yet evaluated.
+
+    `masks`: block -> kept unit indices, ascending; where absent, the method keeps the most important ones.
+    `origin`: the strategy that asked; `parents`: ids it was made from; `recipe`: digest of the training
+    recipe; `weights_from`: digest of the network whose weights it starts from (None: the original).
+    """
+
+    id: str
+    values: Values
+    masks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    origin: str = ""
+    parents: tuple[str, ...] = ()
+    fidelity: Fidelity = "F2"
+    recipe: str = ""
+    weights_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise InvalidInput("id", self.id, "a candidate needs an id")
+        if not self.values:
+            raise InvalidInput("values", self.values, "a candidate needs a value for each knob")
+        if self.fidelity not in get_args(Fidelity):
+            raise InvalidInput("fidelity", self.fidelity, f"must be one of {', '.join(get_args(Fidelity))}")
+
+    def key(self, network: str, split: str, seed: int) -> str:
+        """sha256 of everything an evaluation's result depends on: equal keys need one evaluation only.
+
+        The id, the origin and the parents are not part of it.
+        """
+        parts = {
+            "network": network,
+            "values": dict(self.values),
+            "masks": dict(self.masks),
+            "recipe": self.recipe,
+            "fidelity": self.fidelity,
+            "split": split,
+            "seed": seed,
+            "weights_from": self.weights_from,
+        }
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_json` gives an equal candidate back."""
+        record = asdict(self)
+        record["values"] = {name: _plain(value) for name, value in self.values.items()}
+        record["masks"] = {block: list(kept) for block, kept in self.masks.items()}
+        record["parents"] = list(self.parents)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Candidate:
+        """Raises: InvalidInput for a record that is no candidate."""
+        try:
+            return cls(
+                id=record["id"],
+                values={name: _value(value) for name, value in record["values"].items()},
+                masks={block: tuple(kept) for block, kept in record["masks"].items()},
+                origin=record["origin"],
+                parents=tuple(record["parents"]),
+                fidelity=record["fidelity"],
+                recipe=record["recipe"],
+                weights_from=record["weights_from"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InvalidInput("candidate", record, f"is no candidate: {error!r}") from error
+
+
+def _plain(value: Value) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _value(value: Any) -> Value:
+    found: Value = tuple(value) if isinstance(value, list) else value
+    return found

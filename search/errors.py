@@ -1,0 +1,56 @@
+"""What can go wrong in a search.
+
+SearchError
+├── InvalidInput   a value from outside is wrong: names the field and the value seen (also a ValueError)
+└── Infeasible     no point of the space was found that meets the constraints: carries the nearest one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+
+class SearchError(Exception):
+    """Base of the errors of this folder."""
+
+
+class InvalidInput(SearchError, ValueError):
+    """A value from outside that cannot be used.
+
+    `field` is the path of the value in what was given (`settings.draws`), `value` what was seen there.
+    """
+
+    def __init__(self, field: str, value: object, message: str) -> None:
+        super().__init__(field, value, message)
+        self.field = field
+        self.value = value
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message} (got {self.value!r})"
+
+
+class Infeasible(SearchError):
+    """No point under the limits was found within the allowed tries.
+
+    `nearest` holds the values with the smallest violation seen, `metrics` their estimated metrics and
+    `violation` how far they are from the bounds (relative, summed over the constraints).
+    """
+
+    def __init__(self, nearest: Mapping[str, object], metrics: Mapping[str, float], violation: float) -> None:
+        super().__init__(nearest, metrics, violation)
+        self.nearest = dict(nearest)
+        self.metrics = dict(metrics)
+        self.violation = violation
+
+    def __str__(self) -> str:
+        metrics = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
+        return f"no candidate meets the limits; the nearest is {self.violation:.1%} over them ({metrics})"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or the known names when nothing is close: the tail of an error message."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

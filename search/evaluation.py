@@ -1,0 +1,80 @@
+"""An evaluation: what came of a candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from search.candidate import Candidate
+from search.errors import InvalidInput
+
+
+class Status(StrEnum):
+    """How an evaluation ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """Ended early by a stopper: its metrics are not final."""
+    INFEASIBLE = "infeasible"
+    """Found to break a constraint or to be impossible before any accuracy was known."""
+    FAILED = "failed"
+    """The evaluator could not do it; `reason` says why."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A candidate with a status and its metrics, by key (`accuracy`, `latency_ms@dev_1`).
+
+    `network`: digest of the network that was made, from which a later candidate may start.
+    """
+
+    candidate: Candidate
+    status: Status
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    elapsed_s: float = 0.0
+    reason: str = ""
+    network: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidInput(f"metrics.{name}", value, "must be a finite number")
+        if not (math.isfinite(self.elapsed_s) and self.elapsed_s >= 0):
+            raise InvalidInput("elapsed_s", self.elapsed_s, "must be a finite number, at least 0")
+        if self.status is Status.COMPLETED and not self.metrics:
+            raise InvalidInput("metrics", self.metrics, "a completed evaluation has metrics")
+        if self.status is Status.FAILED and not self.reason:
+            raise InvalidInput("reason", self.reason, "a failed evaluation says why")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able dict; `from_json` gives an equal evaluation back."""
+        return {
+            "candidate": self.candidate.to_json(),
+            "status": self.status.value,
+            "metrics": dict(self.metrics),
+            "elapsed_s": self.elapsed_s,
+            "reason": self.reason,
+            "network": self.network,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
+        """Raises: InvalidInput for a record that is no evaluation."""
+        try:
+            return cls(
+                candidate=Candidate.from_json(record["candidate"]),
+                status=Status(record["status"]),
+                metrics=dict(record["metrics"]),
+                elapsed_s=record["elapsed_s"],
+                reason=record["reason"],
+                network=record["network"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InvalidInput("evaluation", record, f"is no evaluation: {error!r}") from error
+        except InvalidInput:
+            raise
+        except ValueError as error:
+            raise InvalidInput("evaluation.status", record["status"], "is no status") from error
