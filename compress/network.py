@@ -85,7 +85,7 @@ class Network:
 
     def save(self) -> bytes:
         """The network as the bytes of an ONNX file; the same network gives the same bytes."""
-        return self.to_proto().SerializeToString(deterministic=True)
+        return bytes(self.to_proto().SerializeToString(deterministic=True))
 
     @cached_property
     def digest(self) -> str:
@@ -198,9 +198,7 @@ class Network:
             [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.constants.items()],
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(self.opset.items())]
-        return helper.make_model(
-            graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe"
-        )
+        return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe")
 
 
 def _frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -221,9 +219,7 @@ def _element_type(dtype: str) -> int:
 
 
 def _node_proto(node: Node) -> onnx.NodeProto:
-    proto = helper.make_node(
-        node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain
-    )
+    proto = helper.make_node(node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain)
     for key, value in sorted(node.attributes.items()):
         proto.attribute.append(_attribute(key, value))
     return proto
@@ -289,5 +285,5 @@ def _all_tensors(graph: onnx.GraphProto) -> Iterable[TensorProto]:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 yield attribute.t
             yield from attribute.tensors
-            for inner in ([attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs):
+            for inner in [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs:
                 yield from _all_tensors(inner)

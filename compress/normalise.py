@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
 from compress.errors import InvalidInput
@@ -28,6 +29,9 @@ NEVER_FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", 
 TIED_ROLES = frozenset({("Conv", 1), ("Gemm", 1), ("MatMul", 1), ("MatMul", 0), ("ConvTranspose", 1)})
 
 
+Shape = tuple[int | None, ...]
+
+
 def load(source: bytes | Path | str) -> Network:
     """Read, normalise and type an ONNX file. See `Network.load`."""
     model = _prepared(parse(source))
@@ -36,9 +40,7 @@ def load(source: bytes | Path | str) -> Network:
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
-    network = Network(
-        tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version
-    )
+    network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version)
     network = _unbake_batch(network, warnings)
     network = _fold_shape_chains(network)
     network = _private_constants(network)
@@ -49,7 +51,7 @@ def load(source: bytes | Path | str) -> Network:
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inline_local_functions(model)
     version = dict(_opsets(model)).get("", 1)
     try:
         if version < OPSET_MIN:
@@ -161,8 +163,9 @@ def _unbake_batch(network: Network, warnings: list[str]) -> Network:
 
 
 def _fold_shape_chains(network: Network) -> Network:
-    """Values that depend on shapes only become constants; a Reshape to (batch, ...) gets -1 for the batch."""
+    """Values that follow from shapes alone become constants; every Reshape gets a constant shape, -1 for the batch."""
     at_three, at_five = (_shape_values(network, batch) for batch in (3, 5))
+    shapes_three, shapes_five = (_inferred(network, batch) for batch in (3, 5))
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
@@ -171,22 +174,21 @@ def _fold_shape_chains(network: Network) -> Network:
         constants |= {name: at_three[name] for name in same}
         if len(same) == len(node.outputs):
             continue
-        target = node.input(1)
-        if node.op_type == "Reshape" and target in at_three and target not in constants:
-            symbolic = _batch_symbolic(at_three[target], at_five[target])
+        if node.op_type == "Reshape" and node.outputs[0] in shapes_three:
+            symbolic = _batch_symbolic(shapes_three[node.outputs[0]][0], shapes_five[node.outputs[0]][0])
             if symbolic is not None:
                 name = f"{node.name}_shape"
                 constants[name] = symbolic
-                node = replace(node, inputs=(node.input(0), name))
+                node = replace(node, inputs=(node.input(0), name), attributes={})
         nodes.append(node)
     return replace(network, nodes=tuple(_alive(nodes, network.outputs)), constants=_frozen(constants))
 
 
-def _batch_symbolic(at_three: Array, at_five: Array) -> Array | None:
-    differs = at_three != at_five
-    if at_three.ndim != 1 or differs.sum() != 1 or -1 in at_three[~differs]:
+def _batch_symbolic(at_three: Shape, at_five: Shape) -> Array | None:
+    """The target of a Reshape that follows the batch; None where more than one axis does, or a size is unknown."""
+    if None in at_three or sum(a != b for a, b in zip(at_three, at_five, strict=True)) > 1:
         return None
-    return np.where(differs, -1, at_three).astype(np.int64)
+    return np.array([-1 if a != b else a for a, b in zip(at_three, at_five, strict=True)], dtype=np.int64)
 
 
 def _shape_values(network: Network, batch: int) -> dict[str, Array]:
@@ -292,9 +294,6 @@ def infer_types(network: Network) -> Network:
     return replace(network, types=types, outputs=outputs)
 
 
-Shape = tuple[int | None, ...]
-
-
 def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
     axes = [axis for axis, (a, b) in enumerate(zip(one[0], three[0], strict=True)) if a != b]
     shape = tuple(-1 if size is None else size for size in one[0])
@@ -326,7 +325,9 @@ def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
     """The graph at a fixed batch, its large constants as typed inputs, so that inference moves no weights."""
     small = {n: v for n, v in network.constants.items() if v.dtype.kind in "iub" and v.size <= SHAPE_CONSTANT_MAX}
     inputs = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), (batch, *kind.shape[1:]))
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(np.dtype(kind.dtype)), (batch, *kind.shape[1:])
+        )
         for name, kind in network.inputs.items()
     ] + [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

@@ -74,7 +74,7 @@ def _with_untyped_outputs(network: Network) -> bytes:
         if output.name not in network.types:
             proto.graph.output.remove(output)
             proto.graph.output.append(onnx.helper.make_empty_tensor_value_info(output.name))
-    return proto.SerializeToString()
+    return bytes(proto.SerializeToString())
 
 
 def relative_difference(a: NDArray[Any], b: NDArray[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Row: everything that is known of one op. Knowledge about an op is a row of a table, nothing else asks "is it a Conv?"."""
+"""Row: all that is known of one op. Knowledge of an op is a row of a table; nothing else asks "is it a Conv?"."""
 
 from __future__ import annotations
 
@@ -106,6 +106,9 @@ class Row:
         flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported likewise.
         resize: adjusts attributes and steering constants when channels are cut.
         macs: multiply-accumulates at batch 1.
+        trained: input positions whose constants training moves (weights, biases).
+        running: input positions of running statistics, which a forward pass in train mode moves.
+        moded: the torch function takes the Mode first.
     """
 
     op_types: tuple[str, ...]
@@ -113,6 +116,17 @@ class Row:
     flow: Callable[[Node, Network, Axes], Flow]
     resize: Callable[[Node, Kept], Resized] = _no_resize
     macs: Callable[[Node, Network], int] = _no_macs
+    trained: tuple[int, ...] = ()
+    running: tuple[int, ...] = ()
+    moded: bool = False
+
+
+@dataclass
+class Mode:
+    """How a pass is run: batch statistics or running ones, and how fast the running ones follow."""
+
+    training: bool = False
+    momentum: float = 0.1
 
 
 def whole(size: int) -> Indices:
