@@ -164,8 +164,7 @@ def _unbake_batch(network: Network, warnings: list[str]) -> Network:
 
 def _fold_shape_chains(network: Network) -> Network:
     """Values that follow from shapes alone become constants; every Reshape gets a constant shape, -1 for the batch."""
-    at_three, at_five = (_shape_values(network, batch) for batch in (3, 5))
-    shapes_three, shapes_five = (_inferred(network, batch) for batch in (3, 5))
+    (at_three, shapes_three), (at_five, shapes_five) = (_shape_values(network, batch) for batch in (3, 5))
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
@@ -191,21 +190,31 @@ def _batch_symbolic(at_three: Shape, at_five: Shape) -> Array | None:
     return np.array([-1 if a != b else a for a, b in zip(at_three, at_five, strict=True)], dtype=np.int64)
 
 
-def _shape_values(network: Network, batch: int) -> dict[str, Array]:
-    """Every tensor whose value follows from shapes alone, at this batch."""
-    shapes = _inferred(network, batch)
+def _shape_values(network: Network, batch: int) -> tuple[dict[str, Array], dict[str, tuple[Shape, str]]]:
+    """Every tensor whose value follows from shapes alone at this batch, and the shapes inferred with them known."""
     values: dict[str, Array] = {}
-    for node in network.nodes:
+    while True:
+        known = {**network.constants, **values}
+        rest = tuple(node for node in network.nodes if not known.keys() >= set(node.outputs))
+        shapes = _inferred(replace(network, nodes=rest, constants=known), batch)
+        fresh = _evaluated_from_shapes(rest, known, shapes, network.opset)
+        if not fresh:
+            return values, shapes
+        values |= fresh
+
+
+def _evaluated_from_shapes(
+    nodes: Iterable[Node], known: Mapping[str, Array], shapes: Mapping[str, tuple[Shape, str]], opset: Mapping[str, int]
+) -> dict[str, Array]:
+    values: dict[str, Array] = {}
+    for node in nodes:
         if node.op_type == "Shape":
-            kind = shapes.get(node.input(0))
-            if kind is None or None in kind[0]:
-                continue
-            start, end = node.get("start", 0), node.get("end", len(kind[0]))
-            values[node.outputs[0]] = np.array(kind[0][start:end], dtype=np.int64)
-        elif node.inputs and any(name in values for name in node.inputs):
-            known = {**network.constants, **values}
-            if all(name in known for name in node.inputs if name):
-                values |= _evaluate(node, known, network.opset) or {}
+            shape = shapes[node.input(0)][0] if node.input(0) in shapes else (None,)
+            if None not in shape:
+                start, end = node.get("start", 0), node.get("end", len(shape))
+                values[node.outputs[0]] = np.array(shape[start:end], dtype=np.int64)
+        elif node.inputs and all(name in known or name in values for name in node.inputs if name):
+            values |= _evaluate(node, {**known, **values}, opset) or {}
     return values
 
 
