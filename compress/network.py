@@ -195,7 +195,7 @@ class Network:
             "network",
             [_value_info(name, kind) for name, kind in self.inputs.items()],
             [_value_info(name, self.types.get(name, kind)) for name, kind in self.outputs.items()],
-            [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in self.constants.items()],
+            [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.constants.items()],
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(self.opset.items())]
         return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe")

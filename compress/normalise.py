@@ -348,7 +348,7 @@ def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
         "skeleton",
         inputs,
         [helper.make_empty_tensor_value_info(name) for name in network.outputs],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in small.items()],
+        [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in small.items()],
     )
     opsets = [helper.make_opsetid(domain, version) for domain, version in network.opset.items()]
     return helper.make_model(graph, opset_imports=opsets, ir_version=network.ir_version)
