@@ -19,10 +19,10 @@ class InvalidInput(ValueError):
         self.message = message
 
 
-class RuntimeMissing(RuntimeError):
-    """A runtime was asked for whose engine is not installed here."""
+class ExtraMissing(RuntimeError):
+    """Something was asked for whose library is not installed here."""
 
-    def __init__(self, runtime: str, extra: str) -> None:
-        super().__init__(f"the runtime {runtime!r} needs `pip install 'netlathe[{extra}]'`")
-        self.runtime = runtime
+    def __init__(self, wanted: str, extra: str) -> None:
+        super().__init__(f"{wanted} needs `pip install 'netlathe[{extra}]'`")
+        self.wanted = wanted
         self.extra = extra

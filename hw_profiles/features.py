@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast, get_type_hints
 
 import numpy as np
+
+from hw_profiles.errors import InvalidInput
 
 if TYPE_CHECKING:
     from hw_profiles.ops import Op, OpNode
@@ -34,6 +37,15 @@ class Features(TypedDict):
     weight_bytes: int
     io_bytes: int  # activations read and written
     shape_class: str  # hash of everything but channel counts: what a kernel class shares
+
+
+def features_from_json(data: Mapping[str, Any]) -> Features:
+    """The columns from their JSON form. Raises InvalidInput on missing, unknown or mistyped ones."""
+    types = get_type_hints(Features)
+    wrong = set(data) ^ set(types) or {n for n, t in types.items() if not isinstance(data[n], t)}
+    if wrong:
+        raise InvalidInput("features", sorted(wrong), "missing, unknown or mistyped columns")
+    return cast(Features, dict(data))
 
 
 class _Main(NamedTuple):

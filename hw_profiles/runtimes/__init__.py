@@ -28,7 +28,7 @@ class Runtime(Protocol):
         ...
 
     def version(self) -> str:
-        """The engine's version. Raises RuntimeMissing where the engine is not installed."""
+        """The engine's version. Raises ExtraMissing where the engine is not installed."""
         ...
 
     def configs(self, machine: str) -> list[DeviceConfig]:
