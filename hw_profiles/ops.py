@@ -56,9 +56,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         if self.value is not None and self.spec.elements > MAX_VALUE_ELEMENTS:
-            raise InvalidInput(
-                "value", self.spec.shape, f"at most {MAX_VALUE_ELEMENTS} elements are part of an op"
-            )
+            raise InvalidInput("value", self.spec.shape, f"at most {MAX_VALUE_ELEMENTS} elements are part of an op")
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.minima_us or len(self.minima_us) != len(self.medians_us):
-            raise InvalidInput(
-                "minima_us", len(self.minima_us), f"as many as medians, {len(self.medians_us)}"
-            )
+            raise InvalidInput("minima_us", len(self.minima_us), f"as many as medians, {len(self.medians_us)}")
         if not np.isfinite(self.minima_us).all() or min(self.minima_us) <= 0:
             raise InvalidInput("minima_us", min(self.minima_us), "finite and above 0")
 
