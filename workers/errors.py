@@ -6,7 +6,8 @@ WorkerError
 ├── LeaseLost                        another conductor holds this job now: stop at once, write nothing
 ├── DeviceOffline                    nobody times on this device: `device_id`
 ├── MeasurementFailed                the device tried and could not: `device_id`
-└── PoolClosed                       work was offered to a pool that is closed
+├── PoolClosed                       work was offered to a pool that is closed
+└── PoolBroken                       no worker of a pool can be started
 """
 
 from __future__ import annotations
@@ -59,3 +60,7 @@ class MeasurementFailed(WorkerError):
 
 class PoolClosed(WorkerError):
     """`submit` after `close`."""
+
+
+class PoolBroken(WorkerError):
+    """The workers do not come up: not one candidate's fault, so no candidate fails for it."""

@@ -63,9 +63,7 @@ class Target:
     def __post_init__(self) -> None:
         _one_of("statistic", self.statistic, get_args(Statistic))
         if (self.max_latency_ms is None) == (self.max_latency_ratio is None):
-            raise InvalidInput(
-                "targets", self.device_name, "needs exactly one of max_latency_ms and max_latency_ratio"
-            )
+            raise InvalidInput("targets", self.device_name, "needs exactly one of max_latency_ms and max_latency_ratio")
         limit = self.max_latency_ms if self.max_latency_ms is not None else self.max_latency_ratio
         assert limit is not None
         _positive("max_latency_ms" if self.max_latency_ms is not None else "max_latency_ratio", limit)
@@ -132,7 +130,10 @@ class Effort:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """Everything a run decides on. `limits` are the contract's max_/min_<metric>[_drop|_ratio], None: no limit."""
+    """Everything a run decides on.
+
+    `limits` are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
+    """
 
     job_id: str
     name: str

@@ -46,7 +46,11 @@ class Pool(Protocol):
         ...
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """A finished evaluation; None after `timeout_s` seconds, or at once if nothing is in the pool."""
+        """A finished evaluation; None after `timeout_s` seconds, or at once if nothing is in the pool.
+
+        Raises:
+            PoolBroken: no worker can be started.
+        """
         ...
 
     def cancel(self, candidate_id: str) -> None:

@@ -87,9 +87,7 @@ class Ports(Protocol):
         """
         ...
 
-    def measure(
-        self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
-    ) -> Mapping[str, Sample]:
+    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """Time whole networks, interleaved in one lease; blocks until done.
 
         Raises:

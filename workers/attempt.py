@@ -1,0 +1,35 @@
+"""attempt: one evaluation of one candidate, in which nothing that the evaluator raises escapes."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from search.candidate import Candidate
+from search.errors import InvalidInput
+from search.evaluation import Evaluation, Status
+from workers.pool import Evaluator
+
+NAN = "nan"
+"""The reason of an evaluation whose loss or metric was not a finite number."""
+
+
+def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:
+    """Evaluate; an exception is this candidate's failure and nobody else's."""
+    begun_s = time.perf_counter()
+    try:
+        return evaluator(candidate)
+    except Exception as error:
+        return ended(candidate, Status.FAILED, _reason(error), time.perf_counter() - begun_s)
+
+
+def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 0.0) -> Evaluation:
+    """An evaluation without metrics."""
+    return Evaluation(candidate=candidate, status=status, metrics={}, elapsed_s=elapsed_s, reason=reason, network=None)
+
+
+def _reason(error: Exception) -> str:
+    # Evaluation refuses a metric that is not finite: that is what a diverged candidate looks like from here.
+    if isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value):
+        return NAN
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,136 @@
+"""Race: several strategies on one problem, with equal shares of one budget; each is told every result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+from search.candidate import Candidate
+from search.errors import Infeasible
+from search.evaluation import Evaluation
+from search.problem import Problem
+from search.strategy import Strategy
+from workers.errors import JobFailed
+from workers.progress import Logged
+
+MakeStrategy: TypeAlias = Callable[[Problem], Strategy]
+
+FREE_ANSWERS = 10
+"""Cached answers a strategy may get per evaluation of the budget, or one that only repeats would never end."""
+
+
+class Entrant:
+    """One strategy in the race and what it has used."""
+
+    def __init__(self, name: str, make: MakeStrategy) -> None:
+        self.name = name
+        self.make = make
+        self.strategy: Strategy | None = None
+        self.paid = 0
+        self.answered = 0
+        self.over = False
+
+
+class Race:
+    """Who may ask next. A strategy that raises leaves the race; the others go on."""
+
+    def __init__(self, problem: Problem, makers: Mapping[str, MakeStrategy]) -> None:
+        self._problem = problem
+        self._entrants = {name: Entrant(name, make) for name, make in makers.items()}
+        self._ids: set[str] = set()
+        self._failures: dict[str, str] = {}
+        self.lines: list[Logged] = []
+        """What users should know; the loop takes and emits it."""
+
+    @property
+    def over(self) -> bool:
+        """Nobody will ask again. Raises: JobFailed when that is because every strategy broke."""
+        if not all(entrant.over for entrant in self._entrants.values()):
+            return False
+        if len(self._failures) == len(self._entrants):
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in self._failures.items())
+            raise JobFailed("strategies_failed", "search", f"every strategy broke: {reasons}", "strategies")
+        return True
+
+    def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        """Make every strategy anew on this problem and tell it everything."""
+        self._problem = problem
+
+        def make(entrant: Entrant) -> None:
+            entrant.strategy = entrant.make(problem)
+            if told or pending:
+                entrant.strategy.tell(told, pending)
+
+        for entrant in self._running():
+            self._guarded(entrant, make)
+
+    def charge(self, name: str, candidate: Candidate, paid: bool) -> None:
+        """Note a candidate of this strategy, evaluated for it (`paid`) or answered from the cache."""
+        self._ids.add(candidate.id)
+        if name in self._entrants:
+            self._entrants[name].answered += 1
+            self._entrants[name].paid += paid
+
+    def ask(self, count: int, waiting: bool) -> tuple[str, list[Candidate]] | None:
+        """At most `count` candidates of the one that has used least; None: nobody wants anything now.
+
+        `waiting`: results are still to come, so a strategy without an ask is not finished.
+        """
+        running = self._running()
+        count = 1 if len(running) > 1 else count
+
+        def ask(entrant: Entrant) -> list[Candidate]:
+            return self._asked(entrant, count)
+
+        for entrant in sorted(running, key=lambda entrant: (entrant.paid, entrant.answered)):
+            asked = self._guarded(entrant, ask)
+            if asked:
+                return entrant.name, asked
+            if not waiting:
+                entrant.over = True
+        return None
+
+    def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        """Tell everyone, whoever asked."""
+
+        def tell(entrant: Entrant) -> None:
+            assert entrant.strategy is not None
+            entrant.strategy.tell(evaluations, pending)
+
+        for entrant in self._running():
+            self._guarded(entrant, tell)
+
+    def _running(self) -> list[Entrant]:
+        return [entrant for entrant in self._entrants.values() if not entrant.over]
+
+    def _asked(self, entrant: Entrant, count: int) -> list[Candidate]:
+        if entrant.answered >= FREE_ANSWERS * self._problem.evaluations:
+            return []
+        assert entrant.strategy is not None
+        asked = entrant.strategy.ask(count)
+        self._check(asked, count)
+        return asked
+
+    def _check(self, asked: Iterable[Candidate], count: int) -> None:
+        """What the contract promises, held against every ask: one bad id would lose an evaluation."""
+        fresh: set[str] = set()
+        for candidate in asked:
+            if candidate.id in self._ids or candidate.id in fresh:
+                raise ValueError(f"it asked for id {candidate.id!r} twice")
+            self._problem.space.check(candidate.values)
+            fresh.add(candidate.id)
+        if len(fresh) > count:
+            raise ValueError(f"it asked for {len(fresh)} candidates where {count} were wanted")
+
+    def _guarded(self, entrant: Entrant, step: Callable[[Entrant], list[Candidate] | None]) -> list[Candidate]:
+        try:
+            return step(entrant) or []
+        except Infeasible as error:
+            entrant.over = True
+            self.lines.append(Logged("warning", f"Strategy {entrant.name} stops: {error}"))
+        except Exception as error:
+            entrant.over = True
+            self._failures[entrant.name] = f"{type(error).__name__}: {error}"
+            text = f"Strategy {entrant.name} broke and is out of the race: {self._failures[entrant.name]}"
+            self.lines.append(Logged("warning", text))
+        return []
