@@ -101,9 +101,7 @@ class Problem:
             raise InvalidInput("evaluations", self.evaluations, "the budget must be at least 1")
         for metric, terms in self.terms.items():
             if terms.knobs != self.space.names:
-                raise InvalidInput(
-                    f"terms.{metric}", terms.knobs, "must have the space's knobs, in its order"
-                )
+                raise InvalidInput(f"terms.{metric}", terms.knobs, "must have the space's knobs, in its order")
 
     @property
     def objective(self) -> Objective:

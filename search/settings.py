@@ -109,9 +109,7 @@ def _first_fit(field: str, hints: tuple[Any, ...], value: object) -> object:
             return _checked(field, hint, value)
         except InvalidInput:
             continue
-    names = " or ".join(
-        "null" if hint is NoneType else getattr(hint, "__name__", str(hint)) for hint in hints
-    )
+    names = " or ".join("null" if hint is NoneType else getattr(hint, "__name__", str(hint)) for hint in hints)
     raise InvalidInput(field, value, f"must be {names}")
 
 

@@ -24,13 +24,9 @@ class Term:
 
     def __post_init__(self) -> None:
         if not self.knobs or len(set(self.knobs)) < len(self.knobs):
-            raise InvalidInput(
-                "term.knobs", self.knobs, "a term needs distinct knobs; fixed time is fixed_ms"
-            )
+            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; fixed time is fixed_ms")
         if self.table_ms.ndim != len(self.knobs) or not self.table_ms.size:
-            raise InvalidInput(
-                "term.table_ms", self.table_ms.shape, f"needs one axis for each of {self.knobs}"
-            )
+            raise InvalidInput("term.table_ms", self.table_ms.shape, f"needs one axis for each of {self.knobs}")
         if not np.isfinite(self.table_ms).all():
             raise InvalidInput("term.table_ms", self.knobs, "every entry must be finite")
 
@@ -56,9 +52,7 @@ class Terms:
         for term in self.terms:
             for name, size in zip(term.knobs, term.table_ms.shape, strict=True):
                 if sizes.setdefault(name, size) != size:
-                    raise InvalidInput(
-                        "term.table_ms", name, f"has {sizes[name]} levels here and {size} there"
-                    )
+                    raise InvalidInput("term.table_ms", name, f"has {sizes[name]} levels here and {size} there")
 
     @cached_property
     def _gathers(self) -> tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]:

@@ -1,0 +1,120 @@
+"""A problem as a lattice of rungs: what strategies that step up and down the knobs work on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.errors import Infeasible, InvalidInput
+from search.problem import Problem
+from search.space import Choice, Float, Int, Knob, Subset, Value, Values
+
+Point = NDArray[np.int64]
+"""(d,) rungs, one a knob."""
+
+_FINEST = 33  # rungs of a Float, and the most of an Int: finer steps are below the noise of an evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Rungs:
+    """The values of one knob. Ordered: ascending, the last leaves the network as it is; else the first does."""
+
+    name: str
+    values: tuple[Value, ...]
+    ordered: bool
+
+    @property
+    def top(self) -> int:
+        return len(self.values) - 1 if self.ordered else 0
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """(rungs,) of an ordered knob: what share of the largest value each rung keeps."""
+        numbers = np.array(self.values, dtype=float)
+        if numbers[0] < 0 or numbers[-1] <= 0:  # no share of a width: its place on the ladder
+            return np.arange(1, len(numbers) + 1) / len(numbers)
+        return np.asarray(numbers / numbers[-1])
+
+
+def _rungs(knob: Knob) -> Rungs:
+    if isinstance(knob, Subset):
+        raise InvalidInput(knob.name, knob, "this strategy chooses widths, and cannot search a Subset knob")
+    if isinstance(knob, Choice):
+        return Rungs(knob.name, knob.options, knob.ordered)
+    grid = np.linspace(knob.low, knob.high, _FINEST)
+    if isinstance(knob, Float):
+        return Rungs(knob.name, tuple(float(x) for x in grid), True)
+    if knob.level_count <= _FINEST:
+        return Rungs(knob.name, tuple(range(knob.low, knob.high + 1)), True)
+    return Rungs(knob.name, tuple(int(x) for x in np.unique(grid.round())), True)
+
+
+class Lattice:
+    """The rungs of every knob of a problem, and how far batches of points are over its limits.
+
+    Raises: InvalidInput for a Subset knob.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self.rungs = tuple(_rungs(knob) for knob in problem.space.knobs)
+        self.counts = tuple(len(rungs.values) for rungs in self.rungs)
+        self.ordered = tuple(i for i, rungs in enumerate(self.rungs) if rungs.ordered)
+        self.unordered = tuple(i for i, rungs in enumerate(self.rungs) if not rungs.ordered)
+        self.top: Point = np.array([rungs.top for rungs in self.rungs], dtype=np.int64)
+        self._levels = self._level_tables()
+
+    def values(self, point: Point) -> dict[str, Value]:
+        """(d,) rungs -> values."""
+        return {r.name: r.values[i] for r, i in zip(self.rungs, point.tolist(), strict=True)}
+
+    def point(self, values: Values) -> Point | None:
+        """values -> (d,) rungs; None for values between the rungs (of a Float, or of a long Int)."""
+        found = []
+        for rungs in self.rungs:
+            if values[rungs.name] not in rungs.values:
+                return None
+            found.append(rungs.values.index(values[rungs.name]))
+        return np.array(found, dtype=np.int64)
+
+    def violations(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(n, d) rungs -> (n,) summed relative violations, from terms where the problem has them."""
+        total = np.zeros(len(points))
+        if not len(points):
+            return total
+        estimated: Mapping[str, NDArray[np.float64]] | None = None
+        for constraint in self._problem.constraints:
+            terms = self._problem.terms.get(constraint.metric)
+            if terms is not None:
+                column = terms.latency_ms(self._space_levels(points))
+            else:
+                if estimated is None:
+                    estimated = self._problem.estimate([self.values(point) for point in points])
+                column = np.asarray(estimated[constraint.metric], dtype=float)
+            total += constraint.violations(column)
+        return total
+
+    def violation(self, point: Point) -> float:
+        """(d,) rungs -> the violation of that one point."""
+        return float(self.violations(point[None])[0])
+
+    def infeasible(self, nearest: Point) -> Infeasible:
+        """The error that says how near one can get."""
+        values = self.values(nearest)
+        metrics = {name: float(column[0]) for name, column in self._problem.estimate([values]).items()}
+        return Infeasible(values, metrics, self.violation(nearest))
+
+    def _level_tables(self) -> list[NDArray[np.int64]]:
+        """Per knob the space's level of each rung; empty where a Float has none (then there are no terms)."""
+        tables = []
+        for knob, rungs in zip(self._problem.space.knobs, self.rungs, strict=True):
+            if isinstance(knob, Int | Choice):
+                tables.append(np.array([knob.level(value) for value in rungs.values], dtype=np.int64))
+        return tables
+
+    def _space_levels(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.stack([table[points[:, i]] for i, table in enumerate(self._levels)], axis=1)

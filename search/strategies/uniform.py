@@ -1,0 +1,119 @@
+"""Uniform width (MobileNet's width multiplier, Howard et al. 2017): one keep ratio for every width knob."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation
+from search.knowledge import Knowledge
+from search.lattice import Lattice, Point
+from search.problem import Problem
+from search.settings import Bounds, Doc
+from search.strategy import StrategyFamily
+
+_MOST_COMBINATIONS = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many candidates around the largest ratio."""
+
+    neighbours: Annotated[int, Doc("next smaller ratios, asked for when there is room"), Bounds(0, 20)] = 2
+
+
+class Uniform:
+    """The largest ratio under the limits, for each combination of the unordered knobs (fp32 and int8).
+
+    Every ratio at which some width changes is estimated in one batch: the largest feasible one is exact, and a
+    latency that is no monotone function of the ratio does not mislead it, as it would a bisection.
+    The seed plays no role.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
+        self._lattice = Lattice(problem)
+        self._settings = settings
+        self._known = Knowledge(problem, "uniform", seed)
+
+    def ask(self, count: int) -> list[Candidate]:
+        best, neighbours = self._ranked
+        asked = [point for point in best if self._known.fresh(self._lattice.values(point))]
+        if count > 1 or self._all_failed(best):
+            asked += [point for point in neighbours if self._known.fresh(self._lattice.values(point))]
+        return [self._known.candidate(self._lattice.values(point)) for point in asked[:count]]
+
+    def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        self._known.note(evaluations, pending)
+
+    def _all_failed(self, points: Sequence[Point]) -> bool:
+        values = [self._lattice.values(point) for point in points]
+        return all(self._known.resolved(v) and self._known.utility(v) is None for v in values)
+
+    @cached_property
+    def _ranked(self) -> tuple[list[Point], list[Point]]:
+        """The largest feasible ratio of each combination, widest first; then the next smaller ones of each.
+
+        Raises: Infeasible where no ratio of any combination meets the limits.
+        """
+        ratios = self._ratios()
+        ladders: list[tuple[float, list[Point]]] = []
+        nearest: tuple[float, Point] | None = None
+        for options in self._combinations():
+            points = np.stack([self._at(ratio, options) for ratio in ratios])
+            violations = self._lattice.violations(points)
+            feasible = np.flatnonzero(violations == 0.0)
+            least = int(np.argmin(violations))
+            if nearest is None or violations[least] < nearest[0]:
+                nearest = float(violations[least]), points[least]
+            if len(feasible):
+                ladders.append((float(ratios[feasible[0]]), _distinct(points[feasible])))
+        if not ladders:
+            assert nearest is not None  # there is always one combination
+            raise self._lattice.infeasible(nearest[1])
+        ladders.sort(key=lambda item: -item[0])
+        best = [points[0] for _, points in ladders]
+        steps = range(1, self._settings.neighbours + 1)
+        return best, [points[i] for i in steps for _, points in ladders if i < len(points)]
+
+    def _ratios(self) -> NDArray[np.float64]:
+        """Every ratio at which some knob changes, largest first."""
+        shares = [self._lattice.rungs[i].shares for i in self._lattice.ordered]
+        return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
+
+    def _at(self, ratio: float, options: Sequence[int]) -> Point:
+        """Each width the largest that keeps at most `ratio`, and never less than the knob's smallest."""
+        point = self._lattice.top.copy()
+        for i in self._lattice.ordered:
+            point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)
+        point[list(self._lattice.unordered)] = options
+        return point
+
+    def _combinations(self) -> list[tuple[int, ...]]:
+        """Options of the unordered knobs: all of them, or, where they are many, the same place for all."""
+        counts = [self._lattice.counts[i] for i in self._lattice.unordered]
+        if prod(counts) <= _MOST_COMBINATIONS:
+            return list(product(*(range(count) for count in counts)))
+        return [tuple(min(i, count - 1) for count in counts) for i in range(max(counts))]
+
+
+def _distinct(points: NDArray[np.int64]) -> list[Point]:
+    """Without the ones that are equal to the one before."""
+    return [point for i, point in enumerate(points) if not i or (point != points[i - 1]).any()]
+
+
+STRATEGY = StrategyFamily(
+    name="uniform",
+    summary="One keep ratio for all widths, the largest that meets the limits by estimate.",
+    source="Howard et al. 2017, MobileNets (arXiv 1704.04861)",
+    settings=Settings,
+    make=Uniform,
+    baseline=True,
+)
