@@ -199,7 +199,7 @@ class _Loop:
 
     def _borrowed(self, asked: Asked, evaluation: Evaluation) -> Evaluated:
         own = replace(evaluation, candidate=asked.candidate, elapsed_s=0.0)
-        return self._judged(asked.strategy, own, cached=True)
+        return self._judged(asked.strategy, self._estimated(own), cached=True)
 
     def _estimated(self, evaluation: Evaluation) -> Evaluation:
         """With the problem's estimates where the evaluator did not count or time for itself."""

@@ -182,7 +182,8 @@ class JobPlan:
         for name, part in _LISTS.items():
             if name in parts:
                 parts[name] = tuple(_build(part, name, item) for item in parts[name])
-        return _build(cls, "plan", parts)
+        plan: Self = _build(cls, "plan", parts)
+        return plan
 
 
 _PARTS: Mapping[str, type[Any]] = {
