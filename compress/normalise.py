@@ -213,7 +213,9 @@ def _evaluated_from_shapes(
             if None not in shape:
                 start, end = node.get("start", 0), node.get("end", len(shape))
                 values[node.outputs[0]] = np.array(shape[start:end], dtype=np.int64)
-        elif node.inputs and all(name in known or name in values for name in node.inputs if name):
+        elif node.op_type in NEVER_FOLDED or not node.inputs:
+            continue
+        elif all(name in known or name in values for name in node.inputs if name):
             values |= _evaluate(node, {**known, **values}, opset) or {}
     return values
 

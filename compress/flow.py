@@ -1,0 +1,69 @@
+"""Trace: how channels pass through a whole network, collected from the rows of its ops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from compress.errors import Unsupported
+from compress.network import Network, Node
+from compress.ops import find_row
+from compress.ops.row import Flow, Link, Slot
+
+
+@dataclass
+class Trace:
+    """All flows of a network.
+
+    Attributes:
+        axes: channel axis of each activation that has one.
+        links: pairs of channels that are one.
+        frozen: tensor -> why all its channels must stay.
+        filters: weight axes that make output channels, in execution order.
+        readers: (weight axis, activation): who reads whose channels.
+    """
+
+    axes: dict[str, int | None] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+    frozen: dict[str, str] = field(default_factory=dict)
+    filters: list[Slot] = field(default_factory=list)
+    readers: list[tuple[Slot, str]] = field(default_factory=list)
+
+    def add(self, flow: Flow) -> None:
+        """Take in the flow of one more node."""
+        self.axes.update(flow.axes)
+        self.links.extend(flow.links)
+        self._freeze(flow.frozen)
+        self.filters.extend(flow.filters)
+        self.readers.extend(flow.readers)
+
+    def freeze(self, tensors: Iterable[str], reason: str) -> None:
+        """All channels of these tensors stay; the first reason given is the one reported."""
+        self._freeze({tensor: reason for tensor in tensors if tensor})
+
+    def _freeze(self, frozen: Mapping[str, str]) -> None:
+        for tensor, reason in frozen.items():
+            self.frozen.setdefault(tensor, reason)
+
+
+def trace(network: Network) -> Trace:
+    """The channel flow of every node. A node without a row, or a case its row does not cover, freezes what it touches."""
+    found = Trace()
+    for name, kind in network.inputs.items():
+        found.axes[name] = 1 if len(kind.shape) > 1 else None
+    found.freeze(network.inputs, "input of the network")
+    for node in network.nodes:
+        found.add(_flow(node, network, found))
+    found.freeze(network.outputs, "output of the network")
+    return found
+
+
+def _flow(node: Node, network: Network, found: Trace) -> Flow:
+    row = find_row(node)
+    try:
+        if row is None:
+            raise Unsupported(f"op {node.op_type} is not in the op tables")
+        return row.flow(node, network, found.axes)
+    except Unsupported as case:
+        touched = [name for name in (*node.inputs, *node.outputs) if name]
+        return Flow(frozen=dict.fromkeys(touched, f"{case} (node {node.name!r})"))
