@@ -1,0 +1,98 @@
+"""The contract every compression method keeps: knobs, then an operator, then a new network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.network import Network
+from search.space import Knob, Values
+
+if TYPE_CHECKING:
+    from compress.statistics import Statistics
+
+Stage: TypeAlias = Literal["structure", "precision"]
+"""`structure` comes before reconstruction and training, `precision` after them: int8 is applied last."""
+
+Widths: TypeAlias = Mapping[str, Sequence[int]]
+"""Block name -> the widths worth trying on the devices at hand, ascending."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What rewriting may look at besides the network itself. All of it belongs to the uncut network.
+
+    Attributes:
+        images: (N, *input_shape) float32, preprocessed real images, for calibration.
+        importance: block name -> (width,) scores, see `compress.importance`.
+        masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
+        statistics: what survivors are refitted with; None leaves their weights as they are.
+    """
+
+    images: NDArray[np.float32] | None = None
+    importance: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    statistics: Statistics | None = None
+
+
+class Operator(Protocol):
+    """A method bound to values: itself a value, with a readable repr."""
+
+    @property
+    def stage(self) -> Stage:
+        """When it is applied."""
+        ...
+
+    def rewrite(self, network: Network, evidence: Evidence) -> Network:
+        """The network compressed; the given one stays as it was.
+
+        Raises:
+            InvalidInput: a value or evidence that does not fit the network, or evidence that is missing.
+        """
+        ...
+
+
+class Method(Protocol):
+    """One way to compress, with its settings.
+
+        method = family.make(settings)
+        method.knobs(network, widths)          (Choice("int8_ptq", ("fp32", "int8"), ordered=False),)
+        method.bind({"int8_ptq": "int8"})      an Operator
+        operator.rewrite(network, evidence)    a new network
+
+    - The knobs of one network never change, and a knob's largest (ordered) or first option leaves it as it is.
+    - `bind` reads the values of its own knobs only, so that one set of values serves a whole scheme.
+    - The same values and evidence give the same network, in another process too.
+
+    `MethodContract` in compress.testing holds an implementation against this.
+    """
+
+    def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
+        """What a search may turn; empty where the method does not apply to the network."""
+        ...
+
+    def bind(self, values: Values) -> Operator:
+        """The operator of these values.
+
+        Raises:
+            InvalidInput: a value that no knob of the method has.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MethodFamily:
+    """A method as the catalogue shows it. Each file of compress/methods offers one as `METHOD`.
+
+    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`.
+    """
+
+    name: str
+    summary: str
+    source: str
+    settings: type[Any]
+    make: Callable[[Any], Method]

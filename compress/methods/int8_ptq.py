@@ -1,0 +1,101 @@
+"""int8_ptq: static post-training quantisation, calibrated on real images. Seconds of work, no training.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+CVPR 2018; per-channel weights as in Krishnamoorthi, arXiv 1806.08342.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from compress.calibration import Clipping, calibrate
+from compress.errors import InvalidInput
+from compress.fold import fold_norms
+from compress.method import Evidence, MethodFamily, Stage, Widths
+from compress.network import Network
+from compress.precision import choose
+from compress.quantise import Activations, quantise
+from search.space import Bounds, Choice, Doc, Knob, Values
+
+KNOB = "int8_ptq"
+OPTIONS = ("fp32", "int8")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of int8_ptq."""
+
+    images: Annotated[int, Doc("real images that the activations' ranges are read off"), Bounds(1, 10_000)] = 256
+    clipping: Annotated[
+        Clipping, Doc("how a range is drawn: all that was seen, all but the rarest values, or the least error")
+    ] = "minmax"
+    percentile: Annotated[
+        float, Doc("share of the values inside the range, in percent, with clipping percentile"), Bounds(90.0, 100.0)
+    ] = 99.99
+    activations: Annotated[
+        Activations, Doc("type of the activations: uint8 is the fast one on x86, int8 on some ARM runtimes")
+    ] = "uint8"
+    bits_w: Annotated[
+        int, Doc("bits of the weights: 7 for x86 processors without VNNI, whose sums saturate"), Bounds(2, 8)
+    ] = 8
+    keep_float: Annotated[tuple[str, ...], Doc("names of layers that stay in floating point")] = ()
+
+
+@dataclass(frozen=True)
+class Int8Operator:
+    """Leaves the network in fp32, or quantises it."""
+
+    settings: Settings
+    option: str
+    stage: Stage = "precision"
+
+    def rewrite(self, network: Network, evidence: Evidence) -> Network:
+        """The network with folded batch norms and QuantizeLinear / DequantizeLinear pairs; calibrated on it.
+
+        Raises:
+            InvalidInput: no images in the evidence, or `keep_float` names a node that the network lacks.
+        """
+        if self.option == "fp32":
+            return network
+        if evidence.images is None:
+            raise InvalidInput("int8_ptq needs real images for calibration", field="images")
+        self._check_kept(network)
+        folded = fold_norms(network)
+        precision = choose(folded, self.settings.keep_float)
+        images = evidence.images[: self.settings.images]
+        ranges = calibrate(folded, precision.calibrated, images, self.settings.clipping, self.settings.percentile)
+        return quantise(folded, precision, ranges, self.settings.activations, self.settings.bits_w)
+
+    def _check_kept(self, network: Network) -> None:
+        known = {node.name for node in network.nodes}
+        for name in self.settings.keep_float:
+            if name not in known:
+                raise InvalidInput(f"the network has no node {name!r}", field="keep_float", value=name)
+
+
+@dataclass(frozen=True)
+class Int8Ptq:
+    """One knob: the whole network in fp32 or in int8."""
+
+    settings: Settings
+
+    def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
+        """One choice; none where no layer can be quantised."""
+        return (Choice(KNOB, OPTIONS, ordered=False),) if choose(network, self.settings.keep_float).nodes else ()
+
+    def bind(self, values: Values) -> Int8Operator:
+        """Where the knob has no value (a network without a layer to quantise), fp32."""
+        option = values.get(KNOB, OPTIONS[0])
+        if option not in OPTIONS:
+            raise InvalidInput(f"must be one of {', '.join(OPTIONS)}", field=KNOB, value=option)
+        return Int8Operator(self.settings, str(option))
+
+
+METHOD = MethodFamily(
+    "int8_ptq",
+    "Weights and activations in 8 bits, calibrated on real images; no training.",
+    "Jacob et al., CVPR 2018; Krishnamoorthi, arXiv 1806.08342",
+    Settings,
+    Int8Ptq,
+)

@@ -1,0 +1,72 @@
+"""Scheme: methods in order, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from compress import methods
+from compress.errors import InvalidInput
+from compress.method import Evidence, Method, Operator, Stage, Widths
+from compress.network import Network
+from search.space import Knob, Values, check_settings
+
+
+@dataclass(frozen=True)
+class BoundScheme:
+    """The operators of a scheme, bound to one set of values. Itself an operator of each of its stages."""
+
+    operators: tuple[Operator, ...]
+
+    def rewrite(self, network: Network, evidence: Evidence, stage: Stage | None = None) -> Network:
+        """The network compressed by every operator of the stage, in the scheme's order; by all where None.
+
+        Raises:
+            InvalidInput: as the operators.
+        """
+        for step in self.steps(stage):
+            network = step.rewrite(network, evidence)
+        return network
+
+    def steps(self, stage: Stage | None = None) -> tuple[Operator, ...]:
+        """The operators in the order of application: structure first, precision last."""
+        ordered = [
+            operator for name in ("structure", "precision") for operator in self.operators if operator.stage == name
+        ]
+        return tuple(operator for operator in ordered if stage is None or operator.stage == stage)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Methods in the order of the job."""
+
+    methods: tuple[Method, ...]
+
+    @classmethod
+    def of(cls, named: Iterable[tuple[str, Mapping[str, object]]]) -> Self:
+        """The scheme of (name, settings) pairs, as a job names them.
+
+        Raises:
+            InvalidInput: an unknown method, or one named twice (this folder's);
+                unknown or wrong settings (that of search.space).
+        """
+        made: dict[str, Method] = {}
+        for name, given in named:
+            if name in made:
+                raise InvalidInput(f"method {name} is named twice", field="methods", value=name)
+            family = methods.load(name)
+            made[name] = family.make(check_settings(family.settings, given))
+        return cls(tuple(made.values()))
+
+    def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
+        """The knobs of all methods, in their order."""
+        return tuple(knob for method in self.methods for knob in method.knobs(network, widths))
+
+    def bind(self, values: Values) -> BoundScheme:
+        """Every method bound to its part of the values.
+
+        Raises:
+            InvalidInput: a value that no knob has.
+        """
+        return BoundScheme(tuple(method.bind(values) for method in self.methods))
