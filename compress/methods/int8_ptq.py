@@ -16,6 +16,7 @@ from compress.method import Evidence, MethodFamily, Stage, Widths
 from compress.network import Network
 from compress.precision import choose
 from compress.quantise import Activations, quantise
+from compress.rewrites import rewritten
 from search.space import Bounds, Choice, Doc, Knob, Values
 
 KNOB = "int8_ptq"
@@ -61,7 +62,7 @@ class Int8Operator:
         if evidence.images is None:
             raise InvalidInput("int8_ptq needs real images for calibration", field="images")
         self._check_kept(network)
-        folded = fold_norms(network)
+        folded = rewritten(fold_norms(network))  # Slice and Pad would break the integer kernels' layout
         precision = choose(folded, self.settings.keep_float)
         images = evidence.images[: self.settings.images]
         ranges = calibrate(folded, precision.calibrated, images, self.settings.clipping, self.settings.percentile)
