@@ -1,0 +1,43 @@
+"""Networks to try things on. Each module of this folder that offers `NETWORKS` adds its rows to the table."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+
+from compress.builtin.network import Builtin
+from compress.errors import InvalidInput
+from compress.export import export
+
+
+@cache
+def table() -> Mapping[str, Builtin]:
+    """Every built-in network by name."""
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    rows = [row for module in modules for row in getattr(module, "NETWORKS", ())]
+    return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
+
+
+def names() -> tuple[str, ...]:
+    """Names of the built-in networks, sorted."""
+    return tuple(table())
+
+
+def load(name: str) -> Builtin:
+    """The built-in network of that name.
+
+    Raises:
+        InvalidInput: no such network; names those there are.
+    """
+    if name not in table():
+        message = f"no built-in network {name!r}, expected one of {', '.join(names())}"
+        raise InvalidInput(message, field="name", value=name)
+    return table()[name]
+
+
+def export_builtin(name: str, seed: int) -> bytes:
+    """ONNX bytes of a built-in network with the initial weights of `seed`: it takes the road of a user's module."""
+    network = load(name)
+    return export(network.factory(seed), network.input_shape)
