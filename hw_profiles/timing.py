@@ -16,6 +16,8 @@ Extra: TypeAlias = Mapping[str, "str | float | bool"]
 # The percentile of burst minima that counts as the latency of an undisturbed machine (research: p5 of burst
 # minima repeats to 0.2 % on a loaded machine where the median of a long run repeats to 50-100 %).
 QUIET_PERCENTILE = 5.0
+# p50 over quiet from which other work on the machine deserves a word.
+NOISY = 1.3
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,15 @@ class Sample:
         return len(self.minima_us)
 
     def timing(self) -> Timing:
-        """The summary of these bursts."""
+        """The summary of these bursts; `noisy_host` is set where the median is far above the quiet latency."""
+        quiet_us, p50_us = statistic_us(self, "quiet"), statistic_us(self, "p50")
         return Timing(
-            quiet_us=statistic_us(self, "quiet"),
-            p50_us=statistic_us(self, "p50"),
+            quiet_us=quiet_us,
+            p50_us=p50_us,
             p95_us=statistic_us(self, "p95"),
             split_half=split_half(self.minima_us),
             bursts=self.bursts,
-            extra=self.extra,
+            extra={**self.extra, **({"noisy_host": True} if p50_us > NOISY * quiet_us else {})},
         )
 
 

@@ -1,0 +1,48 @@
+"""Which cores a timing runs on: the big ones, and always the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CPU = Path("/sys/devices/system/cpu")
+
+
+def big_cores() -> tuple[int, ...]:
+    """Numbers of the fastest cores that this process may use; all of them where the system does not tell."""
+    if not hasattr(os, "sched_getaffinity"):
+        return tuple(range(os.cpu_count() or 1))
+    allowed = sorted(os.sched_getaffinity(0))
+    speeds = {core: _speed(core) for core in allowed}
+    fastest = max(speeds.values())
+    return tuple(core for core in allowed if speeds[core] == fastest)
+
+
+def _speed(core: int) -> int:
+    """A number that orders cores by speed: relative capacity, else the highest clock, else 0."""
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        path = _CPU / f"cpu{core}" / name
+        if path.is_file():
+            return int(path.read_text())
+    return 0
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Pins this thread, and the threads that it starts, to `threads` big cores; yields their numbers.
+
+    Yields () and pins nothing where the system has no affinity or fewer cores than threads. High numbers are
+    taken first: interrupts and the system's own work gather on the low ones.
+    """
+    cores = big_cores()[-threads:]
+    if not hasattr(os, "sched_setaffinity") or len(cores) < threads:
+        yield ()
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield cores
+    finally:
+        os.sched_setaffinity(0, before)

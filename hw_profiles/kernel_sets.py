@@ -1,0 +1,154 @@
+"""Which nodes of a model an optimiser turned into one kernel, read off the optimised graph.
+
+The optimiser keeps what it can: a kernel carries the name of one of the nodes it replaces, or of a tensor that
+it makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a
+name that survives such suffixes and cannot be mistaken; `kernel_sets` finds those names again, follows what a
+kernel is known to have absorbed behind them, and gives every other node to the kernel that reads its result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import onnx
+
+from hw_profiles.errors import InvalidInput
+
+# Layout changes that the optimiser inserts; they belong to no node of the model.
+_INSERTED = frozenset({"ReorderInput", "ReorderOutput"})
+_ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Clip", "Mul"})
+# Seen between a kernel and the QuantizeLinear that it absorbed: all of them are no-ops on the quantised range.
+_ABSORBED_BY_QUANTISED = frozenset({"Relu", "Clip", "Identity", "Dropout"})
+_NODE = re.compile(r"@n(\d+)@")
+_TENSOR = re.compile(r"@t(\d+)@")
+
+
+def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose nodes are called @n<index>@ and the tensors that they make @t<number>@.
+
+    Raises InvalidInput where a node has a subgraph, or where node names are missing or repeated: sets of
+    names would mean nothing.
+    """
+    names = [node.name for node in model.graph.node]
+    bad = [name for name in names if not name or names.count(name) > 1]
+    if bad:
+        raise InvalidInput("model", bad[0], "fused sets need unique, non-empty node names")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    tensors = {"": ""}
+    for index, node in enumerate(copy.graph.node):
+        if any(attribute.HasField("g") for attribute in node.attribute):
+            raise InvalidInput("model", node.name, f"{node.op_type} has a subgraph")
+        node.name = f"@n{index}@"
+        for name in node.output:
+            tensors.setdefault(name, f"@t{len(tensors)}@")
+        for side in (node.input, node.output):
+            side[:] = [tensors.get(name, name) for name in side]
+    for value in copy.graph.output:
+        value.name = tensors.get(value.name, value.name)
+    del copy.graph.value_info[:]
+    return copy
+
+
+@dataclass
+class _Graph:
+    """The original nodes by index, with who makes and who reads a tensor."""
+
+    nodes: list[onnx.NodeProto]
+    maker: dict[str, int] = field(default_factory=dict)
+    readers: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for index, node in enumerate(self.nodes):
+            for name in node.output:
+                self.maker[name] = index
+            for name in dict.fromkeys(node.input):
+                self.readers[name].append(index)
+
+    def followers(self, index: int) -> list[int]:
+        """Nodes that read an output of node `index`."""
+        return [reader for name in self.nodes[index].output for reader in self.readers.get(name, [])]
+
+
+def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[frozenset[int], ...]:
+    """Indices of the nodes of `original` (as `renamed` made it) by kernel, in the order of the kernels.
+
+    Each node is in one set. What was folded away is with the kernel that reads its result; a tensor that
+    several kernels read, with the first of them.
+    """
+    graph = _Graph(list(original.node))
+    kernels = [node for node in optimised.node if node.op_type not in _INSERTED]
+    owner: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for number, kernel in enumerate(kernels):
+        seeds = [seed for seed in _seeds(graph, kernel) if seed not in owner]
+        owner.update(dict.fromkeys(seeds, number))
+        if seeds:
+            ends[number] = max(seeds)
+    for number, end in ends.items():
+        _extend(graph, kernels[number], number, end, owner)
+    for index in reversed(range(len(graph.nodes))):
+        readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
+        if index not in owner:
+            # nothing that runs reads it: a set of its own, behind all others
+            owner[index] = min(readers) if readers else len(kernels) + index
+    sets: dict[int, set[int]] = defaultdict(set)
+    for index, number in owner.items():
+        sets[number].add(index)
+    return tuple(frozenset(sets[number]) for number in sorted(sets))
+
+
+def _seeds(graph: _Graph, kernel: onnx.NodeProto) -> list[int]:
+    """Original nodes that the names of a kernel and of its outputs speak of."""
+    found = [int(number) for number in _NODE.findall(kernel.name)]
+    tensors = [f"@t{number}@" for number in _TENSOR.findall(kernel.name)]
+    # an inserted Transpose carries the tensor's name on, but no name of ours itself
+    if found or tensors or kernel.op_type != "Transpose":
+        tensors += [match for name in kernel.output for match in _whole_tensors(name)]
+    found += [graph.maker[name] for name in tensors if name in graph.maker]
+    return sorted(set(found))
+
+
+def _whole_tensors(name: str) -> Iterable[str]:
+    match = _TENSOR.match(name)
+    return [match.group(0)] if match else []
+
+
+def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
+    """Gives `kernel` what it absorbed behind the node that it is named for."""
+    if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
+        if len(kernel.input) > 3 and kernel.input[3]:
+            end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))
+        activated = any(attribute.name == "activation" for attribute in kernel.attribute)
+        if activated and graph.nodes[end].op_type not in _ACTIVATIONS:
+            end = _absorb(graph, number, end, owner, _ACTIVATIONS)
+    _absorb_quantise(graph, number, end, owner)
+
+
+def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_types: frozenset[str]) -> int:
+    """Takes the unowned readers of `end` of these types; returns the last node that the kernel now makes."""
+    taken = [i for i in graph.followers(end) if i not in owner and graph.nodes[i].op_type in op_types]
+    owner.update(dict.fromkeys(taken, number))
+    return max(taken, default=end)
+
+
+def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]) -> None:
+    """A QuantizeLinear that is no kernel of its own ran in the kernel before it."""
+    chain: list[int] = []
+    while graph.nodes[end].op_type != "QuantizeLinear":
+        readers = graph.followers(end)
+        if len(readers) != 1 or readers[0] in owner:
+            return
+        end = readers[0]
+        chain.append(end)
+        if graph.nodes[end].op_type not in _ABSORBED_BY_QUANTISED | {"QuantizeLinear"}:
+            return
+    owner.update(dict.fromkeys(chain, number))
+
+
+def names_of(model: onnx.ModelProto, sets: Iterable[frozenset[int]]) -> tuple[frozenset[str], ...]:
+    """Sets of indices as sets of the model's own node names."""
+    return tuple(frozenset(model.graph.node[index].name for index in indices) for indices in sets)

@@ -1,0 +1,65 @@
+"""Random values for the constants of an op: sane for their role, so that nothing overflows or goes denormal."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hw_profiles.errors import InvalidInput
+from hw_profiles.ops import Constant, Op
+
+# Scale of quantised activations.
+ACTIVATION_SCALE = 0.03125
+
+# role by (op type, position of the input); everything else is a weight or a plain operand
+_ROLES = {
+    ("QuantizeLinear", 1): "scale",
+    ("DequantizeLinear", 1): "scale",
+    ("QuantizeLinear", 2): "zero_point",
+    ("DequantizeLinear", 2): "zero_point",
+    ("BatchNormalization", 2): "shift",
+    ("BatchNormalization", 3): "shift",
+    ("Conv", 1): "weight",
+    ("ConvTranspose", 1): "weight",
+    ("Gemm", 1): "weight",
+    ("MatMul", 1): "weight",
+    ("Conv", 2): "shift",
+    ("ConvTranspose", 2): "shift",
+    ("Gemm", 2): "shift",
+}
+
+
+def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
+    """One array for each constant of `op`; given values stay.
+
+    Raises InvalidInput for an integer constant without a value that is no quantised weight: an op needs the
+    values of its shapes and axes.
+    """
+    roles: dict[str, str] = {}
+    for node in op.nodes:
+        for position, name in enumerate(node.inputs):
+            roles.setdefault(name, _ROLES.get((node.op_type, position), "operand"))
+    return [_value(f"w{i}", constant, roles.get(f"w{i}", "operand"), rng) for i, constant in enumerate(op.constants)]
+
+
+def _value(name: str, constant: Constant, role: str, rng: np.random.Generator) -> np.ndarray:
+    shape, dtype = constant.spec.shape, np.dtype(constant.spec.dtype)
+    if constant.value is not None:
+        return np.asarray(constant.value, dtype=dtype).reshape(shape)
+    if role == "zero_point":
+        return np.full(shape, 128 if dtype == np.uint8 else 0, dtype)
+    if dtype.kind in "iu":
+        if dtype not in (np.int8, np.uint8, np.int32):
+            raise InvalidInput(name, constant.spec, "an integer constant that is no weight needs its value")
+        low, high = (0, 256) if dtype == np.uint8 else (-127, 128)
+        return rng.integers(low, high, shape).astype(dtype)
+    if role == "scale":
+        # scalars are activations': one scale throughout, so that pools and reshapes stay free of rescaling
+        drawn = rng.uniform(0.005, 0.01, shape) if shape else ACTIVATION_SCALE
+        return np.asarray(drawn, dtype)
+    if role == "shift":
+        return (0.1 * rng.standard_normal(shape)).astype(dtype)
+    if role == "weight":
+        return (rng.standard_normal(shape) / math.sqrt(max(math.prod(shape[1:]), 1))).astype(dtype)
+    return rng.uniform(0.5, 1.5, shape).astype(dtype)
