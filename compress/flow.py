@@ -47,7 +47,7 @@ class Trace:
 
 
 def trace(network: Network) -> Trace:
-    """The channel flow of every node. A node without a row, or a case its row does not cover, freezes what it touches."""
+    """The channel flow of every node. One without a row, or a case its row does not cover, freezes what it touches."""
     found = Trace()
     for name, kind in network.inputs.items():
         found.axes[name] = 1 if len(kind.shape) > 1 else None

@@ -202,9 +202,10 @@ class Network:
 
 
 def _frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
-    for value in constants.values():
+    arrays = {name: np.asarray(value) for name, value in constants.items()}
+    for value in arrays.values():
         value.flags.writeable = False
-    return MappingProxyType(dict(constants))
+    return MappingProxyType(arrays)
 
 
 def _value_info(name: str, kind: TensorType) -> onnx.ValueInfoProto:

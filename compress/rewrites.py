@@ -1,4 +1,4 @@
-"""Lossless rewrites: the same function from fewer or faster kernels. Kept where timing says so, given to every baseline.
+"""Lossless rewrites: the same function from fewer or faster kernels, kept where timing says so.
 
 An option-A shortcut of a ResNet takes every second pixel (Slice, Slice) and pads channels with zeros (Pad). A strided
 1x1 convolution with a 0/1 weight does the same in one kernel and lets the runtime stay in its blocked layout: on the

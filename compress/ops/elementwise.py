@@ -63,6 +63,8 @@ def _cast(node: Node, network: Network) -> TorchOp:
 def _dropout(node: Node, network: Network) -> TorchOp:
     if len([name for name in node.outputs if name]) > 1:
         raise Unsupported("Dropout whose mask is used")
+    if node.input(2) and (node.input(2) not in network.constants or scalar(network.constants[node.input(2)])):
+        raise Unsupported("Dropout in training mode: export the network in eval mode")
     return lambda x, *_: x  # an exported network is in eval mode; ours never trains with dropout
 
 
@@ -146,7 +148,6 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "Sub": torch.sub,
     "Mul": torch.mul,
-    "Pow": torch.pow,
 }
 
 
@@ -154,6 +155,14 @@ def _build_div(node: Node, network: Network) -> TorchOp:
     if not network.types[node.outputs[0]].dtype.startswith("float"):
         raise Unsupported("Div of integers")
     return torch.div
+
+
+def _build_pow(node: Node, network: Network) -> TorchOp:
+    exponent = network.constants.get(node.input(1))
+    if exponent is None or node.input(0) in network.constants:
+        raise Unsupported("Pow with a computed exponent")
+    power = torch.from_numpy(np.array(exponent))
+    return lambda x, *_: torch.pow(x, power).to(x.dtype)
 
 
 ROWS = (
@@ -166,6 +175,7 @@ ROWS = (
     Row(("Cast",), _cast, _flow_unary),
     Row(("Dropout",), _dropout, _flow_unary),
     *(Row((name,), _plain(function), _flow_broadcast, trained=(0, 1)) for name, function in _BINARY.items()),
+    Row(("Pow",), _build_pow, _flow_broadcast),
     Row(("Div",), _build_div, _flow_broadcast, trained=(0, 1)),
     Row(("PRelu",), _build_prelu, _flow_broadcast, trained=(1,)),
     Row(("Softmax",), _softmax(F.softmax), _flow_softmax),

@@ -101,8 +101,8 @@ def _resize_reshape(node: Node, kept: Kept) -> Resized:
 
 
 def _build_flatten(node: Node, network: Network) -> TorchOp:
-    axis = node.get("axis", 1) % (len(network.shape(node.input(0))) + 1)
-    if axis != 1:
+    axis = node.get("axis", 1)
+    if (axis + len(network.shape(node.input(0))) if axis < 0 else axis) != 1:
         raise Unsupported(f"Flatten at axis {axis}")
     return lambda x: x.flatten(1)
 

@@ -1,0 +1,75 @@
+"""Costs, op templates and lossless rewrites against networks that were really cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx_graphs import Graph
+from test_compress_groups import BUILT, blocks_of, random_keep
+
+from compress.cost import CostModel, cost
+from compress.cut import cut
+from compress.groups import groups
+from compress.op_templates import op_templates, ops
+from compress.rewrites import rewritten
+from compress.verify import relative_difference, run_onnxruntime
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_cost_model_counts_what_a_cut_network_has(name: str) -> None:
+    _, network = BUILT[name]
+    blocks = blocks_of(network)
+    keeps = [random_keep(network, seed) for seed in range(3)]
+    counts = CostModel(network, blocks).counts(np.array([[len(keep[b.name]) for b in blocks] for keep in keeps]))
+    for row, keep in enumerate(keeps):
+        real = cost(cut(network, keep))
+        assert counts["parameters"][row] == real.parameters
+        assert counts["macs"][row] == real.macs
+        # A resized Split or Slice states its sizes anew: some tens of bytes of the graph itself.
+        assert counts["size_bytes"][row] == pytest.approx(real.size_bytes, rel=0.02, abs=64)
+
+
+def test_macs_of_a_convolution() -> None:
+    g = Graph(3, 8, 8)
+    network = g.network(g.head(g.conv("image", "a", 3, 6, strides=[2, 2]), 6))
+    assert cost(network).macs == 6 * 3 * 9 * 4 * 4 + 6 * 5
+    assert cost(network).parameters == 6 * 3 * 9 + 6 + 6 * 5 + 5
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_template_at_other_widths_is_the_op_of_the_cut_network(name: str) -> None:
+    _, network = BUILT[name]
+    widths = {b.name: len(kept) for b, kept in zip(blocks_of(network), random_keep(network, 5).values(), strict=True)}
+    first = {name: np.arange(width) for name, width in widths.items()}
+    expected = [op.key for op in ops(cut(network, first), [])]
+    assert [template.at(widths).key for template in op_templates(network, [])] == expected
+
+
+def test_fused_nodes_are_one_op() -> None:
+    _, network = BUILT["residual"]
+    names = {node.op_type: node.name for node in network.nodes}
+    fused = [frozenset(node.name for node in network.nodes[4:6])]
+    found = op_templates(network, fused)
+    assert len(found) == len(network.nodes) - 1
+    assert names["Flatten"] in [template.name for template in found]
+
+
+def test_templates_carry_no_weights() -> None:
+    for op in ops(BUILT["plain"][1], []):
+        assert all(constant.value is None for constant in op.constants if len(constant.spec.shape) > 1)
+
+
+def test_an_option_a_shortcut_becomes_one_strided_convolution() -> None:
+    graph, network = BUILT["option_a"]
+    better, images = rewritten(network), graph.images()
+    a, b = (run_onnxruntime(n, images)[network.output_name] for n in (network, better))
+    assert relative_difference(a, b) < 1e-6
+    assert not {"Slice", "Pad"} & {node.op_type for node in better.nodes}
+    assert [group.name for group in groups(better) if group.prunable][:3] == ["a", "s0.1", "s0.2"]
+
+
+def test_other_pads_are_left_alone() -> None:
+    g = Graph(3, 8, 8)
+    x = g.op("Pad", g.conv("image", "a", 3, 6), g.ints("p", 0, 0, 1, 1, 0, 0, 1, 1))
+    network = g.network(g.head(x, 6))
+    assert rewritten(network) is network
