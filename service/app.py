@@ -1,0 +1,55 @@
+"""The API server as an ASGI application: stateless but for the store and the blobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from service import problems
+from service.blobs import Blobs
+from service.depends import State
+from service.feed import Feed
+from service.routes import routers
+from service.security import BodyLimit, Headers, HostGuard, OriginGuard
+from service.settings import Settings
+from service.store import Store, make_engine
+
+
+def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
+    """The application. `store` is given by tests; otherwise it is made from the settings' URL."""
+    store = store or Store(make_engine(settings.url))
+    state = State(settings, store, Blobs(settings.data_dir), Feed(store, settings.event_poll_s))
+    app = FastAPI(
+        title="Netlathe",
+        version=version("netlathe"),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.netlathe = state
+    for router in routers():
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(BodyLimit, settings=settings)
+    app.add_middleware(OriginGuard)
+    app.add_middleware(HostGuard, settings=settings)
+    app.add_middleware(Headers)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: State = app.state.netlathe
+    async with state.feed.running():
+        yield
+    state.store.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

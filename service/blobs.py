@@ -1,0 +1,122 @@
+"""Blobs: content-addressed files on the data volume, `objects/ab/ab12...`.
+
+A file appears under its name whole or not at all: temporary file on the same volume, sha256 while writing,
+fsync, rename, fsync of the folder. The row (store/blobs.py) follows in the caller's transaction; a file
+whose row never came is the garbage collector's (`sweep`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import PayloadTooLarge
+from service.store import blobs as rows
+from service.store.base import Store, Tx
+
+CHUNK_BYTES = 1024 * 1024
+KEEP_UNREFERENCED_S = 24 * 3600.0
+SWEEP_AT_MOST = 500
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A content that lies durably on the volume; `record` it in the transaction that points at it."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Blobs:
+    """The files under `data_dir/objects`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.root = data_dir / "objects"
+        self._incoming = self.root / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where this content lies.
+
+        Raises:
+            KeyError: no such content; also for anything that is no digest.
+        """
+        if not _SHA256.match(sha256) or not (path := self._place(sha256)).is_file():
+            raise KeyError(sha256)
+        return path
+
+    def put_chunks(self, chunks: Iterable[bytes], limit_bytes: int | None = None) -> StoredBlob:
+        """Store a stream of bytes.
+
+        Raises:
+            PayloadTooLarge: more than `limit_bytes`; nothing is kept.
+        """
+        temporary = self._incoming / secrets.token_hex(16)
+        digest, size_bytes = hashlib.sha256(), 0
+        try:
+            with temporary.open("xb") as file:
+                for chunk in chunks:
+                    size_bytes += len(chunk)
+                    if limit_bytes is not None and size_bytes > limit_bytes:
+                        raise PayloadTooLarge(f"the file is over the limit of {limit_bytes} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            place = self._place(digest.hexdigest())
+            place.parent.mkdir(exist_ok=True)
+            temporary.replace(place)
+            _sync_folder(place.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return StoredBlob(digest.hexdigest(), size_bytes)
+
+    def put_bytes(self, content: bytes) -> StoredBlob:
+        """Store a content that is in memory already."""
+        return self.put_chunks([content])
+
+    def put_file(self, path: Path) -> StoredBlob:
+        """Store a copy of a file."""
+        return self.put_chunks(read_chunks(path))
+
+    def record(self, tx: Tx, blob: StoredBlob) -> None:
+        """Write the row of a stored blob with the transaction that points at it."""
+        self.path(blob.sha256)
+        rows.record(tx, blob.sha256, blob.size_bytes)
+
+    def sweep(self, store: Store) -> int:
+        """Delete contents that nothing points at, and temporaries, all older than a day; how many went."""
+        limit = time.time() - KEEP_UNREFERENCED_S
+        old = [path for path in self.root.glob("*/*") if path.stat().st_mtime < limit][:SWEEP_AT_MOST]
+        with store.begin() as tx:
+            kept = rows.referenced(tx)
+            unwanted = [path for path in old if path.name not in kept]
+            for path in unwanted:
+                rows.forget(tx, path.name)
+                path.unlink(missing_ok=True)
+        return len(unwanted)
+
+    def _place(self, sha256: str) -> Path:
+        return self.root / sha256[:2] / sha256
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, a piece at a time."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

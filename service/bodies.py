@@ -1,0 +1,33 @@
+"""What request bodies have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_LOOKS_LIKE_AN_ID = re.compile(r"(mdl|dts|dev|job|evl|art|agt|tok)_")
+
+
+def check_name(value: str) -> str:
+    """A resource's name as the contract wants it; one that could be taken for an id is refused.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    if not NAME.match(value):
+        raise ValueError("must match [a-z0-9][a-z0-9._-]{0,63}")
+    if _LOOKS_LIKE_AN_ID.match(value):
+        raise ValueError("must not begin like an id")
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+class Body(BaseModel):
+    """Base of every request body: unknown keys and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

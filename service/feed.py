@@ -1,0 +1,91 @@
+"""Feed: the newest events in memory, for everybody who listens to this server.
+
+One task looks at the store every `poll_s`, because other processes (the conductor, other servers) write
+events too; two hundred listeners then cost one query. A listener that asks for something older than what
+is held here reads it from the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from anyio import to_thread
+
+from service.store import events
+from service.store.base import Store
+
+HELD = 10_000
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An event as listeners see it."""
+
+    number: int
+    at: datetime
+    topic: str
+    type: str
+    data: Mapping[str, Any]
+
+
+def notice(event: events.Event) -> Notice:
+    """The event of a row."""
+    return Notice(event.number, event.at, event.topic, event.type, event.data)
+
+
+class Feed:
+    """`newest` is the number up to which this server has seen the log."""
+
+    def __init__(self, store: Store, poll_s: float) -> None:
+        self.store = store
+        self.poll_s = poll_s
+        self.newest = 0
+        self._held: deque[Notice] = deque(maxlen=HELD)
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look for new events while the block runs."""
+        self.newest = await to_thread.run_sync(self._newest_stored)
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def after(self, number: int) -> Sequence[Notice]:
+        """Events above `number`, at most BATCH, in order; waits until there is one."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.newest > number)
+        held = self._held
+        if held and held[0].number <= number + 1:
+            return [item for item in held if item.number > number][:BATCH]
+        return await to_thread.run_sync(self._stored_after, number)
+
+    async def _follow(self) -> None:
+        while True:
+            found = await to_thread.run_sync(self._stored_after, self.newest)
+            if found:
+                self._held.extend(found)
+                async with self._changed:
+                    self.newest = found[-1].number
+                    self._changed.notify_all()
+            if len(found) < BATCH:
+                await asyncio.sleep(self.poll_s)
+
+    def _newest_stored(self) -> int:
+        with self.store.read() as tx:
+            return events.newest(tx)
+
+    def _stored_after(self, number: int) -> Sequence[Notice]:
+        with self.store.read() as tx:
+            return [notice(row) for row in events.after(tx, number, BATCH)]

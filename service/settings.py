@@ -1,0 +1,93 @@
+"""Settings: where the service keeps things and where it listens. Environment variables `NETLATHE_<NAME>`."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nothing outside this machine can reach a server that listens on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Settings(BaseSettings):
+    """One value for a process: made once by the command line, handed to `create_app` and to the children."""
+
+    model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("netlathe", appauthor=False))
+    """Blobs, the SQLite file, the first user token; on the shared volume where several machines serve."""
+    database_url: str | None = Field(default=None, repr=False)
+    """None: SQLite in `data_dir`."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    insecure: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    ray_address: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names accepted besides the loopback ones; off loopback an empty tuple accepts all."""
+
+    max_json_bytes: int = Field(default=1 * MIB, gt=0)
+    max_model_bytes: int = Field(default=1 * GIB, gt=0)
+    max_dataset_bytes: int = Field(default=8 * GIB, gt=0)
+    max_table_bytes: int = Field(default=64 * MIB, gt=0)
+    max_queued_jobs: int = Field(default=1000, gt=0)
+
+    lease_s: float = Field(default=30.0, gt=0)
+    renew_s: float = Field(default=10.0, gt=0)
+    max_crashes: int = Field(default=5, ge=0)
+    """Takeovers of one job without a new evaluation in between, after which it fails."""
+    job_processes: int = Field(default=0, ge=0)
+    """Evaluator processes of a job; 0 evaluates inside the conductor."""
+
+    session_days: float = Field(default=14.0, gt=0)
+    sign_in_minutes: float = Field(default=60.0, gt=0)
+    idempotency_days: float = Field(default=7.0, gt=0)
+    event_days: float = Field(default=30.0, gt=0)
+    event_poll_s: float = Field(default=0.2, gt=0)
+    """How often a server looks for events that another process wrote."""
+    ping_s: float = Field(default=15.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: one of them is missing")
+        if self.renew_s >= self.lease_s:
+            raise ValueError(f"renew_s ({self.renew_s}) must be below lease_s ({self.lease_s})")
+        return self
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the store."""
+        if self.database_url is None:
+            return f"sqlite:///{self.data_dir / 'netlathe.db'}"
+        for short in ("postgresql://", "postgres://"):
+            if self.database_url.startswith(short):
+                return "postgresql+psycopg://" + self.database_url.removeprefix(short)
+        return self.database_url
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def user_token_path(self) -> Path:
+        """The first user's token, mode 0600: what the command line on this machine signs in with."""
+        return self.data_dir / "user-token"
+
+    @property
+    def secret_path(self) -> Path:
+        """32 random bytes, mode 0600: derives the secrets of repeated requests (see service.idempotency)."""
+        return self.data_dir / "secret"

@@ -1,0 +1,42 @@
+"""Datasets: uploaded data, as one file each."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, String, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.store.base import Base, Tx
+
+
+class Dataset(Base):
+    """One data set: a blob and what the checks found. `state`: `checking`, `ready` or `refused`.
+
+    `file_name` is what the user called it (its ending tells the kind); `layout` and `class_count` are what
+    the user said, None where it was left to us; `classes` is what was found, `image_shape` height, width,
+    channels.
+    """
+
+    __tablename__ = "datasets"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    state: Mapped[str] = mapped_column(String(16), default="ready")
+    file_name: Mapped[str] = mapped_column(String(256))
+    layout: Mapped[str | None] = mapped_column(String(8))
+    class_count: Mapped[int | None]
+    train_count: Mapped[int] = mapped_column(default=0)
+    test_count: Mapped[int] = mapped_column(default=0)
+    classes: Mapped[int] = mapped_column(default=0)
+    image_shape: Mapped[list[Any]]
+    warnings: Mapped[list[Any]]
+    problem: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+
+
+def find(tx: Tx, ref: str) -> Dataset | None:
+    """The data set with this id, else with this name."""
+    by_id = tx.session.get(Dataset, ref)
+    return by_id or tx.session.execute(select(Dataset).where(Dataset.name == ref)).scalar_one_or_none()

@@ -1,0 +1,86 @@
+"""The event log: append-only, numbered without gaps, written in the transaction of what it tells.
+
+Numbers come from one row that the last statement of a transaction takes and holds until the commit: a
+reader that sees number n sees all below n, on PostgreSQL too, where a sequence would not promise that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, String, delete, func, select, update
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.store.base import Base, Tx
+
+
+class EventNumber(Base):
+    """One row: the number of the newest event."""
+
+    __tablename__ = "event_numbers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    newest: Mapped[int] = mapped_column(BigInteger)
+
+
+class Event(Base):
+    """One thing that happened. `topic`: `job:<id>` or `device:<id>`; `type`: as in the contract."""
+
+    __tablename__ = "events"
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    topic: Mapped[str] = mapped_column(String(80), index=True)
+    type: Mapped[str] = mapped_column(String(40))
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+def append(tx: Tx) -> None:
+    """Number and write what `tx.emit` collected; called once by Store.begin, as the last statements."""
+    if not tx.events:
+        return
+    count = len(tx.events)
+    moved = tx.session.execute(
+        update(EventNumber).values(newest=EventNumber.newest + count).returning(EventNumber.newest)
+    ).scalar_one_or_none()
+    if moved is None:
+        raise LookupError("the table event_numbers has lost its row")
+    tx.session.add_all(
+        Event(number=moved - count + 1 + index, at=tx.now, topic=topic, type=type, data=dict(data))
+        for index, (topic, type, data) in enumerate(tx.events)
+    )
+    tx.events.clear()
+
+
+def newest(tx: Tx) -> int:
+    """Number of the newest event, 0 before the first."""
+    return tx.session.execute(select(EventNumber.newest)).scalar_one()
+
+
+def oldest_kept(tx: Tx) -> int:
+    """Number of the oldest event that is still there; one above the newest where none is."""
+    oldest = tx.session.execute(select(func.min(Event.number))).scalar_one()
+    return newest(tx) + 1 if oldest is None else oldest
+
+
+def after(tx: Tx, number: int, limit: int) -> Sequence[Event]:
+    """The first `limit` events above `number`, in order."""
+    rows = select(Event).where(Event.number > number).order_by(Event.number).limit(limit)
+    return tx.session.execute(rows).scalars().all()
+
+
+def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail: int) -> Sequence[Event]:
+    """The last `tail` events of a topic and of some types, below number `before`; oldest first."""
+    rows = select(Event).where(Event.topic == topic, Event.type.in_(types))
+    if before is not None:
+        rows = rows.where(Event.number < before)
+    found = tx.session.execute(rows.order_by(Event.number.desc()).limit(tail)).scalars().all()
+    return found[::-1]
+
+
+def prune(tx: Tx, older_than: datetime, limit: int = 500) -> int:
+    """Forget at most `limit` events older than a time; how many went. Batches keep the writer's lock short."""
+    old = select(Event.number).where(Event.at < older_than).order_by(Event.number).limit(limit)
+    numbers = tx.session.execute(old).scalars().all()
+    tx.session.execute(delete(Event).where(Event.number.in_(numbers)))
+    return len(numbers)

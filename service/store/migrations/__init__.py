@@ -1,0 +1,1 @@
+"""Migrations: one file a step under `versions/`, run by service.store.migrate."""

@@ -1,0 +1,37 @@
+"""Models: uploaded networks. `groups` and `warnings` are kept as the answer to the upload shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, String, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from service.store.base import Base, Tx
+
+
+class Model(Base):
+    """One network: a blob and what the checks found. `state`: `checking`, `ready` or `refused`."""
+
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    state: Mapped[str] = mapped_column(String(16), default="ready")
+    preprocessing: Mapped[dict[str, Any]]
+    parameters: Mapped[int] = mapped_column(BigInteger, default=0)
+    macs: Mapped[int] = mapped_column(BigInteger, default=0)
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    input_shape: Mapped[list[Any]]
+    outputs: Mapped[list[Any]]
+    groups: Mapped[list[Any]]
+    warnings: Mapped[list[Any]]
+    problem: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime]
+
+
+def find(tx: Tx, ref: str) -> Model | None:
+    """The model with this id, else with this name."""
+    by_id = tx.session.get(Model, ref)
+    return by_id or tx.session.execute(select(Model).where(Model.name == ref)).scalar_one_or_none()

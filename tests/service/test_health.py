@@ -1,0 +1,48 @@
+"""Alive, ready, figures."""
+
+from __future__ import annotations
+
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from service.store import Store, conductors
+
+
+def test_alive_without_a_token(anonymous: TestClient) -> None:
+    assert anonymous.get("/healthz").json() == {"status": "alive"}
+
+
+def test_ready_tells_who_runs_jobs(anonymous: TestClient, store: Store) -> None:
+    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "down", "conductors": 0}
+    with store.begin() as tx:
+        conductors.seen(tx, "c1", "starting")
+        conductors.seen(tx, "c2", "ok")
+    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "ok", "conductors": 2}
+
+
+def test_a_silent_conductor_is_not_counted(anonymous: TestClient, store: Store, clock) -> None:  # type: ignore[no-untyped-def]
+    with store.begin() as tx:
+        conductors.seen(tx, "c1", "ok")
+    clock.advance(31)
+    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "down", "conductors": 0}
+
+
+def test_not_ready_on_an_old_schema(anonymous: TestClient, store: Store) -> None:
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    answer = anonymous.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["store"] == "outdated"
+
+
+def test_metrics_are_prometheus_text(anonymous: TestClient) -> None:
+    text_ = anonymous.get("/metrics").text
+    assert "netlathe_conductors 0.0" in text_
+    assert "# TYPE netlathe_jobs gauge" in text_
+
+
+def test_an_unknown_route_is_a_problem_document(anonymous: TestClient) -> None:
+    answer = anonymous.get("/api/v1/nothing")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "not_found"
