@@ -7,6 +7,7 @@ importance; without statistics the convex shape that cuts usually have). Evaluat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +25,14 @@ _MISFIT = 0.3  # what a linear model misses of a loss: steep where a network col
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """(n,) predicted utilities relative to the uncut network's, and their standard deviations."""
+    """(n,) predicted losses against the uncut network, and their standard deviations."""
 
     loss: NDArray[np.float64]
     sigma: NDArray[np.float64]
 
 
 class Losses:
-    """Predicts the loss of objective at any point of the lattice; `fit` returns a new, better informed one."""
+    """Predicts the loss of the objective at any point of the lattice; `fit` returns a new, better informed one."""
 
     def __init__(self, problem: Problem, lattice: Lattice) -> None:
         self._lattice = lattice
@@ -75,8 +76,7 @@ class Losses:
 
     def fit(self, points: Sequence[Point], utilities: Sequence[float]) -> Losses:
         """The posterior after these evaluations, from the prior: it does not matter what was fitted before."""
-        fitted = object.__new__(Losses)
-        fitted.__dict__.update(self.__dict__)
+        fitted = copy(self)
         if not points:
             fitted._mean, fitted._covariance = self._prior(1.0)
             return fitted
@@ -86,8 +86,9 @@ class Losses:
         weights = 1.0 / (_NOISE * self.unit + _MISFIT * np.maximum(losses, 0.0)) ** 2
         mean, covariance = self._prior(_common_scale(features[:, :-1].sum(axis=1), losses, weights))
         precision = np.linalg.inv(covariance)
-        posterior: NDArray[np.float64] = np.linalg.inv(precision + (features.T * weights) @ features)
-        fitted._mean = (posterior @ (precision @ mean + features.T @ (weights * losses))).astype(np.float64)
+        posterior = np.asarray(np.linalg.inv(precision + (features.T * weights) @ features), dtype=np.float64)
+        evidence = features.T @ (weights * losses)
+        fitted._mean = np.asarray(posterior @ (precision @ mean + evidence), dtype=np.float64)
         # A cut that seems to gain accuracy is noise: keep a little of its price, so that ties go to less cut.
         fitted._mean[:-1] = np.maximum(fitted._mean[:-1], 0.05 * mean[:-1])
         fitted._covariance = posterior

@@ -94,5 +94,9 @@ class Moves:
         ]
         return np.concatenate([np.empty((0, len(point)), dtype=np.int64), *steps])
 
+    def allows(self, point: Point) -> bool:
+        """Whether the point has no banned option."""
+        return not any((i, int(point[i])) in self._banned for i in self._lattice.unordered)
+
     def _allowed(self, knob: int, option: int, current: int) -> bool:
         return option != current and (knob, option) not in self._banned

@@ -64,7 +64,7 @@ class SyntheticNetwork:
         """Knob -> its allowed widths, ascending; streams double their width from one to the next."""
         names = [f"stream{i}" for i in range(self.stream_count)]
         names += [f"inner{i}" for i in range(self.knob_count - self.stream_count)]
-        return {name: self._options(16 * 2 ** self._stream_of(name)) for name in names}
+        return {name: self._options(32 * 2 ** self._stream_of(name)) for name in names}
 
     def _stream_of(self, name: str) -> int:
         return int(name.removeprefix("stream").removeprefix("inner")) % self.stream_count

@@ -97,7 +97,7 @@ class Greedy:
     def _descend(self) -> Stage | None:
         """The first stage with results missing; None once the way down is done."""
         base, trail = self._lattice.top, list[Point]()
-        self._target(Moves(self._lattice, self._losses.loss))  # raises Infeasible before anything is spent
+        self._check_reachable()
         for stage_number in range(self._rounds + 1):
             stage = self._options(base) if stage_number == 0 else self._round(base, trail, stage_number)
             counted = self._counted(stage)
@@ -107,18 +107,20 @@ class Greedy:
             base = self._commit(stage, counted, free_only=stage_number == 0)
         return None
 
-    def _target(self, moves: Moves) -> Point:
-        """A point under the limits, from the uncut network at the least predicted loss.
+    def _check_reachable(self) -> None:
+        """Raises: Infeasible, before anything is spent, where the estimate leads to no point under the limits."""
+        reached = self._reach(Moves(self._lattice, self._losses.loss))
+        if self._lattice.violation(reached) > 0.0:
+            raise self._lattice.infeasible(reached)
 
-        Raises: Infeasible where neither that walk nor the smallest network of any option meets the limits.
-        """
+    def _reach(self, moves: Moves) -> Point:
+        """From the uncut network down to the limits at the least predicted loss; where that walk ends above
+        them, the nearest of its end and the smallest networks of each option."""
         reached, violation = moves.walk(self._lattice.top, 0.0)
         if violation > 0.0:
             options = range(max([1, *(self._lattice.counts[i] for i in self._lattice.unordered)]))
-            corners = [self._corner(option) for option in options]
+            corners = [corner for option in options if moves.allows(corner := self._corner(option))]
             reached = min((reached, *corners), key=self._lattice.violation)
-        if self._lattice.violation(reached) > 0.0:
-            raise self._lattice.infeasible(reached)
         return moves.give_back(reached)
 
     def _corner(self, option: int) -> Point:
@@ -226,12 +228,16 @@ class Greedy:
 
     def _neighbours(self, best: Point | None, moves: Moves) -> Iterator[Point]:
         """Points under the limits with no slack: the predicted best of all, and swaps around the best known."""
-        yield self._target(moves)
+        target = self._reach(moves)
+        if self._lattice.violation(target) == 0.0:
+            yield target
         if best is None:
             return
         yield moves.give_back(best)
         for i in range(len(best)):
             for swapped in moves.sweep(best, i, range(self._lattice.counts[i])):
+                if not moves.allows(swapped):
+                    continue
                 filled = moves.fill(swapped, 0.0, frozen=(i,))
                 if filled is not None:
                     yield moves.give_back(filled, frozen=(i,))
