@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from compress.errors import InvalidInput
 from compress.flow import trace
@@ -50,18 +50,21 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
     return replace(network, nodes=tuple(nodes), constants=_frozen(constants), types=types)
 
 
-def kept_slots(network: Network, chosen: Iterable[tuple[Block, Indices]]) -> dict[Slot, Indices]:
-    """The indices that stay on every slot that loses some, ascending."""
-    gone: dict[Slot, list[Indices]] = {}
+def kept_slots(
+    network: Network, chosen: Iterable[tuple[Block, Indices]], tensors: Container[str] | None = None
+) -> dict[Slot, Indices]:
+    """The indices that stay on every slot that loses some, ascending; of these tensors only, where given."""
+    masks: dict[Slot, NDArray[np.bool_]] = {}
     for block, stays in chosen:
-        removed = np.setdiff1d(np.arange(block.width), stays)
-        if removed.size:
-            for slot, index in block.slots.items():
-                gone.setdefault(slot, []).append(index[removed].reshape(-1))
-    return {
-        (tensor, axis): np.setdiff1d(np.arange(network.shape(tensor)[axis]), np.concatenate(parts))
-        for (tensor, axis), parts in gone.items()
-    }
+        if len(stays) == block.width:
+            continue
+        removed = np.ones(block.width, dtype=bool)
+        removed[stays] = False
+        for slot, index in block.slots.items():
+            if tensors is None or slot[0] in tensors:
+                mask = masks.setdefault(slot, np.ones(network.shape(slot[0])[slot[1]], dtype=bool))
+                mask[index[removed].reshape(-1)] = False
+    return {slot: np.flatnonzero(mask) for slot, mask in masks.items()}
 
 
 def _checked(known: Mapping[str, Block], name: str, chosen: ArrayLike) -> Indices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,11 @@ class OpTemplate:
         chosen = [
             (self._by_name[name], np.arange(width)) for name, width in (widths or {}).items() if name in self.blocks
         ]
-        return self._op(Kept(self._network, self._trace.axes, kept_slots(self._network, chosen)))
+        return self._op(Kept(self._network, self._trace.axes, kept_slots(self._network, chosen, self._touched)))
+
+    @cached_property
+    def _touched(self) -> frozenset[str]:
+        return frozenset(name for node in self.nodes for name in (*node.inputs, *node.outputs) if name)
 
     def _op(self, kept: Kept) -> Op:
         made = {name for node in self.nodes for name in node.outputs if name}
