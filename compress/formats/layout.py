@@ -1,0 +1,80 @@
+"""Which axis of an image array is which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import InvalidInput
+
+LAYOUTS = ("NHW", "NHWC", "NCHW")
+CHANNELS = (1, 3)  # what an image has where no model's input says otherwise
+
+
+def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequence[int] | None, field: str) -> str:
+    """One of LAYOUTS for an array of this shape.
+
+    Args:
+        shape: of the array, the batch first.
+        layout: what the user said, or None.
+        input_shape: (C, H, W) of the model that the data are for, or None.
+        field: what the array is called in an error.
+
+    Raises:
+        InvalidInput: the shape is of no images, contradicts `layout`, or leaves a choice (field `layout`).
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise InvalidInput(f"layout is one of {', '.join(LAYOUTS)}", field="layout", value=layout)
+    if layout is not None and len(layout) != len(shape):
+        raise InvalidInput(f"{field} has {len(shape)} axes, which is not {layout}", field="layout", value=layout)
+    if len(shape) not in (3, 4):
+        raise InvalidInput(
+            f"{field} is not images: its shape is {tuple(shape)}, wanted (N, H, W), (N, H, W, C) or (N, C, H, W)",
+            field=field,
+            value=tuple(shape),
+        )
+    if layout is not None:
+        return layout
+    return "NHW" if len(shape) == 3 else _channels_axis(shape, input_shape)
+
+
+def nhwc_shape(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
+    """(N, H, W, C) of an array of this shape and layout."""
+    if layout == "NHW":
+        return (shape[0], shape[1], shape[2], 1)
+    if layout == "NCHW":
+        return (shape[0], shape[2], shape[3], shape[1])
+    return (shape[0], shape[1], shape[2], shape[3])
+
+
+def to_nhwc(images: NDArray[Any], layout: str) -> NDArray[Any]:
+    """A view of the images as (N, H, W, C)."""
+    if layout == "NHW":
+        return images[..., np.newaxis]
+    return images.transpose(0, 2, 3, 1) if layout == "NCHW" else images
+
+
+def _channels_axis(shape: Sequence[int], input_shape: Sequence[int] | None) -> str:
+    if input_shape is not None:
+        wanted = tuple(input_shape)
+        fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name) == wanted]
+        if not fits:  # another size: the channels alone decide, and resizing does the rest
+            fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] == wanted[0]]
+    else:
+        fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] in CHANNELS]
+    if len(fits) != 1:
+        reading = "both NHWC and NCHW" if fits else "neither NHWC nor NCHW"
+        raise InvalidInput(
+            f"images of shape {tuple(shape[1:])} read as {reading}: say which layout they have",
+            field="layout",
+            value=tuple(shape[1:]),
+        )
+    return fits[0]
+
+
+def _chw(shape: Sequence[int], layout: str) -> tuple[int, int, int]:
+    _, height, width, channels = nhwc_shape(shape, layout)
+    return (channels, height, width)
