@@ -65,17 +65,17 @@ def calibrate(
     if clipping == "minmax":
         return ranges
     counts = {name: np.zeros(BINS, np.int64) for name in wanted}
-    for values in _activations(network, wanted, images, batch):
+    for values in activations(network, wanted, images, batch):
         for name, value in values.items():
             counts[name] += np.histogram(value, BINS, (ranges[name].low, _top(ranges[name])))[0]
     draw = _percentile if clipping == "percentile" else _least_error
     return {name: draw(ranges[name], counts[name], percentile) for name in wanted}
 
 
-def _activations(
-    network: Network, tensors: list[str], images: NDArray[np.float32], batch: int
+def activations(
+    network: Network, tensors: Sequence[str], images: NDArray[np.float32], batch: int
 ) -> Iterator[Mapping[str, Array]]:
-    """The tensors' values, batch by batch, from one session."""
+    """The tensors' values (batch, ...), batch by batch, from one onnxruntime session."""
     inner = {name: network.types[name] for name in tensors if name not in network.inputs}
     runner = session(replace(network, outputs={**network.outputs, **inner}).save()) if inner else None
     for start in range(0, len(images), batch):
@@ -89,7 +89,7 @@ def _activations(
 def _extremes(network: Network, tensors: list[str], images: NDArray[np.float32], batch: int) -> dict[str, Range]:
     lows = dict.fromkeys(tensors, 0.0)
     highs = dict.fromkeys(tensors, 0.0)
-    for values in _activations(network, tensors, images, batch):
+    for values in activations(network, tensors, images, batch):
         for name, value in values.items():
             low, high = float(value.min()), float(value.max())
             if not np.isfinite(low + high):

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.errors import InvalidInput
 from compress.network import Array, Network, Node
+from compress.verify import TOLERANCE, relative_difference, run_onnxruntime
 
 EPSILON = 1e-5  # ONNX's default for BatchNormalization
 
@@ -113,7 +115,7 @@ def fold_norms(network: Network) -> Network:
     """The same function with every foldable batch norm gone; the norm's output keeps its name.
 
     Raises:
-        InvalidInput: the result is not a network that onnxruntime runs.
+        InvalidInput: the result is not a network that onnxruntime runs, or computes something else.
     """
     found = norms(network)
     if not found:
@@ -124,4 +126,24 @@ def fold_norms(network: Network) -> Network:
         layers.append(replace(layer, outputs=norm.node.outputs[:1]))
         constants |= own
     gone = [node.name for norm in found for node in (norm.layer, norm.node)]
-    return network.replace(gone, layers, constants)
+    result = network.replace(gone, layers, constants)
+    noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
+    check_same_function(result, network, noise)
+    return result
+
+
+def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:
+    """Hold an edit that should change nothing against the original, in onnxruntime.
+
+    Raises:
+        InvalidInput: an output differs by more than 1e-4 of its scale.
+    """
+    expected = run_onnxruntime(original, images)
+    for name, value in run_onnxruntime(changed, images).items():
+        difference = relative_difference(value, expected[name])
+        if not difference <= TOLERANCE["float32"]:
+            raise InvalidInput(
+                f"batch norms cannot be moved without loss: output {name!r} differs by {difference:.1e} of its scale",
+                field="file",
+                value=difference,
+            )
