@@ -80,7 +80,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     several kernels read, with the first of them.
     """
     graph = _Graph(list(original.node))
-    kernels = [node for node in optimised.node if node.op_type not in _INSERTED]
+    kernels = [node for node in optimised.node if not _inserted(node)]
     owner: dict[int, int] = {}
     ends: dict[int, int] = {}
     for number, kernel in enumerate(kernels):
@@ -90,6 +90,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
             ends[number] = max(seeds)
     for number, end in ends.items():
         _extend(graph, kernels[number], number, end, owner)
+    _claim_inlined(graph, [(n, kernel) for n, kernel in enumerate(kernels) if n not in ends], owner)
     for index in reversed(range(len(graph.nodes))):
         readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
         if index not in owner:
@@ -99,6 +100,23 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     for index, number in owner.items():
         sets[number].add(index)
     return tuple(frozenset(sets[number]) for number in sorted(sets))
+
+
+def _inserted(kernel: onnx.NodeProto) -> bool:
+    """Whether the optimiser added this layout change; one that transposes too is a Transpose of the model."""
+    transposes = any(attribute.name == "channels_last" and attribute.i for attribute in kernel.attribute)
+    return kernel.op_type in _INSERTED and not transposes
+
+
+def _claim_inlined(graph: _Graph, unnamed: list[tuple[int, onnx.NodeProto]], owner: dict[int, int]) -> None:
+    """Gives a node that ran as the body of its ONNX function (HardSwish) the first kernel of that body."""
+    for index, node in enumerate(graph.nodes):
+        if index in owner or not onnx.defs.has(node.op_type, node.domain):
+            continue
+        body = {inner.op_type for inner in onnx.defs.get_schema(node.op_type, node.domain).function_body.node}
+        kernels = [number for number, kernel in unnamed if kernel.op_type in body and number not in owner.values()]
+        if kernels:
+            owner[index] = kernels[0]
 
 
 def _seeds(graph: _Graph, kernel: onnx.NodeProto) -> list[int]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from hw_profiles.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
 
 # Elements up to which a constant's value may be part of an op: shapes, pads, axes, bounds; never weights.
 MAX_VALUE_ELEMENTS = 64
+_QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,13 @@ class Op:
     ) -> Op:
         """An op from nodes with any tensor names. `inputs` gives each activation's spec and producer.
 
-        Nodes must be in topological order. Tensors that nothing uses (outputs not in `outputs`) stay.
+        Nodes must be in topological order. Tensors that nothing uses (outputs not in `outputs`) stay. Values
+        of quantisation parameters are kept only where a kernel can depend on them (see `_parameter`), so that
+        networks calibrated on other data share their ops.
         Raises InvalidInput where a node reads a tensor that is neither given nor made before.
         """
         names = {"": ""}
+        parameters = {name for n in nodes if n.op_type in _QUANTISERS for name in n.inputs[1:3]}
         taken: dict[str, list[str]] = {"x": [], "w": [], "t": [], "y": []}
 
         def local(name: str, kind: str) -> str:
@@ -141,7 +147,9 @@ class Op:
         return cls(
             nodes=tuple(renamed),
             inputs=tuple(inputs[name][0] for name in taken["x"]),
-            constants=tuple(constants[name] for name in taken["w"]),
+            constants=tuple(
+                _parameter(constants[name]) if name in parameters else constants[name] for name in taken["w"]
+            ),
             producers=tuple(inputs[name][1] for name in taken["x"]),
             opset=opset,
         )
@@ -212,6 +220,15 @@ class Op:
             if isinstance(error, InvalidInput):
                 raise
             raise InvalidInput("op", data, f"not the JSON form of an op: {error}") from error
+
+
+def _parameter(constant: Constant) -> Constant:
+    """A scale or zero point with its value forgotten, unless it is a zero point at the low end of its range:
+    there a ReLU is nothing but a range, and runtimes drop it.
+    """
+    dtype = np.dtype(constant.spec.dtype)
+    at_low_end = dtype.kind in "iu" and constant.value == np.iinfo(dtype).min
+    return constant if at_low_end else Constant(constant.spec)
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,27 @@ def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
     for node in op.nodes:
         for position, name in enumerate(node.inputs):
             roles.setdefault(name, _ROLES.get((node.op_type, position), "operand"))
-    return [_value(f"w{i}", constant, roles.get(f"w{i}", "operand"), rng) for i, constant in enumerate(op.constants)]
+    values = [_value(f"w{i}", constant, roles.get(f"w{i}", "operand"), rng) for i, constant in enumerate(op.constants)]
+
+    for bias, (activation, weight) in _bias_scales(op).items():
+        values[bias] = np.asarray(values[activation] * values[weight], values[bias].dtype)
+    return values
+
+
+def _bias_scales(op: Op) -> dict[int, tuple[int, int]]:
+    """For each scale of a quantised bias, the scales (of activation and weight) whose product it must be, or
+    runtimes do not take the block as quantised.
+    """
+    scale_of = {
+        node.outputs[0]: int(node.inputs[1][1:])
+        for node in op.nodes
+        if node.op_type == "DequantizeLinear" and node.inputs[1].startswith("w")
+    }
+    return {
+        scale_of[node.inputs[2]]: (scale_of[node.inputs[0]], scale_of[node.inputs[1]])
+        for node in op.nodes
+        if node.op_type in ("Conv", "Gemm") and len(node.inputs) > 2 and set(node.inputs[:3]) <= scale_of.keys()
+    }
 
 
 def _value(name: str, constant: Constant, role: str, rng: np.random.Generator) -> np.ndarray:

@@ -124,7 +124,8 @@ class _Builder:
             self._inputs[name] = spec
             return name
         if arrives_blocked(producer, spec):
-            self._conv(name, spec, relu="relu" in producer.split("+"))
+            # a quantised ReLU is only a range: with the zero point in the middle it would not be fused
+            self._conv(name, spec, relu="relu" in producer.split("+") and spec.dtype in FLOATS)
         elif spec.dtype in QUANTISED:
             entering = self._input(f"{name}_in", TensorSpec(spec.shape))
             self._quantise(entering, name, spec.dtype, ACTIVATION_SCALE)
