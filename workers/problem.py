@@ -1,0 +1,187 @@
+"""ProblemBuilder: from a network taken apart and latency tables to what a search works on.
+
+Every metric of F0 is a sum over kernels, so each becomes search.Terms: arrays indexed by the levels of the few
+knobs a kernel depends on. Estimating a thousand candidates is then a few gathers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.network import Node
+from compress.ops import find_row
+from hw_profiles.calibration import Calibration
+from hw_profiles.ops import Op
+from hw_profiles.table import LatencyTable
+from search.metrics import latency_metric
+from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
+from search.space import Choice, Space, Values
+from workers.kernels import Kernel
+from workers.variants import Anatomy, Variant
+
+OpCost = Callable[[Op], float]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as a problem sees it: its table, and the line a + b * sum by variant (in their order)."""
+
+    id: str
+    table: LatencyTable
+    calibrations: tuple[Calibration, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the search. `original`: metrics of the untouched network, by key."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    original: Mapping[str, float]
+    network: str
+    evaluations: int
+    statistics: Statistics
+
+
+class ProblemBuilder:
+    """Builds the same problem again whenever a table grew; the taking apart is done once."""
+
+    def __init__(self, anatomy: Anatomy, variants: Sequence[Variant]) -> None:
+        self.anatomy = anatomy
+        self.variants = tuple(variants)
+        self._counts = self._exact()
+
+    @property
+    def space(self) -> Space:
+        """The knobs of the job's methods."""
+        return self.anatomy.space
+
+    def ops(self, runtime: str) -> tuple[Op, ...]:
+        """Every op that any candidate can contain on this runtime, each once."""
+        found = {
+            op.key: op for variant in self.variants for kernel in variant.kernels[runtime] for op in kernel.distinct_ops
+        }
+        return tuple(found.values())
+
+    def frequencies(self, runtime: str) -> Mapping[str, float]:
+        """Op key -> how many times it occurs in a network drawn at random: the sum of its shares of points."""
+        found: dict[str, float] = {}
+        for kernel in (k for variant in self.variants for k in variant.kernels[runtime]):
+            counts = np.bincount(kernel.ids.reshape(-1)) / kernel.points
+            for op, share in zip(kernel.distinct_ops, counts.tolist(), strict=True):
+                found[op.key] = found.get(op.key, 0.0) + share / len(self.variants)
+        return found
+
+    def problem(self, devices: Sequence[Device], wanted: Wanted) -> Problem:
+        """The problem as these tables see it."""
+        latency = {latency_metric(device.id): self.latency(device) for device in devices}
+        summed = {**self._counts, **latency}
+
+        def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
+            levels = self.space.levels_of(batch)
+            return {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
+
+        return Problem(
+            space=self.space,
+            objectives=wanted.objectives,
+            constraints=wanted.constraints,
+            estimate=estimate,
+            terms=latency,
+            statistics=wanted.statistics,
+            original=wanted.original,
+            network=wanted.network,
+            evaluations=wanted.evaluations,
+        )
+
+    def latency(self, device: Device) -> Terms:
+        """Milliseconds on this device.
+
+        Raises:
+            search.errors.InvalidInput: the table is empty, so that nothing can be predicted.
+        """
+        runtime = device.table.device.runtime
+        ops = self.ops(runtime)
+        known_ms = {op.key: entry.latency_us / 1e3 for op, entry in zip(ops, device.table.entries(ops), strict=True)}
+        lines = [(line.a_us / 1e3, line.b) for line in device.calibrations]
+        return self._terms([v.kernels[runtime] for v in self.variants], known_ms, lines)
+
+    def _exact(self) -> dict[str, Terms]:
+        """Counts as sums over kernels; what no kernel shows (the graph's own bytes) is the same at any width."""
+        runtime = next(iter(self.variants[0].kernels))
+        of_op: dict[str, OpCost] = {
+            "macs": lambda op: float(op.features["macs"]),
+            "parameters": trained_elements,
+            "size_bytes": lambda op: float(op.features["weight_bytes"]),
+        }
+        found = {}
+        for metric, count in of_op.items():
+            # A setting may change the bytes. Work and weights are those of the network it was made from.
+            sources = [v if metric == "size_bytes" else self.variants[0] for v in self.variants]
+            per_op = {op.key: count(op) for op in self.ops(runtime)}
+            kernels = [source.kernels[runtime] for source in sources]
+            rest = [
+                getattr(source.whole, metric) - sum(per_op[k.distinct_ops[-1].key] for k in of)
+                for source, of in zip(sources, kernels, strict=True)
+            ]
+            found[metric] = self._terms(kernels, per_op, [(offset, 1.0) for offset in rest])
+        return found
+
+    def _terms(
+        self,
+        kernels: Sequence[Sequence[Kernel]],
+        per_op: Mapping[str, float],
+        lines: Sequence[tuple[float, float]],
+    ) -> Terms:
+        """Kernels by variant, a number per op and a line (a, b) per variant -> a + b * sum."""
+        names = self.space.names
+        settings = self.anatomy.settings
+        if not settings:
+            (offset, scale), (own,) = lines[0], kernels
+            fixed, terms = _split(own, per_op)
+            return Terms(names, offset, scale, terms, fixed)
+        shape = tuple(knob.level_count for knob in settings)
+        whole = np.zeros(shape)
+        terms = ()
+        for at, own, (offset, scale) in zip(np.ndindex(*shape), kernels, lines, strict=True):
+            fixed, parts = _split(own, per_op)
+            whole[at] = offset + scale * fixed
+            terms += tuple(_under(settings, shape, at, part, scale) for part in parts)
+        return Terms(names, 0.0, 1.0, (Term(tuple(knob.name for knob in settings), whole), *terms))
+
+
+def trained_elements(op: Op) -> float:
+    """How many trained numbers an op holds."""
+    names = {
+        node.inputs[position]
+        for node in op.nodes
+        if (row := find_row(Node(node.op_type, "", node.inputs, node.outputs, domain=node.domain)))
+        for position in row.trained
+        if position < len(node.inputs) and node.inputs[position].startswith("w")
+    }
+    specs = [op.constants[int(name[1:])].spec for name in names]
+    return float(sum(spec.elements for spec in specs if spec.shape))
+
+
+def _split(kernels: Sequence[Kernel], per_op: Mapping[str, float]) -> tuple[float, tuple[Term, ...]]:
+    """What no knob changes as one number, and a term for each other kernel; those on equal knobs as one."""
+    fixed = 0.0
+    tables: dict[tuple[str, ...], NDArray[np.float64]] = {}
+    for kernel in kernels:
+        names = tuple(knob.name for knob in kernel.knobs)
+        if not names:
+            fixed += per_op[kernel.ops[()].key]
+        else:
+            table = kernel.table(per_op)
+            tables[names] = tables[names] + table if names in tables else table
+    return fixed, tuple(Term(names, table) for names, table in tables.items())
+
+
+def _under(settings: Sequence[Choice], shape: tuple[int, ...], at: tuple[int, ...], term: Term, scale: float) -> Term:
+    """The term where the settings are `at`, nothing elsewhere."""
+    table = np.zeros((*shape, *term.table_ms.shape))
+    table[at] = scale * term.table_ms
+    return Term((*(knob.name for knob in settings), *term.knobs), table)
