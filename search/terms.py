@@ -5,7 +5,6 @@ Bounds, knapsacks, greedy steps and per-layer shares are made of these arrays: n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,7 +71,3 @@ class Terms:
         for chosen, table in self._gathers:
             total += table[tuple(columns[i] for i in chosen)]
         return np.asarray(self.offset_ms + self.scale * total)
-
-    def of_knobs(self, names: Sequence[str]) -> tuple[Term, ...]:
-        """The terms that depend on at least one of the knobs `names`."""
-        return tuple(term for term in self.terms if set(names) & set(term.knobs))
