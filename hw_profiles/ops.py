@@ -29,6 +29,14 @@ Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
 
 # Elements up to which a constant's value may be part of an op: shapes, pads, axes, bounds; never weights.
 MAX_VALUE_ELEMENTS = 64
+PRODUCERS = ("input", "blocked", "plain")
+FLOATS = ("float32", "float16", "float64")
+QUANTISED = ("uint8", "int8")
+# Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused
+# into it, so that one on its own means that the blocked stretch had ended before it; quantised elementwise ops
+# work in the layout they get, hence keep it.
+BLOCKED_TYPES = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
+ELEMENTWISE_TYPES = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -82,9 +90,9 @@ class Op:
     """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner
     tensors, `y0..` outputs, each numbered in the order of first use; `Op.of` does the naming.
 
-    `producers` has one string per activation: `input` for an input of the network, else the lower-case op
-    types of the block that made it, joined by `+` (`conv+relu`). It stands for the memory layout in which
-    the tensor arrives, which decides the kernel (see `timing_model.arrives_blocked`).
+    `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a
+    tensor that arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other.
+    The layout decides the kernel; what else made the tensor does not matter to it.
 
     Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
     """
@@ -100,6 +108,8 @@ class Op:
             raise InvalidInput("nodes", self.nodes, "an op has at least one node")
         if len(self.producers) != len(self.inputs):
             raise InvalidInput("producers", self.producers, f"one for each of {len(self.inputs)} inputs")
+        if not set(self.producers) <= set(PRODUCERS):
+            raise InvalidInput("producers", self.producers, f"each one of {', '.join(PRODUCERS)}")
         defined = {f"x{i}" for i in range(len(self.inputs))} | {f"w{i}" for i in range(len(self.constants))}
         for node in self.nodes:
             unknown = [name for name in node.inputs if name and name not in defined]
@@ -118,7 +128,9 @@ class Op:
         outputs: Sequence[str],
         opset: int,
     ) -> Op:
-        """An op from nodes with any tensor names. `inputs` gives each activation's spec and producer.
+        """An op from nodes with any tensor names. `inputs` gives each activation's spec and what made it:
+        `input` for an input of the network, else the lower-case op types of the block that made it, joined by
+        `+` (`conv+relu`).
 
         Nodes must be in topological order. Tensors that nothing uses (outputs not in `outputs`) stay. Values
         of quantisation parameters are kept only where a kernel can depend on them (see `_parameter`), so that
@@ -150,7 +162,7 @@ class Op:
             constants=tuple(
                 _parameter(constants[name]) if name in parameters else constants[name] for name in taken["w"]
             ),
-            producers=tuple(inputs[name][1] for name in taken["x"]),
+            producers=tuple(arrives(*inputs[name]) for name in taken["x"]),
             opset=opset,
         )
 
@@ -220,6 +232,17 @@ class Op:
             if isinstance(error, InvalidInput):
                 raise
             raise InvalidInput("op", data, f"not the JSON form of an op: {error}") from error
+
+
+def arrives(spec: TensorSpec, made_by: str) -> str:
+    """The one of PRODUCERS for a tensor made by a block of these op types (see `Op.of`)."""
+    words = set(made_by.split("+"))
+    if made_by in PRODUCERS:
+        return made_by
+    if len(spec.shape) != 4 or spec.dtype not in (*FLOATS, *QUANTISED):
+        return "plain"
+    keeps = spec.dtype in QUANTISED and bool(words & ELEMENTWISE_TYPES)
+    return "blocked" if words & BLOCKED_TYPES or keeps else "plain"
 
 
 def _parameter(constant: Constant) -> Constant:

@@ -25,7 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.errors import InvalidInput
-from hw_profiles.ops import Op, TensorSpec
+from hw_profiles.ops import BLOCKED_TYPES, ELEMENTWISE_TYPES, FLOATS, QUANTISED, Op, TensorSpec
 from hw_profiles.random_constants import ACTIVATION_SCALE, random_constants
 
 SLOTS = 4
@@ -36,27 +36,10 @@ OP_METADATA = "netlathe.op"
 
 # Channels of the feed behind conv producers: few, so that they cost little; a multiple of 4 for every layout.
 FEED_CHANNELS = 4
-FLOATS = ("float32", "float16", "float64")
-QUANTISED = ("uint8", "int8")
 # Taps quantise with another scale than joins, or the runtime would merge the two.
 TAP_SCALE = 2 * ACTIVATION_SCALE
 
-# Producers that leave a 4-D tensor in the runtime's blocked layout. An elementwise op that follows a
-# convolution is fused into it, so that one on its own means that the blocked stretch had ended before it.
-_BLOCKED = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
-_ELEMENTWISE = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _CASTS = frozenset({"quantizelinear", "dequantizelinear"})
-
-
-def arrives_blocked(producer: str, spec: TensorSpec) -> bool:
-    """Whether a tensor made by `producer` arrives in a blocked (quantised: channels-last) layout.
-
-    Quantised elementwise ops work in the layout they get, hence keep it; see Op for the form of `producer`.
-    """
-    if len(spec.shape) != 4 or spec.dtype not in (*FLOATS, *QUANTISED):
-        return False
-    words = set(producer.split("+"))
-    return bool(words & _BLOCKED) or (spec.dtype in QUANTISED and bool(words & _ELEMENTWISE))
 
 
 def timing_model(op: Op, copies: int, slots: int = SLOTS) -> onnx.ModelProto:
@@ -90,7 +73,7 @@ class _Builder:
                 for index, (spec, producer) in enumerate(zip(self._op.inputs, self._op.producers, strict=True))
             ]
             stand_ins = [
-                self._producer(f"s{index}_{slot}", spec, "conv" if blocked else "plain")
+                self._producer(f"s{index}_{slot}", spec, "blocked" if blocked else "plain")
                 for index, spec in enumerate(made)
             ]
             results = self._block(slot, entering) if slot < self._copies else stand_ins
@@ -120,12 +103,11 @@ class _Builder:
 
     def _producer(self, name: str, spec: TensorSpec, producer: str) -> str:
         """A tensor of `spec` in the layout in which `producer` leaves it, kept alive by a tap."""
-        if spec.dtype not in (*FLOATS, *QUANTISED) or (producer == "input" and name.startswith("x")):
+        if spec.dtype not in (*FLOATS, *QUANTISED) or producer == "input":
             self._inputs[name] = spec
             return name
-        if arrives_blocked(producer, spec):
-            # a quantised ReLU is only a range: with the zero point in the middle it would not be fused
-            self._conv(name, spec, relu="relu" in producer.split("+") and spec.dtype in FLOATS)
+        if producer == "blocked" and len(spec.shape) == 4:
+            self._conv(name, spec)
         elif spec.dtype in QUANTISED:
             entering = self._input(f"{name}_in", TensorSpec(spec.shape))
             self._quantise(entering, name, spec.dtype, ACTIVATION_SCALE)
@@ -134,7 +116,7 @@ class _Builder:
         self._tap(f"tap_{name}", name, spec)
         return name
 
-    def _conv(self, name: str, spec: TensorSpec, relu: bool) -> None:
+    def _conv(self, name: str, spec: TensorSpec) -> None:
         """`name` from a 1x1 convolution of a shared feed, quantised on both sides where `spec` is."""
         batch, channels, height, width = spec.shape
         dtype = "float32" if spec.dtype in QUANTISED else spec.dtype
@@ -142,7 +124,6 @@ class _Builder:
         weight = self._rng.standard_normal((channels, FEED_CHANNELS, 1, 1)) / 2
         quantised = spec.dtype in QUANTISED
         made = f"{name}_float" if quantised else name
-        conv_output = f"{made}_conv" if relu else made
         if quantised:
             feed = self._quantised_feed(feed, spec.dtype)
             entering = self._dequantise(feed, f"{name}_feed", spec.dtype, ACTIVATION_SCALE)
@@ -150,9 +131,7 @@ class _Builder:
         else:
             entering = feed
             weights = self._constant(f"{name}_w", weight.astype(dtype))
-        self._node("Conv", [entering, weights], conv_output, kernel_shape=[1, 1])
-        if relu:
-            self._node("Relu", [conv_output], made)
+        self._node("Conv", [entering, weights], made, kernel_shape=[1, 1])
         if quantised:
             self._quantise(made, name, spec.dtype, ACTIVATION_SCALE)
 
@@ -288,8 +267,8 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 def _leaves_blocked(op: Op) -> bool:
     """Whether the op's 4-D outputs are in the blocked layout: by its own nodes, or kept from its inputs."""
     kinds = {node.op_type.lower() for node in op.nodes} - _CASTS
-    entering = [arrives_blocked(p, spec) for p, spec in zip(op.producers, op.inputs, strict=True)]
-    return "conv" in kinds or (kinds <= _BLOCKED | _ELEMENTWISE and all(entering))
+    kept = all(producer == "blocked" for producer in op.producers)
+    return "conv" in kinds or (kinds <= BLOCKED_TYPES | ELEMENTWISE_TYPES and kept)
 
 
 def _opset_imports(op: Op) -> list[onnx.OperatorSetIdProto]:
