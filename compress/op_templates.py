@@ -46,6 +46,16 @@ class OpTemplate:
         return self._op(Kept(self._network, self._trace.axes, kept_slots(self._network, chosen, self._touched)))
 
     @cached_property
+    def _calibrated(self) -> frozenset[str]:
+        """Scales and zero points: their values are a calibration's, not the kernel's."""
+        return frozenset(
+            name
+            for node in self.nodes
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear")
+            for name in node.inputs[1:3]
+        )
+
+    @cached_property
     def _touched(self) -> frozenset[str]:
         return frozenset(name for node in self.nodes for name in (*node.inputs, *node.outputs) if name)
 
@@ -74,7 +84,8 @@ class OpTemplate:
             value = self._network.constants[name]
             for axis in range(value.ndim):
                 value = np.take(value, kept.index(name, axis), axis=axis)
-        steers = (value.dtype.kind in "iub" and value.dtype.itemsize == 8) or value.ndim == 0
+        shape_like = value.dtype.kind == "b" or value.dtype == np.int64
+        steers = (shape_like or value.ndim == 0) and name not in self._calibrated
         shown = _nested(value.tolist()) if steers and value.size <= MAX_VALUE_ELEMENTS else None
         return Constant(TensorSpec(tuple(value.shape), str(value.dtype)), shown)
 
