@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.evidence import Evidence
 from compress.network import Network
 from search.space import Knob, Values
-
-if TYPE_CHECKING:
-    from compress.statistics import Statistics
 
 Stage: TypeAlias = Literal["structure", "precision"]
 """`structure` comes before reconstruction and training, `precision` after them: int8 is applied last."""
 
 Widths: TypeAlias = Mapping[str, Sequence[int]]
 """Block name -> the widths worth trying on the devices at hand, ascending."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What rewriting may look at besides the network itself. All of it belongs to the uncut network.
-
-    Attributes:
-        images: (N, *input_shape) float32, preprocessed real images, for calibration.
-        importance: block name -> (width,) scores, see `compress.importance`.
-        masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
-        statistics: what survivors are refitted with; None leaves their weights as they are.
-    """
-
-    images: NDArray[np.float32] | None = None
-    importance: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    statistics: Statistics | None = None
 
 
 class Operator(Protocol):
@@ -61,6 +42,7 @@ class Method(Protocol):
 
         method = family.make(settings)
         method.knobs(network, widths)          (Choice("int8_ptq", ("fp32", "int8"), ordered=False),)
+        evidence = method.gather(network, images, labels, seed)
         method.bind({"int8_ptq": "int8"})      an Operator
         operator.rewrite(network, evidence)    a new network
 
@@ -73,6 +55,20 @@ class Method(Protocol):
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
         """What a search may turn; empty where the method does not apply to the network."""
+        ...
+
+    def gather(
+        self,
+        network: Network,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64] | None,
+        seed: int,
+    ) -> Evidence:
+        """What the method's operators will need to know, once per network.
+
+        Args:
+            images: (N, *input_shape) float32, real data; labels: (N,), None where they are not known.
+        """
         ...
 
     def bind(self, values: Values) -> Operator:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from compress import methods
 from compress.errors import InvalidInput
-from compress.method import Evidence, Method, Operator, Stage, Widths
+from compress.evidence import Evidence
+from compress.method import Method, Operator, Stage, Widths
 from compress.network import Network
 from search.space import Knob, Values, check_settings
 
@@ -62,6 +67,21 @@ class Scheme:
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
         """The knobs of all methods, in their order."""
         return tuple(knob for method in self.methods for knob in method.knobs(network, widths))
+
+    def gather(
+        self,
+        network: Network,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64] | None = None,
+        seed: int = 0,
+    ) -> Evidence:
+        """What all methods need to know of the network, once.
+
+        Args:
+            images: (N, *input_shape) float32, real data; labels: (N,), None where they are not known.
+        """
+        gathered = (method.gather(network, images, labels, seed) for method in self.methods)
+        return reduce(Evidence.joined, gathered, Evidence())
 
     def bind(self, values: Values) -> BoundScheme:
         """Every method bound to its part of the values.

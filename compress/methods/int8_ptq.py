@@ -9,10 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+from numpy.typing import NDArray
+
 from compress.calibration import Clipping, calibrate
 from compress.errors import InvalidInput
+from compress.evidence import Evidence
 from compress.fold import fold_norms
-from compress.method import Evidence, MethodFamily, Stage, Widths
+from compress.method import MethodFamily, Stage, Widths
 from compress.network import Network
 from compress.precision import choose
 from compress.quantise import Activations, quantise
@@ -84,6 +88,12 @@ class Int8Ptq:
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
         """One choice; none where no layer can be quantised."""
         return (Choice(KNOB, OPTIONS, ordered=False),) if choose(network, self.settings.keep_float).nodes else ()
+
+    def gather(
+        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
+    ) -> Evidence:
+        """The images that ranges are read off."""
+        return Evidence(images=images[: self.settings.images])
 
     def bind(self, values: Values) -> Int8Operator:
         """Where the knob has no value (a network without a layer to quantise), fp32."""

@@ -1,0 +1,74 @@
+"""Evidence: what methods know of the uncut network and its data, gathered once, saved, and shared by all candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.statistics import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What rewriting may look at besides the network itself. All of it belongs to the uncut network.
+
+    Attributes:
+        images: (N, *input_shape) float32, preprocessed real images, for calibration.
+        importance: block name -> (width,) scores, see `compress.importance`.
+        masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
+        statistics: what survivors are refitted with; None leaves their weights as they are.
+    """
+
+    images: NDArray[np.float32] | None = None
+    importance: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    statistics: Statistics | None = None
+
+    def with_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Self:
+        """The same with the masks of one candidate."""
+        return replace(self, masks=masks)
+
+    def joined(self, other: Evidence) -> Evidence:
+        """Both: where both know something, the other's holds; the larger number of images stays."""
+        parts = [part for part in (self.images, other.images) if part is not None]
+        return Evidence(
+            max(parts, key=len, default=None),
+            {**self.importance, **other.importance},
+            {**self.masks, **other.masks},
+            other.statistics or self.statistics,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all but the masks as a safetensors file."""
+        from safetensors.numpy import save_file
+
+        arrays: dict[str, NDArray[Any]] = {}
+        if self.images is not None:
+            arrays["images"] = self.images
+        arrays |= {f"importance\n{name}": value for name, value in self.importance.items()}
+        if self.statistics is not None:
+            arrays |= {f"statistics\n{name}": value for name, value in self.statistics.to_arrays().items()}
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote."""
+        from safetensors.numpy import load_file
+
+        arrays = load_file(path)
+        importance = _under(arrays, "importance\n")
+        statistics = _under(arrays, "statistics\n")
+        return cls(
+            arrays.get("images"),
+            importance,
+            statistics=Statistics.from_arrays(statistics) if statistics else None,
+        )
+
+
+def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

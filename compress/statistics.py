@@ -1,0 +1,147 @@
+"""Statistics: second moments of what every layer reads, once per network, from real images.
+
+With G = E[z z'] of z = (x, 1), x a layer's input patch, any least-squares refit of the layer is a solve of a part of
+G: no image is looked at again. Targets need no moments of their own, because the original output is W x.
+Sampling positions as He et al., AMC, arXiv 1802.03494, with an intercept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compress.calibration import activations
+from compress.errors import InvalidInput
+from compress.groups import Block
+from compress.network import Network, Node
+from compress.ops.row import Slot
+from compress.patches import Patches
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+# A Gram matrix of so many features takes 46 MB: a 3x3 convolution of 256 channels still has one.
+MAX_FEATURES = 2400
+ROWS_PER_FEATURE = 24
+MIN_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one layer's input.
+
+    Attributes:
+        mean: (C * taps,) of a patch, channel by channel; taps is the number of positions of the kernel.
+        gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None where it would be too large, or
+            where the layer is grouped or its weight tied: then only means are known.
+    """
+
+    mean: Vector
+    gram: Matrix | None
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments by reader: the name of the layer's weight and of the activation that it reads."""
+
+    moments: Mapping[tuple[str, str], Moments]
+
+    @classmethod
+    def gather(
+        cls,
+        network: Network,
+        blocks: Sequence[Block],
+        images: NDArray[np.float32],
+        seed: int = 0,
+        batch: int = 64,
+        max_features: int = MAX_FEATURES,
+    ) -> Self:
+        """One sweep over the images in onnxruntime.
+
+        Args:
+            blocks: whose readers are wanted.
+            images: (N, *input_shape) float32, real data; a few hundred to 2,000.
+            seed: of the positions that are sampled in each batch.
+            max_features: layers with wider patches get means only; what bounds the memory.
+
+        Raises:
+            InvalidInput: no images.
+        """
+        if not len(images):
+            raise InvalidInput("statistics need at least one image", field="images", value=0)
+        sums = _sums(network, blocks, max_features)
+        rng = np.random.default_rng(seed)
+        tensors = list(dict.fromkeys(tensor for _, tensor in sums))
+        for values in activations(network, tensors, images, batch):
+            for (_, tensor), total in sums.items():
+                total.add(torch.from_numpy(values[tensor]), len(images), rng)
+        return cls({reader: total.moments() for reader, total in sums.items()})
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Flat arrays for a file; `from_arrays` reads them back."""
+        arrays: dict[str, NDArray[np.float64]] = {}
+        for (weight, tensor), moments in self.moments.items():
+            arrays[f"{weight}\n{tensor}\nmean"] = moments.mean
+            if moments.gram is not None:
+                arrays[f"{weight}\n{tensor}\ngram"] = moments.gram
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
+        """What `to_arrays` gave."""
+        moments: dict[tuple[str, str], Moments] = {}
+        for key, value in arrays.items():
+            weight, tensor, role = key.split("\n")
+            earlier = moments.get((weight, tensor), Moments(np.zeros(0), None))
+            moments[weight, tensor] = replace(earlier, mean=value) if role == "mean" else replace(earlier, gram=value)
+        return cls(moments)
+
+
+def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str], tuple[Node, ...]]:
+    """(weight axis, activation) -> the layers that read the activation with this weight, for all blocks."""
+    found: dict[tuple[Slot, str], tuple[Node, ...]] = {}
+    for block in blocks:
+        for slot, tensor in block.readers:
+            nodes = tuple(node for node in network.consumers(slot[0]) if node.input(0) == tensor)
+            if nodes:
+                found[slot, tensor] = nodes
+    return found
+
+
+class _Sum:
+    """Running sums of one reader."""
+
+    def __init__(self, patches: Patches, has_gram: bool) -> None:
+        self.patches = patches
+        self.features = patches.features + 1
+        self.has_gram = has_gram
+        self.count = 0
+        self.total = torch.zeros(self.features, self.features if has_gram else 1, dtype=torch.float64)
+
+    def add(self, value: Tensor, images: int, rng: np.random.Generator) -> None:
+        wanted = max(MIN_ROWS, ROWS_PER_FEATURE * self.features if self.has_gram else 0)
+        rows = self.patches.sample(value, -(-wanted // images), rng)
+        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        self.count += len(rows)
+        self.total += rows.T @ rows if self.has_gram else rows.sum(0)[:, None]
+
+    def moments(self) -> Moments:
+        average = (self.total / self.count).numpy()
+        return Moments(average[:-1, -1].copy(), average if self.has_gram else None)
+
+
+def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[tuple[str, str], _Sum]:
+    sums: dict[tuple[str, str], _Sum] = {}
+    for ((weight, axis), tensor), nodes in readers(network, blocks).items():
+        if axis == 0 and nodes[0].op_type == "Conv":
+            continue  # depthwise: each channel is read by its own filter alone, nothing can stand in for it
+        patches = Patches.of(network, nodes[0])
+        # A tied weight serves several inputs: no refit suits one of them alone.
+        own = nodes[0].get("group", 1) == 1 and len(network.consumers(weight)) == 1
+        sums[weight, tensor] = _Sum(patches, own and patches.features < max_features)
+    return sums
