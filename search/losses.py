@@ -17,10 +17,10 @@ from search.lattice import Lattice, Point, Rungs
 from search.problem import Problem
 
 _SHAPE = 1.5  # the exponent of a curve nothing is known about: damage grows faster than the cut
-_SPREAD = 0.7  # prior standard deviation of a knob's scale, relative to the common one
+_SPREAD = 1.5  # prior standard deviation of a knob's scale over the common one: they differ by tenfold
 _LEAST = 0.1  # of the usual shape: no cut is free, whatever a statistic says
 _NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
-_MISFIT = 0.3  # what a linear model misses of a loss: steep where a network collapses
+_MISFIT = 0.1  # what a linear model misses of a loss: steep where a network collapses
 
 
 @dataclass(frozen=True, eq=False)

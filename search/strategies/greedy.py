@@ -240,7 +240,7 @@ class Greedy:
                     continue
                 filled = moves.fill(swapped, 0.0, frozen=(i,))
                 if filled is not None:
-                    yield moves.give_back(filled, frozen=(i,))
+                    yield moves.give_back(moves.give_back(filled, frozen=(i,)))
 
     def _incumbent(self, points: Sequence[Point]) -> Point | None:
         """The feasible point with the best objective known."""
