@@ -8,6 +8,7 @@ import time
 from search.candidate import Candidate
 from search.errors import InvalidInput
 from search.evaluation import Evaluation, Status
+from workers.errors import Diverged
 from workers.pool import Evaluator
 
 NAN = "nan"
@@ -29,7 +30,8 @@ def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 
 
 
 def _reason(error: Exception) -> str:
-    # Evaluation refuses a metric that is not finite: that is what a diverged candidate looks like from here.
-    if isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value):
+    # An Evaluation refuses a metric that is not finite.
+    refused = isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value)
+    if refused or isinstance(error, Diverged):
         return NAN
     return f"{type(error).__name__}: {error}"

@@ -7,7 +7,8 @@ WorkerError
 ├── DeviceOffline                    nobody times on this device: `device_id`
 ├── MeasurementFailed                the device tried and could not: `device_id`
 ├── PoolClosed                       work was offered to a pool that is closed
-└── PoolBroken                       no worker of a pool can be started
+├── PoolBroken                       no worker of a pool can be started
+└── Diverged                         a network's loss or outputs are not finite: its own failure, reason "nan"
 """
 
 from __future__ import annotations
@@ -64,3 +65,7 @@ class PoolClosed(WorkerError):
 
 class PoolBroken(WorkerError):
     """The workers do not come up: not one candidate's fault, so no candidate fails for it."""
+
+
+class Diverged(WorkerError):
+    """Numbers of one network are not finite any more."""

@@ -112,4 +112,15 @@ class Calibrated:
     calibration: Mapping[str, Any]
 
 
-Message: TypeAlias = Asked | Evaluated | Logged | Phased | Summarised | Made | Checkpointed | Calibrated
+@dataclass(frozen=True)
+class Learned:
+    """The alignment rules of one device, learned from its probe curves.
+
+    `classes` is the JSON form of hw_profiles.kernel_classes.KernelClasses.
+    """
+
+    device_id: str
+    classes: Mapping[str, Any]
+
+
+Message: TypeAlias = Asked | Evaluated | Logged | Phased | Summarised | Made | Checkpointed | Calibrated | Learned

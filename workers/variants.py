@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from compress.cost import Cost, cost
-from compress.method import Evidence, Widths
+from compress.evidence import Evidence
+from compress.method import Widths
 from compress.network import Network
 from compress.op_templates import ops
 from compress.scheme import Scheme

@@ -1,0 +1,81 @@
+"""Accuracy: which images a network gets right, in torch while it trains and in onnxruntime as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compress.module import TorchNetwork
+from compress.verify import session
+from workers.errors import Diverged
+
+BATCH = 128
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Right = NDArray[np.bool_]
+"""(N,): whether each image was classified as its label says; what paired differences are made of."""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Accuracy lost against the control on the same images: the mean difference and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def right_in_torch(module: TorchNetwork, images: Images, labels: Labels, batch: int = BATCH) -> Right:
+    """Images (N, *input_shape), labels (N,) -> (N,). The module is left in eval mode.
+
+    Raises:
+        Diverged: a logit is not finite.
+    """
+    module.eval()
+
+    def logits(part: Images) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            made: NDArray[np.float32] = module(torch.from_numpy(part)).numpy()
+        return made
+
+    return _right(logits, images, labels, batch)
+
+
+def right_in_file(model: bytes, images: Images, labels: Labels, batch: int = BATCH) -> Right:
+    """The same of an ONNX file, run by onnxruntime with as many threads as torch has.
+
+    Raises:
+        Diverged: a logit is not finite.
+    """
+    running = session(model, threads=torch.get_num_threads())
+    name = running.get_inputs()[0].name
+    output = running.get_outputs()[0].name
+
+    def logits(part: Images) -> NDArray[np.float32]:
+        return np.asarray(running.run([output], {name: part})[0])
+
+    return _right(logits, images, labels, batch)
+
+
+def drop(control: Right, candidate: Right) -> Drop:
+    """Paired over the same images: the normal interval of the mean of per-image differences."""
+    difference = control.astype(np.float64) - candidate.astype(np.float64)
+    count = len(difference)
+    mean = float(difference.mean())
+    half = 1.96 * float(difference.std(ddof=1)) / count**0.5 if count > 1 else 1.0
+    return Drop(mean, mean - half, mean + half, count)
+
+
+def _right(logits: Callable[[Images], NDArray[np.float32]], images: Images, labels: Labels, batch: int) -> Right:
+    found = []
+    for start in range(0, len(images), batch):
+        made = logits(np.ascontiguousarray(images[start : start + batch]))
+        if not np.isfinite(made).all():
+            raise Diverged("the network puts out numbers that are not finite")
+        found.append(made.reshape(len(made), -1).argmax(axis=1) == labels[start : start + batch])
+    return np.concatenate(found)

@@ -1,0 +1,99 @@
+"""Context: what every phase of a run shares: the plan, the ports, what earlier runs left, and the wall clock."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.host_lock import HostLock
+from workers.errors import WorkerError
+from workers.plan import JobPlan
+from workers.ports import Ports, Recorded
+from workers.progress import Checkpointed, Level, Logged, Phase, Phased
+
+
+class Halted(WorkerError):
+    """The user paused or cancelled the job; what was done is recorded."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+@dataclass
+class Context:
+    """A run's surroundings. `spent_s` is what search and training have used of the budget's wall seconds."""
+
+    plan: JobPlan
+    ports: Ports
+    recorded: Recorded
+    lock: HostLock = field(default_factory=HostLock)
+    clock_s: Callable[[], float] = time.monotonic
+    spent_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.spent_s = self.recorded.spent_s
+        self._files = dict(self.recorded.checkpoints)
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Held around each piece of heavy work, so that an agent on this machine can time in quiet."""
+        return self.lock.shared()
+
+    def say(self, text: str, level: Level = "info") -> None:
+        """One line for the user."""
+        self.ports.emit(Logged(level, text))
+
+    def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
+        """Where the job is. Raises: Halted when the user wants it to stop."""
+        self.ports.emit(Phased(phase, min(done, total), total, eta_s, self.spent_s))
+        self.check()
+
+    def check(self) -> None:
+        """Raises: Halted when the user wants the job to stop."""
+        wanted = self.ports.signal()
+        if wanted != "continue":
+            raise Halted({"pause": "paused", "cancel": "cancelled"}[wanted])
+
+    def file(self, name: str) -> Path | None:
+        """The newest checkpoint of this name, if it is still there."""
+        path = self._files.get(name)
+        return path if path is not None and path.exists() else None
+
+    def keep_file(self, name: str, path: Path) -> None:
+        """Record a file that is complete."""
+        self._files[name] = path
+        self.ports.emit(Checkpointed(name, path))
+
+    def keep_bytes(self, name: str, content: bytes, suffix: str) -> Path:
+        """Write a checkpoint, whole or not at all, and record it."""
+        path = self.folder("checkpoints") / f"{name}{suffix}"
+        draft = path.with_name(f"{path.name}.draft")
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        self.keep_file(name, path)
+        return path
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """The JSON that `keep` recorded under this name."""
+        path = self.file(name)
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path else None
+        return found
+
+    def keep(self, name: str, data: Mapping[str, Any]) -> None:
+        """Record facts that took long to find."""
+        self.keep_bytes(name, json.dumps(data, allow_nan=False).encode(), ".json")
+
+    def folder(self, name: str) -> Path:
+        """A folder of this job, made where it is missing."""
+        path = self.ports.work_dir / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,97 @@
+"""CutEvaluator: F2, the proxy that strategies search by; and its quick form for sensitivities.
+
+cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
+-> accuracy. What it costs is what the cut network costs to run: never that of a masked full one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.groups import groups
+from compress.module import TorchNetwork
+from compress.reestimate import reestimate
+from compress.scheme import BoundScheme
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from workers.accuracy import Images, Labels, Right, right_in_file, right_in_torch
+from workers.errors import InvalidInput
+from workers.material import Material
+from workers.pool import Evaluator
+
+QUICK = "quick"
+"""Recipe of a candidate that is looked at on a part of the images: sensitivities compare, they do not rank."""
+
+
+@dataclass(frozen=True)
+class EvaluatorFactory:
+    """Makes the evaluator inside a worker; everything slow is loaded there, once."""
+
+    material: Material
+    quick_images: int = 512
+
+    def __call__(self) -> Evaluator:
+        """Load the material."""
+        return CutEvaluator(self.material, self.quick_images)
+
+
+class CutEvaluator:
+    """Evaluates F2 candidates of one network."""
+
+    def __init__(self, material: Material, quick_images: int) -> None:
+        self._material = material
+        self._quick_images = quick_images
+        self._network = material.network
+        self._evidence = material.evidence
+        self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
+
+    def __call__(self, candidate: Candidate) -> Evaluation:
+        """The candidate's accuracy on the ranking images.
+
+        Raises:
+            Diverged: the network puts out numbers that are not finite.
+            InvalidInput: a fidelity other than F2, or weights of another network.
+        """
+        if candidate.fidelity != "F2" or candidate.weights_from is not None:
+            raise InvalidInput("candidate", candidate.fidelity, "only F2 from the original's weights is known here")
+        begun_s = time.perf_counter()
+        images, labels = self._material.ranking
+        if candidate.recipe == QUICK:
+            images, labels = images[: self._quick_images], labels[: self._quick_images]
+        right = self.right(candidate, images, labels)
+        metrics = {"accuracy": float(right.mean())}
+        return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
+
+    def right(self, candidate: Candidate, images: Images, labels: Labels) -> Right:
+        """Which of these images the candidate gets right, untrained."""
+        module, bound = self.cut(candidate)
+        if not bound.steps("precision"):
+            return right_in_torch(module, images, labels)
+        cut = module.to_network()
+        final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), "precision")
+        if final is cut:
+            return right_in_torch(module, images, labels)
+        return right_in_file(final.save(), images, labels)
+
+    def cut(self, candidate: Candidate) -> tuple[TorchNetwork, BoundScheme]:
+        """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by."""
+        bound = self._material.scheme.bind(candidate.values)
+        evidence = replace(self._evidence, masks=self._masks(candidate.masks))
+        network = bound.rewrite(self._network, evidence, "structure")
+        module = TorchNetwork(network)
+        if network is not self._network:
+            reestimate(module, self._material.reference)
+        return module, bound
+
+    def _masks(self, kept: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
+        masks = {}
+        for name, units in kept.items():
+            if name not in self._widths:
+                raise InvalidInput("masks", name, f"the network has no block of this name: {sorted(self._widths)}")
+            masks[name] = np.isin(np.arange(self._widths[name]), units)
+        return masks

@@ -1,0 +1,90 @@
+"""Inputs: the uploaded network and data, opened, and the images that each part of the job looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from compress.data import Dataset, Part, cache_beside, load_dataset
+from compress.fold import fold_norms
+from compress.network import Network
+from compress.preprocessing import Preprocessing, preprocess
+from compress.rewrites import rewritten
+from workers.accuracy import Images, Labels, Right, right_in_file
+from workers.context import Context
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was uploaded. `split` names the images that decide, for the evaluation cache."""
+
+    network: Network
+    dataset: Dataset
+    preprocessing: Preprocessing
+    seed: int
+
+    @classmethod
+    def open(cls, context: Context) -> Inputs:
+        """Open the plan's blobs.
+
+        Raises:
+            compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
+        """
+        plan = context.plan
+        network = Network.load(context.ports.path(plan.model.sha256))
+        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
+        path = context.ports.path(plan.dataset.sha256)
+        with context.computing():
+            dataset = load_dataset(
+                path,
+                layout=plan.dataset.layout,
+                classes=plan.dataset.classes,
+                preprocessing=preprocessing,
+                input_shape=network.input_shape,
+                seed=plan.seed,
+                cache=cache_beside(path),
+                digest=plan.dataset.sha256,
+            )
+        return cls(network, dataset, preprocessing, plan.seed)
+
+    @property
+    def split(self) -> str:
+        """Names the images accuracy is taken on."""
+        return self.dataset.digest
+
+    @cached_property
+    def folded(self) -> Network:
+        """The network with its batch norms folded in: what finished files look like."""
+        return fold_norms(self.network)
+
+    @cached_property
+    def rewritten(self) -> Network:
+        """The folded network with every lossless rewrite; the same object where there is none."""
+        return rewritten(self.folded)
+
+    def images(self, part: Part) -> tuple[Images, Labels]:
+        """Preprocessed images (N, C, H, W) and labels (N,) of a part."""
+        return preprocess(np.asarray(part.images), self.preprocessing), part.labels
+
+    def ranking(self, count: int) -> tuple[Images, Labels]:
+        """Up to `count` validation images: what F2 ranks by."""
+        return self.images(self.dataset.sample("validation", count, self.seed))
+
+    def reference(self, count: int) -> tuple[Images, Labels]:
+        """Up to `count` training images: for statistics, batch norms and int8 ranges."""
+        return self.images(self.dataset.sample("train", count, self.seed))
+
+    @cached_property
+    def validation(self) -> tuple[Images, Labels]:
+        """The whole part that decides."""
+        return self.images(self.dataset.validation)
+
+    def right(self, model: bytes) -> Right:
+        """Which validation images a file gets right."""
+        return right_in_file(model, *self.validation)
+
+    def test_accuracy(self, model: bytes) -> float:
+        """Accuracy on the test part: for the original and the one chosen file, once, at the very end."""
+        return float(right_in_file(model, *self.images(self.dataset.test)).mean())

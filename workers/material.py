@@ -1,0 +1,89 @@
+"""Material: the files that evaluators work from, written once per job on the volume that all workers see.
+
+A worker opens them by path: arrays are memory-mapped, so that ten children hold one copy of the images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.evidence import Evidence
+from compress.network import Network
+from compress.scheme import Scheme
+from workers.accuracy import Images, Labels
+
+_DONE = "material.json"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A folder with the working network, images and statistics. Picklable; reads lazily.
+
+    `methods`: (name, settings) pairs in the scheme's order.
+    """
+
+    folder: Path
+    methods: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    @cached_property
+    def network(self) -> Network:
+        """The uncut network in the form that candidates are cut from."""
+        return Network.load(self.folder / "network.onnx")
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """The job's methods."""
+        return Scheme.of(self.methods)
+
+    @cached_property
+    def ranking(self) -> tuple[Images, Labels]:
+        """Preprocessed validation images (N, C, H, W) and their labels (N,): what F2 takes accuracy on."""
+        return self._array("ranking_images"), self._array("ranking_labels")
+
+    @cached_property
+    def reference(self) -> Images:
+        """Preprocessed training images (N, C, H, W): for batch norms, statistics and int8 ranges."""
+        images: Images = self._array("reference_images")
+        return images
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the methods may look at."""
+        return replace(Evidence.load(self.folder / "evidence.safetensors"), images=self.reference)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been written."""
+        return (self.folder / _DONE).exists()
+
+    def write(self, network: Network, ranking: tuple[Images, Labels], reference: Images, evidence: Evidence) -> Path:
+        """Write every file, the mark of completeness last; returns that mark's path."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "network.onnx").write_bytes(network.save())
+        for name, array in (
+            ("ranking_images", ranking[0]),
+            ("ranking_labels", ranking[1]),
+            ("reference_images", reference),
+        ):
+            np.save(self._file(name), array)
+        # The images are in a file of their own, which all workers map.
+        replace(evidence, images=None).save(self.folder / "evidence.safetensors")
+        mark = self.folder / _DONE
+        mark.write_text(json.dumps({"network": network.digest, "images": len(ranking[1])}))
+        return mark
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+    def _array(self, name: str) -> NDArray[Any]:
+        # Copy on write: shared by all workers, and torch may still wrap it without a warning.
+        array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
+        return array

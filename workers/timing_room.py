@@ -1,0 +1,107 @@
+"""Rows and whole networks of a job's devices: asked for through the ports, awaited, and kept for a restart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compress.network import Network
+from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.ops import Op
+from hw_profiles.predictor import work
+from hw_profiles.probe import probe
+from hw_profiles.table import LatencyTable
+from hw_profiles.timing import BurstProtocol, Sample
+from workers.context import Context
+from workers.progress import Learned, Phase
+
+NEWS_S = 2.0
+"""How long one wait for rows lasts before the user's signal is looked at again."""
+
+
+def sample_json(sample: Sample) -> dict[str, Any]:
+    """Plain values, from which `sample_from` makes an equal sample."""
+    return asdict(sample)
+
+
+def sample_from(data: Mapping[str, Any]) -> Sample:
+    """What `sample_json` gave."""
+    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
+    return Sample(data["key"], **lists, extra=data["extra"])
+
+
+def learned_classes(context: Context, device_id: str) -> KernelClasses:
+    """The device's kernel classes: those of its table, else learned from two probe curves asked for now."""
+    table = context.ports.table(device_id)
+    if not table.classes.trivial:
+        return table.classes
+    curves = probe()
+    missing = [op for op in curves.ops if op.key not in table.rows]
+    if missing:
+        context.say(f"Learning how {device_id} aligns channels: {len(missing)} probes.")
+        table = filled(context, device_id, missing, [1.0] * len(missing))
+    latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
+    if 2 * len(latency_us) < len(curves.ops):
+        context.say(f"{device_id} timed too few probes; every width counts as worth trying there.", "warning")
+        return table.classes
+    classes = curves.learn(latency_us)
+    context.ports.emit(Learned(device_id, classes.to_json()))
+    return classes
+
+
+def fill_most_uncertain(
+    context: Context, device_id: str, ops: Sequence[Op], frequencies: Mapping[str, float], most: int
+) -> LatencyTable:
+    """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first."""
+    table = context.ports.table(device_id)
+    entries = table.entries(ops)
+    worth = {
+        op.key: frequencies[op.key] * (entry.sigma_us if math.isfinite(entry.sigma_us) else work(op.features))
+        for op, entry in zip(ops, entries, strict=True)
+        if entry.source != "measured"
+    }
+    wanted = sorted((op for op in ops if op.key in worth), key=lambda op: -worth[op.key])[:most]
+    if not wanted:
+        return table
+    context.say(f"{device_id}: timing {len(wanted)} of {len(ops)} kernels; {len(ops) - len(worth)} are known.")
+    return filled(context, device_id, wanted, [worth[op.key] for op in wanted])
+
+
+def filled(
+    context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float], phase: Phase = "profile"
+) -> LatencyTable:
+    """Ask for rows and wait until none is outstanding, or the plan's patience ends; what is there then."""
+    context.ports.fill(device_id, ops, priority)
+    begun_s = context.clock_s()
+    outstanding = len(ops)
+    while outstanding and context.clock_s() - begun_s < context.plan.effort.device_wait_s:
+        outstanding = context.ports.wait(device_id, NEWS_S)
+        done = max(0, len(ops) - outstanding)
+        waited_s = context.clock_s() - begun_s
+        context.at(phase, done, len(ops), waited_s / done * outstanding if done else None)
+    table = context.ports.table(device_id)
+    missing = sum(op.key not in table.rows for op in ops)
+    if missing:
+        context.say(f"{device_id}: {missing} of {len(ops)} kernels could not be timed and are predicted.", "warning")
+    return table
+
+
+def measured(
+    context: Context, name: str, device_id: str, networks: Mapping[str, Network | bytes], protocol: BurstProtocol
+) -> Mapping[str, Sample]:
+    """Time whole networks in one lease; remembered under `name`, so that a restart does not time again."""
+    memo = f"{name}-{device_id}"
+    known = context.recall(memo)
+    if known is not None and set(known) == set(networks):
+        return {key: sample_from(data) for key, data in known.items()}
+    folder = context.folder(f"timed/{name}")
+    paths: dict[str, Path] = {}
+    for key, network in networks.items():
+        paths[key] = folder / f"{key}.onnx"
+        paths[key].write_bytes(network.save() if isinstance(network, Network) else network)
+    samples = context.ports.measure(device_id, paths, protocol)
+    context.keep(memo, {key: sample_json(sample) for key, sample in samples.items()})
+    return samples
