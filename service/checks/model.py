@@ -1,0 +1,83 @@
+"""The check of an uploaded network: read, verified against onnxruntime, and what of it can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.cost import cost
+from compress.errors import InvalidInput
+from compress.groups import Group, groups
+from compress.network import Network
+from compress.ops import find_row
+from compress.preprocessing import Preprocessing
+from compress.verify import verify
+from service.checks.foreign import refuse_foreign
+
+SAMPLES = 3  # what verify needs to see the batch move
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, file_name, preprocessing}` -> what the answer to an upload says of a network.
+
+    Raises:
+        InvalidInput: whatever is wrong with the file or its preprocessing.
+    """
+    path = Path(request["path"])
+    refuse_foreign(path, request["file_name"])
+    network = Network.load(path)
+    preprocessing = Preprocessing.from_json(request["preprocessing"])
+    _check_input(network, preprocessing)
+    samples = np.random.default_rng(0).standard_normal((SAMPLES, *network.input_shape), np.float32)
+    verify(network, samples)
+    found, counted = groups(network), cost(network)
+    return {
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "size_bytes": counted.size_bytes,
+        "input_shape": list(network.input_shape),
+        "outputs": [{"name": name, "shape": list(kind.shape[1:])} for name, kind in network.outputs.items()],
+        "groups": [describe(group) for group in found],
+        "warnings": [*network.warnings, *_warnings(network, found)],
+    }
+
+
+def describe(group: Group) -> dict[str, Any]:
+    """A group as the REST contract shows it."""
+    return {
+        "name": group.name,
+        "width": group.width,
+        "prunable": group.prunable,
+        "reason": group.reason or None,
+        "layers": list(group.layers),
+    }
+
+
+def _check_input(network: Network, preprocessing: Preprocessing) -> None:
+    shape = network.input_shape
+    if len(shape) != 3:
+        raise InvalidInput(
+            f"the input must be images (batch, channels, height, width), not (batch, {', '.join(map(str, shape))})",
+            field="inputs",
+            value=list(shape),
+        )
+    preprocessing.check_channels(shape[0])
+    if preprocessing.size not in (None, shape[1:]):
+        raise InvalidInput(
+            f"the network takes images of {list(shape[1:])}", field="preprocessing.size", value=preprocessing.size
+        )
+
+
+def _warnings(network: Network, found: tuple[Group, ...]) -> list[str]:
+    warnings = []
+    unknown = sorted({node.op_type for node in network.nodes if find_row(node) is None})
+    if unknown:
+        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them stay as they are")
+    if not any(group.prunable for group in found):
+        warnings.append("no channels of this network can be pruned")
+    if len(network.outputs[network.output_name].shape) != 2:
+        warnings.append("the first output is not one score a class: its accuracy cannot be computed")
+    return warnings

@@ -1,0 +1,102 @@
+"""Preflight: how much of a network's time on a device lies in channels that can go, before a job is made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.cost import CostModel
+from compress.groups import groups, prunable_blocks
+from compress.network import Network
+from compress.op_templates import OpTemplate, op_templates
+from hw_profiles import runtimes
+from hw_profiles.table import LatencyTable, Prediction
+from service.checks.model import describe
+
+NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
+PARTLY_MEASURED = 0.8  # below this coverage a limit under the floor is not refused either
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, table}` -> the answer of GET /api/v1/models/{id}/preflight.
+
+    `floor_ms` is predicted for the smallest widths, every prunable channel but the last ones gone: no limit
+    below it can be met by pruning alone. All milliseconds are null where the table covers nothing.
+
+    Raises:
+        InvalidInput: the network cannot be read, or the device's runtime is not installed here.
+    """
+    network = Network.load(Path(request["path"]))
+    table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
+    templates = op_templates(network, runtimes.load(table.device.runtime).fused(network.save()))
+    blocks = prunable_blocks(network)
+    smallest = {block.name: max(block.minimum, 1) for block in blocks}
+    whole = [template.at() for template in templates]
+    least = [template.at(_own(template, smallest)) for template in templates]
+    now, floor = table.predict([whole, least])
+    known = now.coverage > 0
+    return {
+        "prunable_share": _prunable_shares(network, smallest),
+        "frozen": [describe(group) for group in groups(network) if group.reason],
+        "latency_ms": _ms(now.latency_us, known),
+        "low_ms": _ms(now.low_us, known),
+        "high_ms": _ms(now.high_us, known),
+        "floor_ms": _ms(floor.latency_us, known),
+        "floor_low_ms": _ms(floor.low_us, known),
+        "coverage": now.coverage,
+        "floor_coverage": floor.coverage,
+        "missing": len(now.missing),
+        "layers": _layers(templates, now, known),
+        "warnings": _warnings(table, now, bool(blocks)),
+    }
+
+
+def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:
+    return {name: width for name, width in widths.items() if name in template.blocks}
+
+
+def _prunable_shares(network: Network, smallest: Mapping[str, int]) -> dict[str, float]:
+    """What share of each count goes at the smallest widths."""
+    blocks = [block for block in prunable_blocks(network) if block.name in smallest]
+    if not blocks:
+        return {"parameters": 0.0, "macs": 0.0}
+    widths = np.array([[block.width for block in blocks], [smallest[block.name] for block in blocks]])
+    counts = CostModel(network, blocks).counts(widths)
+    return {name: 1.0 - float(counts[name][1] / counts[name][0]) for name in ("parameters", "macs")}
+
+
+def _layers(templates: Sequence[OpTemplate], now: Prediction, known: bool) -> list[dict[str, Any]]:
+    total_us = sum(entry.latency_us for entry in now.blocks)
+    return [
+        {
+            "layers": list(template.layers),
+            "prunable": bool(template.blocks),
+            "latency_ms": _ms(entry.latency_us, known),
+            "share": entry.latency_us / total_us if known and total_us > 0 else None,
+            "source": entry.source,
+        }
+        for template, entry in zip(templates, now.blocks, strict=True)
+    ]
+
+
+def _ms(latency_us: float, known: bool) -> float | None:
+    return latency_us / 1000 if known and math.isfinite(latency_us) else None
+
+
+def _warnings(table: LatencyTable, now: Prediction, prunable: bool) -> list[str]:
+    warnings = []
+    if now.coverage == 0:
+        warnings.append(NEVER_MEASURED)
+    elif now.coverage < PARTLY_MEASURED:
+        warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
+    here, there = runtimes.load(table.device.runtime).version(), table.device.runtime_version
+    if here != there:
+        warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
+    if not prunable:
+        warnings.append("no channels of this network can be pruned")
+    return warnings

@@ -1,0 +1,60 @@
+"""Intake: uploads are checked in the sandbox before anything else of this service reads them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.data import cache_beside
+from hw_profiles.table import LatencyTable
+from service.sandbox import Limits, run
+
+
+def check_model(path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Check an uploaded network.
+
+    Returns:
+        parameters, macs, size_bytes, input_shape, outputs, groups and warnings, as the contract shows them.
+
+    Raises:
+        InvalidInput: naming what is wrong; also for a crash of the check and for a limit it broke.
+    """
+    request = {"path": str(path.absolute()), "file_name": file_name, "preprocessing": dict(preprocessing)}
+    return run("model", request, limits)
+
+
+def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:
+    """Check an uploaded data set and leave its decoded copy beside it.
+
+    Returns:
+        counts, classes, class_names, image_shape and warnings.
+
+    Raises:
+        InvalidInput: as `check_model`.
+    """
+    request = {
+        "path": str(path.absolute()),
+        "digest": digest,
+        "layout": layout,
+        "classes": classes,
+        "cache": str(cache_beside(path.absolute())),
+    }
+    return run("dataset", request, limits)
+
+
+def preflight(path: Path, table: LatencyTable, limits: Limits) -> dict[str, Any]:
+    """What pruning a network can gain on a device, from its latency table.
+
+    Returns:
+        The fields of `service.checks.preflight`.
+
+    Raises:
+        InvalidInput: as `check_model`.
+    """
+    with tempfile.TemporaryDirectory(prefix="netlathe-table-") as folder:
+        stored = Path(folder) / "table.json"
+        stored.write_text(json.dumps(table.to_json()))
+        return run("preflight", {"path": str(path.absolute()), "table": str(stored)}, limits, field="model")
