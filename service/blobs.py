@@ -11,27 +11,22 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from service.errors import PayloadTooLarge
 from service.store import blobs as rows
 from service.store.base import Store, Tx
+from service.store.blobs import StoredBlob
+
+__all__ = ["Blobs", "StoredBlob", "read_chunks"]
 
 CHUNK_BYTES = 1024 * 1024
 KEEP_UNREFERENCED_S = 24 * 3600.0
 SWEEP_AT_MOST = 500
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-
-
-@dataclass(frozen=True)
-class StoredBlob:
-    """A content that lies durably on the volume; `record` it in the transaction that points at it."""
-
-    sha256: str
-    size_bytes: int
 
 
 class Blobs:
@@ -89,7 +84,7 @@ class Blobs:
     def record(self, tx: Tx, blob: StoredBlob) -> None:
         """Write the row of a stored blob with the transaction that points at it."""
         self.path(blob.sha256)
-        rows.record(tx, blob.sha256, blob.size_bytes)
+        rows.record(tx, blob)
 
     def sweep(self, store: Store) -> int:
         """Delete contents that nothing points at, and temporaries, all older than a day; how many went."""
@@ -97,10 +92,11 @@ class Blobs:
         old = [path for path in self.root.glob("*/*") if path.stat().st_mtime < limit][:SWEEP_AT_MOST]
         with store.begin() as tx:
             kept = rows.referenced(tx)
-            unwanted = [path for path in old if path.name not in kept]
+            # Beside a content may lie what was made from it, `<sha256>.decoded`: it goes with it.
+            unwanted = [path for path in old if path.name.partition(".")[0] not in kept]
             for path in unwanted:
                 rows.forget(tx, path.name)
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return len(unwanted)
 
     def _place(self, sha256: str) -> Path:

@@ -98,8 +98,12 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     location = [str(part) for part in item["loc"]]
     if location and location[0] in ("body", "query", "path", "header", "cookie"):
         location = location[1:]
-    if item["type"] == "extra_forbidden":
+    if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return FieldError(".".join(location), "unknown key", item.get("input"))
+    cause = item.get("ctx", {}).get("error")
+    if field := getattr(cause, "field", None):  # a type that checks itself: it knows the field and the value
+        message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
+        return FieldError(".".join([*location, field]), message, value)
     return FieldError(".".join(location) or "body", item["msg"], item.get("input"))
 
 

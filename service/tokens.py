@@ -65,3 +65,12 @@ def write_private(path: Path, content: bytes) -> None:
         os.link(temporary, path)  # unlike a rename, a link does not replace what is there
     finally:
         temporary.unlink()
+
+
+def read_user_token(path: Path) -> str:
+    """The first user's token from its file.
+
+    Raises:
+        FileNotFoundError: nobody has served from this folder yet.
+    """
+    return path.read_text().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import BigInteger, String, delete, select
@@ -19,10 +20,18 @@ class Blob(Base):
     created_at: Mapped[datetime]
 
 
-def record(tx: Tx, sha256: str, size_bytes: int) -> None:
+@dataclass(frozen=True)
+class StoredBlob:
+    """A content that lies durably on the volume; `record` it in the transaction that points at it."""
+
+    sha256: str
+    size_bytes: int
+
+
+def record(tx: Tx, blob: StoredBlob) -> None:
     """Note that a file is on the volume; again is harmless."""
-    if tx.session.get(Blob, sha256) is None:
-        tx.session.add(Blob(sha256=sha256, size_bytes=size_bytes, created_at=tx.now))
+    if tx.session.get(Blob, blob.sha256) is None:
+        tx.session.add(Blob(sha256=blob.sha256, size_bytes=blob.size_bytes, created_at=tx.now))
         tx.session.flush()
 
 

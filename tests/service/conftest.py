@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import Connection
+from service_world import HandClock, Uploaded, add_model, queue
 
 from service.app import create_app
+from service.blobs import Blobs
 from service.settings import Settings
-from service.store import Store, make_engine, tokens
+from service.store import Store, make_engine, scores, tokens
+from service.store.datasets import Dataset
+from service.store.devices import Device
 from service.store.migrate import migrate
 from service.tokens import new_secret
-
-
-class HandClock:
-    """The database's clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self, _connection: Connection) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +71,57 @@ def client(anonymous: TestClient, user_token: str) -> TestClient:
     """The same client with a user's token."""
     anonymous.headers["Authorization"] = f"Bearer {user_token}"
     return anonymous
+
+
+@pytest.fixture
+def uploaded(store: Store, settings: Settings) -> Uploaded:
+    """A model and a data set that fit each other and do the task, and a device; rows only, the blobs are dummies."""
+    blobs = Blobs(settings.data_dir)
+    with store.begin() as tx:
+        stored = blobs.put_bytes(b"a network"), blobs.put_bytes(b"images")
+        for blob in stored:
+            blobs.record(tx, blob)
+        add_model(tx, "net", stored[0].sha256)
+        tx.session.add(
+            Dataset(
+                id="dts_1",
+                name="digits",
+                sha256=stored[1].sha256,
+                file_name="digits.npz",
+                train_count=1000,
+                test_count=500,
+                classes=10,
+                image_shape=[32, 32, 1],
+                warnings=[],
+                created_at=tx.now,
+            )
+        )
+        tx.session.add(
+            Device(
+                id="dev_1",
+                name="local-simulated-t1-fp32",
+                machine="local",
+                kind="simulated",
+                runtime="simulated",
+                runtime_version="1",
+                threads=1,
+                dtype="fp32",
+                emulated=False,
+                options=[],
+                config_id="c" * 64,
+                created_at=tx.now,
+                last_seen_at=tx.now,
+            )
+        )
+        tx.session.flush()
+        for seed in (0, 1):
+            scores.keep(
+                tx, scores.Score(model_id="mdl_1", dataset_id="dts_1", seed=seed, right=900, count=1000, classes=10)
+            )
+    return Uploaded("mdl_1", "dts_1", "dev_1")
+
+
+@pytest.fixture
+def queued(store: Store, uploaded: Uploaded) -> str:
+    """The id of a job that waits to be claimed."""
+    return queue(store, uploaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi.testclient import TestClient
+from service_world import HandClock
 from sqlalchemy import text
 
 from service.store import Store, conductors
@@ -20,7 +21,7 @@ def test_ready_tells_who_runs_jobs(anonymous: TestClient, store: Store) -> None:
     assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "ok", "conductors": 2}
 
 
-def test_a_silent_conductor_is_not_counted(anonymous: TestClient, store: Store, clock) -> None:  # type: ignore[no-untyped-def]
+def test_a_silent_conductor_is_not_counted(anonymous: TestClient, store: Store, clock: HandClock) -> None:
     with store.begin() as tx:
         conductors.seen(tx, "c1", "ok")
     clock.advance(31)

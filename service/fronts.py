@@ -1,0 +1,67 @@
+"""Fronts of a job: which evaluations no other one beats in the objective and in every device's latency.
+
+Read from what is recorded, so that the same function answers for the live front and for "what if the
+limit were 4 ms": filters change which evaluations take part, never what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from search.metrics import latency_metric
+from search.pareto import front
+from search.problem import Goal
+
+
+class Judged(Protocol):
+    """What a front needs to know of an evaluation."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def metrics(self) -> Mapping[str, Any]: ...
+
+
+def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
+    """The metrics that a job's front is drawn in: its objective, then each target's latency.
+
+    Without a target MACs take the place of latency.
+    """
+    objective = (request["objective"]["metric"], request["objective"]["goal"])
+    latencies: list[tuple[str, Goal]] = [(latency_metric(item["device"]), "min") for item in request["targets"]]
+    costs: list[tuple[str, Goal]] = latencies or [("macs", "min")]
+    return [objective, *(axis for axis in costs if axis != objective)]
+
+
+def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the evaluations on the front; those that lack one of its metrics take no part."""
+    wanted = axes(request)
+    complete = [
+        each for each in evaluations if each.status == "completed" and all(key in each.metrics for key, _ in wanted)
+    ]
+    if not complete:
+        return frozenset()
+    points = np.array([[each.metrics[key] for key, _ in wanted] for each in complete], dtype=np.float64)
+    return frozenset(complete[index].id for index in front(points, [goal for _, goal in wanted]))
+
+
+def under(
+    evaluations: Iterable[Judged],
+    request: Mapping[str, Any],
+    *,
+    max_latency_ms: float | None,
+    min_accuracy: float | None,
+) -> Sequence[Judged]:
+    """The evaluations that would meet these limits, on every target's device."""
+    latencies = [latency_metric(item["device"]) for item in request["targets"]]
+    found = [each for each in evaluations if each.status == "completed"]
+    if max_latency_ms is not None:
+        found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
+    if min_accuracy is not None:
+        found = [e for e in found if e.metrics.get("accuracy", -np.inf) >= min_accuracy]
+    return found

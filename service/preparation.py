@@ -1,0 +1,77 @@
+"""What is found out about a job before it is queued: can its original do the task, can its limits be met?
+
+A wrong scale or order of channels puts a good network at chance, and a limit under what any width can
+reach is never met: searching either would waste hours, so that it is refused now, with the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.blobs import Blobs
+from service.errors import InvalidInput
+from service.intake import preflight
+from service.sandbox import Limits
+from service.scoring import score
+from service.store import devices, latency
+from service.store.base import Store
+from service.submission import JobCreate, Resolved, resolve
+
+TRUSTED_COVERAGE = 0.8
+"""Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+LIMITS = Limits(cpu_s=600, wall_s=300.0)
+
+
+def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[str]:
+    """Warnings that a job is taken with.
+
+    Raises:
+        InvalidInput: a check of the body fails, the original is at chance and `force` is not set, or a limit
+            is below what the device's table says can be reached.
+    """
+    with store.read() as tx:
+        resolved = resolve(tx, body)
+    warnings = _check_chance(store, blobs, resolved, body)
+    if [item["name"] for item in resolved.request["methods"]] == ["filter_prune"]:
+        for index, target in enumerate(resolved.request["targets"]):
+            warnings += _check_floor(store, blobs, resolved, index, target)
+    return warnings
+
+
+def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:
+    scored = score(store, blobs, resolved.model, resolved.dataset, body.seed)
+    if not scored.at_chance:
+        return []
+    found = (
+        f"the original classifies {scored.accuracy:.1%} of {scored.count} validation samples as labelled, "
+        f"chance is {scored.chance:.1%}; preprocessing used: {resolved.model.preprocessing or 'the defaults'}"
+    )
+    if not body.force:
+        raise InvalidInput("dataset", scored.accuracy, f"{found}; `force` takes the job anyway", code="at_chance")
+    return [found]
+
+
+def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]) -> list[str]:
+    """Compare a target with the latency of the smallest widths, where the device's table knows enough of it.
+
+    Raises:
+        InvalidInput: the limit is below the floor's lower bound.
+    """
+    with store.read() as tx:
+        device = devices.get(tx, target["device"])
+        empty = latency.measured_count(tx, device) == 0
+        table = None if empty else latency.table(tx, device.id)
+    unknown = f"device {device.name}: too little was measured there to say whether the limit can be met"
+    if table is None:
+        return [unknown]
+    found = preflight(blobs.path(resolved.model.sha256), table, LIMITS)
+    if min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
+        return [unknown]
+    field = "max_latency_ms" if target["max_latency_ms"] is not None else "max_latency_ratio"
+    unit_ms = 1.0 if field == "max_latency_ms" else found["latency_ms"]
+    if target[field] * unit_ms < found["floor_low_ms"]:
+        nearest = found["floor_ms"] / unit_ms
+        message = f"is below what pruning can reach on {device.name}; the nearest possible is {nearest:.4g}"
+        raise InvalidInput(f"targets.{index}.{field}", target[field], message, code="below_floor")
+    return []

@@ -1,0 +1,101 @@
+"""The catalogue: what a job may name, with everything a form or a client needs to fill it in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from sqlalchemy import select
+
+from service import catalogue
+from service.depends import StoreDep, UserDep
+from service.problems import documented
+from service.store.base import Store
+from service.store.devices import Device
+
+router = APIRouter(prefix="/api/v1/catalogue", tags=["catalogue"])
+
+
+class FamilyPublic(BaseModel):
+    """A strategy or a method. `settings` is a JSON Schema; `source` the paper."""
+
+    name: str
+    summary: str
+    source: str
+    settings: dict[str, Any]
+
+
+class StrategyPublic(FamilyPublic):
+    """`baseline`: there to be beaten."""
+
+    baseline: bool
+
+
+class MetricPublic(BaseModel):
+    """A named number. `value * factor` is what `unit` shows, with a Python format spec."""
+
+    name: str
+    unit: str
+    goal: Literal["min", "max"]
+    label: str
+    format: str
+    factor: float
+    per_device: bool
+
+
+class RuntimePublic(BaseModel):
+    """A runtime that some agent reported."""
+
+    name: str
+    versions: list[str]
+
+
+class Catalogue(BaseModel):
+    """Everything a job may name."""
+
+    strategies: list[StrategyPublic]
+    methods: list[FamilyPublic]
+    metrics: list[MetricPublic]
+    limits: list[str]
+    runtimes: list[RuntimePublic]
+
+
+@router.get("", responses=documented(401, 403))
+def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
+    """Strategies, methods and metrics of this installation, and the runtimes of its agents."""
+    from search.metrics import LIMITS
+
+    return Catalogue(
+        strategies=[
+            StrategyPublic(
+                name=family.name,
+                summary=family.summary,
+                source=family.source,
+                settings=dict(catalogue.schema(family.settings)),
+                baseline=family.baseline,
+            )
+            for family in catalogue.strategies().values()
+        ],
+        methods=[
+            FamilyPublic(
+                name=family.name,
+                summary=family.summary,
+                source=family.source,
+                settings=dict(catalogue.schema(family.settings)),
+            )
+            for family in catalogue.methods().values()
+        ],
+        metrics=[MetricPublic.model_validate(metric, from_attributes=True) for metric in catalogue.metrics()],
+        limits=sorted(LIMITS),
+        runtimes=_runtimes(store),
+    )
+
+
+def _runtimes(store: Store) -> list[RuntimePublic]:
+    reported: dict[str, list[str]] = {}
+    with store.read() as tx:
+        rows = select(Device.runtime, Device.runtime_version).distinct()
+        for name, version in tx.session.execute(rows.order_by(Device.runtime, Device.runtime_version)):
+            reported.setdefault(name, []).append(version)
+    return [RuntimePublic(name=name, versions=versions) for name, versions in reported.items()]

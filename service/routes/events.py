@@ -1,0 +1,130 @@
+"""Events: the log as a stream (SSE) and as pages of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel
+
+from service.depends import FeedDep, StoreDep, UserDep
+from service.errors import InvalidInput
+from service.feed import BATCH, Notice, notice
+from service.problems import documented
+from service.store import events
+from service.store.base import Store
+
+router = APIRouter(prefix="/api/v1", tags=["events"])
+
+OVERVIEWS = {
+    "jobs": ("job:", ("job.state", "job.progress")),
+    "devices": ("device:", ("device.state",)),
+}
+"""Topics that stand for all resources of a kind: whose events they carry, and which types."""
+RESET = "reset"
+
+
+class EventPublic(BaseModel):
+    """One event. `id` is its number; what else it carries follows from `type`."""
+
+    id: int
+    at: datetime
+    topic: str
+    type: str
+    data: dict[str, Any]
+
+
+class EventList(BaseModel):
+    """Events in order. `newest` is the number to ask for next as `since`; `reset`: some were lost before."""
+
+    items: list[EventPublic]
+    newest: int
+    reset: bool
+
+
+class Topics:
+    """Which events a listener wants."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.exact = frozenset(names)
+        self.overviews = [OVERVIEWS[name] for name in names if name in OVERVIEWS]
+
+    def __contains__(self, item: Notice) -> bool:
+        if item.topic in self.exact:
+            return True
+        return any(item.topic.startswith(prefix) and item.type in types for prefix, types in self.overviews)
+
+
+def _topics(topics: Annotated[str, Query(max_length=2000)] = "jobs,devices") -> Topics:
+    names = [name for name in topics.split(",") if name]
+    for name in names:
+        prefix, _, rest = name.partition(":")
+        if name not in OVERVIEWS and not (prefix in ("job", "device") and rest):
+            raise InvalidInput("topics", name, "must be jobs, devices, job:<id> or device:<id>")
+    return Topics(names)
+
+
+TopicsDep = Annotated[Topics, Depends(_topics)]
+Since = Annotated[int | None, Query(ge=0, le=2**62)]
+
+
+def _number(
+    since: Since = None, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,18}$")] = None
+) -> int | None:
+    # A browser that reconnects repeats the address it first had: what it says it has seen is newer.
+    return int(last_event_id) if last_event_id is not None else since
+
+
+@router.get("/events", response_class=EventSourceResponse, responses=documented(401, 403, 422))
+async def stream_events(
+    feed: FeedDep,
+    store: StoreDep,
+    _user: UserDep,
+    wanted: TopicsDep,
+    since: Annotated[int | None, Depends(_number)],
+) -> AsyncIterator[ServerSentEvent]:
+    """Events as they happen, from `since` or `Last-Event-ID` on, else from now."""
+    number = feed.newest if since is None else since
+    if since is not None and await to_thread.run_sync(_is_lost, store, since):
+        number = feed.newest
+        yield ServerSentEvent(event=RESET, id=str(number), data={"id": number, "topic": RESET})
+    else:
+        # Sent at once, so that a client knows that it is connected and from where.
+        yield ServerSentEvent(comment=f"from {number}", id=str(number))
+    while True:
+        found = await feed.after(number)
+        number = found[-1].number
+        for item in found:
+            if item in wanted:
+                yield ServerSentEvent(event=item.type, id=str(item.number), data=_data(item))
+
+
+@router.get("/events.json", responses=documented(401, 403, 422))
+def list_events(
+    store: StoreDep, _user: UserDep, wanted: TopicsDep, since: Annotated[int, Query(ge=0, le=2**62)] = 0
+) -> EventList:
+    """Events above `since`, those of one look into the log; ask again with `newest`."""
+    with store.read() as tx:
+        lost = since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
+        since = events.oldest_kept(tx) - 1 if lost else since
+        found = [notice(row) for row in events.after(tx, since, BATCH)]
+    items = [
+        EventPublic(id=item.number, at=item.at, topic=item.topic, type=item.type, data=dict(item.data))
+        for item in found
+        if item in wanted
+    ]
+    return EventList(items=items, newest=found[-1].number if found else since, reset=lost)
+
+
+def _is_lost(store: Store, since: int) -> bool:
+    """Whether events after `since` have been forgotten, or `since` is of another database's log."""
+    with store.read() as tx:
+        return since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
+
+
+def _data(item: Notice) -> dict[str, Any]:
+    return {**item.data, "id": item.number, "at": item.at.isoformat(), "topic": item.topic}

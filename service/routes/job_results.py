@@ -1,0 +1,98 @@
+"""What a job has brought: evaluations, their front, the log, the files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service.depends import Page, PageDep, StoreDep, UserDep, paged
+from service.errors import Conflict
+from service.fronts import front_of, under
+from service.job_view import (
+    ArtifactPublic,
+    EvaluationPublic,
+    Log,
+    artifact_public,
+    evaluation_public,
+    log_line,
+)
+from service.problems import documented
+from service.routes.jobs import JobRef
+from service.store import artifacts, evaluations, events, jobs
+from service.store.artifacts import Artifact
+from service.store.evaluations import EvaluationRow
+from service.store.jobs import Job
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+
+
+@router.get("/{job_ref}/evaluations", responses=documented(401, 403, 404, 422))
+def list_evaluations(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    page: PageDep,
+    since: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> Page[EvaluationPublic]:
+    """Evaluations with a number above `since`, by number."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        front = front_of(evaluations.of_job(tx, job.id), job.request)
+        columns = {"number": EvaluationRow.number, "elapsed_s": EvaluationRow.elapsed_s}
+        rows = evaluations.selected(job.id, since)
+        return paged(tx, rows, page, columns, EvaluationRow.number, lambda row: evaluation_public(row, front), "number")
+
+
+@router.get("/{job_ref}/front", responses=documented(401, 403, 404, 409, 422))
+def read_front(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
+) -> Page[EvaluationPublic]:
+    """The evaluations that no other one beats; with limits, the front as it would be under them."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
+        rows = evaluations.of_job(tx, job.id)
+        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_accuracy=lowest)}
+        taking_part = [row for row in rows if row.id in kept]
+        front = front_of(taking_part, job.request)
+        items = [evaluation_public(row, front) for row in taking_part if row.id in front]
+    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+
+
+def _reference(job: Job) -> float:
+    """What a drop of accuracy counts from: the control, or the original before it is trained."""
+    for summary in (job.control, job.original):
+        if summary is not None and summary.get("accuracy") is not None:
+            return float(summary["accuracy"])
+    raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
+
+
+@router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))
+def read_log(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    tail: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    before: Annotated[int | None, Query(ge=1)] = None,
+) -> Log:
+    """The last `tail` lines of the log, or those before line number `before`."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        rows = events.of_topic(tx, jobs.topic(job.id), ("log.line",), before, tail + 1)
+    lines = [log_line(row) for row in rows]
+    kept = lines[-tail:]
+    return Log(items=kept, before=kept[0].number if len(lines) > tail else None)
+
+
+@router.get("/{job_ref}/artifacts", responses=documented(401, 403, 404, 422))
+def list_artifacts(job_ref: JobRef, store: StoreDep, _user: UserDep, page: PageDep) -> Page[ArtifactPublic]:
+    """The finished files of a job."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        columns = {"created_at": Artifact.created_at, "kind": Artifact.kind, "name": Artifact.name}
+        return paged(tx, artifacts.selected(job.id), page, columns, Artifact.id, artifact_public, "created_at")

@@ -1,0 +1,92 @@
+"""Session: a browser signs in with the one-time code that `serve` prints, or with a token."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, SecretStr, model_validator
+from starlette.responses import Response
+
+from service.bodies import Body
+from service.depends import SettingsDep, StoreDep, UserDep
+from service.errors import Unauthorised
+from service.problems import documented
+from service.security import COOKIE
+from service.settings import Settings
+from service.store import tokens
+from service.store.base import Tx
+from service.tokens import new_secret, read_user_token
+
+router = APIRouter(prefix="/api/v1/session", tags=["session"])
+
+
+class SignIn(Body):
+    """Exactly one of the two."""
+
+    code: SecretStr | None = None
+    token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SignIn:
+        if (self.code is None) == (self.token is None):
+            raise ValueError("needs exactly one of code and token")
+        return self
+
+
+class SessionPublic(BaseModel):
+    """Who is signed in."""
+
+    name: str
+
+
+@router.post("", status_code=201, responses=documented(401, 403, 422))
+def sign_in(
+    body: SignIn, request: Request, response: Response, store: StoreDep, settings: SettingsDep
+) -> SessionPublic:
+    """Set a cookie that only the server can read and that other sites' pages do not send."""
+    secret = new_secret("session")
+    keep = timedelta(days=settings.session_days)
+    with store.begin() as tx:
+        token = _token_behind(tx, body, settings)
+        tokens.open_session(tx, token, secret, tx.now + keep)
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(keep.total_seconds()),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return SessionPublic(name=token.name)
+
+
+def _token_behind(tx: Tx, body: SignIn, settings: Settings) -> tokens.Token:
+    """The user's token that a session stands for; a code stands for the first user's."""
+    if body.token is not None:
+        token = tokens.find(tx, body.token.get_secret_value())
+        if token.kind != "user":
+            raise Unauthorised("only a user's token signs in")
+        return token
+    assert body.code is not None
+    code = tokens.find(tx, body.code.get_secret_value())
+    if code.kind != "sign_in":
+        raise Unauthorised("this is no sign-in code")
+    tokens.use(tx, code)
+    return tokens.find(tx, read_user_token(settings.user_token_path))
+
+
+@router.get("", responses=documented(401, 403))
+def who_is_signed_in(user: UserDep) -> SessionPublic:
+    """The person behind the cookie or the token."""
+    return SessionPublic(name=user.name)
+
+
+@router.delete("", status_code=204)
+def sign_out(request: Request, response: Response, store: StoreDep) -> None:
+    """End the session; without one nothing happens."""
+    secret = request.cookies.get(COOKIE)
+    if secret is not None:
+        with store.begin() as tx:
+            tokens.close_session(tx, secret)
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict")

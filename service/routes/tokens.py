@@ -1,0 +1,86 @@
+"""Tokens: made, listed, revoked. The secret is in the answer to the POST and nowhere else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import AwareDatetime, BaseModel
+from starlette.responses import Response
+
+from service.bodies import Body, Name
+from service.depends import OnceDep, Page, StoreDep, UserDep
+from service.errors import InvalidInput
+from service.idempotency import Answer
+from service.problems import documented
+from service.store import tokens
+from service.store.base import Tx
+
+router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
+
+
+class TokenCreate(Body):
+    """A token for a person, or one that lets one machine enrol as an agent."""
+
+    kind: Literal["user", "enrolment"]
+    name: Name
+    expires_at: AwareDatetime | None = None
+
+
+class TokenPublic(BaseModel):
+    """A token without its secret."""
+
+    id: str
+    kind: str
+    name: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+class TokenMade(TokenPublic):
+    """A new token. `token` is shown this once."""
+
+    token: str
+
+
+@router.post("", status_code=201, response_model=TokenMade, responses=documented(401, 403, 409, 422))
+def create_token(body: TokenCreate, once: OnceDep, _user: UserDep) -> Response:
+    """Make a token."""
+
+    def make(tx: Tx) -> Answer:
+        if body.expires_at is not None and body.expires_at <= tx.now:
+            raise InvalidInput("expires_at", body.expires_at.isoformat(), "must lie in the future")
+        secret = once.secret(body.kind)
+        made = tokens.create(tx, body.kind, body.name, secret, expires_at=body.expires_at)
+        answer = TokenMade(**_public(made).model_dump(), token=secret)
+        return Answer(answer, secret_field="token", secret_kind=body.kind)
+
+    return once(make, of=body)
+
+
+@router.get("", responses=documented(401, 403))
+def list_tokens(store: StoreDep, _user: UserDep) -> Page[TokenPublic]:
+    """All tokens that still work."""
+    with store.read() as tx:
+        items = [_public(token) for token in tokens.listed(tx, "user", "enrolment", "agent")]
+    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+
+
+@router.delete("/{token_id}", status_code=204, responses=documented(401, 403, 404))
+def revoke_token(token_id: Annotated[str, Path(max_length=80)], store: StoreDep, _user: UserDep) -> None:
+    """Revoke a token at once, with the browser sessions that were opened with it."""
+    with store.begin() as tx:
+        tokens.revoke(tx, token_id)
+
+
+def _public(token: tokens.Token) -> TokenPublic:
+    return TokenPublic(
+        id=token.id,
+        kind=token.kind,
+        name=token.name,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        used_at=token.used_at,
+    )

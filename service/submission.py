@@ -1,0 +1,265 @@
+"""A submitted job: the form of its body, and every check that needs no measurement.
+
+`resolve` turns names into ids and fills in every default, so that what is stored says all that was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from service import catalogue
+from service.bodies import Body, Name
+from service.errors import InvalidInput
+from service.store import datasets, devices, models
+from service.store.base import Tx
+from service.store.datasets import Dataset
+from service.store.models import Model
+from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
+
+Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+MAX_SEED = 2**31 - 1
+DECIDING = "accuracy"
+"""The metric that ranks and decides; `test_accuracy` is read once, at the end, and decides nothing."""
+
+
+class ObjectiveBody(Body):
+    """What is wanted most, under the limits."""
+
+    metric: str = DECIDING
+    goal: Literal["min", "max"] = "max"
+
+
+class TargetBody(Body):
+    """A device and its limit. `statistic`: quiet for ratios, p50 for milliseconds, unless it is named."""
+
+    device: Ref
+    max_latency_ms: Positive | None = None
+    max_latency_ratio: Positive | None = None
+    statistic: Statistic | None = None
+    batch: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> TargetBody:
+        if (self.max_latency_ms is None) == (self.max_latency_ratio is None):
+            raise ValueError("needs exactly one of max_latency_ms and max_latency_ratio")
+        return self
+
+
+class NamedBody(Body):
+    """A strategy or a method with settings."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class BudgetBody(Body):
+    """`evaluations` counts F2 evaluations; `wall_s` covers search and training."""
+
+    evaluations: int = Field(60, ge=1, le=1_000_000)
+    wall_s: float = Field(900.0, gt=0, le=30 * 86400.0)
+    finalists: int = Field(3, ge=1, le=100)
+
+
+class TrainingBody(Body):
+    """The recipe that finalists and control go through alike."""
+
+    epochs: int = Field(5, ge=0, le=10_000)
+    augment: Augment = "auto"
+
+
+class JobCreate(Body):
+    """A job, as the contract has it."""
+
+    name: Name | None = None
+    model: Ref
+    dataset: Ref
+    metric: str = DECIDING
+    objective: ObjectiveBody = ObjectiveBody()
+    targets: list[TargetBody] = Field([], max_length=16)
+    limits: dict[str, float | None] = Field(default_factory=dict)
+    methods: list[str | NamedBody] = Field(["filter_prune"], min_length=1, max_length=16)
+    strategies: list[str | NamedBody] = Field(["greedy"], min_length=1, max_length=16)
+    budget: BudgetBody = BudgetBody()
+    training: TrainingBody = TrainingBody()
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A job that can be queued. `request` is its body with ids and all defaults."""
+
+    request: Mapping[str, Any]
+    model: Model
+    dataset: Dataset
+    warnings: tuple[str, ...]
+
+
+def resolve(tx: Tx, body: JobCreate) -> Resolved:
+    """Check a job against what is known now.
+
+    Raises:
+        InvalidInput: the first thing that is wrong, with its field and the value seen.
+    """
+    _check_metrics(body)
+    model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
+    _check_fit(model, dataset)
+    methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
+    _check_prunable(model, methods)
+    targets, warnings = _targets(tx, body.targets)
+    strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
+    request = {
+        **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
+        "model": model.id,
+        "dataset": dataset.id,
+        "methods": methods,
+        "strategies": strategies,
+        "targets": targets,
+    }
+    return Resolved(request, model, dataset, tuple(warnings))
+
+
+def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None = None) -> JobPlan:
+    """The plan of a stored request: what a run gets.
+
+    Raises:
+        InvalidInput: the model or the data set is gone.
+    """
+    model, dataset = _model(tx, request["model"]), _dataset(tx, request["dataset"])
+    return JobPlan(
+        job_id=job_id,
+        name=request["name"],
+        model=ModelInput(model.sha256, model.name, model.preprocessing),
+        dataset=DatasetInput(dataset.sha256, dataset.name, dataset.file_name, dataset.layout, dataset.class_count),
+        methods=tuple(Named(item["name"], item["settings"]) for item in request["methods"]),
+        strategies=tuple(Named(item["name"], item["settings"]) for item in request["strategies"]),
+        targets=tuple(
+            Target(
+                device_id=item["device"],
+                device_name=item["device_name"],
+                max_latency_ms=item["max_latency_ms"],
+                max_latency_ratio=item["max_latency_ratio"],
+                statistic=item["statistic"],
+            )
+            for item in request["targets"]
+        ),
+        limits=request["limits"],
+        metric=request["metric"],
+        objective_metric=request["objective"]["metric"],
+        objective_goal=request["objective"]["goal"],
+        budget=Budget(**request["budget"]),
+        training=Training(**request["training"]),
+        effort=effort or Effort(),
+        seed=request["seed"],
+        force=request["force"],
+    )
+
+
+def _check_metrics(body: JobCreate) -> None:
+    from search.metrics import LIMITS, METRICS, parse_limit
+
+    if body.metric != DECIDING:
+        raise InvalidInput("metric", body.metric, f"must be {DECIDING}")
+    usable = {name: m.goal for name, m in METRICS.items() if not m.per_device and name != "test_accuracy"}
+    if body.objective.metric not in usable:
+        raise InvalidInput("objective.metric", body.objective.metric, f"must be one of {', '.join(sorted(usable))}")
+    if body.objective.goal != usable[body.objective.metric]:
+        raise InvalidInput("objective.goal", body.objective.goal, f"must be {usable[body.objective.metric]}")
+    for name, value in body.limits.items():
+        if name not in LIMITS:
+            try:
+                parse_limit(name)
+            except ValueError as error:
+                raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+        limit = LIMITS[name]
+        if limit.metric.per_device:
+            raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs to a target, with its device")
+        if limit.metric.name == "test_accuracy":
+            raise InvalidInput(f"limits.{name}", value, "the test part decides nothing; limit the accuracy")
+        if value is not None:
+            try:
+                limit.check(value)
+            except ValueError as error:
+                raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+
+
+def _model(tx: Tx, ref: str) -> Model:
+    model = models.find(tx, ref)
+    if model is None:
+        raise InvalidInput("model", ref, "there is no such model")
+    _check_ready("model", ref, model.state)
+    return model
+
+
+def _dataset(tx: Tx, ref: str) -> Dataset:
+    dataset = datasets.find(tx, ref)
+    if dataset is None:
+        raise InvalidInput("dataset", ref, "there is no such data set")
+    _check_ready("dataset", ref, dataset.state)
+    return dataset
+
+
+def _check_ready(field: str, ref: str, state: str) -> None:
+    if state == "checking":
+        raise InvalidInput(field, ref, "is still being checked; submit the job when it is ready")
+    if state != "ready":
+        raise InvalidInput(field, ref, "was refused by its checks")
+
+
+def _check_fit(model: Model, dataset: Dataset) -> None:
+    """Raises: InvalidInput where the images cannot become the model's input, or the labels its outputs."""
+    from compress.checks import check_fits
+    from compress.preprocessing import Preprocessing
+
+    shape = tuple(dataset.image_shape)
+    check_fits(
+        (shape[0], shape[1], shape[2]) if shape else None,
+        Preprocessing.from_json(model.preprocessing),
+        model.input_shape[-3:],
+        classes=dataset.classes,
+        outputs=model.outputs[0]["shape"][-1],
+    )
+
+
+def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
+    if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
+        return
+    reasons = sorted({str(group["reason"]) for group in model.groups})
+    raise InvalidInput(
+        "methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {'; '.join(reasons)}"
+    )
+
+
+def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], list[str]]:
+    targets: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    for index, target in enumerate(given):
+        device = devices.find(tx, target.device)
+        if device is None:
+            raise InvalidInput(f"targets.{index}.device", target.device, "there is no such device")
+        if any(other["device"] == device.id for other in targets):
+            raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
+        state = devices.state(tx, device)
+        if state in ("offline", "quarantined"):
+            warnings.append(f"device {device.name} is {state}: the job waits for it")
+        default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
+        targets.append(
+            {
+                "device": device.id,
+                "device_name": device.name,
+                "max_latency_ms": target.max_latency_ms,
+                "max_latency_ratio": target.max_latency_ratio,
+                "statistic": target.statistic or default,
+                "batch": target.batch,
+            }
+        )
+    return targets, warnings
+
+
+def _pairs(given: list[str | NamedBody]) -> list[tuple[str, Mapping[str, object]]]:
+    return [(item, {}) if isinstance(item, str) else (item.name, item.settings) for item in given]

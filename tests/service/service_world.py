@@ -1,0 +1,63 @@
+"""What the service's tests talk about: a clock moved by hand, an uploaded model, a queued job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from service.store import Store, Tx, jobs
+from service.store.models import Model
+from service.submission import JobCreate, resolve
+
+
+class HandClock:
+    """The database's clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self, _connection: Connection) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """Ids of what a job names."""
+
+    model_id: str
+    dataset_id: str
+    device_id: str
+
+
+def add_model(tx: Tx, name: str, sha256: str, model_id: str = "mdl_1", prunable: bool = True) -> None:
+    """Store the row of a small network."""
+    group = {"name": "g", "width": 8, "prunable": prunable, "reason": None if prunable else "an output", "layers": []}
+    tx.session.add(
+        Model(
+            id=model_id,
+            name=name,
+            sha256=sha256,
+            preprocessing={},
+            parameters=1000,
+            macs=10_000,
+            size_bytes=4000,
+            input_shape=[1, 32, 32],
+            outputs=[{"name": "logits", "shape": [10]}],
+            groups=[group],
+            warnings=[],
+            created_at=tx.now,
+        )
+    )
+
+
+def queue(store: Store, uploaded: Uploaded, **changes: Any) -> str:
+    """Queue a job; its id."""
+    body = {"model": uploaded.model_id, "dataset": uploaded.dataset_id, "targets": [], **changes}
+    with store.begin() as tx:
+        return jobs.create(tx, resolve(tx, JobCreate.model_validate(body)).request).id

@@ -1,0 +1,193 @@
+"""Jobs over REST: submitted, refused, listed, steered, deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from service_world import HandClock, Uploaded, add_model, queue
+from sqlalchemy import text as sql
+
+from service.store import Store, job_leases, scores
+
+JOBS = "/api/v1/jobs"
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    return {"model": "net", "dataset": "digits", "targets": [], **changes}
+
+
+def test_a_job_is_queued_with_ids_and_all_defaults(client: TestClient, uploaded: Uploaded) -> None:
+    target = {"device": "local-simulated-t1-fp32", "max_latency_ms": 5.0}
+    answer = client.post(JOBS, json=body(name="first", targets=[target], limits={"max_accuracy_drop": 0.01}))
+    assert answer.status_code == 201, answer.text
+    job = answer.json()
+    assert answer.headers["location"] == f"{JOBS}/{job['id']}"
+    assert (job["model"], job["dataset"]) == (uploaded.model_id, uploaded.dataset_id)
+    assert job["targets"] == [
+        {
+            "device": uploaded.device_id,
+            "device_name": "local-simulated-t1-fp32",
+            "max_latency_ms": 5.0,
+            "max_latency_ratio": None,
+            "statistic": "p50",
+            "batch": 1,
+        }
+    ]
+    assert job["methods"][0]["name"] == "filter_prune"
+    assert job["budget"] == {"evaluations": 60, "wall_s": 900.0, "finalists": 3}
+    assert (job["state"], job["verdict"], job["best"], job["progress"]["fraction"]) == ("queued", None, None, 0.0)
+    assert client.get(f"{JOBS}/first").json() == client.get(f"{JOBS}/{job['id']}").json() == job
+
+
+def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploaded: Uploaded) -> None:
+    targets = [{"device": uploaded.device_id, "max_latency_ratio": 0.5}]
+    assert client.post(JOBS, json=body(targets=targets)).json()["targets"][0]["statistic"] == "quiet"
+    targets[0]["statistic"] = "p95"
+    assert client.post(JOBS, json=body(targets=targets)).json()["targets"][0]["statistic"] == "p95"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"model": "nothing"}, "model", "nothing"),
+        ({"dataset": "nothing"}, "dataset", "nothing"),
+        ({"targets": [{"device": "nothing", "max_latency_ms": 1}]}, "targets.0.device", "nothing"),
+        ({"targets": [{"device": "dev_1", "max_latency_ms": 0}]}, "targets.0.max_latency_ms", 0),
+        ({"targets": [{"device": "dev_1", "max_latency_ms": 1, "batch": 8}]}, "targets.0.batch", 8),
+        ({"targets": [{"device": "dev_1", "max_latency_ms": 1}] * 2}, "targets.1.device", "dev_1"),
+        ({"methods": ["magic"]}, "methods.0", "magic"),
+        ({"strategies": ["magic"]}, "strategies.0", "magic"),
+        ({"strategies": ["random", "random"]}, "strategies.1", "random"),
+        ({"strategies": [{"name": "random", "settings": {"x": 1}}]}, "strategies.0.settings.x", 1),
+        ({"limits": {"max_acuracy_drop": 0.1}}, "limits.max_acuracy_drop", 0.1),
+        ({"limits": {"max_latency_ms": 3.0}}, "limits.max_latency_ms", 3.0),
+        ({"limits": {"min_test_accuracy": 0.5}}, "limits.min_test_accuracy", 0.5),
+        ({"limits": {"max_accuracy_drop": -1.0}}, "limits.max_accuracy_drop", -1.0),
+        ({"objective": {"metric": "beauty"}}, "objective.metric", "beauty"),
+        ({"objective": {"metric": "macs", "goal": "max"}}, "objective.goal", "max"),
+        ({"metric": "beauty"}, "metric", "beauty"),
+        ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),
+        ({"training": {"epochs": -1}}, "training.epochs", -1),
+        ({"seed": -1}, "seed", -1),
+        ({"name": "Not A Name"}, "name", "Not A Name"),
+        ({"name": "job_7"}, "name", "job_7"),
+        ({"colour": "red"}, "colour", "red"),
+        ({"budget": {"colour": "red"}}, "budget.colour", "red"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_value_seen(
+    client: TestClient, uploaded: Uploaded, changes: dict[str, Any], field: str, value: object
+) -> None:
+    answer = client.post(JOBS, json=body(**changes))
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert [(error["field"], error["value"]) for error in problem["errors"]] == [(field, value)]
+    assert problem["errors"][0]["message"]
+    assert client.get(JOBS).json()["total"] == 0
+
+
+def test_a_target_needs_exactly_one_limit(client: TestClient, uploaded: Uploaded) -> None:
+    for limits in ({}, {"max_latency_ms": 1.0, "max_latency_ratio": 0.5}):
+        answer = client.post(JOBS, json=body(targets=[{"device": "dev_1", **limits}]))
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"] == "targets.0"
+
+
+def test_not_a_number_is_refused_and_shown(client: TestClient, uploaded: Uploaded) -> None:
+    text = '{"model": "net", "dataset": "digits", "limits": {"max_accuracy_drop": NaN}}'
+    answer = client.post(JOBS, content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["value"] == "nan"
+
+
+def test_an_original_at_chance_is_refused_with_the_numbers(
+    client: TestClient, store: Store, uploaded: Uploaded
+) -> None:
+    with store.begin() as tx:
+        scores.keep(tx, scores.Score(model_id="mdl_1", dataset_id="dts_1", seed=0, right=110, count=1000, classes=10))
+    answer = client.post(JOBS, json=body())
+    assert (answer.status_code, answer.json()["code"]) == (422, "at_chance")
+    assert "11.0%" in answer.json()["detail"]
+    assert "chance is 10.0%" in answer.json()["detail"]
+    forced = client.post(JOBS, json=body(force=True))
+    assert forced.status_code == 201
+    assert "11.0%" in forced.json()["warnings"][0]
+
+
+def test_no_prunable_group_is_refused_with_the_reasons(client: TestClient, store: Store, uploaded: Uploaded) -> None:
+    with store.begin() as tx:
+        sha256 = tx.session.execute(sql("SELECT sha256 FROM models")).scalar_one()
+        add_model(tx, "stiff", sha256, model_id="mdl_2", prunable=False)
+    answer = client.post(JOBS, json=body(model="stiff"))
+    assert answer.status_code == 422
+    assert "an output" in answer.json()["detail"]
+
+
+def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:
+    assert client.post(JOBS, json=body(name="one")).status_code == 201
+    answer = client.post(JOBS, json=body(name="one"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "name")
+
+
+def test_lists_are_sorted_filtered_and_cut(
+    client: TestClient, store: Store, uploaded: Uploaded, clock: HandClock
+) -> None:
+    target = [{"device": uploaded.device_id, "max_latency_ms": 1.0}]
+    for name, targets in (("a", []), ("b", target), ("c", [])):
+        queue(store, uploaded, name=name, targets=targets)
+        clock.advance(1)
+    page = client.get(JOBS, params={"page_size": 2}).json()
+    assert ([job["name"] for job in page["items"]], page["total"], page["page"]) == (["c", "b"], 3, 1)
+    assert [j["name"] for j in client.get(JOBS, params={"page_size": 2, "page": 2}).json()["items"]] == ["a"]
+    assert [j["name"] for j in client.get(JOBS, params={"sort": "name"}).json()["items"]] == ["a", "b", "c"]
+    on_device = client.get(JOBS, params={"device": "local-simulated-t1-fp32"}).json()
+    assert [job["name"] for job in on_device["items"]] == ["b"]
+    assert client.get(JOBS, params={"state": "running"}).json()["total"] == 0
+    for query in ({"sort": "colour"}, {"page": 0}, {"page_size": 501}, {"state": "odd"}, {"device": "nothing"}):
+        assert client.get(JOBS, params=query).status_code == 422
+
+
+def test_pause_resume_cancel_of_a_waiting_job(client: TestClient, queued: str) -> None:
+    def post(verb: str) -> tuple[int, str]:
+        answer = client.post(f"{JOBS}/{queued}/{verb}")
+        return answer.status_code, answer.json().get("state") or answer.json()["code"]
+
+    assert post("resume") == (409, "state")
+    assert post("pause") == (200, "paused")
+    assert post("pause") == (409, "state")
+    assert post("resume") == (200, "queued")
+    assert post("cancel") == (200, "cancelled")
+    assert post("cancel") == (200, "cancelled")
+    assert post("pause") == (409, "state")
+
+
+def test_a_running_job_is_asked_and_a_dead_one_ended(
+    client: TestClient, store: Store, queued: str, clock: HandClock
+) -> None:
+    with store.begin() as tx:
+        job_leases.claim(tx, "c1", 30, 5)
+    asked = client.post(f"{JOBS}/{queued}/cancel").json()
+    assert (asked["state"], asked["signal"]) == ("running", "cancel")
+    clock.advance(31)
+    assert client.post(f"{JOBS}/{queued}/cancel").json()["state"] == "cancelled"
+
+
+def test_only_an_ended_job_is_deleted_or_retried(client: TestClient, queued: str) -> None:
+    assert client.delete(f"{JOBS}/{queued}").status_code == 409
+    assert client.post(f"{JOBS}/{queued}/retry").json()["code"] == "state"
+    client.post(f"{JOBS}/{queued}/cancel")
+    again = client.post(f"{JOBS}/{queued}/retry")
+    assert again.status_code == 201
+    assert (again.json()["retry_of"], again.json()["state"]) == (queued, "queued")
+    assert client.delete(f"{JOBS}/{queued}").status_code == 204
+    assert client.get(f"{JOBS}/{queued}").status_code == 404
+
+
+def test_a_full_queue_says_when_to_come_back(client: TestClient, store: Store, uploaded: Uploaded) -> None:
+    state = client.app.state.netlathe  # type: ignore[attr-defined]
+    object.__setattr__(state, "settings", state.settings.model_copy(update={"max_queued_jobs": 1}))
+    assert client.post(JOBS, json=body()).status_code == 201
+    answer = client.post(JOBS, json=body())
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
