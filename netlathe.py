@@ -213,6 +213,8 @@ class Summary:
     evaluation_id: str | None = None
     strategy: str | None = None
     accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
     test_accuracy: float | None = None
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
     macs: int | None = None
@@ -341,13 +343,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Token:
-    """A person's or an enrolment token; `secret` is there once, in the answer that made it."""
+    """A person's or an enrolment token; `token` is there once, in the answer that made it."""
 
     id: str
     kind: str
     name: str
     expires_at: datetime | None = None
-    secret: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    used_at: datetime | None = None
     raw: Json = field(default_factory=dict, repr=False)
 
 
@@ -699,9 +702,10 @@ class _Resource:
         while data.get("state") == "checking":
             self._client._sleep(1.0)
             data = self._client.get(f"{self.path}/{data['id']}")
-        if data.get("state") == "failed":
-            failure = data.get("failure") or {}
-            raise Invalid(Problem(422, detail=str(failure.get("detail", "the check failed")), code="check_failed"))
+        if data.get("state") == "refused":
+            raise Invalid(
+                _read(Problem, {"status": 422, "detail": "the check refused it", **(data.get("problem") or {})})
+            )
         return _read(kind, data)
 
 
@@ -776,7 +780,7 @@ class Jobs(_Resource):
     ) -> Job:
         """Submit a job; what is None is left to the server's defaults. All fields are those of the contract."""
         asked = {
-            "name": name or f"job-{uuid.uuid4().hex[:8]}", "model": model, "dataset": dataset,
+            "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
             "budget": budget, "training": training, "metric": metric, "objective": objective,
             "seed": seed, "force": force,
@@ -914,7 +918,7 @@ class Tokens(_Resource):
     def create(
         self, name: str, *, kind: Literal["user", "enrolment"] = "user", expires_at: datetime | None = None
     ) -> Token:
-        """A new token; its `secret` is never shown again."""
+        """A new token; its `token` is never shown again."""
         at = None if expires_at is None else expires_at.isoformat()
         return _read(Token, self._client.post(self.path, {"kind": kind, "name": name, "expires_at": at}))
 

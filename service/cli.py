@@ -1,15 +1,114 @@
-"""The command line: one verb a function; everything heavy is imported inside the verb that needs it."""
+"""The command line: `netlathe <verb>`. Verbs live in service/verbs and import what they need when they are called.
+
+Exit codes: 0 done and met, 1 missed, 2 usage, 3 failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Netlathe: smaller networks whose latency was measured.")
+FAILED = 3
+EXTRAS = {
+    "export": ("torch", "onnxscript", "safetensors"),
+    "agent": ("onnxruntime",),
+    "server": (
+        *("fastapi", "uvicorn", "pydantic", "pydantic_settings", "sqlalchemy", "alembic", "psycopg", "jinja2"),
+        *("plotly", "prometheus_client", "sklearn", "pyarrow", "PIL", "python_multipart", "multipart"),
+    ),
+}
 
 
-@app.callback()
-def root() -> None:
-    """Netlathe."""
+def build() -> typer.Typer:
+    """The application with every verb of service/verbs."""
+    import importlib
+    import pkgutil
+
+    import service.verbs
+
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help=service.verbs.__doc__,
+    )
+    for info in pkgutil.iter_modules(service.verbs.__path__):
+        module = importlib.import_module(f"service.verbs.{info.name}")
+        if hasattr(module, "register"):
+            module.register(app)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit code. Every error is one or two lines on stderr."""
+    try:
+        result = build()(args=list(arguments), prog_name="netlathe", standalone_mode=False)
+    except typer.Abort:
+        return _fail("aborted", 130)
+    except typer.TyperException as error:
+        return _usage(error)
+    except ModuleNotFoundError as error:
+        return _fail(_missing(error))
+    except Exception as error:
+        if os.environ.get("NETLATHE_TRACE"):
+            raise
+        return _fail(*_told(error))
+    return result if isinstance(result, int) else 0
 
 
 def main() -> None:
     """Entry point of the `netlathe` command."""
-    app()
+    raise SystemExit(run(sys.argv[1:]))
+
+
+def _fail(line: str, code: int = FAILED) -> int:
+    typer.echo(f"netlathe: {line}", err=True)
+    return code
+
+
+def _usage(error: typer.TyperException) -> int:
+    """A usage error as its message and where help is; asking for help by giving nothing is one, too."""
+    context = getattr(error, "ctx", None)
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    where = context.command_path if context is not None else "netlathe"
+    if message and not message.startswith("Usage:"):
+        typer.echo(f"{where}: {' '.join(message.split())}\nTry '{where} --help'.", err=True)
+    else:
+        typer.echo(message or (context.get_help() if context is not None else ""), err=True)
+    return getattr(error, "exit_code", 2)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    module = (error.name or "").split(".")[0]
+    for extra, modules in EXTRAS.items():
+        if module in modules:
+            return f"this needs {module}: pip install 'netlathe[{extra}]'"
+    return str(error)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """The line and the exit code of an error: what was asked wrongly is usage, all else has failed."""
+    import netlathe
+    from service.verbs.terminal import CommandFailed
+
+    if isinstance(error, CommandFailed):
+        return f"{error}", FAILED
+    if isinstance(error, netlathe.Invalid):
+        return f"{error}", 2
+    if isinstance(error, netlathe.Unauthorized):
+        return f"{error}: set NETLATHE_TOKEN, or NETLATHE_DATA_DIR to the server's data folder", FAILED
+    if isinstance(error, netlathe.Unreachable):
+        return f"{error}: is `netlathe serve` running, and NETLATHE_URL right?", FAILED
+    if isinstance(error, netlathe.NetlatheError):
+        return f"{error}", FAILED
+    if isinstance(error, ValueError) and hasattr(error, "field"):
+        return " ".join(str(error).split()), 2
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError):
+        return text, FAILED
+    return f"unexpected {type(error).__name__}: {text} (NETLATHE_TRACE=1 shows where)", FAILED

@@ -199,6 +199,15 @@ def test_an_upload_that_is_still_being_checked_is_awaited(tmp_path: Path) -> Non
     assert [request.url.path for request in server.asked[1:]] == ["/api/v1/datasets/dts_1"] * 2
 
 
+def test_an_upload_that_the_later_check_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    path.write_bytes(b"x")
+    refused = {"id": "dts_1", "name": "d", "state": "refused", "problem": {"detail": "y_train: label 12 of 10 classes"}}
+    server = Server(httpx.Response(202, json=refused | {"state": "checking"}), httpx.Response(200, json=refused))
+    with pytest.raises(netlathe.Invalid, match="label 12 of 10 classes"):
+        _client(server).datasets.create(path, "d")
+
+
 ARTIFACT = netlathe.Artifact("art_1", "onnx", "../net.onnx", 5, hashlib.sha256(b"hello").hexdigest())
 
 
@@ -319,9 +328,9 @@ def test_a_measurement_is_awaited() -> None:
 
 
 def test_a_new_token_shows_its_secret_but_not_in_its_repr() -> None:
-    made = {"id": "tok_1", "kind": "enrolment", "name": "pi", "secret": "nl_e_x", "expires_at": None}
+    made = {"id": "tok_1", "kind": "enrolment", "name": "pi", "token": "nl_e_x", "expires_at": None}
     token = _client(Server(httpx.Response(201, json=made))).tokens.create("pi", kind="enrolment")
-    assert token.secret == "nl_e_x"
+    assert token.token == "nl_e_x"
     assert "nl_e_x" not in repr(token)
 
 

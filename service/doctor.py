@@ -1,0 +1,113 @@
+"""doctor: what is right and wrong with this installation, in a line each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from netlathe import Client, NetlatheError, data_dir
+
+MIB = 1024**2
+WANTED_MIB = 2048
+"""A job with its checkpoints and a decoded data set of 50,000 images of 32x32."""
+EXTRAS = {"agent": "onnxruntime", "export": "torch", "server": "fastapi"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing; `wrong` needs somebody, `note` may be as wanted."""
+
+    name: str
+    state: Literal["ok", "note", "wrong"]
+    detail: str
+
+
+def examine(folder: Path | None = None) -> list[Finding]:
+    """Every check, in the order in which to repair."""
+    folder = folder or data_dir()
+    return [*_python(), *_extras(), *_folder(folder), *_server(), *_open_ports(Path("/proc/net"))]
+
+
+def _python() -> Iterator[Finding]:
+    fits = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if fits else "wrong", f"{platform.python_version()} on {platform.machine()}")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, module in EXTRAS.items():
+        there = importlib.util.find_spec(module) is not None
+        yield Finding(
+            f"[{extra}]", "ok" if there else "note", "installed" if there else f"pip install 'netlathe[{extra}]'"
+        )
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    if not folder.is_dir():
+        yield Finding("data folder", "note", f"{folder} is not there yet; `netlathe serve` makes it")
+        return
+    free_mib = shutil.disk_usage(folder).free // MIB
+    writable = os.access(folder, os.W_OK)
+    state: Literal["ok", "wrong"] = "ok" if writable and free_mib >= WANTED_MIB else "wrong"
+    yield Finding("data folder", state, f"{folder}, {'' if writable else 'NOT '}writable, {free_mib:,} MiB free")
+    token = folder / "user-token"
+    if token.is_file():
+        mode = stat.S_IMODE(token.stat().st_mode)
+        private = not mode & 0o077
+        yield Finding("user token", "ok" if private else "wrong", f"{token}, mode {mode:04o}")
+
+
+def _server() -> Iterator[Finding]:
+    with Client(retries=0, timeout_s=5.0) as client:
+        try:
+            ready = client.ready()
+        except NetlatheError as error:
+            yield Finding("server", "note", str(error))
+            return
+        yield Finding("server", "ok", f"{client.url}, " + ", ".join(f"{name} {value}" for name, value in ready.items()))
+        try:
+            devices = client.devices.list()
+        except NetlatheError as error:
+            yield Finding("token", "wrong", str(error))
+            return
+        yield Finding("token", "ok", "the server takes it")
+        for device in devices:
+            state: Literal["ok", "note"] = "ok" if device.state in ("online", "busy") else "note"
+            yield Finding("device", state, f"{device.name} is {device.state}")
+
+
+def _open_ports(proc: Path) -> Iterator[Finding]:
+    """Sockets of this user that listen beyond loopback (proc(5), /proc/net/tcp and tcp6)."""
+    if not (proc / "tcp").is_file():
+        yield Finding("open ports", "note", f"cannot be listed on {platform.system()}")
+        return
+    ports = sorted({port for name in ("tcp", "tcp6") for port in _listening(proc / name)})
+    if ports:
+        yield Finding("open ports", "note", f"listening beyond loopback: {', '.join(map(str, ports))}")
+    else:
+        yield Finding("open ports", "ok", "none of this user's beyond loopback")
+
+
+LISTEN = "0A"
+LOOPBACK6 = "00000000000000000000000001000000"
+MAPPED4 = "0000000000000000FFFF0000"
+
+
+def _listening(table: Path) -> Iterator[int]:
+    if not table.is_file():
+        return
+    for line in table.read_text().splitlines()[1:]:
+        columns = line.split()
+        address, port = columns[1].rsplit(":", 1)
+        # Words stand there byte-swapped: 127.0.0.1 is 0100007F.
+        ipv4 = address.removeprefix(MAPPED4)
+        local = address == LOOPBACK6 or (len(ipv4) == 8 and ipv4.endswith("7F"))
+        if columns[3] == LISTEN and not local and int(columns[7]) == os.getuid():
+            yield int(port, 16)

@@ -1,0 +1,159 @@
+"""Verbs on devices: list them, read their tables, ask what a network costs there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.verbs.terminal import FAILED, MET, AsJson, DeviceRef, ModelRef, connect, print_fields, print_table, show
+
+if TYPE_CHECKING:
+    from netlathe import Measurement, Prediction
+
+ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help="Id or name of an uploaded model.")]
+
+
+def devices(
+    device: Annotated[str | None, typer.Argument(help="Only this one, with all that is known of it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List devices. A device is one configuration of a machine: runtime, threads, number type.
+
+    \b
+      netlathe devices
+      netlathe devices local-onnxruntime-t1-fp32
+    """
+    with connect() as client:
+        if device is not None:
+            found = client.devices.get(device)
+            return show(found.raw, as_json, lambda: print_fields(found.raw))
+        page = client.devices.list()
+
+    def human() -> None:
+        rows = ((d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page)
+        print_table(("device", "state", "kind", "runtime", "coverage", "id"), rows, "no devices: netlathe agent --help")
+
+    return show([item.raw for item in page], as_json, human)
+
+
+def table(
+    device: DeviceRef,
+    load: Annotated[Path | None, typer.Option("--import", metavar="FILE", help="Add a table's rows first.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show, export or import the latency table of a device: a row is one operation, measured.
+
+    \b
+      netlathe table pi5-onnxruntime-t1-fp32
+      netlathe table pi5-onnxruntime-t1-fp32 --out pi5.json
+      netlathe table other-pi5-onnxruntime-t1-fp32 --import pi5.json
+    """
+    with connect() as client:
+        if load is not None:
+            client.devices.import_table(device, _read_json(load))
+        found = client.devices.table(device)
+    if out is not None:
+        out.write_text(json.dumps(found) + "\n")
+    show(found, as_json, lambda: typer.echo(out) if out is not None else _print_rows(found))
+
+
+def _print_rows(found: Any) -> None:
+    rows = found.get("rows", [])
+    wanted = ("kind", "in_channels", "out_channels", "kernel", "stride", "groups", "height", "width")
+    cells = (
+        (*(row.get("features", {}).get(name) for name in wanted), _us(row.get("latency_us")), _us(row.get("sigma_us")))
+        for row in rows
+    )
+    print_table((*wanted, "latency_us", "sigma_us"), cells, "no rows yet: netlathe predict --fill")
+
+
+def predict(
+    device: DeviceRef,
+    model: ModelOption,
+    fill: Annotated[bool, typer.Option("--fill", help="Have the agent measure what is missing, for later.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Predict a network's latency from a device's table; nothing is run.
+
+    \b
+      netlathe predict local-onnxruntime-t1-fp32 --model resnet20
+      netlathe predict local-onnxruntime-t1-fp32 --model resnet20 --fill
+    """
+    with connect() as client:
+        found = client.devices.predict(device, model, fill=fill)
+    show(found.raw, as_json, lambda: _print_prediction(found))
+    return MET if found.latency_ms is not None else FAILED
+
+
+def _print_prediction(found: Prediction) -> None:
+    if found.latency_ms is None:
+        return typer.echo("unknown: the table has none of this network's operations; --fill measures them")
+    print_fields({"latency": _interval(found), "coverage": _percent(found.coverage), "missing": _size(found.missing)})
+    return print_table(
+        ("layers", "latency_ms", "source"),
+        ((", ".join(b.get("layers", ())), f"{b.get('latency_ms', 0):.4f}", b.get("source")) for b in found.blocks),
+    )
+
+
+def measure(device: DeviceRef, model: ModelOption, as_json: AsJson = False) -> int:
+    """Time a whole network on a device, and wait for it.
+
+    \b
+      netlathe measure local-onnxruntime-t1-fp32 --model resnet20
+    """
+    with connect() as client:
+        found = client.devices.measure(device, model)
+    show(found.raw, as_json, lambda: typer.echo(_interval(found) if found.state == "done" else f"{found.state}"))
+    return MET if found.state == "done" else FAILED
+
+
+def preflight(
+    model: ModelRef,
+    device: Annotated[str | None, typer.Option(help="Also where its time goes on this device, and the floor.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What can be done to a network, before any search: prunable groups, frozen ones with reasons, the floor.
+
+    \b
+      netlathe preflight resnet20 --device local-onnxruntime-t1-fp32
+    """
+    with connect() as client:
+        found = client.models.preflight(model, device)
+    show(found, as_json, lambda: print_fields({name: _plain(value) for name, value in found.items()}))
+
+
+def _plain(value: Any) -> str:
+    return "\n  ".join(["", *map(str, value)]) if isinstance(value, list) and value else str(value)
+
+
+def _interval(found: Prediction | Measurement) -> str:
+    sides = "" if found.low_ms is None or found.high_ms is None else f" [{found.low_ms:.3f}, {found.high_ms:.3f}]"
+    return f"{found.latency_ms:.3f} ms{sides}"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0%}"
+
+
+def _us(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"
+
+
+def _size(missing: Any) -> object:
+    return len(missing) if isinstance(missing, list) else missing
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not JSON: {error}") from error
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (devices, table, predict, measure, preflight):
+        app.command()(verb)

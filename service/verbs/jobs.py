@@ -1,0 +1,128 @@
+"""Verbs on jobs: list, look, wait, steer, fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.verbs.terminal import AsJson, JobRef, connect, exit_code, print_table, show
+
+
+def jobs(
+    state: Annotated[str | None, typer.Option(help="queued, running, paused, succeeded, failed or cancelled.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only jobs for this device.")] = None,
+    page: Annotated[int, typer.Option(min=1)] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the newest first.
+
+    \b
+      netlathe jobs
+      netlathe jobs --state running --device pi5-onnxruntime-t1-fp32
+    """
+    with connect() as client:
+        found = client.jobs.list(state=state, device=device, page=page)
+
+    def human() -> None:
+        rows = (
+            (job.name, job.state, job.verdict, job.phase, f"{job.progress.fraction:.0%}", job.created_at, job.id)
+            for job in found
+        )
+        print_table(("job", "state", "verdict", "phase", "done", "created", "id"), rows, "no jobs yet")
+
+    show([job.raw for job in found], as_json, human)
+
+
+def show_job(
+    job: JobRef,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show a job: its state, and original, control and best side by side.
+
+    Exit code 0: met, or not finished. 1: missed. 3: failed or cancelled.
+
+    \b
+      netlathe show digits-half
+      netlathe show digits-half --watch && echo met
+    """
+    from service.verbs.report import print_job
+
+    with connect() as client:
+        found = client.jobs.wait(job, progress=not as_json) if watch else client.jobs.get(job)
+    show(found.raw, as_json, lambda: print_job(found))
+    return exit_code(found)
+
+
+def cancel(job: JobRef, as_json: AsJson = False) -> None:
+    """Cancel a job; what it has found so far is kept.
+
+    \b
+      netlathe cancel digits-half
+    """
+    _steer(job, "cancel", as_json)
+
+
+def pause(job: JobRef, as_json: AsJson = False) -> None:
+    """Pause a job after the evaluation it is at. `netlathe resume` goes on.
+
+    \b
+      netlathe pause digits-half
+    """
+    _steer(job, "pause", as_json)
+
+
+def resume(job: JobRef, as_json: AsJson = False) -> None:
+    """Go on with a paused job: no evaluation is lost or run twice.
+
+    \b
+      netlathe resume digits-half
+    """
+    _steer(job, "resume", as_json)
+
+
+def retry(job: JobRef, as_json: AsJson = False) -> None:
+    """Submit a finished job again, as a new one.
+
+    \b
+      netlathe retry digits-half
+    """
+    _steer(job, "retry", as_json)
+
+
+def _steer(job: str, verb: str, as_json: bool) -> None:
+    with connect() as client:
+        found = getattr(client.jobs, verb)(job)
+    show(found.raw, as_json, lambda: typer.echo(f"{found.name} ({found.id}) is {found.state}"))
+
+
+def artifacts(
+    job: JobRef,
+    download: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Fetch them all, sha256 checked.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the files a job made: the ONNX file, the report, the manifest.
+
+    \b
+      netlathe artifacts digits-half
+      netlathe artifacts digits-half --download out/
+    """
+    with connect() as client:
+        found = client.jobs.artifacts(job)
+        paths = () if download is None else client.jobs.download(job, download)
+
+    def human() -> None:
+        rows = ((item.name, item.kind, f"{item.size_bytes:,}", item.sha256[:12], item.id) for item in found)
+        print_table(("artifact", "kind", "bytes", "sha256", "id"), rows, "no artifacts yet")
+        for path in paths:
+            typer.echo(path)
+
+    show([item.raw for item in found] if download is None else [str(path) for path in paths], as_json, human)
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (jobs, cancel, pause, resume, retry, artifacts):
+        app.command()(verb)
+    app.command("show")(show_job)

@@ -1,0 +1,88 @@
+"""A job's result as people read it: the original against what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from service.verbs.terminal import print_fields, print_table
+
+if TYPE_CHECKING:
+    from netlathe import Job, Latency, Summary
+
+SLOTS = ("original", "control", "best", "nearest")
+
+
+def print_job(job: Job) -> None:
+    """State, verdict, and the table of the job's networks."""
+    failure = job.failure
+    print_fields(
+        {
+            "job": f"{job.name} ({job.id})",
+            "state": job.state + (f", {job.phase} {job.progress.fraction:.0%}" if job.state == "running" else ""),
+            "verdict": job.verdict,
+            "failure": None if failure is None else f"{failure.code}: {failure.detail}",
+            "waiting": None if job.waiting_for is None else f"for {job.waiting_for.get('device')}",
+            "left": None if job.eta_s is None or job.finished else f"{job.eta_s:.0f} s",
+            "done": f"{job.evaluations_done} evaluations",
+        }
+    )
+    for warning in job.warnings:
+        typer.echo(f"warning  {warning}")
+    if any(getattr(job, slot) is not None for slot in SLOTS):
+        typer.echo()
+        print_networks(job)
+
+
+def print_networks(job: Job) -> None:
+    """One row a network: accuracy, latency predicted and measured on each device, size."""
+    found = [(slot, summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
+    devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
+    names = device_names(job)
+    columns = ["network", "accuracy", "test", *(names.get(device, device) for device in devices)]
+    rows = [_row(slot, summary, devices) for slot, summary in found]
+    print_table([*columns, "MACs", "parameters", "bytes"], rows)
+
+
+def device_names(job: Job) -> Mapping[str, str]:
+    """Names of the job's devices by id, as far as the server told them."""
+    targets: Sequence[Mapping[str, Any]] = job.raw.get("targets") or ()
+    return {str(target.get("device")): str(target.get("device_name") or target.get("device")) for target in targets}
+
+
+def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None]:
+    return [
+        slot if summary.strategy is None else f"{slot} ({summary.strategy})",
+        accuracy(summary),
+        None if summary.test_accuracy is None else f"{summary.test_accuracy:.4f}",
+        *(latency(summary.latency_ms.get(device)) for device in devices),
+        count(summary.macs),
+        count(summary.parameters),
+        count(summary.size_bytes),
+    ]
+
+
+def accuracy(summary: Summary) -> str | None:
+    """`0.9750`, with its 95 % interval where the server told it."""
+    if summary.accuracy is None:
+        return None
+    if summary.accuracy_low is None or summary.accuracy_high is None:
+        return f"{summary.accuracy:.4f}"
+    return f"{summary.accuracy:.4f} [{summary.accuracy_low:.4f}, {summary.accuracy_high:.4f}]"
+
+
+def latency(found: Latency | None) -> str | None:
+    """`1.234 ms (predicted 1.210 [1.150, 1.270])`, as much of it as is known."""
+    if found is None:
+        return None
+    interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    predicted = "" if found.predicted is None else f"predicted {found.predicted:.3f}{interval}"
+    if found.measured is None:
+        return f"{predicted} ms" if predicted else None
+    return f"{found.measured:.3f} ms" + (f" ({predicted})" if predicted else "")
+
+
+def count(value: int | None) -> str | None:
+    return None if value is None else f"{value:,}"

@@ -1,0 +1,187 @@
+"""Verbs that run a part of the service: serve, conduct, agent, migrate, doctor, demo."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.verbs.terminal import FAILED, MET, AsJson, show
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+DataDir = Annotated[Path | None, typer.Option(help="Blobs, SQLite file, first user's token. [NETLATHE_DATA_DIR]")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="PostgreSQL instead of SQLite; better as NETLATHE_DATABASE_URL, not in `ps`.")
+]
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to evaluate on.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP also off loopback.")] = False,
+    conductor: Annotated[bool, typer.Option(help="Run jobs here too.")] = True,
+    agent: Annotated[bool, typer.Option(help="Offer this machine as a device.")] = True,
+    as_json: AsJson = False,
+) -> int:
+    """Run the service: API, dashboard, a conductor and an agent for this machine, with SQLite.
+
+    Prints a one-time link to sign in, to a terminal only. Every setting is also an environment variable:
+    NETLATHE_PORT, NETLATHE_DATA_DIR, ...
+
+    \b
+      netlathe serve
+      netlathe serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+      netlathe serve --no-conductor --no-agent --database-url postgresql://...   one of several API servers
+    """
+    settings = _settings(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        database_url=database_url,
+        ray_address=ray_address,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure=insecure or None,
+    )
+
+    from service.serve import serve as run
+
+    def ready(url: str) -> None:
+        show({"url": url}, as_json, lambda: typer.echo(f"Netlathe listens on {url}"))
+
+    return run(settings, conductor=conductor, agent=agent, ready=ready)
+
+
+def conduct(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> int:
+    """Run jobs, and nothing else: beside `netlathe serve --no-conductor`, on the same data folder and database.
+
+    \b
+      netlathe conduct --data-dir /srv/netlathe --database-url postgresql://...
+    """
+    from service.conductor import conduct as run
+
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    show({"data_dir": str(settings.data_dir)}, as_json, lambda: typer.echo(f"conducting jobs of {settings.data_dir}"))
+    return run(settings)
+
+
+def agent(
+    url: Annotated[str | None, typer.Option(help="The server. [NETLATHE_URL]")] = None,
+    machine: Annotated[str | None, typer.Option(help="First part of the devices' names; default: host name.")] = None,
+    enrolment_token: Annotated[
+        str | None, typer.Option(help="Needed once; better as NETLATHE_ENROLMENT_TOKEN, not in `ps`.")
+    ] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="Only these runtimes; may be repeated.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where its credentials are kept.")] = None,
+    print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd user unit and end.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Make this machine a device: time what the server asks for, until stopped. Works behind NAT.
+
+    \b
+      netlathe tokens create pi5 --kind enrolment          (on the server; prints nl_e_...)
+      NETLATHE_ENROLMENT_TOKEN=nl_e_... netlathe agent --url https://netlathe.example --machine pi5
+      netlathe agent --url https://netlathe.example --print-unit > ~/.config/systemd/user/netlathe-agent.service
+
+    \b
+    Through ssh, where the server listens on loopback only:
+      ssh -N -R 8000:127.0.0.1:8000 pi5 &                  (on the server)
+      netlathe agent --url http://127.0.0.1:8000           (on pi5)
+    """
+    from netlathe import DEFAULT_URL
+
+    url = url or os.environ.get("NETLATHE_URL") or DEFAULT_URL
+    from hw_profiles import agent as profiling
+
+    if print_unit:
+        unit = profiling.print_unit(url)
+        show({"unit": unit}, as_json, lambda: typer.echo(unit))
+        return MET
+    token = enrolment_token or os.environ.get("NETLATHE_ENROLMENT_TOKEN")
+    chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
+    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, **chosen)
+    return made.run()
+
+
+def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
+    """Bring the database to the newest schema; `netlathe serve` with SQLite does it by itself.
+
+    \b
+      netlathe migrate --database-url postgresql://...
+    """
+    from service.store import make_engine
+    from service.store.migrate import migrate as run
+    from service.store.migrate import newest_revision
+
+    settings = _settings(data_dir=data_dir, database_url=database_url)
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = make_engine(settings.url)
+    try:
+        run(engine)
+    finally:
+        engine.dispose()
+    revision = newest_revision()
+    show({"revision": revision}, as_json, lambda: typer.echo(f"the database is at {revision}"))
+
+
+def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
+    """Check this installation: extras, data folder, server, token, devices, and ports open to the network.
+
+    \b
+      netlathe doctor
+    """
+    from service.doctor import examine
+
+    findings = examine(data_dir)
+    marks = {"ok": "ok  ", "note": "note", "wrong": "BAD "}
+
+    def human() -> None:
+        for finding in findings:
+            typer.echo(f"{marks[finding.state]} {finding.name}: {finding.detail}")
+
+    show([vars(finding) for finding in findings], as_json, human)
+    return FAILED if any(finding.state == "wrong" for finding in findings) else MET
+
+
+def demo(as_json: AsJson = False) -> int:
+    """The whole path on this machine, in a few minutes: train a small network, halve its latency, check the file.
+
+    Uses handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Nothing stays
+    running, unless KEEP=1 keeps the server for a look at the dashboard.
+
+    \b
+      netlathe demo
+      KEEP=1 netlathe demo
+    """
+    from service.demo import run
+
+    return run(as_json=as_json)
+
+
+def _settings(**given: Any) -> Settings:
+    """Settings from the environment, with what the command line gives on top."""
+    from pydantic import ValidationError
+
+    from service.settings import Settings
+
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise typer.BadParameter(f"{place}: {first['msg']}" if place else first["msg"]) from error
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (serve, conduct, agent, migrate, doctor, demo):
+        app.command()(verb)

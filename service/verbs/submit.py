@@ -1,0 +1,192 @@
+"""submit: a network, a data set and a device with a limit, as one job."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.verbs.terminal import AsJson, connect, exit_code, show
+
+if TYPE_CHECKING:
+    from netlathe import Client, Job
+
+PICKLES = (".pt", ".pt2", ".pth", ".pkl", ".bin", ".ckpt")
+
+
+def submit(
+    model: Annotated[str, typer.Option(help="file.onnx, package.module:factory, or an uploaded model.")],
+    data: Annotated[str, typer.Option(help=".npz, .parquet or .zip, or an uploaded data set.")],
+    device: Annotated[list[str] | None, typer.Option(help="Where the limit holds; may be repeated.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Limit on each device, in milliseconds.")] = None,
+    max_latency_ratio: Annotated[float | None, typer.Option(help="Or as a share of the original's.")] = None,
+    max_accuracy_drop: Annotated[float | None, typer.Option(help="Against the control; 0.01 is one point.")] = None,
+    limit: Annotated[list[str] | None, typer.Option(help="Another limit, such as max_size_bytes=100000.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="filter_prune, int8_ptq; in this order.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Such as greedy; may be repeated, they race.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Budget of the search.")] = None,
+    wall_s: Annotated[float | None, typer.Option(help="Seconds for search and training.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="How many are trained.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Training of finalists and control.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, crop, crop_flip or auto.")] = None,
+    input_shape: Annotated[str | None, typer.Option(help="Of one image, for a factory: 3,32,32.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dictionary for a factory: .pt or .safetensors.")] = None,
+    preprocessing: Annotated[str | None, typer.Option(help="JSON or a file of it: scale, mean, std, ...")] = None,
+    layout: Annotated[str | None, typer.Option(help="Of the images, where ambiguous: NHW, NHWC or NCHW.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, where the labels do not tell.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the job.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Also where the original looks untrained.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
+    download: Annotated[Path | None, typer.Option(metavar="FOLDER", help="After --watch: fetch the files.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Submit a job; with --watch wait for it and print original against result.
+
+    A factory returns the trained module, or (module, example). It is exported here, in a process of its own with this
+    folder first on its path: your code never leaves this machine. A file that is not changed is not uploaded twice.
+
+    \b
+      netlathe submit --model net.onnx --data images.npz --device local-onnxruntime-t1-fp32 \\
+                      --max-latency-ms 5 --max-accuracy-drop 0.01 --watch
+      netlathe submit --model mypackage.nets:resnet20 --weights best.pt --input-shape 3,32,32 \\
+                      --data cifar10.parquet --device pi5-onnxruntime-t1-fp32 --max-latency-ratio 0.5 \\
+                      --preprocessing '{"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}'
+      netlathe submit --model resnet20 --data cifar10 --method filter_prune --method int8_ptq \\
+                      --method 'filter_prune={"importance": "l2"}' --limit max_macs_ratio=0.5
+    """
+    fields: dict[str, Any] = {
+        "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
+        "limits": _limits(limit or [], max_accuracy_drop),
+        "methods": _named("--method", method),
+        "strategies": _named("--strategy", strategy),
+        "budget": _given(evaluations=evaluations, wall_s=wall_s, finalists=finalists),
+        "training": _given(epochs=epochs, augment=augment),
+    }
+    settings = _preprocessing(preprocessing)
+    with connect() as client:
+        model_id = _upload_model(client, model, input_shape, weights, settings)
+        data_id = _upload_data(client, data, layout, classes)
+        job = client.jobs.create(model=model_id, dataset=data_id, name=name, seed=seed, force=force, **fields)
+        if watch:
+            job = _follow(client, job, as_json)
+        paths = client.jobs.download(job.id, download) if watch and download is not None and job.finished else ()
+    show(job.raw, as_json, lambda: _print(job, client.url, paths))
+    return exit_code(job) if watch else 0
+
+
+def _follow(client: Client, job: Job, as_json: bool) -> Job:
+    try:
+        return client.jobs.wait(job.id, progress=not as_json)
+    except KeyboardInterrupt:
+        typer.echo(f"the job goes on: netlathe show {job.name} --watch", err=True)
+        raise
+
+
+def _print(job: Job, url: str, paths: tuple[Path, ...]) -> None:
+    from service.verbs.report import print_job
+
+    print_job(job)
+    typer.echo(f"\nsee  {url}/jobs/{job.id}\nor   netlathe show {job.name} --watch")
+    for path in paths:
+        typer.echo(path)
+
+
+def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) -> list[dict[str, Any]]:
+    given = _given(max_latency_ms=limit_ms, max_latency_ratio=ratio)
+    if devices and len(given or ()) != 1:
+        raise typer.BadParameter("a --device needs exactly one of --max-latency-ms and --max-latency-ratio")
+    if given and not devices:
+        raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs a --device; see `netlathe devices`")
+    return [{"device": device, **(given or {})} for device in devices]
+
+
+def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, float] | None:
+    found = _given(max_accuracy_drop=max_accuracy_drop) or {}
+    for text in limits:
+        name, _, value = text.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise typer.BadParameter(f"--limit is name=number, such as max_macs_ratio=0.5; got {text!r}") from None
+    return found or None
+
+
+def _named(option: str, given: list[str] | None) -> list[str | dict[str, Any]] | None:
+    """`name`, or `name={"setting": value}`."""
+    found: list[str | dict[str, Any]] = []
+    for text in given or ():
+        name, equals, settings = text.partition("=")
+        found.append({"name": name, "settings": _json(option, settings)} if equals else name)
+    return found or None
+
+
+def _given(**values: Any) -> dict[str, Any] | None:
+    return {name: value for name, value in values.items() if value is not None} or None
+
+
+def _preprocessing(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    path = Path(text)
+    return _json("--preprocessing", path.read_text() if not text.lstrip().startswith("{") and path.is_file() else text)
+
+
+def _json(option: str, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option}: {error} in {text[:80]!r}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f"{option} needs a JSON object, got {text[:80]!r}")
+    return found
+
+
+def _upload_model(
+    client: Client, model: str, input_shape: str | None, weights: Path | None, preprocessing: dict[str, Any] | None
+) -> str:
+    path = Path(model)
+    if path.suffix in PICKLES:
+        raise typer.BadParameter(
+            f"{model}: pickled files are not taken, they can run code. Give the factory that makes the module: "
+            "--model package.module:factory --weights file.pt --input-shape 3,32,32"
+        )
+    if path.suffix != ".onnx" and ":" not in model:
+        return model
+    with _exported(model, input_shape, weights) if path.suffix != ".onnx" else _as_it_is(path) as file:
+        return client.models.create(file, preprocessing=preprocessing).id
+
+
+@contextmanager
+def _as_it_is(path: Path) -> Iterator[Path]:
+    if not path.is_file():
+        raise typer.BadParameter(f"--model: there is no file {path}")
+    yield path
+
+
+@contextmanager
+def _exported(spec: str, input_shape: str | None, weights: Path | None) -> Iterator[Path]:
+    from service.verbs.torch_export import export_in_child
+
+    with tempfile.TemporaryDirectory(prefix="netlathe-export-") as folder:
+        out = Path(folder) / f"{spec.rpartition(':')[2] or 'net'}.onnx"
+        export_in_child(spec, out, folder=Path.cwd(), input_shape=input_shape, weights=weights)
+        yield out
+
+
+def _upload_data(client: Client, data: str, layout: str | None, classes: int | None) -> str:
+    path = Path(data)
+    if path.is_file():
+        return client.datasets.create(path, layout=layout, classes=classes).id
+    if path.suffix in (".npz", ".parquet", ".zip"):
+        raise typer.BadParameter(f"--data: there is no file {path}")
+    return data
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(submit)

@@ -1,0 +1,69 @@
+"""What verbs share on a terminal: the client, `--json`, tables, and how a job's end becomes an exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from netlathe import Client, Job
+
+MET, MISSED, USAGE, FAILED = 0, 1, 2, 3
+
+
+class CommandFailed(Exception):
+    """A command that cannot do what it was asked: its text is the line the user reads; exit code 3."""
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the server sent it, and nothing else.")]
+JobRef = Annotated[str, typer.Argument(metavar="JOB", help="Id or name of the job.")]
+ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="Id or name of an uploaded model.")]
+DeviceRef = Annotated[str, typer.Argument(metavar="DEVICE", help="Id or name, such as local-onnxruntime-t1-fp32.")]
+
+
+def connect() -> Client:
+    """A client of the server that the environment names."""
+    from netlathe import Client
+
+    return Client()
+
+
+def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
+    """Print `data` as JSON, or what `human` prints."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        human()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
+    """Rows under their names; `empty` where there are none. Not cut to the window where output is piped."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    if not table.row_count:
+        typer.echo(empty)
+        return
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+
+
+def print_fields(fields: Mapping[str, object]) -> None:
+    """`name  value` lines; None is left out."""
+    width = max(len(name) for name in fields)
+    for name, value in fields.items():
+        if value is not None:
+            typer.echo(f"{name:<{width}}  {value}")
+
+
+def exit_code(job: Job) -> int:
+    """0 for a job that has met its limits or is still on its way, 1 missed, 3 failed or cancelled."""
+    if job.state in ("failed", "cancelled"):
+        return FAILED
+    return MISSED if job.verdict == "missed" else MET

@@ -1,0 +1,68 @@
+"""Verbs on tokens: of people, and the one-time ones that enrol a machine."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from service.verbs.terminal import AsJson, connect, print_table, show
+
+tokens = typer.Typer(
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="""List, make and revoke tokens.
+
+\b
+  netlathe tokens
+  netlathe tokens create ci --days 90                  a token for a person or a pipeline
+  netlathe tokens create pi5 --kind enrolment          lets one machine enrol as a device, once
+  netlathe tokens delete tok_1a2b
+""",
+)
+
+
+@tokens.callback()
+def listed(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    with connect() as client:
+        found = client.tokens.list()
+    rows = ((token.name, token.kind, token.expires_at, token.used_at, token.id) for token in found)
+    show([t.raw for t in found], as_json, lambda: print_table(("token", "kind", "expires", "used", "id"), rows))
+
+
+@tokens.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What it is for.")],
+    kind: Annotated[str, typer.Option(help="user or enrolment.")] = "user",
+    days: Annotated[float | None, typer.Option(min=0.001, help="Days until it expires; never where left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print its secret, which is never shown again.
+
+    \b
+      netlathe tokens create pi5 --kind enrolment --days 1
+    """
+    if kind not in ("user", "enrolment"):
+        raise typer.BadParameter(f"--kind is user or enrolment, got {kind!r}")
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    with connect() as client:
+        made = client.tokens.create(name, kind="enrolment" if kind == "enrolment" else "user", expires_at=expires_at)
+    show(made.raw, as_json, lambda: typer.echo(made.token))
+
+
+@tokens.command()
+def delete(token: Annotated[str, typer.Argument(help="Its id, from `netlathe tokens`.")]) -> None:
+    """Revoke a token at once.
+
+    \b
+      netlathe tokens delete tok_1a2b
+    """
+    with connect() as client:
+        client.tokens.delete(token)
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(tokens, name="tokens")
