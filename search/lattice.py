@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,6 +51,14 @@ def _rungs(knob: Knob) -> Rungs:
     if knob.level_count <= _FINEST:
         return Rungs(knob.name, tuple(range(knob.low, knob.high + 1)), True)
     return Rungs(knob.name, tuple(int(x) for x in np.unique(grid.round())), True)
+
+
+def distinct(points: Iterable[Point]) -> list[Point]:
+    """The first of each, in order."""
+    found: dict[tuple[int, ...], Point] = {}
+    for point in points:
+        found.setdefault(tuple(point.tolist()), point)
+    return list(found.values())
 
 
 class Lattice:

@@ -7,6 +7,7 @@ evaluations instead of thousands:
 - rounds are few, so steps are large: a knob leads with a part of its width at most, and the rest of the step is
   filled from all knobs at the least predicted loss. With many rounds nothing is left to fill: plain NetAdapt;
 - other options of unordered knobs (int8) come first, and are taken at once when they cost next to nothing;
+- the first round also asks for the limit in one leap, so that a short budget ends under it;
 - several limits at once: "latency" is the summed relative violation of all constraints;
 - after the limit is met, what is left of the budget gives back width and swaps it between knobs.
 Every ask is worked out from the evaluations known, not from the course of the run: restart is free.
@@ -23,7 +24,7 @@ import numpy as np
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
-from search.lattice import Lattice, Point
+from search.lattice import Lattice, Point, distinct
 from search.losses import Losses
 from search.moves import Moves
 from search.problem import Problem
@@ -70,14 +71,18 @@ class Greedy:
         self._known = Knowledge(problem, "greedy", seed)
         budget = max(1, round(settings.descent * problem.evaluations))
         self._width = min(max(2, round(budget**0.5)), budget, len(problem.space.knobs))
-        self._rounds = max(1, budget // self._width)
+        self._rounds = max(1, (budget - 1) // self._width)
+        self._way_down = len(self._options(self._lattice.top).proposals) + 1 + self._rounds * self._width
 
     def ask(self, count: int) -> list[Candidate]:
-        open_stage = self._descend()
-        if open_stage is None:
+        stage = self._descend()
+        if stage is None:
             return self._improve(count)
-        wanted = [p for p in self._counted(open_stage) if self._known.fresh(self._lattice.values(p))]
-        return [self._candidate(point, open_stage.base) for point in wanted[:count]]
+        wanted = [p for p in self._counted(stage) if self._known.fresh(self._lattice.values(p))]
+        # Failures, and a new latency table that moves every step, must not make the way down endless.
+        if wanted and self._known.asked >= self._way_down:
+            return self._improve(count)
+        return [self._candidate(point, stage.base) for point in wanted[:count]]
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
         self._known.note(evaluations, pending)
@@ -165,12 +170,16 @@ class Greedy:
         target = violation * (1.0 - 1.0 / (self._rounds - number + 1))
         losses = self._fitted(trail)
         moves = Moves(self._lattice, losses.loss, self._banned(trail))
-        proposals = _distinct([p for i in range(len(base)) for p in self._lead(base, i, target, moves)])
+        proposals = distinct([p for i in range(len(base)) for p in self._lead(base, i, target, moves)])
         if not proposals:
             return Stage(base, (), 0)
         points = np.stack(proposals)
         prices = (losses.loss(points) - losses.loss(base[None])) / (violation - self._lattice.violations(points))
-        return Stage(base, tuple(points[np.argsort(prices, kind="stable")]), self._width)
+        ranked = list(points[np.argsort(prices, kind="stable")])
+        if number > 1:
+            return Stage(base, tuple(ranked), self._width)
+        # All the way at once, by prediction alone: something under the limits is known from the first round on.
+        return Stage(base, tuple(distinct([self._reach(moves), *ranked])), self._width + 1)
 
     def _lead(self, base: Point, knob: int, target: float, moves: Moves) -> Iterator[Point]:
         """Knob `knob` cut towards the target, the rest filled from the others."""
@@ -218,7 +227,7 @@ class Greedy:
         moves = Moves(self._lattice, losses.loss, self._banned(points))
         best = self._incumbent(points)
         base = self._lattice.top if best is None else best
-        pool = _distinct(list(self._neighbours(best, moves)))
+        pool = distinct(list(self._neighbours(best, moves)))
         fresh = [point for point in pool if self._known.fresh(self._lattice.values(point))]
         if not fresh:
             return []
@@ -279,11 +288,6 @@ class Greedy:
             point = self._lattice.top.copy()
             point[knob] = option
             yield point
-
-
-def _distinct(points: Sequence[Point]) -> list[Point]:
-    """The first of each, in order."""
-    return list({tuple(point.tolist()): point for point in points}.values())
 
 
 STRATEGY = StrategyFamily(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
-from search.lattice import Lattice, Point
+from search.lattice import Lattice, Point, distinct
 from search.problem import Problem
 from search.settings import Bounds, Doc
 from search.strategy import StrategyFamily
@@ -74,7 +74,7 @@ class Uniform:
             if nearest is None or violations[least] < nearest[0]:
                 nearest = float(violations[least]), points[least]
             if len(feasible):
-                ladders.append((float(ratios[feasible[0]]), _distinct(points[feasible])))
+                ladders.append((float(ratios[feasible[0]]), distinct(points[feasible])))
         if not ladders:
             assert nearest is not None  # there is always one combination
             raise self._lattice.infeasible(nearest[1])
@@ -102,11 +102,6 @@ class Uniform:
         if prod(counts) <= _MOST_COMBINATIONS:
             return list(product(*(range(count) for count in counts)))
         return [tuple(min(i, count - 1) for count in counts) for i in range(max(counts))]
-
-
-def _distinct(points: NDArray[np.int64]) -> list[Point]:
-    """Without the ones that are equal to the one before."""
-    return [point for i, point in enumerate(points) if not i or (point != points[i - 1]).any()]
 
 
 STRATEGY = StrategyFamily(

@@ -29,7 +29,7 @@ def test_json_and_back() -> None:
 def test_the_key_is_of_what_decides_the_result() -> None:
     key = CANDIDATE.key("net", "split", 0)
     same = replace(CANDIDATE, id="other", origin="random", parents=())
-    reordered = replace(CANDIDATE, values=dict(reversed(CANDIDATE.values.items())))
+    reordered = replace(CANDIDATE, values=dict(reversed(list(CANDIDATE.values.items()))))
     assert same.key("net", "split", 0) == reordered.key("net", "split", 0) == key
     others = [
         CANDIDATE.key("net2", "split", 0),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation
@@ -87,7 +89,7 @@ def test_a_failed_proposal_is_replaced_by_the_next_in_line() -> None:
     replay = make_replay(2, knobs=8, levels=6, precision=False, evaluations=18)
     strategy = _greedy(replay)
     first = strategy.ask(9)
-    assert len(first) == 3  # half of 18 evaluations: three rounds of three
+    assert len(first) == 4  # half of 18 evaluations: the leap, and two rounds of three
     strategy.tell([failed(first[0]), *map(replay.evaluate, first[1:])], [])
     (replacement,) = strategy.ask(9)
     assert replacement.values not in [candidate.values for candidate in first]
@@ -99,8 +101,8 @@ def test_waits_for_the_round_while_results_are_pending() -> None:
     first = strategy.ask(9)
     strategy.tell([replay.evaluate(first[0])], first[1:])
     assert strategy.ask(9) == []
-    strategy.tell([replay.evaluate(first[1])], [])  # the third is lost
-    assert [candidate.values for candidate in strategy.ask(9)] == [first[2].values]
+    strategy.tell([replay.evaluate(candidate) for candidate in first[1:3]], [])  # the fourth is lost
+    assert [candidate.values for candidate in strategy.ask(9)] == [first[3].values]
 
 
 def test_foreign_results_save_evaluations() -> None:
@@ -119,17 +121,47 @@ def test_every_round_brings_the_limit_nearer_and_swaps_leave_no_slack() -> None:
     lattice = Lattice(replay.problem)
     strategy = _greedy(replay)
     done = run(strategy, replay, batch=4)
-    rounds = [done[i : i + 4] for i in range(0, 16, 4)]
-    over = [min(replay.problem.violation(e.metrics) for e in batch) for batch in rounds]
+    leap, *steps = done[:13]  # half of 32 evaluations: the leap, and three rounds of four
+    assert replay.problem.violation(leap.metrics) == 0.0
+    over = [max(replay.problem.violation(e.metrics) for e in steps[i : i + 4]) for i in (0, 4, 8)]
     assert over == sorted(over, reverse=True)
+    assert over[0] > 0.0
     assert over[-1] == 0.0
-    for evaluation in done[16:]:
+    for evaluation in done[13:]:
         point = lattice.point(evaluation.candidate.values)
         assert point is not None
         wider = np.array([point + step for step in np.eye(len(point), dtype=np.int64)])
         wider = wider[(wider < np.array(lattice.counts)).all(axis=1)]
         assert lattice.violation(point) == 0.0
         assert (lattice.violations(wider) > 0.0).all() or not len(wider)
+
+
+def test_a_new_latency_table_does_not_send_it_back_up() -> None:
+    """After the way down, estimates change a little: the fresh one goes on around the best it is told of."""
+    old = make_replay(6, knobs=8, levels=8, precision=False, evaluations=32)
+    done = run(_greedy(old), old, evaluations=20)
+    terms = {
+        metric: replace(table, terms=tuple(replace(t, table_ms=_shaken(t.table_ms)) for t in table.terms))
+        for metric, table in old.problem.terms.items()
+    }
+    problem = replace(old.problem, terms=terms)
+    fresh = Greedy(problem, Settings(), 0)
+    fresh.tell(done, [])
+    lattice = Lattice(problem)
+    for candidate in fresh.ask(6):
+        point = lattice.point(candidate.values)
+        assert point is not None
+        assert lattice.violation(point) == 0.0
+
+
+def _shaken(table_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(table_ms * np.random.default_rng(0).normal(1.0, 0.05, table_ms.shape))
+
+
+def test_a_budget_cut_short_by_others_still_ends_under_the_limit() -> None:
+    replay = make_replay(6, knobs=12, levels=6, precision=False, evaluations=60)
+    done = run(_greedy(replay), replay, evaluations=8)
+    assert any(replay.problem.feasible(e.metrics) for e in done)
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 5, 8])

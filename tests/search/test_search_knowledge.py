@@ -37,7 +37,7 @@ def test_ids_go_on_after_the_highest_seen() -> None:
 def test_what_is_asked_is_pending_until_a_tell_says_otherwise() -> None:
     known = _known()
     values = known.candidate({"x": 1, "y": 1}).values
-    assert known.pending(dict(reversed(values.items())))
+    assert known.pending(dict(reversed(list(values.items()))))
     assert not known.fresh(values)
     known.note([], [])
     assert known.fresh(values)
