@@ -23,9 +23,10 @@ def run_bursts(
     protocol: BurstProtocol,
     *,
     clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], object] = time.sleep,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sample | Failure]:
-    """Times every call by `protocol`; `clock` is in seconds. One answer for each key.
+    """Times every call by `protocol`; `clock` and `sleep` are in seconds. One answer for each key.
 
     A call that raises becomes a Failure and leaves the others going. A sample that did not settle has
     `suspect` set to `unsettled`. `progress(done, all)` is called after each round.
@@ -36,6 +37,7 @@ def run_bursts(
         pending = [run for run in runs.values() if run.pending]
         if not pending:
             break
+        start_s = clock()
         for index in rng.permutation(len(pending)):
             pending[index].burst(protocol, clock)
         if done >= protocol.min_rounds and (done - protocol.min_rounds) % protocol.round_step == 0:
@@ -43,6 +45,9 @@ def run_bursts(
                 run.settle(protocol)
         if progress:
             progress(sum(not run.pending for run in runs.values()), len(runs))
+        rest_s = protocol.round_s - (clock() - start_s)
+        if rest_s > 0 and done < protocol.max_rounds and any(run.pending for run in runs.values()):
+            sleep(rest_s)
     return {key: run.result() for key, run in runs.items()}
 
 
@@ -73,6 +78,9 @@ class _Run:
         except Exception as error:  # any engine's own class: recorded, so that one model never ends a batch
             self._failure = Failure(self._key, f"{type(error).__name__}: {error}"[:500], "run")
             return
+        if elapsed_s.min() <= 0:
+            self._failure = Failure(self._key, "the clock did not advance over a run", "clock")
+            return
         self._minima_us.append(float(elapsed_s.min()) * 1e6)
         self._medians_us.append(float(np.median(elapsed_s)) * 1e6)
 
@@ -82,7 +90,5 @@ class _Run:
     def result(self) -> Sample | Failure:
         if self._failure:
             return self._failure
-        if min(self._minima_us) <= 0:
-            return Failure(self._key, "the clock did not advance over a run", "clock")
         extra = {} if self._settled else {"suspect": "unsettled"}
         return Sample(self._key, tuple(self._minima_us), tuple(self._medians_us), extra)

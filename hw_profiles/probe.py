@@ -122,7 +122,8 @@ def _best_cliff(counts: Array, latencies: Array) -> tuple[int, int, int, float]:
                 pieces = [*sides, _steps(counts[fast], latencies[fast], step)]
                 score = _criterion(pieces, len(counts), noise)
                 if score < best_score and price >= CLIFF:
-                    best_score, best = score, (step, modulus, threshold, price)
+                    # fast counts are multiples of the modulus: a finer step means the same
+                    best_score, best = score, (max(step, modulus), modulus, threshold, price)
     return best
 
 

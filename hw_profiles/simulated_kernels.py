@@ -75,14 +75,14 @@ def patterns(graph: onnx.GraphProto) -> tuple[tuple[int, ...], ...]:
         for name in node.input:
             readers[name].append(index)
     owner = {index: index for index in range(len(graph.node))}
+    levels = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     for index, node in enumerate(graph.node):
-        if node.op_type == "QuantizeLinear":
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or owner[index] != index:
             continue
         end = index
-        for row in _TAIL if node.op_type in _HEAVY else ():
+        for row in _TAIL if node.op_type in _HEAVY else _TAIL[-1:] if levels & set(node.input) else ():
             end = _follow(graph, readers, owner, index, end, row)
-        if node.op_type != "DequantizeLinear" and owner[index] == index:
-            _follow(graph, readers, owner, index, end, frozenset({"QuantizeLinear"}))
+        _follow(graph, readers, owner, index, end, frozenset({"QuantizeLinear"}))
     for index in reversed(range(len(graph.node))):
         following = readers.get(graph.node[index].output[0], [])
         if graph.node[index].op_type == "DequantizeLinear" and following:

@@ -24,10 +24,11 @@ NOISY = 1.3
 class BurstProtocol:
     """Short bursts, round-robin over all pending models in random order.
 
-    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then
-    each `round_step`, a model is done when its split-half difference is under `split_half`; `max_rounds` ends
-    it anyway. `seed` draws the order. For a verdict set `min_rounds == max_rounds`: all models then have
-    paired rounds.
+    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then each
+    `round_step`, a model is done when its split-half difference is under `split_half`; `max_rounds` ends it
+    anyway. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed within
+    one disturbance would agree on a wrong figure. `seed` draws the order. For a verdict set `min_rounds ==
+    max_rounds`: all models then have paired rounds.
     """
 
     warm_runs: int = 1
@@ -36,6 +37,7 @@ class BurstProtocol:
     max_rounds: int = 60
     round_step: int = 5
     split_half: float = 0.01
+    round_s: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,6 +48,8 @@ class BurstProtocol:
             raise InvalidInput("warm_runs", self.warm_runs, "at least 0")
         if self.max_rounds < self.min_rounds:
             raise InvalidInput("max_rounds", self.max_rounds, f"at least min_rounds, {self.min_rounds}")
+        if not 0 <= self.round_s <= 60:
+            raise InvalidInput("round_s", self.round_s, "from 0 to 60")
         if not self.split_half > 0:
             raise InvalidInput("split_half", self.split_half, "above 0")
 

@@ -50,6 +50,10 @@ class VirtualClock:
         slow = self.contention if self._contended() else 1.0
         self.now_s += latency_s * slow * (1.0 + 0.005 * abs(self._rng.standard_normal()))
 
+    def sleep(self, elapsed_s: float) -> None:
+        """Lets idle time pass."""
+        self.now_s += elapsed_s
+
     def _contended(self) -> bool:
         episode = int(self.now_s / self.episode_s)
         return float(np.random.default_rng([self.seed, episode]).random()) < self.contended_share
@@ -112,7 +116,7 @@ class SimulatedRuntime:
             except InvalidInput as error:
                 failures[key] = Failure(key, str(error), "load")
         calls = {key: _Call(clock, latency_s) for key, latency_s in latencies_s.items()}
-        results = run_bursts(calls, protocol, clock=clock, progress=progress)
+        results = run_bursts(calls, protocol, clock=clock, sleep=clock.sleep, progress=progress)
         return {key: failures.get(key) or _marked(results[key], key in suspects) for key in models}
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:

@@ -52,7 +52,7 @@ def residual(into: int = 16, out: int = 16, size: int = 8) -> Op:
         node("Relu", "s", "y"),
     ]
     shape = (1, out, size, size)
-    norm = {name: (out,) for name in ("scale", "shift", "mean", "var")}
+    norm = dict.fromkeys(("scale", "shift", "mean", "var"), (out,))
     return block(nodes, {"a": ((1, into, size, size), CONV), "r": (shape, CONV)}, {"w": (out, into, 3, 3), **norm})
 
 

@@ -1,0 +1,121 @@
+"""RuntimeContract: what every runtime must do, as a pytest class. Third parties subclass it:
+
+class TestMyRuntime(RuntimeContract):
+    @pytest.fixture
+    def runtime(self) -> Runtime:
+        return MyRuntime()
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hw_profiles.device import DeviceConfig
+from hw_profiles.errors import InvalidInput
+from hw_profiles.probe import probe_op
+from hw_profiles.runtimes import Runtime
+from hw_profiles.slope import time_ops
+from hw_profiles.timing import BurstProtocol, Failure, Sample, Timing
+
+FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
+
+
+def small_network(named: bool = True) -> bytes:
+    """Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
+    nodes = [
+        helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c1", "r0"], ["a1"]),
+        helper.make_node("Relu", ["a1"], ["r1"]),
+        helper.make_node("GlobalAveragePool", ["r1"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w2"], ["logits"]),
+    ]
+    for node in nodes:
+        node.name = f"node of {node.output[0]}" if named else ""
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (16, 3, 3, 3), "w1": (16, 16, 3, 3), "w2": (16, 10)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])
+    graph = helper.make_graph(nodes, "small", [image], [logits], weights)
+    model: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    ).SerializeToString()
+    return model
+
+
+class RuntimeContract:
+    """Subclass it and override the fixture `runtime`."""
+
+    @pytest.fixture
+    def runtime(self) -> Runtime:
+        raise NotImplementedError("override the fixture `runtime` with yours")
+
+    @pytest.fixture
+    def device(self, runtime: Runtime) -> DeviceConfig:
+        return runtime.configs("bench")[0]
+
+    def test_it_offers_devices_of_its_own(self, runtime: Runtime) -> None:
+        devices = runtime.configs("bench")
+        assert devices
+        assert devices[0].threads == 1
+        for device in devices:
+            assert (device.machine, device.runtime) == ("bench", runtime.name)
+            assert device.runtime_version == runtime.version() != ""
+        assert len({device.config_id for device in devices}) == len(devices)
+
+    def test_every_key_gets_an_answer_and_one_bad_model_ends_nothing(
+        self, runtime: Runtime, device: DeviceConfig
+    ) -> None:
+        models = {"good": small_network(), "bad": b"not a model", "also good": small_network()}
+        results = runtime.time(models, device, FIXED)
+        assert list(results) == list(models)
+        assert isinstance(results["bad"], Failure)
+        assert results["bad"].reason
+        for key in ("good", "also good"):
+            sample = results[key]
+            assert isinstance(sample, Sample)
+            assert sample.key == key
+            assert sample.bursts == FIXED.max_rounds
+            assert all(low <= mid for low, mid in zip(sample.minima_us, sample.medians_us, strict=True))
+
+    def test_progress_reaches_the_end(self, runtime: Runtime, device: DeviceConfig) -> None:
+        seen: list[tuple[int, int]] = []
+        generous = BurstProtocol(min_rounds=2, max_rounds=4, round_step=1, split_half=100.0, round_s=0.0)
+        runtime.time({"a": small_network()}, device, generous, lambda done, total: seen.append((done, total)))
+        assert seen[-1] == (1, 1)
+        assert seen == sorted(seen)
+
+    def test_nothing_to_time_is_fine(self, runtime: Runtime, device: DeviceConfig) -> None:
+        assert runtime.time({}, device, FIXED) == {}
+
+    def test_fused_sets_are_a_partition(self, runtime: Runtime) -> None:
+        model = small_network()
+        names = [node.name for node in onnx.load_model_from_string(model).graph.node]
+        sets = runtime.fused(model)
+        assert sorted(name for names_of_one in sets for name in names_of_one) == sorted(names)
+
+    def test_fused_sets_do_not_depend_on_the_call(self, runtime: Runtime) -> None:
+        assert runtime.fused(small_network()) == runtime.fused(small_network())
+
+    def test_nodes_without_names_are_refused(self, runtime: Runtime) -> None:
+        with pytest.raises(InvalidInput, match="names"):
+            runtime.fused(small_network(named=False))
+
+    def test_what_is_no_model_is_refused(self, runtime: Runtime) -> None:
+        with pytest.raises(InvalidInput, match="model"):
+            runtime.fused(b"not a model")
+
+    def test_a_block_runs_in_its_timing_model_as_one_kernel(self, runtime: Runtime, device: DeviceConfig) -> None:
+        op = probe_op(16, 16, size=4)
+        timing = time_ops(runtime, [op], device, FIXED)[op.key]
+        assert isinstance(timing, Timing)
+        assert timing.extra.get("suspect") != "fusion_mismatch"
+        assert timing.bursts == FIXED.max_rounds
