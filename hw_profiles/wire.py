@@ -9,14 +9,14 @@ Agents ignore keys they do not know in answers (`from_json`); version 1 only gai
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, Self, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Self, get_args
 
 from hw_profiles.device import DeviceConfig, DeviceKind
 from hw_profiles.errors import InvalidInput
+from hw_profiles.message import Message, in_range, known, matches, one_of, short
 from hw_profiles.timing import BurstProtocol, Sample
 
 PROTOCOL = 1
@@ -26,7 +26,6 @@ MAX_ITEMS = 64
 MAX_LATENCY_US = 3.6e9
 """An hour for one run: beyond it a value is an error of the agent, not a slow device."""
 MAX_BURSTS = 10_000
-MAX_TEXT = 2_000
 
 AgentState = Literal["idle", "working", "draining"]
 Action = Literal["continue", "cancel", "drain"]
@@ -37,61 +36,6 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 _MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(name, value, "must be a number")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InvalidInput(name, value, f"must be a finite number from {low:g} to {high:g}")
-
-
-def _short(name: str, value: str, limit: int = MAX_TEXT) -> None:
-    if not isinstance(value, str) or len(value) > limit:
-        raise InvalidInput(name, value, f"must be text of at most {limit} characters")
-
-
-def _matches(name: str, value: str, pattern: re.Pattern[str]) -> None:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise InvalidInput(name, value, f"must match {pattern.pattern}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidInput(name, value, f"must be one of {', '.join(allowed)}")
-
-
-@dataclass(frozen=True)
-class Message:
-    """Base of everything on the wire."""
-
-    __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> Self:
-        """Read an answer; unknown keys are ignored.
-
-        Raises:
-            InvalidInput: a field is missing or wrong.
-        """
-        return cls(**_known(cls, data))
-
-
-def _known(kind: type[Message], data: object) -> dict[str, Any]:
-    """The entries of `data` that `kind` has fields for."""
-    if not isinstance(data, Mapping):
-        raise InvalidInput(kind.__name__, data, "must be an object")
-    names = {item.name for item in fields(kind)}
-    found = {name: value for name, value in data.items() if name in names}
-    try:
-        kind(**found)  # all required fields there?
-    except TypeError as error:
-        raise InvalidInput(kind.__name__, sorted(data), str(error)) from None
-    return found
 
 
 @dataclass(frozen=True)
@@ -105,13 +49,13 @@ class RuntimeSettings(Message):
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _in_range("threads", self.threads, 1, 1024)
-        _one_of("kind", self.kind, get_args(DeviceKind))
-        _matches("dtype", self.dtype, _NAME)
-        _in_range("options", len(self.options), 0, 64)
+        in_range("threads", self.threads, 1, 1024)
+        one_of("kind", self.kind, get_args(DeviceKind))
+        matches("dtype", self.dtype, _NAME)
+        in_range("options", len(self.options), 0, 64)
         for name, value in self.options.items():
-            _short("options", name, 64)
-            _short(f"options.{name}", value, 256)
+            short("options", name, 64)
+            short(f"options.{name}", value, 256)
 
 
 @dataclass(frozen=True)
@@ -123,8 +67,8 @@ class RuntimeOffer(Message):
     settings: RuntimeSettings
 
     def __post_init__(self) -> None:
-        _matches("name", self.name, _NAME)
-        _short("version", self.version, 64)
+        matches("name", self.name, _NAME)
+        short("version", self.version, 64)
 
     @classmethod
     def of(cls, device: DeviceConfig) -> RuntimeOffer:
@@ -159,14 +103,14 @@ class SelfTest(Message):
     facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _short("detail", self.detail)
-        _in_range("null_us", len(self.null_us), 0, 256)
+        short("detail", self.detail)
+        in_range("null_us", len(self.null_us), 0, 256)
         for name, value in self.null_us.items():
-            _in_range(f"null_us.{name:.64}", value, 0, MAX_LATENCY_US)
-        _in_range("facts", len(self.facts), 0, 64)
+            in_range(f"null_us.{name:.64}", value, 0, MAX_LATENCY_US)
+        in_range("facts", len(self.facts), 0, 64)
         for name, text in self.facts.items():
-            _short("facts", name, 64)
-            _short(f"facts.{name}", text, 256)
+            short("facts", name, 64)
+            short(f"facts.{name}", text, 256)
 
 
 @dataclass(frozen=True)
@@ -185,11 +129,11 @@ class Enrolment(Message):
     fingerprint: str = ""
 
     def __post_init__(self) -> None:
-        _in_range("protocol", self.protocol, 0, 1_000_000)
-        _matches("name", self.name, _NAME)
-        _matches("machine", self.machine, _MACHINE)
-        _in_range("runtimes", len(self.runtimes), 1, 64)
-        _short("fingerprint", self.fingerprint, 64)
+        in_range("protocol", self.protocol, 0, 1_000_000)
+        matches("name", self.name, _NAME)
+        matches("machine", self.machine, _MACHINE)
+        in_range("runtimes", len(self.runtimes), 1, 64)
+        short("fingerprint", self.fingerprint, 64)
 
 
 @dataclass(frozen=True)
@@ -202,12 +146,12 @@ class Enrolled(Message):
     heartbeat_s: float = HEARTBEAT_S
 
     def __post_init__(self) -> None:
-        _in_range("heartbeat_s", self.heartbeat_s, 0.01, 3600)
+        in_range("heartbeat_s", self.heartbeat_s, 0.01, 3600)
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        known = _known(cls, data)
-        return cls(**{**known, "device_ids": tuple(str(item) for item in known["device_ids"])})
+        found = known(cls, data)
+        return cls(**{**found, "device_ids": tuple(str(item) for item in found["device_ids"])})
 
 
 @dataclass(frozen=True)
@@ -222,15 +166,15 @@ class Heartbeat(Message):
     load: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("state", self.state, get_args(AgentState))
+        one_of("state", self.state, get_args(AgentState))
         if self.lease_id is not None:
-            _short("lease_id", self.lease_id, 64)
-        _in_range("done", self.done, 0, 1e9)
-        _in_range("total", self.total, 0, 1e9)
+            short("lease_id", self.lease_id, 64)
+        in_range("done", self.done, 0, 1e9)
+        in_range("total", self.total, 0, 1e9)
         if self.temperature_c is not None:
-            _in_range("temperature_c", self.temperature_c, -100, 500)
+            in_range("temperature_c", self.temperature_c, -100, 500)
         if self.load is not None:
-            _in_range("load", self.load, 0, 1e6)
+            in_range("load", self.load, 0, 1e6)
 
 
 @dataclass(frozen=True)
@@ -240,7 +184,7 @@ class HeartbeatAnswer(Message):
     action: Action
 
     def __post_init__(self) -> None:
-        _one_of("action", self.action, get_args(Action))
+        one_of("action", self.action, get_args(Action))
 
 
 @dataclass(frozen=True)
@@ -252,11 +196,11 @@ class LeaseRequest(Message):
     max_items: int = MAX_ITEMS
 
     def __post_init__(self) -> None:
-        _short("agent_id", self.agent_id, 64)
-        _in_range("device_ids", len(self.device_ids), 1, 64)
+        short("agent_id", self.agent_id, 64)
+        in_range("device_ids", len(self.device_ids), 1, 64)
         for device_id in self.device_ids:
-            _short("device_ids", device_id, 64)
-        _in_range("max_items", self.max_items, 1, MAX_ITEMS)
+            short("device_ids", device_id, 64)
+        in_range("max_items", self.max_items, 1, MAX_ITEMS)
 
 
 @dataclass(frozen=True)
@@ -272,13 +216,13 @@ class Item(Message):
     expected_us: float | None = None
 
     def __post_init__(self) -> None:
-        _matches("key", self.key, re.compile(r"[A-Za-z0-9_.-]{1,80}"))
-        _one_of("kind", self.kind, get_args(ItemKind))
-        _matches("sha256", self.sha256, _DIGEST)
+        matches("key", self.key, re.compile(r"[A-Za-z0-9_.-]{1,80}"))
+        one_of("kind", self.kind, get_args(ItemKind))
+        matches("sha256", self.sha256, _DIGEST)
         if self.single_sha256 is not None:
-            _matches("single_sha256", self.single_sha256, _DIGEST)
+            matches("single_sha256", self.single_sha256, _DIGEST)
         if self.expected_us is not None:
-            _in_range("expected_us", self.expected_us, 0, MAX_LATENCY_US)
+            in_range("expected_us", self.expected_us, 0, MAX_LATENCY_US)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -296,14 +240,21 @@ class Protocol(Message):
     max_rounds: int = 60
     round_step: int = 5
     split_half: float = 0.01
+    round_s: float = 0.2
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("warm_runs", "timed_runs", "min_rounds", "max_rounds", "round_step"):
-            _in_range(name, getattr(self, name), 0, MAX_BURSTS)
-        _in_range("split_half", self.split_half, 0, 1)
-        _in_range("seed", self.seed, 0, 2**63 - 1)
+            in_range(name, getattr(self, name), 0, MAX_BURSTS)
+        in_range("split_half", self.split_half, 0, 1)
+        in_range("round_s", self.round_s, 0, 60)
+        in_range("seed", self.seed, 0, 2**63 - 1)
         self.bursts()
+
+    @classmethod
+    def of(cls, protocol: BurstProtocol) -> Protocol:
+        """The wire form of a protocol."""
+        return cls(**asdict(protocol))
 
     def bursts(self) -> BurstProtocol:
         """The protocol itself, which checks the rest."""
@@ -328,11 +279,11 @@ class Lease(Message):
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        known = _known(cls, data)
+        found = known(cls, data)
         for name in ("items", "anchors"):
-            known[name] = tuple(Item.from_json(item) for item in known[name])
-        known["protocol"] = Protocol.from_json(known["protocol"])
-        return cls(**known)
+            found[name] = tuple(Item.from_json(item) for item in found[name])
+        found["protocol"] = Protocol.from_json(found["protocol"])
+        return cls(**found)
 
 
 @dataclass(frozen=True)
@@ -344,19 +295,24 @@ class Bursts(Message):
     extra: Mapping[str, str | float | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _in_range("minima_us", len(self.minima_us), 1, MAX_BURSTS)
+        in_range("minima_us", len(self.minima_us), 1, MAX_BURSTS)
         if len(self.minima_us) != len(self.medians_us):
             raise InvalidInput("medians_us", len(self.medians_us), f"as many as minima, {len(self.minima_us)}")
         for name in ("minima_us", "medians_us"):
             for value in getattr(self, name):
-                _in_range(name, value, 1e-6, MAX_LATENCY_US)
-        _in_range("extra", len(self.extra), 0, 32)
+                in_range(name, value, 1e-6, MAX_LATENCY_US)
+        in_range("extra", len(self.extra), 0, 32)
         for key, entry in self.extra.items():
-            _short("extra", key, 64)
+            short("extra", key, 64)
             if isinstance(entry, str):
-                _short(f"extra.{key}", entry, 256)
+                short(f"extra.{key}", entry, 256)
             elif not isinstance(entry, bool):
-                _in_range(f"extra.{key}", entry, -1e15, 1e15)
+                in_range(f"extra.{key}", entry, -1e15, 1e15)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        found = known(cls, data)
+        return cls(tuple(found["minima_us"]), tuple(found["medians_us"]), found.get("extra", {}))
 
     @classmethod
     def of(cls, sample: Sample) -> Bursts:
@@ -379,10 +335,10 @@ class Result(Message):
     reason: str = ""
 
     def __post_init__(self) -> None:
-        _in_range("epoch", self.epoch, 0, 2**53)
-        _short("reason", self.reason)
+        in_range("epoch", self.epoch, 0, 2**53)
+        short("reason", self.reason)
         if self.failure is not None:
-            _one_of("failure", self.failure, FAILURE_KINDS)
+            one_of("failure", self.failure, FAILURE_KINDS)
         if (self.bursts is None) == (self.failure is None):
             raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts and failure")
         if self.single is not None and self.bursts is None:
@@ -399,10 +355,10 @@ class Completion(Message):
     elapsed_s: float = 0.0
 
     def __post_init__(self) -> None:
-        _in_range("epoch", self.epoch, 0, 2**53)
-        _in_range("done", self.done, 0, MAX_ITEMS * 2)
-        _in_range("failed", self.failed, 0, MAX_ITEMS * 2)
-        _in_range("elapsed_s", self.elapsed_s, 0, 1e7)
+        in_range("epoch", self.epoch, 0, 2**53)
+        in_range("done", self.done, 0, MAX_ITEMS * 2)
+        in_range("failed", self.failed, 0, MAX_ITEMS * 2)
+        in_range("elapsed_s", self.elapsed_s, 0, 1e7)
 
 
 @dataclass(frozen=True)
@@ -417,6 +373,6 @@ class Surrender(Message):
     detail: str = ""
 
     def __post_init__(self) -> None:
-        _in_range("epoch", self.epoch, 0, 2**53)
-        _matches("error_class", self.error_class, re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}"))
-        _short("detail", self.detail)
+        in_range("epoch", self.epoch, 0, 2**53)
+        matches("error_class", self.error_class, re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}"))
+        short("detail", self.detail)

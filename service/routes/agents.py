@@ -1,0 +1,139 @@
+"""Agents: enrolment, their restarts, heartbeats."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel, RootModel
+from starlette.responses import Response
+
+from hw_profiles.wire import PROTOCOL, Enrolled, Enrolment, Heartbeat, HeartbeatAnswer
+from service.depends import AgentDep, EnrolmentDep, OnceDep, Page, StoreDep, UserDep
+from service.errors import Forbidden, UpgradeRequired
+from service.idempotency import Answer
+from service.problems import documented
+from service.store import agent_leases, agents, offers, tokens
+from service.store.agents import Agent
+from service.store.base import Tx
+
+router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
+
+SPOKEN = frozenset({PROTOCOL, PROTOCOL - 1}) - {0}
+UPGRADE = "pip install --upgrade 'netlathe[agent]'"
+AgentId = Annotated[str, Path(max_length=80)]
+
+
+async def _spoken(request: Request) -> None:
+    """Refuse another protocol before anything else of the body is looked at."""
+    body = await request.json()
+    seen = body.get("protocol") if isinstance(body, dict) else None
+    if isinstance(seen, int) and seen not in SPOKEN:
+        whose = "this server: it" if seen > PROTOCOL else f"the agent with: {UPGRADE}; the server"
+        raise UpgradeRequired(f"protocol {seen} is not spoken here; upgrade {whose} speaks {sorted(SPOKEN)}")
+
+
+class AgentPublic(BaseModel):
+    """An agent as people see it."""
+
+    id: str
+    name: str
+    machine: str
+    state: str
+    alive: bool
+    done: int
+    total: int
+    temperature_c: float | None
+    load: float | None
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Enrolled,
+    dependencies=[Depends(_spoken)],
+    responses=documented(401, 403, 409, 422, 426),
+)
+def enrol_agent(body: Enrolment, caller: EnrolmentDep, once: OnceDep) -> Response:
+    """Spend a one-time enrolment token for an agent's own."""
+
+    def make(tx: Tx) -> Answer:
+        tokens.use(tx, tx.session.get_one(tokens.Token, caller.token_id))
+        agent = agents.enrol(tx, body)
+        agent_leases.abandon(tx, agent)
+        device_ids = tuple(device.id for device in offers.accept(tx, agent, body))
+        secret = once.secret("agent")
+        tokens.create(tx, "agent", agent.name, secret, agent_id=agent.id)
+        made = Enrolled(agent.id, secret, device_ids)
+        return Answer(RootModel[Enrolled](made), secret_field="token", secret_kind="agent")
+
+    return once(make, of=body.to_json())
+
+
+@router.put("/{agent_id}", dependencies=[Depends(_spoken)], responses=documented(401, 403, 409, 422, 426))
+def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: AgentDep) -> Enrolled:
+    """An enrolled agent has started again, maybe with newer runtimes; what it held is lost."""
+    with store.begin() as tx:
+        agent = _self(tx, agent_id, caller.agent_id)
+        agents.announce(tx, agent, body)
+        agent_leases.abandon(tx, agent)
+        device_ids = tuple(device.id for device in offers.accept(tx, agent, body))
+    return Enrolled(agent.id, "", device_ids)
+
+
+@router.post("/{agent_id}/heartbeat", responses=documented(401, 403, 404, 422))
+def agent_heartbeat(agent_id: AgentId, body: Heartbeat, store: StoreDep, caller: AgentDep) -> HeartbeatAnswer:
+    """Say that the agent lives; extends the lease that it names."""
+    with store.begin() as tx:
+        return HeartbeatAnswer(agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body))
+
+
+@router.get("", responses=documented(401, 403))
+def list_agents(store: StoreDep, _user: UserDep) -> Page[AgentPublic]:
+    """All agents."""
+    with store.read() as tx:
+        items = [_public(tx, agent) for agent in agents.listed(tx)]
+    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+
+
+@router.post("/{agent_id}/drain", responses=documented(401, 403, 404))
+def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPublic:
+    """Let an agent finish what it holds and take no more until it starts again."""
+    with store.begin() as tx:
+        agent = agents.get(tx, agent_id)
+        agent.drain = True
+        return _public(tx, agent)
+
+
+@router.delete("/{agent_id}", status_code=204, responses=documented(401, 403, 404))
+def remove_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> None:
+    """Revoke an agent's credentials; its devices stay, with their tables, and are offline."""
+    with store.begin() as tx:
+        agent = agents.get(tx, agent_id)
+        agent_leases.abandon(tx, agent)
+        agents.remove(tx, agent)
+
+
+def _self(tx: Tx, agent_id: str, caller_id: str | None) -> Agent:
+    """The agent that calls.
+
+    Raises:
+        Forbidden: it calls as another one.
+    """
+    if agent_id != caller_id:
+        raise Forbidden("this token is another agent's", code="foreign_agent")
+    return agents.get(tx, agent_id)
+
+
+def _public(tx: Tx, agent: Agent) -> AgentPublic:
+    return AgentPublic(
+        id=agent.id,
+        name=agent.name,
+        machine=agent.machine,
+        state=agent.state,
+        alive=agent.alive(tx.now),
+        done=agent.done,
+        total=agent.total,
+        temperature_c=agent.temperature_c,
+        load=agent.load,
+    )
