@@ -188,11 +188,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the current phase is; `fraction` is 0..1."""
+    """`fraction` of the whole job, 0..1; `done` of `total` steps of its phase."""
 
     fraction: float = 0.0
-    done: int | None = None
-    total: int | None = None
+    done: float | None = None
+    total: float | None = None
 
 
 @dataclass(frozen=True)
@@ -944,11 +944,11 @@ class _NoBars:
 
 
 class _Bars(_NoBars):
-    """One bar a phase, with the best network so far beside it."""
+    """The job's bar, with its phase before it and the best network so far behind it."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (
             TextColumn("{task.description:<10}"),
@@ -959,7 +959,7 @@ class _Bars(_NoBars):
         )
         # On stderr, so that what a command prints can be piped.
         self._progress = Progress(*columns, console=Console(stderr=True))
-        self._tasks: dict[str, TaskID] = {}
+        self._task = self._progress.add_task("queued", total=1.0, note="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -969,19 +969,13 @@ class _Bars(_NoBars):
         self._progress.stop()
 
     def show(self, job: Job) -> None:
-        phase = job.phase or job.state
-        for name, task in self._tasks.items():
-            if name != phase and not self._progress.tasks[task].finished:
-                self._progress.update(task, completed=1.0, note="")
-        if phase not in self._tasks:
-            self._tasks[phase] = self._progress.add_task(phase, total=1.0, note="")
-        done = 1.0 if job.state == "succeeded" else min(max(job.progress.fraction, 0.0), 1.0)
-        self._progress.update(self._tasks[phase], completed=done, note=_note(job))
+        phase = job.phase if job.state == "running" and job.phase else job.state
+        self._progress.update(self._task, description=phase, completed=job.progress.fraction, note=_note(job))
 
 
 def _note(job: Job) -> str:
     """`12 evaluations · best 0.975 at 1.234 ms · 40 s left`"""
-    parts = [] if job.state == "running" else [job.state]
+    parts = []
     if job.waiting_for:
         parts.append(f"waiting for {job.waiting_for.get('device')}")
     if job.evaluations_done:

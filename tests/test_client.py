@@ -300,8 +300,8 @@ def test_wait_follows_the_events_to_the_final_state(capsys: pytest.CaptureFixtur
     assert not server.answers
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "search" in shown.err
-    assert "package" in shown.err
+    assert "succeeded" in shown.err
+    assert "100 %" in shown.err
 
 
 def test_the_note_beside_the_bar() -> None:

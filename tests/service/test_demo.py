@@ -1,0 +1,88 @@
+"""The parts of the demo that need no server: the check in a clean process, intervals, reading the child's address."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from netlathe import Summary
+from service.demo import CHECK, Checked, Prepared, _check, _compare, wilson
+from service.embedded import ServerDied, _said_url, embedded_server
+from service.verbs.terminal import CommandFailed
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    """A network that answers class 1 to bright images, and images of which it gets all but one right."""
+    import torch
+    from torch import nn
+
+    from compress.export import export
+
+    class Bright(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            light = images.mean((1, 2, 3)).unsqueeze(1)
+            return torch.cat([-light, light], 1)
+
+    model, data = tmp_path / "bright.onnx", tmp_path / "data.npz"
+    model.write_bytes(export(Bright(), (1, 4, 4)))
+    images = np.repeat(np.array([0, 255, 0, 255], np.uint8), 16).reshape(4, 4, 4, 1)
+    labels = np.array([0, 1, 0, 0])
+    np.savez(data, x_val=images, y_val=labels, x_test=images[:2], y_test=labels[:2])
+    return Prepared(model, data, mean=0.5, std=0.5)
+
+
+def test_a_clean_process_counts_what_is_right(prepared: Prepared) -> None:
+    found = _check(prepared, prepared.model)[prepared.model]
+    assert found.right == {"val": 3, "test": 2}
+    assert found.count == {"val": 4, "test": 2}
+    assert len(found.sha256) == 64
+
+
+def test_a_file_that_does_not_load_is_one_line(prepared: Prepared) -> None:
+    broken = prepared.model.with_name("broken.onnx")
+    broken.write_bytes(prepared.model.read_bytes()[:100])
+    with pytest.raises(CommandFailed, match="the clean process failed: "):
+        _check(prepared, broken)
+
+
+def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> None:
+    program = f"import sys, runpy, netlathe; sys.argv = ['x', {str(prepared.data)!r}, '1', '0', '1', "
+    program += f"{str(prepared.model)!r}]; runpy.run_path({str(CHECK)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "not clean, it has imported netlathe" in done.stderr
+
+
+def test_reported_accuracies_must_be_those_of_the_file() -> None:
+    checked = Checked("", {"val": 490, "test": 390}, {"val": 500, "test": 400})
+    _compare(Summary(accuracy=0.98, test_accuracy=0.9775), checked)
+    with pytest.raises(CommandFailed, match=r"gets 490 of 500 val images right, the job said 0\.99"):
+        _compare(Summary(accuracy=0.99, test_accuracy=0.975), checked)
+    with pytest.raises(CommandFailed, match="no accuracy on its test part"):
+        _compare(Summary(accuracy=0.98), checked)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 20), (1, 20), (490, 500), (500, 500)])
+def test_the_interval_is_wilsons(right: int, count: int) -> None:
+    expected = binomtest(right, count).proportion_ci(method="wilson")
+    assert wilson(right, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_the_servers_address_is_found_among_other_lines() -> None:
+    assert _said_url("INFO: started\n") is None
+    assert _said_url('INFO\n{\n  "url": "http://127') is None
+    assert _said_url('INFO\n{\n  "url": "http://127.0.0.1:5"\n}\nINFO: more {}\n') == "http://127.0.0.1:5"
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with (
+        pytest.raises(ServerDied, match=r"the server ended with code \d+: netlathe: "),
+        embedded_server(tmp_path / "data", tmp_path / "server.log"),
+    ):
+        pass
