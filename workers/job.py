@@ -1,8 +1,231 @@
-"""run: one job from a plan to an outcome; the phases of design section 3, each resumable."""
+"""run: one job from a plan to an outcome, through the phases of a job's life.
+
+    profile -> statistics -> search -> train -> verify -> package
+
+Each phase finds what an earlier run of the same job recorded and goes on from there, so a run may die at any
+point: the next one repeats at most one evaluation, one epoch or one measurement.
+"""
 
 from __future__ import annotations
 
-from workers.plan import JobPlan
-from workers.ports import Outcome, Ports, Recorded
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["JobPlan", "Outcome", "Ports", "Recorded"]
+from hw_profiles.host_lock import HostLock
+from hw_profiles.timing import statistic_us
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.problem import Problem
+from workers.context import Context, Halted
+from workers.errors import JobFailed, PoolBroken
+from workers.evaluator import EvaluatorFactory
+from workers.finalists import Trained, Trainer, chosen_finalists, recipe_of
+from workers.inputs import Inputs
+from workers.local_pool import local_pool
+from workers.material import Material
+from workers.neighbour import smaller_neighbour
+from workers.package import Findings, package
+from workers.plan import JobPlan
+from workers.ports import Outcome, Ports, Recorded, Verdict
+from workers.profile import Profile, TimedDevice, profile
+from workers.progress import Evaluated, Summarised
+from workers.searching import problem_of, searched
+from workers.statistics import gathered, sensitivities
+from workers.summary import summary
+from workers.verdict import MS, Judged, best_of, judged, nearest_of
+
+__all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
+
+NEIGHBOURS = 2
+"""Slightly smaller networks tried when latency alone is a little too high."""
+A_LITTLE = 0.10
+
+
+def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None) -> Outcome:
+    """Run a job, or go on with it.
+
+    Args:
+        lock: shared around heavy work; the default is this machine's.
+
+    Raises:
+        JobFailed: it cannot go on; `code`, `step`, `field` and `detail` say why.
+        LeaseLost, DeviceOffline, MeasurementFailed: out of the ports; none of them is the job's fault.
+    """
+    context = Context(plan, ports, ports.recorded(), lock or HostLock())
+    try:
+        return _Run(context).outcome()
+    except Halted as halted:
+        return Outcome("paused" if halted.end == "paused" else "cancelled", None, f"{halted.end} by the user")
+    except PoolBroken as error:
+        raise JobFailed("workers_failed", "search", str(error)) from error
+
+
+class _Run:
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.inputs = Inputs.open(context)
+        self.summaries: dict[str, Mapping[str, Any]] = {}
+
+    def outcome(self) -> Outcome:
+        """Every phase in turn."""
+        found = profile(self.context, self.inputs)
+        self._summarise("original", self._original(found))
+        blocked = self._under_the_floor(found)
+        if blocked is not None:
+            return self._missed_early(found, blocked)
+        material = gathered(self.context, self.inputs, found)
+        problem, evaluated = self._search(found, material)
+        control, verdicts = self._train_and_verify(found, material, problem, evaluated)
+        return self._concluded(found, control, verdicts, evaluated)
+
+    # profile
+
+    def _original(self, found: Profile) -> dict[str, Any]:
+        latency = {}
+        for timed in found.devices:
+            measured_ms = statistic_us(timed.original, timed.target.statistic) * MS
+            latency[timed.target.device_id] = {"measured": measured_ms}
+        return summary(accuracy=found.original["accuracy"], latency_ms=latency, counts=found.original)
+
+    def _under_the_floor(self, found: Profile) -> TimedDevice | None:
+        """A target that nothing in the space can reach: neither by table nor as the smallest network runs."""
+        for timed in found.devices:
+            smallest_ms = statistic_us(timed.smallest, timed.target.statistic) * MS
+            quiet = statistic_us(timed.original, "quiet") / statistic_us(timed.original, timed.target.statistic)
+            if smallest_ms > timed.limit_ms and found.floor_ms(timed) > timed.limit_ms * quiet:
+                return timed
+        return None
+
+    def _missed_early(self, found: Profile, timed: TimedDevice) -> Outcome:
+        floor_ms = statistic_us(timed.smallest, timed.target.statistic) * MS
+        reason = (
+            f"{timed.target.device_name}: {timed.limit_ms:.3f} ms are asked for, and the smallest network that "
+            f"the methods can make takes {floor_ms:.3f} ms."
+        )
+        self.context.say(reason, "warning")
+        metrics = found.builder.counts(found.smallest)
+        latency = {
+            each.target.device_id: {"measured": statistic_us(each.smallest, each.target.statistic) * MS}
+            for each in found.devices
+        }
+        self._summarise("nearest", summary(latency_ms=latency, counts=metrics, values=dict(found.smallest)))
+        package(self.context, self.inputs, found, Findings("missed", reason, self.summaries))
+        return Outcome("finished", "missed", reason, self.summaries)
+
+    # statistics and search
+
+    def _search(self, found: Profile, material: Material) -> tuple[Problem, Sequence[Evaluated]]:
+        effort = self.context.plan.effort
+        factory = EvaluatorFactory(material)
+        guard = self.context.lock.shared
+        with local_pool(factory, effort.processes, effort.candidate_s, guard) as pool:
+            curves = sensitivities(self.context, found.builder.space, material, pool)
+            problem = problem_of(self.context, found, curves, material.network.digest)
+            ended = searched(self.context, self.inputs, found, problem, pool)
+        return problem, ended.evaluated
+
+    # train and verify
+
+    def _train_and_verify(
+        self, found: Profile, material: Material, problem: Problem, evaluated: Sequence[Evaluated]
+    ) -> tuple[Trained, tuple[Judged, ...]]:
+        budget = self.context.plan.budget
+        chosen = chosen_finalists(evaluated, problem, budget.finalists)
+        if not chosen:
+            chosen = [self._corner(found, problem)]
+        recipe = recipe_of(self.context, self.inputs)
+        trainer = Trainer(self.context, self.inputs, material, recipe, len(chosen) + 1)
+        self.context.at("train", 0, len(chosen) + 1)
+        control = trainer.control()
+        self._summarise("control", summary(accuracy=control.accuracy, counts=control.counts))
+        finalists = self._trained(trainer, chosen)
+        verdicts = judged(self.context, self.inputs, found, control, finalists)
+        for attempt in range(1, NEIGHBOURS + 1):
+            nearest = nearest_of(self.context.plan, verdicts)
+            if nearest is None or nearest.met or not self._worth_another(nearest):
+                break
+            smaller = self._neighbour(problem, nearest, attempt)
+            trained = trainer.finalist(smaller.strategy, smaller.evaluation) if smaller is not None else None
+            if trained is None:
+                break
+            verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
+        return control, verdicts
+
+    def _trained(self, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
+        """The first in any case, the others while the wall seconds last."""
+        done: list[Trained] = []
+        for each in chosen:
+            if done and self.context.spent_s >= self.context.plan.budget.wall_s:
+                self.context.say(
+                    f"The wall seconds are used up after {len(done)} of {len(chosen)} finalists.", "warning"
+                )
+                break
+            trained = trainer.finalist(each.strategy, each.evaluation)
+            done += [trained] if trained is not None else []
+        if not done:
+            raise JobFailed("finalists_diverged", "train", "the training of every finalist diverged")
+        return done
+
+    def _corner(self, found: Profile, problem: Problem) -> Evaluated:
+        """Where the search brought nothing at all: the smallest network, so that a nearest can be named."""
+        metrics = {name: float(column[0]) for name, column in problem.estimate([found.smallest]).items()}
+        evaluation = Evaluation(Candidate("smallest", found.smallest, origin="floor"), Status.COMPLETED, metrics)
+        return Evaluated("floor", evaluation, problem.feasible(metrics))
+
+    def _worth_another(self, nearest: Judged) -> bool:
+        close = nearest.only_slow and max(each.excess for each in nearest.timed) <= A_LITTLE
+        return close and self.context.spent_s < self.context.plan.budget.wall_s
+
+    def _neighbour(self, problem: Problem, nearest: Judged, attempt: int) -> Evaluated | None:
+        values = smaller_neighbour(problem, nearest.trained.values, nearest.timed)
+        if values is None:
+            return None
+        self.context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
+        metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
+        candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(nearest.trained.name,))
+        return Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))
+
+    # package
+
+    def _concluded(
+        self, found: Profile, control: Trained, verdicts: Sequence[Judged], evaluated: Sequence[Evaluated]
+    ) -> Outcome:
+        plan = self.context.plan
+        chosen = best_of(plan, verdicts)
+        verdict: Verdict = "met" if chosen is not None else "missed"
+        shown = chosen or nearest_of(plan, verdicts)
+        assert shown is not None, "a job that came this far has at least one finalist"
+        test = self._test_accuracies(shown.trained)
+        self._summarise("original", {**self.summaries["original"], "test_accuracy": test["original"]})
+        slot = "best" if verdict == "met" else "nearest"
+        self._summarise(slot, self._shown(shown, test["chosen"]))
+        reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
+        findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained)
+        package(self.context, self.inputs, found, findings)
+        return Outcome("finished", verdict, reason, self.summaries)
+
+    def _test_accuracies(self, chosen: Trained) -> dict[str, float]:
+        """Read once, at the end, for the original and the one chosen file."""
+        known = self.context.recall("test-accuracy")
+        if known is None or known["name"] != chosen.name:
+            with self.context.computing():
+                original = self.inputs.test_accuracy(self.inputs.network.save())
+                known = {"name": chosen.name, "original": original, "chosen": self.inputs.test_accuracy(chosen.model)}
+            self.context.keep("test-accuracy", known)
+        return known
+
+    def _shown(self, each: Judged, test_accuracy: float) -> dict[str, Any]:
+        return summary(
+            evaluation_id=each.trained.name.removeprefix("finalist-") + "-trained",
+            strategy=each.trained.strategy,
+            accuracy=each.trained.accuracy,
+            test_accuracy=test_accuracy,
+            latency_ms={timed.device_id: timed.row() for timed in each.timed},
+            counts=each.trained.counts,
+            accuracy_drop={"mean": each.drop.mean, "low": each.drop.low, "high": each.drop.high, "n": each.drop.count},
+            values=dict(each.trained.values),
+        )
+
+    def _summarise(self, slot: Any, row: Mapping[str, Any]) -> None:
+        self.summaries[slot] = row
+        self.context.ports.emit(Summarised(slot, row))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from compress.evidence import Evidence
 from compress.network import Network
 from compress.scheme import Scheme
+from compress.statistics import Statistics
 from workers.accuracy import Images, Labels
 
 _DONE = "material.json"
@@ -57,7 +58,18 @@ class Material:
     @cached_property
     def evidence(self) -> Evidence:
         """What the methods may look at."""
-        return replace(Evidence.load(self.folder / "evidence.safetensors"), images=self.reference)
+        moments = self._mapping("statistics")
+        statistics = Statistics.from_arrays(moments) if moments else None
+        return Evidence(self.reference, self._mapping("importance"), statistics=statistics)
+
+    @cached_property
+    def sensitivity(self) -> dict[str, NDArray[np.float64]]:
+        """Knob -> (levels,) accuracy with this knob alone at each of its levels; empty before it is known."""
+        return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
+
+    def write_sensitivity(self, curves: Mapping[str, NDArray[np.float64]]) -> Path:
+        """Add the curves; returns the path of the file that completes them."""
+        return self._save_mapping("sensitivity", curves)
 
     @property
     def complete(self) -> bool:
@@ -74,8 +86,8 @@ class Material:
             ("reference_images", reference),
         ):
             np.save(self._file(name), array)
-        # The images are in a file of their own, which all workers map.
-        replace(evidence, images=None).save(self.folder / "evidence.safetensors")
+        self._save_mapping("importance", evidence.importance)
+        self._save_mapping("statistics", evidence.statistics.to_arrays() if evidence.statistics else {})
         mark = self.folder / _DONE
         mark.write_text(json.dumps({"network": network.digest, "images": len(ranking[1])}))
         return mark
@@ -87,3 +99,15 @@ class Material:
         # Copy on write: shared by all workers, and torch may still wrap it without a warning.
         array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
         return array
+
+    def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
+        # Numbered files: keys name tensors, which may hold any character.
+        for i, array in enumerate(arrays.values()):
+            np.save(self._file(f"{name}-{i}"), array)
+        listing = self.folder / f"{name}.json"
+        listing.write_text(json.dumps(list(arrays)))
+        return listing
+
+    def _mapping(self, name: str) -> dict[str, NDArray[np.float64]]:
+        keys: list[str] = json.loads((self.folder / f"{name}.json").read_text())
+        return {key: self._array(f"{name}-{i}") for i, key in enumerate(keys)}

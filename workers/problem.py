@@ -97,6 +97,11 @@ class ProblemBuilder:
             evaluations=wanted.evaluations,
         )
 
+    def counts(self, values: Values) -> dict[str, float]:
+        """macs, parameters and size_bytes at these values."""
+        levels = self.space.levels_of([values])
+        return {metric: float(terms.latency_ms(levels)[0]) for metric, terms in self._counts.items()}
+
     def latency(self, device: Device) -> Terms:
         """Milliseconds on this device.
 
@@ -108,6 +113,18 @@ class ProblemBuilder:
         known_ms = {op.key: entry.latency_us / 1e3 for op, entry in zip(ops, device.table.entries(ops), strict=True)}
         lines = [(line.a_us / 1e3, line.b) for line in device.calibrations]
         return self._terms([v.kernels[runtime] for v in self.variants], known_ms, lines)
+
+    def floor_ms(self, device: Device) -> float:
+        """A bound that no candidate's predicted latency is under: each kernel at its own fastest."""
+        terms = self.latency(device)
+        settings = {knob.name for knob in self.anatomy.settings}
+        shape = tuple(knob.level_count for knob in self.anatomy.settings)
+
+        def total_ms(at: tuple[int, ...]) -> float:
+            parts = (term.table_ms[at] if settings & set(term.knobs) else term.table_ms for term in terms.terms)
+            return terms.offset_ms + terms.scale * (terms.fixed_ms + sum(float(part.min()) for part in parts))
+
+        return min(total_ms(at) for at in np.ndindex(*shape))
 
     def _exact(self) -> dict[str, Terms]:
         """Counts as sums over kernels; what no kernel shows (the graph's own bytes) is the same at any width."""

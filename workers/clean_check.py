@@ -1,0 +1,93 @@
+"""clean_check: a finished file opened in a fresh process that knows none of our packages, and run on real images."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.verify import session
+from workers.accuracy import Images, Labels
+from workers.errors import JobFailed
+
+COMPARED = 64
+TOLERANCE = 1e-4
+_PATIENCE_S = 600.0
+
+# Runs with nothing but the standard library, numpy and onnxruntime; prints one line of JSON.
+_SCRIPT = """
+import json, sys
+import numpy, onnxruntime
+folder = sys.argv[1]
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+options.log_severity_level = 3
+running = onnxruntime.InferenceSession(folder + "/model.onnx", options, providers=["CPUExecutionProvider"])
+images = numpy.load(folder + "/images.npy", mmap_mode="r", allow_pickle=False)
+labels = numpy.load(folder + "/labels.npy", allow_pickle=False)
+name = running.get_inputs()[0].name
+output = running.get_outputs()[0].name
+right, first = 0, []
+for start in range(0, len(images), 64):
+    logits = running.run([output], {name: numpy.array(images[start:start + 64])})[0]
+    first = logits if start == 0 else first
+    right += int((logits.reshape(len(logits), -1).argmax(1) == labels[start:start + 64]).sum())
+numpy.save(folder + "/logits.npy", first)
+ours = sorted({"compress", "search", "workers", "service", "hw_profiles"} & set(sys.modules))
+print(json.dumps({"right": right, "count": len(labels), "onnxruntime": onnxruntime.__version__, "ours": ours}))
+"""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the clean process found. `difference`: of its outputs to ours, relative to their scale."""
+
+    accuracy: float
+    count: int
+    difference: float
+    onnxruntime: str
+
+
+def clean_check(model: bytes, images: Images, labels: Labels, accuracy: float) -> Checked:
+    """Open the file elsewhere; its outputs and its accuracy must be those that the verdict was given on.
+
+    Raises:
+        JobFailed: they are not, or the process could not run the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="netlathe-check-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model)
+        np.save(folder / "images.npy", images)
+        np.save(folder / "labels.npy", labels)
+        said = _run(folder)
+        logits = np.load(folder / "logits.npy", allow_pickle=False)
+    running = session(model)
+    own = np.asarray(
+        running.run([running.get_outputs()[0].name], {running.get_inputs()[0].name: images[: len(logits)]})[0]
+    )
+    difference = float(np.abs(logits - own).max() / max(float(np.abs(own).max()), 1e-12))
+    found = Checked(said["right"] / said["count"], said["count"], difference, said["onnxruntime"])
+    # One image may fall on the other side of a tie between two builds of the same arithmetic.
+    if said["ours"] or difference > TOLERANCE or abs(found.accuracy - accuracy) > 1.5 / found.count:
+        raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {accuracy:.4f}")
+    return found
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
+    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder)]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise JobFailed("recheck_failed", "package", f"a clean process took over {_PATIENCE_S:.0f} s") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise JobFailed("recheck_failed", "package", f"a clean process could not run the file: {last}")
+    said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return said

@@ -1,0 +1,236 @@
+"""The train phase: the finalists and the control, the unpruned network, through one and the same recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.cost import cost
+from compress.errors import TrainingDiverged
+from compress.fit import Step, fit
+from compress.fold import fold_norms
+from compress.network import Network
+from compress.recipe import Augment, Recipe
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.problem import Problem
+from workers.accuracy import Right, right_in_file
+from workers.attempt import NAN
+from workers.context import Context
+from workers.errors import Diverged, JobFailed
+from workers.evaluator import CutEvaluator
+from workers.inputs import Inputs
+from workers.material import Material
+from workers.progress import Evaluated
+
+CONTROL = "control"
+STANDARD_ERRORS = 2.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after the recipe, as the file it will be. `right`: validation images it gets right.
+
+    `values` is empty for the control.
+    """
+
+    name: str
+    strategy: str | None
+    values: Mapping[str, Any]
+    path: Path
+    right: Right
+    counts: Mapping[str, float]
+    predicted: Mapping[str, float]
+
+    @property
+    def accuracy(self) -> float:
+        """On the whole validation part."""
+        return float(self.right.mean())
+
+    @property
+    def model(self) -> bytes:
+        """The ONNX file."""
+        return self.path.read_bytes()
+
+
+class Trainer:
+    """Trains one network after another; each finished one, and each epoch of the one at hand, survives a crash.
+
+    Args:
+        recipe: the same for all.
+    """
+
+    def __init__(self, context: Context, inputs: Inputs, material: Material, recipe: Recipe, total: int) -> None:
+        self._context = context
+        self._inputs = inputs
+        self._material = material
+        self._recipe = recipe
+        self._evaluator = CutEvaluator(material, len(material.ranking[1]))
+        self._done = 0
+        self._total = total
+
+    def control(self) -> Trained:
+        """The unpruned network, in the form that all candidates are cut from.
+
+        Raises:
+            JobFailed: it diverges: then no finalist could be judged.
+        """
+        try:
+            return self._trained(CONTROL, None, self._material.network, None, {})
+        except (TrainingDiverged, Diverged) as error:
+            raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
+
+    def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
+        """One candidate of the search; None where its training diverges, which is recorded as its failure."""
+        candidate = evaluation.candidate
+        name = f"finalist-{candidate.id}"
+        try:
+            module, _ = self._evaluator.cut(candidate)
+            predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
+            trained = self._trained(name, strategy, module.to_network(), candidate, predicted)
+        except (TrainingDiverged, Diverged) as error:
+            self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
+            self._emit(strategy, Evaluation(replace(candidate, fidelity="F4"), Status.FAILED, reason=NAN))
+            return None
+        metrics = {**predicted, **trained.counts, "accuracy": trained.accuracy}
+        self._emit(strategy, Evaluation(replace(candidate, fidelity="F4"), Status.COMPLETED, metrics))
+        return trained
+
+    def _emit(self, strategy: str, evaluation: Evaluation) -> None:
+        own = replace(evaluation.candidate, id=f"{evaluation.candidate.id}-trained")
+        if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
+            self._context.ports.emit(Evaluated(strategy, replace(evaluation, candidate=own)))
+
+    def _trained(
+        self,
+        name: str,
+        strategy: str | None,
+        network: Network,
+        candidate: Candidate | None,
+        predicted: Mapping[str, float],
+    ) -> Trained:
+        values: Mapping[str, Any] = candidate.values if candidate is not None else {}
+        known = self._context.recall(f"trained-{name}")
+        path = self._context.file(f"trained-{name}-onnx")
+        if known is None or path is None:
+            final = self._final(self._fitted(name, network), candidate)
+            model = final.save()
+            path = self._context.keep_bytes(f"trained-{name}-onnx", model, ".onnx")
+            with self._context.computing():
+                right = right_in_file(model, *self._inputs.validation)
+            # int8 keeps weights in other types: what it computes and holds is what it was made from.
+            counted = cost(fold_norms(network))
+            counts = {"macs": counted.macs, "parameters": counted.parameters, "size_bytes": len(model)}
+            known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
+            self._context.keep(f"trained-{name}", known)
+            self._context.say(f"{_label(name)}: accuracy {right.mean():.2%} on {len(right)} validation images.")
+        self._done += 1
+        right = np.array(known["right"], dtype=bool)
+        return Trained(name, strategy, values, path, right, known["counts"], known["predicted"])
+
+    def _fitted(self, name: str, network: Network) -> Network:
+        """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
+        context = self._context
+        saved = context.file(f"training-{name}")
+        checkpoint = saved.read_bytes() if saved is not None else None
+        part = self._inputs.dataset.train
+        steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
+        begun_s, first = context.clock_s(), None
+        last: Network | None = None
+        while True:
+            with context.computing():
+                step = next(steps, None)
+                if step is None:
+                    break
+                if step.last_of_epoch:
+                    context.keep_bytes(f"training-{name}", step.checkpoint(), ".safetensors")
+                    last = step.network()
+            first = step.step if first is None else first
+            now_s = context.clock_s()
+            context.spent_s += now_s - begun_s
+            begun_s = now_s
+            self._progress(step, now_s)
+        if last is not None:
+            return last
+        return _restored(network, checkpoint) if checkpoint is not None else network
+
+    def _progress(self, step: Step, now_s: float) -> None:
+        if step.last_of_epoch:
+            done = self._done + (step.step + 1) / step.steps
+            self._context.at("train", done, max(self._total, done))
+        else:
+            self._context.check()
+
+    def _final(self, network: Network, candidate: Candidate | None) -> Network:
+        """Batch norms folded away, then the precision that the candidate chose."""
+        folded = fold_norms(network)
+        if candidate is None:
+            return folded
+        bound = self._material.scheme.bind(candidate.values)
+        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), "precision")
+
+
+def recipe_of(context: Context, inputs: Inputs) -> Recipe:
+    """The plan's recipe; `auto` adds mirroring if the original classifies mirrored images as well."""
+    training = context.plan.training
+    if training.augment != "auto":
+        augment: Augment = training.augment
+    else:
+        augment = "crop_flip" if _bears_mirroring(context, inputs) else "crop"
+    return Recipe(epochs=training.epochs, augment=augment, seed=context.plan.seed)
+
+
+def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
+    known = context.recall("mirroring")
+    if known is None:
+        images, labels = inputs.validation
+        model = inputs.network.save()
+        with context.computing():
+            plain = right_in_file(model, images, labels)
+            mirrored = right_in_file(model, np.ascontiguousarray(images[..., ::-1]), labels)
+        lost = plain.astype(float) - mirrored.astype(float)
+        error = float(lost.std()) / len(lost) ** 0.5
+        known = {"bears": bool(lost.mean() <= STANDARD_ERRORS * error), "lost": float(lost.mean())}
+        context.keep("mirroring", known)
+        how = "with" if known["bears"] else "without"
+        context.say(f"Mirrored images cost the original {lost.mean():.2%} of accuracy: training {how} mirroring.")
+    return bool(known["bears"])
+
+
+def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
+    """The best feasible candidates of the search, each set of values once; the nearest where none is feasible."""
+    searched = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and _searched(e.evaluation)]
+    unique: dict[str, Evaluated] = {}
+    for each in searched:
+        key = json.dumps(dict(each.evaluation.candidate.values), sort_keys=True)
+        unique.setdefault(hashlib.sha256(key.encode()).hexdigest(), each)
+    utility = problem.objective.utility
+
+    def rank(each: Evaluated) -> tuple[float, float, str]:
+        metrics = each.evaluation.metrics
+        return (problem.violation(metrics), -utility(metrics), each.evaluation.candidate.id)
+
+    ordered = sorted(unique.values(), key=rank)
+    feasible = [each for each in ordered if problem.feasible(each.evaluation.metrics)]
+    return feasible[:count] if feasible else ordered[:1]
+
+
+def _searched(evaluation: Evaluation) -> bool:
+    return evaluation.candidate.fidelity == "F2"
+
+
+def _restored(network: Network, checkpoint: bytes) -> Network:
+    """What a checkpoint of the very last step holds."""
+    from compress.checkpoint import Checkpoint
+
+    return network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
+
+
+def _label(name: str) -> str:
+    return "The control" if name == CONTROL else name.removeprefix("finalist-")

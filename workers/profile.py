@@ -1,0 +1,259 @@
+"""The profile phase: what the original costs on every device, and what any network cut from it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.cost import cost
+from compress.evidence import Evidence
+from compress.groups import groups, prunable_blocks
+from compress.network import Network
+from compress.scheme import Scheme
+from hw_profiles.calibration import Calibration, fit
+from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.table import LatencyTable
+from hw_profiles.timing import BurstProtocol, Sample, statistic_us
+from search.metrics import latency_metric
+from search.space import Value, Values
+from workers.context import Context
+from workers.errors import InvalidInput, JobFailed
+from workers.inputs import Inputs
+from workers.plan import Target
+from workers.problem import Device, ProblemBuilder
+from workers.progress import Calibrated
+from workers.timing_room import fill_most_uncertain, learned_classes, measured
+from workers.variants import Anatomy, Variant
+from workers.widths import MOST_LEVELS, block_widths
+
+UPLOADED, REWRITTEN, SMALLEST, WHOLE = "uploaded", "rewritten", "smallest", "whole"
+_QUICK = BurstProtocol()
+_FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
+_LEAST_PER_VARIANT = 4
+_MARGIN = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class TimedDevice:
+    """A target with what was found out. `limit_ms` is in the target's own statistic.
+
+    `bound_ms` is the same limit as tables see it: in quiet time, less a margin for what predictions err.
+    """
+
+    target: Target
+    table: LatencyTable
+    calibrations: tuple[Calibration, ...]
+    original: Sample
+    smallest: Sample
+    limit_ms: float
+
+    @property
+    def device(self) -> Device:
+        """As the problem builder wants it."""
+        return Device(self.target.device_id, self.table, self.calibrations)
+
+    @property
+    def bound_ms(self) -> float:
+        """See above."""
+        quiet = statistic_us(self.original, "quiet") / statistic_us(self.original, self.target.statistic)
+        worst = max(line.residual for line in self.calibrations)
+        return self.limit_ms * quiet * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the profile phase found. `network` is the form that everything is cut from, batch norms folded."""
+
+    network: Network
+    builder: ProblemBuilder
+    devices: tuple[TimedDevice, ...]
+    original: Mapping[str, float]
+    smallest: Values
+
+    def floor_ms(self, timed: TimedDevice) -> float:
+        """No candidate can be predicted faster than this on the device."""
+        return self.builder.floor_ms(timed.device)
+
+
+def profile(context: Context, inputs: Inputs) -> Profile:
+    """Time the original, learn the devices' alignment, fill their tables, and calibrate on whole networks.
+
+    Raises:
+        JobFailed: there is nothing to prune or quantise.
+        DeviceOffline, MeasurementFailed: out of the ports.
+        Halted: the user wants it.
+    """
+    targets = context.plan.targets
+    context.at("profile", 0, 1)
+    originals = {target.device_id: _original(context, inputs, target) for target in targets}
+    network = _form(context, inputs, originals)
+    classes = [learned_classes(context, target.device_id) for target in targets]
+    runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
+    anatomy, variants = _taken_apart(context, inputs, network, classes, runtimes)
+    builder = ProblemBuilder(anatomy, variants)
+    smallest = _corner(anatomy, variants)
+    devices = tuple(
+        _timed(context, builder, target, rules, originals[target.device_id], smallest)
+        for target, rules in zip(targets, classes, strict=True)
+    )
+    whole = cost(inputs.network)
+    original: dict[str, float] = {
+        "macs": float(whole.macs),
+        "parameters": float(whole.parameters),
+        "size_bytes": float(whole.size_bytes),
+        "accuracy": _accuracy(context, inputs),
+    }
+    for timed in devices:
+        original[latency_metric(timed.target.device_id)] = statistic_us(timed.original, "quiet") / 1e3
+    return Profile(network, builder, devices, original, smallest)
+
+
+def _original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
+    """The uploaded network timed whole, and its rewritten form where there is one."""
+    forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
+    if inputs.rewritten is not inputs.folded:
+        forms[REWRITTEN] = inputs.rewritten
+    samples = measured(context, "original", target.device_id, forms, _QUICK)
+    shown = ", ".join(f"{name} {statistic_us(sample, 'quiet') / 1e3:.3f} ms" for name, sample in samples.items())
+    context.say(f"{target.device_name}: the original takes {shown} (quiet).")
+    return samples
+
+
+def _form(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str, Sample]]) -> Network:
+    """The rewritten form where timing says that it pays on every device, else the network as it came."""
+    pays = [
+        statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
+        for samples in originals.values()
+        if REWRITTEN in samples
+    ]
+    if pays and all(pays):
+        context.say("A lossless rewrite of the shortcuts pays and is kept for every candidate and the control.")
+        return inputs.rewritten
+    return inputs.folded
+
+
+def _taken_apart(
+    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], runtimes: Sequence[str]
+) -> tuple[Anatomy, tuple[Variant, ...]]:
+    """Knobs with as many levels as keep every kernel's table small; and the kernels."""
+    blocks = prunable_blocks(network)
+    for group in groups(network):
+        if group.reason:
+            context.say(f"{group.name} keeps its {group.width} channels: {group.reason}.")
+    scheme = Scheme.of([(method.name, method.settings) for method in context.plan.methods])
+    images, _ = inputs.reference(_FEW_IMAGES)
+    evidence = Evidence(images=images, importance={b.name: np.ones(b.width) for b in blocks})
+    most = MOST_LEVELS
+    while True:
+        try:
+            anatomy = Anatomy(network, scheme, block_widths(blocks, classes, most), evidence, runtimes)
+            with context.computing():
+                variants = anatomy.variants()
+        except InvalidInput as error:
+            if error.field == "methods":
+                raise JobFailed("nothing_to_change", "profile", error.message, "methods") from error
+            if most <= 2:
+                raise JobFailed("too_entangled", "profile", str(error), "model") from error
+            most = most // 2 if most > 4 else most - 1
+            context.say(f"Many blocks meet in one kernel: each knob gets at most {most} widths.")
+            continue
+        context.say(f"{len(anatomy.widths)} blocks can be pruned, {len(anatomy.space.knobs)} knobs in all.")
+        return anatomy, variants
+
+
+def _corner(anatomy: Anatomy, variants: Sequence[Variant]) -> dict[str, Value]:
+    """Every width at its smallest, in the last setting (the most compressed by convention)."""
+    return {**variants[-1].setting, **{knob.name: knob.options[0] for knob in anatomy.widths}}
+
+
+def _timed(
+    context: Context,
+    builder: ProblemBuilder,
+    target: Target,
+    classes: KernelClasses,
+    originals: Mapping[str, Sample],
+    smallest: Values,
+) -> TimedDevice:
+    device_id = target.device_id
+    runtime = context.ports.table(device_id).device.runtime
+    table = fill_most_uncertain(
+        context, device_id, builder.ops(runtime), builder.frequencies(runtime), context.plan.effort.rows
+    ).updated(classes=classes)
+    if not table.rows:
+        raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
+    drawn = _drawn(context, builder, smallest)
+    networks = {name: builder.anatomy.rewritten(values) for name, values in drawn.items()}
+    samples = measured(context, "calibration", device_id, networks, _QUICK)
+    lines = _lines(builder, table, drawn, networks, samples)
+    _report_lines(context, target, table, lines)
+    quiet_limit = target.max_latency_ms
+    if quiet_limit is None:
+        assert target.max_latency_ratio is not None
+        quiet_limit = target.max_latency_ratio * statistic_us(originals[UPLOADED], target.statistic) / 1e3
+    return TimedDevice(target, table, lines, originals[UPLOADED], samples[SMALLEST], quiet_limit)
+
+
+def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
+    """Networks of the very space to be searched, spread over it: its two ends, and random ones of each variant."""
+    rng = np.random.default_rng([context.plan.seed, 1])
+    variants = builder.variants
+    each = max(_LEAST_PER_VARIANT, -(-context.plan.effort.calibration_networks // len(variants)))
+    drawn: dict[str, Values] = {SMALLEST: smallest}
+    for number, variant in enumerate(variants):
+        widths = {knob.name: knob.options[-1] for knob in builder.anatomy.widths}
+        drawn[f"{WHOLE}-{number}"] = {**variant.setting, **widths}
+        for i in range(each - 1):
+            # A common lean of all blocks besides each one's own draw: sums of independent draws bunch up.
+            lean = rng.uniform(0.0, 1.0)
+            levels = [_leaning(knob.level_count, lean, rng) for knob in builder.anatomy.widths]
+            chosen = {k.name: k.options[level] for k, level in zip(builder.anatomy.widths, levels, strict=True)}
+            drawn[f"random-{number}-{i}"] = {**variant.setting, **chosen}
+    return drawn
+
+
+def _leaning(count: int, lean: float, rng: np.random.Generator) -> int:
+    return int(np.clip(round((0.6 * lean + 0.4 * rng.uniform()) * (count - 1)), 0, count - 1))
+
+
+def _lines(
+    builder: ProblemBuilder,
+    table: LatencyTable,
+    drawn: Mapping[str, Values],
+    networks: Mapping[str, Network],
+    samples: Mapping[str, Sample],
+) -> tuple[Calibration, ...]:
+    """a + b * sum for each variant, fitted on the networks of that variant."""
+    lines = []
+    for variant in builder.variants:
+        own = [name for name, values in drawn.items() if variant.setting.items() <= values.items()]
+        runtime = table.device.runtime
+        parts = [builder.anatomy.ops(networks[name], drawn[name], runtime) for name in own]
+        sums_us, sigmas_us = table.sums_us(parts)
+        quiet_us = [statistic_us(samples[name], "quiet") for name in own]
+        lines.append(fit(sums_us.tolist(), sigmas_us.tolist(), quiet_us))
+    return tuple(lines)
+
+
+def _report_lines(context: Context, target: Target, table: LatencyTable, lines: Sequence[Calibration]) -> None:
+    for line in lines:
+        error = f"{line.loo_mape:.1%}" if line.loo_mape is not None else "not known"
+        context.say(
+            f"{target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
+            f"error {error} on {line.networks} whole networks."
+        )
+    # A device keeps one line; that of the first setting is the network's own precision.
+    context.ports.emit(Calibrated(target.device_id, table.epoch, lines[0].to_json()))
+
+
+def _accuracy(context: Context, inputs: Inputs) -> float:
+    known = context.recall("original-accuracy")
+    if known is None:
+        with context.computing():
+            known = {"accuracy": float(inputs.right(inputs.network.save()).mean())}
+        context.keep("original-accuracy", known)
+    accuracy = float(known["accuracy"])
+    count = len(inputs.dataset.validation)
+    context.say(f"The original's accuracy is {accuracy:.2%} on {count} validation images.")
+    return accuracy

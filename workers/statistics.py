@@ -1,0 +1,114 @@
+"""The statistics phase: what is worked out about a network once, for every strategy and every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.network import Network
+from compress.renormalise import renormalise
+from compress.rewrites import rewritten
+from search.candidate import Candidate
+from search.evaluation import Status
+from search.space import Choice, Levelled, Space, Value
+from workers.context import Context
+from workers.evaluator import QUICK
+from workers.inputs import Inputs
+from workers.material import Material
+from workers.pool import Pool
+from workers.profile import Profile
+
+PROBES = 4
+"""Levels of a knob whose accuracy is looked at; those between are interpolated."""
+_WAIT_S = 1.0
+
+
+def gathered(context: Context, inputs: Inputs, profile: Profile) -> Material:
+    """The files that candidates are evaluated from. Written once; a restart finds them.
+
+    Raises:
+        Halted: the user wants it.
+    """
+    methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
+    material = Material(context.folder("material"), methods)
+    if context.file("material") is not None and material.complete:
+        return material
+    context.at("statistics", 0, 3)
+    effort = context.plan.effort
+    images, labels = inputs.reference(effort.renormalise_images)
+    with context.computing():
+        network = trainable(inputs, profile, images)
+    context.at("statistics", 1, 3)
+    with context.computing():
+        evidence = material.scheme.gather(network, images, labels, context.plan.seed)
+    mark = material.write(network, inputs.ranking(effort.accuracy_images), images, evidence)
+    context.keep_file("material", mark)
+    context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
+    return material
+
+
+def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32]) -> Network:
+    """The network in the form that trains: batch norms kept or given back, the same rewrites as its fast form."""
+    kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
+    return renormalise(kept, images)
+
+
+def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
+    """Knob -> (levels,) accuracy with this knob alone at each level, the others leaving the network as it is."""
+    if context.file("sensitivity") is not None and material.sensitivity:
+        return material.sensitivity
+    probes = _probes(space)
+    for candidate in probes.values():
+        pool.submit(candidate)
+    accuracy: dict[str, float] = {}
+    while len(accuracy) < len(probes):
+        done = pool.next(_WAIT_S)
+        if done is not None:
+            # A level that cannot be evaluated has lost everything.
+            completed = done.status is Status.COMPLETED
+            accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
+        context.at("statistics", 2 + len(accuracy) / len(probes), 3)
+    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+    context.keep_file("sensitivity", material.write_sensitivity(curves))
+    context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
+    return curves
+
+
+def _whole(space: Space) -> dict[str, Value]:
+    """The values that leave the network as it is."""
+    return {knob.name: knob.value(_top(knob)) for knob in space.levelled}
+
+
+def _top(knob: Levelled) -> int:
+    return 0 if isinstance(knob, Choice) and not knob.ordered else knob.level_count - 1
+
+
+def _probed(knob: Levelled) -> list[int]:
+    """Levels to look at: all of an unordered knob, else some from the smallest up; the top is the original."""
+    if isinstance(knob, Choice) and not knob.ordered:
+        return [level for level in range(knob.level_count) if level != _top(knob)]
+    spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
+    return sorted(set(spread.tolist()) - {_top(knob)})
+
+
+def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
+    whole = _whole(space)
+    found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
+    for knob in space.levelled:
+        for level in _probed(knob):
+            name = f"sensitivity-{knob.name}-{level}"
+            values = {**whole, knob.name: knob.value(level)}
+            found[knob.name, level] = Candidate(name, values, origin="statistics", recipe=QUICK)
+    return found
+
+
+def _curve(
+    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], accuracy: Mapping[str, float]
+) -> NDArray[np.float64]:
+    levels: Sequence[int] = [*_probed(knob), _top(knob)]
+    seen = [accuracy[probes[knob.name, level].id] for level in levels[:-1]]
+    seen.append(accuracy[probes["", 0].id])
+    order = np.argsort(levels)
+    return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))
