@@ -28,6 +28,9 @@ NETWORK_NOISE = 0.017
 PRIOR_RESIDUAL = 0.05
 PRIOR_NETWORKS = 2
 LEVEL = 0.95
+# What anchors leave of the drift between two sessions. The errors that an interval is drawn from come from one
+# session and do not know of it, so that it is added to the interval afterwards.
+SESSION_NOISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Calibration:
     def sigma_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
         """Standard deviations of `latency_us`, given those of the sums."""
         return np.asarray(np.hypot(self.b * block_sigma_us, self.residual * self.latency_us(sum_us)))
+
+    def half_width_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
+        """Half of the 95 % interval around `latency_us`, for a measurement in another session."""
+        session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
+        return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal calibration."""

@@ -245,7 +245,7 @@ class LatencyTable:
         sum_sigma_us = _sum_sigma([(op.key, self._cache[op.key]) for op in network])
         latency_us = float(self.calibration.latency_us(np.asarray(sum_us)))
         sigma_us = float(self.calibration.sigma_us(np.asarray(sum_us), np.asarray(sum_sigma_us)))
-        half_us = self.calibration.quantile * sigma_us
+        half_us = float(self.calibration.half_width_us(np.asarray(sum_us), np.asarray(sum_sigma_us)))
         covered_us = sum(entry.latency_us for entry in blocks if entry.source in ("measured", "class"))
         open_ops = {op.key: op for op, e in zip(network, blocks, strict=True) if e.source in ("gp", "missing")}
         return Prediction(

@@ -33,7 +33,7 @@ class BurstProtocol:
 
     warm_runs: int = 1
     timed_runs: int = 6
-    min_rounds: int = 5
+    min_rounds: int = 10
     max_rounds: int = 60
     round_step: int = 5
     split_half: float = 0.01

@@ -11,7 +11,7 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.timing import Failure, Sample, Timing, bootstrap_upper, split_half, statistic_us
 
 # rounds here take no time of their own
-BurstProtocol = partial(timing.BurstProtocol, round_s=0.0)
+BurstProtocol = partial(timing.BurstProtocol, min_rounds=5, round_s=0.0)
 
 
 class Machine:
