@@ -1,0 +1,62 @@
+"""Assets: the pages' scripts and styles, and plotly from its wheel; immutable, their address names their content."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from service.errors import NotFound
+
+FOLDER = Path(__file__).parent
+KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+PLOTLY_URL = f"/assets/plotly-{version('plotly')}/plotly.min.js"
+IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+
+router = APIRouter(include_in_schema=False)
+
+
+@cache
+def _paths() -> dict[str, Path]:
+    """Every asset by its name ("job/page.js"): a request can name these and nothing else."""
+    found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in KINDS)
+    return {path.relative_to(FOLDER).as_posix(): path for path in found}
+
+
+@cache
+def _digest() -> str:
+    """One digest over all assets: modules import each other by relative path, so they change address together."""
+    content = b"".join(name.encode() + path.read_bytes() for name, path in _paths().items())
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def asset_url(name: str) -> str:
+    """Address of one of our assets. Raises KeyError where there is none of that name."""
+    return f"/assets/{_digest()}/{_paths()[name].relative_to(FOLDER).as_posix()}"
+
+
+@cache
+def _plotly() -> bytes:
+    content = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return gzip.compress(content, compresslevel=6, mtime=0)
+
+
+@router.get(PLOTLY_URL, name="plotly")
+def read_plotly() -> Response:
+    """plotly.js as its Python package carries it, compressed once; every browser since 1999 reads gzip."""
+    return Response(_plotly(), media_type="text/javascript", headers={**IMMUTABLE, "Content-Encoding": "gzip"})
+
+
+@router.get("/assets/{digest}/{name:path}", name="asset")
+def read_asset(digest: str, name: str) -> Response:
+    """One of our scripts or styles."""
+    path = _paths().get(name)
+    if path is None or digest != _digest():
+        raise NotFound("asset", name)
+    return Response(path.read_bytes(), media_type=KINDS[path.suffix], headers=IMMUTABLE)

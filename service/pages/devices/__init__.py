@@ -1,0 +1,24 @@
+"""Devices: which there are, whether they answer, how complete and how right their tables are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+
+from service.depends import State
+from service.pages.page import Page
+from service.routes.devices import device_public
+from service.store import devices, events
+
+
+def _fill(request: Request, state: State) -> Mapping[str, Any]:
+    with state.store.read() as tx:
+        since = events.newest(tx)
+        rows = tx.session.execute(devices.rows().order_by(devices.Device.name)).scalars()
+        shown = [device_public(tx, device) for device in rows]
+    return {"devices": shown, "since": since, "url": str(request.base_url).rstrip("/")}
+
+
+PAGE = Page("devices", "/devices", _fill, label="Devices", order=2)

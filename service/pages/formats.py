@@ -1,0 +1,69 @@
+"""How numbers are shown to people: with their unit, with as many digits as mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+DASH = "–"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds: 0.482 ms, 12.3 ms."""
+    if value is None:
+        return DASH
+    digits = 3 if value < 10 else 1 if value < 1000 else 0
+    return f"{value:.{digits}f} ms"
+
+
+def percent(ratio: float | None, digits: int = 2) -> str:
+    """A ratio of 0..1 as per cent."""
+    return DASH if ratio is None else f"{100 * ratio:.{digits}f} %"
+
+
+def count(value: float | None) -> str:
+    """A count with its magnitude: 40.6 M."""
+    if value is None:
+        return DASH
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float | None) -> str:
+    """Bytes: 1.08 MB."""
+    if value is None:
+        return DASH
+    for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit_size:
+            return f"{value / unit_size:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the largest fitting unit."""
+    if seconds is None:
+        return DASH
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago, in words."""
+    if moment is None:
+        return "never"
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{duration(max((datetime.now(UTC) - aware).total_seconds(), 0.0))} ago"
+
+
+def stamp(moment: datetime | None) -> str:
+    """UTC to the second."""
+    return DASH if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    function.__name__: function for function in (ms, percent, count, size, duration, ago, stamp)
+}

@@ -1,0 +1,47 @@
+"""Job: its answer first, then the front as it grows, every evaluation, the log and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from sqlalchemy import select
+
+from search.metrics import latency_metric
+from service.depends import State
+from service.fronts import front_of
+from service.job_view import artifact_public, evaluation_public, job_public, log_line
+from service.pages.page import Page
+from service.store import artifacts, datasets, devices, evaluations, events, jobs, models
+
+SHOWN_EVALUATIONS = 200
+LOG_LINES = 1000
+
+
+def _fill(request: Request, state: State) -> Mapping[str, Any]:
+    with state.store.read() as tx:
+        since = events.newest(tx)
+        row = jobs.get(tx, request.path_params["job_ref"])
+        job = job_public(row)
+        recorded = evaluations.of_job(tx, row.id)
+        front = front_of(recorded, row.request)
+        files = tx.session.execute(select(artifacts.Artifact).where(artifacts.Artifact.job_id == row.id)).scalars()
+        log = events.of_topic(tx, jobs.topic(row.id), ("log.line",), None, LOG_LINES)
+        names = {device.id: device.name for device in tx.session.execute(devices.rows()).scalars()}
+        model, dataset = models.find(tx, job.model), datasets.find(tx, job.dataset)
+        return {
+            "job": job,
+            "evaluations": [evaluation_public(each, front) for each in reversed(recorded[-SHOWN_EVALUATIONS:])],
+            "total": len(recorded),
+            "artifacts": [artifact_public(file) for file in files],
+            "log": [log_line(line) for line in log],
+            "device_names": names,
+            "latency_keys": [latency_metric(target["device"]) for target in job.targets],
+            "model_name": model.name if model else job.model,
+            "dataset_name": dataset.name if dataset else job.dataset,
+            "since": since,
+        }
+
+
+PAGE = Page("job", "/jobs/{job_ref}", _fill)

@@ -1,0 +1,114 @@
+import { PALETTE, SYMBOLS, draw, onThemeChange } from "../static/chart.js";
+import { follow, throttled } from "../static/live.js";
+
+const { id, since, latency: key, device } = document.getElementById("job").dataset;
+const onLatency = key.startsWith("latency_ms");
+const evaluations = [];
+let job = null;
+
+async function load() {
+  const answer = await fetch(`/api/v1/jobs/${id}`);
+  if (answer.ok) job = await answer.json();
+  for (;;) {
+    const last = evaluations.at(-1)?.number ?? 0;
+    const page = await (await fetch(`/api/v1/jobs/${id}/evaluations?since=${last}&page_size=500`)).json();
+    evaluations.push(...page.items);
+    if (page.items.length < 500) break;
+  }
+}
+
+const points = () => evaluations.filter((e) => e.status === "completed" && key in e.metrics && "accuracy" in e.metrics);
+const text = (e) => `#${e.number} ${e.strategy}<br>${(100 * e.metrics.accuracy).toFixed(2)} %, ${e.metrics[key].toPrecision(4)}${onLatency ? " ms" : ""}`;
+
+function byStrategy(done) {
+  return [...new Set(done.map((e) => e.strategy))].map((name, i) => {
+    const own = done.filter((e) => e.strategy === name);
+    return {
+      name, mode: "markers", type: "scatter", x: own.map((e) => e.metrics[key]), y: own.map((e) => 100 * e.metrics.accuracy),
+      text: own.map(text), hoverinfo: "text", customdata: own.map((e) => e.number),
+      marker: { color: PALETTE[i % PALETTE.length], size: 9, symbol: own.map((e) => SYMBOLS[i % SYMBOLS.length] + (e.feasible ? "" : "-open")) },
+    };
+  });
+}
+
+// Objective up, cost down: what no evaluation to the left beats.
+function frontOf(done) {
+  let best = -Infinity;
+  return [...done].sort((a, b) => a.metrics[key] - b.metrics[key] || b.metrics.accuracy - a.metrics.accuracy)
+    .filter((e) => e.metrics.accuracy > best && ((best = e.metrics.accuracy), true));
+}
+
+function landmarks() {
+  const wanted = [["original", "square"], ["control", "square-open"], ["best", "star"], ["nearest", "star-open"]];
+  return wanted.filter(([name]) => job?.[name]).map(([name, symbol]) => {
+    const found = job[name], time = found.latency_ms?.[device] ?? {};
+    const x = onLatency ? time.measured ?? time.predicted : found[key];
+    return { name: `${name}${time.measured ? ", measured" : ""}`, mode: "markers", type: "scatter", x: [x], y: [100 * found.accuracy],
+      marker: { symbol, size: 14, color: name === "best" ? "#16a34a" : "#78716c" }, hoverinfo: "name+x+y" };
+  }).filter((trace) => trace.x[0] != null && Number.isFinite(trace.y[0]));
+}
+
+function limit() {
+  const target = job?.targets[0];
+  if (!onLatency || !target) return null;
+  const original = job.original?.latency_ms?.[device];
+  return target.max_latency_ms ?? (original?.measured ? target.max_latency_ratio * original.measured : null);
+}
+
+function drawFront() {
+  const done = points(), front = frontOf(done), bound = limit();
+  const line = { name: "front", mode: "lines", type: "scatter", line: { shape: "hv", dash: "dot", color: "#16a34a" }, hoverinfo: "skip",
+    x: front.map((e) => e.metrics[key]), y: front.map((e) => 100 * e.metrics.accuracy) };
+  const shapes = bound ? [{ type: "line", x0: bound, x1: bound, yref: "paper", y0: 0, y1: 1, line: { color: "#dc2626", dash: "dash", width: 1.5 } }] : [];
+  const annotations = bound ? [{ x: bound, yref: "paper", y: 1, yanchor: "top", xanchor: "left", text: " limit", showarrow: false, font: { color: "#dc2626" } }] : [];
+  return draw(document.getElementById("front"), [...byStrategy(done), line, ...landmarks()],
+    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : "MACs" }, y: { title: "accuracy, %" }, shapes, annotations });
+}
+
+function drawBest() {
+  let best = null;
+  const steps = points().filter((e) => e.feasible).map((e) => ({ n: e.number, best: (best = Math.max(best ?? -Infinity, 100 * e.metrics.accuracy)) }));
+  return draw(document.getElementById("best"),
+    [{ name: "best so far", mode: "lines+markers", type: "scatter", line: { shape: "hv", color: "#16a34a" }, x: steps.map((s) => s.n), y: steps.map((s) => s.best) }],
+    { x: { title: "evaluation", rangemode: "tozero" }, y: { title: "accuracy before training, %" } });
+}
+
+function select(number) {
+  for (const row of document.querySelectorAll("#evaluations tr[aria-selected]")) row.removeAttribute("aria-selected");
+  const row = document.getElementById(`evaluation-${number}`);
+  row?.setAttribute("aria-selected", "true");
+  row?.scrollIntoView({ block: "nearest" });
+  history.replaceState(null, "", `${location.pathname}?evaluation=${number}`);
+}
+
+const redraw = async () => { await load(); await drawFront(); await drawBest(); };
+
+await new Promise((ready) => (globalThis.Plotly ? ready() : addEventListener("DOMContentLoaded", ready, { once: true })));
+await redraw();
+document.getElementById("front").on("plotly_click", (event) => {
+  const number = event.points[0]?.customdata;
+  if (number !== undefined) select(number);
+});
+const chosen = new URLSearchParams(location.search).get("evaluation");
+if (chosen) select(chosen);
+onThemeChange(() => { drawFront(); drawBest(); });
+
+const again = throttled(redraw);
+follow(`job:${id}`, since, ["job.state", "job.progress", "evaluation.added", "front.changed", "log.line"], (type) => {
+  if (type !== "log.line" && type !== "job.progress") again();
+});
+
+document.getElementById("head").addEventListener("click", async (event) => {
+  const verb = event.target.dataset?.steer;
+  if (!verb) return;
+  if (verb === "cancel" && !confirm("Cancel this job? What it has evaluated stays.")) return;
+  event.target.disabled = true;
+  const headers = verb === "retry" ? { "Idempotency-Key": crypto.randomUUID() } : {};
+  const answer = await fetch(`/api/v1/jobs/${id}/${verb}`, { method: "POST", headers });
+  const body = await answer.json();
+  if (answer.ok && verb === "retry") location.assign(`/jobs/${body.id}`);
+  const note = document.getElementById("steered");
+  note.textContent = answer.ok ? "" : body.detail;
+  note.hidden = answer.ok;
+  event.target.disabled = false;
+});

@@ -1,0 +1,3 @@
+import { follow } from "../static/live.js";
+
+follow("jobs", document.getElementById("jobs").dataset.since, ["job.state", "job.progress"]);

@@ -1,0 +1,157 @@
+"""The dashboard in a real Chromium: sign-in, live rows and charts, no foreign request, no error in the console."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from agent_calls import conv
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from service_world import Uploaded
+from test_pages import record, searched
+
+from hw_profiles.table import Row
+from hw_profiles.timing import Timing
+from service.app import create_app
+from service.settings import Settings
+from service.store import Store, devices, latency
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = os.environ.get("NETLATHE_CHROMIUM") or shutil.which("chromium")
+# A browser that phones home is refused by a closed network, loudly.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium, or NETLATHE_CHROMIUM=/path/to/it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def url(settings: Settings, store: Store) -> Iterator[str]:
+    """A real server on loopback."""
+    config = uvicorn.Config(create_app(settings, store), port=0, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+class Watched:
+    """A tab that remembers what went wrong in it and whom it asked."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.hosts: set[str] = set()
+        page.on("console", lambda line: self.errors.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.hosts.add(request.url.split("/")[2].split(":")[0]))
+
+    def check(self) -> None:
+        assert self.errors == []
+        assert self.hosts <= {"127.0.0.1"}
+
+
+@pytest.fixture
+def tab(chromium: Browser, url: str, user_token: str) -> Iterator[Watched]:
+    """A signed-in tab: the token went through the form."""
+    context = chromium.new_context(base_url=url)
+    watched = Watched(context.new_page())
+    page = watched.page
+    page.goto("/devices")
+    expect(page).to_have_url(f"{url}/sign-in?next=/devices")
+    page.get_by_label("Token").fill(user_token)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(f"{url}/devices")
+    yield watched
+    watched.check()
+    context.close()
+
+
+def shot(page: Page, name: str) -> None:
+    """A picture for people, where NETLATHE_SHOTS names a folder."""
+    folder = os.environ.get("NETLATHE_SHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def test_a_wrong_token_is_told_so(chromium: Browser, url: str) -> None:
+    page = chromium.new_page(base_url=url)
+    page.goto("/sign-in")
+    page.get_by_label("Token").fill("nl_u_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    page.close()
+
+
+def test_a_job_lives_while_one_looks(tab: Watched, store: Store, uploaded: Uploaded) -> None:
+    held = searched(store, uploaded)
+    page = tab.page
+    page.goto("/jobs")
+    expect(page.get_by_role("status")).to_have_text("live")
+    shot(page, "jobs")
+    page.goto(f"/jobs/{held.job_id}")
+    expect(page.get_by_role("status")).to_have_text("live")
+    expect(page.locator("#evaluations tbody tr")).to_have_count(3)
+    expect(page.locator("#front .main-svg").first).to_be_visible()
+    page.evaluate("window.mark = 1")
+    record(store, held, 7, latency_ms=3.5, accuracy=0.93, device_id=uploaded.device_id)
+    expect(page.locator("#evaluations tbody tr")).to_have_count(4)
+    expect(page.locator("#evaluation-4")).to_contain_text("93.00 %")
+    expect(page.locator("#front .scatterlayer .points path")).to_have_count(3)
+    assert page.evaluate("window.mark") == 1, "the page was reloaded"
+    shot(page, "job")
+    page.emulate_media(color_scheme="dark")
+    shot(page, "job-dark")
+
+
+def test_a_device_shows_latency_against_channels(tab: Watched, store: Store, uploaded: Uploaded) -> None:
+    with store.begin() as tx:
+        device = devices.get(tx, uploaded.device_id)
+        for channels in range(4, 68, 4):
+            latency_us = 10.0 + 8.0 * -(-channels // 16)
+            timing = Timing(latency_us, latency_us * 1.1, latency_us * 1.3, 0.004, 10, {})
+            row = Row.of(conv(channels), timing)
+            latency.import_table(tx, device, latency.table(tx, device.id).updated([row]))
+    page = tab.page
+    page.goto("/devices")
+    shot(page, "devices")
+    page.get_by_role("link", name="local-simulated-t1-fp32").click()
+    expect(page.locator("#chart .scatterlayer .points path")).to_have_count(16)
+    shot(page, "device")
+
+
+def test_pause_and_cancel_from_the_page(tab: Watched, store: Store, queued: str) -> None:
+    page = tab.page
+    page.goto(f"/jobs/{queued}")
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Run again")).to_be_visible()
+    page.get_by_role("button", name="Run again").click()
+    expect(page).not_to_have_url(page.url.rsplit("/", 1)[0] + f"/{queued}")
+    expect(page.get_by_text("queued", exact=True)).to_be_visible()
