@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 FAILED = 3
+FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # their errors are written for people
 EXTRAS = {
     "export": ("torch", "onnxscript", "safetensors"),
     "agent": ("onnxruntime",),
@@ -94,10 +95,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _told(error: Exception) -> tuple[str, int]:
     """The line and the exit code of an error: what was asked wrongly is usage, all else has failed."""
     import netlathe
-    from service.verbs.terminal import CommandFailed
 
-    if isinstance(error, CommandFailed):
-        return f"{error}", FAILED
     if isinstance(error, netlathe.Invalid):
         return f"{error}", 2
     if isinstance(error, netlathe.Unauthorized):
@@ -109,6 +107,6 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, ValueError) and hasattr(error, "field"):
         return " ".join(str(error).split()), 2
     text = " ".join(str(error).split())[:300]
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) or type(error).__module__.split(".")[0] in FOLDERS:
         return text, FAILED
     return f"unexpected {type(error).__name__}: {text} (NETLATHE_TRACE=1 shows where)", FAILED

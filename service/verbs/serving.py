@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DataDir = Annotated[Path | None, typer.Option(help="Blobs, SQLite file, first user's token. [NETLATHE_DATA_DIR]")]
 DatabaseUrl = Annotated[
-    str | None, typer.Option(help="PostgreSQL instead of SQLite; better as NETLATHE_DATABASE_URL, not in `ps`.")
+    str | None, typer.Option(help="PostgreSQL instead of SQLite; [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
 ]
 
 
@@ -78,7 +78,7 @@ def agent(
     url: Annotated[str | None, typer.Option(help="The server. [NETLATHE_URL]")] = None,
     machine: Annotated[str | None, typer.Option(help="First part of the devices' names; default: host name.")] = None,
     enrolment_token: Annotated[
-        str | None, typer.Option(help="Needed once; better as NETLATHE_ENROLMENT_TOKEN, not in `ps`.")
+        str | None, typer.Option(help="Needed once. [NETLATHE_ENROLMENT_TOKEN, or a file: ..._FILE]")
     ] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="Only these runtimes; may be repeated.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where its credentials are kept.")] = None,
@@ -106,7 +106,7 @@ def agent(
         unit = profiling.print_unit(url)
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
-    token = enrolment_token or os.environ.get("NETLATHE_ENROLMENT_TOKEN")
+    token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
     made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, **chosen)
     return made.run()
@@ -174,12 +174,19 @@ def _settings(**given: Any) -> Settings:
 
     from service.settings import Settings
 
+    given["database_url"] = given.get("database_url") or _secret("NETLATHE_DATABASE_URL")
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise typer.BadParameter(f"{place}: {first['msg']}" if place else first["msg"]) from error
+
+
+def _secret(name: str) -> str | None:
+    """A secret of the environment: `name` itself, or the content of the file that `name`_FILE names."""
+    file = os.environ.get(f"{name}_FILE")
+    return os.environ.get(name) or (Path(file).read_text().strip() if file else None)
 
 
 def register(app: typer.Typer) -> None:
