@@ -1,9 +1,10 @@
 """Errors of this folder.
 
-    CompressError
-    ├── InvalidInput (ValueError)   what the user gave is wrong: field, value, what to do
-    │   └── Disagreement            torch and onnxruntime differ: the first node that does
-    └── Unsupported                 a case that a row of the op table does not cover; caught, and frozen
+CompressError
+├── InvalidInput (ValueError)   what the user gave is wrong: field, value, what to do
+│   └── Disagreement            torch and onnxruntime differ: the first node that does
+├── Unsupported                 a case that a row of the op table does not cover; caught, and frozen
+└── TrainingDiverged            the loss of a training step is not a finite number
 """
 
 from __future__ import annotations
@@ -49,3 +50,18 @@ class Disagreement(InvalidInput):
 
 class Unsupported(CompressError):
     """A case that the op's row does not cover. The channel groups it touches are frozen with this reason."""
+
+
+class TrainingDiverged(CompressError):
+    """The loss of a training step is not a finite number.
+
+    Args:
+        epoch, step: where it happened, both from 0.
+        loss: the value seen.
+    """
+
+    def __init__(self, epoch: int, step: int, loss: float) -> None:
+        super().__init__(f"training diverged: loss {loss} in epoch {epoch}, step {step}; a smaller lr may help")
+        self.epoch = epoch
+        self.step = step
+        self.loss = loss

@@ -1,11 +1,10 @@
-"""Evidence: what methods know of the uncut network and its data, gathered once, saved, and shared by all candidates."""
+"""Evidence: what methods know of the uncut network and its data, gathered once and shared by all candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,33 +41,3 @@ class Evidence:
             {**self.masks, **other.masks},
             other.statistics or self.statistics,
         )
-
-    def save(self, path: Path) -> None:
-        """Write all but the masks as a safetensors file."""
-        from safetensors.numpy import save_file
-
-        arrays: dict[str, NDArray[Any]] = {}
-        if self.images is not None:
-            arrays["images"] = self.images
-        arrays |= {f"importance\n{name}": value for name, value in self.importance.items()}
-        if self.statistics is not None:
-            arrays |= {f"statistics\n{name}": value for name, value in self.statistics.to_arrays().items()}
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """What `save` wrote."""
-        from safetensors.numpy import load_file
-
-        arrays = load_file(path)
-        importance = _under(arrays, "importance\n")
-        statistics = _under(arrays, "statistics\n")
-        return cls(
-            arrays.get("images"),
-            importance,
-            statistics=Statistics.from_arrays(statistics) if statistics else None,
-        )
-
-
-def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

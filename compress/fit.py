@@ -1,0 +1,187 @@
+"""Fit: training as a resumable generator of steps. The bookkeeping (progress, checkpoints, stopping) is the caller's.
+
+for step in fit(network, part, preprocessing, Recipe(epochs=5), teacher=original):
+    if step.last_of_epoch:
+        save(step.checkpoint())
+trained = step.network()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compress.augment import augmented
+from compress.checkpoint import Checkpoint
+from compress.data import Part
+from compress.errors import InvalidInput, TrainingDiverged
+from compress.fold import fold_norms
+from compress.module import TorchNetwork
+from compress.network import Network
+from compress.preprocessing import Preprocessing, preprocess
+from compress.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, just done.
+
+    Attributes:
+        epoch: from 0, of `epochs`; step: from 0, of `steps`, over all epochs.
+        loss: of this batch; lr: its learning rate.
+        last_of_epoch: whether an epoch ended with it.
+        network: the network as it is now; valid until the next step is asked for.
+        checkpoint: bytes that `fit` goes on from, see `compress.checkpoint`; valid likewise.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    last_of_epoch: bool
+    network: Callable[[], Network]
+    checkpoint: Callable[[], bytes]
+
+
+def fit(
+    network: Network,
+    part: Part,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    teacher: Network | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Step]:
+    """Train a network; every draw depends on the recipe's seed, the epoch and the step alone.
+
+    Args:
+        network: what is trained, batch norms in it (see `compress.renormalise`).
+        part: the training images, as stored; they are augmented, then preprocessed.
+        teacher: whose outputs are imitated; of the same input and classes.
+        checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
+            as those of an uninterrupted run.
+
+    Yields:
+        A Step after each step; none where the recipe has no epochs or the checkpoint is from the last step.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        InvalidInput: a checkpoint of another network or recipe, or fewer than two images.
+    """
+    training = _Training(network, part, preprocessing, recipe, teacher)
+    if checkpoint is not None:
+        training.restore(checkpoint)
+    while training.done < training.steps:
+        yield training.advance()
+
+
+class _Training:
+    def __init__(
+        self, network: Network, part: Part, preprocessing: Preprocessing, recipe: Recipe, teacher: Network | None
+    ) -> None:
+        if len(part) < 2:
+            raise InvalidInput("training needs at least two images", field="train", value=len(part))
+        self.network = network
+        self.part = part
+        self.preprocessing = preprocessing
+        self.recipe = recipe
+        self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
+        self.module = TorchNetwork(network).train()
+        self.optimiser = _optimiser(self.module, recipe)
+        self.batch = min(recipe.batch, len(part))
+        self.steps_per_epoch = len(part) // self.batch  # what is left over comes in another epoch's order
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.done = 0
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def advance(self) -> Step:
+        step, epoch = self.done, self.done // self.steps_per_epoch
+        lr = self.recipe.lr_at(step, self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        images, labels = self._draw(epoch, step % self.steps_per_epoch)
+        loss = self._loss(images, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingDiverged(epoch, step, value)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        self.optimiser.step()
+        self.done += 1
+        last = self.done % self.steps_per_epoch == 0
+        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.module.to_network, self.save)
+
+    def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
+        # Ascending: reading a memory map in order is faster, and the order within a batch means nothing.
+        chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
+        rng = np.random.default_rng([self.recipe.seed, epoch, position])
+        images = augmented(self.part.images[chosen], self.recipe.augment, rng)
+        pixels = torch.from_numpy(preprocess(images, self.preprocessing))
+        return pixels, torch.from_numpy(self.part.labels[chosen])
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits = self.module(images)
+        loss = F.cross_entropy(logits, labels)
+        if self.teacher is None or not self.recipe.alpha:
+            return loss
+        with torch.no_grad():
+            wanted = self.teacher(images)
+        alpha, temperature = self.recipe.alpha, self.recipe.temperature
+        divergence = F.kl_div(
+            F.log_softmax(logits / temperature, 1),
+            F.log_softmax(wanted / temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - alpha) * loss + alpha * temperature**2 * divergence
+
+    def save(self) -> bytes:
+        momentum = {
+            name: self.optimiser.state[weight]["momentum_buffer"].numpy()
+            for name, weight in self.module.weights().items()
+            if "momentum_buffer" in self.optimiser.state[weight]
+        }
+        return Checkpoint(self.done, self._fingerprint(), self.module.write_back(), momentum).to_bytes()
+
+    def restore(self, data: bytes) -> None:
+        checkpoint = Checkpoint.from_bytes(data)
+        if checkpoint.fingerprint != self._fingerprint():
+            raise InvalidInput("the checkpoint is of another network, recipe or data", field="checkpoint")
+        self.done = checkpoint.step
+        for name, value in checkpoint.weights.items():
+            self.module.held(name).data.copy_(torch.from_numpy(value))
+        for name, weight in self.module.weights().items():
+            if name in checkpoint.momentum:
+                self.optimiser.state[weight]["momentum_buffer"] = torch.from_numpy(checkpoint.momentum[name])
+
+    def _fingerprint(self) -> str:
+        teacher = "" if self.teacher is None else self.teacher.network.digest
+        parts = (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _optimiser(module: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = list(module.weights().values())
+    if not weights:
+        raise InvalidInput("the network has no weights to train", field="network")
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
