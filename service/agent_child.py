@@ -1,0 +1,89 @@
+"""AgentChild: the agent of the server's own machine, a child that speaks the same REST calls as any other."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from hw_profiles.agent_main import GRACE_S, TOKEN_VARIABLE
+from service.lifeline import Child
+from service.store import tokens
+from service.store.base import Store
+from service.tokens import new_secret
+
+log = logging.getLogger(__name__)
+
+MACHINE = "local"
+TOKEN_LIFE = timedelta(minutes=10)
+LOOK_S = 0.5
+FIRST_REST_S, LONGEST_REST_S, GOOD_LIFE_S = 1.0, 30.0, 60.0
+
+
+class AgentChild:
+    """Starts one agent, and another whenever it dies. It ends with this process, however that ends.
+
+    `state_dir` keeps its credentials between starts; `runtimes` None offers all that time something real.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        store: Store,
+        state_dir: Path,
+        *,
+        machine: str = MACHINE,
+        runtimes: tuple[str, ...] | None = None,
+    ) -> None:
+        self._store = store
+        self._arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin"]
+        for name in runtimes or ():
+            self._arguments += ["--runtime", name]
+        self._ending = threading.Event()
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._watcher = threading.Thread(target=self._watch, name="agent-child", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the agent, where one runs."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the agent; returns at once."""
+        self._spawn()
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """End the agent; afterwards neither it nor its timing process is there."""
+        self._ending.set()
+        with self._lock:
+            if self._child is not None:
+                self._child.end(GRACE_S + 1.0)
+        if self._watcher.is_alive():
+            self._watcher.join()
+
+    def _spawn(self) -> None:
+        secret = new_secret("enrolment")
+        with self._store.begin() as tx:
+            name = f"agent-{secrets.token_hex(4)}"
+            tokens.create(tx, "enrolment", name, secret, expires_at=tx.now + TOKEN_LIFE)
+        with self._lock:
+            if not self._ending.is_set():
+                self._child = Child("hw_profiles.agent_main", self._arguments, {TOKEN_VARIABLE: secret})
+
+    def _watch(self) -> None:
+        rest_s, born_s = FIRST_REST_S, time.monotonic()
+        while not self._ending.wait(LOOK_S):
+            status = self._child.ended() if self._child is not None else None
+            if status is None:
+                continue
+            rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
+            log.warning("the agent of this machine ended with %d; starting another in %.0f s", status, rest_s)
+            if self._ending.wait(rest_s):
+                return
+            self._spawn()
+            rest_s, born_s = min(2 * rest_s, LONGEST_REST_S), time.monotonic()
