@@ -29,7 +29,8 @@ MULTIPART_MARGIN_BYTES = 1 * MIB
 POLICIES: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
-            "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+            # plotly writes its styles into the page; scripts stay ours alone
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
             "frame-ancestors 'none'; form-action 'self'"
         ),
         "X-Content-Type-Options": "nosniff",

@@ -46,6 +46,8 @@ def duration(seconds: float | None) -> str:
     """Seconds in the largest fitting unit."""
     if seconds is None:
         return DASH
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

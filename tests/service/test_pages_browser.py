@@ -26,12 +26,6 @@ pytestmark = pytest.mark.browser
 CHROMIUM = os.environ.get("NETLATHE_CHROMIUM") or shutil.which("chromium")
 # A browser that phones home is refused by a closed network, loudly.
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
 
 
 @pytest.fixture(scope="module")

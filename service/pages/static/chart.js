@@ -22,7 +22,7 @@ export function draw(element, traces, { x, y, shapes = [], annotations = [] }) {
   };
   layout.xaxis.title = { text: x.title };
   layout.yaxis.title = { text: y.title };
-  return globalThis.Plotly.react(element, traces, layout, { displaylogo: false, responsive: true });
+  return globalThis.Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true });
 }
 
 export function onThemeChange(redraw) {
