@@ -87,7 +87,11 @@ class Blobs:
         rows.record(tx, blob)
 
     def sweep(self, store: Store) -> int:
-        """Delete contents that nothing points at, and temporaries, all older than a day; how many went."""
+        """Delete contents that nothing points at with their decoded copies, and temporaries, all older than a day.
+
+        Returns:
+            How many went.
+        """
         limit = time.time() - KEEP_UNREFERENCED_S
         old = [path for path in self.root.glob("*/*") if path.stat().st_mtime < limit][:SWEEP_AT_MOST]
         with store.begin() as tx:

@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.data import cache_beside
 from hw_profiles.table import LatencyTable
+from service.foreign import refuse_foreign
 from service.sandbox import Limits, run
 
 
@@ -22,8 +23,8 @@ def check_model(path: Path, file_name: str, preprocessing: Mapping[str, Any], li
     Raises:
         InvalidInput: naming what is wrong; also for a crash of the check and for a limit it broke.
     """
-    request = {"path": str(path.absolute()), "file_name": file_name, "preprocessing": dict(preprocessing)}
-    return run("model", request, limits)
+    refuse_foreign(path, file_name)
+    return run("model", {"path": str(path.absolute()), "preprocessing": dict(preprocessing)}, limits)
 
 
 def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:

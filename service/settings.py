@@ -43,12 +43,18 @@ class Settings(BaseSettings):
     max_model_bytes: int = Field(default=1 * GIB, gt=0)
     max_dataset_bytes: int = Field(default=8 * GIB, gt=0)
     max_table_bytes: int = Field(default=64 * MIB, gt=0)
+    check_answer_s: float = Field(default=60.0, ge=0)
+    """A check of an upload that takes longer is answered with 202 and goes on."""
+    check_wall_s: float = Field(default=1800.0, gt=0)
+    check_memory_bytes: int = Field(default=6 * GIB, gt=0)
     max_queued_jobs: int = Field(default=1000, gt=0)
 
     lease_s: float = Field(default=30.0, gt=0)
     renew_s: float = Field(default=10.0, gt=0)
     max_crashes: int = Field(default=5, ge=0)
     """Takeovers of one job without a new evaluation in between, after which it fails."""
+    device_offline_s: float = Field(default=3600.0, gt=0)
+    """How long a job waits for a device that is away."""
     job_processes: int = Field(default=0, ge=0)
     """Evaluator processes of a job; 0 evaluates inside the conductor."""
 

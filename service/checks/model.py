@@ -15,20 +15,17 @@ from compress.network import Network
 from compress.ops import find_row
 from compress.preprocessing import Preprocessing
 from compress.verify import verify
-from service.checks.foreign import refuse_foreign
 
 SAMPLES = 3  # what verify needs to see the batch move
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, file_name, preprocessing}` -> what the answer to an upload says of a network.
+    """`{path, preprocessing}` -> what the answer to an upload says of a network.
 
     Raises:
         InvalidInput: whatever is wrong with the file or its preprocessing.
     """
-    path = Path(request["path"])
-    refuse_foreign(path, request["file_name"])
-    network = Network.load(path)
+    network = Network.load(Path(request["path"]))
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     _check_input(network, preprocessing)
     samples = np.random.default_rng(0).standard_normal((SAMPLES, *network.input_shape), np.float32)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from compress.cost import CostModel
+from compress.errors import InvalidInput
 from compress.groups import groups, prunable_blocks
 from compress.network import Network
 from compress.op_templates import OpTemplate, op_templates
 from hw_profiles import runtimes
+from hw_profiles.errors import ExtraMissing
 from hw_profiles.table import LatencyTable, Prediction
 from service.checks.model import describe
 
@@ -33,7 +35,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     network = Network.load(Path(request["path"]))
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
-    templates = op_templates(network, runtimes.load(table.device.runtime).fused(network.save()))
+    templates = op_templates(network, _fused(network, table))
     blocks = prunable_blocks(network)
     smallest = {block.name: max(block.minimum, 1) for block in blocks}
     whole = [template.at() for template in templates]
@@ -54,6 +56,14 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "layers": _layers(templates, now, known),
         "warnings": _warnings(table, now, bool(blocks)),
     }
+
+
+def _fused(network: Network, table: LatencyTable) -> tuple[frozenset[str], ...]:
+    try:
+        return runtimes.load(table.device.runtime).fused(network.save())
+    except ExtraMissing as error:
+        message = f"the server cannot tell what {table.device.runtime} fuses: {error}"
+        raise InvalidInput(message, field="device", value=table.device.name) from error
 
 
 def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import BigInteger, ForeignKey, String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.base import Base, Tx
@@ -16,7 +16,7 @@ class Dataset(Base):
 
     `file_name` is what the user called it (its ending tells the kind); `layout` and `class_count` are what
     the user said, None where it was left to us; `classes` is what was found, `image_shape` height, width,
-    channels.
+    channels, and empty where images differ in size. Counts are those after missing parts are drawn.
     """
 
     __tablename__ = "datasets"
@@ -28,10 +28,13 @@ class Dataset(Base):
     layout: Mapped[str | None] = mapped_column(String(8))
     class_count: Mapped[int | None]
     train_count: Mapped[int] = mapped_column(default=0)
+    validation_count: Mapped[int] = mapped_column(default=0)
     test_count: Mapped[int] = mapped_column(default=0)
     classes: Mapped[int] = mapped_column(default=0)
-    image_shape: Mapped[list[Any]]
-    warnings: Mapped[list[Any]]
+    class_names: Mapped[list[Any]] = mapped_column(default=list)
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    image_shape: Mapped[list[Any]] = mapped_column(default=list)
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
     problem: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 

@@ -23,10 +23,10 @@ class Model(Base):
     parameters: Mapped[int] = mapped_column(BigInteger, default=0)
     macs: Mapped[int] = mapped_column(BigInteger, default=0)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    input_shape: Mapped[list[Any]]
-    outputs: Mapped[list[Any]]
-    groups: Mapped[list[Any]]
-    warnings: Mapped[list[Any]]
+    input_shape: Mapped[list[Any]] = mapped_column(default=list)
+    outputs: Mapped[list[Any]] = mapped_column(default=list)
+    groups: Mapped[list[Any]] = mapped_column(default=list)
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
     problem: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 

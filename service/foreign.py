@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
-from compress.errors import InvalidInput
+from service.errors import InvalidInput
 
 TORCH = (
     "export it on your own machine: `netlathe submit --model package.module:factory`, or "
@@ -36,14 +36,18 @@ BY_SUFFIX: dict[str, tuple[str, str]] = {
 
 
 def refuse_foreign(path: Path, file_name: str) -> None:
-    """Raise InvalidInput where the file is of a known kind that is not ONNX."""
+    """Refuse a file of a known kind that is not ONNX; only its first bytes are read.
+
+    Raises:
+        InvalidInput: what it is, and how to make an ONNX file of it.
+    """
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
-        raise InvalidInput("the file is empty", field="file", value=file_name)
+        raise InvalidInput("file", file_name, "the file is empty")
     for magic, offset, kind, advice in BY_MAGIC:
         if head[offset:].startswith(magic):
-            raise InvalidInput(f"this is {kind}, not ONNX: {advice}", field="file", value=file_name)
+            raise InvalidInput("file", file_name, f"this is {kind}, not ONNX: {advice}")
     found = BY_SUFFIX.get(PurePath(file_name).suffix.lower())
     if found is not None:
-        raise InvalidInput(f"this is {found[0]}, not ONNX: {found[1]}", field="file", value=file_name)
+        raise InvalidInput("file", file_name, f"this is {found[0]}, not ONNX: {found[1]}")

@@ -1,0 +1,219 @@
+"""Models: trained networks as ONNX files, checked before they are believed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import InstrumentedAttribute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from compress.preprocessing import Preprocessing
+from service import checking, intake
+from service.blobs import Blobs
+from service.content import file_answer
+from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
+from service.errors import Conflict
+from service.idempotency import Once
+from service.problems import documented
+from service.settings import Settings
+from service.store import devices, latency, uploads
+from service.store.base import Store, Tx, new_id
+from service.store.models import Model
+from service.upload import Upload, form_schema, receive
+from service.upload_fields import checked_name, json_object
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+Ref = Annotated[str, Path(max_length=80)]
+SORTABLE: dict[str, InstrumentedAttribute[Any]] = {
+    "name": Model.name,
+    "created_at": Model.created_at,
+    "size_bytes": Model.size_bytes,
+    "macs": Model.macs,
+}
+FORM = form_schema(
+    {
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+        "preprocessing": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "scale, mean, std, order, size, resize, crop: (pixels x scale - mean) / std",
+        },
+    }
+)
+
+
+class Output(BaseModel):
+    """An output of a network; its shape without the batch."""
+
+    name: str
+    shape: list[int]
+
+
+class GroupPublic(BaseModel):
+    """Channels that live or die together. `reason`: why some of them must stay."""
+
+    name: str
+    width: int
+    prunable: bool
+    reason: str | None
+    layers: list[str]
+
+
+class ModelPublic(BaseModel):
+    """A network. Counts are zero while `state` is `checking`; `problem` says why it is `refused`."""
+
+    id: str
+    name: str
+    sha256: str
+    state: uploads.State
+    parameters: int
+    macs: int
+    size_bytes: int
+    input_shape: list[int]
+    outputs: list[Output]
+    groups: list[GroupPublic]
+    preprocessing: dict[str, Any]
+    warnings: list[str]
+    problem: checking.Refusal | None
+    created_at: datetime
+
+
+class LayerShare(BaseModel):
+    """A fused block: its predicted time and its share of the sum. Null before anything was measured."""
+
+    layers: list[str]
+    prunable: bool
+    latency_ms: float | None
+    share: float | None
+    source: str
+
+
+class Preflight(BaseModel):
+    """What pruning can gain on a device. `prunable_share`: how much of each count goes at the smallest widths;
+    `floor_ms`: the prediction there, below which no limit can be met by pruning alone.
+    """
+
+    model: str
+    device: str
+    device_name: str
+    prunable_share: dict[str, float]
+    frozen: list[GroupPublic]
+    latency_ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    floor_ms: float | None
+    floor_low_ms: float | None
+    coverage: float
+    floor_coverage: float
+    missing: int
+    layers: list[LayerShare]
+    warnings: list[str]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ModelPublic,
+    openapi_extra=FORM,
+    responses={
+        200: {"model": ModelPublic, "description": "The same upload again"},
+        202: {"model": ModelPublic, "description": "Still being checked"},
+        **documented(401, 403, 409, 413, 422),
+    },
+)
+async def create_model(
+    request: Request, store: StoreDep, blobs: BlobsDep, settings: SettingsDep, once: OnceDep, _user: UserDep
+) -> Response:
+    """Upload a network. Checked in a process of its own; what it says of itself is verified in onnxruntime."""
+    upload = await receive(request, blobs, settings.max_model_bytes, ("name", "preprocessing"))
+    return await run_in_threadpool(_create, upload, store, blobs, settings, once)
+
+
+@router.get("", responses=documented(401, 403, 422))
+def list_models(store: StoreDep, settings: SettingsDep, _user: UserDep, page: PageDep) -> Page[ModelPublic]:
+    """All networks."""
+    with store.read() as tx:
+        return paged(tx, select(Model), page, SORTABLE, Model.id, partial(_public, tx, settings=settings))
+
+
+@router.get("/{ref}", responses=documented(401, 403, 404))
+def read_model(ref: Ref, store: StoreDep, settings: SettingsDep, _user: UserDep) -> ModelPublic:
+    """One network by id or name."""
+    with store.read() as tx:
+        return _public(tx, uploads.get(tx, Model, ref), settings)
+
+
+@router.get("/{ref}/content", response_class=Response, responses=documented(401, 403, 404))
+def read_content(
+    ref: Ref,
+    store: StoreDep,
+    blobs: BlobsDep,
+    _user: UserDep,
+    if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+) -> Response:
+    """The file as it was uploaded."""
+    with store.read() as tx:
+        model = uploads.get(tx, Model, ref)
+    return file_answer(blobs, model.sha256, f"{model.name}.onnx", if_none_match)
+
+
+@router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
+def remove_model(ref: Ref, store: StoreDep, _user: UserDep) -> None:
+    """Delete a network that no job refers to."""
+    with store.begin() as tx:
+        uploads.remove(tx, uploads.get(tx, Model, ref))
+
+
+@router.get("/{ref}/preflight", responses=documented(401, 403, 404, 409, 422))
+def preflight(
+    ref: Ref,
+    device: Annotated[str, Query(max_length=80)],
+    store: StoreDep,
+    blobs: BlobsDep,
+    settings: SettingsDep,
+    _user: UserDep,
+) -> Preflight:
+    """Where a network's time goes on a device, and how much of it can be pruned away."""
+    with store.read() as tx:
+        model = uploads.get(tx, Model, ref)
+        if model.state != "ready":
+            raise Conflict(f"model {model.name!r} is {model.state}", code="state")
+        device_id = devices.get(tx, device).id
+        table = latency.table(tx, device_id)
+    found = intake.preflight(blobs.path(model.sha256), table, checking.limits(settings))
+    return Preflight(model=model.id, device=device_id, device_name=table.device.name, **found)
+
+
+def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once: Once) -> Response:
+    name = checked_name(upload.fields)
+    preprocessing = Preprocessing.from_json(json_object(upload.fields, "preprocessing")).to_json()
+    sha256 = upload.blob.sha256
+
+    def row(tx: Tx) -> Model:
+        blobs.record(tx, upload.blob)
+        return Model(id=new_id("mdl"), name=name, sha256=sha256, preprocessing=preprocessing, created_at=tx.now)
+
+    arrival = checking.Arrival(
+        kind=Model,
+        name=name,
+        same=lambda model: (model.sha256, model.preprocessing) == (sha256, preprocessing),
+        check=partial(
+            intake.check_model, blobs.path(sha256), upload.file_name, preprocessing, checking.limits(settings)
+        ),
+        row=row,
+        public=partial(_public, settings=settings),
+    )
+    of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
+    return checking.answer(arrival, of, once, store, settings)
+
+
+def _public(tx: Tx, model: Model, settings: Settings) -> ModelPublic:
+    shown = {name: getattr(model, name) for name in ModelPublic.model_fields}
+    return ModelPublic.model_validate({**shown, **uploads.outcome(tx, model, checking.wall(settings))})
