@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def load_dataset(
 
     Args:
         path: .npz, Parquet or zip; told apart by content.
-        layout: of an .npz, one of NHW, NHWC and NCHW; None finds it from the shape or from `input_shape`.
+        layout: of an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
         classes: how many classes there are; None counts them.
         preprocessing: only `size`, `resize` and `crop` matter here.
         input_shape: (C, H, W) of the network, or None.
@@ -144,10 +144,10 @@ def load_dataset(
     Raises:
         InvalidInput: naming the field and the value seen.
     """
-    request = DecodeRequest(path, digest or file_digest(path), layout, classes, input_shape, limits or Limits())
+    request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
     with ExitStack() as stack:
         folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netlathe-data-")))
-        whole = request.sized(preprocessing or Preprocessing(), folder)
+        whole = _decoded(request, preprocessing or Preprocessing(), input_shape, folder)
         summary = Summary.load(whole)
         missing = tuple(part for part in PARTS if part not in summary.counts)
         split = whole / f"split-{seed}"
@@ -163,6 +163,19 @@ def load_dataset(
         warnings=(*summary.warnings, *_drawn_warnings(parts, missing)),
         digest=text_digest(f"{whole.name} {seed if missing else 'as given'}"),
     )
+
+
+def _decoded(
+    request: DecodeRequest, preprocessing: Preprocessing, input_shape: Sequence[int] | None, folder: Path
+) -> Path:
+    """The decoded copy. The network's input is asked only where the layout stays open without it, so that all
+    networks of one size share one copy."""
+    try:
+        return request.sized(preprocessing, folder)
+    except InvalidInput as error:
+        if error.field != "layout" or request.layout is not None or input_shape is None:
+            raise
+    return replace(request, input_shape=input_shape).sized(preprocessing, folder)
 
 
 def inspect_dataset(

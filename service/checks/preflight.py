@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "coverage": now.coverage,
         "floor_coverage": floor.coverage,
         "missing": len(now.missing),
-        "layers": _layers(templates, now, known),
+        "layers": _layers(templates, {block.name for block in blocks}, now, known),
         "warnings": _warnings(table, now, bool(blocks)),
     }
 
@@ -80,12 +80,12 @@ def _prunable_shares(network: Network, smallest: Mapping[str, int]) -> dict[str,
     return {name: 1.0 - float(counts[name][1] / counts[name][0]) for name in ("parameters", "macs")}
 
 
-def _layers(templates: Sequence[OpTemplate], now: Prediction, known: bool) -> list[dict[str, Any]]:
+def _layers(templates: Sequence[OpTemplate], prunable: Set[str], now: Prediction, known: bool) -> list[dict[str, Any]]:
     total_us = sum(entry.latency_us for entry in now.blocks)
     return [
         {
             "layers": list(template.layers),
-            "prunable": bool(template.blocks),
+            "prunable": not prunable.isdisjoint(template.blocks),
             "latency_ms": _ms(entry.latency_us, known),
             "share": entry.latency_us / total_us if known and total_us > 0 else None,
             "source": entry.source,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,8 @@ def test_a_class_without_training_images_is_a_warning(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("column", ["image", "img"])
 def test_parquet_splits(tmp_path: Path, column: str) -> None:
-    images = pngs(36)
-    split = ["train", "validation", "train", "train", "test", "train"] * 6
+    images = pngs(216)  # more than are read at once
+    split = ["train", "validation", "train", "train", "test", "train"] * 36
     path = write_parquet(tmp_path / "a.parquet", images, split=split)
     if column == "img":
         import pyarrow.parquet as pq
@@ -180,9 +181,9 @@ def test_parquet_splits(tmp_path: Path, column: str) -> None:
         pq.write_table(pq.read_table(path).rename_columns(["img", "label", "split"]), path)
     dataset = load_dataset(path)
     chosen = [i for i, part in enumerate(split) if part == "validation"]
-    np.testing.assert_array_equal(dataset.validation.images, pixels(36)[chosen])
-    np.testing.assert_array_equal(dataset.validation.labels, labels(36)[chosen])
-    assert [len(dataset.train), len(dataset.test)] == [24, 6]
+    np.testing.assert_array_equal(dataset.validation.images, pixels(216)[chosen])
+    np.testing.assert_array_equal(dataset.validation.labels, labels(216)[chosen])
+    assert [len(dataset.train), len(dataset.test)] == [144, 36]
 
 
 def test_parquet_without_split_is_all_train(tmp_path: Path) -> None:
@@ -352,7 +353,9 @@ def test_the_decoded_copy_is_made_once_and_mapped(tmp_path: Path) -> None:
     assert same(first, second)
     assert isinstance(second.train.images, np.memmap)
     assert not second.train.images.flags.writeable
-    native = load_dataset(path, cache=cache, digest=digest, preprocessing=Preprocessing(size=(8, 6)))
+    native = load_dataset(
+        path, cache=cache, digest=digest, preprocessing=Preprocessing(size=(8, 6)), input_shape=(3, 8, 6)
+    )
     assert same(first, native)  # images have that size already: no second copy
     assert not list(cache.glob(".writing-*"))
 
@@ -438,3 +441,13 @@ def test_numbers_are_shown_as_they_were_seen(tmp_path: Path) -> None:
     assert error.value == -5
     assert "10 labels" in str(error)
     assert "index 2" in str(error)
+
+
+@pytest.mark.shared
+def test_real_data_sets(shared: Callable[[str], Path]) -> None:
+    cifar = load_dataset(shared("cifar10-small.parquet"))
+    assert [len(cifar.part(name)) for name in ("train", "validation", "test")] == [10_000, 2_000, 2_000]
+    assert (cifar.image_shape, cifar.classes, cifar.drawn, cifar.warnings) == ((32, 32, 3), 10, (), ())
+    mnist = load_dataset(shared("mnist10k.npz"))
+    assert [len(mnist.part(name)) for name in ("train", "validation", "test")] == [9_000, 1_000, 10_000]
+    assert (mnist.image_shape, mnist.classes, mnist.drawn) == ((28, 28, 1), 10, ("validation",))

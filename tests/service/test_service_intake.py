@@ -172,6 +172,16 @@ def test_an_op_without_a_row_freezes_its_channels_and_nothing_more(tmp_path: Pat
     assert any(group["prunable"] for group in found["groups"])
 
 
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["resnet20-cifar10", "resnet20-cifar10-bn", "resnet56-cifar10", "lenet5-mnist"])
+def test_real_networks(shared: Callable[[str], Path], name: str) -> None:
+    path = shared(f"models/{name}.onnx")
+    found = check_model(path, path.name, {}, LIMITS)
+    assert found["outputs"][0]["shape"] == [10]
+    assert all(group["prunable"] or group["reason"] for group in found["groups"])
+    assert any(group["prunable"] for group in found["groups"])
+
+
 # --- data sets
 
 

@@ -425,6 +425,8 @@ def test_preflight_with_a_table_sums_up(client: TestClient, store: Store, device
     shares = [row["share"] for row in found["layers"]]
     assert sum(shares) == pytest.approx(1)
     assert {row["source"] for row in found["layers"]} == {"measured"}
+    assert {row["prunable"] for row in found["layers"] if "conv2" in row["layers"]} == {True}
+    assert {row["prunable"] for row in found["layers"] if row["layers"] == ["Celu"]} == {False}
     assert 0 < found["low_ms"] <= found["latency_ms"] <= found["high_ms"]
     assert found["floor_ms"] is not None
     assert any("Celu" in group["reason"] for group in found["frozen"])
