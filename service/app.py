@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import anyio
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service import problems
+from service import pages, problems
 from service.blobs import Blobs
 from service.depends import State
 from service.feed import Feed
+from service.housekeeping import Housekeeping
 from service.routes import routers
 from service.security import BodyLimit, Headers, HostGuard, OriginGuard
 from service.settings import Settings
@@ -35,6 +37,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     app.state.netlathe = state
     for router in routers():
         app.include_router(router)
+    pages.install(app)
     problems.install(app)
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
@@ -46,10 +49,13 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: State = app.state.netlathe
-    async with state.feed.running():
+    chores = Housekeeping(state.store, state.blobs, state.settings)
+    async with state.feed.running(), anyio.create_task_group() as background:
+        background.start_soon(chores.run)
         yield
+        background.cancel_scope.cancel()
     state.store.close()
 
 
 def _operation_id(route: APIRoute) -> str:
-    return route.name
+    return "_".join([*(str(tag) for tag in route.tags), route.name])

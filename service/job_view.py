@@ -159,6 +159,7 @@ def job_public(job: Job) -> JobPublic:
         {
             **{name: value for name, value in job.request.items() if name in JobPublic.model_fields},
             **kept,
+            "phase": job.phase or PHASES[0],
             "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
         }
     )
@@ -167,7 +168,7 @@ def job_public(job: Job) -> JobPublic:
 def _fraction(job: Job) -> float:
     if job.state == "succeeded":
         return 1.0
-    begun = next(index for index, phase in enumerate(PHASES) if phase == job.phase)
+    begun = next(index for index, phase in enumerate(PHASES) if phase == (job.phase or PHASES[0]))
     within = job.done / job.total if job.total else 0.0
     return (begun + within) / len(PHASES)
 

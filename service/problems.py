@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, cast
 
 from fastapi import FastAPI, Request
@@ -104,7 +104,12 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if field := getattr(cause, "field", None):  # a type that checks itself: it knows the field and the value
         message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
         return FieldError(".".join([*location, field]), message, value)
-    return FieldError(".".join(location) or "body", item["msg"], item.get("input"))
+    return FieldError(".".join(location) or "body", item["msg"], _seen(item.get("input")))
+
+
+def _seen(value: object) -> object:
+    """An object as a whole is not sent back: it says nothing about what is wrong, and may hold a secret."""
+    return None if isinstance(value, Mapping) else value
 
 
 class Refused(HTTPException):

@@ -24,9 +24,12 @@ UPGRADE = "pip install --upgrade 'netlathe[agent]'"
 AgentId = Annotated[str, Path(max_length=80)]
 
 
-async def _spoken(request: Request) -> None:
+async def _spoken(request: Request, _caller: EnrolmentDep) -> None:
     """Refuse another protocol before anything else of the body is looked at."""
-    body = await request.json()
+    try:
+        body = await request.json()
+    except ValueError:
+        return  # the body's own check says what is wrong with it
     seen = body.get("protocol") if isinstance(body, dict) else None
     if isinstance(seen, int) and seen not in SPOKEN:
         whose = "this server: it" if seen > PROTOCOL else f"the agent with: {UPGRADE}; the server"

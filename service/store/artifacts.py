@@ -1,8 +1,7 @@
-"""Artifacts: the finished files of a job. Checkpoints: files a later run of it starts from."""
+"""Artifacts: the finished files of a job."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import BigInteger, ForeignKey, Select, String, select
@@ -25,16 +24,6 @@ class Artifact(Base):
     name: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime]
-
-
-class Checkpoint(Base):
-    """The newest file of a name that a run left for the next one."""
-
-    __tablename__ = "checkpoints"
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
-    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
     created_at: Mapped[datetime]
 
 
@@ -77,26 +66,3 @@ def get(tx: Tx, artifact_id: str) -> Artifact:
 def selected(job_id: str) -> Select[Artifact]:
     """The artifacts of a job."""
     return select(Artifact).where(Artifact.job_id == job_id)
-
-
-def keep_checkpoint(tx: Tx, held: Held, name: str, blob: StoredBlob) -> None:
-    """Keep a recorded file for the next run, in place of the one of this name.
-
-    Raises:
-        LeaseLost: the job belongs to somebody else now.
-    """
-    fence(tx, held)
-    known = tx.session.get(Checkpoint, (held.job_id, name))
-    if known is None:
-        tx.session.add(Checkpoint(job_id=held.job_id, name=name, sha256=blob.sha256, created_at=tx.now))
-    else:
-        known.sha256, known.created_at = blob.sha256, tx.now
-    tx.session.flush()
-
-
-def checkpoints(tx: Tx, job_id: str) -> Mapping[str, str]:
-    """Name -> sha256 of what a run finds again."""
-    rows: Sequence[Checkpoint] = (
-        tx.session.execute(select(Checkpoint).where(Checkpoint.job_id == job_id)).scalars().all()
-    )
-    return {row.name: row.sha256 for row in rows}

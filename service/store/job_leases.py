@@ -54,7 +54,7 @@ def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Hel
             return None
         if crashes > max_crashes:
             detail = f"its conductor died {crashes} times without a new evaluation in between"
-            failure = {"code": "crashed", "step": job.phase, "field": None, "detail": detail}
+            failure = {"code": "crashed", "step": job.phase or "claim", "field": None, "detail": detail}
             transition(tx, job.id, job.epoch, source, "failed", epoch=epoch, failure=failure)
             return None
     values: dict[str, Any] = {
@@ -117,12 +117,14 @@ def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
         raise LeaseLost(f"job {held.job_id}: epoch {held.epoch} is over") from error
 
 
-def progress(tx: Tx, held: Held, **values: Any) -> None:
-    """Write where the job is, with its event.
+def progress(tx: Tx, held: Held, *, tell: bool, **values: Any) -> None:
+    """Write where the job is; `tell`: with an event.
 
     Raises:
         LeaseLost: as `fence`.
     """
     fence(tx, held, **values)
+    if not tell:
+        return
     said: dict[str, Any] = {name: values[name] for name in ("phase", "done", "total", "eta_s") if name in values}
     tx.emit(topic(held.job_id), "job.progress", said)

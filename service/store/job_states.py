@@ -69,6 +69,7 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
 
 def cancel(tx: Tx, job: Job) -> None:
     """End a job, or ask the conductor that runs it to; again, or after the end, nothing happens."""
+    _hold(tx, job)
     if job.state in FINAL:
         return
     if job.state == "running" and not _abandoned(tx, job):
@@ -83,6 +84,7 @@ def pause(tx: Tx, job: Job) -> None:
     Raises:
         Conflict: it has ended, is paused, or is being cancelled (code `state`).
     """
+    _hold(tx, job)
     if job.state == "queued":
         transition(tx, job.id, job.epoch, "queued", "paused")
     elif job.state == "running" and job.signal != "cancel":
@@ -97,12 +99,18 @@ def resume(tx: Tx, job: Job) -> None:
     Raises:
         Conflict: it is neither (code `state`).
     """
+    _hold(tx, job)
     if job.state == "paused":
         transition(tx, job.id, job.epoch, "paused", "queued")
     elif job.state == "running" and job.signal == "pause":
         _ask(tx, job, "continue")
     else:
         raise Conflict(f"a job that is {_described(job)} cannot be resumed", code="state")
+
+
+def _hold(tx: Tx, job: Job) -> None:
+    """Read the row as it is now, and keep everybody else from it until the end of this transaction."""
+    tx.session.refresh(job, with_for_update=True)
 
 
 def _ask(tx: Tx, job: Job, signal: str) -> None:

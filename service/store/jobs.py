@@ -41,7 +41,7 @@ class Job(Base):
     crashes: Mapped[int] = mapped_column(default=0)
 
     verdict: Mapped[str | None] = mapped_column(String(16))
-    phase: Mapped[str] = mapped_column(String(16), default="profile")
+    phase: Mapped[str | None] = mapped_column(String(16))
     done: Mapped[float] = mapped_column(default=0.0)
     total: Mapped[float] = mapped_column(default=1.0)
     eta_s: Mapped[float | None]

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from sqlalchemy import Connection
 
 from service.store import Store, Tx, jobs
 from service.store.models import Model
 from service.submission import JobCreate, resolve
+from service.testing import HandClock
 
-
-class HandClock:
-    """The database's clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self, _connection: Connection) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+__all__ = ["HandClock", "Uploaded", "add_model", "queue"]
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ def upgrade() -> None:
         sa.Column("epoch", sa.Integer(), nullable=False),
         sa.Column("crashes", sa.Integer(), nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=True),
-        sa.Column("phase", sa.String(length=16), nullable=False),
+        sa.Column("phase", sa.String(length=16), nullable=True),
         sa.Column("done", sa.Double(), nullable=False),
         sa.Column("total", sa.Double(), nullable=False),
         sa.Column("eta_s", sa.Double(), nullable=True),
@@ -424,15 +424,11 @@ def upgrade() -> None:
         "checkpoints",
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("path", sa.String(length=500), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_checkpoints_job_id_jobs"), ondelete="CASCADE"),
-        sa.ForeignKeyConstraint(["sha256"], ["blobs.sha256"], name=op.f("fk_checkpoints_sha256_blobs")),
         sa.PrimaryKeyConstraint("job_id", "name", name=op.f("pk_checkpoints")),
     )
-    with op.batch_alter_table("checkpoints", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_checkpoints_sha256"), ["sha256"], unique=False)
-
     op.create_table(
         "evaluations",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -504,9 +500,6 @@ def downgrade() -> None:
 
     op.drop_table("job_devices")
     op.drop_table("evaluations")
-    with op.batch_alter_table("checkpoints", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_checkpoints_sha256"))
-
     op.drop_table("checkpoints")
     op.drop_table("asks")
     with op.batch_alter_table("artifacts", schema=None) as batch_op:

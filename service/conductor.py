@@ -1,0 +1,212 @@
+"""The conductor: leases jobs from the store and runs them, one at a time, until it is told to end.
+
+The run works in a thread; the main thread renews the lease and tells the store that this conductor is
+alive. Whatever ends this process, the job goes on elsewhere: after SIGTERM at once, after SIGKILL when
+the lease has run out.
+
+    python -m service.conductor      as a child of `netlathe serve`: ends when its stdin closes
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import OperationalError
+
+from service.blobs import Blobs
+from service.job_ports import StorePorts
+from service.job_run import Ending, Run, of_error
+from service.lifeline import watch_parent
+from service.settings import Settings
+from service.store import checkpoints, conductors, job_leases, jobs
+from service.store.base import Store, make_engine
+from service.store.job_leases import Held
+from service.store.job_states import FINAL
+from service.submission import plan
+from workers.errors import LeaseLost
+from workers.plan import Effort, JobPlan
+from workers.ports import Outcome, Ports
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+"""How often an idle conductor looks for a job."""
+TICK_S = 0.1
+GRACE_S = 8.0
+"""How long a run may take to reach an edge when this conductor ends; then its job is given back as it is."""
+
+RunJob = Callable[[JobPlan, Ports], Outcome]
+
+
+class Conductor:
+    """Claims and runs jobs until `stopping` is set."""
+
+    def __init__(self, settings: Settings, store: Store, blobs: Blobs, stopping: threading.Event) -> None:
+        self.id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.stopping = stopping
+        self._settings = settings
+        self._store = store
+        self._blobs = blobs
+        self._seen_s = -math.inf
+
+    def work(self, load: Callable[[], RunJob]) -> None:
+        """Run jobs until `stopping` is set. `load` gives workers.job.run, or what a test puts in its place."""
+        try:
+            self._be_seen("starting")
+            self._run_job = load()
+            self._seen_s = -math.inf
+            while not self.stopping.is_set():
+                self._be_seen("ok")
+                held = self._claim()
+                if held is None:
+                    self.stopping.wait(IDLE_S)
+                else:
+                    self._conduct(held)
+        finally:
+            self._leave()
+
+    def _claim(self) -> Held | None:
+        try:
+            with self._store.begin() as tx:
+                return job_leases.claim(tx, self.id, self._settings.lease_s, self._settings.max_crashes)
+        except OperationalError:
+            log.warning("the store did not answer; looking for jobs again")
+            return None
+
+    def _conduct(self, held: Held) -> None:
+        log.info("job %s: running, epoch %d", held.job_id, held.epoch)
+        try:
+            run = self._begin(held)
+        except Exception as error:
+            self._settle(held, of_error(error))
+            return
+        given_up_s = time.monotonic() + GRACE_S
+        while not run.done.wait(TICK_S):
+            now_s = time.monotonic()
+            if not self.stopping.is_set():
+                given_up_s = now_s + GRACE_S
+            elif now_s >= given_up_s:
+                self._settle(held, Ending("queued"))
+                return
+            if not self._keep(held):
+                run.lose()
+        self._settle(held, run.ending)
+
+    def _begin(self, held: Held) -> Run:
+        work_dir = self._settings.data_dir / "jobs" / held.job_id
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with self._store.read() as tx:
+            made = plan(tx, held.job_id, jobs.get(tx, held.job_id).request, self._effort())
+        ports = StorePorts(
+            self._store,
+            self._blobs,
+            held,
+            work_dir,
+            offline_s=self._settings.device_offline_s,
+            stopping=self.stopping,
+        )
+        return Run(self._run_job, made, ports).start()
+
+    def _effort(self) -> Effort:
+        return Effort(processes=self._settings.job_processes)
+
+    def _keep(self, held: Held) -> bool:
+        """Renew the lease when it is time; False once the job belongs to somebody else."""
+        if time.monotonic() - self._seen_s < self._settings.renew_s:
+            return True
+        try:
+            with self._store.begin() as tx:
+                job_leases.renew(tx, held, self._settings.lease_s)
+        except LeaseLost:
+            return False
+        except OperationalError:
+            log.warning("job %s: the lease could not be renewed; trying again", held.job_id)
+            return True
+        self._be_seen("ok")
+        return True
+
+    def _settle(self, held: Held, ending: Ending | None) -> None:
+        """Leave the job in the state that its run ended in, unless it is somebody else's by now.
+
+        Where the store does not answer, the lease runs out and the job goes on from what is recorded.
+        """
+        if ending is None:
+            return
+        try:
+            self._end(held, ending)
+        except LeaseLost:
+            log.warning("job %s: lost before its end was recorded", held.job_id)
+        except OperationalError:
+            log.warning("job %s: its end could not be recorded; it will be run on", held.job_id)
+
+    def _end(self, held: Held, ending: Ending) -> None:
+        state = "queued" if ending.state == "paused" and self._ended_by_us(held) else ending.state
+        with self._store.begin() as tx:
+            for level, text in ending.lines:
+                tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
+            job_leases.end(tx, held, state, **ending.values)
+            if state in FINAL:
+                checkpoints.forget(tx, held.job_id)
+        log.info("job %s: %s", held.job_id, state)
+        if state in FINAL:
+            shutil.rmtree(self._settings.data_dir / "jobs" / held.job_id, ignore_errors=True)
+
+    def _ended_by_us(self, held: Held) -> bool:
+        """Whether a run paused because this conductor ends, not because the user wanted it."""
+        if not self.stopping.is_set():
+            return False
+        with self._store.read() as tx:
+            return jobs.get(tx, held.job_id).signal != "pause"
+
+    def _be_seen(self, executor: conductors.Executor) -> None:
+        if time.monotonic() - self._seen_s < self._settings.renew_s:
+            return
+        self._seen_s = time.monotonic()
+        try:
+            with self._store.begin() as tx:
+                conductors.seen(tx, self.id, executor)
+        except OperationalError:
+            log.warning("the store did not answer; this conductor looks dead until it does")
+
+    def _leave(self) -> None:
+        try:
+            with self._store.begin() as tx:
+                conductors.left(tx, self.id)
+        except OperationalError:
+            log.warning("the store did not answer; this conductor counts as alive for a while")
+
+
+def conduct(settings: Settings, *, as_child: bool = False) -> int:
+    """Run jobs until SIGTERM or SIGINT (`as_child`: or the end of the parent); the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if as_child:
+        watch_parent(stop.set)
+    store = Store(make_engine(settings.url))
+    Conductor(settings, store, Blobs(settings.data_dir), stop).work(_load)
+    store.close()
+    sys.stderr.flush()
+    # A run that was given up may still compute in its thread: the interpreter's own ending would wait for it.
+    os._exit(0)
+
+
+def _load() -> RunJob:
+    from workers.job import run  # torch comes with it
+
+    return run
+
+
+if __name__ == "__main__":
+    conduct(Settings(), as_child=True)

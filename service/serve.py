@@ -1,0 +1,150 @@
+"""serve: the whole service on one machine. The API in this process, a conductor and an agent beside it.
+
+Ready within seconds: nothing heavy is imported here, torch comes up in the conductor meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from sqlalchemy.engine import make_url
+
+from service.app import create_app
+from service.errors import InvalidInput, Unavailable
+from service.first_user import ensure_user_token, sign_in_code
+from service.settings import Settings
+from service.store.base import Store, make_engine
+from service.store.migrate import is_newest, migrate
+from service.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+REQUESTS_GRACE_S = 2
+"""How long open requests (event streams never end by themselves) may go on after SIGTERM."""
+CHILDREN_GRACE_S = 11.0
+"""How long the children may take after it; together below the 15 s that service managers expect."""
+
+
+def serve(
+    settings: Settings,
+    *,
+    conductor: bool = True,
+    agent: bool = True,
+    ready: Callable[[str], None] | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. `ready` is called with the URL once it answers.
+
+    Raises:
+        InvalidInput: a host off loopback without TLS and without `insecure`.
+        Unavailable: the database is at another schema than this code.
+    """
+    check_host(settings)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = Store(make_engine(settings.url))
+    _bring_up_to_date(store, settings)
+    ensure_user_token(store, settings)
+    listening = _listen(settings)
+    url = _url(settings, listening)
+
+    def begin() -> None:
+        if conductor:
+            supervisor.start_conductor()
+        if agent:
+            supervisor.start_agent()
+        _show_sign_in(store, settings, url)
+        if ready is not None:
+            ready(url)
+
+    supervisor = Supervisor(settings, store, url)
+    server = _Server(_configuration(settings, store), begin, supervisor.ask_to_end)
+    # uvicorn raises the signal again when it has ended: by then it must not kill us, children are to be ended.
+    before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        supervisor.end(CHILDREN_GRACE_S)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0 if server.started else 1
+
+
+def check_host(settings: Settings) -> None:
+    """Raises: InvalidInput for a host that others can reach, where neither TLS nor `insecure` is set."""
+    if settings.loopback or settings.tls_cert is not None or settings.insecure:
+        return
+    raise InvalidInput(
+        "host",
+        settings.host,
+        "others can reach this address, and tokens would travel in clear: give --tls-cert and --tls-key, "
+        "or --insecure where something else encrypts",
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with a word when it has begun, and one when it is told to end."""
+
+    def __init__(self, config: uvicorn.Config, begun: Callable[[], None], ending: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._begun = begun
+        self._ending = ending
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            # In a thread: it starts processes and writes to the store, and requests are coming in.
+            threading.Thread(target=self._begun, name="begin", daemon=True).start()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._ending()
+        super().handle_exit(sig, frame)
+
+
+def _bring_up_to_date(store: Store, settings: Settings) -> None:
+    if make_url(settings.url).get_backend_name() == "sqlite":
+        migrate(store.engine)
+    elif not is_newest(store.engine):
+        raise Unavailable("the database is not at this version's schema; run `netlathe migrate` first")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise InvalidInput("port", settings.port, f"cannot listen on {settings.host}: {error.strerror}") from error
+
+
+def _url(settings: Settings, listening: socket.socket) -> str:
+    scheme = "http" if settings.tls_cert is None else "https"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    return f"{scheme}://{host}:{listening.getsockname()[1]}"
+
+
+def _configuration(settings: Settings, store: Store) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(settings, store),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=REQUESTS_GRACE_S,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _show_sign_in(store: Store, settings: Settings, url: str) -> None:
+    """The link signs one browser in, once; a log file or a pipe must not have it."""
+    if sys.stdout.isatty():
+        sys.stdout.write(f"Sign in once: {url}/sign-in#code={sign_in_code(store, settings)}\n")
+        sys.stdout.flush()
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """uvicorn has handled the signal."""

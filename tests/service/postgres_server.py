@@ -1,0 +1,98 @@
+"""A PostgreSQL server of this test run's own, in a folder of its own, on a socket only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+
+PATIENCE_S = 60.0
+"""A guard against hanging, not an expectation of speed."""
+
+
+class NoPostgres(Exception):
+    """No server can be started here; says why."""
+
+
+def binaries() -> Path:
+    """The folder with `initdb` and `postgres`.
+
+    Raises:
+        NoPostgres: PostgreSQL is not installed.
+    """
+    for folder in (*os.environ.get("PATH", "").split(os.pathsep), *sorted(glob("/usr/lib/postgresql/*/bin"))):
+        if all((Path(folder) / name).is_file() for name in ("initdb", "postgres")):
+            return Path(folder)
+    raise NoPostgres("no PostgreSQL is installed (initdb, postgres)")
+
+
+def _account() -> str | None:
+    """Whom to run as: PostgreSQL refuses to be run by root; None: by us."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    raise NoPostgres("PostgreSQL does not run as root, and there is no other account to run it")
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """The SQLAlchemy URL of a fresh server, without the database's name; it is gone after the block."""
+    bin_dir, account = binaries(), _account()
+    home = Path(tempfile.mkdtemp(prefix="nlpg-"))
+    try:
+        if account is not None:
+            shutil.chown(home, account)
+        _initialise(bin_dir, home, account)
+        server = subprocess.Popen(
+            [bin_dir / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses=", "-c", "fsync=off"],
+            user=account,
+            cwd=home,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _await(home, server)
+            yield f"postgresql+psycopg://owner@/{{database}}?host={home}"
+        finally:
+            server.send_signal(signal.SIGINT)  # fast shutdown
+            server.wait(PATIENCE_S)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _initialise(bin_dir: Path, home: Path, account: str | None) -> None:
+    command = [bin_dir / "initdb", "-D", home / "data", "-U", "owner", "-A", "trust", "-N", "-E", "UTF8"]
+    ran = subprocess.run(
+        command,
+        user=account,
+        cwd=home,
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    if ran.returncode != 0:
+        raise NoPostgres(f"initdb failed: {ran.stderr.strip()[-300:]}")
+
+
+def _await(home: Path, server: subprocess.Popen[bytes]) -> None:
+    end_s = time.monotonic() + PATIENCE_S
+    ready = home / "data" / "postmaster.pid"
+    while not (ready.exists() and "ready" in ready.read_text()):
+        if server.poll() is not None or time.monotonic() > end_s:
+            raise NoPostgres("the server did not come up")
+        time.sleep(0.05)
