@@ -103,9 +103,15 @@ def test_short_rounds_are_stretched_over_a_disturbance() -> None:
     protocol = BurstProtocol(warm_runs=0, timed_runs=1, min_rounds=5, max_rounds=5, round_s=0.2)
     run_bursts({"a": machine.call("a", 1000.0)}, protocol, clock=machine.clock, sleep=sleep)
     assert rests_s == pytest.approx([0.196, 0.199, 0.199, 0.199])
-    long = BurstProtocol(timed_runs=1, min_rounds=3, max_rounds=3, round_s=0.001)
+    rests_s.clear()
+    restless = BurstProtocol(warm_runs=0, timed_runs=1, min_rounds=2, max_rounds=4, round_step=1, round_s=0.2)
+    calls = {"b": machine.call("b", 1000.0, 1500.0)}
+    run_bursts(calls, restless, clock=machine.clock, sleep=sleep)
+    assert len(rests_s) == 3
+    assert rests_s[1] == pytest.approx(0.05, abs=0.002)
+    long = BurstProtocol(warm_runs=1, timed_runs=1, min_rounds=3, max_rounds=3, round_s=0.001)
     run_bursts({"a": machine.call("a", 1000.0)}, long, clock=machine.clock, sleep=sleep)
-    assert len(rests_s) == 4
+    assert len(rests_s) == 3
 
 
 def test_a_call_that_raises_is_a_failure_and_the_others_go_on() -> None:
