@@ -85,7 +85,27 @@ def quantise(
     if not precision.nodes:
         return network
     edit = _Edit(network, precision, _scales(network, precision, ranges, activations), bits_w)
-    return edit.result()
+    return one_reader_each(edit.result())
+
+
+def one_reader_each(network: Network) -> Network:
+    """Every DequantizeLinear that several nodes read is copied, one for each reader.
+
+    Runtimes do the same before they fuse (onnxruntime's unit of fusion is a node with its own pairs); done here, a
+    kernel in the network is the kernel that is timed alone.
+    """
+    nodes, constants = {node.name: node for node in network.nodes}, dict(network.constants)
+    for shared in network.nodes:
+        if shared.op_type != "DequantizeLinear" or shared.input(0) in network.constants:
+            continue
+        for number, reader in enumerate(network.consumers(shared.outputs[0])[1:], start=2):
+            copy = f"{shared.outputs[0]}/{number}"
+            inputs = (shared.input(0), *(f"{name}/{number}" for name in shared.inputs[1:]))
+            constants |= {new: network.constants[old] for old, new in zip(shared.inputs[1:], inputs[1:], strict=True)}
+            nodes[copy] = replace(shared, name=copy, inputs=inputs, outputs=(copy,))
+            swapped = tuple(copy if name == shared.outputs[0] else name for name in nodes[reader.name].inputs)
+            nodes[reader.name] = replace(nodes[reader.name], inputs=swapped)
+    return network.edited(nodes.values(), constants)
 
 
 def _scales(

@@ -159,3 +159,12 @@ def test_folding_leaves_a_norm_whose_input_others_read() -> None:
     y = graph.op("Add", [graph.norm(x, "norm", 4), x], "sum")
     graph.gemm(graph.pool_flat(y, "flat"), "logits", (4, 2))
     assert fold_norms(graph.network()).digest == graph.network().digest
+
+
+def test_every_reader_has_a_pair_of_its_own() -> None:
+    """A residual sum and the convolution beside it read one tensor through two DequantizeLinear nodes."""
+    result = int8(residual())
+    pairs = [node for node in result.nodes if node.op_type == "DequantizeLinear"]
+    assert all(len(result.consumers(pair.outputs[0])) <= 1 for pair in pairs)
+    shared = Counter(pair.inputs[0] for pair in pairs)
+    assert max(shared.values()) == 2
