@@ -322,7 +322,7 @@ class Prediction:
     low_ms: float | None = None
     high_ms: float | None = None
     coverage: float = 0.0
-    missing: Any = ()
+    missing: int = 0
     blocks: tuple[Json, ...] = ()
     warnings: tuple[Any, ...] = ()
     raw: Json = field(default_factory=dict, repr=False)

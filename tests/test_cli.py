@@ -333,8 +333,11 @@ def test_submit_exports_a_factory_of_this_folder(
 
 
 def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = [{"layers": ["conv1"], "latency_ms": 0.2, "source": "measured"}]
-    known = {"latency_ms": 1.5, "low_ms": 1.4, "high_ms": 1.6, "coverage": 0.9, "missing": [], "blocks": blocks}
+    blocks = [
+        {"layers": ["conv1"], "latency_ms": 0.2, "source": "measured"},
+        {"layers": ["conv2"], "latency_ms": None, "source": "missing"},
+    ]
+    known = {"latency_ms": 1.5, "low_ms": 1.4, "high_ms": 1.6, "coverage": 0.9, "missing": 1, "blocks": blocks}
     server.on("POST", "/devices/pi5/predict", known)
     assert run(["predict", "pi5", "--model", "net"]) == 0
     assert "1.500 ms [1.400, 1.600]" in capsys.readouterr().out
@@ -345,6 +348,24 @@ def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str])
     server.on("GET", "/measurements/mea_1", {"id": "mea_1", "state": "done", "latency_ms": 1.5})
     assert run(["measure", "pi5", "--model", "net"]) == 0
     assert capsys.readouterr().out == "1.500 ms\n"
+
+
+def test_preflight(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {
+        "prunable_share": {"parameters": 0.9, "macs": 0.8},
+        "frozen": [{"name": "head", "reason": "an output of the network"}],
+        "floor_ms": 0.25,
+        "latency_ms": None,
+        "coverage": 0.5,
+        "layers": [{"layers": ["conv1", "relu1"], "prunable": True, "latency_ms": None, "share": None}],
+        "warnings": ["few rows"],
+    }
+    server.on("GET", "/models/net/preflight", answer)
+    assert run(["preflight", "net", "--device", "pi5"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("80% of macs", "0.2500 ms", "head: an output of the network", "conv1, relu1", "few rows"):
+        assert text in shown
+    assert server.asked[0].url.params["device"] == "pi5"
 
 
 def test_tables_travel_as_files(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,10 +93,10 @@ def predict(
 def _print_prediction(found: Prediction) -> None:
     if found.latency_ms is None:
         return typer.echo("unknown: the table has none of this network's operations; --fill measures them")
-    print_fields({"latency": _interval(found), "coverage": _percent(found.coverage), "missing": _size(found.missing)})
+    print_fields({"latency": _interval(found), "coverage": _percent(found.coverage), "missing": found.missing})
     return print_table(
-        ("layers", "latency_ms", "source"),
-        ((", ".join(b.get("layers", ())), f"{b.get('latency_ms', 0):.4f}", b.get("source")) for b in found.blocks),
+        ("layers", "latency", "source"),
+        ((", ".join(b.get("layers", ())), _ms(b.get("latency_ms")), b.get("source")) for b in found.blocks),
     )
 
 
@@ -123,16 +124,44 @@ def preflight(
     """
     with connect() as client:
         found = client.models.preflight(model, device)
-    show(found, as_json, lambda: print_fields({name: _plain(value) for name, value in found.items()}))
+    show(found, as_json, lambda: _print_preflight(found))
 
 
-def _plain(value: Any) -> str:
-    return "\n  ".join(["", *map(str, value)]) if isinstance(value, list) and value else str(value)
+def _print_preflight(found: Mapping[str, Any]) -> None:
+    shares = found.get("prunable_share") or {}
+    print_fields(
+        {
+            "prunable": ", ".join(f"{share:.0%} of {name}" for name, share in shares.items()) or None,
+            "latency": _ms(found.get("latency_ms")),
+            "floor": _ms(found.get("floor_ms")),
+            "coverage": _percent(found.get("coverage")),
+        }
+    )
+    for warning in found.get("warnings") or ():
+        typer.echo(f"warning: {warning}")
+    for group in found.get("frozen") or ():
+        typer.echo(f"frozen: {group.get('name')}: {group.get('reason')}")
+    layers = found.get("layers") or ()
+    rows = (
+        (
+            ", ".join(b["layers"]),
+            "yes" if b.get("prunable") else "no",
+            _ms(b.get("latency_ms")),
+            _percent(b.get("share")),
+        )
+        for b in layers
+    )
+    typer.echo()
+    print_table(("layers", "prunable", "latency", "share"), rows, "give --device to see where the time goes")
 
 
 def _interval(found: Prediction | Measurement) -> str:
     sides = "" if found.low_ms is None or found.high_ms is None else f" [{found.low_ms:.3f}, {found.high_ms:.3f}]"
     return f"{found.latency_ms:.3f} ms{sides}"
+
+
+def _ms(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f} ms"
 
 
 def _percent(value: float | None) -> str | None:
@@ -141,10 +170,6 @@ def _percent(value: float | None) -> str | None:
 
 def _us(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f}"
-
-
-def _size(missing: Any) -> object:
-    return len(missing) if isinstance(missing, list) else missing
 
 
 def _read_json(path: Path) -> Any:

@@ -103,7 +103,7 @@ def agent(
     from hw_profiles import agent as profiling
 
     if print_unit:
-        unit = profiling.print_unit(url)
+        unit = profiling.print_unit(url, machine)
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
