@@ -120,13 +120,15 @@ def fold_norms(network: Network) -> Network:
     found = norms(network)
     if not found:
         return network
-    layers, constants = [], dict[str, Array]()
+    folded, constants = dict[str, Node](), dict(network.constants)
     for norm in found:
         layer, own = scaled(network, norm.layer, norm.factor, norm.offset)
-        layers.append(replace(layer, outputs=norm.node.outputs[:1]))
+        folded[layer.name] = replace(layer, outputs=norm.node.outputs[:1])
         constants |= own
-    gone = [node.name for norm in found for node in (norm.layer, norm.node)]
-    result = network.replace(gone, layers, constants)
+    gone = {norm.node.name for norm in found}
+    # In place: groups are named after the first layer in execution order, which must not change.
+    nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
+    result = network.edited(nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
     check_same_function(result, network, noise)
     return result

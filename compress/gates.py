@@ -96,9 +96,11 @@ def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Ten
             product = own * gradient
             seen[gate.tensor] = (product.sum(others) if others else product).double().numpy()
 
-        if value.requires_grad:
-            value.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
-        return value
+        # A tensor of its own: the hook must see what comes from this reader alone.
+        passed = value.view_as(value)
+        if passed.requires_grad:
+            passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
+        return passed
 
     return record
 

@@ -50,7 +50,7 @@ def reconstructed(
         moments = statistics.moments.get((weight, tensor))
         if moments is None or slot not in kept:
             continue
-        rows = _as_rows(original.constants[weight], nodes[0])
+        rows = as_rows(original.constants[weight], nodes[0])
         outputs = kept.get((weight, output_axis_of(nodes[0])), np.arange(len(rows)))
         change, intercept = _solve(rows[outputs], kept[slot], moments, nodes[0].get("group", 1), ridge)
         refit.apply(nodes, change, intercept)
@@ -62,8 +62,8 @@ def output_axis_of(node: Node) -> int:
     return 1 if node.op_type == "MatMul" else output_axis(node)
 
 
-def _as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
-    """(outputs, inputs, taps)."""
+def as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
+    """The layer's weight as (outputs, inputs, taps) float64; inputs of one group, where it is grouped."""
     rows = weight.astype(np.float64) if output_axis_of(node) == 0 else weight.T.astype(np.float64)
     return rows.reshape(len(rows), rows.shape[1], -1)
 

@@ -41,12 +41,15 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
         raise InvalidInput("statistics need at least one image", field="images", value=0)
     moments = _moments(network, [node.outputs[0] for node in layers], images, batch)
     nodes: list[Node] = []
-    constants: dict[str, Array] = {}
-    for node in layers:
-        pair, own = _normed(node, *moments[node.outputs[0]])
-        nodes += pair
-        constants |= own
-    result = network.replace([node.name for node in layers], nodes, constants)
+    constants = dict(network.constants)
+    for node in network.nodes:
+        if node.outputs[0] in moments:
+            pair, own = _normed(node, *moments[node.outputs[0]])
+            nodes += pair
+            constants |= own
+        else:
+            nodes.append(node)
+    result = network.edited(nodes, constants)
     check_same_function(result, network, images[:8])
     return result
 

@@ -8,7 +8,7 @@ Sampling positions as He et al., AMC, arXiv 1802.03494, with an intercept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -37,11 +37,13 @@ class Moments:
 
     Attributes:
         mean: (C * taps,) of a patch, channel by channel; taps is the number of positions of the kernel.
+        variance: (C * taps,) likewise.
         gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None where it would be too large, or
             where the layer is grouped or its weight tied: then only means are known.
     """
 
     mean: Vector
+    variance: Vector
     gram: Matrix | None
 
 
@@ -86,20 +88,22 @@ class Statistics:
         """Flat arrays for a file; `from_arrays` reads them back."""
         arrays: dict[str, NDArray[np.float64]] = {}
         for (weight, tensor), moments in self.moments.items():
-            arrays[f"{weight}\n{tensor}\nmean"] = moments.mean
-            if moments.gram is not None:
-                arrays[f"{weight}\n{tensor}\ngram"] = moments.gram
+            for role in ("mean", "variance", "gram"):
+                value = getattr(moments, role)
+                if value is not None:
+                    arrays[f"{weight}\n{tensor}\n{role}"] = value
         return arrays
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
         """What `to_arrays` gave."""
-        moments: dict[tuple[str, str], Moments] = {}
+        parts: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
         for key, value in arrays.items():
             weight, tensor, role = key.split("\n")
-            earlier = moments.get((weight, tensor), Moments(np.zeros(0), None))
-            moments[weight, tensor] = replace(earlier, mean=value) if role == "mean" else replace(earlier, gram=value)
-        return cls(moments)
+            parts.setdefault((weight, tensor), {})[role] = value
+        return cls(
+            {reader: Moments(roles["mean"], roles["variance"], roles.get("gram")) for reader, roles in parts.items()}
+        )
 
 
 def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str], tuple[Node, ...]]:
@@ -121,18 +125,23 @@ class _Sum:
         self.features = patches.features + 1
         self.has_gram = has_gram
         self.count = 0
-        self.total = torch.zeros(self.features, self.features if has_gram else 1, dtype=torch.float64)
+        self.total = torch.zeros(self.features, dtype=torch.float64)
+        self.squares = torch.zeros(self.features, self.features if has_gram else 1, dtype=torch.float64)
 
     def add(self, value: Tensor, images: int, rng: np.random.Generator) -> None:
         wanted = max(MIN_ROWS, ROWS_PER_FEATURE * self.features if self.has_gram else 0)
         rows = self.patches.sample(value, -(-wanted // images), rng)
         rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
         self.count += len(rows)
-        self.total += rows.T @ rows if self.has_gram else rows.sum(0)[:, None]
+        self.total += rows.sum(0)
+        self.squares += rows.T @ rows if self.has_gram else rows.square().sum(0)[:, None]
 
     def moments(self) -> Moments:
-        average = (self.total / self.count).numpy()
-        return Moments(average[:-1, -1].copy(), average if self.has_gram else None)
+        mean = (self.total / self.count).numpy()
+        squares = (self.squares / self.count).numpy()
+        power = squares.diagonal() if self.has_gram else squares[:, 0]
+        variance = np.maximum(power - mean**2, 0.0)
+        return Moments(mean[:-1], variance[:-1], squares if self.has_gram else None)
 
 
 def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[tuple[str, str], _Sum]:

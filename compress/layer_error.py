@@ -1,0 +1,134 @@
+"""Layer error: what cutting a block costs in the layers that read it, from statistics alone (F1).
+
+Both are shares of the variance of a reader's output, summed over the readers of the block.
+`ls_error` is after the least-squares refit, for every width at once: with the features ordered from kept longest to
+cut first and G = L L', the error of keeping the first m is the sum of |W L|^2 over the columns from m on.
+`gram` is without a refit but with the mean taken over by the bias: the error of removing a set p of units is p' G p
+(Hu et al., arXiv 1805.11394, as a quadratic form).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compress.groups import Block
+from compress.network import Network
+from compress.ops.row import Indices
+from compress.reconstruct import RIDGE, as_rows
+from compress.statistics import Matrix, Moments, Statistics, Vector, readers
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One layer that reads a block.
+
+    Attributes:
+        rows: (outputs, features) its weights.
+        moments: of its input.
+        units: (width, features per unit) where each unit of the block lies among the features.
+    """
+
+    rows: Matrix
+    moments: Moments
+    units: Indices
+
+
+def ls_error(
+    network: Network, blocks: Sequence[Block], statistics: Statistics, importance: Mapping[str, Vector]
+) -> dict[str, Vector]:
+    """Block name -> (width + 1,) error when so many units are kept, the most important ones; 0 at full width."""
+    return {
+        block.name: sum(
+            (
+                _errors(reader, np.argsort(-importance[block.name], kind="stable"))
+                for reader in _readers(network, block, statistics)
+            ),
+            np.zeros(block.width + 1),
+        )
+        for block in blocks
+    }
+
+
+def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, Matrix]:
+    """Block name -> (width, width), positive semidefinite."""
+    return {
+        block.name: sum(
+            (_quadratic(reader) for reader in _readers(network, block, statistics)),
+            np.zeros((block.width, block.width)),
+        )
+        for block in blocks
+    }
+
+
+def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator[_Reader]:
+    for (slot, tensor), nodes in readers(network, [block]).items():
+        moments = statistics.moments.get((slot[0], tensor))
+        if moments is None:
+            continue
+        rows = as_rows(network.constants[slot[0]], nodes[0])
+        taps = rows.shape[2]
+        if nodes[0].get("group", 1) > 1:
+            rows = _spread(rows, nodes[0].get("group", 1))
+        channels = _channels(block, tensor)
+        units = (channels[:, :, None] * taps + np.arange(taps)).reshape(block.width, -1)
+        yield _Reader(rows.reshape(len(rows), -1), moments, units)
+
+
+def _channels(block: Block, tensor: str) -> Indices:
+    """(width, multiplicity) where the block's units lie on the tensor that is read."""
+    return next(index for (name, _), index in block.slots.items() if name == tensor)
+
+
+def _spread(rows: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """A grouped layer's weights as a dense layer's: zero outside the own group."""
+    outputs, inputs, taps = rows.shape
+    dense = np.zeros((outputs, groups * inputs, taps))
+    for group, part in enumerate(np.split(np.arange(outputs), groups)):
+        dense[part, group * inputs : (group + 1) * inputs] = rows[part]
+    return dense
+
+
+def _errors(reader: _Reader, order: Indices) -> Vector:
+    rows, moments, units = reader.rows, reader.moments, reader.units
+    own = units[order].reshape(-1)
+    others = np.setdiff1d(np.arange(rows.shape[1]), own)
+    ordered = np.concatenate([others, own])
+    energy = _energy(rows, moments, ordered)
+    by_unit = energy[len(others) :].reshape(len(units), -1).sum(1)
+    errors = np.append(np.cumsum(by_unit[::-1])[::-1], 0.0)
+    return errors / max(float(energy.sum()), np.finfo(np.float64).tiny)
+
+
+def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
+    """(features,) what each feature adds to the output that those before it, and the intercept, do not explain."""
+    if moments.gram is None:
+        weights: Vector = np.square(rows).sum(0) * moments.variance
+        return weights[ordered]
+    centred = _centred(moments)[np.ix_(ordered, ordered)]
+    diagonal = np.arange(len(ordered))
+    centred[diagonal, diagonal] += RIDGE * float(centred[diagonal, diagonal].mean()) + np.finfo(np.float32).tiny
+    factor = torch.linalg.cholesky(torch.from_numpy(centred))
+    energy: Vector = (torch.from_numpy(rows[:, ordered]) @ factor).square().sum(0).numpy()
+    return energy
+
+
+def _quadratic(reader: _Reader) -> Matrix:
+    rows, moments, units = reader.rows, reader.moments, reader.units
+    if moments.gram is None:
+        power = np.square(rows).sum(0) * moments.variance
+        return np.diag(power[units].sum(1)) / max(float(power.sum()), np.finfo(np.float64).tiny)
+    shared = _centred(moments) * (rows.T @ rows)
+    within = shared[np.ix_(units.reshape(-1), units.reshape(-1))]
+    width, each = units.shape
+    total: Matrix = within.reshape(width, each, width, each).sum((1, 3))
+    return total / max(float(shared.sum()), np.finfo(np.float64).tiny)
+
+
+def _centred(moments: Moments) -> Matrix:
+    assert moments.gram is not None
+    return moments.gram[:-1, :-1] - np.outer(moments.mean, moments.mean)

@@ -1,0 +1,192 @@
+"""The contract of methods as a pytest class: subclass it, name your family, and every test runs.
+
+class TestMine(MethodContract):
+    family = METHOD
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from compress import methods
+from compress.evidence import Evidence
+from compress.method import Method, MethodFamily
+from compress.network import Network
+from compress.verify import relative_difference, run_onnxruntime
+from search.space import Choice, Doc, Knob, Space, Value, Values
+
+CHILD = """
+import sys
+from pathlib import Path
+from compress.network import Network
+from compress.testing import rewritten_digest
+print(rewritten_digest(sys.argv[1], Network.load(Path(sys.argv[2])), int(sys.argv[3])))
+"""
+
+
+def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
+    """Two residual blocks with batch norms on 3 x 8 x 8 images, random weights."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(seed)
+    nodes, constants = [], dict[str, NDArray[np.float32]]()
+
+    def layer(x: str, name: str, channels: tuple[int, int]) -> str:
+        shape = (channels[1], channels[0], 3, 3)
+        constants[f"{name}.weight"] = rng.normal(0, (channels[0] * 9 / 2) ** -0.5, shape).astype(np.float32)
+        for role, low, high in (("gamma", 0.5, 1.5), ("beta", -0.3, 0.3), ("mean", -0.3, 0.3), ("variance", 0.5, 2.0)):
+            constants[f"{name}.{role}"] = rng.uniform(low, high, channels[1]).astype(np.float32)
+        norm = [f"{name}.{role}" for role in ("gamma", "beta", "mean", "variance")]
+        nodes.append(helper.make_node("Conv", [x, f"{name}.weight"], [f"{name}/raw"], name, pads=[1] * 4))
+        nodes.append(helper.make_node("BatchNormalization", [f"{name}/raw", *norm], [f"{name}/normed"], f"{name}/norm"))
+        return f"{name}/normed"
+
+    def op(op_type: str, inputs: list[str], name: str) -> str:
+        nodes.append(helper.make_node(op_type, inputs, [name], f"{name}_node"))
+        return name
+
+    x = op("Relu", [layer("image", "stem", (3, width))], "stem_relu")
+    for block in ("a", "b"):
+        y = op("Relu", [layer(x, f"{block}1", (width, width))], f"{block}_inner")
+        x = op("Relu", [op("Add", [layer(y, f"{block}2", (width, width)), x], f"{block}_sum")], f"{block}_relu")
+    flat = op("Flatten", [op("GlobalAveragePool", [x], "pooled")], "flat")
+    constants["head.weight"] = rng.normal(0, width**-0.5, (classes, width)).astype(np.float32)
+    constants["head.bias"] = rng.normal(0, 0.1, classes).astype(np.float32)
+    nodes.append(helper.make_node("Gemm", [flat, "head.weight", "head.bias"], ["logits"], "head", transB=1))
+    graph = helper.make_graph(
+        nodes,
+        "example",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return Network.load(model.SerializeToString())
+
+
+def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
+    """(count, *shape) float32, smooth rather than white, so that channels depend on each other."""
+    noise = np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
+    blurred: NDArray[np.float32] = noise + np.roll(noise, 1, -1) + np.roll(noise, 1, -2) + noise[:, ::-1]
+    return blurred
+
+
+def gathered(method: Method, network: Network) -> Evidence:
+    """Evidence from 64 example images and the network's own labels."""
+    return method.gather(network, example_images(64, network.input_shape), None, 0)
+
+
+def rewritten_digest(name: str, network: Network, seed: int) -> str:
+    """Digest of what a method makes of random values; for a comparison between processes."""
+    family = methods.load(name)
+    method = family.make(family.settings())
+    values = Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
+    return method.bind(values).rewrite(network, gathered(method, network)).digest
+
+
+class MethodContract:
+    """What every method keeps; see `compress.method.Method`."""
+
+    family: ClassVar[MethodFamily]
+
+    @pytest.fixture
+    def method(self) -> Method:
+        made: Method = self.family.make(self.family.settings())
+        return made
+
+    @pytest.fixture
+    def network(self) -> Network:
+        return example_network()
+
+    def test_family_is_found_under_its_name(self) -> None:
+        assert methods.load(self.family.name) is self.family
+        assert self.family.summary
+        assert self.family.source
+
+    def test_every_setting_has_a_text_and_a_default(self) -> None:
+        assert is_dataclass(self.family.settings)
+        for name, hint in get_type_hints(self.family.settings, include_extras=True).items():
+            assert get_origin(hint) is Annotated, name
+            assert any(isinstance(extra, Doc) for extra in hint.__metadata__), name
+        assert self.family.settings() == self.family.settings()
+        assert fields(self.family.settings)
+
+    def test_knobs_are_the_same_each_time_and_have_names_of_their_own(self, method: Method, network: Network) -> None:
+        knobs = method.knobs(network, {})
+        assert knobs
+        assert knobs == method.knobs(network, {})
+        Space(knobs)
+
+    def test_values_that_leave_the_network_as_it_is(self, method: Method, network: Network) -> None:
+        values = {knob.name: untouched(knob) for knob in method.knobs(network, {})}
+        result = method.bind(values).rewrite(network, gathered(method, network))
+        assert result.digest == network.digest
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_any_values_give_a_network_that_runs_and_leave_the_given_one(
+        self, method: Method, network: Network, seed: int
+    ) -> None:
+        before, evidence = network.digest, gathered(method, network)
+        operator = method.bind(drawn(method, network, seed))
+        result = operator.rewrite(network, evidence)
+        images = example_images(3, network.input_shape, seed=9)
+        outputs = run_onnxruntime(result, images)
+        assert list(outputs) == list(network.outputs)
+        assert all(np.isfinite(value).all() for value in outputs.values())
+        assert network.digest == before
+        assert result.inputs.keys() == network.inputs.keys()
+        again = Network.load(result.save())
+        difference = relative_difference(
+            run_onnxruntime(again, images)[network.output_name], outputs[network.output_name]
+        )
+        assert difference < 1e-5
+
+    def test_foreign_values_are_left_to_other_methods(self, method: Method, network: Network) -> None:
+        values = drawn(method, network, 1)
+        evidence = gathered(method, network)
+        alone = method.bind(values).rewrite(network, evidence)
+        with_foreign = method.bind({**values, "a knob of another method": 3}).rewrite(network, evidence)
+        assert alone.digest == with_foreign.digest
+
+    def test_another_process_makes_the_same(self, network: Network) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "network.onnx"
+            path.write_bytes(network.save())
+            command = [sys.executable, "-c", CHILD, self.family.name, str(path), "2"]
+            # The child finds the packages where this process did; `-c` puts only its own folder on the path.
+            seen = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
+        assert seen.stdout.strip() == rewritten_digest(self.family.name, network, 2)
+
+    def test_an_operator_says_what_it_is(self, method: Method, network: Network) -> None:
+        values = drawn(method, network, 0)
+        assert repr(method.bind(values)) == repr(method.bind(values))
+        assert method.bind(values).stage in ("structure", "precision")
+
+
+def drawn(method: Method, network: Network, seed: int) -> Values:
+    """Random values of the method's knobs."""
+    return Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
+
+
+def untouched(knob: Knob) -> Value:
+    """The value of a knob that leaves the network as it is: the largest, or the first of an unordered choice."""
+    if isinstance(knob, Choice):
+        return knob.options[-1] if knob.ordered else knob.options[0]
+    if hasattr(knob, "width"):
+        return tuple(range(knob.width))
+    return knob.high
+
+
+def _environment() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
