@@ -8,8 +8,6 @@ from functools import lru_cache
 from pydantic import BaseModel
 
 import hw_profiles.errors
-from compress.network import Network
-from compress.op_templates import op_templates
 from hw_profiles import runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.ops import Op
@@ -56,6 +54,9 @@ def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig) -> Blocks:
 
 @lru_cache(maxsize=HELD)
 def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
+    from compress.network import Network  # torch comes with them: not while a server starts
+    from compress.op_templates import op_templates
+
     network = Network.load(blobs.path(sha256))
     try:
         fused = runtimes.load(runtime).fused(network.save())

@@ -1,0 +1,92 @@
+"""Blobs: whole or not there, found by digest only, swept when nothing points at them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from service_world import Uploaded
+from sqlalchemy.exc import IntegrityError
+
+from service.blobs import KEEP_UNREFERENCED_S, Blobs
+from service.errors import PayloadTooLarge
+from service.settings import Settings
+from service.store import Store
+from service.store import blobs as rows
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(tmp_path)
+
+
+def test_content_is_found_by_its_digest(blobs: Blobs, tmp_path: Path) -> None:
+    stored = blobs.put_chunks([b"ab", b"", b"c"])
+    assert stored.sha256 == hashlib.sha256(b"abc").hexdigest()
+    assert stored.size_bytes == 3
+    assert blobs.path(stored.sha256).read_bytes() == b"abc"
+    assert blobs.put_bytes(b"abc") == stored
+    (tmp_path / "file").write_bytes(b"abc")
+    assert blobs.put_file(tmp_path / "file") == stored
+    assert [path for path in blobs.root.rglob("*") if path.is_file()] == [blobs.path(stored.sha256)]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../secret", "/etc/passwd", "AB" * 32, "ab" * 31, "ab" * 32, "ab" * 32 + "\n"]
+)
+def test_nothing_else_is_found(blobs: Blobs, name: str) -> None:
+    with pytest.raises(KeyError):
+        blobs.path(name)
+
+
+def test_too_much_and_what_breaks_leaves_nothing(blobs: Blobs) -> None:
+    def broken():  # type: ignore[no-untyped-def]
+        yield b"half"
+        raise OSError("the client went away")
+
+    with pytest.raises(PayloadTooLarge, match="limit of 3 bytes"):
+        blobs.put_chunks([b"ab", b"cd"], limit_bytes=3)
+    with pytest.raises(OSError, match="went away"):
+        blobs.put_chunks(broken())
+    assert [path for path in blobs.root.rglob("*") if path.is_file()] == []
+
+
+def test_what_nothing_points_at_goes_after_a_day(store: Store, settings: Settings, uploaded: Uploaded) -> None:
+    blobs = Blobs(settings.data_dir)
+    old, young, recorded = (blobs.put_bytes(name) for name in (b"old", b"young", b"recorded"))
+    with store.begin() as tx:
+        blobs.record(tx, recorded)
+    decoded = blobs.path(old.sha256).with_name(f"{old.sha256}.decoded")
+    decoded.mkdir()
+    (decoded / "images.npy").touch()
+    used = blobs.path(_digest_of_the_model(store))
+    for path in (blobs.path(old.sha256), decoded, blobs.path(recorded.sha256), used):
+        stamp = path.stat().st_mtime - KEEP_UNREFERENCED_S - 1
+        os.utime(path, (stamp, stamp))
+    assert blobs.sweep(store) == 3
+    assert used.exists()
+    assert blobs.path(young.sha256).exists()
+    assert not decoded.exists()
+    for gone in (old, recorded):
+        with pytest.raises(KeyError):
+            blobs.path(gone.sha256)
+
+
+def _digest_of_the_model(store: Store) -> str:
+    from service.store.models import Model
+
+    with store.read() as tx:
+        return tx.session.get_one(Model, "mdl_1").sha256
+
+
+def test_a_row_that_is_pointed_at_stays(store: Store, uploaded: Uploaded) -> None:
+    digest = _digest_of_the_model(store)
+    with pytest.raises(IntegrityError), store.begin() as tx:
+        rows.forget(tx, digest)
+
+
+def test_only_what_lies_there_is_recorded(store: Store, settings: Settings) -> None:
+    with pytest.raises(KeyError), store.begin() as tx:
+        Blobs(settings.data_dir).record(tx, rows.StoredBlob("a" * 64, 1))

@@ -1,0 +1,285 @@
+"""The conductor: runs jobs to every end, survives what may happen to it, and never writes what is not its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from job_worlds import EVALUATIONS, lines, package, search, until
+from service_world import HandClock, Uploaded, queue
+
+from service.blobs import Blobs
+from service.conductor import Conductor, RunJob
+from service.settings import Settings
+from service.store import Store, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
+from service.store.jobs import Job
+from workers.context import Halted
+from workers.errors import DeviceOffline, InvalidInput, JobFailed, LeaseLost, MeasurementFailed
+from workers.plan import JobPlan
+from workers.ports import Outcome, Ports
+from workers.progress import Logged
+
+
+@contextmanager
+def conducting(store: Store, settings: Settings, run: RunJob) -> Iterator[Conductor]:
+    """A conductor at work in a thread; it has ended after the block."""
+    conductor = Conductor(settings, store, Blobs(settings.data_dir), threading.Event())
+    thread = threading.Thread(target=conductor.work, args=(lambda: run,))
+    thread.start()
+    try:
+        yield conductor
+    finally:
+        conductor.stopping.set()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def job_of(store: Store, job_id: str) -> Job:
+    with store.read() as tx:
+        return jobs.get(tx, job_id)
+
+
+def log_of(store: Store, job_id: str) -> list[str]:
+    with store.read() as tx:
+        return [e.data["text"] for e in events.of_topic(tx, jobs.topic(job_id), ("log.line",), None, 100)]
+
+
+def raising(error: Exception) -> RunJob:
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        raise error
+
+    return run
+
+
+def test_a_job_runs_to_its_end_and_leaves_what_it_made(
+    client: TestClient, store: Store, settings: Settings, queued: str
+) -> None:
+    with conducting(store, settings, package):
+        until(lambda: job_of(store, queued).state == "succeeded")
+    job = client.get(f"/api/v1/jobs/{queued}").json()
+    assert (job["verdict"], job["phase"], job["progress"]["fraction"]) == ("missed", "package", 1.0)
+    evaluation = client.get(f"/api/v1/jobs/{queued}/evaluations").json()["items"][0]
+    assert job["best"]["evaluation_id"] == evaluation["id"]
+    assert evaluation["on_front"] is True
+    assert client.get(f"/api/v1/jobs/{queued}/log").json()["items"][0]["text"] == "Done with <b>everything</b>."
+    artifact = client.get(f"/api/v1/jobs/{queued}/artifacts").json()["items"][0]
+    content = client.get(f"/api/v1/artifacts/{artifact['id']}/content")
+    assert content.json() == {"verdict": "met"}
+    assert content.headers["etag"] == f'"{artifact["sha256"]}"'
+    assert content.headers["content-disposition"].startswith("attachment")
+    again = client.get(
+        f"/api/v1/artifacts/{artifact['id']}/content", headers={"If-None-Match": content.headers["etag"]}
+    )
+    assert again.status_code == 304
+    with store.read() as tx:
+        assert checkpoints.of_job(tx, queued) == {}
+    assert not (settings.data_dir / "jobs" / queued).exists()
+
+
+def test_jobs_run_one_after_the_other_oldest_first(
+    store: Store, settings: Settings, uploaded: Uploaded, clock: HandClock
+) -> None:
+    ids = []
+    for _ in range(3):
+        ids.append(queue(store, uploaded))
+        clock.advance(1)
+    begun: list[str] = []
+
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        begun.append(plan.job_id)
+        return Outcome("finished", "met", "")
+
+    with conducting(store, settings, run):
+        until(lambda: all(job_of(store, job_id).state == "succeeded" for job_id in ids))
+    assert begun == ids
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (JobFailed("nan_loss", "train", "it diverged", "training"), ("nan_loss", "train", "training")),
+        (DeviceOffline("dev_1", "gone"), ("device_offline", "device", "targets")),
+        (MeasurementFailed("dev_1", "crashed"), ("measurement_failed", "device", "targets")),
+        (InvalidInput("limits.max_macs", 3, "is too small"), ("invalid", "run", "limits.max_macs")),
+        (RuntimeError("a secret path"), ("internal", "run", None)),
+    ],
+)
+def test_what_a_run_dies_of_is_told(
+    store: Store, settings: Settings, queued: str, error: Exception, failure: tuple[Any, ...]
+) -> None:
+    with conducting(store, settings, raising(error)):
+        until(lambda: job_of(store, queued).state == "failed")
+    found = job_of(store, queued).failure
+    assert found is not None
+    assert (found["code"], found["step"], found["field"]) == failure
+    assert "a secret path" not in found["detail"]
+    assert log_of(store, queued) == [found["detail"]]
+
+
+@pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("pause", "paused")])
+def test_a_running_job_is_stopped(
+    client: TestClient, store: Store, settings: Settings, queued: str, verb: str, state: str
+) -> None:
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        until(lambda: ports.signal() != "continue")
+        raise Halted({"cancel": "cancelled", "pause": "paused"}[ports.signal()])
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "running")
+        assert client.post(f"/api/v1/jobs/{queued}/{verb}").json()["signal"] == verb
+        until(lambda: job_of(store, queued).state == state)
+
+
+def test_a_paused_job_goes_on_where_it_was(client: TestClient, store: Store, settings: Settings, queued: str) -> None:
+    ran = settings.data_dir / "jobs" / f"{queued}.ran"
+
+    def slow(plan: JobPlan, ports: Ports) -> Outcome:
+        return search(plan, ports, pause_s=0.02)
+
+    with conducting(store, settings, slow):
+        until(lambda: len(lines(ran)) >= 3)
+        client.post(f"/api/v1/jobs/{queued}/pause")
+        until(lambda: job_of(store, queued).state == "paused")
+        client.post(f"/api/v1/jobs/{queued}/resume")
+        until(lambda: job_of(store, queued).state == "succeeded")
+    assert len(lines(ran)) == EVALUATIONS
+
+
+def test_a_conductor_that_ends_gives_its_job_back(store: Store, settings: Settings, queued: str) -> None:
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        until(lambda: ports.signal() != "continue")
+        return Outcome("paused", None, "")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "running")
+    job = job_of(store, queued)
+    assert (job.state, job.lease_owner, job.crashes) == ("queued", None, 0)
+    with store.read() as tx:
+        assert conductors.alive(tx) == []
+
+
+def test_a_run_that_does_not_listen_is_given_up_and_fenced_off(
+    store: Store, settings: Settings, queued: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.conductor.GRACE_S", 0.1)
+    go, refused = threading.Event(), threading.Event()
+
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        go.wait(60)
+        try:
+            ports.emit(Logged("info", "too late"))
+        except LeaseLost:
+            refused.set()
+            raise
+        return Outcome("finished", "met", "")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "running")
+    assert job_of(store, queued).state == "queued"
+    go.set()
+    assert refused.wait(60)
+    assert log_of(store, queued) == []
+
+
+def test_a_conductor_that_lost_its_job_stops_and_takes_the_next(
+    store: Store, settings: Settings, uploaded: Uploaded, clock: HandClock
+) -> None:
+    quick = settings.model_copy(update={"renew_s": 0.05})
+    lost, other = queue(store, uploaded), threading.Event()
+
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        while plan.job_id == lost:
+            ports.signal()
+            other.wait(0.01)
+        return Outcome("finished", "met", "")
+
+    with conducting(store, quick, run):
+        until(lambda: job_of(store, lost).state == "running")
+        with store.begin() as tx:  # as if this conductor had slept through its lease
+            tx.session.get_one(Job, lost).lease_until = tx.now
+            assert job_leases.claim(tx, "another", 3600, 5) is not None
+        second = queue(store, uploaded)
+        until(lambda: job_of(store, second).state == "succeeded")
+    assert (job_of(store, lost).lease_owner, job_of(store, lost).state) == ("another", "running")
+
+
+def test_kill_9_loses_no_evaluation_and_runs_none_twice(
+    settings: Settings, migrated_file: Path, uploaded: Uploaded, store: Store
+) -> None:
+    here = Path(__file__).parent
+    job_id = _queue_by_the_real_clock(settings, store, uploaded)
+    ran = settings.data_dir / "jobs" / f"{job_id}.ran"
+    command = [sys.executable, str(here / "conductor_process.py"), str(settings.data_dir)]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=here.parent.parent, env=_environment(here))
+
+    first = start()
+    try:
+        until(lambda: len(lines(ran)) >= 5)
+    finally:
+        first.kill()
+        first.wait()
+    with store.read() as tx:
+        before = [row.candidate_id for row in evaluations.of_job(tx, job_id)]
+    second = start()
+    try:
+        until(lambda: job_of(store, job_id).state == "succeeded")
+    finally:
+        second.kill()
+        second.wait()
+    with store.read() as tx:
+        rows = evaluations.of_job(tx, job_id)
+    assert [row.candidate_id for row in rows[: len(before)]] == before
+    assert [row.number for row in rows] == list(range(1, EVALUATIONS + 1))
+    assert len({row.candidate_id for row in rows}) == EVALUATIONS
+    runs = [line.split()[0] for line in lines(ran)]
+    assert all(runs.count(candidate_id) == 1 for candidate_id in before)
+    assert len(runs) <= EVALUATIONS + 1, "only the one in flight runs again"
+    job = job_of(store, job_id)
+    assert (job.epoch, job.crashes, job.verdict) == (2, 0, "met")
+
+
+def _queue_by_the_real_clock(settings: Settings, store: Store, uploaded: Uploaded) -> str:
+    from service.store.base import database_now
+
+    store.clock = database_now
+    return queue(store, uploaded)
+
+
+def _environment(here: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": f"{here}:{here.parent.parent}"}
+
+
+def test_the_front_is_told_when_it_changes(store: Store, settings: Settings, queued: str) -> None:
+    with conducting(store, settings, search):
+        until(lambda: job_of(store, queued).state == "succeeded")
+    with store.read() as tx:
+        told = events.of_topic(tx, jobs.topic(queued), ("front.changed", "evaluation.added"), None, 1000)
+        rows = evaluations.of_job(tx, queued)
+    assert len([event for event in told if event.type == "evaluation.added"]) == EVALUATIONS
+    # Each one is less accurate and smaller than the one before: all are on the front in the end.
+    assert told[-1].type == "front.changed"
+    assert told[-1].data["front"] == sorted(row.id for row in rows)
+
+
+def test_cancel_of_an_end_that_races_is_one_end(store: Store, settings: Settings, uploaded: Uploaded) -> None:
+    for _ in range(5):
+        job_id = queue(store, uploaded)
+        with conducting(store, settings, lambda plan, ports: Outcome("finished", "met", "")):
+            until(lambda job_id=job_id: job_of(store, job_id).state != "queued")  # type: ignore[misc]  # a default
+            with store.begin() as tx:
+                job_states.cancel(tx, jobs.get(tx, job_id))
+            until(lambda job_id=job_id: job_of(store, job_id).state in job_states.FINAL)  # type: ignore[misc]
+        with store.read() as tx:
+            told = events.of_topic(tx, jobs.topic(job_id), ("job.state",), None, 100)
+        assert sum(event.data["state"] in job_states.FINAL for event in told) == 1

@@ -1,0 +1,148 @@
+"""serve: one command brings everything up, and nothing of it outlives the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from job_worlds import PATIENCE_S, until
+
+from service.errors import InvalidInput, Unavailable
+from service.serve import check_host, serve
+from service.settings import Settings
+from service.store import make_engine
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from service.serve import serve
+from service.settings import Settings
+settings = Settings(data_dir=Path(sys.argv[1]), port=0)
+sys.exit(serve(settings, agent=False, ready=lambda url: print(url, flush=True)))
+"""
+
+
+class Served:
+    """A running `serve` in a process of its own, with its output in a pipe."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        root = Path(__file__).parent.parent.parent
+        command = [sys.executable, "-c", PROGRAM, str(data_dir)]
+        self.process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def ready(self) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{self.url}/readyz", timeout=PATIENCE_S).json()
+        return found
+
+    def conductor(self) -> int:
+        """The process id of the conductor: its id in the store has it."""
+        from sqlalchemy import text
+
+        until(lambda: self.ready()["conductors"] == 1)
+        engine = make_engine(f"sqlite:///{self.data_dir / 'netlathe.db'}")
+        with engine.connect() as connection:
+            newest = connection.scalar(text("SELECT id FROM conductors ORDER BY seen_at DESC"))
+        engine.dispose()
+        return int(str(newest).split("-")[-2])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    found = Served(tmp_path / "data")
+    yield found
+    found.process.kill()
+    found.process.communicate()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_it_answers_signs_in_and_ends_with_its_children(served: Served) -> None:
+    assert served.ready()["store"] == "ok"
+    token_file = served.data_dir / "user-token"
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(served.data_dir.stat().st_mode) == 0o700
+    headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"}
+    assert httpx.get(f"{served.url}/api/v1/jobs", headers=headers).json()["total"] == 0
+    conductor = served.conductor()
+    with httpx.stream("GET", f"{served.url}/api/v1/events", headers=headers) as stream:  # such a one never ends
+        assert stream.status_code == 200
+        served.process.send_signal(signal.SIGTERM)
+        out, err = served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 0, err
+    assert not alive(conductor)
+    assert "nl_" not in out + err, "the link to sign in is for a terminal only"
+
+
+def test_after_kill_9_its_children_end_by_themselves(served: Served) -> None:
+    conductor = served.conductor()
+    served.process.kill()
+    served.process.wait()
+    until(lambda: not alive(conductor))
+
+
+def test_a_conductor_that_dies_is_started_again(served: Served) -> None:
+    first = served.conductor()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: served.conductor() != first)
+
+
+def test_a_second_one_on_the_same_folder_comes_up_with_the_same_token(served: Served) -> None:
+    before = (served.data_dir / "user-token").read_text()
+    served.process.terminate()
+    served.process.communicate(timeout=PATIENCE_S)
+    again = Served(served.data_dir)
+    assert again.ready()["store"] == "ok"
+    assert (served.data_dir / "user-token").read_text() == before
+    again.process.terminate()
+    again.process.communicate(timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "lathe.example"])
+def test_off_loopback_it_wants_tls_or_to_be_told(host: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, host=host)
+    with pytest.raises(InvalidInput, match="--insecure"):
+        check_host(settings)
+    check_host(settings.model_copy(update={"insecure": True}))
+    check_host(settings.model_copy(update={"tls_cert": Path("cert"), "tls_key": Path("key")}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.0.0.53"])
+def test_loopback_needs_nothing(host: str, tmp_path: Path) -> None:
+    check_host(Settings(data_dir=tmp_path, host=host))
+
+
+def test_a_taken_port_is_named(served: Served, tmp_path: Path) -> None:
+    port = int(served.url.rsplit(":", 1)[1])
+    with pytest.raises(InvalidInput, match="cannot listen") as refused:
+        serve(Settings(data_dir=tmp_path / "other", port=port))
+    assert refused.value.value == port
+
+
+def test_a_database_that_is_not_migrated_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.serve.is_newest", lambda engine: False)
+    monkeypatch.setattr("service.serve.make_engine", lambda url: make_engine(f"sqlite:///{tmp_path / 'x.db'}"))
+    settings = Settings(data_dir=tmp_path, database_url="postgresql://nobody@127.0.0.1/nothing")
+    with pytest.raises(Unavailable, match="netlathe migrate"):
+        serve(settings)
+
+
+def test_half_of_tls_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        Settings(data_dir=tmp_path, tls_cert=Path("cert"))
