@@ -55,8 +55,13 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
 def fill_most_uncertain(
     context: Context, device_id: str, ops: Sequence[Op], frequencies: Mapping[str, float], most: int
 ) -> LatencyTable:
-    """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first."""
+    """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first.
+
+    A restart does not ask for more: what the first run got is what this job works with.
+    """
     table = context.ports.table(device_id)
+    if context.recall(f"filled-{device_id}") is not None:
+        return table
     entries = table.entries(ops)
     worth = {
         op.key: frequencies[op.key] * (entry.sigma_us if math.isfinite(entry.sigma_us) else work(op.features))
@@ -67,7 +72,9 @@ def fill_most_uncertain(
     if not wanted:
         return table
     context.say(f"{device_id}: timing {len(wanted)} of {len(ops)} kernels; {len(ops) - len(worth)} are known.")
-    return filled(context, device_id, wanted, [worth[op.key] for op in wanted])
+    table = filled(context, device_id, wanted, [worth[op.key] for op in wanted])
+    context.keep(f"filled-{device_id}", {"asked": len(wanted), "epoch": table.epoch})
+    return table
 
 
 def filled(

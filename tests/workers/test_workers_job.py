@@ -1,0 +1,253 @@
+"""A whole job on a tiny network and a simulated device, and what is left of it after it died somewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from compress.network import Network
+from hw_profiles.host_lock import HostLock
+from search.evaluation import Status
+from workers import finalists
+from workers.errors import JobFailed
+from workers.job import run
+from workers.memory_ports import MemoryPorts
+from workers.plan import Budget, JobPlan, Named, Training
+from workers.ports import Signal
+from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased
+
+Job = Callable[..., tuple[JobPlan, MemoryPorts]]
+
+
+def evaluated(ports: MemoryPorts, fidelity: str) -> list[Evaluated]:
+    found = [m for m in ports.messages if isinstance(m, Evaluated)]
+    return [m for m in found if m.evaluation.candidate.fidelity == fidelity]
+
+
+def test_a_limit_that_can_be_met_is_met(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == ("finished", "met")
+    assert ports.phases == list(PHASES)
+    best, original = outcome.summaries["best"], outcome.summaries["original"]
+    row = best["latency_ms"]["dev_1"]
+    assert row["measured"] <= row["measured_high"]
+    assert row["measured"] <= 0.85 * original["latency_ms"]["dev_1"]["measured"] * 1.06  # sessions drift by 2.5 %
+    assert row["low"] < row["predicted"] < row["high"]
+    assert row["predicted"] == pytest.approx(row["measured"], rel=0.08)
+    assert best["macs"] < original["macs"]
+    assert best["size_bytes"] < original["size_bytes"]
+    assert 0.5 < best["test_accuracy"] <= 1
+    assert original["test_accuracy"] is not None
+    assert len(evaluated(ports, "F2")) == 4
+    assert len(evaluated(ports, "F4")) == 2
+
+
+def test_what_is_handed_over_is_the_file_that_was_judged(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    outcome = run(plan, ports, lock)
+    files = ports.files
+    assert set(files) == {"onnx", "report_json", "report_html", "manifest"}
+    manifest = json.loads(files["manifest"].read_text())
+    assert manifest["inputs"] == {"model": plan.model.sha256, "dataset": plan.dataset.sha256}
+    assert manifest["seed"] == plan.seed
+    assert manifest["versions"]["onnxruntime"] == onnxruntime.__version__
+    for name in ("tiny.onnx", "report.json", "report.html"):
+        path = files["manifest"].with_name(name)
+        assert manifest["files"][name] == hashlib.sha256(path.read_bytes()).hexdigest()
+    network = Network.load(files["onnx"])
+    original = Network.load(ports.path(plan.model.sha256))
+    assert (network.input_name, network.output_name) == (original.input_name, original.output_name)
+    report = json.loads(files["report_json"].read_text())
+    assert report["verdict"] == "met"
+    assert report["recheck"]["accuracy"] == outcome.summaries["best"]["accuracy"]
+    assert len(report["evaluations"]) == 4
+    page = files["report_html"].read_text()
+    assert "<svg" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert len(page) < 100_000
+
+
+def test_the_same_job_started_again_repeats_nothing(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    first = run(plan, ports, lock)
+    measured, count = len(ports.measured), len(evaluated(ports, "F2"))
+    checkpoints = sum(isinstance(m, Checkpointed) for m in ports.messages)
+    again = run(plan, ports, lock)
+    assert again.verdict == first.verdict
+    assert again.summaries["best"] == first.summaries["best"]
+    assert len(ports.measured) == measured
+    assert len(evaluated(ports, "F2")) == count
+    assert len(evaluated(ports, "F4")) == 2
+    assert sum(isinstance(m, Checkpointed) for m in ports.messages) == checkpoints
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def kill_at(wanted: Callable[[Message], bool], count: int) -> Callable[[Message], None]:
+    seen = Counter[str]()
+
+    def observe(message: Message) -> None:
+        seen["wanted"] += wanted(message)
+        if wanted(message) and seen["wanted"] == count:
+            raise Killed
+
+    return observe
+
+
+KILLS: dict[str, Callable[[Message], None]] = {
+    "between ask and evaluation": kill_at(lambda m: isinstance(m, Evaluated), 2),
+    "before an ask is stored": kill_at(lambda m: isinstance(m, Asked), 3),
+    "in the statistics": kill_at(lambda m: isinstance(m, Phased) and m.phase == "statistics", 4),
+    "in training": kill_at(lambda m: isinstance(m, Checkpointed) and m.name.startswith("trained-finalist"), 1),
+    "in verification": kill_at(lambda m: isinstance(m, Checkpointed) and m.name.startswith("verify"), 1),
+    "in packaging": kill_at(lambda m: isinstance(m, Phased) and m.phase == "package", 2),
+}
+
+
+@pytest.mark.parametrize("where", KILLS)
+def test_a_job_that_dies_anywhere_goes_on_and_ends_alike(where: str, job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    ports.observe = KILLS[where]
+    with pytest.raises(Killed):
+        run(plan, ports, lock)
+    ports.observe = lambda message: None
+    before = [e.evaluation.candidate.id for e in evaluated(ports, "F2")]
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "met"
+    after = [e.evaluation.candidate.id for e in evaluated(ports, "F2")]
+    assert after[: len(before)] == before
+    assert len(after) == len(set(after)) == 4
+    assert len({e.evaluation.candidate.id for e in evaluated(ports, "F4")}) == len(evaluated(ports, "F4")) == 2
+
+
+def test_an_accuracy_that_cannot_be_kept_is_missed_with_the_nearest(job: Job, lock: HostLock) -> None:
+    plan, ports = job(limits={"min_accuracy": 1.0})
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "missed"
+    assert "min_accuracy" in outcome.reason
+    assert "best" not in outcome.summaries
+    nearest = outcome.summaries["nearest"]
+    assert 0 < nearest["accuracy"] < 1
+    assert nearest["latency_ms"]["dev_1"]["measured"] > 0
+    assert json.loads(ports.files["report_json"].read_text())["verdict"] == "missed"
+
+
+def test_a_limit_under_the_floor_ends_before_any_search(job: Job, lock: HostLock) -> None:
+    plan, ports = job(ratio=0.05)
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "missed"
+    assert "smallest network" in outcome.reason
+    assert ports.phases == ["profile", "package"]
+    assert not evaluated(ports, "F2")
+    floor = outcome.summaries["nearest"]["latency_ms"]["dev_1"]["measured"]
+    assert floor > 0.05 * outcome.summaries["original"]["latency_ms"]["dev_1"]["measured"]
+    assert set(ports.files) == {"report_json", "report_html", "manifest"}
+
+
+def test_int8_and_pruning_in_one_scheme(job: Job, lock: HostLock) -> None:
+    plan, ports = job(ratio=0.8, methods=(Named("filter_prune"), Named("int8_ptq")), strategies=(Named("greedy"),))
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "met"
+    values = outcome.summaries["best"]["values"]
+    assert values["int8_ptq"] == "int8"
+    network = Network.load(ports.files["onnx"])
+    assert any(node.op_type == "QuantizeLinear" for node in network.nodes)
+
+
+def test_a_job_without_targets_keeps_its_other_limits(job: Job, lock: HostLock) -> None:
+    plan, ports = job(targets=(), limits={"max_macs_ratio": 0.5, "max_accuracy_drop": 0.5})
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "met"
+    assert outcome.summaries["best"]["macs"] <= 0.5 * outcome.summaries["original"]["macs"]
+    assert ports.measured == []
+
+
+def test_a_job_in_child_processes(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    from dataclasses import replace
+
+    plan = replace(plan, effort=replace(plan.effort, processes=1))
+    assert run(plan, ports, lock).verdict == "met"
+
+
+@pytest.mark.parametrize(("wanted", "end"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_the_user_can_stop_a_job_and_go_on_with_a_paused_one(
+    wanted: Signal, end: str, job: Job, lock: HostLock
+) -> None:
+    plan, ports = job()
+
+    def signals() -> Signal:
+        return wanted if len(evaluated(ports, "F2")) == 2 else "continue"
+
+    ports.signals = signals
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == (end, None)
+    assert "train" not in ports.phases
+    ports.signals = lambda: "continue"
+    assert run(plan, ports, lock).verdict == "met"
+    assert len(evaluated(ports, "F2")) == 4
+
+
+def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, ports = job()
+    honest, calls = finalists.fit, Counter[str]()
+
+    def fit(*arguments: Any) -> Any:
+        calls["fit"] += 1
+        if calls["fit"] == 2:  # the control comes first
+            raise finalists.TrainingDiverged(0, 3, float("nan"))
+        return honest(*arguments)
+
+    monkeypatch.setattr(finalists, "fit", fit)
+    assert run(plan, ports, lock).verdict == "met"
+    trained = [e.evaluation for e in evaluated(ports, "F4")]
+    assert sorted(e.status for e in trained) == [Status.COMPLETED, Status.FAILED]
+    assert [e.reason for e in trained if e.status is Status.FAILED] == ["nan"]
+
+
+def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, ports = job()
+
+    def fit(*arguments: Any) -> Any:
+        raise finalists.TrainingDiverged(0, 3, float("nan"))
+
+    monkeypatch.setattr(finalists, "fit", fit)
+    with pytest.raises(JobFailed) as failure:
+        run(plan, ports, lock)
+    assert (failure.value.code, failure.value.step) == ("control_diverged", "train")
+
+
+def test_nothing_to_change_is_a_clear_failure(job: Job, lock: HostLock) -> None:
+    everything = {"keep_float": ["conv0", "conv1", "conv2", "fc"]}
+    plan, ports = job(methods=(Named("int8_ptq", everything),))
+    with pytest.raises(JobFailed) as failure:
+        run(plan, ports, lock)
+    assert (failure.value.code, failure.value.field) == ("nothing_to_change", "methods")
+
+
+def test_time_used_up_still_ends_with_a_trained_file(job: Job, lock: HostLock) -> None:
+    plan, ports = job(budget=Budget(evaluations=4, wall_s=1e-3, finalists=2), training=Training(1, "none"))
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict is not None
+    assert len(evaluated(ports, "F4")) == 1
+    assert "onnx" in ports.files
+
+
+def test_lines_are_for_people(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    run(plan, ports, lock)
+    lines = [m for m in ports.messages if isinstance(m, Logged)]
+    assert len(lines) > 8
+    assert all(line.text.endswith((".", ";", ":")) and "\n" not in line.text for line in lines)
+    spent = [m.spent_s for m in ports.messages if isinstance(m, Phased)]
+    assert np.all(np.diff(spent) >= 0)
