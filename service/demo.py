@@ -34,6 +34,8 @@ SEED = 0
 EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
 DEVICE_WITHIN_S = 90.0
+FOLDER = Path("netlathe-demo")
+"""Where the network, the data and the result stay, in the working folder."""
 CHECK = Path(__file__).with_name("demo_check.py")
 JOB: Mapping[str, Any] = {
     "name": "digits-half",
@@ -70,21 +72,25 @@ def run(*, as_json: bool = False) -> int:
     """Run the demo; 0 only when the verdict is met and the file has passed in a clean process."""
     started = time.monotonic()
     keep = bool(os.environ.get("KEEP"))
-    folder = Path(tempfile.mkdtemp(prefix="netlathe-demo-"))
+    folder = FOLDER.resolve()
+    folder.mkdir(exist_ok=True)
+    data_dir = Path(tempfile.mkdtemp(prefix="netlathe-demo-"))
     say: Say = (lambda _: None) if as_json else typer.echo
     with _ended_in_order():
         say(f"1  training the built-in digits network, {EPOCHS} epochs")
         prepared = _train(folder, say)
         say("2  starting a server on a free port, with a temporary data folder")
         try:
-            with embedded_server(folder / "data", folder / "server.log", keep=keep) as url:
-                token = (folder / "data" / "user-token").read_text().strip()
+            with embedded_server(data_dir, folder / "server.log", keep=keep) as url:
+                token = (data_dir / "user-token").read_text().strip()
                 with Client(url, token) as client:
                     code = _compress(client, prepared, folder, say, as_json)
-                    _farewell(client, folder, say, keep, time.monotonic() - started)
+                    say(f"{time.monotonic() - started:.0f} s in all")
+                    if keep:
+                        say(f"KEEP=1: it goes on at {url}; sign in with the token in {data_dir / 'user-token'}")
         finally:
             if not keep:
-                shutil.rmtree(folder / "data", ignore_errors=True)
+                shutil.rmtree(data_dir, ignore_errors=True)
     return code
 
 
@@ -102,6 +108,7 @@ def _train(folder: Path, say: Say) -> Prepared:
     trained = _fit(Network.load(export_builtin("digits_cnn", SEED)), data, prepared, say)
     prepared.model.write_bytes(trained.save())
     prepared.data.write_bytes(digits_npz(SEED))
+    say(f"   {prepared.model} and {prepared.data.name}; pixels / 255, mean {prepared.mean}, std {prepared.std}")
     return prepared
 
 
@@ -238,12 +245,6 @@ def wilson(right: int, images: int) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
     scale = 1 + z * z / images
     return (middle - half) / scale, (middle + half) / scale
-
-
-def _farewell(client: Client, folder: Path, say: Say, keep: bool, elapsed_s: float) -> None:
-    say(f"{elapsed_s:.0f} s in all")
-    if keep:
-        say(f"KEEP=1: the server goes on at {client.url}; sign in with the token in {folder / 'data' / 'user-token'}")
 
 
 @contextmanager

@@ -156,8 +156,8 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
 def demo(as_json: AsJson = False) -> int:
     """The whole path on this machine, in a few minutes: train a small network, halve its latency, check the file.
 
-    Uses handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Nothing stays
-    running, unless KEEP=1 keeps the server for a look at the dashboard.
+    Uses handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Leaves files
+    in netlathe-demo/ and no process, unless KEEP=1 keeps the server for a look at the dashboard.
 
     \b
       netlathe demo
