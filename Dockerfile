@@ -16,7 +16,7 @@ RUN apt-get update -q \
     && apt-get install -y -q --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home netlathe \
-    && install -d -o netlathe -g netlathe -m 0700 /data /state
+    && install -d -o netlathe -g netlathe -m 0700 /data /state /lock
 COPY --from=build /opt/netlathe /opt/netlathe
 ENV PATH=/opt/netlathe/bin:$PATH NETLATHE_DATA_DIR=/data PYTHONUNBUFFERED=1
 USER netlathe

@@ -60,8 +60,16 @@ def test_what_is_named_is_declared() -> None:
 
 def test_those_that_share_work_share_the_data_volume() -> None:
     for name in ("migrate", "api", "conductor"):
-        assert SERVICES[name]["volumes"] == ["data:/data"]
+        assert "data:/data" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["NETLATHE_DATA_DIR"] == "/data"
+
+
+def test_timing_and_computing_share_a_lock() -> None:
+    from hw_profiles.host_lock import LOCK_DIR_VARIABLE
+
+    for name in ("conductor", "agent"):
+        assert "lock:/lock" in SERVICES[name]["volumes"]
+        assert SERVICES[name]["environment"][LOCK_DIR_VARIABLE] == "/lock"
 
 
 @pytest.mark.parametrize("name", OURS)
