@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.verbs.terminal import AsJson, JobRef, connect, exit_code, print_table, show
+from service.verbs.terminal import AsJson, JobRef, connect, exit_code, moment, print_table, show
 
 
 def jobs(
@@ -27,7 +27,15 @@ def jobs(
 
     def human() -> None:
         rows = (
-            (job.name, job.state, job.verdict, job.phase, f"{job.progress.fraction:.0%}", job.created_at, job.id)
+            (
+                job.name,
+                job.state,
+                job.verdict,
+                job.phase,
+                f"{job.progress.fraction:.0%}",
+                moment(job.created_at),
+                job.id,
+            )
             for job in found
         )
         print_table(("job", "state", "verdict", "phase", "done", "created", "id"), rows, "no jobs yet")

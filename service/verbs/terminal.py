@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,6 +53,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         typer.echo(empty)
         return
     Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(table)
+
+
+def moment(at: datetime | None) -> str | None:
+    """`2026-11-21 14:05`, in this machine's time."""
+    return None if at is None else f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

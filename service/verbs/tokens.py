@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.verbs.terminal import AsJson, connect, print_table, show
+from service.verbs.terminal import AsJson, connect, moment, print_table, show
 
 tokens = typer.Typer(
     invoke_without_command=True,
@@ -29,7 +29,7 @@ def listed(context: typer.Context, as_json: AsJson = False) -> None:
         return
     with connect() as client:
         found = client.tokens.list()
-    rows = ((token.name, token.kind, token.expires_at, token.used_at, token.id) for token in found)
+    rows = ((token.name, token.kind, moment(token.expires_at), moment(token.used_at), token.id) for token in found)
     show([t.raw for t in found], as_json, lambda: print_table(("token", "kind", "expires", "used", "id"), rows))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from netlathe import Summary
+from netlathe import Client, Summary
 from service.demo import CHECK, Checked, Prepared, _check, _compare, wilson
 from service.embedded import ServerDied, _said_url, embedded_server
 from service.verbs.terminal import CommandFailed
@@ -77,6 +80,46 @@ def test_the_servers_address_is_found_among_other_lines() -> None:
     assert _said_url("INFO: started\n") is None
     assert _said_url('INFO\n{\n  "url": "http://127') is None
     assert _said_url('INFO\n{\n  "url": "http://127.0.0.1:5"\n}\nINFO: more {}\n') == "http://127.0.0.1:5"
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Command lines of the processes whose command or environment names a folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                command = (process / "cmdline").read_bytes()
+                if str(folder).encode() in command + (process / "environ").read_bytes():
+                    found.append(command.replace(b"\0", b" ").decode())
+    return found
+
+
+def test_the_embedded_server_answers_and_leaves_no_process(tmp_path: Path) -> None:
+    with embedded_server(tmp_path / "data", tmp_path / "server.log") as url:
+        with Client(url, (tmp_path / "data" / "user-token").read_text().strip()) as client:
+            assert client.ready()["store"] == "ok"
+            assert client.jobs.list().total == 0
+        assert _processes_of(tmp_path)
+    assert _processes_of(tmp_path) == []
+
+
+@pytest.mark.long
+def test_the_demo_is_met_twice_and_leaves_no_process(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    environment.pop("KEEP", None)
+    (tmp_path / "tmp").mkdir()
+    for _ in range(2):
+        command = [sys.executable, "-c", "from service.cli import main; main()", "demo", "--json"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["verdict"] == "met"
+        assert Path(answer["file"]).is_file()
+        assert answer["best"]["accuracy"] >= answer["control"]["accuracy"] - 0.02
+        assert _processes_of(tmp_path) == []
+        assert list((tmp_path / "tmp").glob("netlathe-demo-*")) == []
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
