@@ -37,14 +37,16 @@ OPS_AT_ONCE = 64
 class MemoryPorts:
     """Implements workers.ports.Ports. Devices are configurations of `runtime`; rows are timed when waited for.
 
-    `messages` is everything emitted. `signals` is asked for what the user wants; `observe` sees every message
-    before it is stored, and may raise to break a run off there.
+    `tables`: what is known of a device before; without, nothing. `messages` is everything emitted. `signals` is
+    asked for what the user wants; `observe` sees every message before it is stored, and may raise to break a
+    run off there.
     """
 
     work_dir: Path
     runtime: Runtime
     devices: Mapping[str, DeviceConfig]
     protocol: BurstProtocol = field(default_factory=BurstProtocol)
+    tables: Mapping[str, LatencyTable] = field(default_factory=dict)
     signals: Callable[[], Signal] = lambda: "continue"
     observe: Callable[[Message], None] = lambda message: None
     messages: list[Message] = field(default_factory=list)
@@ -54,7 +56,7 @@ class MemoryPorts:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         self._blobs = self.work_dir / "blobs"
         self._blobs.mkdir(exist_ok=True)
-        self._tables = {name: LatencyTable(device) for name, device in self.devices.items()}
+        self._tables = {name: self.tables.get(name, LatencyTable(device)) for name, device in self.devices.items()}
         self._queues: dict[str, dict[str, Op]] = {name: {} for name in self.devices}
 
     def emit(self, *messages: Message) -> None:

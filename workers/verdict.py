@@ -169,14 +169,14 @@ def _timed(profile: Profile, device: TimedDevice, each: Trained, sample: Sample,
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained, original: Sample) -> tuple[float, float, float]:
     """Predicted milliseconds and the 95 % interval, in the target's statistic (tables are in quiet time)."""
-    builder = profile.builder
+    builder, table = profile.builder, device.table
     number = next(i for i, v in enumerate(builder.variants) if v.setting.items() <= each.values.items())
-    table = device.table.updated(calibration=device.calibrations[number])
+    line = device.calibrations[number]
     network = builder.anatomy.rewritten(each.values)
-    ops = builder.anatomy.ops(network, each.values, device.table.device.runtime)
-    prediction = table.predict([ops])[0]
+    sums_us, sigmas_us = table.sums_us([builder.anatomy.ops(network, each.values, table.device.runtime)])
+    latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
     factor = MS * statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
-    return prediction.latency_us * factor, prediction.low_us * factor, prediction.high_us * factor
+    return latency_us * factor, max(0.0, latency_us - half_us) * factor, (latency_us + half_us) * factor
 
 
 def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:

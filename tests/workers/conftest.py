@@ -14,15 +14,25 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
 from compress.data import Part
+from compress.evidence import Evidence
 from compress.fit import fit
+from compress.fold import fold_norms
+from compress.groups import prunable_blocks
 from compress.network import Network
 from compress.preprocessing import Preprocessing
 from compress.recipe import Recipe
+from compress.scheme import Scheme
 from hw_profiles.host_lock import HostLock
+from hw_profiles.probe import probe
 from hw_profiles.runtimes.simulated import SimulatedRuntime
-from hw_profiles.timing import BurstProtocol
+from hw_profiles.slope import time_ops
+from hw_profiles.table import LatencyTable, Row
+from hw_profiles.timing import BurstProtocol, Timing
 from workers.memory_ports import MemoryPorts
 from workers.plan import Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Target, Training
+from workers.problem import ProblemBuilder
+from workers.variants import Anatomy
+from workers.widths import block_widths
 
 DEVICE = "dev_1"
 NORM = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}
@@ -36,7 +46,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tiny_network(widths: tuple[int, ...] = (16, 32, 32)) -> Network:
+def tiny_network(widths: tuple[int, ...] = (8, 32, 32)) -> Network:
     """Convolutions with batch norm and ReLU on (1, 8, 8), a pool and a linear layer."""
     rng = np.random.default_rng(0)
     nodes, constants, read, inputs = [], [], "image", 1
@@ -108,6 +118,29 @@ def trained(digits: tuple[np.ndarray, np.ndarray]) -> Network:
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 
 
+def simulated() -> SimulatedRuntime:
+    """A device on which the tiny network's own work is most of the time."""
+    return SimulatedRuntime(overhead_us=1.0, contention=1.0)
+
+
+@pytest.fixture(scope="session")
+def known_table(trained: Network) -> LatencyTable:
+    """Every kernel of every candidate, in fp32 and in int8, and the alignment learned: what a served device has."""
+    runtime, curves = simulated(), probe()
+    device = runtime.configs("sim")[0]
+    quick = BurstProtocol(min_rounds=5, max_rounds=5)
+    timed = time_ops(runtime, curves.ops, device, quick)
+    classes = curves.learn({key: timing.quiet_us for key, timing in timed.items() if isinstance(timing, Timing)})
+    blocks = prunable_blocks(trained)
+    evidence = Evidence(np.zeros((4, 1, 8, 8), np.float32), {block.name: np.ones(block.width) for block in blocks})
+    scheme = Scheme.of([("filter_prune", {}), ("int8_ptq", {})])
+    anatomy = Anatomy(fold_norms(trained), scheme, block_widths(blocks, [classes]), evidence, ["simulated"])
+    ops = ProblemBuilder(anatomy, anatomy.variants()).ops("simulated")
+    timed = {**timed, **time_ops(runtime, ops, device, quick)}
+    rows = [Row.of(op, t) for op in (*curves.ops, *ops) if isinstance(t := timed[op.key], Timing)]
+    return LatencyTable(device).updated(rows, epoch=1, classes=classes)
+
+
 @pytest.fixture
 def lock(tmp_path: Path) -> HostLock:
     """A lock of the test's own: other work on the machine is none of its business."""
@@ -117,14 +150,14 @@ def lock(tmp_path: Path) -> HostLock:
 
 
 @pytest.fixture
-def job(tmp_path: Path, trained: Network, data_file: bytes) -> Job:
+def job(tmp_path: Path, trained: Network, data_file: bytes, known_table: LatencyTable) -> Job:
     """Makes a small plan, changed as wanted, and ports to run it on."""
 
-    def make(ratio: float = 0.85, **changes: object) -> tuple[JobPlan, MemoryPorts]:
-        runtime = SimulatedRuntime(overhead_us=1.0, contention=1.0)
-        device = runtime.configs("sim")[0]
+    def make(ratio: float = 0.85, known: bool = True, **changes: object) -> tuple[JobPlan, MemoryPorts]:
+        runtime, device = simulated(), known_table.device
         quick = BurstProtocol(min_rounds=5, max_rounds=5)
-        ports = MemoryPorts(tmp_path / "job", runtime, {DEVICE: device}, quick)
+        tables = {DEVICE: known_table} if known else {}
+        ports = MemoryPorts(tmp_path / "job", runtime, {DEVICE: device}, quick, tables)
         plan = JobPlan(
             job_id="job_1",
             name="tiny",
@@ -136,7 +169,7 @@ def job(tmp_path: Path, trained: Network, data_file: bytes) -> Job:
             limits={"max_accuracy_drop": 0.5},
             budget=Budget(evaluations=4, wall_s=600, finalists=2),
             training=Training(epochs=1, augment="none"),
-            effort=Effort(renormalise_images=128, accuracy_images=200, calibration_networks=4, rows=60),
+            effort=Effort(renormalise_images=64, accuracy_images=100, calibration_networks=4, rows=60),
         )
         return replace(plan, **changes), ports  # type: ignore[arg-type]  # fields of the plan
 
