@@ -52,6 +52,7 @@ Named = str | Mapping[str, Any]  # "greedy", or {"name": "greedy", "settings": {
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
 _SILENCE_S = 45.0  # three of the event stream's pings, which come each 15 s
 _PATIENCE_S = 60.0  # of an event stream, while a server restarts
@@ -423,11 +424,16 @@ def data_dir() -> Path:
     return Path(named) if named else platformdirs.user_data_path("netlathe", appauthor=False)
 
 
-def _token() -> str | None:
-    """NETLATHE_TOKEN, else the first user's token of a server on this machine, else None."""
+def _token(url: str) -> str | None:
+    """NETLATHE_TOKEN, else the first user's token of a server on this machine, else None.
+
+    That token is not shown to a server elsewhere, unless NETLATHE_DATA_DIR says that the folder is its own.
+    """
     token = os.environ.get("NETLATHE_TOKEN")
     if token:
         return token.strip()
+    if httpx.URL(url).host not in _LOOPBACK and "NETLATHE_DATA_DIR" not in os.environ:
+        return None
     try:
         return (data_dir() / "user-token").read_text().strip()
     except OSError:
@@ -462,7 +468,7 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = (url or os.environ.get("NETLATHE_URL") or DEFAULT_URL).rstrip("/")
-        token = token or _token()
+        token = token or _token(self.url)
         headers = {"User-Agent": f"netlathe/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
         self._retries, self._backoff_s, self._timeout_s = retries, backoff_s, timeout_s

@@ -147,6 +147,20 @@ def test_the_token_is_sent_and_never_shown(tmp_path: Path, monkeypatch: pytest.M
     assert repr(other) == "Client('http://elsewhere:1')"
 
 
+def test_the_local_servers_token_is_not_shown_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NETLATHE_DATA_DIR")
+    monkeypatch.setattr(netlathe, "data_dir", lambda: tmp_path)
+    (tmp_path / "user-token").write_text("nl_u_local")
+    server = Server(*[httpx.Response(200, json=JOB) for _ in range(3)])
+    for url in ("http://127.0.0.1:1", "http://[::1]:1", "https://elsewhere.example"):
+        Client(url, transport=httpx.MockTransport(server)).jobs.get("j")
+    assert [request.headers.get("Authorization") for request in server.asked] == [
+        "Bearer nl_u_local",
+        "Bearer nl_u_local",
+        None,
+    ]
+
+
 def test_results_are_typed_and_unknown_fields_ignored() -> None:
     answer = JOB | {
         "created_at": "2026-11-21T01:02:03Z",
