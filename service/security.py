@@ -30,8 +30,8 @@ POLICIES: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
             # plotly writes its styles into the page; scripts stay ours alone
-            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-            "frame-ancestors 'none'; form-action 'self'"
+            "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+            "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
         ),
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",

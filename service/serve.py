@@ -15,6 +15,7 @@ from types import FrameType
 
 import uvicorn
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError
 
 from service.app import create_app
 from service.errors import InvalidInput, Unavailable
@@ -43,7 +44,7 @@ def serve(
 
     Raises:
         InvalidInput: a host off loopback without TLS and without `insecure`.
-        Unavailable: the database is at another schema than this code.
+        Unavailable: the database does not answer, is damaged, or is at another schema than this code.
     """
     check_host(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def serve(
             supervisor.start_conductor()
         if agent:
             supervisor.start_agent()
-        _show_sign_in(store, settings, url)
+        show_sign_in(store, settings, url)
         if ready is not None:
             ready(url)
 
@@ -107,10 +108,17 @@ class _Server(uvicorn.Server):
 
 
 def _bring_up_to_date(store: Store, settings: Settings) -> None:
-    if make_url(settings.url).get_backend_name() == "sqlite":
-        migrate(store.engine)
-    elif not is_newest(store.engine):
-        raise Unavailable("the database is not at this version's schema; run `netlathe migrate` first")
+    try:
+        if make_url(settings.url).get_backend_name() == "sqlite":
+            migrate(store.engine)
+        elif not is_newest(store.engine):
+            raise Unavailable("the database is not at this version's schema; run `netlathe migrate` first")
+    except DatabaseError as error:
+        where = make_url(settings.url).render_as_string(hide_password=True)
+        raise Unavailable(
+            f"the database {where} cannot be used ({str(error.orig).strip()}); start it, restore it from a backup, "
+            "or move it away to begin with an empty one"
+        ) from error
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -139,7 +147,7 @@ def _configuration(settings: Settings, store: Store) -> uvicorn.Config:
     )
 
 
-def _show_sign_in(store: Store, settings: Settings, url: str) -> None:
+def show_sign_in(store: Store, settings: Settings, url: str) -> None:
     """The link signs one browser in, once; a log file or a pipe must not have it."""
     if sys.stdout.isatty():
         sys.stdout.write(f"Sign in once: {url}/sign-in#code={sign_in_code(store, settings)}\n")

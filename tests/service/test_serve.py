@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -16,9 +17,9 @@ import pytest
 from job_worlds import PATIENCE_S, until
 
 from service.errors import InvalidInput, Unavailable
-from service.serve import check_host, serve
+from service.serve import check_host, serve, show_sign_in
 from service.settings import Settings
-from service.store import make_engine
+from service.store import Store, make_engine
 
 PROGRAM = """
 import sys
@@ -46,13 +47,13 @@ class Served:
         return found
 
     def conductor(self) -> int:
-        """The process id of the conductor: its id in the store has it."""
+        """The process id of the newest conductor: its id in the store has it."""
         from sqlalchemy import text
 
-        until(lambda: self.ready()["conductors"] == 1)
+        until(lambda: self.ready()["conductors"] >= 1)
         engine = make_engine(f"sqlite:///{self.data_dir / 'netlathe.db'}")
         with engine.connect() as connection:
-            newest = connection.scalar(text("SELECT id FROM conductors ORDER BY seen_at DESC"))
+            newest = connection.scalar(text("SELECT id FROM conductors ORDER BY started_at DESC"))
         engine.dispose()
         return int(str(newest).split("-")[-2])
 
@@ -128,10 +129,11 @@ def test_loopback_needs_nothing(host: str, tmp_path: Path) -> None:
     check_host(Settings(data_dir=tmp_path, host=host))
 
 
-def test_a_taken_port_is_named(served: Served, tmp_path: Path) -> None:
-    port = int(served.url.rsplit(":", 1)[1])
-    with pytest.raises(InvalidInput, match="cannot listen") as refused:
-        serve(Settings(data_dir=tmp_path / "other", port=port))
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidInput, match="cannot listen") as refused:
+            serve(Settings(data_dir=tmp_path / "other", port=port))
     assert refused.value.value == port
 
 
@@ -146,3 +148,32 @@ def test_a_database_that_is_not_migrated_is_not_served(tmp_path: Path, monkeypat
 def test_half_of_tls_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="go together"):
         Settings(data_dir=tmp_path, tls_cert=Path("cert"))
+
+
+def test_a_damaged_database_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "netlathe.db").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(Unavailable, match=r"netlathe\.db.*restore it from a backup"):
+        serve(Settings(data_dir=tmp_path, port=0))
+
+
+def test_a_password_is_in_no_message(tmp_path: Path) -> None:
+    url = "postgresql://owner:hidden@127.0.0.1:1/netlathe"
+    settings = Settings(data_dir=tmp_path, database_url=url)
+    with pytest.raises(Unavailable, match="cannot be used") as refused:
+        serve(settings)
+    assert "hidden" not in str(refused.value)
+    assert "hidden" not in repr(settings)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_link_to_sign_in_is_shown_to_a_terminal_only(
+    store: Store,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    show_sign_in(store, settings, "http://127.0.0.1:8000")
+    out = capsys.readouterr().out
+    assert out.startswith("Sign in once: http://127.0.0.1:8000/sign-in#code=nl_c_") if terminal else out == ""

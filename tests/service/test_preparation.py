@@ -1,0 +1,129 @@
+"""What is found out before a job is queued: chance by running the original, floors from the device's table."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from agent_calls import HandAgent, conv, fill
+from fastapi.testclient import TestClient
+from onnx import helper, numpy_helper
+from service_networks import model_of
+from service_world import Uploaded
+
+from service.store import Store, scores
+
+JOBS = "/api/v1/jobs"
+SUFFIX = {"models": "onnx", "datasets": "npz"}
+
+
+def brightness() -> bytes:
+    """A network that says whether an image is brighter than half: image (3, 16, 16) -> 2 logits."""
+    weight = np.array([[0, 0, 0], [1 / 3, 1 / 3, 1 / 3]], np.float32)
+    bias = np.array([0, -0.5], np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], "head", transB=1),
+    ]
+    weights = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")]
+    return model_of(nodes, {"image": (3, 16, 16)}, (2,), weights)
+
+
+def dark_and_bright(count: int = 2000) -> bytes:
+    """Images of two classes as an .npz: dark ones and bright ones."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, count)
+    images = (
+        rng.integers(0, 128, (count, 16, 16, 3), dtype=np.uint8) + (labels * 128).astype(np.uint8)[:, None, None, None]
+    )
+    buffer = io.BytesIO()
+    np.savez(buffer, x_train=images, y_train=labels)
+    return buffer.getvalue()
+
+
+def upload(client: TestClient, kind: str, name: str, content: bytes, **fields: str) -> None:
+    answer = client.post(
+        f"/api/v1/{kind}", files={"file": (f"{name}.{SUFFIX[kind]}", content)}, data={"name": name, **fields}
+    )
+    assert answer.status_code == 201, answer.text
+
+
+def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestClient, store: Store) -> None:
+    upload(client, "models", "right", brightness())
+    upload(client, "models", "wrong", brightness(), preprocessing=json.dumps({"scale": 1.0}))
+    upload(client, "datasets", "light", dark_and_bright())
+    body = {"dataset": "light", "methods": ["int8_ptq"]}
+    right = client.post(JOBS, json={**body, "model": "right"})
+    assert right.status_code == 201, right.text
+    wrong = client.post(JOBS, json={**body, "model": "wrong"})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "at_chance")
+    assert "chance is 50.0%" in wrong.json()["detail"]
+    assert "'scale': 1.0" in wrong.json()["detail"]
+    with store.read() as tx:
+        kept = {score.model_id: score.right / score.count for score in tx.session.query(scores.Score)}
+    assert sorted(round(value, 1) for value in kept.values()) == [0.5, 1.0]
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the preflight of the model says; a test changes it."""
+    told = {"latency_ms": 10.0, "floor_ms": 4.0, "floor_low_ms": 3.8, "coverage": 0.9, "floor_coverage": 0.9}
+    monkeypatch.setattr("service.preparation.preflight", lambda path, table, limits: told)
+    return told
+
+
+def submit(client: TestClient, device_id: str, **limit: float) -> Any:
+    body = {"model": "net", "dataset": "digits", "targets": [{"device": device_id, **limit}]}
+    return client.post(JOBS, json=body)
+
+
+class TestFloor:
+    @pytest.fixture
+    def agent(self, client: TestClient, store: Store, uploaded: Uploaded) -> HandAgent:
+        """The agent of a device on which one block was measured."""
+        agent = HandAgent(client, store)
+        fill(store, agent.device_id, [conv(8)])
+        agent.finish(agent.lease())
+        return agent
+
+    @pytest.mark.parametrize(
+        ("limit", "nearest"), [({"max_latency_ms": 3.0}, "4"), ({"max_latency_ratio": 0.3}, "0.4")]
+    )
+    def test_a_limit_below_it_is_refused_with_the_nearest(
+        self, client: TestClient, agent: HandAgent, found: dict[str, Any], limit: dict[str, float], nearest: str
+    ) -> None:
+        answer = submit(client, agent.device_id, **limit)
+        assert (answer.status_code, answer.json()["code"]) == (422, "below_floor")
+        error = answer.json()["errors"][0]
+        ((name, value),) = limit.items()
+        assert (error["field"], error["value"]) == (f"targets.0.{name}", value)
+        assert error["message"].endswith(f"the nearest possible is {nearest}")
+
+    @pytest.mark.parametrize("limit", [{"max_latency_ms": 3.9}, {"max_latency_ratio": 0.5}])
+    def test_a_limit_that_may_be_met_is_taken(
+        self, client: TestClient, agent: HandAgent, found: dict[str, Any], limit: dict[str, float]
+    ) -> None:
+        answer = submit(client, agent.device_id, **limit)
+        assert (answer.status_code, answer.json()["warnings"]) == (201, [])
+
+    @pytest.mark.parametrize("coverage", ["coverage", "floor_coverage"])
+    def test_a_table_that_knows_too_little_only_warns(
+        self, client: TestClient, agent: HandAgent, found: dict[str, Any], coverage: str
+    ) -> None:
+        found[coverage] = 0.79
+        answer = submit(client, agent.device_id, max_latency_ms=3.0)
+        assert answer.status_code == 201
+        assert "too little was measured" in answer.json()["warnings"][0]
+
+
+def test_an_empty_table_and_an_absent_device_only_warn(client: TestClient, uploaded: Uploaded) -> None:
+    answer = submit(client, uploaded.device_id, max_latency_ms=0.001)
+    assert answer.status_code == 201
+    assert [warning.split(": ")[1] for warning in answer.json()["warnings"]] == [
+        "the job waits for it",
+        "too little was measured there to say whether the limit can be met",
+    ]
