@@ -52,9 +52,20 @@ def test_anchors_give_a_scale_and_a_drift() -> None:
     assert found.accepted
 
 
-def test_a_session_too_far_off_is_not_accepted() -> None:
-    assert not session({"a": 100.0}, {"a": 120.0}, {"a": 120.0}).accepted
+def test_a_machine_at_another_speed_is_scaled_not_refused() -> None:
+    slower = {"a": 120.0, "b": 60.6, "c": 11.9}
+    found = session({"a": 100.0, "b": 50.0, "c": 10.0}, slower, slower)
+    assert found.accepted
+    assert found.scale == pytest.approx(1 / 1.2, rel=0.02)
+
+
+def test_a_session_that_one_factor_does_not_explain_is_not_accepted() -> None:
+    assert not session({"a": 100.0}, {"a": 160.0}, {"a": 160.0}).accepted
     assert not session({"a": 100.0}, {"a": 98.0}, {"a": 102.0}).accepted
+    apart = {"a": 100.0, "b": 56.0, "c": 9.0}
+    found = session({"a": 100.0, "b": 50.0, "c": 10.0}, apart, apart)
+    assert found.spread == pytest.approx(0.16, abs=0.01)
+    assert not found.accepted
 
 
 def test_anchors_must_be_measured() -> None:
