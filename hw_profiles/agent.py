@@ -112,6 +112,8 @@ class Agent:
         try:
             with self._credentials.held(), self._draining_on_signals():
                 self._serve()
+        except Cancelled:
+            log.info("drained before the first lease")
         except (InvalidInput, ExtraMissing) as error:
             return _say(str(error), USAGE)
         except UpgradeNeeded as error:
@@ -194,7 +196,7 @@ class Agent:
             name=self.machine,
             machine=self.machine,
             runtimes=tuple(RuntimeOffer.of(config) for config in offers),
-            self_test=self_test(offers, self._lock, self._least_deadline_s),
+            self_test=self_test(offers, self._lock, self._least_deadline_s, self._drain.is_set),
             fingerprint=this_machine.fingerprint(),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnx import TensorProto, helper
@@ -27,15 +27,24 @@ def null_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def self_test(devices: Sequence[DeviceConfig], lock: HostLock, least_deadline_s: float) -> SelfTest:
-    """Times the null model on each device; `ok` where every one of them did."""
+def self_test(
+    devices: Sequence[DeviceConfig],
+    lock: HostLock,
+    least_deadline_s: float,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> SelfTest:
+    """Times the null model on each device; `ok` where every one of them did.
+
+    Raises:
+        Cancelled: `cancelled` said so.
+    """
     null_us: dict[str, float] = {}
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="netlathe-agent-") as folder:
         path = Path(folder) / "null.onnx"
         path.write_bytes(null_model())
         for device in devices:
-            batch = Batch(device, PROTOCOL, lock, least_deadline_s=least_deadline_s)
+            batch = Batch(device, PROTOCOL, lock, cancelled=cancelled, least_deadline_s=least_deadline_s)
             for _, outcome in batch.time([Work("null", {"many": path})]):
                 if isinstance(outcome, Failure):
                     wrong.append(f"{device.name}: {outcome.reason}")

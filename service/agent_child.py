@@ -78,11 +78,11 @@ class AgentChild:
     def _watch(self) -> None:
         rest_s, born_s = FIRST_REST_S, time.monotonic()
         while not self._ending.wait(LOOK_S):
-            status = self._child.ended() if self._child is not None else None
-            if status is None:
+            if self._child is None or (status := self._child.ended()) is None:
                 continue
             rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
             log.warning("the agent of this machine ended with %d; starting another in %.0f s", status, rest_s)
+            self._child.ask_to_end()  # closes our end of the dead one's pipe
             if self._ending.wait(rest_s):
                 return
             self._spawn()

@@ -9,7 +9,7 @@ from pydantic import BaseModel, RootModel
 from starlette.responses import Response
 
 from hw_profiles.wire import PROTOCOL, Enrolled, Enrolment, Heartbeat, HeartbeatAnswer
-from service.depends import AgentDep, EnrolmentDep, OnceDep, Page, StoreDep, UserDep
+from service.depends import AgentDep, CallerDep, EnrolmentDep, OnceDep, Page, StoreDep, UserDep
 from service.errors import Forbidden, UpgradeRequired
 from service.idempotency import Answer
 from service.problems import documented
@@ -24,7 +24,7 @@ UPGRADE = "pip install --upgrade 'netlathe[agent]'"
 AgentId = Annotated[str, Path(max_length=80)]
 
 
-async def _spoken(request: Request, _caller: EnrolmentDep) -> None:
+async def _spoken(request: Request, _caller: CallerDep) -> None:
     """Refuse another protocol before anything else of the body is looked at."""
     try:
         body = await request.json()

@@ -1,0 +1,54 @@
+"""A real server on a loopback port, in a thread: for clients that are real processes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from service.app import create_app
+from service.settings import Settings
+from service.store import Store
+
+GUARD_S = 60.0
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Wait for something; the limit only guards against hanging."""
+    end_s = time.monotonic() + GUARD_S
+    while not true():
+        assert time.monotonic() < end_s, f"waited in vain: {what}"
+        time.sleep(0.05)
+
+
+class OpenStore(Store):
+    """The same store, not closed when a server over it ends: the test goes on with it."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.engine, store.clock)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def serving(settings: Settings, store: Store, port: int = 0) -> Iterator[str]:
+    """The URL of a running server over `store`."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    config = uvicorn.Config(create_app(settings, OpenStore(store)), log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        until(lambda: server.started, "the server to start")
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(GUARD_S)
+        listener.close()
