@@ -93,10 +93,11 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
     anatomy, variants = _taken_apart(context, inputs, network, classes, runtimes)
     builder = ProblemBuilder(anatomy, variants)
-    smallest = _corner(anatomy, variants)
+    tables = [_table(context, builder, target, rules) for target, rules in zip(targets, classes, strict=True)]
+    smallest = _smallest(builder, tables)
     devices = tuple(
-        _timed(context, builder, target, rules, originals[target.device_id], smallest)
-        for target, rules in zip(targets, classes, strict=True)
+        _timed(context, builder, target, table, originals[target.device_id], smallest)
+        for target, table in zip(targets, tables, strict=True)
     )
     whole = cost(inputs.network)
     original: dict[str, float] = {
@@ -163,36 +164,46 @@ def _taken_apart(
         return anatomy, variants
 
 
-def _corner(anatomy: Anatomy, variants: Sequence[Variant]) -> dict[str, Value]:
-    """Every width at its smallest, in the last setting (the most compressed by convention)."""
-    return {**variants[-1].setting, **{knob.name: knob.options[0] for knob in anatomy.widths}}
+def _table(context: Context, builder: ProblemBuilder, target: Target, classes: KernelClasses) -> LatencyTable:
+    runtime = context.ports.table(target.device_id).device.runtime
+    ops, frequencies = builder.ops(runtime), builder.frequencies(runtime)
+    table = fill_most_uncertain(context, target.device_id, ops, frequencies, context.plan.effort.rows)
+    if not table.rows:
+        raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
+    return table.updated(classes=classes)
+
+
+def _smallest(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
+    """Every width at its smallest, in the setting that is fastest so: int8 does not pay for the tiniest."""
+    widths: dict[str, Value] = {knob.name: knob.options[0] for knob in builder.anatomy.widths}
+    corners: list[Values] = [{**variant.setting, **widths} for variant in builder.variants]
+    cost_us = np.zeros(len(corners))
+    for table in tables:
+        runtime = table.device.runtime
+        parts = [builder.anatomy.ops(builder.anatomy.rewritten(corner), corner, runtime) for corner in corners]
+        sums_us, _ = table.sums_us(parts)
+        cost_us += sums_us / sums_us.max()
+    return corners[int(np.argmin(cost_us))] if tables else corners[-1]
 
 
 def _timed(
     context: Context,
     builder: ProblemBuilder,
     target: Target,
-    classes: KernelClasses,
+    table: LatencyTable,
     originals: Mapping[str, Sample],
     smallest: Values,
 ) -> TimedDevice:
-    device_id = target.device_id
-    runtime = context.ports.table(device_id).device.runtime
-    table = fill_most_uncertain(
-        context, device_id, builder.ops(runtime), builder.frequencies(runtime), context.plan.effort.rows
-    ).updated(classes=classes)
-    if not table.rows:
-        raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
     drawn = _drawn(context, builder, smallest)
     networks = {name: builder.anatomy.rewritten(values) for name, values in drawn.items()}
-    samples = measured(context, "calibration", device_id, networks, _QUICK)
+    samples = measured(context, "calibration", target.device_id, networks, _QUICK)
     lines = _lines(builder, table, drawn, networks, samples)
     _report_lines(context, target, table, lines)
-    quiet_limit = target.max_latency_ms
-    if quiet_limit is None:
+    limit_ms = target.max_latency_ms
+    if limit_ms is None:
         assert target.max_latency_ratio is not None
-        quiet_limit = target.max_latency_ratio * statistic_us(originals[UPLOADED], target.statistic) / 1e3
-    return TimedDevice(target, table, lines, originals[UPLOADED], samples[SMALLEST], quiet_limit)
+        limit_ms = target.max_latency_ratio * statistic_us(originals[UPLOADED], target.statistic) / 1e3
+    return TimedDevice(target, table, lines, originals[UPLOADED], samples[SMALLEST], limit_ms)
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:

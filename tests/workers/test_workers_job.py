@@ -158,11 +158,15 @@ def test_a_limit_under_the_floor_ends_before_any_search(job: Job, lock: HostLock
 
 
 def test_int8_and_pruning_in_one_scheme(job: Job, lock: HostLock) -> None:
-    plan, ports = job(ratio=0.62, methods=(Named("filter_prune"), Named("int8_ptq")), strategies=(Named("greedy"),))
+    both = (Named("filter_prune"), Named("int8_ptq"))
+    limits = {"max_size_ratio": 0.25, "max_accuracy_drop": 0.5}
+    plan, ports = job(ratio=3.0, methods=both, strategies=(Named("greedy"),), limits=limits)
     outcome = run(plan, ports, lock)
     assert outcome.verdict == "met"
-    values = outcome.summaries["best"]["values"]
-    assert values["int8_ptq"] == "int8"
+    best, original = outcome.summaries["best"], outcome.summaries["original"]
+    assert best["values"]["int8_ptq"] == "int8"
+    assert best["size_bytes"] <= 0.25 * original["size_bytes"]
+    assert best["latency_ms"]["dev_1"]["predicted"] == pytest.approx(best["latency_ms"]["dev_1"]["measured"], rel=0.08)
     network = Network.load(ports.files["onnx"])
     assert any(node.op_type == "QuantizeLinear" for node in network.nodes)
 
