@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -86,10 +87,15 @@ def layer_name(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
+# A network never changes, and every candidate is cut from the same one.
+_known: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
+
+
 def groups(network: Network) -> tuple[Group, ...]:
     """All groups, prunable and frozen, in the order of execution of their first layers."""
-    flow = trace(network)
-    return _grouped(_blocks(network, flow))
+    if network not in _known:
+        _known[network] = _grouped(_blocks(network, trace(network)))
+    return _known[network]
 
 
 def prunable_blocks(network: Network) -> tuple[Block, ...]:

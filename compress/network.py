@@ -50,9 +50,9 @@ class TensorType:
     batch_axis: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
-    """An ONNX graph, normalised, with the type of every tensor. Editing gives a new Network.
+    """An ONNX graph, normalised, with the type of every tensor. Editing gives a new Network; `digest` compares two.
 
     Attributes:
         nodes: in execution order, uniquely named.
