@@ -208,14 +208,23 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class AccuracyDrop:
+    """Accuracy below the control's on the same `n` samples, with its 95 % interval; 0.01 is one point."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """One network of a job: the original, the control, the best or the nearest."""
 
     evaluation_id: str | None = None
     strategy: str | None = None
     accuracy: float | None = None
-    accuracy_low: float | None = None
-    accuracy_high: float | None = None
+    accuracy_drop: AccuracyDrop | None = None
     test_accuracy: float | None = None
     latency_ms: Mapping[str, Latency] = field(default_factory=dict)
     macs: int | None = None

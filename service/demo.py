@@ -43,7 +43,7 @@ JOB: Mapping[str, Any] = {
     "methods": ["filter_prune"],
     "strategies": ["greedy"],
     "budget": {"evaluations": 24, "wall_s": 120, "finalists": 1},
-    "training": {"epochs": 3},
+    "training": {"epochs": 2, "augment": "crop"},
     "seed": SEED,
 }
 MAX_LATENCY_RATIO = 0.5
@@ -209,9 +209,12 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
     rows = [_row(name, summary, checked.get(name)) for name, summary in (("original", job.original), (label, result))]
     columns = ("", "accuracy (validation)", "accuracy (test)", "latency", "MACs", "parameters", "bytes")
     print_table(columns, [row for row in rows if row])
-    control = job.control
+    control, lost = job.control, None if result is None else result.accuracy_drop
     if control is not None and control.accuracy is not None:
-        typer.echo(f"control: the original through the same training has accuracy {control.accuracy:.4f}")
+        typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
+    if lost is not None:
+        mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
+        typer.echo(f"{label}: {mean:.2f} points under it, 95 % interval [{low:.2f}, {high:.2f}] over {lost.n} images")
 
 
 def _row(name: str, summary: Summary | None, checked: Checked | None) -> Sequence[str | None]:

@@ -25,6 +25,7 @@ SUMMARY = {
     "evaluation_id": "evl_1",
     "strategy": "greedy",
     "accuracy": 0.975,
+    "accuracy_drop": {"mean": 0.002, "low": -0.0019, "high": 0.0059, "n": 500},
     "test_accuracy": 0.9711,
     "latency_ms": {"dev_1": {"predicted": 1.21, "low": 1.15, "high": 1.27, "measured": 1.234, "measured_high": 1.24}},
     "macs": 40_550_000,
@@ -40,7 +41,7 @@ JOB: dict[str, Any] = {
     "progress": {"fraction": 1.0},
     "evaluations_done": 12,
     "targets": [{"device": "dev_1", "device_name": "local-onnxruntime-t1-fp32", "max_latency_ratio": 0.5}],
-    "original": SUMMARY | {"strategy": None, "accuracy": 0.98},
+    "original": SUMMARY | {"strategy": None, "accuracy": 0.98, "accuracy_drop": None},
     "best": SUMMARY,
 }
 DEVICE: dict[str, Any] = {
@@ -163,7 +164,13 @@ def test_show_prints_original_against_best(server: Server, capsys: pytest.Captur
     server.on("GET", "/jobs/half", JOB)
     run(["show", "half"])
     shown = capsys.readouterr().out
-    for text in ("best (greedy)", "0.9750", "0.9711", "1.234 ms (predicted 1.210 [1.150, 1.270])", "269,722"):
+    for text in (
+        "best (greedy)",
+        "0.9750, -0.20 % [-0.59, +0.19]",
+        "0.9711",
+        "1.234 ms (predicted 1.210 [1.150, 1.270])",
+        "269,722",
+    ):
         assert text in shown
     assert "local-onnxruntime-t1-fp32" in shown
 

@@ -65,12 +65,13 @@ def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None
 
 
 def accuracy(summary: Summary) -> str | None:
-    """`0.9750`, with its 95 % interval where the server told it."""
+    """`0.9750`, and `-0.20 % [-0.59, +0.19]` for its distance to the control where that was measured."""
     if summary.accuracy is None:
         return None
-    if summary.accuracy_low is None or summary.accuracy_high is None:
+    lost = summary.accuracy_drop
+    if lost is None:
         return f"{summary.accuracy:.4f}"
-    return f"{summary.accuracy:.4f} [{summary.accuracy_low:.4f}, {summary.accuracy_high:.4f}]"
+    return f"{summary.accuracy:.4f}, {-100 * lost.mean:+.2f} % [{-100 * lost.high:+.2f}, {-100 * lost.low:+.2f}]"
 
 
 def latency(found: Latency | None) -> str | None:
