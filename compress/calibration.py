@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.activations import activations
 from compress.errors import InvalidInput
-from compress.network import Array, Network
-from compress.verify import session
+from compress.network import Network
 
 Clipping: TypeAlias = Literal["minmax", "percentile", "mse"]
 """How a range is drawn: all that was seen; all but the rarest values; what quantises with the least error."""
@@ -58,8 +58,6 @@ def calibrate(
     Raises:
         InvalidInput: no images, or activations that are not finite.
     """
-    if not len(images):
-        raise InvalidInput("calibration needs at least one image", field="images", value=0)
     wanted = list(dict.fromkeys(tensors))
     ranges = _extremes(network, wanted, images, batch)
     if clipping == "minmax":
@@ -70,20 +68,6 @@ def calibrate(
             counts[name] += np.histogram(value, BINS, (ranges[name].low, _top(ranges[name])))[0]
     draw = _percentile if clipping == "percentile" else _least_error
     return {name: draw(ranges[name], counts[name], percentile) for name in wanted}
-
-
-def activations(
-    network: Network, tensors: Sequence[str], images: NDArray[np.float32], batch: int
-) -> Iterator[Mapping[str, Array]]:
-    """The tensors' values (batch, ...), batch by batch, from one onnxruntime session."""
-    inner = {name: network.types[name] for name in tensors if name not in network.inputs}
-    runner = session(replace(network, outputs={**network.outputs, **inner}).save()) if inner else None
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        values: dict[str, Array] = {name: part for name in tensors if name in network.inputs}
-        if runner is not None:
-            values |= zip(inner, runner.run(list(inner), {network.input_name: part}), strict=True)
-        yield values
 
 
 def _extremes(network: Network, tensors: list[str], images: NDArray[np.float32], batch: int) -> dict[str, Range]:

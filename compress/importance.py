@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.calibration import activations
+from compress.activations import channel_moments
 from compress.errors import InvalidInput
 from compress.fold import norms
 from compress.gates import gate_products
@@ -118,18 +118,8 @@ def _deviations(
     layers = {layer.output: layer for parts in filters.values() for layer in parts}
     if images is None:
         return {name: np.abs(_gamma(layer)) for name, layer in layers.items()}
-    count = dict.fromkeys(layers, 0)
-    total = {name: np.zeros(network.shape(name)[1]) for name in layers}
-    square = {name: np.zeros(network.shape(name)[1]) for name in layers}
-    for values in activations(network, list(layers), images, batch):
-        for name, value in values.items():
-            rows = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
-            count[name] += rows.shape[1]
-            total[name] += rows.sum(1, dtype=np.float64)
-            square[name] += np.square(rows, dtype=np.float64).sum(1)
-    return {
-        name: np.sqrt(np.maximum(square[name] / count[name] - (total[name] / count[name]) ** 2, 0.0)) for name in layers
-    }
+    moments = channel_moments(network, list(layers), images, batch)
+    return {name: np.sqrt(variance) for name, (_, variance) in moments.items()}
 
 
 def _gamma(layer: Filter) -> Vector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from compress.groups import layer_name
 from compress.network import Network, Node
 
 HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
@@ -44,7 +45,7 @@ def choose(network: Network, keep_float: Collection[str] = ()) -> Precision:
     """Every layer in int8, and with it every light op that would otherwise convert forth and back.
 
     Args:
-        keep_float: names of nodes that stay in floating point.
+        keep_float: what stays in floating point, by name of the node or of its layer (`layer_names`).
     """
     return _Choice(network, frozenset(keep_float)).result()
 
@@ -63,7 +64,7 @@ class _Choice:
         heavy = {node.name for node in self.network.nodes if node.op_type in HEAVY and self._covered(node)}
         wanted = {node.inputs[0] for node in self.network.nodes if node.name in heavy}
         for node in self.network.nodes:
-            if node.name in self.keep_float or node.name in self.absorbed:
+            if self._kept(node) or node.name in self.absorbed:
                 continue
             if node.name in heavy:
                 self._quantise(node, node.inputs[:1])
@@ -89,7 +90,7 @@ class _Choice:
         self.made[output] = output
 
     def _absorbs(self, clamp: Node) -> bool:
-        if clamp.op_type not in CLAMPING or clamp.name in self.keep_float:
+        if clamp.op_type not in CLAMPING or self._kept(clamp):
             return False
         return clamp.op_type == "Relu" or all(name in self.network.constants for name in clamp.inputs[1:] if name)
 
@@ -100,11 +101,19 @@ class _Choice:
             for name in node.inputs
         )
 
+    def _kept(self, node: Node) -> bool:
+        return not self.keep_float.isdisjoint(layer_names(node))
+
     def _covered(self, node: Node) -> bool:
-        reason = "kept in floating point by the settings" if node.name in self.keep_float else _gap(self.network, node)
+        reason = "kept by the settings" if self._kept(node) else _gap(self.network, node)
         if reason:
             self.floats[node.name] = reason
         return not reason
+
+
+def layer_names(node: Node) -> tuple[str, ...]:
+    """What a node is called: its name, and for a layer that of its weight without ".weight"."""
+    return (node.name, layer_name(node.inputs[1])) if node.op_type in HEAVY else (node.name,)
 
 
 def _gap(network: Network, node: Node) -> str:

@@ -75,6 +75,8 @@ def quantise(
 ) -> Network:
     """The network with its chosen nodes in int8; inputs, outputs and names of activations stay.
 
+    A warning of the result names each layer that stays in floating point, and why.
+
     Args:
         precision: what to quantise, see `compress.precision.choose`.
         ranges: of every tensor in `precision.calibrated`, see `compress.calibration.calibrate`.

@@ -12,8 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.calibration import activations
-from compress.errors import InvalidInput
+from compress.activations import channel_moments
 from compress.fold import EPSILON, check_same_function
 from compress.network import Array, Network, Node
 
@@ -37,9 +36,7 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
     layers = [node for node in network.nodes if _wants_norm(network, node)]
     if not layers:
         return network
-    if not len(images):
-        raise InvalidInput("statistics need at least one image", field="images", value=0)
-    moments = _moments(network, [node.outputs[0] for node in layers], images, batch)
+    moments = channel_moments(network, [node.outputs[0] for node in layers], images, batch)
     nodes: list[Node] = []
     constants = dict(network.constants)
     for node in network.nodes:
@@ -80,26 +77,6 @@ def _downstream(network: Network, node: Node) -> Iterator[Node]:
                 seen.add(consumer.name)
                 waiting += consumer.outputs
                 yield consumer
-
-
-def _moments(
-    network: Network, tensors: list[str], images: NDArray[np.float32], batch: int
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Mean and variance of each channel (axis 1), each (C,)."""
-    count = dict.fromkeys(tensors, 0)
-    total = {name: np.zeros(network.shape(name)[1]) for name in tensors}
-    square = {name: np.zeros(network.shape(name)[1]) for name in tensors}
-    for values in activations(network, tensors, images, batch):
-        for name, value in values.items():
-            axes = (0, *range(2, value.ndim))
-            count[name] += value.size // value.shape[1]
-            total[name] += value.sum(axis=axes, dtype=np.float64)
-            square[name] += np.square(value, dtype=np.float64).sum(axis=axes)
-    result = {}
-    for name in tensors:
-        mean = total[name] / count[name]
-        result[name] = (mean, np.maximum(square[name] / count[name] - mean**2, 0.0))
-    return result
 
 
 def _normed(

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.calibration import activations
-from compress.errors import InvalidInput
+from compress.activations import activations
 from compress.groups import Block
 from compress.network import Network, Node
 from compress.ops.row import Slot
@@ -74,8 +73,6 @@ class Statistics:
         Raises:
             InvalidInput: no images.
         """
-        if not len(images):
-            raise InvalidInput("statistics need at least one image", field="images", value=0)
         sums = _sums(network, blocks, max_features)
         rng = np.random.default_rng(seed)
         tensors = list(dict.fromkeys(tensor for _, tensor in sums))

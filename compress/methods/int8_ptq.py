@@ -18,7 +18,7 @@ from compress.evidence import Evidence
 from compress.fold import fold_norms
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Network
-from compress.precision import choose
+from compress.precision import choose, layer_names
 from compress.quantise import Activations, quantise
 from compress.rewrites import rewritten
 from search.space import Bounds, Choice, Doc, Knob, Values
@@ -59,7 +59,7 @@ class Int8Operator:
         """The network with folded batch norms and QuantizeLinear / DequantizeLinear pairs; calibrated on it.
 
         Raises:
-            InvalidInput: no images in the evidence, or `keep_float` names a node that the network lacks.
+            InvalidInput: no images in the evidence, or `keep_float` names a layer that the network lacks.
         """
         if self.option == "fp32":
             return network
@@ -73,10 +73,10 @@ class Int8Operator:
         return quantise(folded, precision, ranges, self.settings.activations, self.settings.bits_w)
 
     def _check_kept(self, network: Network) -> None:
-        known = {node.name for node in network.nodes}
+        known = {name for node in network.nodes for name in layer_names(node)}
         for name in self.settings.keep_float:
             if name not in known:
-                raise InvalidInput(f"the network has no node {name!r}", field="keep_float", value=name)
+                raise InvalidInput(f"the network has no layer {name!r}", field="keep_float", value=name)
 
 
 @dataclass(frozen=True)

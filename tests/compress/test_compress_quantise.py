@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,14 @@ import pytest
 from compress_graphs import Graph, images, mobile, residual
 
 from compress.calibration import Range, calibrate
+from compress.data import load_dataset
+from compress.evidence import Evidence
 from compress.fold import fold_norms
 from compress.network import Network
 from compress.precision import choose
+from compress.preprocessing import Preprocessing, preprocess
 from compress.quantise import activation_scale, quantise, quantised_weight, weight_scale
+from compress.scheme import Scheme
 from compress.verify import relative_difference, run_onnxruntime
 
 
@@ -168,3 +173,20 @@ def test_every_reader_has_a_pair_of_its_own() -> None:
     assert all(len(result.consumers(pair.outputs[0])) <= 1 for pair in pairs)
     shared = Counter(pair.inputs[0] for pair in pairs)
     assert max(shared.values()) == 2
+
+
+@pytest.mark.shared
+def test_the_trained_resnet20_loses_nothing_and_runs_in_integers_alone(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    network = Network.load(shared("models/resnet20-cifar10.onnx"))
+    data = load_dataset(shared("cifar10-small.parquet"))
+    pixels = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    operator = Scheme.of([("int8_ptq", {})]).bind({"int8_ptq": "int8"})
+    result = operator.rewrite(network, Evidence(images=preprocess(data.train.images[:256], pixels)))
+    assert set(fused_ops(result, tmp_path)) == {
+        *("QuantizeLinear", "QLinearConv", "QLinearAdd", "QLinearAveragePool", "QGemm", "Reshape", "Transpose")
+    }
+    batch, labels = preprocess(data.validation.images[:1000], pixels), data.validation.labels[:1000]
+    accuracies = [float((run_onnxruntime(n, batch)["logits"].argmax(1) == labels).mean()) for n in (network, result)]
+    assert accuracies[1] > accuracies[0] - 0.005
