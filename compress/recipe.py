@@ -22,7 +22,7 @@ class Recipe:
 
     epochs: Annotated[int, Doc("sweeps over the training images"), Bounds(0, 10_000)] = 5
     batch: Annotated[int, Doc("images per step"), Bounds(2, 65_536)] = 128
-    lr: Annotated[float, Doc("learning rate at its highest"), Bounds(1e-8, 100.0)] = 0.02
+    lr: Annotated[float, Doc("learning rate at its highest"), Bounds(1e-8, 100.0)] = 0.01
     momentum: Annotated[float, Doc("Nesterov momentum"), Bounds(0.0, 0.9999)] = 0.9
     weight_decay: Annotated[float, Doc("of weights; biases and batch norms have none"), Bounds(0.0, 1.0)] = 1e-4
     warm_up: Annotated[float, Doc("share of all steps in which the rate rises from zero"), Bounds(0.0, 1.0)] = 0.05
