@@ -60,16 +60,17 @@ class CutEvaluator:
         if candidate.fidelity != "F2" or candidate.weights_from is not None:
             raise InvalidInput("candidate", candidate.fidelity, "only F2 from the original's weights is known here")
         begun_s = time.perf_counter()
-        images, labels = self._material.ranking
+        (images, labels), reference = self._material.ranking, self._material.reference
         if candidate.recipe == QUICK:
-            images, labels = images[: self._quick_images], labels[: self._quick_images]
-        right = self.right(candidate, images, labels)
+            few = slice(self._quick_images)
+            images, labels, reference = images[few], labels[few], reference[: self._quick_images // 4]
+        right = self._right(candidate, images, labels, reference)
         metrics = {"accuracy": float(right.mean())}
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
 
-    def right(self, candidate: Candidate, images: Images, labels: Labels) -> Right:
+    def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images) -> Right:
         """Which of these images the candidate gets right, untrained."""
-        module, bound = self.cut(candidate)
+        module, bound = self.cut(candidate, reference)
         if not bound.steps("precision"):
             return right_in_torch(module, images, labels)
         cut = module.to_network()
@@ -78,14 +79,18 @@ class CutEvaluator:
             return right_in_torch(module, images, labels)
         return right_in_file(final.save(), images, labels)
 
-    def cut(self, candidate: Candidate) -> tuple[TorchNetwork, BoundScheme]:
-        """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by."""
+    def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
+        """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by.
+
+        Args:
+            reference: images for the batch norms; all of the material's where None.
+        """
         bound = self._material.scheme.bind(candidate.values)
         evidence = replace(self._evidence, masks=self._masks(candidate.masks))
         network = bound.rewrite(self._network, evidence, "structure")
         module = TorchNetwork(network)
         if network is not self._network:
-            reestimate(module, self._material.reference)
+            reestimate(module, self._material.reference if reference is None else reference)
         return module, bound
 
     def _masks(self, kept: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:

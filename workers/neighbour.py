@@ -17,46 +17,50 @@ SLACK = 0.995
 def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) -> Values | None:
     """The values with as much latency taken off, by table, as was measured too much; None where none is left.
 
-    Each step lowers the one knob that loses least by the sensitivities for what it saves.
+    Each turn lowers the one knob, by as many levels as it takes to save anything (widths cost by steps), that
+    loses least by the sensitivities for what it saves.
     """
     levels = problem.space.levels(values)
     start_ms = _latency_ms(problem, levels[None])
     wanted_ms = {
-        key: float(start_ms[key][0]) / (1.0 + excess) * SLACK
+        key: float(start_ms[key][0]) / (1.0 + each.excess) * SLACK
         for each in timed
-        if (excess := each.excess) and (key := latency_metric(each.device_id)) in start_ms
+        if each.excess and (key := latency_metric(each.device_id)) in start_ms
     }
-    ordered = [i for i, knob in enumerate(problem.space.knobs) if isinstance(knob, Choice) and knob.ordered]
-    while _excess(_latency_ms(problem, levels[None]), wanted_ms)[0] > 0:
-        steps = [i for i in ordered if levels[i] > 0]
-        if not steps:
-            return None
-        trials = np.repeat(levels[None], len(steps), axis=0)
-        trials[np.arange(len(steps)), steps] -= 1
-        saved = _excess(_latency_ms(problem, levels[None]), wanted_ms)[0] - _excess(
-            _latency_ms(problem, trials), wanted_ms
-        )
-        lost = np.array([_lost(problem, i, int(levels[i])) for i in steps])
+    while (excess := float(_excess(problem, levels[None], wanted_ms)[0])) > 0:
+        moves = [(i, level) for i in _ordered(problem) for level in range(int(levels[i]))]
+        trials = np.repeat(levels[None], len(moves), axis=0)
+        for row, (i, level) in enumerate(moves):
+            trials[row, i] = level
+        saved = excess - _excess(problem, trials, wanted_ms)
         if not (saved > 0).any():
             return None
-        score = np.where(saved > 0, lost / np.maximum(saved, 1e-12), np.inf)
-        levels = trials[int(np.argmin(score))]
+        lost = np.array([_lost(problem, i, int(levels[i]), level) for i, level in moves])
+        levels = trials[int(np.argmin(np.where(saved > 0, lost / np.maximum(saved, 1e-12), np.inf)))]
     return problem.space.values_of(levels)
+
+
+def _ordered(problem: Problem) -> list[int]:
+    """Positions of the knobs that are widths."""
+    return [i for i, knob in enumerate(problem.space.knobs) if isinstance(knob, Choice) and knob.ordered]
 
 
 def _latency_ms(problem: Problem, levels: np.ndarray) -> Mapping[str, np.ndarray]:
     return {key: terms.latency_ms(levels) for key, terms in problem.terms.items()}
 
 
-def _excess(latency_ms: Mapping[str, np.ndarray], wanted_ms: Mapping[str, float]) -> np.ndarray:
-    """(n,) summed relative excess over what is wanted."""
-    parts = [np.maximum(latency_ms[key] / wanted - 1.0, 0.0) for key, wanted in wanted_ms.items()]
-    return np.sum(parts, axis=0) if parts else np.zeros(1)
+def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]) -> np.ndarray:
+    """(n, d) levels -> (n,) summed relative excess over what is wanted."""
+    latency_ms = _latency_ms(problem, levels)
+    total = np.zeros(len(levels))
+    for key, wanted in wanted_ms.items():
+        total += np.maximum(latency_ms[key] / wanted - 1.0, 0.0)
+    return total
 
 
-def _lost(problem: Problem, knob: int, level: int) -> float:
-    """Accuracy lost by one level less, at least a little: among free steps the one that saves most is taken."""
+def _lost(problem: Problem, knob: int, level: int, lower: int) -> float:
+    """Accuracy lost between two levels, at least a little: of free moves the one that saves most is taken."""
     curve = problem.statistics.get("sensitivity", {}).get(problem.space.names[knob])
     if curve is None:
-        return 1.0
-    return max(float(curve[level] - curve[level - 1]), 1e-4)
+        return float(level - lower)
+    return max(float(curve[level] - curve[lower]), 1e-4)

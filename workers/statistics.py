@@ -20,7 +20,7 @@ from workers.material import Material
 from workers.pool import Pool
 from workers.profile import Profile
 
-PROBES = 4
+PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
 _WAIT_S = 1.0
 

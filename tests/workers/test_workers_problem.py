@@ -1,0 +1,196 @@
+"""Kernels found from the outside, widths, and the problem made of them: exact against taking networks apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from compress.cost import cost
+from compress.evidence import Evidence
+from compress.fold import fold_norms
+from compress.groups import prunable_blocks
+from compress.network import Network
+from compress.scheme import Scheme
+from hw_profiles.calibration import Calibration
+from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
+from hw_profiles.table import LatencyTable
+from search.metrics import latency_metric
+from search.problem import Constraint, Objective
+from search.space import Choice, Value
+from workers.errors import InvalidInput
+from workers.kernels import kernels
+from workers.problem import Device, ProblemBuilder, Wanted
+from workers.variants import Anatomy
+from workers.widths import block_widths
+
+WIDTHS = (4, 8, 12, 16)
+KNOBS = tuple(Choice(name, WIDTHS, ordered=True) for name in "abc")
+
+
+def conv(inputs: int, outputs: int) -> Op:
+    return Op.of(
+        [OpNode("Conv", ("in", "weight"), ("out",))],
+        {"in": (TensorSpec((1, inputs, 4, 4)), "conv")},
+        {"weight": Constant(TensorSpec((outputs, inputs, 1, 1)))},
+        ["out"],
+        17,
+    )
+
+
+def number(value: Value) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+class Rewriting:
+    """a and b are two parts of one tensor, c is what a layer makes of it; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, values: Mapping[str, Value]) -> list[Op]:
+        self.asked += 1
+        a, b, c = (number(values[name]) for name in "abc")
+        return [conv(3, a), conv(a + b, c), conv(c, 10), conv(7, 7)]
+
+
+def test_kernels_depend_on_few_knobs_and_on_sums() -> None:
+    found = kernels(Rewriting(), KNOBS)
+    assert [kernel.sums for kernel in found] == [(("a",),), (("a", "b"), ("c",)), (("c",),), ()]
+    assert [len(kernel.distinct_ops) for kernel in found] == [4, 7 * 4, 4, 1]
+
+
+def test_every_point_has_the_op_that_rewriting_gives() -> None:
+    rewriting = Rewriting()
+    found = kernels(rewriting, KNOBS)
+    looked_at = rewriting.asked
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = {knob.name: knob.sample(rng) for knob in KNOBS}
+        expected = rewriting(values)
+        for kernel, op in zip(found, expected, strict=True):
+            assert kernel.ops[kernel.at(values)].key == op.key
+            at = tuple(knob.level(values[knob.name]) for knob in kernel.knobs)
+            assert kernel.distinct_ops[kernel.ids[at]].key == op.key
+    # 64 points in all, 28 of them distinct for the widest kernel: not many more networks than that are looked at.
+    assert looked_at <= 28 + 20
+
+
+def test_widths_that_do_not_add_up_stay_apart() -> None:
+    def make_ops(values: Mapping[str, Value]) -> list[Op]:
+        return [conv(number(values["a"]), number(values["b"]) + number(values["c"]))]
+
+    (kernel,) = kernels(make_ops, KNOBS)
+    assert kernel.sums == (("a",), ("b", "c"))
+
+
+def test_a_rewrite_that_changes_how_many_kernels_there_are_is_refused() -> None:
+    def make_ops(values: Mapping[str, Value]) -> list[Op]:
+        return [conv(4, 4)] * (1 if values["a"] == 4 else 2)
+
+    with pytest.raises(InvalidInput, match="1 kernels where the whole has 2"):
+        kernels(make_ops, KNOBS)
+
+
+def test_too_many_points_are_refused() -> None:
+    many = tuple(Choice(f"k{i}", tuple(range(1, 9)), ordered=True) for i in range(6))
+
+    def make_ops(values: Mapping[str, Value]) -> list[Op]:
+        # No two knobs trade against each other.
+        return [conv(1 + sum(number(values[k.name]) * 10**i for i, k in enumerate(many)), 1)]
+
+    with pytest.raises(InvalidInput, match="use fewer levels"):
+        kernels(make_ops, many)
+
+
+@pytest.fixture(scope="module")
+def builder(trained: Network, known_table: LatencyTable) -> ProblemBuilder:
+    folded = fold_norms(trained)
+    blocks = prunable_blocks(folded)
+    images = np.random.default_rng(0).standard_normal((4, 1, 8, 8)).astype(np.float32)
+    evidence = Evidence(images, {block.name: np.ones(block.width) for block in blocks})
+    widths = block_widths(blocks, [known_table.classes])
+    scheme = Scheme.of([("filter_prune", {}), ("int8_ptq", {})])
+    anatomy = Anatomy(folded, scheme, widths, evidence, ["simulated"])
+    return ProblemBuilder(anatomy, anatomy.variants())
+
+
+def device(builder: ProblemBuilder, table: LatencyTable, *lines: Calibration) -> Device:
+    return Device("dev_1", table, lines or (Calibration(),) * len(builder.variants))
+
+
+def wanted(*constraints: Constraint) -> Wanted:
+    return Wanted((Objective("accuracy", "max"),), constraints, {"accuracy": 0.9}, "net", 10, {})
+
+
+def test_counts_are_those_of_the_network_itself(builder: ProblemBuilder) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(8):
+        values = builder.space.sample(rng)
+        counts = builder.counts(values)
+        network = builder.anatomy.rewritten(values)
+        fp32 = builder.anatomy.rewritten({**values, "int8_ptq": "fp32"})
+        assert (counts["macs"], counts["parameters"]) == (cost(fp32).macs, cost(fp32).parameters)
+        # The graph's own bytes vary by the lengths of its varints.
+        assert counts["size_bytes"] == pytest.approx(cost(network).size_bytes, abs=100)
+
+
+def test_latency_is_the_devices_line_over_the_tables_sum(builder: ProblemBuilder, known_table: LatencyTable) -> None:
+    fp32, int8 = Calibration(a_us=3.0, b=1.1), Calibration(a_us=5.0, b=0.9)
+    problem = builder.problem([device(builder, known_table, fp32, int8)], wanted())
+    rng = np.random.default_rng(2)
+    batch = [problem.space.sample(rng) for _ in range(12)]
+    assert {values["int8_ptq"] for values in batch} == {"fp32", "int8"}
+    predicted = problem.estimate(batch)[latency_metric("dev_1")]
+    for values, predicted_ms in zip(batch, predicted, strict=True):
+        ops = builder.anatomy.ops(builder.anatomy.rewritten(values), values, "simulated")
+        line = int8 if values["int8_ptq"] == "int8" else fp32
+        sum_us, _ = known_table.sums_us([ops])
+        assert predicted_ms == pytest.approx(float(line.latency_us(sum_us)[0]) / 1e3)
+
+
+def test_equal_terms_and_estimates(builder: ProblemBuilder, known_table: LatencyTable) -> None:
+    problem = builder.problem([device(builder, known_table)], wanted())
+    batch = [problem.space.sample(np.random.default_rng(i)) for i in range(5)]
+    terms = problem.terms[latency_metric("dev_1")]
+    assert terms.latency_ms(problem.space.levels_of(batch)) == pytest.approx(
+        problem.estimate(batch)[latency_metric("dev_1")]
+    )
+
+
+def test_nothing_is_under_the_floor(builder: ProblemBuilder, known_table: LatencyTable) -> None:
+    own = device(builder, known_table)
+    floor_ms = builder.floor_ms(own)
+    levels = np.indices(builder.space.level_counts).reshape(len(builder.space.knobs), -1).T
+    assert 0 < floor_ms <= builder.latency(own).latency_ms(levels).min() * (1 + 1e-12)
+
+
+def test_frequencies_are_expected_occurrences(builder: ProblemBuilder) -> None:
+    total = sum(builder.frequencies("simulated").values())
+    kernel_counts = [len(variant.kernels["simulated"]) for variant in builder.variants]
+    assert total == pytest.approx(np.mean(kernel_counts))
+
+
+def test_a_network_without_knobs_is_refused(trained: Network) -> None:
+    scheme = Scheme.of([("int8_ptq", {"keep_float": ["conv0", "conv1", "conv2", "fc"]})])
+    with pytest.raises(InvalidInput, match="no method finds anything"):
+        Anatomy(trained, scheme, {}, Evidence(), ())
+
+
+def test_widths_follow_what_the_device_rewards(trained: Network) -> None:
+    blocks = prunable_blocks(trained)
+    wide = next(block for block in blocks if block.width == 16)
+    free = block_widths([wide], [], most=100)[wide.name]
+    assert free == tuple(range(1, 17))
+    aligned = KernelClasses(out_step=16, in_step=4, in_modulus=4, in_threshold=4, slow_path=2.0)
+    assert block_widths([wide], [aligned])[wide.name] == (1, 2, 3, 4, 8, 12, 16)
+
+
+def test_widths_are_few_and_keep_both_ends(trained: Network) -> None:
+    for name, widths in block_widths(prunable_blocks(trained), []).items():
+        assert len(widths) <= 12, name
+        assert widths[0] == 1
+        assert widths == tuple(sorted(set(widths)))
