@@ -1,0 +1,129 @@
+"""What F2 costs beyond running the cut network: `python benchmarks/f2_overhead.py`.
+
+F2, as a worker does it: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, take
+the accuracy on 2,000. Bare: the forward passes alone, of the same cut network on the same images in the same
+batches: train mode for the 1,024, eval mode for the 2,000; the module is made beforehand (its passes cost what the same
+torch calls written out by hand cost: 0.97 and 1.01 of them). Median of nine interleaved pairs of processor time and of
+wall time, one thread. Goal: an overhead of at most 10 %.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from resnet20 import Images, dataset, images, model_path
+
+from compress.groups import prunable_blocks
+from compress.module import TorchNetwork
+from compress.network import Network
+from compress.renormalise import renormalise
+from compress.rewrites import rewritten
+from compress.scheme import Scheme
+from search.candidate import Candidate
+from workers.accuracy import BATCH
+from workers.evaluator import CutEvaluator
+from workers.material import Material
+
+PAIRS = 9
+REFERENCE_IMAGES, RANKING_IMAGES = 1024, 2000
+SHARES = {"whole": 1.0, "three quarters": 0.75, "half": 0.5, "quarter": 0.25}
+RESULTS = Path(__file__).parent / "results" / "f2_overhead.jsonl"
+Seconds = tuple[float, float]
+"""Processor and wall time."""
+
+
+def material(folder: Path) -> Material:
+    """What the statistics phase of a job writes."""
+    data = dataset(folder / "decoded")
+    reference, labels = images(data, "train", REFERENCE_IMAGES)
+    network = renormalise(rewritten(Network.load(model_path())), reference)
+    evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, labels)
+    made = Material(folder / "material", (("filter_prune", {}),))
+    made.write(network, images(data, "validation", RANKING_IMAGES), reference, evidence)
+    return made
+
+
+def widths(network: Network, share: float) -> dict[str, int]:
+    """That share of each block, in multiples of 4 but at least one channel less than all."""
+    return {
+        block.name: max(4, round(share * block.width / 4) * 4) if share < 1 else block.width - 1
+        for block in prunable_blocks(network)
+    }
+
+
+def bare(module: TorchNetwork, reference: Images, ranking: Images) -> None:
+    """The forward passes that F2 consists of, and nothing else."""
+    module.train()
+    with torch.inference_mode():
+        for start in range(0, len(reference), BATCH):
+            module(torch.from_numpy(reference[start : start + BATCH]))
+    module.eval()
+    with torch.inference_mode():
+        for start in range(0, len(ranking), BATCH):
+            module(torch.from_numpy(ranking[start : start + BATCH]))
+
+
+def timed(call: Callable[[], object]) -> Seconds:
+    """Processor and wall seconds of one call."""
+    wall_s, processor_s = time.perf_counter(), time.process_time()
+    call()
+    return time.process_time() - processor_s, time.perf_counter() - wall_s
+
+
+def compare(evaluator: CutEvaluator, source: Material, name: str, share: float) -> dict[str, Any]:
+    """Nine interleaved pairs of F2 and the bare passes at these widths."""
+    chosen = widths(source.network, share)
+    candidate = Candidate(name, chosen)
+    module, _ = evaluator.cut(candidate)
+    reference, (ranking, _labels) = source.reference, source.ranking
+    calls: dict[str, Callable[[], object]] = {
+        "f2": lambda: evaluator(candidate),
+        "bare": lambda: bare(module, reference, ranking),
+    }
+    taken: dict[str, list[Seconds]] = {key: [] for key in calls}
+    for call in calls.values():
+        call()
+    for number in range(PAIRS):
+        for key in sorted(calls, reverse=bool(number % 2)):
+            taken[key].append(timed(calls[key]))
+    pairs = list(zip(taken["f2"], taken["bare"], strict=True))
+    figures = {
+        f"overhead_{clock}": median(whole[at] / passes[at] - 1 for whole, passes in pairs)
+        for at, clock in enumerate(("processor", "wall"))
+    }
+    return {"name": name, "widths": chosen, **figures, "seconds": taken}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    facts = {
+        "threads": 1,
+        "batch": BATCH,
+        "reestimated_on": REFERENCE_IMAGES,
+        "accuracy_on": RANKING_IMAGES,
+        "torch": torch.__version__,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    print(json.dumps(facts))
+    with tempfile.TemporaryDirectory(prefix="netlathe-bench-") as folder, RESULTS.open("w") as out:
+        out.write(json.dumps({"kind": "facts", **facts}) + "\n")
+        source = material(Path(folder))
+        evaluator = CutEvaluator(source, RANKING_IMAGES)
+        for name, share in SHARES.items():
+            row = compare(evaluator, source, name, share)
+            out.write(json.dumps({"kind": "widths", **row}) + "\n")
+            f2_s = median(wall_s for _, wall_s in row["seconds"]["f2"])
+            shown = {key: round(value, 4) for key, value in row.items() if isinstance(value, float)}
+            print(json.dumps({"name": name, "widths": row["widths"], **shown, "f2_s": round(f2_s, 3)}))
+
+
+if __name__ == "__main__":
+    main()

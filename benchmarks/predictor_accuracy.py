@@ -1,0 +1,291 @@
+"""How well latencies of networks that nobody timed are predicted: `python benchmarks/predictor_accuracy.py`.
+
+Two processes, one after the other. The first learns the device's kernel classes, fills the latency table of every
+kernel that a filter-pruned ResNet-20 can consist of, and fits a + b * sum on 20 random networks of that space. The
+second draws 60 other networks with another seed, predicts them, and times them whole, interleaved. All timing
+happens in a further child process for each batch, under the host lock, as an agent does it.
+
+`--variant int8` does the same for the quantised networks. Raw rows go to benchmarks/results/ as JSONL.
+Goal: mean absolute relative error at most 3 %, Kendall's tau at least 0.90.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from resnet20 import RUNTIME, builder, drawn
+from scipy.stats import kendalltau
+
+from hw_profiles.anchors import session
+from hw_profiles.batch import Batch, Work
+from hw_profiles.calibration import fit
+from hw_profiles.device import DeviceConfig
+from hw_profiles.host_lock import HostLock
+from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.ops import Op
+from hw_profiles.probe import probe
+from hw_profiles.runtimes import load
+from hw_profiles.slope import slope_models, slope_timing
+from hw_profiles.table import LatencyTable, Row
+from hw_profiles.timing import BurstProtocol, Failure, Sample
+from search.space import Values
+from workers.problem import ProblemBuilder
+from workers.variants import Variant
+
+METHODS = {"fp32": ("filter_prune",), "int8": ("filter_prune", "int8_ptq")}
+RESULTS = Path(__file__).parent / "results"
+CALIBRATION_NETWORKS, CALIBRATION_SEED = 20, 101
+HELD_OUT_NETWORKS, HELD_OUT_SEED = 60, 202
+LEASE = 64
+ANCHORS = 6
+REDONE = 3
+NETWORKS = BurstProtocol(min_rounds=20)
+HELD_OUT = BurstProtocol(min_rounds=40, max_rounds=40)
+Say = Callable[..., None]
+
+
+class Bench:
+    """Times as an agent does: in a child process for each batch, the machine being locked."""
+
+    def __init__(self, work: Path, say: Say) -> None:
+        self.device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
+        self._work, self._say = work, say
+        self._references_us: dict[str, float] = {}
+        self._anchors: list[Op] = []
+
+    def samples(self, files: Mapping[str, Mapping[str, bytes]], protocol: BurstProtocol) -> dict[str, Any]:
+        """Key -> file name -> model, all timed together -> key -> file name -> Sample, or a Failure."""
+        with tempfile.TemporaryDirectory(dir=self._work) as folder:
+            wanted = []
+            for number, (key, parts) in enumerate(files.items()):
+                paths = {name: Path(folder) / f"{number}-{name}.onnx" for name in parts}
+                for name, model in parts.items():
+                    paths[name].write_bytes(model)
+                wanted.append(Work(key, paths))
+            return dict(Batch(self.device, protocol, HostLock()).time(wanted))
+
+    def rows(self, ops: Sequence[Op]) -> list[Row]:
+        """Slope rows in leases, each scaled by the anchors in it; the first lease gives the anchors."""
+        found: list[Row] = []
+        pending = list(ops)
+        refused = 0
+        while pending:
+            lease, anchors = pending[:LEASE], [op for op in self._anchors if op not in pending[:LEASE]]
+            parts = {op.key: dict(zip(("low", "high"), slope_models(op), strict=True)) for op in (*lease, *anchors)}
+            timings = {
+                key: slope_timing(each["low"], each["high"])
+                for key, each in self.samples(parts, BurstProtocol()).items()
+                if not _failed(key, each, self._say)
+            }
+            scale = self._scale({op.key: timings[op.key].quiet_us for op in anchors if op.key in timings})
+            if scale is None and refused < REDONE:
+                refused += 1
+                continue
+            found += [Row.of(op, timings[op.key], scale or 1.0, epoch=1) for op in lease if op.key in timings]
+            pending = pending[len(lease) :]
+            if not self._anchors:
+                self._choose(found, lease)
+            self._say(f"{len(found)} rows, {len(pending)} to go, scale {scale}")
+        return found
+
+    def _scale(self, measured_us: Mapping[str, float]) -> float | None:
+        """The session's scale; None where it is too far off."""
+        if not measured_us:
+            return 1.0
+        seen = session(self._references_us, measured_us, measured_us)
+        return seen.scale if seen.accepted else None
+
+    def _choose(self, rows: Sequence[Row], ops: Sequence[Op]) -> None:
+        ordered = sorted(rows, key=lambda row: row.latency_us)
+        chosen = [ordered[rank] for rank in np.linspace(len(rows) // 2, len(rows) - 1, ANCHORS).round().astype(int)]
+        self._references_us = {row.key: row.latency_us for row in chosen}
+        self._anchors = [op for op in ops if op.key in self._references_us]
+
+
+def _failed(key: str, found: Any, say: Say) -> bool:
+    if isinstance(found, Failure):
+        say(f"{key[:12]}: {found.reason}")
+    return isinstance(found, Failure)
+
+
+class Space:
+    """One variant of the space: what can be drawn from it, and what a drawn network consists of."""
+
+    def __init__(self, variant: str, classes: KernelClasses) -> None:
+        self.builder: ProblemBuilder = builder(METHODS[variant], classes)
+        self.variant: Variant = self.builder.variants[-1]
+
+    @property
+    def ops(self) -> list[Op]:
+        """Every op that a network of this variant can contain."""
+        return list({op.key: op for kernel in self.variant.kernels[RUNTIME] for op in kernel.distinct_ops}.values())
+
+    def draw(self, count: int, seed: int) -> dict[str, Values]:
+        """Half of them drawn knob by knob, half leaning towards small or large."""
+        rng = np.random.default_rng(seed)
+        knobs = self.builder.anatomy.widths
+        return {
+            f"{'leaning' if i % 2 else 'uniform'}-{i}": {**drawn(knobs, rng, bool(i % 2)), **self.variant.setting}
+            for i in range(count)
+        }
+
+    def models(self, values: Mapping[str, Values]) -> dict[str, dict[str, bytes]]:
+        """The networks as files."""
+        return {name: {"whole": self.builder.anatomy.rewritten(each).save()} for name, each in values.items()}
+
+    def parts(self, values: Values) -> tuple[Op, ...]:
+        """The ops of one network, found by taking it apart."""
+        return self.builder.anatomy.ops(self.builder.anatomy.rewritten(values), values, RUNTIME)
+
+
+def fill(variant: str, work: Path, say: Say) -> None:
+    """The first process."""
+    begun_s = time.monotonic()
+    bench = Bench(work, say)
+    curves = probe()
+    probed = bench.rows(curves.ops)
+    classes = curves.learn({row.key: row.latency_us for row in probed})
+    say(f"kernel classes: {classes}")
+    space = Space(variant, classes)
+    known = {row.key for row in probed}
+    rows = bench.rows([op for op in space.ops if op.key not in known])
+    filled_s = time.monotonic() - begun_s
+    table = LatencyTable(bench.device, 1, classes=classes).updated([*probed, *rows])
+    values = space.draw(CALIBRATION_NETWORKS, CALIBRATION_SEED)
+    samples = bench.samples(space.models(values), NETWORKS)
+    quiet_us = [samples[name]["whole"].timing().quiet_us for name in values]
+    sums_us, sigmas_us = table.sums_us([space.parts(each) for each in values.values()])
+    line = fit(sums_us.tolist(), sigmas_us.tolist(), quiet_us)
+    (work / "table.json").write_text(json.dumps(table.updated(calibration=line).to_json()))
+    facts = {"rows": len(rows), "probe_rows": len(probed), "fill_s": filled_s, "space_ops": len(space.ops)}
+    (work / "fill.json").write_text(json.dumps({**facts, "total_s": time.monotonic() - begun_s}))
+    with (work / "rows.jsonl").open("w") as out:
+        for row in (*probed, *rows):
+            out.write(json.dumps({"kind": "row", **row.to_json()}) + "\n")
+        for i, (name, each) in enumerate(values.items()):
+            out.write(json.dumps(_network("calibration", name, each, sums_us[i], samples[name]["whole"])) + "\n")
+
+
+def check(variant: str, work: Path, say: Say) -> dict[str, Any]:
+    """The second process."""
+    table = LatencyTable.from_json(json.loads((work / "table.json").read_text()))
+    space = Space(variant, table.classes)
+    values = space.draw(HELD_OUT_NETWORKS, HELD_OUT_SEED)
+    known = space.draw(CALIBRATION_NETWORKS, CALIBRATION_SEED).values()
+    values = {name: each for name, each in values.items() if each not in known}
+    parts = [space.parts(each) for each in values.values()]
+    predictions = table.predict(parts)
+    sums_us, _ = table.sums_us(parts)
+    samples = Bench(work, say).samples(space.models(values), HELD_OUT)
+    timed = [samples[name]["whole"] for name in values]
+    with (work / "rows.jsonl").open("a") as out:
+        for name, sum_us, prediction, sample in zip(values, sums_us, predictions, timed, strict=True):
+            row = _network("held_out", name, values[name], sum_us, sample)
+            interval = {"predicted_us": prediction.latency_us, "low_us": prediction.low_us}
+            out.write(json.dumps({**row, **interval, "high_us": prediction.high_us}) + "\n")
+    truth_us = np.array([sample.timing().quiet_us for sample in timed])
+    halves = np.array([[_quiet(sample.minima_us[start::2]) for start in (0, 1)] for sample in timed])
+    predicted_us = np.array([prediction.latency_us for prediction in predictions])
+    inside = [p.low_us <= t <= p.high_us for p, t in zip(predictions, truth_us, strict=True)]
+    noise = np.abs(halves[:, 0] / halves[:, 1] - 1)
+    return {
+        "variant": variant,
+        "held_out_networks": len(values),
+        **_errors(predicted_us, truth_us),
+        "interval_coverage": float(np.mean(inside)),
+        "interval_half_width": float(np.mean([(p.high_us - p.low_us) / (2 * p.latency_us) for p in predictions])),
+        "noise_floor_mape": float(noise.mean()),
+        "noise_floor_tau": float(kendalltau(halves[:, 0], halves[:, 1]).statistic),
+        "latency_range_us": [float(truth_us.min()), float(truth_us.max())],
+        "calibration": table.calibration.to_json(),
+        "classes": table.classes.to_json(),
+        "held_out_sources": sorted({entry.source for prediction in predictions for entry in prediction.blocks}),
+    }
+
+
+def _quiet(minima_us: Sequence[float]) -> float:
+    return float(np.percentile(minima_us, 5))
+
+
+def _errors(predicted_us: np.ndarray, truth_us: np.ndarray) -> dict[str, float]:
+    error = predicted_us / truth_us - 1
+    return {
+        "mape": float(np.abs(error).mean()),
+        "bias": float(error.mean()),
+        "spread": float(error.std()),
+        "max_error": float(np.abs(error).max()),
+        "within_10": float((np.abs(error) <= 0.10).mean()),
+        "within_5": float((np.abs(error) <= 0.05).mean()),
+        "kendall_tau": float(kendalltau(predicted_us, truth_us).statistic),
+    }
+
+
+def _network(kind: str, name: str, values: Values, sum_us: float, sample: Sample) -> dict[str, Any]:
+    bursts = {"minima_us": sample.minima_us, "medians_us": sample.medians_us}
+    return {"kind": kind, "name": name, "values": dict(values), "sum_us": float(sum_us), **bursts}
+
+
+def _device_facts(device: DeviceConfig) -> dict[str, Any]:
+    model = next((line for line in _cpuinfo() if line.startswith("model name")), "").partition(":")[2].strip()
+    facts = {
+        "device": device.to_json(),
+        "processor": model or platform.processor(),
+        "python": platform.python_version(),
+    }
+    return {**facts, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--variant", choices=sorted(METHODS), default="fp32")
+    parser.add_argument("--stage", choices=("fill", "check"), help="one process only; needs --work")
+    parser.add_argument("--work", type=Path, help="folder for what passes between the two processes")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    if chosen.stage == "fill":
+        fill(chosen.variant, chosen.work, say)
+    elif chosen.stage == "check":
+        (chosen.work / "check.json").write_text(json.dumps(check(chosen.variant, chosen.work, say)))
+    else:
+        work = chosen.work or Path(tempfile.mkdtemp(prefix="netlathe-bench-"))
+        work.mkdir(parents=True, exist_ok=True)
+        for stage in ("fill", "check"):
+            own = ["--variant", chosen.variant, "--stage", stage, "--work", str(work)]
+            subprocess.run([sys.executable, __file__, *own], check=True)
+        _report(chosen.variant, work)
+
+
+def _report(variant: str, work: Path) -> None:
+    """Print the figures; keep them with the raw rows."""
+    device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
+    figures = {**json.loads((work / "check.json").read_text()), **json.loads((work / "fill.json").read_text())}
+    path = RESULTS / f"predictor_accuracy-{variant}.jsonl"
+    with path.open("w") as out:
+        out.write(json.dumps({"kind": "figures", **figures, **_device_facts(device)}) + "\n")
+        out.write((work / "rows.jsonl").read_text())
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

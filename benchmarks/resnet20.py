@@ -1,0 +1,81 @@
+"""The trained ResNet-20 and its data that several benchmarks start from, and the spaces cut from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data import Dataset, load_dataset
+from compress.evidence import Evidence
+from compress.fold import fold_norms
+from compress.groups import prunable_blocks
+from compress.network import Network
+from compress.preprocessing import Preprocessing, preprocess
+from compress.rewrites import rewritten
+from compress.scheme import Scheme
+from hw_profiles.kernel_classes import KernelClasses
+from search.space import Choice, Value
+from workers.problem import ProblemBuilder
+from workers.variants import Anatomy
+from workers.widths import block_widths
+
+RUNTIME = "onnxruntime"
+PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": "RGB"}
+Images = NDArray[np.float32]
+
+
+def shared(name: str) -> Path:
+    """A file of the folder beside the repository, or of $NETLATHE_SHARED."""
+    root = Path(os.environ.get("NETLATHE_SHARED") or Path(__file__).parents[2] / "shared")
+    path = root / "data" / name
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing: set NETLATHE_SHARED to the folder that has data/{name}")
+    return path
+
+
+def model_path() -> Path:
+    """ResNet-20 for CIFAR-10, batch norms folded."""
+    return shared("models/resnet20-cifar10.onnx")
+
+
+def fast_form() -> Network:
+    """Batch norms folded, option-A shortcuts as strided convolutions: the form whose widths are tabulated."""
+    return rewritten(fold_norms(Network.load(model_path())))
+
+
+def dataset(cache: Path) -> Dataset:
+    """The small CIFAR-10, decoded once into `cache`."""
+    return load_dataset(shared("cifar10-small.parquet"), input_shape=(3, 32, 32), cache=cache)
+
+
+def images(data: Dataset, part: str, count: int, seed: int = 0) -> tuple[Images, NDArray[np.int64]]:
+    """Preprocessed images (N, 3, 32, 32) and labels (N,) of a part."""
+    sample = data.sample(part, count, seed)
+    return preprocess(np.asarray(sample.images), Preprocessing.from_json(PREPROCESSING)), sample.labels
+
+
+def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
+    """The space of these methods' knobs on a device with these kernel classes, and every kernel in it."""
+    network = fast_form()
+    blocks = prunable_blocks(network)
+    # int8 needs ranges from some images; what is timed does not depend on which.
+    noise = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    evidence = Evidence(images=noise, importance={block.name: np.ones(block.width) for block in blocks})
+    scheme = Scheme.of([(name, {}) for name in methods])
+    anatomy = Anatomy(network, scheme, block_widths(blocks, [classes]), evidence, [RUNTIME])
+    return ProblemBuilder(anatomy, anatomy.variants())
+
+
+def drawn(knobs: Sequence[Choice], rng: np.random.Generator, lean: bool) -> dict[str, Value]:
+    """Random widths: each knob by itself, or all leaning towards small or large, which spreads the sums."""
+    towards = rng.uniform() if lean else 0.0
+    share = 0.4 if lean else 1.0
+    found: dict[str, Value] = {}
+    for knob in knobs:
+        at = (1 - share) * towards + share * rng.uniform()
+        found[knob.name] = knob.options[min(int(at * knob.level_count), knob.level_count - 1)]
+    return found
