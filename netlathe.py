@@ -31,6 +31,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 import types
 import typing
@@ -866,7 +867,7 @@ class Jobs(_Resource):
     def wait(self, job: str, *, progress: bool = False) -> Job:
         """The job in its final state; with bars on the terminal meanwhile where `progress`."""
         found: Job | None = None
-        with _Bars() if progress else _NoBars() as bars:
+        with _shown(progress) as bars:
             for found in self.watch(job):
                 bars.show(found)
         assert found is not None, "watch gives the job at least once"
@@ -947,6 +948,13 @@ class Tokens(_Resource):
 # --- progress on a terminal -----------------------------------------------------------------------------------------
 
 
+def _shown(progress: bool) -> _NoBars:
+    """Progress goes to stderr, so that what a command prints can be piped: a bar, or lines where nobody watches."""
+    if not progress:
+        return _NoBars()
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
 class _NoBars:
     def __enter__(self) -> Self:
         return self
@@ -972,7 +980,6 @@ class _Bars(_NoBars):
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        # On stderr, so that what a command prints can be piped.
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._task = self._progress.add_task("queued", total=1.0, note="")
 
@@ -986,6 +993,21 @@ class _Bars(_NoBars):
     def show(self, job: Job) -> None:
         phase = job.phase if job.state == "running" and job.phase else job.state
         self._progress.update(self._task, description=phase, completed=job.progress.fraction, note=_note(job))
+
+
+class _Lines(_NoBars):
+    """A line for each phase, as for the log of a pipeline."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, job: Job) -> None:
+        phase = job.phase if job.state == "running" and job.phase else job.state
+        if phase != self._last:
+            self._last = phase
+            note = _note(job)
+            sys.stderr.write(f"{phase}{': ' if note else ''}{note}\n")
+            sys.stderr.flush()
 
 
 def _note(job: Job) -> str:

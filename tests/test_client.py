@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -307,15 +308,25 @@ def test_wait_follows_the_events_to_the_final_state(capsys: pytest.CaptureFixtur
         _stream(events),
         _job("running", 0),
         _job("running", 0.4, best=best, evaluations_done=12, eta_s=40),
-        _job("succeeded", 1, phase="package", verdict="met"),
+        _job("succeeded", 1, phase="package", verdict="met", best=best, evaluations_done=12),
     )
     job = _client(server).jobs.wait("job_1", progress=True)
     assert (job.state, job.verdict) == ("succeeded", "met")
     assert not server.answers
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert "succeeded" in shown.err
-    assert "100 %" in shown.err
+    assert shown.err.splitlines() == ["queued", "search", "succeeded: 12 evaluations · best 0.975 at 1.250 ms"]
+
+
+def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    server = Server(_job("running", 0.5), _stream(_event(1, "job.state")), _job("running", 0.7), _job("succeeded", 1))
+    assert _client(server).jobs.wait("job_1", progress=True).finished
+    assert "succeeded" in terminal.getvalue()
+    assert "100 %" in terminal.getvalue()
 
 
 def test_the_note_beside_the_bar() -> None:

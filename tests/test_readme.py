@@ -62,3 +62,12 @@ def test_benchmarks_that_are_named_exist() -> None:
     named = re.findall(r"benchmarks/\w+\.py", (ROOT / "docs" / "benchmarks.md").read_text())
     assert named
     assert all((ROOT / name).is_file() for name in named)
+
+
+def test_the_preprocessing_is_that_of_the_demos_digits() -> None:
+    from compress.builtin.digits import digits
+    from service.demo import SEED
+
+    pixels = digits(SEED).train.images / 255.0
+    wanted = f'{{"mean": [{round(float(pixels.mean()), 4)}], "std": [{round(float(pixels.std()), 4)}]}}'
+    assert (ROOT / "README.md").read_text().count(wanted) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,6 +107,8 @@ def agent(
         unit = profiling.print_unit(url, machine)
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
     made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, **chosen)
