@@ -1,24 +1,31 @@
 """How long 1,000 candidates take to predict from a full table: `python benchmarks/predict_candidates.py`.
 
 A problem of 12 knobs with 32 levels each and 40 terms, most of two knobs and some of three, as the blocks of a
-residual network give them. Two figures: level arrays (what greedy steps and knapsacks use), and candidates as
-values (what strategies ask `estimate` for). Goal: at most 20 ms.
+residual network give them. With `--table FILE` (what `netlathe table` exports, or the table that
+predictor_accuracy.py leaves in its --work folder) also the real one: every kernel of the filter-pruned ResNet-20
+from rows measured on a device. Figures: level arrays (what greedy steps and knapsacks use), candidates as values,
+and `estimate` (all metrics: latency, MACs, parameters, bytes), each the median of nine. Goal: at most 20 ms.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from search.space import Choice, Space
 from search.terms import Term, Terms
 
-KNOBS, LEVELS, TERMS, CANDIDATES, REPEATS = 12, 32, 40, 1000, 51
+KNOBS, LEVELS, TERMS, CANDIDATES, REPEATS = 12, 32, 40, 1000, 9
+RESULTS = Path(__file__).parent / "results" / "predict_candidates.jsonl"
+GOAL_MS = 20.0
 
 
 def make_terms(space: Space, rng: np.random.Generator) -> Terms:
@@ -39,25 +46,61 @@ def median_ms(call: Callable[[], object]) -> float:
     return median(taken)
 
 
-def main() -> None:
-    rng = np.random.default_rng(0)
-    widths = tuple(8 * (i + 1) for i in range(LEVELS))
-    space = Space(tuple(Choice(f"knob{i}", widths, ordered=True) for i in range(KNOBS)))
-    terms = make_terms(space, rng)
+def timed_figures(space: Space, terms: Terms, rng: np.random.Generator) -> dict[str, Any]:
+    """Milliseconds for CANDIDATES of the space."""
     candidates = [space.sample(rng) for _ in range(CANDIDATES)]
     levels = space.levels_of(candidates)
-    figures = {
+    return {
         "candidates": CANDIDATES,
-        "knobs": KNOBS,
-        "terms": TERMS,
+        "knobs": len(space.knobs),
+        "terms": len(terms.terms),
         "from_levels_ms": round(median_ms(lambda: terms.latency_ms(levels)), 3),
         "from_values_ms": round(median_ms(lambda: terms.latency_ms(space.levels_of(candidates))), 3),
-        "goal_ms": 20.0,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
     }
-    print(json.dumps(figures))
+
+
+def synthetic(rng: np.random.Generator) -> dict[str, Any]:
+    """The largest problem that is expected."""
+    widths = tuple(8 * (i + 1) for i in range(LEVELS))
+    space = Space(tuple(Choice(f"knob{i}", widths, ordered=True) for i in range(KNOBS)))
+    return {"problem": "synthetic", **timed_figures(space, make_terms(space, rng), rng)}
+
+
+def real(path: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """The filter-pruned ResNet-20 from a table in which every kernel was measured."""
+    from resnet20 import builder
+
+    from hw_profiles.table import LatencyTable
+    from search.problem import Objective
+    from workers.problem import Device, Wanted
+
+    table = LatencyTable.from_json(json.loads(path.read_text()))
+    made = builder(["filter_prune"], table.classes)
+    device = Device("dev_1", table, (table.calibration,))
+    ops = made.ops(table.device.runtime)
+    missing = sum(entry.source != "measured" for entry in table.entries(ops))
+    problem = made.problem([device], Wanted((Objective("accuracy", "max"),), (), {}, "", 60, {}))
+    candidates = [problem.space.sample(rng) for _ in range(CANDIDATES)]
+    return {
+        "problem": "resnet20",
+        "rows": len(ops),
+        "not_measured": missing,
+        **timed_figures(problem.space, made.latency(device), rng),
+        "estimate_all_metrics_ms": round(median_ms(lambda: problem.estimate(candidates)), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, help="a latency table as JSON")
+    chosen = parser.parse_args()
+    rng = np.random.default_rng(0)
+    rows = [synthetic(rng), *([real(chosen.table, rng)] if chosen.table else [])]
+    facts = {"goal_ms": GOAL_MS, "python": platform.python_version(), "numpy": np.__version__}
+    with RESULTS.open("w") as out:
+        for row in rows:
+            print(json.dumps({**row, **facts}))
+            out.write(json.dumps({**row, **facts}) + "\n")
 
 
 if __name__ == "__main__":
