@@ -80,12 +80,20 @@ class _Run:
 
     # profile
 
-    def _original(self, found: Profile) -> dict[str, Any]:
-        latency = {}
-        for timed in found.devices:
-            measured_ms = statistic_us(timed.original, timed.target.statistic) * MS
-            latency[timed.target.device_id] = {"measured": measured_ms}
-        return summary(accuracy=found.original["accuracy"], latency_ms=latency, counts=found.original)
+    def _original(
+        self, found: Profile, beside: Mapping[str, Mapping[str, float]] | None = None, test: float | None = None
+    ) -> dict[str, Any]:
+        """`beside`: what it took in the session that the finalists were judged in, once there was one."""
+        first = {
+            timed.target.device_id: {"measured": statistic_us(timed.original, timed.target.statistic) * MS}
+            for timed in found.devices
+        }
+        return summary(
+            accuracy=found.original["accuracy"],
+            test_accuracy=test,
+            latency_ms=beside or first,
+            counts=found.original,
+        )
 
     def _under_the_floor(self, found: Profile) -> TimedDevice | None:
         """A target that nothing in the space can reach: neither by table nor as the smallest network runs."""
@@ -196,7 +204,8 @@ class _Run:
         shown = chosen or nearest_of(plan, verdicts)
         assert shown is not None, "a job that came this far has at least one finalist"
         test = self._test_accuracies(shown.trained)
-        self._summarise("original", {**self.summaries["original"], "test_accuracy": test["original"]})
+        beside = {timed.device_id: {"measured": timed.original} for timed in shown.timed}
+        self._summarise("original", self._original(found, beside, test["original"]))
         slot = "best" if verdict == "met" else "nearest"
         self._summarise(slot, self._shown(shown, test["chosen"]))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."

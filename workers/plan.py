@@ -113,7 +113,7 @@ class Effort:
 
     renormalise_images: int = 1024
     accuracy_images: int = 2000
-    calibration_networks: int = 12
+    calibration_networks: int = 24
     rows: int = 2000
     processes: int = 0
     candidate_s: float = 300.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from compress.network import Network
+from hw_profiles.anchors import session
 from hw_profiles.timing import BurstProtocol, Sample, bootstrap_upper, statistic_us
 from search.metrics import base_metric, parse_limit, parse_limits
 from search.problem import Constraint
@@ -28,7 +29,8 @@ MS = 1e-3
 class Timed:
     """One file on one target, milliseconds in the target's statistic.
 
-    `high` of the interval of the prediction; `measured_high`: the 97.5th bootstrap percentile, which decides.
+    `predicted` is what tables say, at the speed that the machine had in this session, `low` and `high` its
+    interval; `measured_high`: the 97.5th bootstrap percentile, which decides; `original`: the uploaded network's.
     `excess`: how far that is over the limit, relative; 0 when the limit is kept.
     """
 
@@ -41,6 +43,7 @@ class Timed:
     measured_high: float
     quiet: float
     p50: float
+    original: float
     limit: float
     excess: float
 
@@ -89,7 +92,7 @@ def judged(
         context.at("verify", number, len(profile.devices) + 1)
         samples = _interleaved(context, inputs, profile, device, control, finalists, attempt)
         for each in finalists:
-            timed[each.name].append(_timed(profile, device, each, samples[each.name], samples[UPLOADED]))
+            timed[each.name].append(_timed(profile, device, each, samples))
     found = tuple(_judge(context.plan, profile, control, each, timed[each.name]) for each in finalists)
     for one in found:
         _say(context, one)
@@ -140,8 +143,16 @@ def _interleaved(
     return samples
 
 
-def _timed(profile: Profile, device: TimedDevice, each: Trained, sample: Sample, original: Sample) -> Timed:
-    target = device.target
+def _speed(device: TimedDevice, samples: Mapping[str, Sample]) -> float:
+    """How much longer everything takes than when predictions were calibrated, by the anchors of this session."""
+    earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
+    references_us = {name: statistic_us(sample, "quiet") for name, sample in earlier.items()}
+    now_us = {name: statistic_us(samples[name], "quiet") for name in earlier}
+    return 1.0 / session(references_us, now_us, now_us).scale
+
+
+def _timed(profile: Profile, device: TimedDevice, each: Trained, samples: Mapping[str, Sample]) -> Timed:
+    target, sample, original = device.target, samples[each.name], samples[UPLOADED]
     statistic = target.statistic
     high_ms = bootstrap_upper(sample, None, statistic) * MS
     if target.max_latency_ratio is not None:
@@ -151,7 +162,8 @@ def _timed(profile: Profile, device: TimedDevice, each: Trained, sample: Sample,
     else:
         limit_ms = device.limit_ms
         excess = max(0.0, high_ms / limit_ms - 1.0)
-    predicted, low, high = _prediction(profile, device, each, original)
+    factor = _speed(device, samples) * statistic_us(original, statistic) / statistic_us(original, "quiet")
+    predicted, low, high = (factor * value for value in _prediction(profile, device, each))
     return Timed(
         device_id=target.device_id,
         statistic=statistic,
@@ -162,21 +174,21 @@ def _timed(profile: Profile, device: TimedDevice, each: Trained, sample: Sample,
         measured_high=high_ms,
         quiet=statistic_us(sample, "quiet") * MS,
         p50=statistic_us(sample, "p50") * MS,
+        original=statistic_us(original, statistic) * MS,
         limit=limit_ms,
         excess=excess,
     )
 
 
-def _prediction(profile: Profile, device: TimedDevice, each: Trained, original: Sample) -> tuple[float, float, float]:
-    """Predicted milliseconds and the 95 % interval, in the target's statistic (tables are in quiet time)."""
+def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> tuple[float, float, float]:
+    """Predicted milliseconds and the 95 % interval, quiet, at the speed of the calibration."""
     builder, table = profile.builder, device.table
     number = next(i for i, v in enumerate(builder.variants) if v.setting.items() <= each.values.items())
     line = device.calibrations[number]
     network = builder.anatomy.rewritten(each.values)
     sums_us, sigmas_us = table.sums_us([builder.anatomy.ops(network, each.values, table.device.runtime)])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
-    factor = MS * statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
-    return latency_us * factor, max(0.0, latency_us - half_us) * factor, (latency_us + half_us) * factor
+    return latency_us * MS, max(0.0, latency_us - half_us) * MS, (latency_us + half_us) * MS
 
 
 def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:

@@ -46,7 +46,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tiny_network(widths: tuple[int, ...] = (8, 16, 16)) -> Network:
+def tiny_network(widths: tuple[int, ...] = (8, 32, 32)) -> Network:
     """Convolutions with batch norm and ReLU on (1, 8, 8), a pool and a linear layer."""
     rng = np.random.default_rng(0)
     nodes, constants, read, inputs = [], [], "image", 1

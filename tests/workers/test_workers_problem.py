@@ -182,11 +182,11 @@ def test_a_network_without_knobs_is_refused(trained: Network) -> None:
 
 def test_widths_follow_what_the_device_rewards(trained: Network) -> None:
     blocks = prunable_blocks(trained)
-    wide = next(block for block in blocks if block.width == 16)
+    wide = next(block for block in blocks if block.width == 32)
     free = block_widths([wide], [], most=100)[wide.name]
-    assert free == tuple(range(1, 17))
+    assert free == tuple(range(1, 33))
     aligned = KernelClasses(out_step=16, in_step=4, in_modulus=4, in_threshold=4, slow_path=2.0)
-    assert block_widths([wide], [aligned])[wide.name] == (1, 2, 3, 4, 8, 12, 16)
+    assert block_widths([wide], [aligned])[wide.name] == (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32)
 
 
 def test_widths_are_few_and_keep_both_ends(trained: Network) -> None:
