@@ -40,6 +40,7 @@ class Context:
     def __post_init__(self) -> None:
         self.spent_s = self.recorded.spent_s
         self._files = dict(self.recorded.checkpoints)
+        self._started: tuple[Phase, float, float] | None = None
 
     def computing(self) -> AbstractContextManager[None]:
         """Held around each piece of heavy work, so that an agent on this machine can time in quiet."""
@@ -50,7 +51,12 @@ class Context:
         self.ports.emit(Logged(level, text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
-        """Where the job is. Raises: Halted when the user wants it to stop."""
+        """Where the job is; what is still to come is as slow as what was. Raises: Halted when the user wants it."""
+        if self._started is None or self._started[0] != phase:
+            self._started = (phase, done, self.clock_s())
+        _, before, begun_s = self._started
+        if eta_s is None and done > before:
+            eta_s = (self.clock_s() - begun_s) / (done - before) * max(0.0, total - done)
         self.ports.emit(Phased(phase, min(done, total), total, eta_s, self.spent_s))
         self.check()
 

@@ -32,6 +32,7 @@ from workers.progress import Evaluated, Summarised
 from workers.searching import problem_of, searched
 from workers.statistics import gathered, sensitivities
 from workers.summary import summary
+from workers.table_watch import TableWatch
 from workers.verdict import MS, Judged, best_of, judged, nearest_of
 
 __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
@@ -74,7 +75,7 @@ class _Run:
         if blocked is not None:
             return self._missed_early(found, blocked)
         material = gathered(self.context, self.inputs, found)
-        problem, evaluated = self._search(found, material)
+        found, problem, evaluated = self._search(found, material)
         control, verdicts = self._train_and_verify(found, material, problem, evaluated)
         return self._concluded(found, control, verdicts, evaluated)
 
@@ -122,15 +123,20 @@ class _Run:
 
     # statistics and search
 
-    def _search(self, found: Profile, material: Material) -> tuple[Problem, Sequence[Evaluated]]:
+    def _search(self, found: Profile, material: Material) -> tuple[Profile, Problem, Sequence[Evaluated]]:
+        """What was evaluated, and the profile and the problem by the newest tables."""
         effort = self.context.plan.effort
         factory = EvaluatorFactory(material)
         guard = self.context.lock.shared
         with local_pool(factory, effort.processes, effort.candidate_s, guard) as pool:
             curves = sensitivities(self.context, found.builder.space, material, pool)
-            problem = problem_of(self.context, found, curves, material.network.digest)
-            ended = searched(self.context, self.inputs, found, problem, pool)
-        return problem, ended.evaluated
+
+            def make(newest: Profile) -> Problem:
+                return problem_of(self.context, newest, curves, material)
+
+            watch = TableWatch(self.context, found, make)
+            ended = searched(self.context, self.inputs, make(found), watch, pool)
+        return watch.profile, make(watch.profile), ended.evaluated
 
     # train and verify
 

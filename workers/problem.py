@@ -67,6 +67,11 @@ class ProblemBuilder:
         }
         return tuple(found.values())
 
+    def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
+        """The kernels of the candidate with these values, without making it."""
+        variant = next(v for v in self.variants if v.setting.items() <= values.items())
+        return tuple(kernel.ops[kernel.at(values)] for kernel in variant.kernels[runtime])
+
     def frequencies(self, runtime: str) -> Mapping[str, float]:
         """Op key -> how many times it occurs in a network drawn at random: the sum of its shares of points."""
         found: dict[str, float] = {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from compress.network import Network
 from compress.scheme import Scheme
 from hw_profiles.calibration import Calibration, fit
 from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
 from search.metrics import latency_metric
@@ -37,27 +39,44 @@ _MARGIN = (0.01, 0.05)
 
 
 @dataclass(frozen=True)
+class Whole:
+    """A network timed whole: its kernels, and what it took, quiet."""
+
+    ops: tuple[Op, ...]
+    quiet_us: float
+
+
+@dataclass(frozen=True)
 class TimedDevice:
     """A target with what was found out. `limit_ms` is in the target's own statistic.
 
-    `bound_ms` is the same limit as tables see it: in quiet time, less a margin for what predictions err.
+    `wholes`: by variant, the networks that the device's lines are fitted on.
     """
 
     target: Target
     table: LatencyTable
-    calibrations: tuple[Calibration, ...]
+    wholes: tuple[tuple[Whole, ...], ...]
     original: Sample
     smallest: Sample
     limit_ms: float
+
+    @cached_property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """a + b * sum for each variant, fitted on the networks of that variant."""
+        return tuple(_line(self.table, wholes) for wholes in self.wholes)
 
     @property
     def device(self) -> Device:
         """As the problem builder wants it."""
         return Device(self.target.device_id, self.table, self.calibrations)
 
+    def with_table(self, table: LatencyTable) -> TimedDevice:
+        """The same by another snapshot; alignment rules stay, so that the search's grid does."""
+        return replace(self, table=table.updated(classes=self.table.classes))
+
     @property
     def bound_ms(self) -> float:
-        """See above."""
+        """The limit as tables see it: in quiet time, less a margin for what predictions err."""
         quiet = statistic_us(self.original, "quiet") / statistic_us(self.original, self.target.statistic)
         worst = max(line.residual for line in self.calibrations)
         return self.limit_ms * quiet * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
@@ -193,13 +212,14 @@ def _timed(
     networks = {name: builder.anatomy.rewritten(values) for name, values in drawn.items()}
     # The original once more: a limit that is a share of it must be of the session that predictions speak of.
     samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
-    lines = _lines(builder, table, drawn, networks, samples)
-    _report_lines(context, target, table, lines)
     limit_ms = target.max_latency_ms
     if limit_ms is None:
         assert target.max_latency_ratio is not None
         limit_ms = target.max_latency_ratio * statistic_us(samples[UPLOADED], target.statistic) / 1e3
-    return TimedDevice(target, table, lines, samples[UPLOADED], samples[SMALLEST], limit_ms)
+    wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
+    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], limit_ms)
+    _report_lines(context, timed)
+    return timed
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
@@ -224,34 +244,39 @@ def _leaning(count: int, lean: float, rng: np.random.Generator) -> int:
     return int(np.clip(round((0.6 * lean + 0.4 * rng.uniform()) * (count - 1)), 0, count - 1))
 
 
-def _lines(
+def _wholes(
     builder: ProblemBuilder,
-    table: LatencyTable,
+    runtime: str,
     drawn: Mapping[str, Values],
     networks: Mapping[str, Network],
     samples: Mapping[str, Sample],
-) -> tuple[Calibration, ...]:
-    """a + b * sum for each variant, fitted on the networks of that variant."""
-    lines = []
-    for variant in builder.variants:
-        own = [name for name, values in drawn.items() if variant.setting.items() <= values.items()]
-        runtime = table.device.runtime
-        parts = [builder.anatomy.ops(networks[name], drawn[name], runtime) for name in own]
-        sums_us, sigmas_us = table.sums_us(parts)
-        quiet_us = [statistic_us(samples[name], "quiet") for name in own]
-        lines.append(fit(sums_us.tolist(), sigmas_us.tolist(), quiet_us))
-    return tuple(lines)
+) -> tuple[tuple[Whole, ...], ...]:
+    """The timed networks of each variant."""
+    return tuple(
+        tuple(
+            Whole(builder.anatomy.ops(networks[name], values, runtime), statistic_us(samples[name], "quiet"))
+            for name, values in drawn.items()
+            if variant.setting.items() <= values.items()
+        )
+        for variant in builder.variants
+    )
 
 
-def _report_lines(context: Context, target: Target, table: LatencyTable, lines: Sequence[Calibration]) -> None:
-    for line in lines:
+def _line(table: LatencyTable, wholes: Sequence[Whole]) -> Calibration:
+    sums_us, sigmas_us = table.sums_us([whole.ops for whole in wholes])
+    return fit(sums_us.tolist(), sigmas_us.tolist(), [whole.quiet_us for whole in wholes])
+
+
+def _report_lines(context: Context, timed: TimedDevice) -> None:
+    for line in timed.calibrations:
         error = f"{line.loo_mape:.1%}" if line.loo_mape is not None else "not known"
         context.say(
-            f"{target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
+            f"{timed.target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
             f"error {error} on {line.networks} whole networks."
         )
     # A device keeps one line; that of the first setting is the network's own precision.
-    context.ports.emit(Calibrated(target.device_id, table.epoch, lines[0].to_json()))
+    line = timed.calibrations[0]
+    context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))
 
 
 def _accuracy(context: Context, inputs: Inputs) -> float:

@@ -15,6 +15,7 @@ from search.settings import check_settings
 from workers.context import Context, Halted
 from workers.inputs import Inputs
 from workers.loop import Rules, Searched, loop
+from workers.material import Material
 from workers.plan import JobPlan, Named
 from workers.pool import Pool
 from workers.problem import Wanted
@@ -22,6 +23,7 @@ from workers.profile import Profile
 from workers.progress import PHASES, Evaluated, Message, Summarised
 from workers.race import MakeStrategy
 from workers.summary import predicted_summary
+from workers.table_watch import TableWatch
 
 JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
@@ -31,7 +33,7 @@ HALF = 0.5
 
 
 def problem_of(
-    context: Context, profile: Profile, sensitivity: Mapping[str, NDArray[np.float64]], network: str
+    context: Context, profile: Profile, sensitivity: Mapping[str, NDArray[np.float64]], material: Material
 ) -> Problem:
     """What the strategies work on: accuracy as the objective, every limit that can be estimated as a bound."""
     plan = context.plan
@@ -39,9 +41,9 @@ def problem_of(
         objectives=(Objective(plan.metric, "max"),),
         constraints=constraints(plan, profile),
         original=profile.original,
-        network=network,
+        network=material.network.digest,
         evaluations=plan.budget.evaluations,
-        statistics={"sensitivity": dict(sensitivity)} if sensitivity else {},
+        statistics={"sensitivity": dict(sensitivity), "importance": dict(material.evidence.importance)},
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
 
@@ -84,7 +86,7 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     return {item.name: maker(item) for item in named}
 
 
-def searched(context: Context, inputs: Inputs, profile: Profile, problem: Problem, pool: Pool) -> Searched:
+def searched(context: Context, inputs: Inputs, problem: Problem, watch: TableWatch, pool: Pool) -> Searched:
     """Run the loop, or take what an earlier run found when it had gone past the search.
 
     Raises:
@@ -101,8 +103,9 @@ def searched(context: Context, inputs: Inputs, profile: Profile, problem: Proble
         wall_s=share * budget.wall_s,
         split=inputs.split,
         seed=context.plan.seed,
-        table_epochs=lambda: {timed.target.device_id: timed.table.epoch for timed in profile.devices},
-        notice=_best_so_far(problem, recorded.evaluations),
+        table_epochs=watch.epochs,
+        refresh=watch.refresh,
+        notice=_best_so_far(problem, recorded.evaluations, watch),
         clock_s=context.clock_s,
     )
     context.at("search", 0, budget.evaluations)
@@ -114,12 +117,15 @@ def searched(context: Context, inputs: Inputs, profile: Profile, problem: Proble
     return found
 
 
-def _best_so_far(problem: Problem, recorded: Sequence[Evaluated]) -> Callable[[Evaluated], Sequence[Message]]:
-    """Announces each new best of the search, as predicted."""
+def _best_so_far(
+    problem: Problem, recorded: Sequence[Evaluated], watch: TableWatch
+) -> Callable[[Evaluated], Sequence[Message]]:
+    """Announces each new best of the search, as predicted, and tells the watch what was evaluated."""
     earlier = best([each.evaluation for each in recorded], problem)
     known = [earlier] if earlier is not None else []
 
     def notice(evaluated: Evaluated) -> Sequence[Message]:
+        watch.note(evaluated.evaluation)
         if not evaluated.feasible:
             return ()
         leader = best([*known, evaluated.evaluation], problem)
