@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+from compress.errors import TrainingDiverged
 from search.candidate import Candidate
 from search.errors import InvalidInput
 from search.evaluation import Evaluation, Status
@@ -32,6 +33,6 @@ def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 
 def _reason(error: Exception) -> str:
     # An Evaluation refuses a metric that is not finite.
     refused = isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value)
-    if refused or isinstance(error, Diverged):
+    if refused or isinstance(error, Diverged | TrainingDiverged):
         return NAN
     return f"{type(error).__name__}: {error}"

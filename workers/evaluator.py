@@ -1,7 +1,8 @@
-"""CutEvaluator: F2, the proxy that strategies search by; and its quick form for sensitivities.
+"""CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, and F3.
 
 cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
--> accuracy. What it costs is what the cut network costs to run: never that of a masked full one.
+-> accuracy. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
+distillation from the uncut network before the precision is chosen.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.fit import fit
 from compress.groups import groups
 from compress.module import TorchNetwork
+from compress.network import Network
+from compress.recipe import Recipe
 from compress.reestimate import reestimate
 from compress.scheme import BoundScheme
 from search.candidate import Candidate
@@ -24,6 +28,8 @@ from workers.errors import InvalidInput
 from workers.material import Material
 from workers.pool import Evaluator
 
+SHORT = Recipe(epochs=2, batch=64, augment="none")
+"""F3's distillation, the same for every candidate."""
 QUICK = "quick"
 """Recipe of a candidate that is looked at on a part of the images: sensitivities compare, they do not rank."""
 
@@ -54,11 +60,11 @@ class CutEvaluator:
         """The candidate's accuracy on the ranking images.
 
         Raises:
-            Diverged: the network puts out numbers that are not finite.
-            InvalidInput: a fidelity other than F2, or weights of another network.
+            Diverged, TrainingDiverged: the network puts out numbers that are not finite.
+            InvalidInput: a fidelity other than F2 and F3, or weights of another network.
         """
-        if candidate.fidelity != "F2" or candidate.weights_from is not None:
-            raise InvalidInput("candidate", candidate.fidelity, "only F2 from the original's weights is known here")
+        if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
+            raise InvalidInput("candidate", candidate.fidelity, "only F2 and F3 from the original's weights are known")
         begun_s = time.perf_counter()
         (images, labels), reference = self._material.ranking, self._material.reference
         if candidate.recipe == QUICK:
@@ -71,6 +77,8 @@ class CutEvaluator:
     def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images) -> Right:
         """Which of these images the candidate gets right, untrained."""
         module, bound = self.cut(candidate, reference)
+        if candidate.fidelity == "F3":
+            module = TorchNetwork(self._distilled(module.to_network()))
         if not bound.steps("precision"):
             return right_in_torch(module, images, labels)
         cut = module.to_network()
@@ -92,6 +100,14 @@ class CutEvaluator:
         if network is not self._network:
             reestimate(module, self._material.reference if reference is None else reference)
         return module, bound
+
+    def _distilled(self, network: Network) -> Network:
+        """After SHORT, with the uncut network as the teacher."""
+        part, preprocessing = self._material.short
+        for step in fit(network, part, preprocessing, SHORT, self._network):
+            if step.step == step.steps - 1:
+                return step.network()
+        return network
 
     def _masks(self, kept: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
         masks = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from workers.material import Material
 from workers.progress import Evaluated
 
 CONTROL = "control"
+FINALIST = "finalist-"
 STANDARD_ERRORS = 2.0
 
 
@@ -49,6 +51,11 @@ class Trained:
     predicted: Mapping[str, float]
 
     @property
+    def candidate_id(self) -> str:
+        """Of the candidate that was trained."""
+        return self.name.removeprefix(FINALIST)
+
+    @property
     def accuracy(self) -> float:
         """On the whole validation part."""
         return float(self.right.mean())
@@ -64,14 +71,19 @@ class Trainer:
 
     Args:
         recipe: the same for all.
+        total: how many networks are to be trained, for the progress.
+        form: names the form of the network in checkpoints, where more than one is tried.
     """
 
-    def __init__(self, context: Context, inputs: Inputs, material: Material, recipe: Recipe, total: int) -> None:
+    def __init__(
+        self, context: Context, inputs: Inputs, material: Material, recipe: Recipe, total: int, form: str = ""
+    ) -> None:
         self._context = context
         self._inputs = inputs
         self._material = material
         self._recipe = recipe
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
+        self._form = form
         self._done = 0
         self._total = total
 
@@ -89,7 +101,7 @@ class Trainer:
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
         """One candidate of the search; None where its training diverges, which is recorded as its failure."""
         candidate = evaluation.candidate
-        name = f"finalist-{candidate.id}"
+        name = f"{FINALIST}{candidate.id}"
         try:
             module, _ = self._evaluator.cut(candidate)
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
@@ -116,19 +128,20 @@ class Trainer:
         predicted: Mapping[str, float],
     ) -> Trained:
         values: Mapping[str, Any] = candidate.values if candidate is not None else {}
-        known = self._context.recall(f"trained-{name}")
-        path = self._context.file(f"trained-{name}-onnx")
+        file = f"trained-{self._form}{_plain(name)}"
+        known = self._context.recall(file)
+        path = self._context.file(f"{file}-onnx")
         if known is None or path is None:
             final = self._final(self._fitted(name, network), candidate)
             model = final.save()
-            path = self._context.keep_bytes(f"trained-{name}-onnx", model, ".onnx")
+            path = self._context.keep_bytes(f"{file}-onnx", model, ".onnx")
             with self._context.computing():
                 right = right_in_file(model, *self._inputs.validation)
             # int8 keeps weights in other types: what it computes and holds is what it was made from.
             counted = cost(fold_norms(network))
             counts = {"macs": counted.macs, "parameters": counted.parameters, "size_bytes": len(model)}
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
-            self._context.keep(f"trained-{name}", known)
+            self._context.keep(file, known)
             self._context.say(f"{_label(name)}: accuracy {right.mean():.2%} on {len(right)} validation images.")
         self._done += 1
         right = np.array(known["right"], dtype=bool)
@@ -137,7 +150,8 @@ class Trainer:
     def _fitted(self, name: str, network: Network) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
         context = self._context
-        saved = context.file(f"training-{name}")
+        file = f"training-{self._form}{_plain(name)}"
+        saved = context.file(file)
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
         steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
@@ -149,7 +163,7 @@ class Trainer:
                 if step is None:
                     break
                 if step.last_of_epoch:
-                    context.keep_bytes(f"training-{name}", step.checkpoint(), ".safetensors")
+                    context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
             first = step.step if first is None else first
             now_s = context.clock_s()
@@ -232,5 +246,10 @@ def _restored(network: Network, checkpoint: bytes) -> Network:
     return network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
 
+def _plain(name: str) -> str:
+    """The name of a file: ids of third parties may hold anything."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
 def _label(name: str) -> str:
-    return "The control" if name == CONTROL else name.removeprefix("finalist-")
+    return "The control" if name == CONTROL else name.removeprefix(FINALIST)

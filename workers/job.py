@@ -30,7 +30,7 @@ from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, profile
 from workers.progress import Evaluated, Summarised
 from workers.searching import problem_of, searched
-from workers.statistics import gathered, sensitivities
+from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import summary
 from workers.table_watch import TableWatch
 from workers.verdict import MS, Judged, best_of, judged, nearest_of
@@ -147,10 +147,8 @@ class _Run:
         chosen = chosen_finalists(evaluated, problem, budget.finalists)
         if not chosen:
             chosen = [self._corner(found, problem)]
-        recipe = recipe_of(self.context, self.inputs)
-        trainer = Trainer(self.context, self.inputs, material, recipe, len(chosen) + 1)
         self.context.at("train", 0, len(chosen) + 1)
-        control = trainer.control()
+        trainer, control = self._control(found, material, len(chosen) + 1)
         self._summarise("control", summary(accuracy=control.accuracy, counts=control.counts))
         finalists = self._trained(trainer, chosen)
         verdicts = judged(self.context, self.inputs, found, control, finalists)
@@ -164,6 +162,28 @@ class _Run:
                 break
             verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
         return control, verdicts
+
+    def _control(self, found: Profile, material: Material, total: int) -> tuple[Trainer, Trained]:
+        """The control, and a trainer of the form that trains well: given-back batch norms are taken away again
+        where the control loses accuracy by them.
+        """
+        recipe = recipe_of(self.context, self.inputs)
+        trainer = Trainer(self.context, self.inputs, material, recipe, total)
+        control = trainer.control()
+        before = found.original["accuracy"]
+        lost = before - control.accuracy
+        if lost <= 2.0 * (before * (1.0 - before) / len(control.right)) ** 0.5:
+            return trainer, control
+        self.context.say(f"Training costs the control {lost:.2%} of the original's accuracy.", "warning")
+        if norm_count(material.network) == norm_count(self.inputs.network):
+            return trainer, control
+        plain = gathered(self.context, self.inputs, found, norms=False)
+        other = Trainer(self.context, self.inputs, plain, recipe, total, form="plain-")
+        again = other.control()
+        if again.accuracy <= control.accuracy:
+            return trainer, control
+        self.context.say("It trains better without the batch norms that it had been given: they are taken away.")
+        return other, again
 
     def _trained(self, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
         """The first in any case, the others while the wall seconds last."""
@@ -196,7 +216,9 @@ class _Run:
             return None
         self.context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
         metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
-        candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(nearest.trained.name,))
+        candidate = Candidate(
+            f"neighbour-{attempt}", values, origin="neighbour", parents=(nearest.trained.candidate_id,)
+        )
         return Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))
 
     # package
@@ -231,7 +253,7 @@ class _Run:
 
     def _shown(self, each: Judged, test_accuracy: float) -> dict[str, Any]:
         return summary(
-            evaluation_id=each.trained.name.removeprefix("finalist-") + "-trained",
+            evaluation_id=f"{each.trained.candidate_id}-timed",
             strategy=each.trained.strategy,
             accuracy=each.trained.accuracy,
             test_accuracy=test_accuracy,

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data import Part
 from compress.evidence import Evidence
 from compress.network import Network
+from compress.preprocessing import Preprocessing
 from compress.scheme import Scheme
 from compress.statistics import Statistics
 from workers.accuracy import Images, Labels
@@ -76,7 +78,21 @@ class Material:
         """Whether everything has been written."""
         return (self.folder / _DONE).exists()
 
-    def write(self, network: Network, ranking: tuple[Images, Labels], reference: Images, evidence: Evidence) -> Path:
+    @cached_property
+    def short(self) -> tuple[Part, Preprocessing]:
+        """Training images as stored, for short distillations, and what makes them a network's input."""
+        part = Part(self._array("short_images"), self._array("short_labels"))
+        return part, Preprocessing.from_json(json.loads((self.folder / "preprocessing.json").read_text()))
+
+    def write(
+        self,
+        network: Network,
+        ranking: tuple[Images, Labels],
+        reference: Images,
+        evidence: Evidence,
+        short: Part,
+        preprocessing: Preprocessing,
+    ) -> Path:
         """Write every file, the mark of completeness last; returns that mark's path."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "network.onnx").write_bytes(network.save())
@@ -84,8 +100,11 @@ class Material:
             ("ranking_images", ranking[0]),
             ("ranking_labels", ranking[1]),
             ("reference_images", reference),
+            ("short_images", short.images),
+            ("short_labels", short.labels),
         ):
             np.save(self._file(name), array)
+        (self.folder / "preprocessing.json").write_text(json.dumps(preprocessing.to_json()))
         self._save_mapping("importance", evidence.importance)
         self._save_mapping("statistics", evidence.statistics.to_arrays() if evidence.statistics else {})
         mark = self.folder / _DONE

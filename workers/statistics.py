@@ -22,37 +22,52 @@ from workers.profile import Profile
 
 PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
+SHORT_IMAGES = 2048
+"""Training images of F3's short distillation."""
 _WAIT_S = 1.0
 
 
-def gathered(context: Context, inputs: Inputs, profile: Profile) -> Material:
+def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
     """The files that candidates are evaluated from. Written once; a restart finds them.
+
+    Args:
+        norms: whether layers without a batch norm get one for training.
 
     Raises:
         Halted: the user wants it.
     """
     methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
-    material = Material(context.folder("material"), methods)
-    if context.file("material") is not None and material.complete:
+    name = "material" if norms else "material-plain"
+    material = Material(context.folder(name), methods)
+    if context.file(name) is not None and material.complete:
         return material
     context.at("statistics", 0, 3)
     effort = context.plan.effort
     images, labels = inputs.reference(effort.renormalise_images)
     with context.computing():
-        network = trainable(inputs, profile, images)
+        network = trainable(inputs, profile, images if norms else None)
     context.at("statistics", 1, 3)
     with context.computing():
         evidence = material.scheme.gather(network, images, labels, context.plan.seed)
-    mark = material.write(network, inputs.ranking(effort.accuracy_images), images, evidence)
-    context.keep_file("material", mark)
+    short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
+    ranking = inputs.ranking(effort.accuracy_images)
+    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing)
+    context.keep_file(name, mark)
     context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
     return material
 
 
-def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32]) -> Network:
-    """The network in the form that trains: batch norms kept or given back, the same rewrites as its fast form."""
+def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
+    """The network in the form that trains: batch norms kept, and given back where there are images to measure
+    them on; the same rewrites as its fast form.
+    """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
-    return renormalise(kept, images)
+    return kept if images is None else renormalise(kept, images)
+
+
+def norm_count(network: Network) -> int:
+    """How many batch norms a network has."""
+    return sum(node.op_type == "BatchNormalization" for node in network.nodes)
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:

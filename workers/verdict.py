@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from compress.network import Network
 from hw_profiles.anchors import session
 from hw_profiles.timing import BurstProtocol, Sample, bootstrap_upper, statistic_us
-from search.metrics import base_metric, parse_limit, parse_limits
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.metrics import base_metric, latency_metric, parse_limit, parse_limits
 from search.problem import Constraint
 from workers.accuracy import Drop, drop
 from workers.context import Context
@@ -16,6 +18,7 @@ from workers.finalists import CONTROL, Trained
 from workers.inputs import Inputs
 from workers.plan import JobPlan, Target
 from workers.profile import SMALLEST, UPLOADED, Profile, TimedDevice
+from workers.progress import Evaluated
 from workers.searching import JUDGED_AFTER_TRAINING
 from workers.timing_room import measured
 
@@ -68,6 +71,18 @@ class Judged:
         return not self.broken
 
     @property
+    def evaluated(self) -> Evaluated:
+        """F5: what was measured on the file, as an evaluation of the job."""
+        trained = self.trained
+        latency = {latency_metric(each.device_id): each.measured for each in self.timed}
+        origin = trained.candidate_id
+        candidate = Candidate(
+            f"{origin}-timed", trained.values, origin=trained.strategy or "", parents=(origin,), fidelity="F5"
+        )
+        metrics = {**trained.counts, **latency, "accuracy": trained.accuracy}
+        return Evaluated(trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics), self.met)
+
+    @property
     def only_slow(self) -> bool:
         """Whether latency alone is in the way."""
         return bool(self.broken) and self.violation == sum(each.excess for each in self.timed)
@@ -94,8 +109,11 @@ def judged(
         for each in finalists:
             timed[each.name].append(_timed(profile, device, each, samples))
     found = tuple(_judge(context.plan, profile, control, each, timed[each.name]) for each in finalists)
+    known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:
         _say(context, one)
+        if one.evaluated.evaluation.candidate.id not in known:
+            context.ports.emit(one.evaluated)
     return found
 
 

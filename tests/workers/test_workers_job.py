@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from compress.errors import TrainingDiverged
 from compress.fit import fit as honest
+from compress.fold import fold_norms
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
@@ -51,6 +53,9 @@ def test_a_limit_that_can_be_met_is_met(job: Job, lock: HostLock) -> None:
     assert original["test_accuracy"] is not None
     assert len(evaluated(ports, "F2")) == 4
     assert len(evaluated(ports, "F4")) == 2
+    timed = {e.evaluation.candidate.id: e for e in evaluated(ports, "F5")}
+    assert timed[best["evaluation_id"]].feasible
+    assert timed[best["evaluation_id"]].evaluation.metrics["latency_ms@dev_1"] == row["measured"]
 
 
 def test_what_is_handed_over_is_the_file_that_was_judged(job: Job, lock: HostLock) -> None:
@@ -218,6 +223,32 @@ def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatc
     trained = [e.evaluation for e in evaluated(ports, "F4")]
     assert sorted(e.status for e in trained) == [Status.COMPLETED, Status.FAILED]
     assert [e.reason for e in trained if e.status is Status.FAILED] == ["nan"]
+
+
+def _same(network: Network) -> Network:
+    return network
+
+
+def test_given_back_batch_norms_are_taken_away_where_they_hurt(
+    job: Job, lock: HostLock, trained: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The uploaded file has its norms folded in; training with given-back ones is made to fail."""
+    plan, ports = job()
+    folded = ports.put_bytes(fold_norms(trained).save())
+    plan = replace(plan, model=replace(plan.model, sha256=folded), training=Training(1, "none"))
+
+    def fit(network: Network, *arguments: Any) -> Any:
+        for step in honest(network, *arguments):
+            if any(node.op_type == "BatchNormalization" for node in network.nodes):
+                forgetful = step.network().with_constants({"fc.weight": np.zeros((10, 32), np.float32)})
+                step = replace(step, network=partial(_same, forgetful))
+            yield step
+
+    monkeypatch.setattr(finalists, "fit", fit)
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "met"
+    assert outcome.summaries["control"]["accuracy"] > 0.8
+    assert any("taken away" in line for line in ports.lines)
 
 
 def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.data import Part
 from compress.module import TorchNetwork
 from compress.network import Network
+from compress.preprocessing import Preprocessing
 from compress.scheme import Scheme
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -134,7 +136,8 @@ def material(tmp_path_factory: pytest.TempPathFactory, trained: Network, digits:
     ranking = tuple(part[900:1300] for part in pixels(digits, 1300))
     made = Material(tmp_path_factory.mktemp("material"), methods)
     assert not made.complete
-    made.write(trained, (ranking[0], ranking[1]), images[:128], evidence)
+    short = Part(digits[0][:512], digits[1][:512])
+    made.write(trained, (ranking[0], ranking[1]), images[:128], evidence, short, Preprocessing())
     assert made.complete
     return made
 
@@ -192,9 +195,16 @@ def test_a_nan_costs_its_candidate_only(tmp_path: Path, trained: Network, digits
     broken = trained.with_constants({"fc.bias": np.full(10, np.nan, np.float32)})
     made = Material(tmp_path, (("filter_prune", {"importance": "l1"}),))
     evidence = made.scheme.gather(trained, images, labels, 0)
-    made.write(broken, (images, labels), images, evidence)
+    made.write(broken, (images, labels), images, evidence, Part(digits[0][:64], digits[1][:64]), Preprocessing())
     evaluation = attempt(EvaluatorFactory(made)(), Candidate("c", dict(WHOLE)))
     assert (evaluation.status, evaluation.reason) == (Status.FAILED, "nan")
+
+
+def test_f3_trains_a_little_on_top_of_f2(material: Material) -> None:
+    evaluator = EvaluatorFactory(material)()
+    crumbs = {"conv0": 2, "conv1": 4, "conv2": 4}
+    f2, f3 = (evaluator(candidate(crumbs, fidelity=fidelity)).metrics["accuracy"] for fidelity in ("F2", "F3"))
+    assert f3 > f2 + 0.02
 
 
 def test_other_fidelities_are_refused(material: Material) -> None:
