@@ -1,15 +1,17 @@
-"""What all tests share: the folder of real data and trained networks, where there is one."""
+"""What all tests share: the folder of real data and trained networks, and what a skip means."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("NETLATHE_SHARED", ROOT.parent / "shared"))
+ALL = bool(os.environ.get("NETLATHE_TEST_ALL"))
 Shared = Callable[[str], Path]
 
 
@@ -18,10 +20,22 @@ def shared() -> Shared:
     """A file of the shared data by its path there. Absent altogether: skipped; given but incomplete: a failure."""
 
     def find(name: str) -> Path:
-        if not (SHARED / "data").exists():
-            pytest.skip(f"needs real data: {SHARED / 'data'} is not here")
+        if not SHARED.exists() and "NETLATHE_SHARED" not in os.environ:
+            pytest.skip(f"needs real data: {SHARED} is not here")
         path = SHARED / "data" / name
         assert path.exists(), f"{path} is missing from the shared data"
         return path
 
     return find
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
+    """`make test-all` proves everything: a program that is missing there is a failure, not a skip."""
+    report = yield
+    if ALL and report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if "baseline" not in reason and "needs real data" not in reason:
+            report.outcome = "failed"
+            report.longrepr = f"make test-all needs what this test skips for: {reason}"
+    return report

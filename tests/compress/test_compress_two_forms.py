@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from compress import builtin
 from compress.cut import cut, zeroed
 from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
+from compress.importance import score
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.verify import relative_difference, run_onnxruntime
@@ -48,8 +50,19 @@ def random_keep(network: Network, seed: int) -> dict[str, Array]:
     }
 
 
+def assert_same_ranking(folded: Network, unfolded: Network) -> None:
+    """Channels rank alike; scores that are equal up to rounding may swap."""
+    kinds: tuple[Literal["l1", "l2"], ...] = ("l1", "l2")
+    for kind in kinds:
+        a, b = (score(network, prunable_blocks(network), kind) for network in (folded, unfolded))
+        assert a.keys() == b.keys()
+        for block in a:
+            np.testing.assert_allclose(a[block], b[block], rtol=1e-4)
+
+
 def check_two_forms(folded: Network, unfolded: Network, seed: int) -> None:
     assert shape_of_groups(folded) == shape_of_groups(unfolded)
+    assert_same_ranking(folded, unfolded)
     keep = random_keep(folded, seed)
     images = np.random.default_rng(seed).normal(size=(4, *folded.input_shape)).astype(np.float32)
     reference = run_onnxruntime(zeroed(unfolded, keep), images)[unfolded.output_name]
