@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
