@@ -67,8 +67,7 @@ def test_imports_run_one_way(folder: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in _sources(folder)
         for name in sorted(_all_imports(path))
-        if any(_starts(name, other) for other in ours)
-        and not any(_starts(name, prefix) for prefix in allowed)
+        if any(_starts(name, other) for other in ours) and not any(_starts(name, prefix) for prefix in allowed)
     ]
     assert not wrong
 
