@@ -66,7 +66,8 @@ def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
     noise = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     evidence = Evidence(images=noise, importance={block.name: np.ones(block.width) for block in blocks})
     scheme = Scheme.of([(name, {}) for name in methods])
-    anatomy = Anatomy(network, scheme, block_widths(blocks, [classes]), evidence, [RUNTIME])
+    taken = {knob.name: knob.options for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered}
+    anatomy = Anatomy(network, scheme, block_widths(blocks, [classes], taken=taken), evidence, [RUNTIME])
     return ProblemBuilder(anatomy, anatomy.variants())
 
 

@@ -14,14 +14,16 @@ def allowed_widths(costs_us: npt.NDArray[np.floating[Any]], tolerance: float = 0
     """Whether each width is allowed: no larger width of its group costs less.
 
     `costs_us` has shape (..., widths), the widths ascending: a group's cost at each width, the others being
-    held. `tolerance` is a share of the cost below which two costs count as equal: a width is then allowed only
-    if it saves more than that over every larger one, which keeps one width of each step. The largest width is
-    always allowed. Shape (..., widths), boolean. Raises InvalidInput on NaN.
+    held. With a `tolerance` a width is allowed only if it saves more than that share over every larger allowed one,
+    which keeps the largest width of each step, and of a slope as many as differ. The largest width is always
+    allowed. Shape (..., widths), boolean. Raises InvalidInput on NaN.
     """
     costs = np.asarray(costs_us, dtype=np.float64)
     if np.isnan(costs).any():
         raise InvalidInput("costs_us", costs.tolist(), "every width needs a cost")
     allowed = np.ones(costs.shape, dtype=np.bool_)
-    cheapest_from_here = np.minimum.accumulate(costs[..., ::-1], axis=-1)[..., ::-1]
-    allowed[..., :-1] = costs[..., :-1] <= (1.0 - tolerance) * cheapest_from_here[..., 1:]
+    cheapest = costs[..., -1].copy()
+    for width in range(costs.shape[-1] - 2, -1, -1):
+        allowed[..., width] = costs[..., width] <= (1.0 - tolerance) * cheapest
+        cheapest = np.where(allowed[..., width], costs[..., width], cheapest)
     return allowed

@@ -19,7 +19,7 @@ from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
 from search.metrics import latency_metric
-from search.space import Value, Values
+from search.space import Choice, Value, Values
 from workers.context import Context
 from workers.errors import InvalidInput, JobFailed
 from workers.inputs import Inputs
@@ -165,10 +165,11 @@ def _taken_apart(
     scheme = Scheme.of([(method.name, method.settings) for method in context.plan.methods])
     images, _ = inputs.reference(_FEW_IMAGES)
     evidence = Evidence(images=images, importance={b.name: np.ones(b.width) for b in blocks})
+    taken = {knob.name: knob.options for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered}
     most = MOST_LEVELS
     while True:
         try:
-            anatomy = Anatomy(network, scheme, block_widths(blocks, classes, most), evidence, runtimes)
+            anatomy = Anatomy(network, scheme, block_widths(blocks, classes, most, taken), evidence, runtimes)
             with context.computing():
                 variants = anatomy.variants()
         except InvalidInput as error:

@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.groups import Block
 from hw_profiles.grid import allowed_widths
 from hw_profiles.kernel_classes import KernelClasses
 
-MOST_LEVELS = 12
-"""Levels of one knob: beyond about a dozen, tables and searches grow and results do not."""
-_EQUAL = 1e-6
-"""Costs this close are the same step: only the widest of a step is kept."""
+MOST_LEVELS = 10
+"""Levels of one knob: beyond about that many, tables and searches grow and results do not."""
+SAVING = 0.05
+"""Of what a block's channels cost: a width that saves less over the next larger one is not worth its table rows."""
 
 
 def block_widths(
-    blocks: Sequence[Block], classes: Sequence[KernelClasses], most: int = MOST_LEVELS
+    blocks: Sequence[Block],
+    classes: Sequence[KernelClasses],
+    most: int = MOST_LEVELS,
+    taken: Mapping[str, Collection[int | float | str]] | None = None,
 ) -> Mapping[str, tuple[int, ...]]:
     """Block name -> widths, ascending, the largest being the whole block; at most `most`, never below one.
 
-    A width stays only if no larger one is as cheap on any of the devices, whose kernel classes these are.
+    A width stays only if it costs less than every larger one, on average over the devices, whose kernel classes these
+    are, and if the methods take it: `taken` has those of each block; None: all are taken. Where more stay than
+    `most`, they are spread evenly over what they cost.
     """
-    return {block.name: _thinned(_worthwhile(block, classes), most) for block in blocks}
+    found = {}
+    for block in blocks:
+        counts = np.arange(max(1, block.minimum), block.width + 1)
+        if taken is not None:
+            own = {*taken.get(block.name, ()), block.width}
+            counts = counts[[int(count) in own for count in counts]]
+        costs = np.mean([_costs(counts.tolist(), rules) for rules in classes or [KernelClasses()]], axis=0)
+        kept = allowed_widths(costs, SAVING)
+        found[block.name] = _thinned(counts[kept], costs[kept], most)
+    return found
 
 
-def _worthwhile(block: Block, classes: Sequence[KernelClasses]) -> tuple[int, ...]:
-    counts = np.arange(max(1, block.minimum), block.width + 1)
-    kept = np.ones(len(counts), dtype=bool)
-    for rules in classes:
-        kept &= allowed_widths(_costs(counts.tolist(), rules), _EQUAL)
-    return tuple(int(count) for count in counts[kept])
+def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
+    """What so many channels cost, made by one layer and read by another, as a share of what the most cost."""
+    paid = np.array([rules.effective_out(count) + _paid_in(count, rules) for count in counts])
+    return np.asarray(paid / paid[-1])
 
 
-def _costs(counts: Sequence[int], rules: KernelClasses) -> np.ndarray:
-    """What so many channels cost, made by one layer and read by another, in channels paid for."""
-    slow = [rules.slow_path if rules.is_slow(count) else 1.0 for count in counts]
-    return np.array([rules.effective_out(c) + s * rules.effective_in(c) for c, s in zip(counts, slow, strict=True)])
+def _paid_in(count: int, rules: KernelClasses) -> float:
+    """Channels paid for by the layer that reads them; on the slow path relative to a line between fast counts."""
+    if not rules.is_slow(count):
+        return rules.effective_in(count)
+    below = count // rules.in_modulus * rules.in_modulus
+    ends = (below, below + rules.in_modulus)
+    return rules.slow_path * float(np.interp(count, ends, [rules.effective_in(end) for end in ends]))
 
 
-def _thinned(widths: tuple[int, ...], most: int) -> tuple[int, ...]:
-    """Evenly spread over what there is, both ends kept."""
-    if len(widths) <= most:
-        return widths
-    at = np.linspace(0, len(widths) - 1, most).round().astype(int)
-    return tuple(widths[i] for i in dict.fromkeys(at.tolist()))
+def _thinned(counts: NDArray[np.int64], costs: NDArray[np.float64], most: int) -> tuple[int, ...]:
+    """Both ends, then again and again the width whose cost is farthest from those of the chosen; both (n,)."""
+    chosen = list(dict.fromkeys([len(counts) - 1, 0]))
+    while len(chosen) < min(most, len(counts)):
+        distance = np.abs(costs[:, None] - costs[chosen]).min(axis=1)
+        distance[chosen] = -1.0
+        chosen.append(int(np.argmax(distance)))
+    return tuple(int(count) for count in counts[sorted(chosen)])

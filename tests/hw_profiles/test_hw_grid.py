@@ -22,6 +22,12 @@ def test_a_tolerance_leaves_one_width_of_each_step() -> None:
     assert allowed_widths(staircase, tolerance=0.01).tolist() == [False, False, True, False, False, True]
 
 
+def test_a_tolerance_thins_a_slope_by_what_each_width_saves() -> None:
+    slope = np.arange(90.0, 101.0)
+    widths = 90 + np.flatnonzero(allowed_widths(slope, tolerance=0.04))
+    assert widths.tolist() == [92, 96, 100]
+
+
 def test_it_works_on_batches_of_curves() -> None:
     costs = np.random.default_rng(0).random((3, 4, 20))
     allowed = allowed_widths(costs)

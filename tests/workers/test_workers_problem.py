@@ -24,7 +24,7 @@ from workers.errors import InvalidInput
 from workers.kernels import kernels
 from workers.problem import Device, ProblemBuilder, Wanted
 from workers.variants import Anatomy
-from workers.widths import block_widths
+from workers.widths import MOST_LEVELS, block_widths
 
 WIDTHS = (4, 8, 12, 16)
 KNOBS = tuple(Choice(name, WIDTHS, ordered=True) for name in "abc")
@@ -184,13 +184,20 @@ def test_widths_follow_what_the_device_rewards(trained: Network) -> None:
     blocks = prunable_blocks(trained)
     wide = next(block for block in blocks if block.width == 32)
     free = block_widths([wide], [], most=100)[wide.name]
-    assert free == tuple(range(1, 33))
-    aligned = KernelClasses(out_step=16, in_step=4, in_modulus=4, in_threshold=4, slow_path=2.0)
-    assert block_widths([wide], [aligned])[wide.name] == (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32)
+    assert free == (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 24, 26, 28, 30, 32)
+    aligned = KernelClasses(out_step=16, in_step=16, in_modulus=4, in_threshold=16, slow_path=1.5)
+    assert block_widths([wide], [aligned], most=100)[wide.name] == (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 32)
+    finer = KernelClasses(out_step=8, in_step=4, in_modulus=4, in_threshold=4, slow_path=2.0)
+    assert block_widths([wide], [finer], most=100)[wide.name] == (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32)
+
+
+def test_widths_are_those_that_the_methods_take(trained: Network) -> None:
+    wide = next(block for block in prunable_blocks(trained) if block.width == 32)
+    assert block_widths([wide], [], taken={wide.name: (8, 16)})[wide.name] == (8, 16, 32)
 
 
 def test_widths_are_few_and_keep_both_ends(trained: Network) -> None:
     for name, widths in block_widths(prunable_blocks(trained), []).items():
-        assert len(widths) <= 12, name
+        assert len(widths) <= MOST_LEVELS, name
         assert widths[0] == 1
         assert widths == tuple(sorted(set(widths)))
