@@ -48,6 +48,7 @@ from workers.progress import (
     Message,
     Phased,
     Summarised,
+    Warned,
 )
 
 LOOK_S = 0.25
@@ -109,6 +110,8 @@ class StorePorts:
                 evaluations.add(tx, self._held, message)
             case Logged():
                 tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": message.level, "text": message.text})
+            case Warned():
+                self._warn(tx, message)
             case Phased():
                 self._progress(tx, message)
             case Summarised():
@@ -139,14 +142,24 @@ class StorePorts:
         }
         job_leases.progress(tx, self._held, tell=due, **values)
 
+    def _warn(self, tx: Tx, message: Warned) -> None:
+        known = jobs.get(tx, self._held.job_id).warnings
+        if message.text not in known:
+            job_leases.fence(tx, self._held, warnings=[*known, message.text])
+            tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": "warning", "text": message.text})
+
     def _summary(self, tx: Tx, message: Summarised) -> None:
-        summary = dict(message.summary)
-        # A run knows its candidates; clients know the evaluations that were made of them.
-        row = evaluations.of_candidate(tx, self._held.job_id, str(summary.get("evaluation_id")))
-        if row is not None:
+        summary = dict(message.summary) if message.summary is not None else None
+        row = self._evaluation_of(tx, summary)
+        if row is not None and summary is not None:
             summary["evaluation_id"] = row.id
         job_leases.fence(tx, self._held, **{message.slot: summary})
         tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
+
+    def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
+        """A run knows its candidates; clients know the evaluations that were made of them."""
+        name = summary.get("evaluation_id") if summary is not None else None
+        return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
 
     def _new_front(self, tx: Tx, messages: Sequence[Message]) -> frozenset[str]:
         if not any(isinstance(message, Evaluated) for message in messages):

@@ -28,7 +28,7 @@ from workers.package import Findings, package
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, profile
-from workers.progress import Evaluated, Summarised
+from workers.progress import Evaluated, Slot, Summarised
 from workers.searching import problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import summary
@@ -40,6 +40,8 @@ __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
 NEIGHBOURS = 2
 """Slightly smaller networks tried when latency alone is a little too high."""
 A_LITTLE = 0.10
+_SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
+"""The slot that a verdict fills, and the one that it leaves empty."""
 
 
 def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None) -> Outcome:
@@ -117,6 +119,7 @@ class _Run:
             each.target.device_id: {"measured": statistic_us(each.smallest, each.target.statistic) * MS}
             for each in found.devices
         }
+        self._clear("best")
         self._summarise("nearest", summary(latency_ms=latency, counts=metrics, values=dict(found.smallest)))
         package(self.context, self.inputs, found, Findings("missed", reason, self.summaries))
         return Outcome("finished", "missed", reason, self.summaries)
@@ -234,7 +237,8 @@ class _Run:
         test = self._test_accuracies(shown.trained)
         beside = {timed.device_id: {"measured": timed.original} for timed in shown.timed}
         self._summarise("original", self._original(found, beside, test["original"]))
-        slot = "best" if verdict == "met" else "nearest"
+        slot, other = _SLOTS[verdict]
+        self._clear(other)
         self._summarise(slot, self._shown(shown, test["chosen"]))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained)
@@ -263,6 +267,11 @@ class _Run:
             values=dict(each.trained.values),
         )
 
-    def _summarise(self, slot: Any, row: Mapping[str, Any]) -> None:
+    def _summarise(self, slot: Slot, row: Mapping[str, Any]) -> None:
         self.summaries[slot] = row
         self.context.ports.emit(Summarised(slot, row))
+
+    def _clear(self, slot: Slot) -> None:
+        """Nothing stands there: what a search announced as the best so far may have met no limit in the end."""
+        self.summaries.pop(slot, None)
+        self.context.ports.emit(Summarised(slot, None))

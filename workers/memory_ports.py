@@ -28,6 +28,7 @@ from workers.progress import (
     Message,
     Phased,
     Summarised,
+    Warned,
 )
 
 OPS_AT_ONCE = 64
@@ -139,7 +140,12 @@ class MemoryPorts:
     @property
     def lines(self) -> list[str]:
         """Everything said to the user."""
-        return [m.text for m in self.messages if isinstance(m, Logged)]
+        return [m.text for m in self.messages if isinstance(m, Logged | Warned)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The job's warnings, each once."""
+        return list(dict.fromkeys(m.text for m in self.messages if isinstance(m, Warned)))
 
     @property
     def phases(self) -> list[str]:
@@ -153,8 +159,9 @@ class MemoryPorts:
 
     @property
     def summaries(self) -> dict[str, Summarised]:
-        """The last summary of each slot."""
-        return {m.slot: m for m in self.messages if isinstance(m, Summarised)}
+        """The last summary of each slot that is not empty."""
+        last = {m.slot: m for m in self.messages if isinstance(m, Summarised)}
+        return {slot: m for slot, m in last.items() if m.summary is not None}
 
     def _update(
         self,

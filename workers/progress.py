@@ -53,6 +53,13 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """What whoever reads the result must know: a line of the log, and an entry of the job's warnings, once."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Phased:
     """Where the job is: `done` of `total` steps of one phase.
 
@@ -73,14 +80,14 @@ class Phased:
 
 @dataclass(frozen=True)
 class Summarised:
-    """A row of the job's result table, in the contract's form.
+    """A row of the job's result table, in the contract's form; None: the slot is empty again.
 
     `summary`: evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low,
     high, measured, measured_high}}, macs, parameters, size_bytes.
     """
 
     slot: Slot
-    summary: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -123,4 +130,6 @@ class Learned:
     classes: Mapping[str, Any]
 
 
-Message: TypeAlias = Asked | Evaluated | Logged | Phased | Summarised | Made | Checkpointed | Calibrated | Learned
+Message: TypeAlias = (
+    Asked | Evaluated | Logged | Warned | Phased | Summarised | Made | Checkpointed | Calibrated | Learned
+)

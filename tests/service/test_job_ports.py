@@ -21,12 +21,12 @@ from hw_profiles.timing import BurstProtocol
 from service.blobs import Blobs
 from service.job_ports import StorePorts
 from service.settings import Settings
-from service.store import Store, devices, job_leases, job_states, jobs
+from service.store import Store, devices, events, job_leases, job_states, jobs
 from service.store.jobs import Job
 from service.store.measurements import Measurement
 from workers.context import Halted
 from workers.errors import DeviceOffline, LeaseLost, MeasurementFailed
-from workers.progress import Calibrated, Checkpointed, Learned, Phased, Summarised
+from workers.progress import Calibrated, Checkpointed, Learned, Phased, Summarised, Warned
 
 HOUR_S = 3600.0
 
@@ -218,3 +218,22 @@ def test_a_transaction_that_fails_keeps_nothing_of_its_messages(store: Store, se
     ports.lost.set()
     with pytest.raises(LeaseLost):
         ports.signal()
+
+
+def test_a_slot_can_be_emptied(store: Store, settings: Settings, queued: str) -> None:
+    ports = held_ports(store, settings)
+    ports.emit(Summarised("best", {"accuracy": 1.0}))
+    assert the_job(store).best == {"accuracy": 1.0}
+    ports.emit(Summarised("best", None))
+    assert the_job(store).best is None
+    with store.read() as tx:
+        told = [event.data for event in events.after(tx, 0, 1000) if "best" in event.data]
+    assert told[-1]["best"] is None
+
+
+def test_a_warning_is_kept_once(store: Store, settings: Settings, queued: str) -> None:
+    ports = held_ports(store, settings)
+    before = list(the_job(store).warnings)
+    ports.emit(Warned("The interval crosses the limit."))
+    ports.emit(Warned("The interval crosses the limit."))
+    assert the_job(store).warnings == [*before, "The interval crosses the limit."]
