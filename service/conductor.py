@@ -28,7 +28,7 @@ from service.job_ports import StorePorts
 from service.job_run import Ending, Run, of_error
 from service.lifeline import watch_parent
 from service.settings import Settings
-from service.store import checkpoints, conductors, job_leases, jobs
+from service.store import asks, checkpoints, conductors, job_leases, jobs
 from service.store.base import Store, make_engine
 from service.store.job_leases import Held
 from service.store.job_states import FINAL
@@ -78,7 +78,10 @@ class Conductor:
     def _claim(self) -> Held | None:
         try:
             with self._store.begin() as tx:
-                return job_leases.claim(tx, self.id, self._settings.lease_s, self._settings.max_crashes)
+                held = job_leases.claim(tx, self.id, self._settings.lease_s, self._settings.max_crashes)
+                if held is not None and held.takeover:
+                    asks.interrupted(tx, held.job_id)
+                return held
         except OperationalError:
             log.warning("the store did not answer; looking for jobs again")
             return None

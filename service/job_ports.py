@@ -193,6 +193,7 @@ class StorePorts:
             kept = checkpoints.of_job(tx, job.id)
             return Recorded(
                 asks=tuple(asks.of_job(tx, job.id)),
+                takeovers=asks.takeovers(tx, job.id),
                 evaluations=tuple(row.evaluated for row in evaluations.of_job(tx, job.id)),
                 checkpoints={name: self.work_dir / path for name, path in kept.items()},
                 phase=next((phase for phase in PHASES if phase == job.phase), None),

@@ -55,8 +55,8 @@ class Settings(BaseSettings):
     """Takeovers of one job without a new evaluation in between, after which it fails."""
     device_offline_s: float = Field(default=3600.0, gt=0)
     """How long a job waits for a device that is away."""
-    job_processes: int = Field(default=0, ge=0)
-    """Evaluator processes of a job; 0 evaluates inside the conductor."""
+    job_processes: int = Field(default=1, ge=0)
+    """Evaluator processes of a job. 0 evaluates inside the conductor, which then dies of what a candidate dies of."""
 
     session_days: float = Field(default=14.0, gt=0)
     sign_in_minutes: float = Field(default=60.0, gt=0)

@@ -342,6 +342,20 @@ class StoreContract:
             assert [row.evaluated for row in rows] == made[::-1]
             assert jobs.get(tx, job_id).evaluations_done == 3
 
+    def test_takeovers_count_for_the_asks_that_were_open(self, stored: Store) -> None:
+        job_id = self._queue(stored)[0]
+        held = self._claim(stored)
+        assert held is not None
+        assert not held.takeover
+        with stored.begin() as tx:
+            for name in ("a", "b"):
+                asks.add(tx, held, Asked("random", evaluated(name).evaluation.candidate))
+            evaluations.add(tx, held, evaluated("a"))
+            asks.interrupted(tx, job_id)
+            asks.interrupted(tx, job_id)
+        with stored.read() as tx:
+            assert asks.takeovers(tx, job_id) == {"b": 2}
+
     def test_a_candidate_is_recorded_once(self, stored: Store) -> None:
         job_id = self._queue(stored)[0]
         held = self._claim(stored)

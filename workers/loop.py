@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
+from workers.attempt import ended
 from workers.pool import Pool
 from workers.ports import Recorded, Signal
 from workers.progress import Asked, Evaluated, Message, Phased
@@ -23,6 +24,9 @@ from workers.race import MakeStrategy, Race
 SearchEnd: TypeAlias = Literal["budget", "wall", "finished", "paused", "cancelled"]
 TAKE_S = 0.5
 """How long to wait for a result before looking at the clock and the signal again."""
+
+GIVEN_UP_AT = 2
+"""Runs that died while a candidate was open, after which it fails; as many attempts as a pool gives it."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,20 @@ class _Loop:
         open_asks = [asked for asked in self._recorded.asks if asked.candidate.id not in done]
         self._race.start(self._problem, self._told(), [asked.candidate for asked in open_asks])
         for asked in open_asks:
-            self._give(asked)
+            died = self._recorded.takeovers.get(asked.candidate.id, 0)
+            if died >= GIVEN_UP_AT:
+                self._renounce(asked, died)
+            else:
+                self._give(asked)
         self._say()
+
+    def _renounce(self, asked: Asked, died: int) -> None:
+        """The run may die of this candidate: it is not tried for ever."""
+        self._race.charge(asked.strategy, asked.candidate, paid=True)
+        reason = f"the run died {died} times while this candidate was open"
+        evaluation = ended(asked.candidate, Status.FAILED, reason)
+        self._remember(evaluation)
+        self._finish([self._judged(asked.strategy, evaluation, cached=False)])
 
     def _told(self) -> list[Evaluation]:
         return [self._estimated(each.evaluation) for each in self._evaluated]

@@ -25,10 +25,12 @@ End: TypeAlias = Literal["finished", "paused", "cancelled"]
 class Recorded:
     """What earlier runs of this job left: `asks` and `evaluations` in the order they were emitted.
 
+    `takeovers`: candidate id -> how many runs died while it was asked for and not evaluated.
     `checkpoints`: newest file by name. `phase`: the last one that began, None before the first.
     """
 
     asks: tuple[Asked, ...] = ()
+    takeovers: Mapping[str, int] = field(default_factory=dict)
     evaluations: tuple[Evaluated, ...] = ()
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     phase: Phase | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +18,15 @@ from workers.ports import Signal
 
 @dataclass(frozen=True)
 class Held:
-    """A claim: this conductor runs the job as long as its epoch is the job's."""
+    """A claim: this conductor runs the job as long as its epoch is the job's.
+
+    `takeover`: whoever ran it before went silent, and may have died of what it was doing.
+    """
 
     job_id: str
     owner: str
     epoch: int
+    takeover: bool = field(default=False, compare=False)
 
 
 def claim(tx: Tx, owner: str, lease_s: float, max_crashes: int) -> Held | None:
@@ -65,7 +69,7 @@ def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Hel
         "started_at": job.started_at or tx.now,
     }
     transition(tx, job.id, job.epoch, source, "running", **values)
-    return Held(job.id, owner, epoch)
+    return Held(job.id, owner, epoch, takeover=source == "running")
 
 
 def fence(tx: Tx, held: Held, **values: Any) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from job_worlds import EVALUATIONS, lines, package, search, until
+from job_worlds import EVALUATIONS, candidate, lines, package, search, until
 from service_world import HandClock, Uploaded, queue
 
 from service.blobs import Blobs
 from service.conductor import Conductor, RunJob
 from service.settings import Settings
-from service.store import Store, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
+from service.store import Store, asks, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
 from service.store.jobs import Job
 from workers.context import Halted
 from workers.errors import DeviceOffline, InvalidInput, JobFailed, LeaseLost, MeasurementFailed
 from workers.plan import JobPlan
-from workers.ports import Outcome, Ports
-from workers.progress import Logged
+from workers.ports import Outcome, Ports, Recorded
+from workers.progress import Asked, Logged
 
 
 @contextmanager
@@ -245,6 +245,31 @@ def test_kill_9_loses_no_evaluation_and_runs_none_twice(
     assert len(runs) <= EVALUATIONS + 1, "only the one in flight runs again"
     job = job_of(store, job_id)
     assert (job.epoch, job.crashes, job.verdict) == (2, 0, "met")
+
+
+def test_an_ask_that_was_open_at_a_takeover_is_known_to_the_next_run(
+    store: Store, settings: Settings, queued: str, clock: HandClock
+) -> None:
+    for owner in ("first", "second"):
+        with store.begin() as tx:
+            held = job_leases.claim(tx, owner, 30, 5)
+            assert held is not None
+            if owner == "first":
+                asks.add(tx, held, Asked("random", candidate(0)))
+        clock.advance(31)
+    seen: list[Recorded] = []
+
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        seen.append(ports.recorded())
+        return Outcome("finished", "met", "")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "succeeded")
+    assert seen[0].takeovers == {"c0": 1}
+
+
+def test_a_candidate_cannot_take_the_conductor_with_it() -> None:
+    assert Settings().job_processes >= 1
 
 
 def _queue_by_the_real_clock(settings: Settings, store: Store, uploaded: Uploaded) -> str:

@@ -37,6 +37,7 @@ class Diary:
 
     messages: list[Message] = field(default_factory=list)
     dies_at: int | None = None
+    takeovers: dict[str, int] = field(default_factory=dict)
 
     def emit(self, *messages: Message) -> None:
         if self.dies_at is not None and len(self.messages) + len(messages) > self.dies_at:
@@ -47,6 +48,7 @@ class Diary:
         spent = [m.spent_s for m in self.messages if isinstance(m, Phased)]
         return Recorded(
             asks=tuple(m for m in self.messages if isinstance(m, Asked)),
+            takeovers=self.takeovers,
             evaluations=tuple(m for m in self.messages if isinstance(m, Evaluated)),
             spent_s=spent[-1] if spent else 0.0,
         )
@@ -124,6 +126,22 @@ def test_a_restart_anywhere_gives_the_front_of_an_uninterrupted_run(dies_at: int
     assert len(asked) == len(set(asked)) == 20
     # Only the one that was under way when the run died is evaluated again; nothing recorded is.
     assert len(broken.evaluated) <= 21
+
+
+def test_a_candidate_that_was_open_when_two_runs_died_fails_and_the_search_goes_on(bench: Bench) -> None:
+    bench.diary.dies_at = 1  # the first ask is stored, its evaluation is not
+    with pytest.raises(KeyboardInterrupt):
+        bench.run({"random": maker("random")})
+    bench.diary.dies_at = None
+    (culprit,) = [ask.candidate.id for ask in bench.diary.recorded().asks]
+    bench.evaluated.clear()
+    bench.diary.takeovers = {culprit: 2}
+    searched = bench.run({"random": maker("random")})
+    first = searched.evaluated[0].evaluation
+    assert (first.candidate.id, first.status) == (culprit, Status.FAILED)
+    assert "died 2 times" in first.reason
+    assert culprit not in bench.evaluated
+    assert (searched.end, len(searched.evaluated), len(bench.evaluated)) == ("budget", 20, 19)
 
 
 @dataclass

@@ -416,6 +416,7 @@ def upgrade() -> None:
         sa.Column("candidate_id", sa.String(length=128), nullable=False),
         sa.Column("strategy", sa.String(length=64), nullable=False),
         sa.Column("candidate", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("takeovers", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_asks_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("pk_asks")),
         sa.UniqueConstraint("job_id", "candidate_id", name=op.f("uq_asks_job_id_candidate_id")),
