@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from service.errors import PayloadTooLarge
@@ -93,18 +94,40 @@ class Blobs:
             How many went.
         """
         limit = time.time() - KEEP_UNREFERENCED_S
-        old = [path for path in self.root.glob("*/*") if path.stat().st_mtime < limit][:SWEEP_AT_MOST]
+        with store.read() as tx:
+            kept = rows.referenced(tx)
+        # Beside a content may lie what was made from it, `<sha256>.decoded`: it goes with it.
+        unwanted = (path for path in self.root.glob("*/*") if path.name.partition(".")[0] not in kept)
+        old = list(islice((path for path in unwanted if _is_older(path, limit)), SWEEP_AT_MOST))
         with store.begin() as tx:
             kept = rows.referenced(tx)
-            # Beside a content may lie what was made from it, `<sha256>.decoded`: it goes with it.
-            unwanted = [path for path in old if path.name.partition(".")[0] not in kept]
-            for path in unwanted:
+            gone = [path for path in old if path.name.partition(".")[0] not in kept]
+            for path in gone:
                 rows.forget(tx, path.name)
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return len(unwanted)
+        return sum(_removed(path, limit) for path in gone)
 
     def _place(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
+
+
+def _is_older(path: Path, limit: float) -> bool:
+    """Whether a file was written before `limit`, seconds of the epoch; one that is gone was not."""
+    try:
+        return path.stat().st_mtime < limit
+    except FileNotFoundError:
+        return False
+
+
+def _removed(path: Path, limit: float) -> bool:
+    """Remove a file or folder, unless the same content was stored again a moment ago: its row is to follow."""
+    content = path.with_name(path.name.partition(".")[0])
+    if not _is_older(path, limit) or (content.exists() and not _is_older(content, limit)):
+        return False
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    return True
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from service.blobs import KEEP_UNREFERENCED_S, Blobs
 from service.errors import PayloadTooLarge
 from service.settings import Settings
-from service.store import Store
+from service.store import Store, Tx
 from service.store import blobs as rows
 
 
@@ -72,6 +72,43 @@ def test_what_nothing_points_at_goes_after_a_day(store: Store, settings: Setting
     for gone in (old, recorded):
         with pytest.raises(KeyError):
             blobs.path(gone.sha256)
+
+
+def _garbage(blobs: Blobs, count: int) -> list[Path]:
+    paths = [blobs.path(blobs.put_bytes(bytes([number])).sha256) for number in range(count)]
+    for path in paths:
+        os.utime(path, (0, 0))
+    return paths
+
+
+def test_contents_in_use_do_not_keep_the_garbage_from_its_turn(
+    store: Store, settings: Settings, uploaded: Uploaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(settings.data_dir)
+    used = list(blobs.root.glob("??/*"))
+    for path in used:
+        os.utime(path, (0, 0))
+    garbage = _garbage(blobs, 4)
+    monkeypatch.setattr("service.blobs.SWEEP_AT_MOST", 1)
+    assert [blobs.sweep(store) for _ in range(5)] == [1, 1, 1, 1, 0]
+    assert not any(path.exists() for path in garbage)
+    assert all(path.exists() for path in used)
+
+
+def test_content_that_is_stored_again_during_a_sweep_stays(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = Blobs(settings.data_dir)
+    (path,) = _garbage(blobs, 1)
+    forget = rows.forget
+
+    def meanwhile(tx: Tx, sha256: str) -> None:
+        forget(tx, sha256)
+        blobs.put_bytes(bytes([0]))
+
+    monkeypatch.setattr(rows, "forget", meanwhile)
+    assert blobs.sweep(store) == 0
+    assert path.exists()
 
 
 def _digest_of_the_model(store: Store) -> str:
