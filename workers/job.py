@@ -189,15 +189,16 @@ class _Run:
         return other, again
 
     def _trained(self, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
-        """The first in any case, the others while the wall seconds last."""
-        done: list[Trained] = []
+        """The first in any case, another one where the wall seconds will last for it."""
+        context, done, longest_s = self.context, list[Trained](), 0.0
         for each in chosen:
-            if done and self.context.spent_s >= self.context.plan.budget.wall_s:
-                self.context.say(
-                    f"The wall seconds are used up after {len(done)} of {len(chosen)} finalists.", "warning"
-                )
+            if done and context.spent_s + longest_s > context.plan.budget.wall_s:
+                left = len(chosen) - len(done)
+                context.say(f"The wall seconds do not last for {left} more of {len(chosen)} finalists.", "warning")
                 break
+            begun_s = context.spent_s
             trained = trainer.finalist(each.strategy, each.evaluation)
+            longest_s = max(longest_s, context.spent_s - begun_s)
             done += [trained] if trained is not None else []
         if not done:
             raise JobFailed("finalists_diverged", "train", "the training of every finalist diverged")
