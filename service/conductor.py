@@ -26,7 +26,7 @@ from sqlalchemy.exc import OperationalError
 from service.blobs import Blobs
 from service.job_ports import StorePorts
 from service.job_run import Ending, Run, of_error
-from service.lifeline import watch_parent
+from service.lifeline import watch_parent, without_settings
 from service.settings import Settings
 from service.store import asks, checkpoints, conductors, job_leases, jobs
 from service.store.base import Store, make_engine
@@ -198,6 +198,9 @@ def conduct(settings: Settings, *, as_child: bool = False) -> int:
     if as_child:
         watch_parent(stop.set)
     store = Store(make_engine(settings.url))
+    # Evaluators inherit this environment: the database is none of their business.
+    for name in os.environ.keys() - without_settings(os.environ).keys():
+        del os.environ[name]
     Conductor(settings, store, Blobs(settings.data_dir), stop).work(_load)
     store.close()
     sys.stderr.flush()

@@ -12,9 +12,23 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from hw_profiles.host_lock import LOCK_DIR_VARIABLE
+
+
+def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without our own settings, secrets among them; all that is kept is where the host lock lies."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name == LOCK_DIR_VARIABLE or not name.startswith("NETLATHE_")
+    }
+
 
 class Child:
-    """One child process, running `python -m module arguments` in a session of its own."""
+    """One child process, running `python -m module arguments` in a session of its own.
+
+    It inherits our environment without our settings; what it is to know is in `environment`.
+    """
 
     def __init__(
         self, module: str, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -23,7 +37,7 @@ class Child:
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**without_settings(os.environ), **(environment or {})},
             start_new_session=True,  # Ctrl-C is for us; a child hears of it through its pipe
         )
 

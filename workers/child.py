@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
+from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 from search.candidate import Candidate
 from workers.attempt import attempt
 from workers.pool import EvaluatorFactory
@@ -46,6 +47,8 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
+    for name in [name for name in os.environ if name.startswith("NETLATHE_") and name != LOCK_DIR_VARIABLE]:
+        del os.environ[name]  # settings of whoever started us, secrets among them
     inbox: queue.SimpleQueue[EvaluatorFactory | Candidate] = queue.SimpleQueue()
     factory = link.recv()
     threading.Thread(target=_receive, args=(link, inbox), name="inbox", daemon=True).start()

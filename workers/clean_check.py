@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -82,8 +83,11 @@ def clean_check(model: bytes, images: Images, labels: Labels, accuracy: float) -
 def _run(folder: Path) -> dict[str, Any]:
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
     command = [sys.executable, "-I", "-c", _SCRIPT, str(folder)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise JobFailed("recheck_failed", "package", f"a clean process took over {_PATIENCE_S:.0f} s") from error
     if done.returncode != 0:

@@ -187,6 +187,23 @@ class Threads:
         return lambda candidate: ended(candidate, Status.STOPPED, os.environ["OMP_NUM_THREADS"])
 
 
+def test_children_know_no_settings_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NETLATHE_DATABASE_URL", "postgresql://owner:secret@db/netlathe")
+    monkeypatch.setenv("NETLATHE_LOCK_DIR", str(tmp_path))
+    with ProcessPool(Settings(), processes=1) as pool:
+        pool.submit(deed("a"))
+        assert drain(pool, 1)["a"].reason == "['NETLATHE_LOCK_DIR']"
+
+
+@dataclass(frozen=True)
+class Settings:
+    def __call__(self) -> Evaluator:
+        from workers.attempt import ended
+
+        seen = sorted(name for name in os.environ if name.startswith("NETLATHE_"))
+        return lambda candidate: ended(candidate, Status.STOPPED, str(seen))
+
+
 def test_negative_processes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="processes"):
         local_pool(Deeds(tmp_path), -1)
