@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from hw_profiles.errors import InvalidInput
 
 Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
-# The percentile of burst minima that counts as the latency of an undisturbed machine (research: p5 of burst
-# minima repeats to 0.2 % on a loaded machine where the median of a long run repeats to 50-100 %).
+# The percentile of burst minima that counts as the latency of an undisturbed machine: measured on a loaded machine
+# (benchmarks/burst_protocol.py), it repeats to 0.2 % where the median of a long run repeats to 50-100 %.
 QUIET_PERCENTILE = 5.0
 # p50 over quiet from which other work on the machine deserves a word.
 NOISY = 1.3
@@ -124,7 +125,7 @@ class Failure:
 
 def statistic_us(sample: Sample, statistic: Statistic) -> float:
     """`quiet`: p5 of burst minima. `p50`, `p95`: that percentile of burst medians. Microseconds."""
-    values, percentile = _values(sample, statistic)
+    values, percentile = statistic_values(sample, statistic)
     return float(np.percentile(values, percentile))
 
 
@@ -136,8 +137,12 @@ def split_half(minima_us: tuple[float, ...]) -> float:
     return abs(even - odd) / (0.5 * (even + odd))
 
 
-def _values(sample: Sample, statistic: Statistic) -> tuple[np.ndarray, float]:
-    """The bursts that `statistic` reads, and its percentile."""
+def statistic_values(sample: Sample, statistic: Statistic) -> tuple[npt.NDArray[np.float64], float]:
+    """What `statistic` reads, one value of each burst (n,), and its percentile: minima for `quiet`, medians for the
+    others. So p95 is the 95th percentile of burst medians, not of single runs.
+
+    Raises: InvalidInput for an unknown statistic.
+    """
     percentiles = {"quiet": QUIET_PERCENTILE, "p50": 50.0, "p95": 95.0}
     if statistic not in percentiles:
         raise InvalidInput("statistic", statistic, f"one of {', '.join(percentiles)}")
@@ -161,11 +166,11 @@ def bootstrap_upper(
     each round's disturbances, and pairing them keeps those out of the ratio.
     """
     rng = np.random.default_rng(seed)
-    values, level = _values(sample, statistic)
+    values, level = statistic_values(sample, statistic)
     rounds = rng.integers(0, len(values), (resamples, len(values)))
     upper = np.percentile(values[rounds], level, axis=1)
     if reference is not None:
-        below, _ = _values(reference, statistic)
+        below, _ = statistic_values(reference, statistic)
         if len(below) != len(values):
             rounds = rng.integers(0, len(below), (resamples, len(below)))
         upper = upper / np.percentile(below[rounds], level, axis=1)
