@@ -36,8 +36,8 @@ SESSION_NOISE = 0.01
 @dataclass(frozen=True)
 class Calibration:
     """`a_us + b * sum`. `residual`: relative error (root mean square, leave-one-out); `quantile`: how many
-    standard deviations the 95 % interval takes; `loo_mape`: leave-one-network-out mean absolute relative
-    error, None with fewer than 3 networks.
+    standard deviations the interval takes (`level` says how sure it is); `loo_mape`: leave-one-network-out mean
+    absolute relative error, None with fewer than 3 networks.
 
     The default is the prior used before any network was measured: a = 0, b = 1 and +-30 %, because a call's
     overhead (tens of microseconds) and cold caches are not known yet.
@@ -54,6 +54,13 @@ class Calibration:
         if not self.b > 0:
             raise InvalidInput("b", self.b, "above 0")
 
+    @property
+    def level(self) -> float:
+        """How sure the interval is. n leave-one-out errors cannot vouch for more than n / (n + 1), so that it is 95 %
+        from 19 networks on; before any was measured nothing vouches for it: 0.
+        """
+        return min(LEVEL, self.networks / (self.networks + 1))
+
     def latency_us(self, sum_us: Array) -> Array:
         """Network latencies from sums of block latencies, any shape."""
         return np.asarray(self.a_us + self.b * sum_us)
@@ -63,7 +70,7 @@ class Calibration:
         return np.asarray(np.hypot(self.b * block_sigma_us, self.residual * self.latency_us(sum_us)))
 
     def half_width_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
-        """Half of the 95 % interval around `latency_us`, for a measurement in another session."""
+        """Half of the interval, which holds at `level`, around `latency_us`, for a measurement in another session."""
         session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
         return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
 
@@ -133,7 +140,9 @@ def _leave_one_out(sums: Array, measured: Array) -> Array:
 
 
 def _conformal(scores: Array) -> float:
-    """The score that covers 95 %; below 19 networks, where no score can, at least the normal law's 1.96."""
+    """The score that covers LEVEL; below 19 networks, where no score can, the largest, at least the normal law's
+    1.96: what that is worth is `Calibration.level`.
+    """
     rank = math.ceil((len(scores) + 1) * LEVEL)
     if rank > len(scores):
         return max(1.96, float(scores.max()))
