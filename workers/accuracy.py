@@ -29,6 +29,9 @@ class Drop:
     high: float
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.2%} [{self.low:+.2%}, {self.high:+.2%}] against the control on {self.count} images"
+
 
 def right_in_torch(module: TorchNetwork, images: Images, labels: Labels, batch: int = BATCH) -> Right:
     """Images (N, *input_shape), labels (N,) -> (N,). The module is left in eval mode.
@@ -69,6 +72,15 @@ def drop(control: Right, candidate: Right) -> Drop:
     mean = float(difference.mean())
     half = 1.96 * float(difference.std(ddof=1)) / count**0.5 if count > 1 else 1.0
     return Drop(mean, mean - half, mean + half, count)
+
+
+def interval(right: Right) -> dict[str, float]:
+    """The 95 % interval (Wilson 1927) of the accuracy that (n,) images show: low, high, n."""
+    count, share = len(right), float(right.mean())
+    z2 = 1.96**2
+    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = 1.96 * (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5 / (1 + z2 / count)
+    return {"low": centre - half, "high": centre + half, "n": count}
 
 
 def _right(logits: Callable[[Images], NDArray[np.float32]], images: Images, labels: Labels, batch: int) -> Right:

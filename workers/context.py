@@ -15,7 +15,7 @@ from hw_profiles.host_lock import HostLock
 from workers.errors import WorkerError
 from workers.plan import JobPlan
 from workers.ports import Ports, Recorded
-from workers.progress import Checkpointed, Level, Logged, Phase, Phased
+from workers.progress import Checkpointed, Level, Logged, Phase, Phased, Warned
 
 
 class Halted(WorkerError):
@@ -49,6 +49,10 @@ class Context:
     def say(self, text: str, level: Level = "info") -> None:
         """One line for the user."""
         self.ports.emit(Logged(level, text))
+
+    def warn(self, text: str) -> None:
+        """What whoever reads the result must know; once is enough, however often a run says it."""
+        self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
         """Where the job is; what is still to come is as slow as what was. Raises: Halted when the user wants it."""

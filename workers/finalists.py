@@ -39,7 +39,7 @@ STANDARD_ERRORS = 2.0
 class Trained:
     """A network after the recipe, as the file it will be. `right`: validation images it gets right.
 
-    `values` is empty for the control.
+    `values` is empty for the control; `elapsed_s` is the time that training took, over all runs of the job.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Trained:
     right: Right
     counts: Mapping[str, float]
     predicted: Mapping[str, float]
+    elapsed_s: float = 0.0
 
     @property
     def candidate_id(self) -> str:
@@ -84,6 +85,8 @@ class Trainer:
         self._recipe = recipe
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
         self._form = form
+        self._seconds: dict[str, float] = {}
+        """Name -> seconds that its training has taken."""
         self._done = 0
         self._total = total
 
@@ -105,19 +108,17 @@ class Trainer:
         try:
             module, _ = self._evaluator.cut(candidate)
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
-            trained = self._trained(name, strategy, module.to_network(), candidate, predicted)
+            return self._trained(name, strategy, module.to_network(), candidate, predicted)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
-            self._emit(strategy, Evaluation(replace(candidate, fidelity="F4"), Status.FAILED, reason=NAN))
+            self._failed(strategy, candidate, self._seconds.get(name, 0.0))
             return None
-        metrics = {**predicted, **trained.counts, "accuracy": trained.accuracy}
-        self._emit(strategy, Evaluation(replace(candidate, fidelity="F4"), Status.COMPLETED, metrics))
-        return trained
 
-    def _emit(self, strategy: str, evaluation: Evaluation) -> None:
-        own = replace(evaluation.candidate, id=f"{evaluation.candidate.id}-trained")
+    def _failed(self, strategy: str, candidate: Candidate, elapsed_s: float) -> None:
+        own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4")
         if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
-            self._context.ports.emit(Evaluated(strategy, replace(evaluation, candidate=own)))
+            failed = Evaluation(own, Status.FAILED, elapsed_s=elapsed_s, reason=NAN)
+            self._context.ports.emit(Evaluated(strategy, failed))
 
     def _trained(
         self,
@@ -141,11 +142,12 @@ class Trainer:
             counted = cost(fold_norms(network))
             counts = {"macs": counted.macs, "parameters": counted.parameters, "size_bytes": len(model)}
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
+            known["elapsed_s"] = self._seconds[name]
             self._context.keep(file, known)
             self._context.say(f"{_label(name)}: accuracy {right.mean():.2%} on {len(right)} validation images.")
         self._done += 1
         right = np.array(known["right"], dtype=bool)
-        return Trained(name, strategy, values, path, right, known["counts"], known["predicted"])
+        return Trained(name, strategy, values, path, right, known["counts"], known["predicted"], known["elapsed_s"])
 
     def _fitted(self, name: str, network: Network) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
@@ -155,26 +157,30 @@ class Trainer:
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
         steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
-        begun_s, first = context.clock_s(), None
+        spent = context.recall(f"{file}-seconds")
+        self._seconds[name] = float(spent["elapsed_s"]) if spent is not None else 0.0
         last: Network | None = None
         while True:
             with context.computing():
+                # Within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
+                begun_s = context.clock_s()
                 step = next(steps, None)
-                if step is None:
-                    break
-                if step.last_of_epoch:
+                if step is not None and step.last_of_epoch:
                     context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
-            first = step.step if first is None else first
-            now_s = context.clock_s()
-            context.spent_s += now_s - begun_s
-            begun_s = now_s
-            self._progress(step, now_s)
+                elapsed_s = context.clock_s() - begun_s
+            context.spent_s += elapsed_s
+            self._seconds[name] += elapsed_s
+            if step is None:
+                break
+            if step.last_of_epoch:
+                context.keep(f"{file}-seconds", {"elapsed_s": self._seconds[name]})
+            self._progress(step)
         if last is not None:
             return last
         return _restored(network, checkpoint) if checkpoint is not None else network
 
-    def _progress(self, step: Step, now_s: float) -> None:
+    def _progress(self, step: Step) -> None:
         if step.last_of_epoch:
             done = self._done + (step.step + 1) / step.steps
             self._context.at("train", done, max(self._total, done))

@@ -16,6 +16,7 @@ from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
+from workers.accuracy import interval
 from workers.context import Context, Halted
 from workers.errors import JobFailed, PoolBroken
 from workers.evaluator import EvaluatorFactory
@@ -33,7 +34,8 @@ from workers.searching import problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import summary
 from workers.table_watch import TableWatch
-from workers.verdict import MS, Judged, best_of, judged, nearest_of
+from workers.timed import MS
+from workers.verdict import Judged, best_of, judged, nearest_of
 
 __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
 
@@ -152,11 +154,14 @@ class _Run:
             chosen = [self._corner(found, problem)]
         self.context.at("train", 0, len(chosen) + 1)
         trainer, control = self._control(found, material, len(chosen) + 1)
-        self._summarise("control", summary(accuracy=control.accuracy, counts=control.counts))
+        self._summarise(
+            "control",
+            summary(accuracy=control.accuracy, counts=control.counts, accuracy_interval=interval(control.right)),
+        )
         finalists = self._trained(trainer, chosen)
         verdicts = judged(self.context, self.inputs, found, control, finalists)
         for attempt in range(1, NEIGHBOURS + 1):
-            nearest = nearest_of(self.context.plan, verdicts)
+            nearest = nearest_of(verdicts)
             if nearest is None or nearest.met or not self._worth_another(nearest):
                 break
             smaller = self._neighbour(problem, nearest, attempt)
@@ -230,19 +235,21 @@ class _Run:
     def _concluded(
         self, found: Profile, control: Trained, verdicts: Sequence[Judged], evaluated: Sequence[Evaluated]
     ) -> Outcome:
-        plan = self.context.plan
-        chosen = best_of(plan, verdicts)
+        chosen = best_of(verdicts)
         verdict: Verdict = "met" if chosen is not None else "missed"
-        shown = chosen or nearest_of(plan, verdicts)
+        shown = chosen or nearest_of(verdicts)
         assert shown is not None, "a job that came this far has at least one finalist"
         test = self._test_accuracies(shown.trained)
-        beside = {timed.device_id: {"measured": timed.original} for timed in shown.timed}
+        beside = {timed.device_id: {"measured": timed.original_ms} for timed in shown.timed}
         self._summarise("original", self._original(found, beside, test["original"]))
         slot, other = _SLOTS[verdict]
         self._clear(other)
-        self._summarise(slot, self._shown(shown, test["chosen"]))
+        self._summarise(slot, self._shown(shown, test["chosen"], len(verdicts)))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
-        findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained)
+        warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
+        for warning in warnings:
+            self.context.warn(warning)
+        findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, warnings)
         package(self.context, self.inputs, found, findings)
         return Outcome("finished", verdict, reason, self.summaries)
 
@@ -256,7 +263,7 @@ class _Run:
             self.context.keep("test-accuracy", known)
         return known
 
-    def _shown(self, each: Judged, test_accuracy: float) -> dict[str, Any]:
+    def _shown(self, each: Judged, test_accuracy: float, finalists: int) -> dict[str, Any]:
         return summary(
             evaluation_id=f"{each.trained.candidate_id}-timed",
             strategy=each.trained.strategy,
@@ -265,6 +272,8 @@ class _Run:
             latency_ms={timed.device_id: timed.row() for timed in each.timed},
             counts=each.trained.counts,
             accuracy_drop={"mean": each.drop.mean, "low": each.drop.low, "high": each.drop.high, "n": each.drop.count},
+            accuracy_interval=interval(each.trained.right),
+            finalists=finalists,
             values=dict(each.trained.values),
         )
 
@@ -276,3 +285,10 @@ class _Run:
         """Nothing stands there: what a search announced as the best so far may have met no limit in the end."""
         self.summaries.pop(slot, None)
         self.context.ports.emit(Summarised(slot, None))
+
+
+def _chosen_among(count: int) -> str:
+    """The best of several by the images that judge them looks better than it is."""
+    if count == 1:
+        return "it was the only finalist"
+    return f"it was chosen among {count} finalists on these very images, which flatters it"

@@ -34,6 +34,7 @@ class Findings:
     evaluated: Sequence[Evaluated] = ()
     judged: Sequence[Judged] = ()
     chosen: Trained | None = None
+    warnings: Sequence[str] = ()
 
 
 def package(context: Context, inputs: Inputs, profile: Profile, findings: Findings) -> None:
@@ -77,6 +78,7 @@ def _report(
         "name": plan.name,
         "verdict": findings.verdict,
         "reason": findings.reason,
+        "warnings": list(findings.warnings),
         "summaries": {slot: dict(row) for slot, row in findings.summaries.items()},
         "targets": [
             {
@@ -87,7 +89,7 @@ def _report(
                 "floor_ms": profile.floor_ms(timed),
                 "table_epoch": timed.table.epoch,
                 "rows": len(timed.table.rows),
-                "calibrations": [line.to_json() for line in timed.calibrations],
+                "calibrations": [{**line.to_json(), "level": line.level} for line in timed.calibrations],
             }
             for timed in profile.devices
         ],
@@ -125,6 +127,7 @@ def _finalist(each: Judged) -> dict[str, Any]:
         "values": dict(each.trained.values),
         "accuracy": each.trained.accuracy,
         "drop": asdict(each.drop),
+        "elapsed_s": each.trained.elapsed_s,
         "counts": dict(each.trained.counts),
         "timed": [asdict(timed) for timed in each.timed],
         "met": each.met,

@@ -27,6 +27,7 @@ def html_report(report: Mapping[str, Any]) -> str:
     parts = [
         f"<h1>{escape(str(report['name']))}: <span class='{escape(verdict)}'>{escape(verdict)}</span></h1>",
         f"<p>{escape(str(report['reason']))}</p>",
+        *(f"<p class='missed'>{escape(warning)}</p>" for warning in report["warnings"]),
         _results(report),
         *(f"<h2>{escape(target['device_name'])}</h2>{_plot(report, target)}" for target in report["targets"]),
         _finalists(report),
@@ -48,7 +49,7 @@ def _results(report: Mapping[str, Any]) -> str:
         row = report["summaries"].get(slot)
         if row is None:
             continue
-        cells = [slot, _shown("accuracy", row["accuracy"]), _shown("test_accuracy", row["test_accuracy"])]
+        cells = [slot, _accuracy(row), _shown("test_accuracy", row["test_accuracy"])]
         cells += [_latency(row["latency_ms"].get(device)) for device in names]
         cells += [_shown(name, row[name]) for name in ("macs", "parameters", "size_bytes")]
         rows.append(cells)
@@ -56,20 +57,25 @@ def _results(report: Mapping[str, Any]) -> str:
 
 
 def _finalists(report: Mapping[str, Any]) -> str:
-    """Predicted and measured, quiet and p50 side by side; accuracy against the control with its interval."""
+    """Predicted (before timing, and as the session's speed explains it) and measured, quiet and p50 side by side;
+    accuracy against the control with its interval.
+    """
     if not report["finalists"]:
         return ""
-    head = ["finalist", "accuracy", "drop [95 %], n", "device", "predicted", "quiet", "p50", "97.5 %", "limit", ""]
+    head = ["finalist", "accuracy", "drop [95 %], n", "device", "predicted", "at this session's speed"]
+    head += ["quiet", "p50", "97.5 %", "limit", ""]
     rows = []
     for each in report["finalists"]:
         lost = each["drop"]
-        interval = f"{lost['mean']:+.2%} [{lost['low']:+.2%}, {lost['high']:+.2%}], {lost['count']}"
-        shared = [each["name"], _shown("accuracy", each["accuracy"]), interval]
+        lost_shown = f"{lost['mean']:+.2%} [{lost['low']:+.2%}, {lost['high']:+.2%}], {lost['count']}"
+        shared = [each["name"], _shown("accuracy", each["accuracy"]), lost_shown]
         for timed in each["timed"] or [None]:
-            cells = ["", "", "", "", "", ""]
+            cells = ["", "", "", "", "", "", ""]
             if timed is not None:
-                keys = ("predicted", "quiet", "p50", "measured_high", "limit")
-                cells = [timed["device_id"], *(_milliseconds(timed[key]) for key in keys)]
+                keys = ("predicted_in_session_ms", "quiet_ms", "p50_ms", "measured_high_ms", "limit_ms")
+                interval = f"[{timed['low_ms']:.3f}, {timed['high_ms']:.3f}] at {timed['level']:.0%}"
+                predicted = f"{_milliseconds(timed['predicted_ms'])} {interval}"
+                cells = [timed["device_id"], predicted, *(_milliseconds(timed[key]) for key in keys)]
             rows.append([*shared, *cells, "met" if each["met"] else "; ".join(each["broken"])])
     return f"<h2>Finalists</h2>{_table(head, rows)}"
 
@@ -102,6 +108,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _shown(metric: str, value: float | None) -> str:
     return "" if value is None else METRICS[metric].show(value)
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    """With its 95 % interval and the number of images, where it was counted on the file."""
+    shown, known = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval")
+    if known is None:
+        return shown
+    return f"{shown} [{known['low']:.2%}, {known['high']:.2%}], {known['n']} images"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -5,65 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compress.network import Network
-from hw_profiles.anchors import session
-from hw_profiles.timing import BurstProtocol, Sample, bootstrap_upper, statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.metrics import base_metric, latency_metric, parse_limit, parse_limits
+from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint
 from workers.accuracy import Drop, drop
 from workers.context import Context
-from workers.finalists import CONTROL, Trained
+from workers.finalists import Trained
 from workers.inputs import Inputs
 from workers.plan import JobPlan, Target
-from workers.profile import SMALLEST, UPLOADED, Profile, TimedDevice
+from workers.profile import Profile
 from workers.progress import Evaluated
-from workers.searching import JUDGED_AFTER_TRAINING
-from workers.timing_room import measured
-
-ROUNDS = 30
-"""Of every network in one interleaved run: paired rounds are what ratios are bootstrapped over."""
-_PROTOCOL = BurstProtocol(min_rounds=ROUNDS, max_rounds=ROUNDS)
-MS = 1e-3
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One file on one target, milliseconds in the target's statistic.
-
-    `predicted` is what tables say, at the speed that the machine had in this session, `low` and `high` its
-    interval; `measured_high`: the 97.5th bootstrap percentile, which decides; `original`: the uploaded network's.
-    `excess`: how far that is over the limit, relative; 0 when the limit is kept.
-    """
-
-    device_id: str
-    statistic: str
-    predicted: float | None
-    low: float | None
-    high: float | None
-    measured: float
-    measured_high: float
-    quiet: float
-    p50: float
-    original: float
-    limit: float
-    excess: float
-
-    def row(self) -> dict[str, float | None]:
-        """As summaries show it."""
-        return {name: getattr(self, name) for name in ("predicted", "low", "high", "measured", "measured_high")}
+from workers.timed import Timed, timed_on
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A finalist and what was found. `broken`: a sentence for each limit that does not hold."""
+    """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
+    limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
+    the predictions are of.
+    """
 
     trained: Trained
     timed: tuple[Timed, ...]
     drop: Drop
     violation: float
-    broken: tuple[str, ...] = field(default=())
+    broken: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    table_epochs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def met(self) -> bool:
@@ -71,16 +40,20 @@ class Judged:
         return not self.broken
 
     @property
-    def evaluated(self) -> Evaluated:
-        """F5: what was measured on the file, as an evaluation of the job."""
+    def evaluations(self) -> tuple[Evaluated, Evaluated]:
+        """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict."""
         trained = self.trained
-        latency = {latency_metric(each.device_id): each.measured for each in self.timed}
-        origin = trained.candidate_id
-        candidate = Candidate(
-            f"{origin}-timed", trained.values, origin=trained.strategy or "", parents=(origin,), fidelity="F5"
+        origin, strategy = trained.candidate_id, trained.strategy or ""
+        taught = Candidate(f"{origin}-trained", trained.values, origin=strategy, parents=(origin,), fidelity="F4")
+        file = Candidate(f"{origin}-timed", trained.values, origin=strategy, parents=(origin,), fidelity="F5")
+        known = {**trained.predicted, **trained.counts, "accuracy": trained.accuracy}
+        latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
+        measured = {**trained.counts, **latency, "accuracy": trained.accuracy}
+        done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
+        return (
+            Evaluated(strategy, done, self.met, table_epochs=self.table_epochs),
+            Evaluated(strategy, Evaluation(file, Status.COMPLETED, measured), self.met),
         )
-        metrics = {**trained.counts, **latency, "accuracy": trained.accuracy}
-        return Evaluated(trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics), self.met)
 
     @property
     def only_slow(self) -> bool:
@@ -105,108 +78,31 @@ def judged(
     timed: dict[str, list[Timed]] = {each.name: [] for each in finalists}
     for number, device in enumerate(profile.devices):
         context.at("verify", number, len(profile.devices) + 1)
-        samples = _interleaved(context, inputs, profile, device, control, finalists, attempt)
+        here = timed_on(context, inputs, profile, device, control, finalists, attempt)
         for each in finalists:
-            timed[each.name].append(_timed(profile, device, each, samples))
+            timed[each.name].append(here[each.name])
     found = tuple(_judge(context.plan, profile, control, each, timed[each.name]) for each in finalists)
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:
         _say(context, one)
-        if one.evaluated.evaluation.candidate.id not in known:
-            context.ports.emit(one.evaluated)
+        context.ports.emit(*(each for each in one.evaluations if each.evaluation.candidate.id not in known))
     return found
 
 
-def best_of(plan: JobPlan, found: Sequence[Judged]) -> Judged | None:
-    """The finalist that meets every limit with the best objective, then the smaller latency."""
+def best_of(found: Sequence[Judged]) -> Judged | None:
+    """The finalist that meets every limit with the best accuracy, then the smaller latency."""
     met = [each for each in found if each.met]
-    return min(met, key=lambda each: (*_utility(plan, each), each.trained.name), default=None)
+    return min(met, key=lambda each: (*_utility(each), each.trained.name), default=None)
 
 
-def nearest_of(plan: JobPlan, found: Sequence[Judged]) -> Judged | None:
+def nearest_of(found: Sequence[Judged]) -> Judged | None:
     """The finalist with the smallest violation, then as `best_of`."""
-    return min(found, key=lambda each: (each.violation, *_utility(plan, each), each.trained.name), default=None)
+    return min(found, key=lambda each: (each.violation, *_utility(each), each.trained.name), default=None)
 
 
-def _utility(plan: JobPlan, each: Judged) -> tuple[float, float]:
+def _utility(each: Judged) -> tuple[float, float]:
     """Smaller is better in both."""
-    latency = sum(timed.measured for timed in each.timed)
-    if plan.objective_metric in JUDGED_AFTER_TRAINING:
-        return -each.trained.accuracy, latency
-    if base_metric(plan.objective_metric) == "latency_ms":
-        return latency, -each.trained.accuracy
-    sign = 1.0 if plan.objective_goal == "min" else -1.0
-    return sign * each.trained.counts[plan.objective_metric], latency
-
-
-def _interleaved(
-    context: Context,
-    inputs: Inputs,
-    profile: Profile,
-    device: TimedDevice,
-    control: Trained,
-    finalists: Sequence[Trained],
-    attempt: int,
-) -> Mapping[str, Sample]:
-    """Anchors are the ends of the space, timed before: they show whether the machine is as it was."""
-    networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
-    networks |= {each.name: each.model for each in finalists}
-    networks[SMALLEST] = profile.builder.anatomy.rewritten(profile.smallest)
-    samples = measured(context, f"verify-{attempt}", device.target.device_id, networks, _PROTOCOL)
-    for name, earlier in ((UPLOADED, device.original), (SMALLEST, device.smallest)):
-        change = statistic_us(samples[name], "quiet") / statistic_us(earlier, "quiet") - 1.0
-        if abs(change) > 0.1:
-            text = f"{device.target.device_name}: the {name} network takes {change:+.0%} against its first timing."
-            context.say(text, "warning")
-    return samples
-
-
-def _speed(device: TimedDevice, samples: Mapping[str, Sample]) -> float:
-    """How much longer everything takes than when predictions were calibrated, by the anchors of this session."""
-    earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
-    references_us = {name: statistic_us(sample, "quiet") for name, sample in earlier.items()}
-    now_us = {name: statistic_us(samples[name], "quiet") for name in earlier}
-    return 1.0 / session(references_us, now_us, now_us).scale
-
-
-def _timed(profile: Profile, device: TimedDevice, each: Trained, samples: Mapping[str, Sample]) -> Timed:
-    target, sample, original = device.target, samples[each.name], samples[UPLOADED]
-    statistic = target.statistic
-    high_ms = bootstrap_upper(sample, None, statistic) * MS
-    if target.max_latency_ratio is not None:
-        ratio = bootstrap_upper(sample, original, statistic)
-        limit_ms = target.max_latency_ratio * statistic_us(original, statistic) * MS
-        excess = max(0.0, ratio / target.max_latency_ratio - 1.0)
-    else:
-        limit_ms = device.limit_ms
-        excess = max(0.0, high_ms / limit_ms - 1.0)
-    factor = _speed(device, samples) * statistic_us(original, statistic) / statistic_us(original, "quiet")
-    predicted, low, high = (factor * value for value in _prediction(profile, device, each))
-    return Timed(
-        device_id=target.device_id,
-        statistic=statistic,
-        predicted=predicted,
-        low=low,
-        high=high,
-        measured=statistic_us(sample, statistic) * MS,
-        measured_high=high_ms,
-        quiet=statistic_us(sample, "quiet") * MS,
-        p50=statistic_us(sample, "p50") * MS,
-        original=statistic_us(original, statistic) * MS,
-        limit=limit_ms,
-        excess=excess,
-    )
-
-
-def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> tuple[float, float, float]:
-    """Predicted milliseconds and the 95 % interval, quiet, at the speed of the calibration."""
-    builder, table = profile.builder, device.table
-    number = next(i for i, v in enumerate(builder.variants) if v.setting.items() <= each.values.items())
-    line = device.calibrations[number]
-    network = builder.anatomy.rewritten(each.values)
-    sums_us, sigmas_us = table.sums_us([builder.anatomy.ops(network, each.values, table.device.runtime)])
-    latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
-    return latency_us * MS, max(0.0, latency_us - half_us) * MS, (latency_us + half_us) * MS
+    return -each.trained.accuracy, sum(timed.measured_ms for timed in each.timed)
 
 
 def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:
@@ -214,19 +110,24 @@ def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, tim
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)
     metrics = {**each.counts, "accuracy": each.accuracy}
+    lost, doubts = drop(control.right, each.right), []
     for name, constraint in _other_limits(plan, profile, control):
         over = constraint.violation(metrics)
         if over:
             violation += over
             seen = metrics[constraint.metric]
             broken.append(f"{name} is broken: {constraint.metric} {seen:.6g}, allowed {constraint.bound:.6g}")
-    return Judged(each, tuple(timed), drop(control.right, each.right), violation, tuple(broken))
+        allowed = control.accuracy - constraint.bound
+        if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
+            doubts.append(f"{name} is {allowed:.2%}, within the 95 % interval of what {each.candidate_id} lost: {lost}")
+    epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
+    return Judged(each, tuple(timed), lost, violation, tuple(broken), tuple(doubts), epochs)
 
 
 def _slow(target: Target, timed: Timed) -> str:
     return (
-        f"{target.device_name}: {timed.measured:.3f} ms, at most {timed.measured_high:.3f} ms with 97.5 % "
-        f"certainty, where {timed.limit:.3f} ms ({timed.statistic}) are allowed"
+        f"{target.device_name}: {timed.measured_ms:.3f} ms, at most {timed.measured_high_ms:.3f} ms with 97.5 % "
+        f"certainty, where {timed.limit_ms:.3f} ms ({timed.statistic}) are allowed"
     )
 
 
@@ -243,11 +144,7 @@ def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tup
 
 
 def _say(context: Context, each: Judged) -> None:
-    latency = ", ".join(f"{t.measured:.3f} ms (predicted {t.predicted:.3f})" for t in each.timed)
-    lost = (
-        f"{each.drop.mean:+.2%} [{each.drop.low:+.2%}, {each.drop.high:+.2%}] under the control, n = {each.drop.count}"
-    )
+    latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
     verdict = "meets every limit" if each.met else "; ".join(each.broken)
-    context.say(
-        f"{each.trained.name}: {latency or 'no target'}; accuracy {each.trained.accuracy:.2%}, {lost}: {verdict}."
-    )
+    accuracy = f"accuracy {each.trained.accuracy:.2%}, lost {each.drop}"
+    context.say(f"{each.trained.name}: {latency or 'no target'}; {accuracy}: {verdict}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from workers.plot import Dot, plot
 from workers.ports import Outcome
 from workers.progress import Evaluated, Phased
 from workers.report import html_report
-from workers.verdict import Timed
+from workers.timed import Timed
 
 Digits = tuple[np.ndarray, np.ndarray]
 
@@ -241,7 +241,7 @@ def test_finalists_are_the_best_feasible_each_once() -> None:
 
 
 def timed(device_id: str, excess: float) -> Timed:
-    return Timed(device_id, "quiet", 1.0, 0.9, 1.1, 1.0, 1.05, 1.0, 1.1, 2.0, 1.0, excess)
+    return Timed(device_id, "quiet", 1.0, 0.9, 1.1, 0.9, 1.0, 1.0, 1.05, 1.0, 1.1, 2.0, 1.0, excess)
 
 
 def test_a_neighbour_takes_off_what_was_measured_too_much() -> None:
@@ -286,6 +286,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "macs": 1000,
         "parameters": 100,
         "size_bytes": 400,
+        "accuracy_interval": {"low": 0.87, "high": 0.92, "n": 500},
     }
     evaluation = {"id": name, "status": "completed", "metrics": {"accuracy": 0.8, "latency_ms@dev_1": 0.7}}
     finalist = {
@@ -293,7 +294,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "accuracy": 0.9,
         "drop": {"mean": 0.01, "low": 0.0, "high": 0.02, "count": 100},
         "timed": [
-            {"device_id": "dev_1", "predicted": 1.0, "quiet": 1.0, "p50": 1.1, "measured_high": 1.2, "limit": 1.0}
+            asdict(timed("dev_1", 0.2)),
         ],
         "met": False,
         "broken": [f"{name} is slow"],
@@ -302,6 +303,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "name": name,
         "verdict": "missed",
         "reason": f"because of {name}",
+        "warnings": [f"{name} is doubtful"],
         "summaries": {"original": row, "nearest": row},
         "targets": [{"device_id": "dev_1", "device_name": name, "limit_ms": 1.0}],
         "finalists": [finalist],
@@ -313,7 +315,9 @@ def report(name: str = "r20") -> dict[str, Any]:
 def test_the_page_shows_the_numbers_and_loads_nothing() -> None:
     page = html_report(report())
     assert "1.000 ms / 1.020 ms" in page
-    assert "90.00 %" in page
+    assert "90.00 % [87.00%, 92.00%], 500 images" in page
+    assert "r20 is doubtful" in page
+    assert "1.000 ms [0.900, 1.100] at 90%" in page
     assert "limit 1.000 ms" in page
     assert "<script" not in page
     assert "src=" not in page

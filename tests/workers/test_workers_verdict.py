@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
 
 from hw_profiles.host_lock import HostLock
+from hw_profiles.timing import BurstProtocol, Sample, statistic_us
+from workers.accuracy import interval
 from workers.job import run
 from workers.memory_ports import MemoryPorts
-from workers.plan import JobPlan
-from workers.progress import Summarised
+from workers.plan import JobPlan, Target
+from workers.progress import Evaluated, Summarised
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 
@@ -27,3 +34,140 @@ def test_a_job_that_met_its_limits_has_a_best_and_no_nearest(job: Job, lock: Hos
     plan, ports = job()
     outcome = run(plan, ports, lock)
     assert set(ports.summaries) == set(outcome.summaries) == {"original", "control", "best"}
+
+
+def evaluated(ports: MemoryPorts, fidelity: str) -> list[Evaluated]:
+    found = [m for m in ports.messages if isinstance(m, Evaluated)]
+    return [m for m in found if m.evaluation.candidate.fidelity == fidelity]
+
+
+def slowed(
+    monkeypatch: pytest.MonkeyPatch, factor: Mapping[str, float], sessions: int = 100
+) -> list[Mapping[str, Sample]]:
+    """The first so many sessions of a verdict run slower, each network by its own factor ("": all others)."""
+    honest = MemoryPorts.measure
+    seen: list[Mapping[str, Sample]] = []
+
+    def measure(
+        ports: MemoryPorts, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample]:
+        samples = dict(honest(ports, device_id, networks, protocol))
+        if "control" not in networks:
+            return samples
+        if len(seen) < sessions:
+            for name, sample in samples.items():
+                times = factor.get(name, factor[""])
+                minima, medians = (tuple(times * v for v in vs) for vs in (sample.minima_us, sample.medians_us))
+                samples[name] = Sample(sample.key, minima, medians, sample.extra)
+        seen.append(samples)
+        return samples
+
+    monkeypatch.setattr(MemoryPorts, "measure", measure)
+    return seen
+
+
+def test_a_prediction_is_what_was_said_before_and_the_session_explains_it_apart(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    slowed(monkeypatch, {"": 1.3})
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "met"  # a ratio: the original is as slow
+    row = outcome.summaries["best"]["latency_ms"]["dev_1"]
+    assert row["measured"] == pytest.approx(1.3 * row["predicted"], rel=0.08)
+    report = json.loads(ports.files["report_json"].read_text())
+    timed = next(t for each in report["finalists"] for t in each["timed"] if t["measured_ms"] == row["measured"])
+    assert timed["predicted_ms"] == row["predicted"]
+    assert timed["predicted_in_session_ms"] == pytest.approx(row["measured"], rel=0.08)
+    assert timed["level"] == pytest.approx(4 / 5, abs=0.04)  # four or five networks: no 95 %
+    assert not ports.warnings
+
+
+def test_a_session_whose_anchors_disagree_is_timed_again(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    seen = slowed(monkeypatch, {"": 1.0, "uploaded": 1.3}, sessions=1)
+    outcome = run(plan, ports, lock)
+    assert len(seen) == 2
+    measured = outcome.summaries["original"]["latency_ms"]["dev_1"]["measured"]
+    assert measured == pytest.approx(statistic_us(seen[1]["uploaded"], "quiet") / 1e3)
+    assert not ports.warnings
+
+
+def test_a_machine_that_never_agrees_with_itself_is_a_warning(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    seen = slowed(monkeypatch, {"": 1.0, "uploaded": 1.3})
+    run(plan, ports, lock)
+    assert len(seen) == 3
+    assert [text for text in ports.warnings if "timing sessions" in text]
+
+
+def test_p95_takes_rounds_enough_to_be_bounded(job: Job, lock: HostLock) -> None:
+    _, ports = job()
+    device = ports.devices["dev_1"]
+    plan, ports = job(targets=(Target("dev_1", device.name, max_latency_ratio=0.9, statistic="p95"),))
+    outcome = run(plan, ports, lock)
+    (memo,) = (ports.work_dir / "checkpoints").glob("verify-0-dev_1.json")
+    rounds = {len(sample["medians_us"]) for sample in json.loads(memo.read_text()).values()}
+    assert rounds == {120}
+    shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]["latency_ms"]["dev_1"]
+    assert shown["measured_high"] > shown["measured"]
+
+
+def test_a_limit_within_the_interval_is_a_warning_and_a_line_of_the_report(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    lost = run(plan, ports, lock).summaries["best"]["accuracy_drop"]
+    assert lost["low"] < lost["mean"] < lost["high"]
+    tight = (lost["mean"] + lost["high"]) / 2
+    plan, ports = job(limits={"max_accuracy_drop": tight})
+    ports.messages.clear()
+    outcome = run(plan, ports, lock)
+    shown = outcome.summaries["best"]
+    (warning,) = ports.warnings
+    assert f"max_accuracy_drop is {tight:.2%}" in warning
+    assert f"[{lost['low']:+.2%}, {lost['high']:+.2%}]" in warning
+    assert "400 images" in warning
+    assert f"among {shown['finalists']} finalists" in warning
+    report = json.loads(ports.files["report_json"].read_text())
+    assert report["warnings"] == [warning]
+    assert "flatters" in ports.files["report_html"].read_text()
+    for slot in ("control", "best"):
+        row = outcome.summaries[slot]
+        known = row["accuracy_interval"]
+        assert known["low"] < row["accuracy"] < known["high"]
+        assert known["n"] == 400
+
+
+def test_wilson_keeps_within_0_and_1() -> None:
+    found = interval(np.ones(20, dtype=bool))
+    assert found["n"] == 20
+    assert found["high"] == pytest.approx(1.0)
+    assert found["low"] == pytest.approx(0.8389, abs=1e-3)
+
+
+def test_what_training_made_is_recorded_with_the_verdict_the_seconds_and_the_tables(job: Job, lock: HostLock) -> None:
+    plan, ports = job(limits={"min_accuracy": 1.0})
+    run(plan, ports, lock)
+    trained = evaluated(ports, "F4")
+    assert len(trained) == 2
+    assert not any(each.feasible for each in trained)
+    plan, ports = job()
+    ports.messages.clear()
+    run(plan, ports, lock)
+    trained, timed = evaluated(ports, "F4"), evaluated(ports, "F5")
+    assert [each.feasible for each in trained] == [each.feasible for each in timed]
+    assert any(each.feasible for each in trained)
+    assert all(each.evaluation.elapsed_s > 0 for each in trained)
+    epoch = ports.table("dev_1").epoch
+    assert all(dict(each.table_epochs) == {"dev_1": epoch} for each in trained)
+
+
+def test_times_in_the_report_name_their_unit(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    run(plan, ports, lock)
+    (timed, *_) = json.loads(ports.files["report_json"].read_text())["finalists"][0]["timed"]
+    bare = {name for name, value in timed.items() if isinstance(value, float) and not name.endswith("_ms")}
+    assert bare == {"level", "excess"}
