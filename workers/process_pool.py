@@ -52,9 +52,11 @@ class ProcessPool:
     ) -> None:
         if processes < 1:
             raise InvalidInput("processes", processes, "must be at least 1")
-        ForkingPickler.dumps((make_evaluator, guard))  # fails here and now, not in the supervisor
+        # Once, and here: what cannot travel fails now, and what children get later is what the first one got,
+        # whatever has become of the factory in this process meanwhile.
+        self._packed = bytes(ForkingPickler.dumps(make_evaluator))
+        ForkingPickler.dumps(guard)
         self.capacity = processes
-        self._make = make_evaluator
         self._guard = guard
         self._deadline_s = deadline_s
         self._start_s = start_s
@@ -145,7 +147,7 @@ class ProcessPool:
 
     def _staff(self) -> None:
         while len(self._workers) < self.capacity:
-            self._workers.append(Worker(self._context, self._make, self._threads, self._guard))
+            self._workers.append(Worker(self._context, self._packed, self._threads, self._guard))
 
     def _assign(self) -> None:
         for worker in self._workers:

@@ -6,23 +6,21 @@ import signal
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from multiprocessing.reduction import ForkingPickler
 from typing import Literal, TypeAlias
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from workers import child
-from workers.pool import EvaluatorFactory
 
 State: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
 """waiting: it has a candidate, but the machine's lock is held by a timing; no deadline runs."""
 
 
 class Worker:
-    """A child process, its pipe, and the candidate it has."""
+    """A child process, its pipe, and the candidate it has. `packed`: its EvaluatorFactory, pickled by us."""
 
-    def __init__(
-        self, context: SpawnContext, make_evaluator: EvaluatorFactory, threads: int, guard: child.Guard
-    ) -> None:
+    def __init__(self, context: SpawnContext, packed: bytes, threads: int, guard: child.Guard) -> None:
         self.link: Connection
         self.link, theirs = context.Pipe()
         self.process = context.Process(target=child.main, args=(theirs, threads, guard), daemon=True)
@@ -31,18 +29,18 @@ class Worker:
         self.state: State = "starting"
         self.since_s = time.monotonic()
         self.candidate: Candidate | None = None
-        self.send(make_evaluator)
+        self._send(packed)
 
     def give(self, candidate: Candidate) -> None:
         """Hand over a candidate."""
         self._enter("waiting")
         self.candidate = candidate
-        self.send(candidate)
+        self._send(bytes(ForkingPickler.dumps(candidate)))
 
-    def send(self, item: object) -> None:
+    def _send(self, packed: bytes) -> None:
         """A child that has just died is noticed by its sentinel, not here."""
         try:
-            self.link.send(item)
+            self.link.send_bytes(packed)
         except OSError:
             self.process.kill()
 

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -185,6 +186,25 @@ class Threads:
         from workers.attempt import ended
 
         return lambda candidate: ended(candidate, Status.STOPPED, os.environ["OMP_NUM_THREADS"])
+
+
+@dataclass
+class Changing:
+    """A factory that cannot travel any more once something has been looked up in it."""
+
+    deeds: Deeds
+    seen: object = None
+
+    def __call__(self) -> Evaluator:
+        return self.deeds.evaluate
+
+
+def test_a_worker_is_replaced_by_one_that_got_the_same(tmp_path: Path) -> None:
+    factory = Changing(Deeds(tmp_path))
+    with ProcessPool(factory, processes=1) as pool:
+        factory.seen = MappingProxyType({})
+        pool.submit(deed("a", what="die_once", x=2))
+        assert drain(pool, 1)["a"].metrics["score"] == 4
 
 
 def test_children_know_no_settings_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
