@@ -82,17 +82,19 @@ class AgentLease(Base):
 
 
 def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
-    """The lease with this id, which must be this agent's; locked until the end of the transaction.
+    """The lease with this id, which must be this agent's; locked, after its machine's devices, until the end of the
+    transaction.
 
     Raises:
         NotFound: there is none.
         Forbidden: it is another agent's.
     """
-    lease = tx.session.execute(
-        select(AgentLease).where(AgentLease.id == lease_id).with_for_update()
-    ).scalar_one_or_none()
-    if lease is None:
+    machine = tx.session.execute(select(AgentLease.machine).where(AgentLease.id == lease_id)).scalar_one_or_none()
+    if machine is None:
         raise NotFound("lease", lease_id)
+    devices.of_machine(tx, machine, lock=True)
+    wanted = select(AgentLease).where(AgentLease.id == lease_id).with_for_update()
+    lease = tx.session.execute(wanted.execution_options(populate_existing=True)).scalar_one()
     if lease.agent_id != agent_id:
         raise Forbidden("this lease is another agent's", code="foreign_lease")
     return lease
@@ -236,6 +238,7 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> Action:
     Raises:
         NotFound, Forbidden: as `own`.
     """
+    devices.of_machine(tx, agent.machine, lock=True)
     agents.heard(tx, agent, heartbeat)
     devices.seen(tx, agent.id)
     action: Action = "drain" if agent.drain else "continue"
@@ -310,6 +313,7 @@ def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> 
 
 def sweep(tx: Tx) -> int:
     """End every lease that is overdue and tell of devices that went offline; how many leases ended."""
+    devices.lock_all(tx)
     overdue = select(AgentLease).where(AgentLease.state == "active", AgentLease.expires_at <= tx.now)
     ended = tx.session.execute(overdue.with_for_update(skip_locked=True)).scalars().all()
     for lease in ended:

@@ -93,7 +93,18 @@ def rows() -> Select[Device]:
 def of_machine(tx: Tx, machine: str, *, lock: bool = False) -> Sequence[Device]:
     """The devices of a machine; locked until the end of the transaction where something is decided about them."""
     wanted = select(Device).where(Device.machine == machine).order_by(Device.id)
-    return tx.session.execute(wanted.with_for_update() if lock else wanted).scalars().all()
+    return tx.session.execute(_locked(wanted) if lock else wanted).scalars().all()
+
+
+def lock_all(tx: Tx) -> None:
+    """Lock every device until the end of the transaction."""
+    tx.session.execute(_locked(select(Device).order_by(Device.id))).scalars().all()
+
+
+def _locked(wanted: Select[Device]) -> Select[Device]:
+    """Devices are locked by id and before any lease on them: one order for all, or two transactions wait for each
+    other. What was read before the lock is read again."""
+    return wanted.with_for_update().execution_options(populate_existing=True)
 
 
 def next_epoch(tx: Tx, device: Device) -> int:
@@ -122,7 +133,7 @@ def state(tx: Tx, device: Device) -> State:
 def refresh_states(tx: Tx, machine: str | None = None) -> None:
     """Tell in an event of each device whose state is another than was told before."""
     wanted = select(Device) if machine is None else select(Device).where(Device.machine == machine)
-    for device in tx.session.execute(wanted).scalars().all():
+    for device in tx.session.execute(wanted.order_by(Device.id)).scalars().all():
         now = state(tx, device)
         if now != device.shown_state:
             device.shown_state = now
