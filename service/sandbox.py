@@ -1,8 +1,8 @@
 """Sandbox: strangers' files are opened in a child process with limits, which answers in JSON and never in pickle.
 
 The child has no secrets in its environment, may not open sockets, start programs or unpickle, and is killed
-when it takes too much memory, processor time, disk or time, or when this process ends. Whatever happens to it
-is an answer about the file: an InvalidInput, never an internal error.
+when it takes too much memory, processor time, disk or time, or when this process ends. Whatever a file does to
+it is an answer about the file, an InvalidInput; only a mistake of our own code is an internal error.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ THRIFT = {
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory", "can't allocate memory")
 
 
+class CheckBroken(Exception):
+    """The code of a check is wrong or incomplete, whatever the file is like. The text is the child's traceback."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one check may take.
@@ -72,6 +76,7 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
 
     Raises:
         InvalidInput: the task found something wrong, crashed, or broke a limit.
+        CheckBroken: the task itself is wrong.
     """
     with tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch, tempfile.TemporaryFile() as stderr:
         child = subprocess.Popen(
@@ -155,6 +160,8 @@ def _outcome(report: bytes, status: int, tail: str, limits: Limits, field: str) 
     if "invalid" in found:
         wrong = found["invalid"]
         raise InvalidInput(wrong["field"], wrong["value"], wrong["message"])
+    if "broken" in found:
+        raise CheckBroken(found["broken"])
     log.warning("a check failed with status %s: %s", status, found.get("failed") or tail)
     raise InvalidInput(field, None, _reason(found.get("failed", ""), status, tail, limits), code="check_failed")
 

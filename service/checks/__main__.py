@@ -8,7 +8,9 @@ import os
 import resource
 import sys
 import threading
+import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
@@ -29,6 +31,8 @@ FORBIDDEN = frozenset(
     }
 )
 MAX_MESSAGE = 1000
+MAX_TRACE = 8000
+ROOT = Path(__file__).parent.parent.parent
 
 
 def main() -> None:
@@ -53,7 +57,22 @@ def _answer(task: str, request: Mapping[str, Any]) -> bytes:
         if hasattr(error, "field"):
             value = _shown(getattr(error, "value", None))
             return _encoded({"invalid": {"field": error.field, "message": _message(error), "value": value}})
+        if _is_ours(error):
+            return _encoded({"broken": "".join(traceback.format_exception(error))[-MAX_TRACE:]})
         return _encoded({"failed": f"{type(error).__name__}: {error}"[:MAX_MESSAGE]})
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the code is wrong and not the file: it cannot be imported, or lacks a name, in one of our files.
+
+    The same errors out of a library are the file's doing: it made that library stumble.
+    """
+    if isinstance(error, ImportError):  # a library that finds no memory to be loaded into is the file's doing
+        return isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
+    if not isinstance(error, AttributeError | NameError) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(ROOT) and "site-packages" not in frame.f_code.co_filename
 
 
 def _encoded(answer: Mapping[str, Any]) -> bytes:

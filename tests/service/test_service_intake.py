@@ -26,7 +26,7 @@ from compress.data import cache_beside, load_dataset
 from service import sandbox
 from service.errors import InvalidInput
 from service.intake import check_dataset, check_model
-from service.sandbox import MIB, Limits
+from service.sandbox import MIB, CheckBroken, Limits
 
 LIMITS = Limits(memory_bytes=4 * 1024 * MIB, cpu_s=120, wall_s=300)
 
@@ -297,6 +297,24 @@ def test_whatever_happens_in_the_child_is_an_answer_about_the_file(
     with pytest.raises(InvalidInput, match=match) as caught:
         outcome(task(body), limits)
     assert caught.value.field == "file"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import service.not_written_yet",
+        "from service.sandbox import not_there",
+        "from service.foreign import refuse_foreign; refuse_foreign(3, 'x.onnx')",
+    ],
+)
+def test_mistakes_of_our_own_are_no_answer_about_the_file(task: Callable[[str], str], body: str) -> None:
+    with pytest.raises(CheckBroken, match="Traceback"):
+        outcome(task(body))
+
+
+def test_errors_that_a_library_stumbles_into_are_about_the_file(task: Callable[[str], str]) -> None:
+    with pytest.raises(InvalidInput, match="AttributeError"):
+        outcome(task("import shlex; shlex.split(3)"))
 
 
 def test_the_child_sees_no_secrets(task: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
