@@ -82,6 +82,19 @@ class Blobs:
         """Store a copy of a file."""
         return self.put_chunks(read_chunks(path))
 
+    def beside(self, sha256: str, name: str) -> bytes | None:
+        """What was kept beside a content under this name; None where nothing was."""
+        try:
+            return self._place(f"{sha256}.{name}").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep_beside(self, sha256: str, name: str, content: bytes) -> None:
+        """Keep what was made from a content, whole or not at all; it goes with the content, and may be made anew."""
+        temporary = self._incoming / secrets.token_hex(16)
+        temporary.write_bytes(content)
+        temporary.replace(self._place(f"{sha256}.{name}"))
+
     def record(self, tx: Tx, blob: StoredBlob) -> None:
         """Write the row of a stored blob with the transaction that points at it."""
         self.path(blob.sha256)
@@ -96,7 +109,7 @@ class Blobs:
         limit = time.time() - KEEP_UNREFERENCED_S
         with store.read() as tx:
             kept = rows.referenced(tx)
-        # Beside a content may lie what was made from it, `<sha256>.decoded`: it goes with it.
+        # Beside a content may lie what was made from it, `<sha256>.<name>`: it goes with it.
         unwanted = (path for path in self.root.glob("*/*") if path.name.partition(".")[0] not in kept)
         old = list(islice((path for path in unwanted if _is_older(path, limit)), SWEEP_AT_MOST))
         with store.begin() as tx:

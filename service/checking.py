@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _THREADS = DaemonPool(2, "check")
 
 Found = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class Refusal(BaseModel):
@@ -35,6 +36,11 @@ class Refusal(BaseModel):
     field: str
     message: str
     value: Any
+
+
+def in_turn(check: Callable[[], T]) -> T:
+    """Run a check that its request waits for, when its turn comes among all checks of this process."""
+    return _THREADS.submit(check).result()
 
 
 def limits(settings: Settings) -> Limits:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import lru_cache
+from importlib import metadata
 
 from pydantic import BaseModel
 
@@ -12,9 +14,12 @@ from hw_profiles import runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.ops import Op
 from hw_profiles.table import Entry, LatencyTable, Prediction, Source
+from service import checking, sandbox
 from service.blobs import Blobs
 from service.errors import Conflict
+from service.sandbox import Limits
 
+LIMITS = Limits(cpu_s=600, wall_s=300.0)
 HELD = 32
 """Models whose blocks stay in memory."""
 
@@ -44,27 +49,36 @@ Blocks = tuple[tuple[tuple[str, ...], Op], ...]
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig) -> Blocks:
-    """The blocks of a stored model on a device.
+    """The blocks of a stored model on a device: found in the sandbox once, then read from beside the blob.
 
     Raises:
         Conflict: the device's runtime is not installed where the server runs.
+        InvalidInput: the network cannot be read any more.
     """
     return _blocks(blobs, sha256, device.runtime)
 
 
 @lru_cache(maxsize=HELD)
 def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
-    from compress.network import Network  # torch comes with them: not while a server starts
-    from compress.op_templates import op_templates
-
-    network = Network.load(blobs.path(sha256))
     try:
-        fused = runtimes.load(runtime).fused(network.save())
-    except hw_profiles.errors.ExtraMissing as error:
-        raise Conflict(f"the server cannot tell what {runtime} fuses: {error}", code="runtime_missing") from error
-    except hw_profiles.errors.InvalidInput as error:
-        raise Conflict(f"the server cannot tell what {runtime} fuses: {error}", code="runtime_missing") from error
-    return tuple((template.layers, template.at()) for template in op_templates(network, fused))
+        version = runtimes.load(runtime).version()
+    except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
+        raise _unable(runtime, str(error)) from error
+    # What is fused depends on the runtime's version, what a block is called on ours.
+    kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
+    content = blobs.beside(sha256, kept)
+    if content is None:
+        request = {"path": str(blobs.path(sha256).absolute()), "runtime": runtime}
+        found = checking.in_turn(lambda: sandbox.run("blocks", request, LIMITS, field="model"))
+        if "missing" in found:
+            raise _unable(runtime, found["missing"])
+        content = json.dumps(found).encode()
+        blobs.keep_beside(sha256, kept, content)
+    return tuple((tuple(each["layers"]), Op.from_json(each["op"])) for each in json.loads(content)["blocks"])
+
+
+def _unable(runtime: str, why: str) -> Conflict:
+    return Conflict(f"the server cannot tell what {runtime} fuses: {why}", code="runtime_missing")
 
 
 def predict(table: LatencyTable, blocks: Blocks) -> tuple[Prediction, PredictionPublic]:

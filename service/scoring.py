@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from compress.data import cache_beside
 from service.blobs import Blobs
+from service.checking import in_turn
 from service.sandbox import Limits, run
 from service.store import scores
 from service.store.base import Store
@@ -61,7 +62,7 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int)
         "cache": str(cache_beside(path.absolute())),
         "seed": seed,
     }
-    found = run("score", request, LIMITS, field="model")
+    found = in_turn(lambda: run("score", request, LIMITS, field="model"))
     with store.begin() as tx:
         scores.keep(tx, scores.Score(model_id=model.id, dataset_id=dataset.id, seed=seed, **found))
     return Scored(**found)

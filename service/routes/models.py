@@ -187,7 +187,8 @@ def preflight(
             raise Conflict(f"model {model.name!r} is {model.state}", code="state")
         device_id = devices.get(tx, device).id
         table = latency.table(tx, device_id)
-    found = intake.preflight(blobs.path(model.sha256), table, checking.limits(settings))
+    path, most = blobs.path(model.sha256), checking.limits(settings)
+    found = checking.in_turn(lambda: intake.preflight(path, table, most))
     return Preflight(model=model.id, device=device_id, device_name=table.device.name, **found)
 
 

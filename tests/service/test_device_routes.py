@@ -14,7 +14,7 @@ from service_world import HandClock, Uploaded, add_model, queue
 from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol
-from service import table_files
+from service import predictions, table_files
 from service.blobs import Blobs
 from service.settings import Settings
 from service.store import Store, agent_leases, devices, latency, measurements
@@ -146,6 +146,23 @@ def test_no_table_at_all(agent: HandAgent, client: TestClient, kind: str, conten
     path = f"/api/v1/devices/{agent.device_id}/table"
     answer = client.post(path, content=content, headers={"Content-Type": kind})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "table")
+
+
+def test_a_network_is_opened_in_the_sandbox_alone_and_once(
+    agent: HandAgent, client: TestClient, model: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("the server itself opened a stranger's file")
+
+    monkeypatch.setattr("compress.network.Network.load", never)
+    path = f"/api/v1/devices/{agent.device_id}/predict"
+    first = client.post(path, json={"model": model})
+    assert first.status_code == 200, first.text
+    assert len(first.json()["blocks"]) > 3
+    assert len(list(Blobs(settings.data_dir).root.glob("*/*.blocks-simulated-*.json"))) == 1
+    predictions._blocks.cache_clear()
+    monkeypatch.setattr("service.sandbox.run", never)
+    assert client.post(path, json={"model": model}).json() == first.json()
 
 
 def test_predict_fills_what_is_missing_so_that_the_next_has_coverage_1(

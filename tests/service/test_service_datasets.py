@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -145,3 +148,39 @@ def test_a_slow_check_of_data_ends_in_the_same_columns(
     assert shown["state"] == "ready"
     assert (shown["train_count"], shown["classes"], shown["image_shape"]) == (8, 2, None)
     assert shown["class_names"] == ["a", "b"]
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def png_header(side: int) -> bytes:
+    """A PNG that announces `side` x `side` pixels and holds none."""
+    chunks = [
+        b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0),
+        b"IDAT" + zlib.compress(b""),
+        b"IEND",
+    ]
+    framed = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"train/ant/zeros.png": bytes(200 * 1024**2)}, "zip bomb"),
+        ({"train/ant/a.png": png_header(60_000), "train/bee/b.png": png_header(60_000)}, "image bomb"),
+    ],
+)
+def test_bombs_are_a_422_that_says_so(client: TestClient, members: dict[str, bytes], message: str) -> None:
+    answer = post(client, zipped(members), "data.zip")
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (422, "invalid"), body
+    assert answer.headers["content-type"] == "application/problem+json"
+    (wrong,) = body["errors"]
+    assert message in wrong["message"]
+    assert client.get("/api/v1/datasets").json()["total"] == 0

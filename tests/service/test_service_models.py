@@ -24,6 +24,7 @@ from service import intake
 from service.app import create_app
 from service.blobs import Blobs
 from service.errors import InvalidInput
+from service.sandbox import CheckBroken
 from service.settings import Settings
 from service.store import Store, devices, jobs, latency
 from service.store.models import Model
@@ -64,6 +65,41 @@ def stored_names(settings: Settings) -> list[str]:
 
 
 # --- with the real check
+
+
+WRONG_READING = """
+import compress.verify
+honest = compress.verify.run_onnxruntime
+def wrong(network, images, names=None):
+    found = honest(network, images, names)
+    return {name: value if name == "conv0" else 1.5 * value for name, value in found.items()}
+compress.verify.run_onnxruntime = wrong
+"""
+
+
+def test_torch_and_onnxruntime_that_disagree_are_a_422_naming_the_first_node(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WRONG_READING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answer = post(client, classifier())
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (422, "invalid"), body
+    (wrong,) = body["errors"]
+    assert wrong["field"] == "file"
+    assert "disagrees with onnxruntime, first at node 'act0' (Relu)" in wrong["message"]
+    assert client.get("/api/v1/models").json()["total"] == 0
+
+
+def test_a_mistake_of_the_check_is_a_500_with_an_id(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise CheckBroken("Traceback: ImportError of something secret")
+
+    monkeypatch.setattr(intake, "check_model", broken)
+    answer = post(client, classifier())
+    assert answer.status_code == 500
+    assert "error id" in answer.json()["detail"]
+    assert "secret" not in answer.text
 
 
 def test_a_network_goes_up_comes_back_and_goes(client: TestClient) -> None:
