@@ -9,6 +9,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from hw_profiles.agent_main import GRACE_S, TOKEN_VARIABLE
 from service.lifeline import Child
 from service.store import tokens
@@ -54,7 +56,6 @@ class AgentChild:
 
     def start(self) -> None:
         """Start the agent; returns at once."""
-        self._spawn()
         self._watcher.start()
 
     def stop(self) -> None:
@@ -73,17 +74,27 @@ class AgentChild:
             tokens.create(tx, "enrolment", name, secret, expires_at=tx.now + TOKEN_LIFE)
         with self._lock:
             if not self._ending.is_set():
+                if self._child is not None:
+                    self._child.ask_to_end()  # closes our end of the dead one's pipe
                 self._child = Child("hw_profiles.agent_main", self._arguments, {TOKEN_VARIABLE: secret})
 
     def _watch(self) -> None:
-        rest_s, born_s = FIRST_REST_S, time.monotonic()
-        while not self._ending.wait(LOOK_S):
-            if self._child is None or (status := self._child.ended()) is None:
-                continue
+        rest_s = FIRST_REST_S
+        while not self._ending.is_set():
+            born_s = time.monotonic()
+            try:
+                self._spawn()
+            except (SQLAlchemyError, OSError):
+                log.exception("the agent of this machine could not be started; trying again in %.0f s", rest_s)
+            else:
+                self._await_end()
             rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
-            log.warning("the agent of this machine ended with %d; starting another in %.0f s", status, rest_s)
-            self._child.ask_to_end()  # closes our end of the dead one's pipe
-            if self._ending.wait(rest_s):
+            self._ending.wait(rest_s)
+            rest_s = min(2 * rest_s, LONGEST_REST_S)
+
+    def _await_end(self) -> None:
+        """Until the agent, or this process' service, ends."""
+        while not self._ending.wait(LOOK_S):
+            if self._child is not None and (status := self._child.ended()) is not None:
+                log.warning("the agent of this machine ended with %d; another will be started", status)
                 return
-            self._spawn()
-            rest_s, born_s = min(2 * rest_s, LONGEST_REST_S), time.monotonic()

@@ -10,12 +10,13 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from service.app import create_app
 from service.errors import InvalidInput, Unavailable
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 2
 """How long open requests (event streams never end by themselves) may go on after SIGTERM."""
+AGAIN_S = 1.0
 CHILDREN_GRACE_S = 11.0
 """How long the children may take after it; together below the 15 s that service managers expect."""
 
@@ -56,10 +58,10 @@ def serve(
 
     def begin() -> None:
         if conductor:
-            supervisor.start_conductor()
+            until_done(supervisor.start_conductor)
         if agent:
-            supervisor.start_agent()
-        show_sign_in(store, settings, url)
+            until_done(supervisor.start_agent)
+        until_done(lambda: show_sign_in(store, settings, url))
         if ready is not None:
             ready(url)
 
@@ -74,6 +76,16 @@ def serve(
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if server.started else 1
+
+
+def until_done(step: Callable[[], None]) -> None:
+    """Take a step of the beginning; a locked database or a full machine is no reason never to take it."""
+    while True:
+        try:
+            return step()
+        except (SQLAlchemyError, OSError):
+            log.exception("the beginning of the service failed; trying again in %.0f s", AGAIN_S)
+            time.sleep(AGAIN_S)
 
 
 def check_host(settings: Settings) -> None:

@@ -82,9 +82,19 @@ class Supervisor:
             rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
             self._conductor.ask_to_end()  # closes our end of the dead one's pipe
             log.warning("the conductor ended with %d; starting another in %.0f s", status, rest_s)
-            if self._ending.wait(rest_s) or not self._spawn():
+            if self._ending.wait(rest_s) or not self._respawn(rest_s):
                 return
             rest_s, born_s = min(2 * rest_s, LONGEST_REST_S), time.monotonic()
+
+    def _respawn(self, rest_s: float) -> bool:
+        """Start another one, however often that takes; False when the service ends."""
+        while not self._ending.is_set():
+            try:
+                return self._spawn()
+            except OSError:
+                log.exception("no conductor could be started; trying again in %.0f s", rest_s)
+                self._ending.wait(rest_s)
+        return False
 
 
 def _environment(settings: Settings) -> Mapping[str, str]:

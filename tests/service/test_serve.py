@@ -15,11 +15,13 @@ from typing import Any
 import httpx
 import pytest
 from job_worlds import PATIENCE_S, until
+from sqlalchemy.exc import OperationalError
 
+from service.agent_child import AgentChild
 from service.errors import InvalidInput, Unavailable
-from service.serve import check_host, serve, show_sign_in
+from service.serve import check_host, serve, show_sign_in, until_done
 from service.settings import Settings
-from service.store import Store, make_engine
+from service.store import Store, make_engine, tokens
 
 PROGRAM = """
 import sys
@@ -177,3 +179,39 @@ def test_the_link_to_sign_in_is_shown_to_a_terminal_only(
     show_sign_in(store, settings, "http://127.0.0.1:8000")
     out = capsys.readouterr().out
     assert out.startswith("Sign in once: http://127.0.0.1:8000/sign-in#code=nl_c_") if terminal else out == ""
+
+
+def test_a_locked_database_delays_the_beginning_and_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.serve.AGAIN_S", 0.0)
+    tries: list[int] = []
+
+    def step() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OperationalError("BEGIN", None, Exception("database is locked"))
+
+    until_done(step)
+    assert len(tries) == 3
+
+
+def test_the_agent_is_started_once_the_database_answers(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    create = tokens.create
+
+    def locked_at_first(*arguments: Any, **named: Any) -> Any:
+        begun.append("try")
+        if len(begun) == 1:
+            raise OperationalError("BEGIN", None, Exception("database is locked"))
+        return create(*arguments, **named)
+
+    monkeypatch.setattr("service.agent_child.tokens.create", locked_at_first)
+    monkeypatch.setattr("service.agent_child.FIRST_REST_S", 0.01)
+    child = AgentChild("http://127.0.0.1:1", store, tmp_path / "agent", runtimes=("simulated",))
+    child.start()
+    try:
+        until(lambda: child.pid is not None)
+    finally:
+        child.stop()
+    assert len(begun) >= 2
