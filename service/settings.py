@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
@@ -65,6 +65,13 @@ class Settings(BaseSettings):
     event_poll_s: float = Field(default=0.2, gt=0)
     """How often a server looks for events that another process wrote."""
     ping_s: float = Field(default=15.0, gt=0)
+
+    @field_validator("ray_address")
+    @classmethod
+    def _no_cluster(cls, address: str | None) -> str | None:
+        if address is not None:
+            raise ValueError("this version evaluates on the server's own machine; a cluster comes with Ray support")
+        return address
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

@@ -25,7 +25,10 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster to evaluate on.")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Refused: this version evaluates on the server's own machine; clusters come with Ray."),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP also off loopback.")] = False,
