@@ -45,6 +45,9 @@ TICK_S = 0.1
 GRACE_S = 8.0
 """How long a run may take to reach an edge when this conductor ends; then its job is given back as it is."""
 
+CRASH_REST_S = 5.0
+"""After a failure of the machine: a full disk or memory is not free again at once."""
+
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
@@ -154,15 +157,23 @@ class Conductor:
 
     def _end(self, held: Held, ending: Ending) -> None:
         state = "queued" if ending.state == "paused" and self._ended_by_us(held) else ending.state
+        # What a mistake of ours left behind is kept for a while: housekeeping takes it away.
+        done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         with self._store.begin() as tx:
             for level, text in ending.lines:
                 tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
-            job_leases.end(tx, held, state, **ending.values)
-            if state in FINAL:
+            if ending.crashed:
+                asks.interrupted(tx, held.job_id)
+                job_leases.crash(tx, held, self._settings.max_crashes)
+            else:
+                job_leases.end(tx, held, state, **ending.values)
+            if done:
                 checkpoints.forget(tx, held.job_id)
         log.info("job %s: %s", held.job_id, state)
-        if state in FINAL:
+        if done:
             shutil.rmtree(self._settings.data_dir / "jobs" / held.job_id, ignore_errors=True)
+        if ending.crashed:
+            self.stopping.wait(CRASH_REST_S)
 
     def _ended_by_us(self, held: Held) -> bool:
         """Whether a run paused because this conductor ends, not because the user wanted it."""

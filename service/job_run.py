@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from service.job_ports import StorePorts
 from service.store.job_states import State
 from workers.context import Halted
-from workers.errors import DeviceOffline, JobFailed, LeaseLost, MeasurementFailed
+from workers.errors import DeviceOffline, JobFailed, LeaseLost, MeasurementFailed, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports
 
@@ -23,11 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """The state that a job goes to, with what is written beside it. `lines`: (level, text) for its log."""
+    """The state that a job goes to, with what is written beside it. `lines`: (level, text) for its log.
+
+    `crashed`: the machine failed, not the job: queued again, but not for ever.
+    """
 
     state: State
     values: Mapping[str, Any] = field(default_factory=dict)
     lines: tuple[tuple[str, str], ...] = ()
+    crashed: bool = False
 
 
 class Run:
@@ -58,6 +62,7 @@ class Run:
             self.done.set()
 
 
+_CRASH = "The machine failed and not the job, which is queued again"
 _STATES: Mapping[str, State] = {"finished": "succeeded", "paused": "paused", "cancelled": "cancelled"}
 
 
@@ -76,6 +81,9 @@ def of_error(error: Exception) -> Ending | None:
         case OperationalError():
             log.warning("the store did not answer; the job goes back to the queue")
             return Ending("queued")
+        case PoolBroken() | MemoryError() | OSError():
+            log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
+            return Ending("queued", lines=(("warning", f"{_CRASH}: {type(error).__name__}"),), crashed=True)
         case Halted():
             return Ending(_STATES[error.end])
         case JobFailed():

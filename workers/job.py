@@ -18,7 +18,7 @@ from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.accuracy import interval
 from workers.context import Context, Halted
-from workers.errors import JobFailed, PoolBroken
+from workers.errors import JobFailed
 from workers.evaluator import EvaluatorFactory
 from workers.finalists import Trained, Trainer, chosen_finalists, recipe_of
 from workers.inputs import Inputs
@@ -55,14 +55,13 @@ def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None) -> Outcome:
     Raises:
         JobFailed: it cannot go on; `code`, `step`, `field` and `detail` say why.
         LeaseLost, DeviceOffline, MeasurementFailed: out of the ports; none of them is the job's fault.
+        PoolBroken: no evaluator comes up; nor is that.
     """
     context = Context(plan, ports, ports.recorded(), lock or HostLock())
     try:
         return _Run(context).outcome()
     except Halted as halted:
         return Outcome("paused" if halted.end == "paused" else "cancelled", None, f"{halted.end} by the user")
-    except PoolBroken as error:
-        raise JobFailed("workers_failed", "search", str(error)) from error
 
 
 class _Run:

@@ -57,9 +57,7 @@ def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Hel
             transition(tx, job.id, job.epoch, source, wanted, epoch=epoch)
             return None
         if crashes > max_crashes:
-            detail = f"its conductor died {crashes} times without a new evaluation in between"
-            failure = {"code": "crashed", "step": job.phase or "claim", "field": None, "detail": detail}
-            transition(tx, job.id, job.epoch, source, "failed", epoch=epoch, failure=failure)
+            transition(tx, job.id, job.epoch, source, "failed", epoch=epoch, failure=_crashed(job, crashes))
             return None
     values: dict[str, Any] = {
         "epoch": epoch,
@@ -70,6 +68,27 @@ def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Hel
     }
     transition(tx, job.id, job.epoch, source, "running", **values)
     return Held(job.id, owner, epoch, takeover=source == "running")
+
+
+def _crashed(job: Job, crashes: int) -> dict[str, Any]:
+    detail = f"its conductor or its machine failed {crashes} times without a new evaluation in between"
+    return {"code": "crashed", "step": job.phase or "claim", "field": None, "detail": detail}
+
+
+def crash(tx: Tx, held: Held, max_crashes: int) -> None:
+    """Give the job back because the machine failed: queued again, failed once that happened too often.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    fence(tx, held, crashes=Job.crashes + 1)
+    job = tx.session.execute(
+        select(Job).where(Job.id == held.job_id).execution_options(populate_existing=True)
+    ).scalar_one()
+    if job.crashes > max_crashes:
+        end(tx, held, "failed", failure=_crashed(job, job.crashes))
+    else:
+        end(tx, held, "queued")
 
 
 def fence(tx: Tx, held: Held, **values: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from service.settings import Settings
 from service.store import Store, asks, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
 from service.store.jobs import Job
 from workers.context import Halted
-from workers.errors import DeviceOffline, InvalidInput, JobFailed, LeaseLost, MeasurementFailed
+from workers.errors import DeviceOffline, InvalidInput, JobFailed, LeaseLost, MeasurementFailed, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded
 from workers.progress import Asked, Logged
@@ -121,6 +122,50 @@ def test_what_a_run_dies_of_is_told(
     assert (found["code"], found["step"], found["field"]) == failure
     assert "a secret path" not in found["detail"]
     assert log_of(store, queued) == [found["detail"]]
+
+
+@pytest.mark.parametrize(
+    "error", [PoolBroken("no worker came up"), OSError(errno.ENOSPC, "No space left on device"), MemoryError()]
+)
+def test_a_failure_of_the_machine_queues_the_job_again_but_not_for_ever(
+    store: Store, settings: Settings, queued: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.conductor.CRASH_REST_S", 0.0)
+    runs: list[int] = []
+
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        runs.append(1)
+        if len(runs) == 1:
+            raise error
+        return Outcome("finished", "met", "")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "succeeded")
+    assert len(runs) == 2
+    assert job_of(store, queued).crashes == 1
+
+
+def test_a_machine_that_fails_again_and_again_fails_the_job(
+    store: Store, settings: Settings, queued: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.conductor.CRASH_REST_S", 0.0)
+    with conducting(store, settings.model_copy(update={"max_crashes": 2}), raising(MemoryError())):
+        until(lambda: job_of(store, queued).state == "failed")
+    failure = job_of(store, queued).failure
+    assert failure is not None
+    assert (failure["code"], job_of(store, queued).crashes) == ("crashed", 3)
+
+
+def test_what_a_mistake_of_ours_left_behind_is_kept(store: Store, settings: Settings, queued: str) -> None:
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        package(plan, ports)
+        raise RuntimeError("a mistake")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "failed")
+    with store.read() as tx:
+        assert set(checkpoints.of_job(tx, queued)) == {"state"}
+    assert (settings.data_dir / "jobs" / queued / "state.json").exists()
 
 
 @pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("pause", "paused")])
