@@ -25,6 +25,7 @@ from workers.accuracy import Right, right_in_file
 from workers.attempt import NAN
 from workers.context import Context
 from workers.errors import Diverged, JobFailed
+from workers.estimated import estimated
 from workers.evaluator import CutEvaluator
 from workers.inputs import Inputs
 from workers.material import Material
@@ -89,6 +90,10 @@ class Trainer:
         """Name -> seconds that its training has taken."""
         self._done = 0
         self._total = total
+
+    def has(self, evaluation: Evaluation) -> bool:
+        """Whether an earlier run has finished this candidate's training."""
+        return self._context.recall(f"trained-{self._form}{_plain(FINALIST + evaluation.candidate.id)}") is not None
 
     def control(self) -> Trained:
         """The unpruned network, in the form that all candidates are cut from.
@@ -224,8 +229,15 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
 
 
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
-    """The best feasible candidates of the search, each set of values once; the nearest where none is feasible."""
-    searched = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and _searched(e.evaluation)]
+    """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
+    nearest where none is feasible.
+    """
+    old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and _searched(e.evaluation)]
+    renewed = estimated([each.evaluation for each in old], problem)
+    searched = [
+        replace(each, evaluation=newest, feasible=problem.feasible(newest.metrics))
+        for each, newest in zip(old, renewed, strict=True)
+    ]
     unique: dict[str, Evaluated] = {}
     for each in searched:
         key = json.dumps(dict(each.evaluation.candidate.values), sort_keys=True)

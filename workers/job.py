@@ -9,6 +9,7 @@ point: the next one repeats at most one evaluation, one epoch or one measurement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from hw_profiles.host_lock import HostLock
@@ -18,6 +19,7 @@ from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.accuracy import interval
 from workers.context import Context, Halted
+from workers.decided import decided
 from workers.errors import JobFailed
 from workers.evaluator import EvaluatorFactory
 from workers.finalists import Trained, Trainer, chosen_finalists, recipe_of
@@ -139,8 +141,8 @@ class _Run:
                 return problem_of(self.context, newest, curves, material)
 
             watch = TableWatch(self.context, found, make)
-            ended = searched(self.context, self.inputs, make(found), watch, pool)
-        return watch.profile, make(watch.profile), ended.evaluated
+            ended = searched(self.context, self.inputs, watch, pool)
+        return watch.profile, watch.problem, ended.evaluated
 
     # train and verify
 
@@ -148,9 +150,11 @@ class _Run:
         self, found: Profile, material: Material, problem: Problem, evaluated: Sequence[Evaluated]
     ) -> tuple[Trained, tuple[Judged, ...]]:
         budget = self.context.plan.budget
-        chosen = chosen_finalists(evaluated, problem, budget.finalists)
-        if not chosen:
-            chosen = [self._corner(found, problem)]
+        chosen = decided(
+            self.context,
+            "finalists",
+            lambda: chosen_finalists(evaluated, problem, budget.finalists) or [self._corner(found, problem)],
+        )
         self.context.at("train", 0, len(chosen) + 1)
         trainer, control = self._control(found, material, len(chosen) + 1)
         self._summarise(
@@ -160,11 +164,8 @@ class _Run:
         finalists = self._trained(trainer, chosen)
         verdicts = judged(self.context, self.inputs, found, control, finalists)
         for attempt in range(1, NEIGHBOURS + 1):
-            nearest = nearest_of(verdicts)
-            if nearest is None or nearest.met or not self._worth_another(nearest):
-                break
-            smaller = self._neighbour(problem, nearest, attempt)
-            trained = trainer.finalist(smaller.strategy, smaller.evaluation) if smaller is not None else None
+            wanted = decided(self.context, f"neighbour-{attempt}", partial(self._neighbour, problem, verdicts, attempt))
+            trained = trainer.finalist(wanted[0].strategy, wanted[0].evaluation) if wanted else None
             if trained is None:
                 break
             verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
@@ -218,16 +219,19 @@ class _Run:
         close = nearest.only_slow and max(each.excess for each in nearest.timed) <= A_LITTLE
         return close and self.context.spent_s < self.context.plan.budget.wall_s
 
-    def _neighbour(self, problem: Problem, nearest: Judged, attempt: int) -> Evaluated | None:
+    def _neighbour(self, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
+        """One candidate, where a smaller one is worth a training; else none."""
+        nearest = nearest_of(verdicts)
+        if nearest is None or nearest.met or not self._worth_another(nearest):
+            return []
         values = smaller_neighbour(problem, nearest.trained.values, nearest.timed)
         if values is None:
-            return None
+            return []
         self.context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
         metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
-        candidate = Candidate(
-            f"neighbour-{attempt}", values, origin="neighbour", parents=(nearest.trained.candidate_id,)
-        )
-        return Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))
+        origin = nearest.trained.candidate_id
+        candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(origin,))
+        return [Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))]
 
     # package
 
@@ -255,7 +259,10 @@ class _Run:
     def _test_accuracies(self, chosen: Trained) -> dict[str, float]:
         """Read once, at the end, for the original and the one chosen file."""
         known = self.context.recall("test-accuracy")
-        if known is None or known["name"] != chosen.name:
+        if known is not None and known["name"] != chosen.name:
+            detail = f"the test part was read for {known['name']} and would be read again for {chosen.name}"
+            raise JobFailed("test_read_twice", "package", detail)
+        if known is None:
             with self.context.computing():
                 original = self.inputs.test_accuracy(self.inputs.network.save())
                 known = {"name": chosen.name, "original": original, "chosen": self.inputs.test_accuracy(chosen.model)}

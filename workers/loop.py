@@ -16,6 +16,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.attempt import ended
+from workers.estimated import estimated
 from workers.pool import Pool
 from workers.ports import Recorded, Signal
 from workers.progress import Asked, Evaluated, Message, Phased
@@ -135,7 +136,7 @@ class _Loop:
         self._finish([self._judged(asked.strategy, evaluation, cached=False)])
 
     def _told(self) -> list[Evaluation]:
-        return [self._estimated(each.evaluation) for each in self._evaluated]
+        return estimated([each.evaluation for each in self._evaluated], self._problem)
 
     def _refresh(self) -> None:
         newer = self._rules.refresh()
@@ -218,13 +219,8 @@ class _Loop:
         return self._judged(asked.strategy, self._estimated(own), cached=True)
 
     def _estimated(self, evaluation: Evaluation) -> Evaluation:
-        """With the problem's estimates where the evaluator did not count or time for itself."""
-        if evaluation.status is not Status.COMPLETED:
-            return evaluation
-        batch = self._problem.estimate([evaluation.candidate.values])
-        estimates = {metric: float(column[0]) for metric, column in batch.items()}
-        kept = {k: v for k, v in evaluation.metrics.items() if k not in estimates or k not in self._problem.terms}
-        return replace(evaluation, metrics={**estimates, **kept})
+        (renewed,) = estimated([evaluation], self._problem)
+        return renewed
 
     def _key(self, candidate: Candidate) -> str:
         return candidate.key(self._problem.network, self._rules.split, self._rules.seed)

@@ -22,11 +22,12 @@ class TableWatch:
     """Gives the loop a new problem when a table has grown, and asks for the rows that predictions lack most.
 
     Kernels count by how often the candidates evaluated so far contain them; what is asked for first is what has
-    the largest uncertainty x frequency. Nothing is waited for. `profile` is what the newest tables say.
+    the largest uncertainty x frequency. Nothing is waited for. `profile` and `problem` are what the newest tables say.
     """
 
     def __init__(self, context: Context, profile: Profile, make: Callable[[Profile], Problem]) -> None:
         self.profile = profile
+        self.problem = make(profile)
         self._context = context
         self._make = make
         self._looked_s = context.clock_s()
@@ -55,7 +56,8 @@ class TableWatch:
             return None
         newer = tuple(timed.with_table(tables[timed.target.device_id]) for timed in self.profile.devices)
         self.profile = replace(self.profile, devices=newer)
-        return self._make(self.profile)
+        self.problem = self._make(self.profile)
+        return self.problem
 
     def epochs(self) -> Mapping[str, int]:
         """Device id -> the snapshot that predictions come from now."""

@@ -1,0 +1,151 @@
+"""What a restart may not decide again, and estimates that follow the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw_profiles.host_lock import HostLock
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.metrics import latency_metric
+from search.problem import Problem
+from search.replay import make_replay
+from search.space import Values
+from workers.best_so_far import BestSoFar
+from workers.estimated import estimated
+from workers.finalists import chosen_finalists
+from workers.inputs import Inputs
+from workers.job import run
+from workers.memory_ports import MemoryPorts
+from workers.plan import JobPlan
+from workers.progress import Asked, Checkpointed, Evaluated, Message, Phased, Summarised
+
+Job = Callable[..., tuple[JobPlan, MemoryPorts]]
+LATENCY = latency_metric("small-cpu")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing catches it."""
+
+
+def dying(wanted: Callable[[Message], bool]) -> Callable[[Message], None]:
+    def observe(message: Message) -> None:
+        if wanted(message):
+            raise Killed
+
+    return observe
+
+
+def kill(plan: JobPlan, ports: MemoryPorts, lock: HostLock, wanted: Callable[[Message], bool]) -> None:
+    ports.observe = dying(wanted)
+    with pytest.raises(Killed):
+        run(plan, ports, lock)
+    ports.observe = lambda message: None
+
+
+def trained_names(ports: MemoryPorts) -> set[str]:
+    return {m.name for m in ports.messages if isinstance(m, Checkpointed) and m.name.startswith("trained-finalist")}
+
+
+def test_a_run_that_dies_twice_after_the_search_never_searches_again(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    kill(plan, ports, lock, lambda m: isinstance(m, Checkpointed) and m.name.startswith("verify"))
+    asked = sum(isinstance(m, Asked) for m in ports.messages)
+    chosen = trained_names(ports)
+    kill(plan, ports, lock, lambda m: isinstance(m, Phased) and m.phase == "train")  # its phase is "profile" again
+    before = len(ports.messages)
+    # A budget that grew in between must not reopen the search either.
+    plan = replace(plan, budget=replace(plan.budget, evaluations=plan.budget.evaluations + 2))
+    assert run(plan, ports, lock).verdict == "met"
+    assert sum(isinstance(m, Asked) for m in ports.messages) == asked
+    assert not [m for m in ports.messages[before:] if isinstance(m, Phased) and m.phase == "search"]
+    assert trained_names(ports) == chosen
+
+
+def test_finalists_stay_when_the_tables_change_between_runs(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    kill(plan, ports, lock, lambda m: isinstance(m, Checkpointed) and m.name.startswith("verify"))
+    chosen = trained_names(ports)
+
+    def others(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
+        return list(evaluated)[:count][::-1]
+
+    monkeypatch.setattr("workers.job.chosen_finalists", others)
+    run(plan, ports, lock)
+    assert trained_names(ports) == chosen
+
+
+def test_the_test_part_is_read_once_however_often_a_run_dies(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    read: list[int] = []
+    honest = Inputs.test_accuracy
+
+    def counted(inputs: Inputs, model: bytes) -> float:
+        read.append(len(model))
+        return honest(inputs, model)
+
+    monkeypatch.setattr(Inputs, "test_accuracy", counted)
+    for _ in range(2):
+        kill(plan, ports, lock, lambda m: isinstance(m, Phased) and m.phase == "package")
+    run(plan, ports, lock)
+    assert len(read) == 2  # the original and the one chosen file
+
+
+def searched(problem: Problem, count: int) -> list[Evaluated]:
+    """Random candidates whose recorded latency is from an old table: half of what the newest says."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        values = problem.space.sample(rng)
+        metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
+        metrics = {"macs": 1.0, "parameters": 1.0, "size_bytes": 1.0} | metrics
+        metrics |= {"accuracy": 0.5 + 0.001 * number, LATENCY: 0.5 * metrics[LATENCY]}
+        evaluation = Evaluation(Candidate(f"c{number}", values), Status.COMPLETED, metrics)
+        found.append(Evaluated("s", evaluation, problem.feasible(metrics)))
+    return found
+
+
+def test_finalists_are_chosen_by_the_newest_tables() -> None:
+    problem = make_replay(3, knobs=6, levels=8, precision=False).problem
+    recorded = searched(problem, 40)
+    chosen = chosen_finalists(recorded, problem, 3)
+    (bound,) = (c.bound for c in problem.constraints if c.metric == LATENCY)
+    for each in chosen:
+        newest = float(problem.estimate([each.evaluation.candidate.values])[LATENCY][0])
+        assert each.evaluation.metrics[LATENCY] == newest <= bound
+    assert [e for e in recorded if e.feasible and e.evaluation.metrics[LATENCY] * 2 > bound], "stale ones would win"
+
+
+def scaled(problem: Problem, factor: float) -> Problem:
+    """The same by tables that say everything takes so much longer."""
+    honest = problem.estimate
+
+    def estimate(batch: Sequence[Values]) -> Mapping[str, np.ndarray]:
+        columns = dict(honest(batch))
+        return {**columns, LATENCY: factor * columns[LATENCY]}
+
+    return replace(problem, estimate=estimate)
+
+
+def test_the_best_so_far_is_taken_back_where_newer_tables_say_so() -> None:
+    problem = make_replay(3, knobs=6, levels=8, precision=False).problem
+    newest = [scaled(problem, 0.01)]
+    best = BestSoFar(lambda: newest[0], ())
+    first, second, third, fourth = searched(problem, 4)
+    (shown,) = best(first)
+    assert isinstance(shown, Summarised)
+    assert shown.summary is not None
+    assert shown.summary["evaluation_id"] == "c0"
+    assert best(replace(second, evaluation=replace(second.evaluation, metrics=first.evaluation.metrics))) == ()
+    newest[0] = scaled(problem, 100.0)
+    assert best(third) == (Summarised("best", None),)
+    (newer,) = estimated([fourth.evaluation], newest[0])
+    assert best(replace(fourth, evaluation=newer)) == ()

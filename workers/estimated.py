@@ -1,0 +1,30 @@
+"""Evaluations with the newest estimates: what tables say of a candidate changes while tables grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from search.evaluation import Evaluation, Status
+from search.problem import Problem
+
+
+def estimated(evaluations: Sequence[Evaluation], problem: Problem) -> list[Evaluation]:
+    """With the problem's estimates where the evaluator did not count for itself; latency always by its tables.
+
+    Evaluations that are not complete stay as they are. Of networks timed whole (F5) nothing may be estimated: those
+    do not belong here.
+    """
+    complete = [each for each in evaluations if each.status is Status.COMPLETED]
+    if not complete:
+        return list(evaluations)
+    columns = problem.estimate([each.candidate.values for each in complete])
+    rows = iter(range(len(complete)))
+
+    def renewed(each: Evaluation) -> Evaluation:
+        row = next(rows)
+        estimates = {metric: float(column[row]) for metric, column in columns.items()}
+        kept = {k: v for k, v in each.metrics.items() if k not in estimates or k not in problem.terms}
+        return replace(each, metrics={**estimates, **kept})
+
+    return [renewed(each) if each.status is Status.COMPLETED else each for each in evaluations]
