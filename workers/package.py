@@ -50,8 +50,7 @@ def package(context: Context, inputs: Inputs, profile: Profile, findings: Findin
     checked: Checked | None = None
     made: list[tuple[ArtifactKind, Path]] = []
     if findings.chosen is not None:
-        path = folder / f"{stem}.onnx"
-        path.write_bytes(findings.chosen.model)
+        path = context.write(folder / f"{stem}.onnx", findings.chosen.model)
         with context.computing():
             checked = clean_check(path.read_bytes(), *inputs.validation, findings.chosen.accuracy)
         context.say(
@@ -61,10 +60,14 @@ def package(context: Context, inputs: Inputs, profile: Profile, findings: Findin
         made.append(("onnx", path))
     context.at("package", 1, 3)
     report = _report(context, inputs, profile, findings, checked)
-    made.append(("report_json", _written(folder / "report.json", json.dumps(report, indent=1, allow_nan=False))))
-    made.append(("report_html", _written(folder / "report.html", html_report(report))))
+    made.append(
+        ("report_json", _written(context, folder / "report.json", json.dumps(report, indent=1, allow_nan=False)))
+    )
+    made.append(("report_html", _written(context, folder / "report.html", html_report(report))))
     manifest = _manifest(context, inputs, profile, findings, [path for _, path in made])
-    made.append(("manifest", _written(folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False))))
+    made.append(
+        ("manifest", _written(context, folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False)))
+    )
     context.ports.emit(*(Made(kind, path.name, path) for kind, path in made))
     context.at("package", 3, 3)
 
@@ -188,6 +191,5 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _written(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
+def _written(context: Context, path: Path, text: str) -> Path:
+    return context.write(path, text.encode())

@@ -107,8 +107,8 @@ def measured(
     folder = context.folder(f"timed/{name}")
     paths: dict[str, Path] = {}
     for key, network in networks.items():
-        paths[key] = folder / f"{key}.onnx"
-        paths[key].write_bytes(network.save() if isinstance(network, Network) else network)
+        model = network.save() if isinstance(network, Network) else network
+        paths[key] = context.write(folder / f"{key}.onnx", model)
     samples = context.ports.measure(device_id, paths, protocol)
     context.keep(memo, {key: sample_json(sample) for key, sample in samples.items()})
     return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from search.problem import Problem
 from search.replay import make_replay
 from search.space import Values
 from workers.best_so_far import BestSoFar
+from workers.context import Context
 from workers.estimated import estimated
 from workers.finalists import chosen_finalists
 from workers.inputs import Inputs
@@ -149,3 +151,27 @@ def test_the_best_so_far_is_taken_back_where_newer_tables_say_so() -> None:
     assert best(third) == (Summarised("best", None),)
     (newer,) = estimated([fourth.evaluation], newest[0])
     assert best(replace(fourth, evaluation=newer)) == ()
+
+
+def test_a_run_that_was_fenced_off_writes_into_no_draft_of_the_next(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old run halts in the middle of a draft; the new one writes the same file whole; the old one goes on."""
+    plan, ports = job()
+    old, new = (Context(plan, ports, ports.recorded(), lock) for _ in range(2))
+    path = old.folder("checkpoints") / "state.json"
+    drafts: list[str] = []
+    honest = os.fsync
+
+    def interrupted(number: int) -> None:
+        honest(number)
+        drafts.extend(each.name for each in path.parent.glob("*.draft"))
+        monkeypatch.setattr(os, "fsync", honest)
+        new.keep_bytes("state", b"the newer run's, which is longer", ".json")
+        assert path.read_bytes() == b"the newer run's, which is longer"
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    old.keep_bytes("state", b"old", ".json")
+    assert path.read_bytes() == b"old"
+    assert len(drafts) == 1
+    assert not list(path.parent.glob("*.draft"))
