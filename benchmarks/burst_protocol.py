@@ -1,97 +1,117 @@
-"""How well a timing repeats: the burst protocol against warm-up-then-median, on the same blocks.
+"""How well a timing repeats: `python benchmarks/burst_protocol.py`.
 
-    python benchmarks/burst_protocol.py [--rounds 30] [--jsonl FILE]
-
-Each block is timed twice by each way. `bursts`: the quiet latency of even against odd rounds of one interleaved
-run. `median`: 10 warm-up runs, then the median of 50, block after block, in two passes. Printed is the relative
-difference of the two figures of one block: the smaller, the better the way repeats on this machine under the
-load it has now. Rows go to --jsonl as they are.
+Six widths of ResNet-20 and the slope models of six of its kernels, timed five times over in two ways: the usual one
+(each model alone: 3 ms of warm-up, then the median of 25 runs) and short bursts (1 warm-up and 6 timed runs, all
+models round-robin, low percentile of burst minima, 20 rounds). For each model the relative difference between every
+two passes; printed are the median over models and pairs and the 90th percentile, for both ways, before and after a
+common scale is taken out of each pass. The load of the machine stands beside them: without load both are good.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from resnet20 import RUNTIME, builder, drawn
 
 from hw_profiles.device import DeviceConfig
-from hw_profiles.ops import Op
-from hw_profiles.probe import probe_op
-from hw_profiles.runtimes.onnxruntime import RUNTIME
+from hw_profiles.host_lock import HostLock
+from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.runtimes import load
 from hw_profiles.slope import slope_models
-from hw_profiles.timing import BurstProtocol, Sample, split_half
+from hw_profiles.timing import BurstProtocol, Sample
 
-WARM_RUNS, TIMED_RUNS = 10, 50
-
-
-def blocks() -> dict[str, Op]:
-    """3x3 convolutions of ResNet-20's sizes, whole and cut."""
-    shapes = [(16, 16, 32), (12, 12, 32), (32, 32, 16), (24, 20, 16), (30, 30, 16), (64, 64, 8), (48, 36, 8)]
-    return {f"{into}-{out}@{size}": probe_op(into, out, size) for into, out, size in shapes}
-
-
-def burst_differences(models: Mapping[str, bytes], device: DeviceConfig, rounds: int) -> dict[str, float]:
-    """Split-half difference of the quiet latency, by model."""
-    protocol = BurstProtocol(min_rounds=rounds, max_rounds=rounds)
-    results = RUNTIME.time(models, device, protocol)
-    return {key: split_half(r.minima_us) for key, r in results.items() if isinstance(r, Sample)}
+PASSES = 5
+NETWORKS = KERNELS = 6
+ROUNDS = 20
+WARM_S, RUNS = 0.003, 25
+RESULTS = Path(__file__).parent / "results" / "burst_protocol.jsonl"
+Latencies = Mapping[str, float]
 
 
-def median_differences(models: Mapping[str, bytes], device: DeviceConfig) -> dict[str, float]:
-    """Relative difference of the medians of two passes, by model."""
-    first, second = (medians_us(models, device) for _ in range(2))
-    return {key: abs(first[key] - second[key]) / (0.5 * (first[key] + second[key])) for key in models}
+def models() -> dict[str, bytes]:
+    """Whole networks and slope models by name."""
+    # Alignment by 16 as on AVX-512; another grid would serve as well.
+    made = builder(["filter_prune"], KernelClasses(16, 16, 4, 16, 1.5))
+    rng = np.random.default_rng(7)
+    networks = {
+        f"network-{i}": made.anatomy.rewritten(drawn(made.anatomy.widths, rng, lean=True)).save()
+        for i in range(NETWORKS)
+    }
+    ops = sorted(made.ops(RUNTIME), key=lambda op: op.features["macs"])
+    chosen = [ops[rank] for rank in np.linspace(len(ops) // 3, len(ops) - 1, KERNELS).astype(int)]
+    return networks | {
+        f"kernel-{i}-{part}": model
+        for i, op in enumerate(chosen)
+        for part, model in zip(("one", "four"), slope_models(op), strict=True)
+    }
 
 
-def medians_us(models: Mapping[str, bytes], device: DeviceConfig) -> dict[str, float]:
-    """Warm-up, then the median of many runs in a row, one model after the other."""
-    protocol = BurstProtocol(
-        warm_runs=WARM_RUNS, timed_runs=TIMED_RUNS, min_rounds=1, max_rounds=1, split_half=1.0, round_s=0.0
-    )
-    found = {}
-    for key, model in models.items():
-        result = RUNTIME.time({key: model}, device, protocol)[key]
-        if isinstance(result, Sample):
-            found[key] = result.medians_us[0]
-    return found
+def bursts(found: Mapping[str, bytes], device: DeviceConfig) -> Latencies:
+    """Quiet latencies, microseconds."""
+    protocol = BurstProtocol(min_rounds=ROUNDS, max_rounds=ROUNDS, seed=time.monotonic_ns() % 2**32)
+    samples = load(RUNTIME).time(found, device, protocol)
+    return {name: sample.timing().quiet_us for name, sample in samples.items() if isinstance(sample, Sample)}
 
 
-def spread(differences: Sequence[float]) -> str:
-    """Median, 90th percentile and maximum in percent."""
-    middle, high = np.percentile(differences, [50, 90])
-    return f"{100 * middle:7.2f} {100 * high:7.2f} {100 * max(differences):7.2f}"
+def medians(found: Mapping[str, bytes], device: DeviceConfig) -> Latencies:
+    """One model after the other: warm up, then the median of RUNS runs; microseconds."""
+    taken: dict[str, float] = {}
+    for name, model in found.items():
+        alone = BurstProtocol(warm_runs=_warm_runs(model, device), timed_runs=RUNS, min_rounds=1, max_rounds=1)
+        sample = load(RUNTIME).time({name: model}, device, alone)[name]
+        assert isinstance(sample, Sample)
+        taken[name] = sample.medians_us[0]
+    return taken
+
+
+def _warm_runs(model: bytes, device: DeviceConfig) -> int:
+    once = load(RUNTIME).time({"model": model}, device, BurstProtocol(timed_runs=1, min_rounds=1, max_rounds=1))
+    sample = once["model"]
+    assert isinstance(sample, Sample)
+    return max(1, int(WARM_S * 1e6 / sample.minima_us[0]))
+
+
+def repeatability(passes: list[Latencies]) -> dict[str, float]:
+    """Relative differences between every two passes."""
+    figures: dict[str, float] = {}
+    logs = np.log(np.array([[each[name] for name in passes[0]] for each in passes]))
+    for label, values in (("", logs), ("_scaled", logs - np.median(logs - logs.mean(axis=0), axis=1, keepdims=True))):
+        differences = np.concatenate([np.abs(values[a] - values[b]) for a, b in combinations(range(len(values)), 2)])
+        figures[f"median{label}"] = float(np.median(differences))
+        figures[f"p90{label}"] = float(np.percentile(differences, 90))
+    return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=30, help="rounds of bursts (default 30)")
-    parser.add_argument("--jsonl", type=Path, help="append the rows to this file")
-    arguments = parser.parse_args()
-    device = RUNTIME.configs("bench")[0]
-    models = {name: slope_models(op)[1] for name, op in blocks().items()}
-    started = time.perf_counter()
-    bursts = burst_differences(models, device, arguments.rounds)
-    bursts_s = time.perf_counter() - started
-    medians = median_differences(models, device)
-    medians_s = time.perf_counter() - started - bursts_s
-    load = os.getloadavg()[0]
-    print(f"onnxruntime {RUNTIME.version()}, 1 thread, load {load:.1f}; difference between two figures, percent")
-    print(f"{'block':12} {'bursts':>8} {'median':>8}")
-    for name in models:
-        print(f"{name:12} {100 * bursts[name]:8.2f} {100 * medians[name]:8.2f}")
-    print(f"{'':12} {'median':>7} {'p90':>7} {'max':>7}")
-    print(f"{'bursts':12} {spread(list(bursts.values()))}   ({bursts_s:.1f} s)")
-    print(f"{'median':12} {spread(list(medians.values()))}   ({medians_s:.1f} s)")
-    if arguments.jsonl:
-        with arguments.jsonl.open("a") as file:
-            for name in models:
-                row = {"block": name, "bursts": bursts[name], "median": medians[name], "rounds": arguments.rounds}
-                file.write(json.dumps({**row, "load": load, "runtime": RUNTIME.version()}) + "\n")
+    device = next(config for config in load(RUNTIME).configs("local") if config.threads == 1)
+    found = models()
+    ways: Mapping[str, Callable[[Mapping[str, bytes], DeviceConfig], Latencies]] = {"median": medians, "bursts": bursts}
+    taken: dict[str, list[Latencies]] = {name: [] for name in ways}
+    rows: list[dict[str, Any]] = []
+    for number in range(PASSES):
+        for name, way in ways.items():
+            with HostLock().exclusive():
+                begun_s = time.monotonic()
+                taken[name].append(way(found, device))
+            seconds, load_1 = round(time.monotonic() - begun_s, 2), round(os.getloadavg()[0], 1)
+            rows.append({"way": name, "pass": number, "seconds": seconds, "load": load_1, "us": taken[name][-1]})
+    facts = {"models": len(found), "passes": PASSES, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    with RESULTS.open("w") as out:
+        for name, passes in taken.items():
+            seen_load = [row["load"] for row in rows if row["way"] == name]
+            figures = {"way": name, **repeatability(passes), "load": [min(seen_load), max(seen_load)], **facts}
+            print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}))
+            out.write(json.dumps({"kind": "figures", **figures}) + "\n")
+        for row in rows:
+            out.write(json.dumps({"kind": "pass", **row}) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ HELD_OUT_NETWORKS, HELD_OUT_SEED = 60, 202
 LEASE = 64
 ANCHORS = 6
 REDONE = 3
+BLOCKS = BurstProtocol(max_rounds=30)
 NETWORKS = BurstProtocol(min_rounds=20)
 HELD_OUT = BurstProtocol(min_rounds=40, max_rounds=40)
 Say = Callable[..., None]
@@ -86,7 +87,7 @@ class Bench:
             parts = {op.key: dict(zip(("low", "high"), slope_models(op), strict=True)) for op in (*lease, *anchors)}
             timings = {
                 key: slope_timing(each["low"], each["high"])
-                for key, each in self.samples(parts, BurstProtocol()).items()
+                for key, each in self.samples(parts, BLOCKS).items()
                 if not _failed(key, each, self._say)
             }
             scale = self._scale({op.key: timings[op.key].quiet_us for op in anchors if op.key in timings})
