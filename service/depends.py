@@ -133,6 +133,11 @@ def _of_kind(caller: Caller, kind: tokens.Kind) -> Caller:
     return caller
 
 
+def is_user(request: Request, store: Store) -> bool:
+    """Whether the user who made this request may still make it: tokens are revoked while streams go on."""
+    return _optional_user(request, store) is not None
+
+
 def _optional_user(request: Request, store: StoreDep) -> Caller | None:
     try:
         caller = _caller(request, store)

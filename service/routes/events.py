@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
+import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from service.depends import FeedDep, StoreDep, UserDep
+from service.depends import FeedDep, SettingsDep, StoreDep, UserDep, is_user
 from service.errors import InvalidInput
 from service.feed import BATCH, Notice, notice
 from service.problems import documented
@@ -83,6 +85,8 @@ def _number(
 async def stream_events(
     feed: FeedDep,
     store: StoreDep,
+    settings: SettingsDep,
+    request: Request,
     _user: UserDep,
     wanted: TopicsDep,
     since: Annotated[int | None, Depends(_number)],
@@ -95,9 +99,16 @@ async def stream_events(
     else:
         # Sent at once, so that a client knows that it is connected and from where.
         yield ServerSentEvent(comment=f"from {number}", id=str(number))
+    checked_s = time.monotonic()
     while True:
-        found = await feed.after(number)
-        number = found[-1].number
+        found: Sequence[Notice] = ()
+        with anyio.move_on_after(settings.ping_s):
+            found = await feed.after(number)
+        if time.monotonic() - checked_s >= settings.ping_s:
+            if not await to_thread.run_sync(is_user, request, store):
+                return  # revoked or expired meanwhile; a client that comes again is told so
+            checked_s = time.monotonic()
+        number = found[-1].number if found else number
         for item in found:
             if item in wanted:
                 yield ServerSentEvent(event=item.type, id=str(item.number), data=_data(item))

@@ -19,7 +19,7 @@ from service_world import HandClock, Uploaded, queue
 
 from service.app import create_app
 from service.settings import Settings
-from service.store import Store, events
+from service.store import Store, events, tokens
 
 PATIENCE_S = 60.0
 
@@ -39,7 +39,10 @@ def url(settings: Settings, store: Store, user_token: str, monkeypatch: pytest.M
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        create_app(settings, store), log_level="error", access_log=False, timeout_graceful_shutdown=1
+        create_app(settings.model_copy(update={"ping_s": 0.1}), store),
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -132,6 +135,17 @@ def test_a_quiet_stream_pings(url: str, user_token: str) -> None:
     with listening(url, user_token) as frames:
         next(frames)
         assert next(frames) == Frame(None, None, None)
+
+
+def test_a_revoked_token_loses_its_stream(url: str, store: Store, user_token: str) -> None:
+    with listening(url, user_token) as frames:
+        assert next(frames)
+        with store.begin() as tx:
+            tokens.revoke(tx, tokens.find(tx, user_token).id)
+        for _ in frames:  # pings, and then its end: not before, and not never
+            pass
+    answer = httpx.get(f"{url}/api/v1/events", headers={"Authorization": f"Bearer {user_token}"})
+    assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("since", [2, 900])
