@@ -34,10 +34,20 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[s
     with store.read() as tx:
         resolved = resolve(tx, body)
     warnings = _check_chance(store, blobs, resolved, body)
-    if [item["name"] for item in resolved.request["methods"]] == ["filter_prune"]:
-        for index, target in enumerate(resolved.request["targets"]):
+    methods = [item["name"] for item in resolved.request["methods"]]
+    for index, target in enumerate(resolved.request["targets"]):
+        try:
             warnings += _check_floor(store, blobs, resolved, index, target)
+        except BelowFloor as error:
+            if methods == ["filter_prune"]:
+                raise
+            # What other methods reach is not in the table: the floor of pruning refuses nothing, but it is known.
+            warnings.append(f"{error}; whether {' and '.join(methods)} can meet it is found out by measuring")
     return warnings
+
+
+class BelowFloor(InvalidInput):
+    """A limit that pruning alone cannot meet."""
 
 
 def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:
@@ -75,5 +85,5 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
     if target[field] * unit_ms < found["floor_low_ms"]:
         nearest = found["floor_ms"] / unit_ms
         message = f"is below what pruning can reach on {device.name}; the nearest possible is {nearest:.4g}"
-        raise InvalidInput(f"targets.{index}.{field}", target[field], message, code="below_floor")
+        raise BelowFloor(f"targets.{index}.{field}", target[field], message, code="below_floor")
     return []

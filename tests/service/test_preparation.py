@@ -11,10 +11,16 @@ import pytest
 from agent_calls import HandAgent, conv, fill
 from fastapi.testclient import TestClient
 from onnx import helper, numpy_helper
-from service_networks import model_of
+from service_networks import classifier, model_of
 from service_world import Uploaded
 
-from service.store import Store, scores
+from compress.groups import prunable_blocks
+from compress.network import Network
+from compress.op_templates import op_templates
+from hw_profiles import runtimes
+from hw_profiles.table import Row
+from hw_profiles.timing import Timing
+from service.store import Store, devices, latency, scores
 
 JOBS = "/api/v1/jobs"
 SUFFIX = {"models": "onnx", "datasets": "npz"}
@@ -118,6 +124,43 @@ class TestFloor:
         answer = submit(client, agent.device_id, max_latency_ms=3.0)
         assert answer.status_code == 201
         assert "too little was measured" in answer.json()["warnings"][0]
+
+
+def measured(store: Store, device_id: str, content: bytes) -> None:
+    """A table in which every block of a network takes 100 us, and every block of its smallest version 40 us."""
+    network = Network.load(content)
+    smallest = {block.name: max(block.minimum, 1) for block in prunable_blocks(network)}
+    with store.begin() as tx:
+        device = devices.get(tx, device_id)
+        for template in op_templates(network, runtimes.load(device.runtime).fused(network.save())):
+            own = {name: width for name, width in smallest.items() if name in template.blocks}
+            for op, quiet_us in ((template.at(own), 40.0), (template.at(), 100.0)):
+                timing = Timing(quiet_us=quiet_us, p50_us=quiet_us, p95_us=quiet_us, split_half=0.001, bursts=20)
+                latency.add_row(tx, device, Row.of(op, timing))
+
+
+@pytest.mark.parametrize("methods", [["filter_prune"], ["filter_prune", "int8_ptq"], ["int8_ptq"]])
+def test_a_limit_below_the_floor_of_a_measured_table(client: TestClient, store: Store, methods: list[str]) -> None:
+    content = classifier()
+    upload(client, "models", "convs", content)
+    upload(client, "datasets", "light", dark_and_bright())
+    device_id = HandAgent(client, store).device_id
+    measured(store, device_id, content)
+    body = {"model": "convs", "dataset": "light", "methods": methods, "force": True}  # its weights are random
+    answer = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ms": 0.001}]})
+    if methods == ["filter_prune"]:
+        assert (answer.status_code, answer.json()["code"]) == (422, "below_floor"), answer.text
+        (error,) = answer.json()["errors"]
+        assert (error["field"], error["value"]) == ("targets.0.max_latency_ms", 0.001)
+        nearest_ms = float(error["message"].rpartition(" ")[2])
+        assert 0.04 < nearest_ms < 1.0
+    else:
+        assert answer.status_code == 201, answer.text
+        (warning,) = [line for line in answer.json()["warnings"] if "below what pruning can reach" in line]
+        assert warning.endswith(f"whether {' and '.join(methods)} can meet it is found out by measuring")
+    taken = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ms": 50.0}]})
+    assert taken.status_code == 201, taken.text
+    assert not any("below" in line for line in taken.json()["warnings"])
 
 
 def test_an_empty_table_and_an_absent_device_only_warn(client: TestClient, uploaded: Uploaded) -> None:
