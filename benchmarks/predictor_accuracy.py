@@ -28,7 +28,7 @@ import torch
 from resnet20 import RUNTIME, builder, drawn
 from scipy.stats import kendalltau
 
-from hw_profiles.anchors import session
+from hw_profiles.anchors import Session, session
 from hw_profiles.batch import Batch, Work
 from hw_profiles.calibration import fit
 from hw_profiles.device import DeviceConfig
@@ -90,23 +90,25 @@ class Bench:
                 for key, each in self.samples(parts, BLOCKS).items()
                 if not _failed(key, each, self._say)
             }
-            scale = self._scale({op.key: timings[op.key].quiet_us for op in anchors if op.key in timings})
-            if scale is None and refused < REDONE:
+            seen = self._seen({op.key: timings[op.key].quiet_us for op in anchors if op.key in timings})
+            if not seen.accepted and refused < REDONE:
                 refused += 1
                 continue
-            found += [Row.of(op, timings[op.key], scale or 1.0, epoch=1) for op in lease if op.key in timings]
+            if not seen.accepted:
+                self._say(f"taken although {REDONE} sessions before were refused: spread {seen.spread:.1%}")
+            refused = 0
+            found += [Row.of(op, timings[op.key], seen.scale, epoch=1) for op in lease if op.key in timings]
             pending = pending[len(lease) :]
             if not self._anchors:
                 self._choose(found, lease)
-            self._say(f"{len(found)} rows, {len(pending)} to go, scale {scale}")
+            self._say(f"{len(found)} rows, {len(pending)} to go, scale {seen.scale:.3f}")
         return found
 
-    def _scale(self, measured_us: Mapping[str, float]) -> float | None:
-        """The session's scale; None where it is too far off."""
+    def _seen(self, measured_us: Mapping[str, float]) -> Session:
+        """The session by its anchors; the first lease, which gives them, is its own reference."""
         if not measured_us:
-            return 1.0
-        seen = session(self._references_us, measured_us, measured_us)
-        return seen.scale if seen.accepted else None
+            return Session(1.0, 0.0)
+        return session(self._references_us, measured_us, measured_us)
 
     def _choose(self, rows: Sequence[Row], ops: Sequence[Op]) -> None:
         ordered = sorted(rows, key=lambda row: row.latency_us)
