@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 from compress.module import TorchNetwork
 from compress.verify import session
 from workers.errors import Diverged
+from workers.images import BATCH, Preprocessed
 
-BATCH = 128
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
+Source: TypeAlias = Images | Preprocessed
+"""Images (N, *input_shape), in memory or made as they are read."""
 Right = NDArray[np.bool_]
 """(N,): whether each image was classified as its label says; what paired differences are made of."""
 
@@ -33,7 +36,7 @@ class Drop:
         return f"{self.mean:+.2%} [{self.low:+.2%}, {self.high:+.2%}] against the control on {self.count} images"
 
 
-def right_in_torch(module: TorchNetwork, images: Images, labels: Labels, batch: int = BATCH) -> Right:
+def right_in_torch(module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Right:
     """Images (N, *input_shape), labels (N,) -> (N,). The module is left in eval mode.
 
     Raises:
@@ -49,7 +52,7 @@ def right_in_torch(module: TorchNetwork, images: Images, labels: Labels, batch: 
     return _right(logits, images, labels, batch)
 
 
-def right_in_file(model: bytes, images: Images, labels: Labels, batch: int = BATCH) -> Right:
+def right_in_file(model: bytes, images: Source, labels: Labels, batch: int = BATCH) -> Right:
     """The same of an ONNX file, run by onnxruntime with as many threads as torch has.
 
     Raises:
@@ -83,7 +86,7 @@ def interval(right: Right) -> dict[str, float]:
     return {"low": centre - half, "high": centre + half, "n": count}
 
 
-def _right(logits: Callable[[Images], NDArray[np.float32]], images: Images, labels: Labels, batch: int) -> Right:
+def _right(logits: Callable[[Images], NDArray[np.float32]], images: Source, labels: Labels, batch: int) -> Right:
     found = []
     for start in range(0, len(images), batch):
         made = logits(np.ascontiguousarray(images[start : start + batch]))

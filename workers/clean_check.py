@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.verify import session
-from workers.accuracy import Images, Labels
+from workers.accuracy import Labels
 from workers.errors import JobFailed
+from workers.images import Preprocessed
 
 COMPARED = 64
 TOLERANCE = 1e-4
@@ -55,7 +56,7 @@ class Checked:
     onnxruntime: str
 
 
-def clean_check(model: bytes, images: Images, labels: Labels, accuracy: float) -> Checked:
+def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: float) -> Checked:
     """Open the file elsewhere; its outputs and its accuracy must be those that the verdict was given on.
 
     Raises:
@@ -64,7 +65,7 @@ def clean_check(model: bytes, images: Images, labels: Labels, accuracy: float) -
     with tempfile.TemporaryDirectory(prefix="netlathe-check-") as name:
         folder = Path(name)
         (folder / "model.onnx").write_bytes(model)
-        np.save(folder / "images.npy", images)
+        _save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
         said = _run(folder)
         logits = np.load(folder / "logits.npy", allow_pickle=False)
@@ -78,6 +79,17 @@ def clean_check(model: bytes, images: Images, labels: Labels, accuracy: float) -
     if said["ours"] or difference > TOLERANCE or abs(found.accuracy - accuracy) > 1.5 / found.count:
         raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {accuracy:.4f}")
     return found
+
+
+def _save(path: Path, images: Preprocessed) -> None:
+    """As numpy.save would, a batch at a time."""
+    first = images[:1]
+    file = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape[1:]))
+    start = 0
+    for batch in images.batches():
+        file[start : start + len(batch)] = batch
+        start += len(batch)
+    file.flush()
 
 
 def _run(folder: Path) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
         model = inputs.network.save()
         with context.computing():
             plain = right_in_file(model, images, labels)
-            mirrored = right_in_file(model, np.ascontiguousarray(images[..., ::-1]), labels)
+            mirrored = right_in_file(model, images.mirror(), labels)
         lost = plain.astype(float) - mirrored.astype(float)
         error = float(lost.std()) / len(lost) ** 0.5
         known = {"bears": bool(lost.mean() <= STANDARD_ERRORS * error), "lost": float(lost.mean())}

@@ -14,6 +14,7 @@ from compress.preprocessing import Preprocessing, preprocess
 from compress.rewrites import rewritten
 from workers.accuracy import Images, Labels, Right, right_in_file
 from workers.context import Context
+from workers.images import Preprocessed
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Inputs:
         return rewritten(self.folded)
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, C, H, W) and labels (N,) of a part."""
+        """Preprocessed images (N, C, H, W) and labels (N,) of a small part, in memory."""
         return preprocess(np.asarray(part.images), self.preprocessing), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
@@ -76,10 +77,10 @@ class Inputs:
         """Up to `count` training images: for statistics, batch norms and int8 ranges."""
         return self.images(self.dataset.sample("train", count, self.seed))
 
-    @cached_property
-    def validation(self) -> tuple[Images, Labels]:
-        """The whole part that decides."""
-        return self.images(self.dataset.validation)
+    @property
+    def validation(self) -> tuple[Preprocessed, Labels]:
+        """The whole part that decides, made in batches as it is read."""
+        return self._whole(self.dataset.validation)
 
     def right(self, model: bytes) -> Right:
         """Which validation images a file gets right."""
@@ -87,4 +88,7 @@ class Inputs:
 
     def test_accuracy(self, model: bytes) -> float:
         """Accuracy on the test part: for the original and the one chosen file, once, at the very end."""
-        return float(right_in_file(model, *self.images(self.dataset.test)).mean())
+        return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
+
+    def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
+        return Preprocessed(part, self.preprocessing), part.labels

@@ -26,6 +26,7 @@ from workers.clean_check import clean_check
 from workers.errors import Diverged, InvalidInput, JobFailed
 from workers.evaluator import QUICK, CutEvaluator, EvaluatorFactory
 from workers.finalists import chosen_finalists
+from workers.images import BATCH, Preprocessed
 from workers.material import Material
 from workers.neighbour import smaller_neighbour
 from workers.plan import Budget, DatasetInput, JobPlan, ModelInput, Named, Target
@@ -267,7 +268,8 @@ def test_there_is_no_neighbour_below_the_smallest() -> None:
 
 
 def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> None:
-    images, labels = pixels(digits, 100)
+    part = Part(digits[0][:100], digits[1][:100])
+    images, labels = Preprocessed(part, Preprocessing()), part.labels
     accuracy = float(right_in_file(trained.save(), images, labels).mean())
     found = clean_check(trained.save(), images, labels, accuracy)
     assert found.accuracy == pytest.approx(accuracy, abs=0.011)
@@ -335,3 +337,22 @@ def test_a_plot_of_nothing_is_nothing_and_of_one_is_finite() -> None:
     drawn = plot([Dot(1.0, 0.9, "best", "one")], None)
     assert "nan" not in drawn
     assert drawn.count("<circle") == 2
+
+
+def test_images_of_a_whole_part_are_made_a_batch_at_a_time(trained: Network, digits: Digits) -> None:
+    images, labels = pixels(digits, 300)
+    read: list[int] = []
+
+    class Watched(np.ndarray[Any, Any]):
+        def __getitem__(self, rows: Any) -> Any:
+            read.append(rows.stop - rows.start)
+            return np.asarray(self)[rows]
+
+    lazy = Preprocessed(Part(digits[0][:300].view(Watched), labels), Preprocessing())
+    np.testing.assert_array_equal(
+        right_in_file(trained.save(), lazy, labels), right_in_file(trained.save(), images, labels)
+    )
+    assert max(read) <= BATCH < 300
+    np.testing.assert_allclose(np.concatenate(list(lazy.batches(100))), images, rtol=1e-6)
+    np.testing.assert_array_equal(lazy.mirror()[10:20], lazy[10:20][..., ::-1])
+    np.testing.assert_array_equal(lazy.mirror().mirror()[10:20], lazy[10:20])
