@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,18 +14,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service.blobs import Blobs
 from service.settings import Settings
-from service.store import agent_leases, events
+from service.store import agent_leases, checkpoints, events, measurements
 from service.store.base import Store
+from service.store.job_states import FINAL
+from service.store.jobs import Job
 
 log = logging.getLogger(__name__)
 
 LEASES_EVERY_S = 5.0
 STORAGE_EVERY_S = 3600.0
 EVENTS_AT_ONCE = 500
+KEEP_S = 24 * 3600.0
+"""How long what an ended job or measurement left is kept, for whoever looks into a failure."""
 
 
 class Housekeeping:
-    """Expires agents' leases, forgets old events, deletes contents that nothing points at."""
+    """Expires agents' leases, forgets old events, removes what ended jobs left and contents nothing points at."""
 
     def __init__(self, store: Store, blobs: Blobs, settings: Settings) -> None:
         self._store = store
@@ -53,7 +58,22 @@ class Housekeeping:
             with self._store.begin() as tx:
                 before = tx.now - timedelta(days=self._settings.event_days)
                 pruned = events.prune(tx, before, EVENTS_AT_ONCE)
+        self._tidy_jobs()
+        with self._store.begin() as tx:
+            measurements.release(tx, tx.now - timedelta(seconds=KEEP_S))
         self._blobs.sweep(self._store)
+
+    def _tidy_jobs(self) -> None:
+        """Remove the folders of jobs that are gone, and of those that ended a day ago."""
+        for folder in sorted(path for path in (self._settings.data_dir / "jobs").glob("*") if path.is_dir()):
+            with self._store.begin() as tx:
+                job = tx.session.get(Job, folder.name)
+                if job is not None:
+                    before = tx.now - timedelta(seconds=KEEP_S)
+                    if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
+                        continue
+                    checkpoints.forget(tx, job.id)
+            shutil.rmtree(folder, ignore_errors=True)  # what stays now goes the next time
 
 
 def _attempt(chore: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import ForeignKey, String, select, update
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from hw_profiles.calibration import fit
@@ -26,13 +26,16 @@ FIRST_OF_ALL = 1e12
 
 
 class MeasuredNetwork(Base):
-    """One network of a measurement. `ops`: its blocks, where the caller knew them: it joins the calibration."""
+    """One network of a measurement. `ops`: its blocks, where the caller knew them: it joins the calibration.
+
+    `sha256`: its file; None once the measurement has ended and the file is no longer held for it.
+    """
 
     __tablename__ = "measured_networks"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     measurement_id: Mapped[str] = mapped_column(ForeignKey("measurements.id", ondelete="CASCADE"), index=True)
     name: Mapped[str] = mapped_column(String(255))
-    sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
     ops: Mapped[list[Any] | None]
     bursts: Mapped[dict[str, Any] | None]
 
@@ -127,6 +130,13 @@ def cancel(tx: Tx, measurement_id: str) -> None:
     wanted = measurement(tx, measurement_id)
     if wanted.state in ("queued", "running"):
         _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "nobody waits for it any more"})
+
+
+def release(tx: Tx, before: datetime) -> None:
+    """Let go of the files of measurements that ended before then; what was measured stays."""
+    ended = select(Measurement.id).where(Measurement.state.in_(("done", "failed")), Measurement.finished_at < before)
+    held = update(MeasuredNetwork).where(MeasuredNetwork.measurement_id.in_(ended), MeasuredNetwork.sha256.is_not(None))
+    tx.session.execute(held.values(sha256=None))
 
 
 def items(tx: Tx, measurement_id: str) -> Sequence[WorkItem]:

@@ -468,7 +468,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("measurement_id", sa.String(length=40), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=True),
         sa.Column("ops", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("bursts", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(
