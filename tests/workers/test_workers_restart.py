@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -175,3 +178,26 @@ def test_a_run_that_was_fenced_off_writes_into_no_draft_of_the_next(
     assert path.read_bytes() == b"old"
     assert len(drafts) == 1
     assert not list(path.parent.glob("*.draft"))
+
+
+def test_waiting_for_the_machine_is_no_training(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent holds the lock for an hour before each step: none of it counts as seconds of the budget."""
+    plan, ports = job()
+    plan = replace(plan, budget=replace(plan.budget, wall_s=1e9))
+    waited_s = [0.0]
+    honest = HostLock.shared
+
+    def shared(self: HostLock) -> AbstractContextManager[None]:
+        waited_s[0] += 3600.0
+        return honest(self)
+
+    monkeypatch.setattr(HostLock, "shared", shared)
+    monkeypatch.setattr("workers.job.Context", partial(Context, clock_s=lambda: time.monotonic() + waited_s[0]))
+    run(plan, ports, lock)
+    spent_s = [m.spent_s for m in ports.messages if isinstance(m, Phased) and m.phase == "train"]
+    assert len(spent_s) > 2
+    assert spent_s[-1] - spent_s[0] < 3600.0
+    evaluations = [m.evaluation for m in ports.messages if isinstance(m, Evaluated)]
+    trained = [each.elapsed_s for each in evaluations if each.candidate.fidelity == "F4"]
+    assert trained
+    assert all(0 < elapsed_s < 3600.0 for elapsed_s in trained)
