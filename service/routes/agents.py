@@ -99,20 +99,20 @@ def list_agents(store: StoreDep, _user: UserDep) -> Page[AgentPublic]:
     return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
 
 
-@router.post("/{agent_id}/drain", responses=documented(401, 403, 404))
+@router.post("/{agent_id}/drain", responses=documented(401, 403, 404, 409))
 def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPublic:
     """Let an agent finish what it holds and take no more until it starts again."""
     with store.begin() as tx:
-        agent = agents.get(tx, agent_id)
+        agent = agents.find(tx, agent_id)
         agent.drain = True
         return _public(tx, agent)
 
 
-@router.delete("/{agent_id}", status_code=204, responses=documented(401, 403, 404))
+@router.delete("/{agent_id}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> None:
     """Revoke an agent's credentials; its devices stay, with their tables, and are offline."""
     with store.begin() as tx:
-        agent = agents.get(tx, agent_id)
+        agent = agents.find(tx, agent_id)
         agent_leases.abandon(tx, agent)
         agents.remove(tx, agent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 from typing import Annotated, Literal
@@ -154,20 +155,27 @@ def read_table(
     openapi_extra={
         "requestBody": {"required": True, "content": {table_files.JSON: {}, table_files.PARQUET: {}}},
     },
-    responses=documented(401, 403, 404, 413, 422),
+    response_model=Imported,
+    responses=documented(401, 403, 404, 409, 413, 422),
 )
 async def import_table(
-    ref: Ref, request: Request, store: StoreDep, _user: UserDep, content_type: Annotated[str, Header()] = ""
-) -> Imported:
+    ref: Ref, request: Request, once: OnceDep, _user: UserDep, content_type: Annotated[str, Header()] = ""
+) -> Response:
     """Fill gaps of a device's table from a file that `GET` gave on the same configuration."""
     content = await request.body()
 
-    def read_and_store() -> Imported:
+    def read_and_store() -> Response:
+        of = {"device": ref, "table": hashlib.sha256(content).hexdigest()}
+        if (kept := once.replayed(of)) is not None:
+            return kept
         table = _read_table(content, content_type)
-        with store.begin() as tx:
+
+        def make(tx: Tx) -> Answer:
             device = devices.get(tx, ref)
             added = latency.import_table(tx, device, table)
-            return Imported(rows=added, epoch=device.epoch)
+            return Answer(Imported(rows=added, epoch=device.epoch))
+
+        return once(make, of=of)
 
     return await run_in_threadpool(read_and_store)
 

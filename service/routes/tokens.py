@@ -68,9 +68,9 @@ def list_tokens(store: StoreDep, _user: UserDep) -> Page[TokenPublic]:
     return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
 
 
-@router.delete("/{token_id}", status_code=204, responses=documented(401, 403, 404))
+@router.delete("/{token_id}", status_code=204, responses=documented(401, 403, 404, 409))
 def revoke_token(token_id: Annotated[str, Path(max_length=80)], store: StoreDep, _user: UserDep) -> None:
-    """Revoke a token at once, with the browser sessions that were opened with it."""
+    """Revoke a token, by id or name, at once, with the browser sessions that were opened with it."""
     with store.begin() as tx:
         tokens.revoke(tx, token_id)
 

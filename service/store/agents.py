@@ -54,6 +54,22 @@ def get(tx: Tx, agent_id: str) -> Agent:
     return agent
 
 
+def find(tx: Tx, ref: str) -> Agent:
+    """The agent with this id, else with this name.
+
+    Raises:
+        NotFound: there is none.
+        Conflict: several have this name, and only an id says which.
+    """
+    by_id = tx.session.get(Agent, ref)
+    named = [by_id] if by_id else tx.session.execute(select(Agent).where(Agent.name == ref)).scalars().all()
+    if not named:
+        raise NotFound("agent", ref)
+    if len(named) > 1:
+        raise Conflict(f"{len(named)} agents are named {ref!r}: give the id", code="ambiguous")
+    return named[0]
+
+
 def enrol(tx: Tx, enrolment: Enrolment) -> Agent:
     """The agent of this machine, from now on with new credentials: those of a former one are revoked.
 

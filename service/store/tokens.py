@@ -101,15 +101,20 @@ def listed(tx: Tx, *kinds: Kind) -> Sequence[Token]:
     return [t for t in tx.session.execute(rows).scalars() if t.expires_at is None or t.expires_at > tx.now]
 
 
-def revoke(tx: Tx, token_id: str) -> None:
-    """Delete a token; its sessions go with it.
+def revoke(tx: Tx, ref: str) -> None:
+    """Delete the token with this id, else with this name; its sessions go with it.
 
     Raises:
         NotFound: no such token.
+        Conflict: several have this name (one each kind), and only an id says which.
     """
-    gone = tx.session.execute(delete(Token).where(Token.id == token_id).returning(Token.id)).scalar_one_or_none()
-    if gone is None:
-        raise NotFound("token", token_id)
+    by_id = tx.session.get(Token, ref)
+    named = [by_id] if by_id else [each for each in listed(tx, "user", "enrolment", "agent") if each.name == ref]
+    if not named:
+        raise NotFound("token", ref)
+    if len(named) > 1:
+        raise Conflict(f"{len(named)} tokens are named {ref!r}: give the id", code="ambiguous")
+    tx.session.execute(delete(Token).where(Token.id == named[0].id))
 
 
 def revoke_agent(tx: Tx, agent_id: str) -> None:

@@ -248,7 +248,10 @@ def test_what_an_agent_gives_back_is_nobodys_fault_when_it_drains(agent: HandAge
 
 def test_a_drained_agent_is_told_and_gets_nothing(agent: HandAgent, store: Store, client: TestClient) -> None:
     fill(store, agent.device_id, [conv(8)])
-    assert client.post(f"/api/v1/agents/{agent.id}/drain").status_code == 200
+    name = client.get("/api/v1/agents").json()["items"][0]["name"]
+    for ref in (name, agent.id):
+        assert client.post(f"/api/v1/agents/{ref}/drain").json()["id"] == agent.id
+    assert client.post("/api/v1/agents/nobody/drain").status_code == 404
     assert agent.beat() == "drain"
     assert agent.ask().status_code == 204
 

@@ -89,6 +89,17 @@ def test_a_table_goes_out_and_into_a_device_of_the_same_configuration(
         assert imported.lookup(op) == table.lookup(op)
 
 
+def test_a_table_sent_twice_with_a_key_is_imported_once(agent: HandAgent, client: TestClient, store: Store) -> None:
+    content = json.dumps(_filled(agent, store).to_json())
+    path = f"/api/v1/devices/{HandAgent(client, store, 'twin').device_id}/table"
+    headers = {"Content-Type": "application/json", "Idempotency-Key": "table-1"}
+    first, again = (client.post(path, content=content, headers=headers) for _ in range(2))
+    assert (first.status_code, first.json()["rows"]) == (again.status_code, again.json()["rows"]) == (201, 3)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = client.post(path, content=content + " ", headers=headers)
+    assert other.status_code == 409
+
+
 def test_parquet_by_accept_and_readable_by_others(agent: HandAgent, client: TestClient, store: Store) -> None:
     import io
 

@@ -175,3 +175,15 @@ def test_the_first_users_token_is_a_private_file_and_stays(store: Store, setting
     with store.read() as tx:
         assert tokens.find(tx, first).kind == "user"
     assert [path.name for path in Path(settings.data_dir).iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_token_is_revoked_by_its_name_where_that_says_which(client: TestClient) -> None:
+    for kind, name in (("user", "ci"), ("enrolment", "ci"), ("user", "laptop")):
+        assert client.post("/api/v1/tokens", json={"kind": kind, "name": name}).status_code == 201
+    assert client.delete("/api/v1/tokens/laptop").status_code == 204
+    assert client.delete("/api/v1/tokens/laptop").status_code == 404
+    both = client.delete("/api/v1/tokens/ci")
+    assert (both.status_code, both.json()["code"]) == (409, "ambiguous")
+    names = [item["name"] for item in client.get("/api/v1/tokens").json()["items"]]
+    assert names.count("ci") == 2
+    assert "laptop" not in names
