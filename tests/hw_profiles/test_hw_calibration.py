@@ -75,3 +75,9 @@ def test_wrong_values_name_the_field() -> None:
 def test_json_round_trip() -> None:
     fitted = fit(*networks(10))
     assert Calibration.from_json(fitted.to_json()) == fitted
+
+
+@pytest.mark.parametrize(("count", "level"), [(0, 0.0), (1, 0.5), (4, 0.8), (18, 18 / 19), (19, 0.95), (60, 0.95)])
+def test_the_interval_claims_no_more_than_its_networks_can_vouch_for(count: int, level: float) -> None:
+    sums = [100.0 + 10.0 * i for i in range(count)]
+    assert fit(sums, [0.0] * count, [1.05 * s + 5.0 for s in sums]).level == pytest.approx(level)
