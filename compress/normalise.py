@@ -41,6 +41,7 @@ def load(source: bytes | Path | str) -> Network:
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
     network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version)
+    _check_finite(network)
     network = _unbake_batch(network, warnings)
     network = _fold_shape_chains(network)
     network = _private_constants(network)
@@ -145,6 +146,19 @@ def _proto(node: Node) -> onnx.NodeProto:
     from compress.network import _node_proto
 
     return _node_proto(node)
+
+
+def _check_finite(network: Network) -> None:
+    """Weights that are not numbers would make every output one that is none. A bound may well be infinite."""
+    for name, value in network.constants.items():
+        if value.dtype.kind == "f":
+            bad = ~np.isfinite(value) if value.ndim > 1 else np.isnan(value)
+            if bad.any():
+                raise InvalidInput(
+                    f"{int(bad.sum())} of the {value.size} values of {name!r} are NaN or infinite",
+                    field="file",
+                    value=name[:80],
+                )
 
 
 def _unbake_batch(network: Network, warnings: list[str]) -> Network:

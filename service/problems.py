@@ -49,8 +49,13 @@ def shown(value: object) -> object:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
-    text = value if isinstance(value, str) else repr(value)
+    text = _encodable(value if isinstance(value, str) else repr(value))
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def _encodable(text: str) -> str:
+    """Half of a surrogate pair, which JSON lets through as an escape, cannot be sent back as UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def problem(
@@ -66,9 +71,11 @@ def problem(
         type=f"urn:netlathe:problem:{code}",
         title=title,
         status=status,
-        detail=detail,
+        detail=_encodable(detail),
         code=code,
-        errors=[FieldProblem(field=e.field, message=e.message, value=shown(e.value)) for e in errors],
+        errors=[
+            FieldProblem(field=_encodable(e.field), message=_encodable(e.message), value=shown(e.value)) for e in errors
+        ],
     )
     headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
     if status == 401:

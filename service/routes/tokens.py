@@ -19,6 +19,9 @@ from service.store.base import Tx
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
+LAST_YEAR = 9000
+"""Of a token: beyond 9999 no database has a date, in any time zone."""
+
 
 class TokenCreate(Body):
     """A token for a person, or one that lets one machine enrol as an agent."""
@@ -50,6 +53,8 @@ def create_token(body: TokenCreate, once: OnceDep, _user: UserDep) -> Response:
     """Make a token."""
 
     def make(tx: Tx) -> Answer:
+        if body.expires_at is not None and body.expires_at.year > LAST_YEAR:
+            raise InvalidInput("expires_at", body.expires_at.isoformat(), f"must lie before the year {LAST_YEAR + 1}")
         if body.expires_at is not None and body.expires_at <= tx.now:
             raise InvalidInput("expires_at", body.expires_at.isoformat(), "must lie in the future")
         secret = once.secret(body.kind)

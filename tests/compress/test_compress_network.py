@@ -206,3 +206,12 @@ def test_constants_cannot_change_shape_or_be_written() -> None:
 def test_a_saved_file_passes_the_checker() -> None:
     _, network = small()
     onnx.checker.check_model(onnx.load_from_string(network.save()), full_check=True)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(bad: float) -> None:
+    g = classifier()
+    x = g.conv("image", "a", 3, 6)
+    g.weights["a.weight"][0, 0, 0, 0] = bad
+    with pytest.raises(InvalidInput, match=r"1 of the 162 values of 'a\.weight'"):
+        g.network(g.head(x, 6))

@@ -187,3 +187,12 @@ def test_a_token_is_revoked_by_its_name_where_that_says_which(client: TestClient
     names = [item["name"] for item in client.get("/api/v1/tokens").json()["items"]]
     assert names.count("ci") == 2
     assert "laptop" not in names
+
+
+def test_odd_input_is_answered_not_broken_by(client: TestClient) -> None:
+    """A date that no database has in UTC; half a surrogate pair that cannot be echoed."""
+    late = {"kind": "user", "name": "late", "expires_at": "9999-12-31T23:59:59-14:00"}
+    assert client.post("/api/v1/tokens", json=late).status_code == 422
+    half = client.post("/api/v1/tokens", content=b'{"kind": "user", "name": "\\ud800"}')
+    assert half.status_code in (400, 422)
+    assert half.json()["status"] == half.status_code
