@@ -127,6 +127,9 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["submit", "--model", "net.pt", "--data", "d"], "pickled files are not taken"),
         (["submit", "--model", "gone.onnx", "--data", "d"], "there is no file gone.onnx"),
         (["tokens", "create", "x", "--kind", "agent"], "--kind is user or enrolment, got 'agent'"),
+        (["submit", "--model", "m", "--data", "d", "--weights", "w.pt"], "are for a package.module:factory"),
+        (["submit", "--model", "m", "--data", "d", "--max-accuracy-drop", "nan"], "--max-accuracy-drop"),
+        (["submit", "--model", "m", "--data", "d", "--limit", "max_macs_ratio=inf"], "--limit"),
     ],
 )
 def test_usage_errors_are_two_lines_and_exit_2(

@@ -114,7 +114,7 @@ def measure(device: DeviceRef, model: ModelOption, as_json: AsJson = False) -> i
 
 def preflight(
     model: ModelRef,
-    device: Annotated[str | None, typer.Option(help="Also where its time goes on this device, and the floor.")] = None,
+    device: Annotated[str, typer.Option(help="Where its time goes there, and the floor.")],
     as_json: AsJson = False,
 ) -> None:
     """What can be done to a network, before any search: prunable groups, frozen ones with reasons, the floor.

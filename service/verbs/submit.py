@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def _print(job: Job, url: str, paths: tuple[Path, ...]) -> None:
 
 
 def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) -> list[dict[str, Any]]:
+    limit_ms, ratio = _finite("--max-latency-ms", limit_ms), _finite("--max-latency-ratio", ratio)
     given = _given(max_latency_ms=limit_ms, max_latency_ratio=ratio)
     if devices and len(given or ()) != 1:
         raise typer.BadParameter("a --device needs exactly one of --max-latency-ms and --max-latency-ratio")
@@ -107,14 +109,20 @@ def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) ->
 
 
 def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, float] | None:
-    found = _given(max_accuracy_drop=max_accuracy_drop) or {}
+    found = _given(max_accuracy_drop=_finite("--max-accuracy-drop", max_accuracy_drop)) or {}
     for text in limits:
         name, _, value = text.partition("=")
         try:
-            found[name] = float(value)
+            found[name] = _finite("--limit", float(value))
         except ValueError:
             raise typer.BadParameter(f"--limit is name=number, such as max_macs_ratio=0.5; got {text!r}") from None
     return found or None
+
+
+def _finite(option: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{option} must be a number, not {value}")
+    return value
 
 
 def _named(option: str, given: list[str] | None) -> list[str | dict[str, Any]] | None:
@@ -156,7 +164,10 @@ def _upload_model(
             f"{model}: pickled files are not taken, they can run code. Give the factory that makes the module: "
             "--model package.module:factory --weights file.pt --input-shape 3,32,32"
         )
-    if path.suffix != ".onnx" and ":" not in model:
+    is_factory = path.suffix != ".onnx" and ":" in model
+    if not is_factory and (weights is not None or input_shape is not None):
+        raise typer.BadParameter(f"--weights and --input-shape are for a package.module:factory; --model is {model}")
+    if path.suffix != ".onnx" and not is_factory:
         return model
     with _exported(model, input_shape, weights) if path.suffix != ".onnx" else _as_it_is(path) as file:
         return client.models.create(file, preprocessing=preprocessing).id
