@@ -75,12 +75,12 @@ def run(*, as_json: bool = False) -> int:
     keep = bool(os.environ.get("KEEP"))
     folder = FOLDER.resolve()
     folder.mkdir(exist_ok=True)
-    data_dir = Path(tempfile.mkdtemp(prefix="netlathe-demo-"))
     say: Say = (lambda _: None) if as_json else typer.echo
     with _ended_in_order():
         say(f"1  training the built-in digits network, {EPOCHS} epochs")
         prepared = _train(folder, say)
         say("2  starting a server on a free port, with a temporary data folder")
+        data_dir = Path(tempfile.mkdtemp(prefix="netlathe-demo-"))
         try:
             with embedded_server(data_dir, folder / "server.log", keep=keep) as url:
                 token = (data_dir / "user-token").read_text().strip()
