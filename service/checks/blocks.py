@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.fold import fold_norms
 from compress.network import Network
 from compress.op_templates import op_templates
 from hw_profiles import runtimes
@@ -13,8 +14,11 @@ from hw_profiles.errors import ExtraMissing, InvalidInput
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, runtime}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`."""
-    network = Network.load(Path(request["path"]))
+    """`{path, runtime}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
+
+    Batch norms are folded first, as every runtime does: the blocks are then those that jobs have timed.
+    """
+    network = fold_norms(Network.load(Path(request["path"])))
     try:
         fused = runtimes.load(request["runtime"]).fused(network.save())
     except (ExtraMissing, InvalidInput) as error:

@@ -12,9 +12,11 @@ import numpy as np
 
 from compress.cost import CostModel
 from compress.errors import InvalidInput
+from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
 from compress.network import Network
 from compress.op_templates import OpTemplate, op_templates
+from compress.rewrites import rewritten
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing
 from hw_profiles.table import LatencyTable, Prediction
@@ -33,7 +35,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: the network cannot be read, or the device's runtime is not installed here.
     """
-    network = Network.load(Path(request["path"]))
+    network = rewritten(fold_norms(Network.load(Path(request["path"]))))  # the form that jobs cut and time
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     templates = op_templates(network, _fused(network, table))
     blocks = prunable_blocks(network)
