@@ -106,7 +106,9 @@ def test_torch_and_the_file_get_the_same_images_right(trained: Network, digits: 
 
 def test_numbers_that_are_not_finite_are_a_divergence(trained: Network, digits: Digits) -> None:
     images, labels = pixels(digits, 10)
-    broken = trained.with_constants({"fc.bias": np.full(10, np.nan, np.float32)})
+    # Finite weights, so that the file loads, whose sums are not.
+    huge = np.full(trained.constants["fc.weight"].shape, 3e38, np.float32)
+    broken = trained.with_constants({"fc.weight": huge})
     with pytest.raises(Diverged):
         right_in_torch(TorchNetwork(broken), images, labels)
     with pytest.raises(Diverged):
@@ -193,7 +195,9 @@ def test_a_quick_look_sees_fewer_images(material: Material) -> None:
 
 def test_a_nan_costs_its_candidate_only(tmp_path: Path, trained: Network, digits: Digits) -> None:
     images, labels = pixels(digits, 64)
-    broken = trained.with_constants({"fc.bias": np.full(10, np.nan, np.float32)})
+    # Finite weights, so that the file loads, whose sums are not.
+    huge = np.full(trained.constants["fc.weight"].shape, 3e38, np.float32)
+    broken = trained.with_constants({"fc.weight": huge})
     made = Material(tmp_path, (("filter_prune", {"importance": "l1"}),))
     evidence = made.scheme.gather(trained, images, labels, 0)
     made.write(broken, (images, labels), images, evidence, Part(digits[0][:64], digits[1][:64]), Preprocessing())
