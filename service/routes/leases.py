@@ -80,7 +80,7 @@ def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: Store
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
         try:
-            op = leasing.op_of_file(lease, sha256)
+            op = leasing.op_of_file(tx, lease, sha256)
         except KeyError:
             raise NotFound("file in this lease", sha256) from None
     headers = {"ETag": f'"{sha256}"'}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
 from hw_profiles.ops import Op
 from hw_profiles.slope import slope_timing
 from hw_profiles.table import Row
@@ -67,7 +71,7 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
         work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
         return
     device = devices.get(tx, lease.device_id)
-    seen = anchors.judge([(each.reference_us, each.latency_us) for each in lease.items])
+    seen = anchors.judge(_anchors(tx, lease))
     scale = 1.0 if seen is None else seen.scale
     accepted = seen is None or seen.accepted
     assert lent.op is not None
@@ -80,6 +84,13 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
         return
     lent.state = "rejected"
     work_items.give_back(tx, item, f"the anchors were off by a factor of {scale:.3f}", blame=False)
+
+
+def _anchors(tx: Tx, lease: AgentLease) -> Sequence[anchors.Pair]:
+    """What is known of the lease's anchors so far, without its other items: this is asked for each of those."""
+    pairs = select(LeaseItem.reference_us, LeaseItem.latency_us)
+    rows = tx.session.execute(pairs.where(LeaseItem.lease_id == lease.id, LeaseItem.role == "anchor"))
+    return [(reference_us, latency_us) for reference_us, latency_us in rows]
 
 
 def _plain(bursts: Bursts | None) -> dict[str, object] | None:
