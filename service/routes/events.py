@@ -92,9 +92,10 @@ async def stream_events(
     since: Annotated[int | None, Depends(_number)],
 ) -> AsyncIterator[ServerSentEvent]:
     """Events as they happen, from `since` or `Last-Event-ID` on, else from now."""
-    number = feed.newest if since is None else since
+    # Now is what the store has: the feed's memory may be one look behind.
+    number = await to_thread.run_sync(_newest, store) if since is None else since
     if since is not None and await to_thread.run_sync(_is_lost, store, since):
-        number = feed.newest
+        number = await to_thread.run_sync(_newest, store)
         yield ServerSentEvent(event=RESET, id=str(number), data={"id": number, "topic": RESET})
     else:
         # Sent at once, so that a client knows that it is connected and from where.
@@ -129,6 +130,11 @@ def list_events(
         if item in wanted
     ]
     return EventList(items=items, newest=found[-1].number if found else since, reset=lost)
+
+
+def _newest(store: Store) -> int:
+    with store.read() as tx:
+        return events.newest(tx)
 
 
 def _is_lost(store: Store, since: int) -> bool:
