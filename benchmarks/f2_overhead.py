@@ -19,17 +19,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from resnet20 import Images, dataset, images, model_path
+from resnet20 import PREPROCESSING, Images, dataset, images, model_path
 
 from compress.groups import prunable_blocks
 from compress.module import TorchNetwork
 from compress.network import Network
+from compress.preprocessing import Preprocessing
 from compress.renormalise import renormalise
 from compress.rewrites import rewritten
 from compress.scheme import Scheme
 from search.candidate import Candidate
-from workers.accuracy import BATCH
 from workers.evaluator import CutEvaluator
+from workers.images import BATCH
 from workers.material import Material
 
 PAIRS = 9
@@ -47,7 +48,9 @@ def material(folder: Path) -> Material:
     network = renormalise(rewritten(Network.load(model_path())), reference)
     evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, labels)
     made = Material(folder / "material", (("filter_prune", {}),))
-    made.write(network, images(data, "validation", RANKING_IMAGES), reference, evidence)
+    short = data.sample("train", 2, seed=0)  # F3 alone trains on them
+    ranking = images(data, "validation", RANKING_IMAGES)
+    made.write(network, ranking, reference, evidence, short, Preprocessing.from_json(PREPROCESSING))
     return made
 
 

@@ -84,6 +84,8 @@ def run(client: Client, name: str, on: str, seed: int) -> dict[str, Any]:
     phases = _watched(client, job.id)
     job = client.jobs.get(job.id)
     row = {"name": name, "methods": wanted.methods, "ratio": wanted.ratio, "seed": seed, "phase_s": phases}
+    evaluations = sum(each.fidelity == "F2" for each in client.jobs.evaluations(job.id))
+    row["evaluations"] = evaluations
     return {**row, **_found(job), "wall_s": round(time.monotonic() - begun_s, 1), "log": _log(client, job)}
 
 
@@ -110,7 +112,6 @@ def _found(job: Job) -> dict[str, Any]:
         "state": job.state,
         "verdict": job.verdict,
         "failure": None if job.failure is None else vars(job.failure),
-        "evaluations": job.evaluations_done,
         "original_ms": original.measured,
         "measured_ms": latency.measured,
         "measured_high_ms": latency.measured_high,
