@@ -46,8 +46,8 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
     return run("dataset", request, limits)
 
 
-def preflight(path: Path, table: LatencyTable, limits: Limits) -> dict[str, Any]:
-    """What pruning a network can gain on a device, from its latency table.
+def preflight(path: Path, table: LatencyTable, limits: Limits, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What pruning a network, with these settings of filter_prune, can gain on a device, from its latency table.
 
     Returns:
         The fields of `service.checks.preflight`.
@@ -58,4 +58,5 @@ def preflight(path: Path, table: LatencyTable, limits: Limits) -> dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="netlathe-table-") as folder:
         stored = Path(folder) / "table.json"
         stored.write_text(json.dumps(table.to_json()))
-        return run("preflight", {"path": str(path.absolute()), "table": str(stored)}, limits, field="model")
+        request = {"path": str(path.absolute()), "table": str(stored), "settings": dict(settings)}
+        return run("preflight", request, limits, field="model")

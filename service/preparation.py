@@ -77,7 +77,8 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
     if table is None:
         return [unknown]
     path = blobs.path(resolved.model.sha256)
-    found = in_turn(lambda: preflight(path, table, LIMITS))
+    methods = {item["name"]: item["settings"] for item in resolved.request["methods"]}
+    found = in_turn(lambda: preflight(path, table, LIMITS, methods.get("filter_prune", {})))
     if min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
         return [unknown]
     field = "max_latency_ms" if target["max_latency_ms"] is not None else "max_latency_ratio"

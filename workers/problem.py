@@ -67,6 +67,16 @@ class ProblemBuilder:
         }
         return tuple(found.values())
 
+    @property
+    def ends(self) -> tuple[Values, ...]:
+        """All widths at their largest, and at their smallest, in every setting: what floors are told by."""
+        widths = self.anatomy.widths
+        return tuple(
+            {**variant.setting, **{knob.name: knob.options[level] for knob in widths}}
+            for variant in self.variants
+            for level in (-1, 0)
+        )
+
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
         """The kernels of the candidate with these values, without making it."""
         variant = next(v for v in self.variants if v.setting.items() <= values.items())

@@ -19,7 +19,7 @@ from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
 from search.metrics import latency_metric
-from search.space import Choice, Value, Values
+from search.space import Value, Values
 from workers.context import Context
 from workers.errors import InvalidInput, JobFailed
 from workers.inputs import Inputs
@@ -28,7 +28,7 @@ from workers.problem import Device, ProblemBuilder
 from workers.progress import Calibrated
 from workers.timing_room import fill_most_uncertain, learned_classes, measured
 from workers.variants import Anatomy, Variant
-from workers.widths import MOST_LEVELS, block_widths
+from workers.widths import MOST_LEVELS, searched_widths
 
 UPLOADED, REWRITTEN, SMALLEST, WHOLE = "uploaded", "rewritten", "smallest", "whole"
 _QUICK = BurstProtocol()
@@ -165,11 +165,10 @@ def _taken_apart(
     scheme = Scheme.of([(method.name, method.settings) for method in context.plan.methods])
     images, _ = inputs.reference(_FEW_IMAGES)
     evidence = Evidence(images=images, importance={b.name: np.ones(b.width) for b in blocks})
-    taken = {knob.name: knob.options for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered}
     most = MOST_LEVELS
     while True:
         try:
-            anatomy = Anatomy(network, scheme, block_widths(blocks, classes, most, taken), evidence, runtimes)
+            anatomy = Anatomy(network, scheme, searched_widths(network, scheme, classes, most), evidence, runtimes)
             with context.computing():
                 variants = anatomy.variants()
         except InvalidInput as error:
@@ -187,7 +186,8 @@ def _taken_apart(
 def _table(context: Context, builder: ProblemBuilder, target: Target, classes: KernelClasses) -> LatencyTable:
     runtime = context.ports.table(target.device_id).device.runtime
     ops, frequencies = builder.ops(runtime), builder.frequencies(runtime)
-    table = fill_most_uncertain(context, target.device_id, ops, frequencies, context.plan.effort.rows)
+    ends = {op.key for values in builder.ends for op in builder.ops_at(values, runtime)}
+    table = fill_most_uncertain(context, target.device_id, ops, frequencies, context.plan.effort.rows, ends)
     if not table.rows:
         raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
     return table.updated(classes=classes)

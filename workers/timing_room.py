@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,16 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
 
 
 def fill_most_uncertain(
-    context: Context, device_id: str, ops: Sequence[Op], frequencies: Mapping[str, float], most: int
+    context: Context,
+    device_id: str,
+    ops: Sequence[Op],
+    frequencies: Mapping[str, float],
+    most: int,
+    first: Set[str] = frozenset(),
 ) -> LatencyTable:
     """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first.
 
+    `first`: keys of ops that come before all others, so that what they make up is known of this device for good.
     A restart does not ask for more: what the first run got is what this job works with.
     """
     table = context.ports.table(device_id)
@@ -68,6 +74,8 @@ def fill_most_uncertain(
         for op, entry in zip(ops, entries, strict=True)
         if entry.source != "measured"
     }
+    most_worth = max(worth.values(), default=0.0)
+    worth = {key: value + most_worth * (key in first) for key, value in worth.items()}
     wanted = sorted((op for op in ops if op.key in worth), key=lambda op: -worth[op.key])[:most]
     if not wanted:
         return table

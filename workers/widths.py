@@ -7,14 +7,25 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.groups import Block
+from compress.groups import Block, prunable_blocks
+from compress.network import Network
+from compress.scheme import Scheme
 from hw_profiles.grid import allowed_widths
 from hw_profiles.kernel_classes import KernelClasses
+from search.space import Choice
 
 MOST_LEVELS = 10
 """Levels of one knob: beyond about that many, tables and searches grow and results do not."""
 SAVING = 0.05
 """Of what a block's channels cost: a width that saves less over the next larger one is not worth its table rows."""
+
+
+def searched_widths(
+    network: Network, scheme: Scheme, classes: Sequence[KernelClasses], most: int = MOST_LEVELS
+) -> Mapping[str, tuple[int, ...]]:
+    """Block name -> the widths that a job with these methods looks at on these devices, ascending."""
+    knobs = (knob for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered)
+    return block_widths(prunable_blocks(network), classes, most, {knob.name: knob.options for knob in knobs})
 
 
 def block_widths(

@@ -17,20 +17,23 @@ from compress.groups import groups, prunable_blocks
 from compress.network import Network
 from compress.op_templates import OpTemplate, op_templates
 from compress.rewrites import rewritten
+from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing
 from hw_profiles.table import LatencyTable, Prediction
 from service.checks.model import describe
+from workers.widths import searched_widths
 
 NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
 PARTLY_MEASURED = 0.8  # below this coverage a limit under the floor is not refused either
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, table}` -> the answer of GET /api/v1/models/{id}/preflight.
+    """`{path, table, settings}` -> the answer of GET /api/v1/models/{id}/preflight.
 
-    `floor_ms` is predicted for the smallest widths, every prunable channel but the last ones gone: no limit
-    below it can be met by pruning alone. All milliseconds are null where the table covers nothing.
+    `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
+    filter_prune: no limit below it can be met by pruning alone.
+    All milliseconds are null where the table covers nothing.
 
     Raises:
         InvalidInput: the network cannot be read, or the device's runtime is not installed here.
@@ -39,7 +42,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     templates = op_templates(network, _fused(network, table))
     blocks = prunable_blocks(network)
-    smallest = {block.name: max(block.minimum, 1) for block in blocks}
+    scheme = Scheme.of([("filter_prune", request["settings"])])
+    smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
     whole = [template.at() for template in templates]
     least = [template.at(_own(template, smallest)) for template in templates]
     now, floor = table.predict([whole, least])

@@ -96,8 +96,9 @@ class LayerShare(BaseModel):
 
 
 class Preflight(BaseModel):
-    """What pruning can gain on a device. `prunable_share`: how much of each count goes at the smallest widths;
-    `floor_ms`: the prediction there, below which no limit can be met by pruning alone.
+    """What pruning can gain on a device. `prunable_share`: how much of each count goes at the smallest
+    widths that a job searches there; `floor_ms`: the prediction at those, below which no limit can be met by pruning
+    alone.
     """
 
     model: str
@@ -188,7 +189,7 @@ def preflight(
         device_id = devices.get(tx, device).id
         table = latency.table(tx, device_id)
     path, most = blobs.path(model.sha256), checking.limits(settings)
-    found = checking.in_turn(lambda: intake.preflight(path, table, most))
+    found = checking.in_turn(lambda: intake.preflight(path, table, most, settings={}))
     return Preflight(model=model.id, device=device_id, device_name=table.device.name, **found)
 
 

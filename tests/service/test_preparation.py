@@ -14,13 +14,14 @@ from onnx import helper, numpy_helper
 from service_networks import classifier, model_of
 from service_world import Uploaded
 
-from compress.groups import prunable_blocks
 from compress.network import Network
 from compress.op_templates import op_templates
+from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.table import Row
 from hw_profiles.timing import Timing
 from service.store import Store, devices, latency, scores
+from workers.widths import searched_widths
 
 JOBS = "/api/v1/jobs"
 SUFFIX = {"models": "onnx", "datasets": "npz"}
@@ -78,7 +79,7 @@ def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestCl
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the preflight of the model says; a test changes it."""
     told = {"latency_ms": 10.0, "floor_ms": 4.0, "floor_low_ms": 3.8, "coverage": 0.9, "floor_coverage": 0.9}
-    monkeypatch.setattr("service.preparation.preflight", lambda path, table, limits: told)
+    monkeypatch.setattr("service.preparation.preflight", lambda path, table, limits, settings: told)
     return told
 
 
@@ -129,7 +130,8 @@ class TestFloor:
 def measured(store: Store, device_id: str, content: bytes) -> None:
     """A table in which every block of a network takes 100 us, and every block of its smallest version 40 us."""
     network = Network.load(content)
-    smallest = {block.name: max(block.minimum, 1) for block in prunable_blocks(network)}
+    scheme = Scheme.of([("filter_prune", {})])
+    smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, []).items()}
     with store.begin() as tx:
         device = devices.get(tx, device_id)
         for template in op_templates(network, runtimes.load(device.runtime).fused(network.save())):

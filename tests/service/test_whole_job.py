@@ -62,6 +62,13 @@ def test_a_network_becomes_a_smaller_file_that_was_measured(service: Service, de
     assert len(file) == best["size_bytes"] < original["size_bytes"]
     assert accuracy(file) == pytest.approx(best["test_accuracy"], abs=0.006)  # one image may sit on a tie
 
+    # What this job measured tells the next one that its limit cannot be met.
+    floor_ms = service.get(f"/models/stripes/preflight?device={device}")["floor_ms"]
+    body = {"model": "stripes", "dataset": "stripes", "targets": [{"device": device, "max_latency_ms": floor_ms / 2}]}
+    refused = service.client.post("/api/v1/jobs", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (422, "below_floor"), refused.text
+    assert refused.json()["errors"][0]["message"].endswith(f"the nearest possible is {floor_ms:.4g}")
+
 
 def search_of(service: Service, name: str, device: str) -> list[Any]:
     """Start a job of 30 evaluations; what is recorded when it is in mid-search."""

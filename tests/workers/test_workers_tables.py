@@ -79,9 +79,9 @@ def test_the_most_uncertain_times_frequency_comes_first(
     # As if the phase had not been here before.
     context = Context(replace(plan, job_id="job_2"), ports, replace(ports.recorded(), checkpoints={}), lock, clock)
     often = {op.key: (100.0 if op is missing[3] else 1.0) for op in ops}
-    fill_most_uncertain(context, DEVICE, ops, often, most=4)
+    fill_most_uncertain(context, DEVICE, ops, often, most=4, first={missing[5].key})
     assert len(asked) == 4
-    assert asked[0] == missing[3].key
+    assert asked[:2] == [missing[5].key, missing[3].key]
     assert set(asked) <= {op.key for op in missing}
 
 
