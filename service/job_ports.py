@@ -131,15 +131,14 @@ class StorePorts:
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
         now_s = self._clock_s()
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases do not count it
+        if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
+            # A run that goes on where another one ended looks through its phases again: no progress is lost by that.
+            job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
+            return
         due = job.phase != message.phase or message.done == message.total or now_s - self._told_s >= TELL_S
         self._told_s = now_s if due else self._told_s
-        values: dict[str, Any] = {
-            "phase": message.phase,
-            "done": message.done,
-            "total": message.total,
-            "eta_s": message.eta_s,
-            "spent_s": max(job.spent_s, message.spent_s),  # phases outside the budget do not count it
-        }
+        values |= {name: getattr(message, name) for name in ("phase", "done", "total", "eta_s")}
         job_leases.progress(tx, self._held, tell=due, **values)
 
     def _warn(self, tx: Tx, message: Warned) -> None:
@@ -281,3 +280,8 @@ class StorePorts:
                 raise Halted("paused" if wanted == "pause" else "cancelled")
             watch.look()
             time.sleep(LOOK_S)
+
+
+def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:
+    """How far that is into a job: it only grows."""
+    return PHASES.index(phase) if phase in PHASES else -1, done / total if total else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any
@@ -365,6 +366,19 @@ class StoreContract:
                 evaluations.add(tx, held, evaluated("twice"))
         with stored.read() as tx:
             assert len(evaluations.of_job(tx, job_id)) == 1
+            assert jobs.get(tx, job_id).evaluations_done == 1
+
+    def test_the_budget_counts_f2_that_was_paid_for(self, stored: Store) -> None:
+        job_id = self._queue(stored)[0]
+        held = self._claim(stored)
+        assert held is not None
+        one = evaluated("searched")
+        trained = replace(one.evaluation, candidate=replace(one.evaluation.candidate, id="trained", fidelity="F4"))
+        with stored.begin() as tx:
+            for each in (one, replace(evaluated("twin"), cached=True), replace(one, evaluation=trained)):
+                evaluations.add(tx, held, each)
+        with stored.read() as tx:
+            assert [row.number for row in evaluations.of_job(tx, job_id)] == [1, 2, 3]
             assert jobs.get(tx, job_id).evaluations_done == 1
 
     def test_a_deleted_job_takes_its_rows_along(self, stored: Store) -> None:

@@ -16,7 +16,7 @@ from hw_profiles.host_lock import HostLock
 from workers.errors import WorkerError
 from workers.plan import JobPlan
 from workers.ports import Ports, Recorded
-from workers.progress import Checkpointed, Level, Logged, Phase, Phased, Warned
+from workers.progress import PHASES, Checkpointed, Level, Logged, Phase, Phased, Warned
 
 
 class Halted(WorkerError):
@@ -42,7 +42,8 @@ class Context:
         self.spent_s = self.recorded.spent_s
         self._files = dict(self.recorded.checkpoints)
         self._run = secrets.token_hex(4)
-        self._started: tuple[Phase, float, float] | None = None
+        self._at: tuple[Phase, float, float] = (PHASES[0], 0.0, 1.0)
+        self._begun: tuple[float, float] = (0.0, self.clock_s())
 
     def computing(self) -> AbstractContextManager[None]:
         """Held around each piece of heavy work, so that an agent on this machine can time in quiet."""
@@ -57,13 +58,31 @@ class Context:
         self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
-        """Where the job is; what is still to come is as slow as what was. Raises: Halted when the user wants it."""
-        if self._started is None or self._started[0] != phase:
-            self._started = (phase, done, self.clock_s())
-        _, before, begun_s = self._started
-        if eta_s is None and done > before:
-            eta_s = (self.clock_s() - begun_s) / (done - before) * max(0.0, total - done)
-        self.ports.emit(Phased(phase, min(done, total), total, eta_s, self.spent_s))
+        """Where the job is. Without `eta_s` nobody knows how long the rest of the phase takes.
+
+        Raises:
+            Halted: the user wants it.
+        """
+        if self._at[0] != phase:
+            self._begun = (done, self.clock_s())
+        self._at = (phase, done, total)
+        self.within(0.0, eta_s)
+
+    def at_even(self, phase: Phase, done: float, total: float) -> None:
+        """As `at`, in a phase whose steps are alike: what is still to come is as slow as what was."""
+        before, begun_s = self._begun if self._at[0] == phase else (done, self.clock_s())
+        gained = done - before
+        self.at(phase, done, total, (self.clock_s() - begun_s) / gained * (total - done) if gained > 0 else None)
+
+    def within(self, share: float, eta_s: float | None = None) -> None:
+        """So much of the step is done that `at` has begun. At its end the phase knows nothing of what follows.
+
+        Raises:
+            Halted: the user wants it.
+        """
+        phase, begun, total = self._at
+        done = min(begun + share, total)
+        self.ports.emit(Phased(phase, done, total, eta_s if done < total else None, self.spent_s))
         self.check()
 
     def check(self) -> None:

@@ -188,7 +188,7 @@ class Trainer:
     def _progress(self, step: Step) -> None:
         if step.last_of_epoch:
             done = self._done + (step.step + 1) / step.steps
-            self._context.at("train", done, max(self._total, done))
+            self._context.at_even("train", done, max(self._total, done))
         else:
             self._context.check()
 

@@ -244,7 +244,7 @@ class _Loop:
         total = self._rules.evaluations
         done = min(total, sum(not each.cached for each in self._evaluated))
         spent_s = self._spent_s()
-        eta_s = spent_s / done * (total - done) if done else None
+        eta_s = spent_s / done * (total - done) if 0 < done < total else None
         return Phased("search", done, total, eta_s, spent_s)
 
     def _say(self) -> None:

@@ -106,18 +106,26 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         Halted: the user wants it.
     """
     targets = context.plan.targets
-    context.at("profile", 0, 1)
+    total = 1 + 3 * len(targets)
+    context.at("profile", 0, total)
     originals = {target.device_id: _original(context, inputs, target) for target in targets}
     network = _form(context, inputs, originals)
-    classes = [learned_classes(context, target.device_id) for target in targets]
+    classes = []
+    for number, target in enumerate(targets, 1):
+        context.at("profile", number, total)
+        classes.append(learned_classes(context, target.device_id))
     runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
     anatomy, variants = _taken_apart(context, inputs, network, classes, runtimes)
     builder = ProblemBuilder(anatomy, variants)
-    tables = [_table(context, builder, target, rules) for target, rules in zip(targets, classes, strict=True)]
+    tables = []
+    for number, (target, rules) in enumerate(zip(targets, classes, strict=True), 1 + len(targets)):
+        context.at("profile", number, total)
+        tables.append(_table(context, builder, target, rules))
     smallest = _smallest(builder, tables)
-    devices = tuple(
-        _timed(context, inputs, builder, target, table, smallest) for target, table in zip(targets, tables, strict=True)
-    )
+    devices = []
+    for number, (target, table) in enumerate(zip(targets, tables, strict=True), 1 + 2 * len(targets)):
+        context.at("profile", number, total)
+        devices.append(_timed(context, inputs, builder, target, table, smallest))
     whole = cost(inputs.network)
     original: dict[str, float] = {
         "macs": float(whole.macs),
@@ -127,7 +135,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     }
     for timed in devices:
         original[latency_metric(timed.target.device_id)] = statistic_us(timed.original, "quiet") / 1e3
-    return Profile(network, builder, devices, original, smallest)
+    return Profile(network, builder, tuple(devices), original, smallest)
 
 
 def _original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:

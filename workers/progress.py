@@ -61,7 +61,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class Phased:
-    """Where the job is: `done` of `total` steps of one phase.
+    """Where the job is: `done` of `total` steps of one phase. `eta_s`: left of the phase, None where nobody knows.
 
     `spent_s` is what has been used of `budget.wall_s` so far (search and training only); the newest value
     comes back as `Recorded.spent_s` after a restart.

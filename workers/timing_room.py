@@ -16,7 +16,7 @@ from hw_profiles.probe import probe
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample
 from workers.context import Context
-from workers.progress import Learned, Phase
+from workers.progress import Learned
 
 NEWS_S = 2.0
 """How long one wait for rows lasts before the user's signal is looked at again."""
@@ -85,9 +85,7 @@ def fill_most_uncertain(
     return table
 
 
-def filled(
-    context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float], phase: Phase = "profile"
-) -> LatencyTable:
+def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
     """Ask for rows and wait until none is outstanding, or the plan's patience ends; what is there then."""
     context.ports.fill(device_id, ops, priority)
     begun_s = context.clock_s()
@@ -96,7 +94,7 @@ def filled(
         outstanding = context.ports.wait(device_id, NEWS_S)
         done = max(0, len(ops) - outstanding)
         waited_s = context.clock_s() - begun_s
-        context.at(phase, done, len(ops), waited_s / done * outstanding if done else None)
+        context.within(done / len(ops), waited_s / done * outstanding if done and outstanding else None)
     table = context.ports.table(device_id)
     missing = sum(op.key not in table.rows for op in ops)
     if missing:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Select, String, Text, UniqueConstraint, select
+from sqlalchemy import ForeignKey, Select, String, Text, UniqueConstraint, func, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from search.candidate import Candidate
@@ -64,9 +64,12 @@ def add(tx: Tx, held: Held, evaluated: Evaluated) -> EvaluationRow | None:
     evaluation = evaluated.evaluation
     if of_candidate(tx, held.job_id, evaluation.candidate.id) is not None:
         return None
-    # A new evaluation is progress: what happened to the conductors before it no longer counts.
-    fence(tx, held, evaluations_done=Job.evaluations_done + 1, crashes=0)
-    number = tx.session.execute(select(Job.evaluations_done).where(Job.id == held.job_id)).scalar_one()
+    # A new evaluation is progress: what happened to the conductors before it no longer counts. What the budget
+    # counts is F2: training and timing the finalists come on top.
+    paid = evaluation.candidate.fidelity == "F2" and not evaluated.cached
+    fence(tx, held, evaluations_done=Job.evaluations_done + int(paid), crashes=0)
+    newest = select(func.max(EvaluationRow.number)).where(EvaluationRow.job_id == held.job_id)
+    number = (tx.session.execute(newest).scalar_one() or 0) + 1
     row = EvaluationRow(
         id=new_id("evl"),
         job_id=held.job_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def print_job(job: Job) -> None:
             "verdict": job.verdict,
             "failure": None if failure is None else f"{failure.code}: {failure.detail}",
             "waiting": None if job.waiting_for is None else f"for {job.waiting_for.get('device')}",
-            "left": None if job.eta_s is None or job.finished else f"{job.eta_s:.0f} s",
+            "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
             "done": f"{job.evaluations_done} evaluations",
         }
     )

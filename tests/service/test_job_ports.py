@@ -207,6 +207,20 @@ def test_a_run_finds_again_what_it_left(store: Store, settings: Settings, queued
         ports.emit(Checkpointed("elsewhere", settings.data_dir / "netlathe.db"))
 
 
+def test_progress_never_goes_back(store: Store, settings: Settings, queued: str) -> None:
+    ports = held_ports(store, settings)
+    ports.emit(Phased("search", 3, 10, 1.5, spent_s=40.0))
+    for behind in (Phased("profile", 0, 4), Phased("search", 0, 10, 9.0, spent_s=41.0)):  # as a resumed run says
+        ports.emit(behind)
+        job = the_job(store)
+        assert (job.phase, job.done, job.total, job.eta_s) == ("search", 3, 10, None)
+    assert job.spent_s == 41.0
+    ports.emit(Phased("search", 4, 10, 2.0))
+    assert (the_job(store).done, the_job(store).eta_s) == (4, 2.0)
+    ports.emit(Phased("train", 0, 3))
+    assert (the_job(store).phase, the_job(store).done) == ("train", 0)
+
+
 def test_a_transaction_that_fails_keeps_nothing_of_its_messages(store: Store, settings: Settings, queued: str) -> None:
     ports = held_ports(store, settings)
     with store.begin() as tx:

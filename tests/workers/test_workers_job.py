@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -95,6 +95,21 @@ def test_the_same_job_started_again_repeats_nothing(job: Job, lock: HostLock) ->
     assert len(evaluated(ports, "F2")) == count
     assert len(evaluated(ports, "F4")) == 2
     assert sum(isinstance(m, Checkpointed) for m in ports.messages) == checkpoints
+
+
+def reached(messages: Sequence[Message]) -> list[tuple[int, float]]:
+    return [(PHASES.index(m.phase), m.done / m.total) for m in messages if isinstance(m, Phased)]
+
+
+def test_progress_grows_and_no_rest_is_told_where_none_is_known(job: Job, lock: HostLock) -> None:
+    plan, ports = job(known=False)
+    run(plan, ports, lock)
+    steps = reached(ports.messages)
+    assert steps == sorted(steps)
+    assert len({share for phase, share in steps if phase == 0}) > 4  # the probes and the rows, each in its own part
+    told = [m for m in ports.messages if isinstance(m, Phased) and m.eta_s is not None]
+    assert {m.phase for m in told} == {"profile", "search", "train"}
+    assert [m for m in told if m.done >= m.total or not m.eta_s] == []
 
 
 class Killed(BaseException):
