@@ -14,6 +14,7 @@ Every call may be repeated safely: a POST carries an idempotency key that its re
 
     NetlatheError
     ├── Unreachable                no answer after all retries
+    ├── Untrusted                  the server's certificate is not trusted here
     ├── Unreadable                 an answer that is not the contract's
     ├── Damaged                    a download whose sha256 is not the promised one
     └── Refused (problem)          the server's problem document: code, detail, errors by field
@@ -31,6 +32,7 @@ import hashlib
 import json
 import os
 import re
+import ssl
 import sys
 import time
 import types
@@ -69,6 +71,10 @@ class NetlatheError(Exception):
 
 class Unreachable(NetlatheError):
     """No answer from the server after all retries."""
+
+
+class Untrusted(NetlatheError):
+    """The server's certificate is not trusted here: self-signed, expired, or of another name."""
 
 
 class Unreadable(NetlatheError):
@@ -462,7 +468,7 @@ class Client:
         transport, sleep, clock: for tests.
 
     Raises (every verb):
-        Refused, Unreachable, Unreadable
+        Refused, Unreachable, Untrusted, Unreadable
     """
 
     def __init__(
@@ -524,6 +530,7 @@ class Client:
                     since = since if event.number is None else event.number
                     yield event
             except (httpx.TransportError, ServerFailed) as error:
+                _check_trust(error, self.url)
                 if self._clock() - alive_at > _PATIENCE_S:
                     raise Unreachable(f"lost the event stream of {self.url}: {error}") from error
             self._sleep(wait_s)
@@ -588,6 +595,7 @@ class Client:
             try:
                 response = send()
             except httpx.TransportError as error:
+                _check_trust(error, self.url)
                 if last:
                     raise Unreachable(f"no answer from {self.url}: {error or type(error).__name__}") from error
             else:
@@ -633,6 +641,19 @@ class Client:
 
         self._send(send)
         return digest.hexdigest()
+
+
+def _check_trust(error: BaseException, url: str) -> None:
+    """Raise Untrusted where a certificate is what an error came of: trying again would not help."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        why = cause.verify_message
+        raise Untrusted(
+            f"the certificate of {url} is not trusted here ({why}): where it is self-signed or of a CA of your own, "
+            "name its file in SSL_CERT_FILE"
+        ) from error
 
 
 def _check(response: httpx.Response) -> None:

@@ -75,6 +75,7 @@ class Agent:
         state_dir: where those are kept; default: the user's state folder.
         lock: keeps timing and other computing on this machine apart.
         transport: for tests, in place of the network.
+        ca: file with the server's certificate or its CA's, where the usual CAs did not issue it.
         least_deadline_s: a timing process may be silent for at least this long.
     """
 
@@ -88,6 +89,7 @@ class Agent:
         state_dir: Path | None = None,
         lock: HostLock | None = None,
         transport: httpx.BaseTransport | None = None,
+        ca: Path | None = None,
         least_deadline_s: float = LEAST_DEADLINE_S,
     ) -> None:
         self.url = url.rstrip("/")
@@ -97,6 +99,7 @@ class Agent:
         self._credentials = CredentialStore(self.url, self.machine, state_dir)
         self._lock = lock or HostLock()
         self._transport = transport
+        self._ca = ca
         self._least_deadline_s = least_deadline_s
         self._drain = threading.Event()
         self._stop = threading.Event()
@@ -153,11 +156,11 @@ class Agent:
     def _serve(self) -> None:
         offers = self._offers()
         enrolment = self._enrolment(offers)
-        signing = SignOn(self.url, self._credentials, self._drain, self._transport)
+        signing = SignOn(self.url, self._credentials, self._drain, self._transport, self._ca)
         credentials, enrolled = signing.sign_on(enrolment, self._enrolment_token)
         self._devices = dict(zip(enrolled.device_ids, offers, strict=True))
         log.info("agent %s serves %s", credentials.agent_id, ", ".join(d.name for d in offers))
-        connection = Connection(self.url, credentials.token, self._transport)
+        connection = Connection(self.url, credentials.token, self._transport, self._ca)
         heart = threading.Thread(target=self._beat, args=(connection, credentials.agent_id, enrolled.heartbeat_s))
         heart.start()
         try:

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run an agent as the arguments say; its exit code."""
     given = _parser().parse_args(arguments)
     if given.print_unit:
-        sys.stdout.write(print_unit(given.url, given.machine))
+        sys.stdout.write(print_unit(given.url, given.machine, given.ca))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         runtimes=given.runtime,
         enrolment_token=os.environ.pop(TOKEN_VARIABLE, None),
         state_dir=given.state_dir,
+        ca=given.ca,
     )
     if given.end_with_stdin:
         _end_with_stdin(agent)
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--machine", help="name in the devices' names; default: the host's")
     parser.add_argument("--runtime", action="append", help="offer only this runtime; may be repeated")
     parser.add_argument("--state-dir", type=Path, help="where credentials are kept")
+    parser.add_argument(
+        "--ca", type=Path, help="trust this certificate, or CA, of the server; else SSL_CERT_FILE counts"
+    )
     parser.add_argument("--end-with-stdin", action="store_true", help="end when stdin closes")
     parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit and end")
     return parser

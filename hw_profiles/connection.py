@@ -2,6 +2,7 @@
 
 AgentError
 ├── ServerAway       no answer, or one that says: later; the call may be repeated
+│   └── Untrusted    its certificate is not trusted here; it may be renewed, or want `--ca`
 ├── LeaseLost        409 or 410: the lease counts no more
 ├── NotAccepted      401 or 403: the credentials are void
 ├── UpgradeNeeded    426: this agent is too old (or too new)
@@ -14,9 +15,12 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
+
+from hw_profiles.trust import distrust, trusting
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,10 @@ class AgentError(Exception):
 
 class ServerAway(AgentError):
     """The server does not answer now."""
+
+
+class Untrusted(ServerAway):
+    """The certificate of whoever answers is not trusted here."""
 
 
 class LeaseLost(AgentError):
@@ -61,14 +69,18 @@ _BY_STATUS: Mapping[int, type[AgentError]] = {
 
 
 class Connection:
-    """JSON over HTTP with a bearer token. Safe to use from several threads."""
+    """JSON over HTTP with a bearer token. Safe to use from several threads. `ca`: see `trusting`."""
 
-    def __init__(self, url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, token: str, transport: httpx.BaseTransport | None = None, ca: Path | None = None
+    ) -> None:
+        self._url = url
         self._http = httpx.Client(
             base_url=f"{url.rstrip('/')}/api/v1",
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_S,
             transport=transport,
+            verify=trusting(ca, url),
         )
 
     def close(self) -> None:
@@ -86,6 +98,11 @@ class Connection:
         try:
             response = self._http.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
+            if (why := distrust(error)) is not None:
+                raise Untrusted(
+                    f"the certificate of {self._url} is not trusted here ({why}): where it is self-signed or of a CA "
+                    "of your own, name its file with --ca FILE or SSL_CERT_FILE"
+                ) from error
             raise ServerAway(f"{type(error).__name__}: {error}") from error
         if response.is_success:
             return response

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
-from hw_profiles.connection import Connection, NotAccepted, persist
+from hw_profiles.connection import Connection, NotAccepted, Refused, Untrusted, persist
 from hw_profiles.credentials import Credentials, CredentialStore
 from hw_profiles.errors import InvalidInput
 from hw_profiles.wire import Enrolled, Enrolment
@@ -22,6 +23,7 @@ class SignOn:
     credentials: CredentialStore
     stop: threading.Event
     transport: httpx.BaseTransport | None = None
+    ca: Path | None = None
 
     def sign_on(self, enrolment: Enrolment, token: str | None) -> tuple[Credentials, Enrolled]:
         """Announce an agent that has credentials; enrol it with `token` where it has none or they are void.
@@ -53,9 +55,18 @@ class SignOn:
         return credentials, enrolled
 
     def _call(self, token: str, method: str, path: str, enrolment: Enrolment, headers: dict[str, str]) -> Enrolled:
-        connection = Connection(self.url, token, self.transport)
+        connection = Connection(self.url, token, self.transport, self.ca)
+
+        def call() -> httpx.Response:
+            try:
+                return connection.call(method, path, enrolment.to_json(), headers)
+            except Untrusted as error:
+                if method == "PUT":  # it was trusted once: the certificate has expired, and will be renewed
+                    raise
+                raise Refused(str(error)) from error
+
         try:
-            answer = persist(lambda: connection.call(method, path, enrolment.to_json(), headers), self.stop)
+            answer = persist(call, self.stop)
         finally:
             connection.close()
         return Enrolled.from_json(answer.json())

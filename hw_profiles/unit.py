@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from hw_profiles.exits import FAILED, USAGE
 from hw_profiles.machine import machine_name
@@ -14,7 +15,7 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-ExecStart="{python}" -m hw_profiles.agent_main --url "{url}" --machine "{machine}"
+ExecStart="{python}" -m hw_profiles.agent_main --url "{url}" --machine "{machine}"{ca}
 Restart=on-failure
 RestartSec=10
 # an upgrade, a new token or a runtime is needed: starting again would not help
@@ -26,7 +27,8 @@ WantedBy=default.target
 """
 
 
-def print_unit(url: str, machine: str | None = None) -> str:
+def print_unit(url: str, machine: str | None = None, ca: Path | None = None) -> str:
     """The systemd user unit of this machine's agent. Enrol once by hand before it is started."""
     name = machine or machine_name()
-    return UNIT.format(python=sys.executable, url=url, machine=name, usage=USAGE, failed=FAILED)
+    trusted = "" if ca is None else f' --ca "{ca.absolute()}"'
+    return UNIT.format(python=sys.executable, url=url, machine=name, ca=trusted, usage=USAGE, failed=FAILED)

@@ -28,7 +28,8 @@ FIRST_REST_S, LONGEST_REST_S, GOOD_LIFE_S = 1.0, 30.0, 60.0
 class AgentChild:
     """Starts one agent, and another whenever it dies. It ends with this process, however that ends.
 
-    `state_dir` keeps its credentials between starts; `runtimes` None offers all that time something real.
+    `state_dir` keeps its credentials between starts; `runtimes` None offers all that time something real;
+    `ca` is the server's own certificate.
     """
 
     def __init__(
@@ -39,9 +40,12 @@ class AgentChild:
         *,
         machine: str = MACHINE,
         runtimes: tuple[str, ...] | None = None,
+        ca: Path | None = None,
     ) -> None:
         self._store = store
         self._arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin"]
+        if ca is not None:
+            self._arguments += ["--ca", str(ca.absolute())]
         for name in runtimes or ():
             self._arguments += ["--runtime", name]
         self._ending = threading.Event()

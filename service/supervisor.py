@@ -48,7 +48,8 @@ class Supervisor:
 
         with self._lock:
             if not self._ending.is_set():
-                self._agent = AgentChild(self._url, self._store, self._settings.data_dir / "agent")
+                folder, ca = self._settings.data_dir / "agent", self._settings.tls_cert
+                self._agent = AgentChild(self._url, self._store, folder, ca=ca)
                 self._agent.start()
 
     def ask_to_end(self) -> None:

@@ -86,6 +86,10 @@ def agent(
     ] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="Only these runtimes; may be repeated.")] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Where its credentials are kept.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="The server's certificate or its CA's, PEM. [SSL_CERT_FILE instead of usual CAs]"),
+    ] = None,
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd user unit and end.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -107,14 +111,14 @@ def agent(
     from hw_profiles import agent as profiling
 
     if print_unit:
-        unit = profiling.print_unit(url, machine)
+        unit = profiling.print_unit(url, machine, ca)
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
-    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, **chosen)
+    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, ca=ca, **chosen)
     return made.run()
 
 

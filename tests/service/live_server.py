@@ -37,17 +37,24 @@ class OpenStore(Store):
 
 @contextmanager
 def serving(settings: Settings, store: Store, port: int = 0) -> Iterator[str]:
-    """The URL of a running server over `store`."""
+    """The URL of a running server over `store`; with TLS where the settings have it."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
-    config = uvicorn.Config(create_app(settings, OpenStore(store)), log_level="warning", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        create_app(settings, OpenStore(store)),
+        log_level="warning",
+        timeout_graceful_shutdown=2,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         until(lambda: server.started, "the server to start")
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "http" if settings.tls_cert is None else "https"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(GUARD_S)
