@@ -3,7 +3,7 @@
 ValueError
   InvalidInput          a field of an argument is wrong; names the field and the value seen
 RuntimeError
-  RuntimeMissing        the engine of a runtime is not installed; names the extra that brings it
+  ExtraMissing          the engine of a runtime is not installed; names the extra that brings it
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ class InvalidInput(ValueError):
         self.message = message
 
 
+def install_command(extra: str) -> str:
+    """What brings an extra: Netlathe is installed from a clone, no registry has it."""
+    return f"pip install '.[{extra}]' -c constraints.txt (in the clone)"
+
+
 class ExtraMissing(RuntimeError):
     """Something was asked for whose library is not installed here."""
 
     def __init__(self, wanted: str, extra: str) -> None:
-        super().__init__(f"{wanted} needs `pip install 'netlathe[{extra}]'`")
+        super().__init__(f"{wanted} needs {install_command(extra)}")
         self.wanted = wanted
         self.extra = extra

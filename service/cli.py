@@ -85,10 +85,12 @@ def _usage(error: typer.TyperException) -> int:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
+    from hw_profiles.errors import install_command
+
     module = (error.name or "").split(".")[0]
     for extra, modules in EXTRAS.items():
         if module in modules:
-            return f"this needs {module}: pip install 'netlathe[{extra}]'"
+            return f"this needs {module}: {install_command(extra)}"
     return str(error)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hw_profiles.errors import install_command
 from netlathe import Client, NetlatheError, data_dir
 
 MIB = 1024**2
@@ -44,9 +45,7 @@ def _python() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for extra, module in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
-        yield Finding(
-            f"[{extra}]", "ok" if there else "note", "installed" if there else f"pip install 'netlathe[{extra}]'"
-        )
+        yield Finding(f"[{extra}]", "ok" if there else "note", "installed" if there else install_command(extra))
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

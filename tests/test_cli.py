@@ -250,7 +250,10 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     for name in [name for name in sys.modules if name.startswith("service.store")]:
         monkeypatch.delitem(sys.modules, name)
     assert run(["migrate"]) == 3
-    assert capsys.readouterr().err == "netlathe: this needs sqlalchemy: pip install 'netlathe[server]'\n"
+    assert (
+        capsys.readouterr().err
+        == "netlathe: this needs sqlalchemy: pip install '.[server]' -c constraints.txt (in the clone)\n"
+    )
 
 
 def _upload(server: Server, path: str, id_: str) -> None:

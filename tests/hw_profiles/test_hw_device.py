@@ -93,4 +93,7 @@ def test_pinning_ends_with_the_block() -> None:
 
 
 def test_a_missing_extra_is_one_line() -> None:
-    assert str(ExtraMissing("the runtime 'x'", "agent")) == "the runtime 'x' needs `pip install 'netlathe[agent]'`"
+    assert (
+        str(ExtraMissing("the runtime 'x'", "agent"))
+        == "the runtime 'x' needs pip install '.[agent]' -c constraints.txt (in the clone)"
+    )

@@ -78,5 +78,5 @@ def test_columns_are_finite_and_see_what_the_kernel_pays_for() -> None:
 def test_without_scikit_learn_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     known, latencies = truths(MIN_ROWS, 0)
     monkeypatch.setitem(sys.modules, "sklearn.gaussian_process", None)
-    with pytest.raises(ExtraMissing, match=r"netlathe\[server\]"):
+    with pytest.raises(ExtraMissing, match=r"pip install '\.\[server\]'"):
         KindPredictor(known, latencies.tolist(), CLASSES).predict(known)
