@@ -3,6 +3,8 @@
 The child has no secrets in its environment, may not open sockets, start programs or unpickle, and is killed
 when it takes too much memory, processor time, disk or time, or when this process ends. Whatever a file does to
 it is an answer about the file, an InvalidInput; only a mistake of our own code is an internal error.
+
+A check computes: it holds the host lock with whoever else does, so that nobody on this machine measures meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hw_profiles.host_lock import HostLock
 from service.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -63,7 +66,9 @@ class Limits:
 
 
 def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "file") -> dict[str, Any]:
-    """Run a task of `service.checks` on a request, both plain JSON.
+    """Run a task of `service.checks` on a request, both plain JSON; first wait while somebody measures.
+
+    The caller must not hold the host lock: whoever waits to measure lets no second holder in.
 
     Args:
         task: name of a module of `service.checks`.
@@ -78,7 +83,11 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
         InvalidInput: the task found something wrong, crashed, or broke a limit.
         CheckBroken: the task itself is wrong.
     """
-    with tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch, tempfile.TemporaryFile() as stderr:
+    with (
+        tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch,
+        tempfile.TemporaryFile() as stderr,
+        HostLock().shared(),
+    ):
         child = subprocess.Popen(
             [sys.executable, "-m", "service.checks"],
             stdin=subprocess.PIPE,

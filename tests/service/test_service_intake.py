@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from service_networks import classifier, model_of
 
 from compress.builtin.digits import digits_npz
 from compress.data import cache_beside, load_dataset
+from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 from service import sandbox
 from service.errors import InvalidInput
 from service.intake import check_dataset, check_model
@@ -258,6 +261,50 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str
 
 def outcome(name: str, limits: Limits = LIMITS) -> dict[str, Any]:
     return sandbox.run(name, {"word": "hello"}, limits)
+
+
+def test_a_check_waits_while_somebody_measures_and_its_limit_does_not_run(
+    task: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path))
+    name = task("return {}")
+    with ThreadPoolExecutor() as pool:
+        with HostLock(tmp_path).exclusive():
+            # So short that the wait alone would use it up.
+            found = pool.submit(outcome, name, Limits(wall_s=10))
+            with pytest.raises(TimeoutError):
+                found.result(11)
+        assert found.result(60) == {}
+
+
+def test_nobody_measures_while_a_check_computes(
+    task: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path))
+    began, may_end = tmp_path / "began", tmp_path / "end"
+    name = task(f"""
+        import os, time
+        open({str(began)!r}, "w").close()
+        while not os.path.exists({str(may_end)!r}): time.sleep(0.01)
+        return {{}}
+    """)
+    measured = threading.Event()
+
+    def measure() -> None:
+        with HostLock(tmp_path).exclusive():
+            measured.set()
+
+    with ThreadPoolExecutor() as pool:
+        check = pool.submit(outcome, name)
+        while not began.exists():
+            assert not check.done()
+            time.sleep(0.01)
+        measuring = pool.submit(measure)
+        early = measured.wait(0.3)
+        may_end.touch()
+        assert check.result(60) == {}
+        measuring.result(60)
+    assert not early
 
 
 def test_a_report_comes_back_whatever_is_printed(task: Callable[[str], str]) -> None:
