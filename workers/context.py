@@ -53,6 +53,10 @@ class Context:
         """One line for the user."""
         self.ports.emit(Logged(level, text))
 
+    def device_name(self, device_id: str) -> str:
+        """What users call a target's device."""
+        return next(target.device_name for target in self.plan.targets if target.device_id == device_id)
+
     def warn(self, text: str) -> None:
         """What whoever reads the result must know; once is enough, however often a run says it."""
         self.ports.emit(Warned(text))

@@ -144,7 +144,7 @@ def _original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, 
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten
     samples = measured(context, "original", target.device_id, forms, _QUICK)
-    shown = ", ".join(f"{name} {statistic_us(sample, 'quiet') / 1e3:.3f} ms" for name, sample in samples.items())
+    shown = ", ".join(f"{statistic_us(sample, 'quiet') / 1e3:.3f} ms as {name}" for name, sample in samples.items())
     context.say(f"{target.device_name}: the original takes {shown} (quiet).")
     return samples
 

@@ -41,11 +41,12 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
     curves = probe()
     missing = [op for op in curves.ops if op.key not in table.rows]
     if missing:
-        context.say(f"Learning how {device_id} aligns channels: {len(missing)} probes.")
+        context.say(f"Learning how {context.device_name(device_id)} aligns channels: {len(missing)} probes.")
         table = filled(context, device_id, missing, [1.0] * len(missing))
     latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
     if 2 * len(latency_us) < len(curves.ops):
-        context.say(f"{device_id} timed too few probes; every width counts as worth trying there.", "warning")
+        name = context.device_name(device_id)
+        context.say(f"{name} timed too few probes; every width counts as worth trying there.", "warning")
         return table.classes
     classes = curves.learn(latency_us)
     context.ports.emit(Learned(device_id, classes.to_json()))
@@ -79,7 +80,8 @@ def fill_most_uncertain(
     wanted = sorted((op for op in ops if op.key in worth), key=lambda op: -worth[op.key])[:most]
     if not wanted:
         return table
-    context.say(f"{device_id}: timing {len(wanted)} of {len(ops)} kernels; {len(ops) - len(worth)} are known.")
+    name, known = context.device_name(device_id), len(ops) - len(worth)
+    context.say(f"{name}: timing {len(wanted)} of {len(ops)} kernels; {known} are known.")
     table = filled(context, device_id, wanted, [worth[op.key] for op in wanted])
     context.keep(f"filled-{device_id}", {"asked": len(wanted), "epoch": table.epoch})
     return table
@@ -98,7 +100,8 @@ def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequen
     table = context.ports.table(device_id)
     missing = sum(op.key not in table.rows for op in ops)
     if missing:
-        context.say(f"{device_id}: {missing} of {len(ops)} kernels could not be timed and are predicted.", "warning")
+        name = context.device_name(device_id)
+        context.say(f"{name}: {missing} of {len(ops)} kernels could not be timed and are predicted.", "warning")
     return table
 
 
