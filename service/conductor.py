@@ -27,6 +27,7 @@ from service.blobs import Blobs
 from service.job_ports import StorePorts
 from service.job_run import Ending, Run, of_error
 from service.lifeline import watch_parent, without_settings
+from service.preparation import still_true
 from service.settings import Settings
 from service.store import asks, checkpoints, conductors, job_leases, jobs
 from service.store.base import Store, make_engine
@@ -160,13 +161,16 @@ class Conductor:
         # What a mistake of ours left behind is kept for a while: housekeeping takes it away.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         with self._store.begin() as tx:
+            values = dict(ending.values)
+            if values.get("verdict") is not None:
+                values["warnings"] = still_true(jobs.get(tx, held.job_id).warnings)
             for level, text in ending.lines:
                 tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
             if ending.crashed:
                 asks.interrupted(tx, held.job_id)
                 job_leases.crash(tx, held, self._settings.max_crashes)
             else:
-                job_leases.end(tx, held, state, **ending.values)
+                job_leases.end(tx, held, state, **values)
             if done:
                 checkpoints.forget(tx, held.job_id)
         log.info("job %s: %s", held.job_id, state)

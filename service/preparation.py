@@ -6,7 +6,7 @@ reach is never met: searching either would waste hours, so that it is refused no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.blobs import Blobs
@@ -17,10 +17,12 @@ from service.sandbox import Limits
 from service.scoring import score
 from service.store import devices, latency
 from service.store.base import Store
-from service.submission import JobCreate, Resolved, resolve
+from service.submission import WAITS, JobCreate, Resolved, resolve
 
 TRUSTED_COVERAGE = 0.8
 """Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+TOO_LITTLE = "too little was measured there to say whether the limit can be met"
+MEASURED_LATER = "can meet it is found out by measuring"
 LIMITS = Limits(cpu_s=600, wall_s=300.0)
 
 
@@ -42,8 +44,13 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[s
             if methods == ["filter_prune"]:
                 raise
             # What other methods reach is not in the table: the floor of pruning refuses nothing, but it is known.
-            warnings.append(f"{error}; whether {' and '.join(methods)} can meet it is found out by measuring")
+            warnings.append(f"{error}; whether {' and '.join(methods)} {MEASURED_LATER}")
     return warnings
+
+
+def still_true(warnings: Sequence[str]) -> list[str]:
+    """Without those that asked what a verdict has answered."""
+    return [text for text in warnings if not text.endswith((TOO_LITTLE, MEASURED_LATER, WAITS))]
 
 
 class BelowFloor(InvalidInput):
@@ -56,11 +63,17 @@ def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreat
         return []
     found = (
         f"the original classifies {scored.accuracy:.1%} of {scored.count} validation samples as labelled, "
-        f"chance is {scored.chance:.1%}; preprocessing used: {resolved.model.preprocessing or 'the defaults'}"
+        f"chance is {scored.chance:.1%}; preprocessing used: {_shown(resolved.model.preprocessing)}"
     )
     if not body.force:
         raise InvalidInput("dataset", scored.accuracy, f"{found}; `force` takes the job anyway", code="at_chance")
     return [found]
+
+
+def _shown(preprocessing: Mapping[str, Any]) -> str:
+    """The settings as they act: without a scale, that is of the kind of pixels."""
+    known = {name: value for name, value in preprocessing.items() if value is not None}
+    return str({"scale": "1/255 of uint8 pixels, 1 of float32 ones", **known})
 
 
 def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]) -> list[str]:
@@ -73,7 +86,7 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
         device = devices.get(tx, target["device"])
         empty = latency.measured_count(tx, device) == 0
         table = None if empty else latency.table(tx, device.id)
-    unknown = f"device {device.name}: too little was measured there to say whether the limit can be met"
+    unknown = f"device {device.name}: {TOO_LITTLE}"
     if table is None:
         return [unknown]
     path = blobs.path(resolved.model.sha256)

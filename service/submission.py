@@ -23,6 +23,7 @@ from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelIn
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 MAX_SEED = 2**31 - 1
+WAITS = "the job waits for it"
 DECIDING = "accuracy"
 """The metric that ranks and decides; `test_accuracy` is read once, at the end, and decides nothing."""
 
@@ -246,7 +247,7 @@ def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], lis
             raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
         state = devices.state(tx, device)
         if state in ("offline", "quarantined"):
-            warnings.append(f"device {device.name} is {state}: the job waits for it")
+            warnings.append(f"device {device.name} is {state}: {WAITS}")
         default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
         targets.append(
             {

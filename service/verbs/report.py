@@ -25,7 +25,7 @@ def print_job(job: Job) -> None:
             "state": job.state + (f", {job.phase} {job.progress.fraction:.0%}" if job.state == "running" else ""),
             "verdict": job.verdict,
             "failure": None if failure is None else f"{failure.code}: {failure.detail}",
-            "waiting": None if job.waiting_for is None else f"for {job.waiting_for.get('device')}",
+            "waiting": None if job.waiting_for is None else f"for {_name(job, job.waiting_for.get('device'))}",
             "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
             "done": f"{job.evaluations_done} evaluations",
         }
@@ -51,6 +51,10 @@ def device_names(job: Job) -> Mapping[str, str]:
     """Names of the job's devices by id, as far as the server told them."""
     targets: Sequence[Mapping[str, Any]] = job.raw.get("targets") or ()
     return {str(target.get("device")): str(target.get("device_name") or target.get("device")) for target in targets}
+
+
+def _name(job: Job, device: object) -> str:
+    return device_names(job).get(str(device), str(device))
 
 
 def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None]:

@@ -18,6 +18,7 @@ from service_world import HandClock, Uploaded, queue
 
 from service.blobs import Blobs
 from service.conductor import Conductor, RunJob
+from service.preparation import TOO_LITTLE
 from service.settings import Settings
 from service.store import Store, asks, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
 from service.store.jobs import Job
@@ -340,6 +341,15 @@ def test_the_front_is_told_when_it_changes(store: Store, settings: Settings, que
     # Each one is less accurate and smaller than the one before: all are on the front in the end.
     assert told[-1].type == "front.changed"
     assert told[-1].data["front"] == sorted(row.id for row in rows)
+
+
+def test_a_verdict_answers_the_warnings_that_asked_for_it(store: Store, settings: Settings, queued: str) -> None:
+    asked = [f"device pi: {TOO_LITTLE}", "device pi is offline: the job waits for it"]
+    with store.begin() as tx:
+        tx.session.get_one(Job, queued).warnings = [*asked, "the original is at chance"]
+    with conducting(store, settings, lambda plan, ports: Outcome("finished", "met", "")):
+        until(lambda: job_of(store, queued).state == "succeeded")
+    assert job_of(store, queued).warnings == ["the original is at chance"]
 
 
 def test_cancel_of_an_end_that_races_is_one_end(store: Store, settings: Settings, uploaded: Uploaded) -> None:

@@ -63,6 +63,7 @@ def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestCl
     upload(client, "models", "right", brightness())
     upload(client, "models", "wrong", brightness(), preprocessing=json.dumps({"scale": 1.0}))
     upload(client, "datasets", "light", dark_and_bright())
+    upload(client, "models", "inverted", brightness(), preprocessing=json.dumps({"mean": [3.0]}))
     body = {"dataset": "light", "methods": ["int8_ptq"]}
     right = client.post(JOBS, json={**body, "model": "right"})
     assert right.status_code == 201, right.text
@@ -70,9 +71,12 @@ def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestCl
     assert (wrong.status_code, wrong.json()["code"]) == (422, "at_chance")
     assert "chance is 50.0%" in wrong.json()["detail"]
     assert "'scale': 1.0" in wrong.json()["detail"]
+    usual = client.post(JOBS, json={**body, "model": "inverted"})
+    assert "'scale': '1/255 of uint8 pixels, 1 of float32 ones'" in usual.json()["detail"], usual.text
+    assert "None" not in usual.json()["detail"]
     with store.read() as tx:
         kept = {score.model_id: score.right / score.count for score in tx.session.query(scores.Score)}
-    assert sorted(round(value, 1) for value in kept.values()) == [0.5, 1.0]
+    assert sorted(round(value, 1) for value in kept.values()) == [0.5, 0.5, 1.0]
 
 
 @pytest.fixture
