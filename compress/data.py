@@ -109,11 +109,14 @@ class Dataset:
         return part
 
     def sample(self, part: str, count: int, seed: int) -> Part:
-        """`count` images of a part without repetition, or all of them where there are fewer; the seed decides."""
+        """`count` images of a part without repetition, or all of them where there are fewer; the seed decides.
+
+        They come in drawn order, not in that of the file, which may hold one class after another: the first n of a
+        sample are a sample too.
+        """
         whole = self.part(part)
         rng = np.random.default_rng([seed, PARTS.index(part)])
-        indices = rng.choice(len(whole), min(count, len(whole)), replace=False)
-        return whole.take(np.sort(indices))
+        return whole.take(rng.choice(len(whole), min(count, len(whole)), replace=False))
 
 
 def load_dataset(

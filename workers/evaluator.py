@@ -66,15 +66,15 @@ class CutEvaluator:
         if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
             raise InvalidInput("candidate", candidate.fidelity, "only F2 and F3 from the original's weights are known")
         begun_s = time.perf_counter()
-        (images, labels), reference = self._material.ranking, self._material.reference
+        (images, labels), reference = self._material.ranking, None
         if candidate.recipe == QUICK:
             few = slice(self._quick_images)
-            images, labels, reference = images[few], labels[few], reference[: self._quick_images // 4]
+            images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
         right = self._right(candidate, images, labels, reference)
         metrics = {"accuracy": float(right.mean())}
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
 
-    def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images) -> Right:
+    def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Right:
         """Which of these images the candidate gets right, untrained."""
         module, bound = self.cut(candidate, reference)
         if candidate.fidelity == "F3":
@@ -91,13 +91,14 @@ class CutEvaluator:
         """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by.
 
         Args:
-            reference: images for the batch norms; all of the material's where None.
+            reference: images for the batch norms of all candidates alike, the uncut network's too; where None those
+                of a cut network are taken on all of the material's, and an uncut one keeps its own.
         """
         bound = self._material.scheme.bind(candidate.values)
         evidence = replace(self._evidence, masks=self._masks(candidate.masks))
         network = bound.rewrite(self._network, evidence, "structure")
         module = TorchNetwork(network)
-        if network is not self._network:
+        if reference is not None or network is not self._network:
             reestimate(module, self._material.reference if reference is None else reference)
         return module, bound
 

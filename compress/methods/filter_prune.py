@@ -61,7 +61,7 @@ class PruneOperator:
         blocks = prunable_blocks(network)
         keep = self.keep(blocks, evidence)
         smaller = cut(network, keep, blocks)
-        if evidence.statistics is None or not self.settings.refit:
+        if not keep or evidence.statistics is None or not self.settings.refit:
             return smaller
         return reconstructed(smaller, network, evidence.statistics, keep, blocks, self.settings.ridge)
 

@@ -400,6 +400,14 @@ def test_sample_is_by_seed_and_without_repetition() -> None:
         dataset.sample("dev", 1, 0)
 
 
+def test_every_start_of_a_sample_is_a_sample_though_the_file_holds_one_class_after_another(tmp_path: Path) -> None:
+    members = {f"train/class{i // 60}/{i:03d}.png": content for i, content in enumerate(pngs(600))}
+    dataset = load_dataset(write_zip(tmp_path / "sorted.zip", members))
+    for part in ("train", "validation"):
+        drawn = dataset.sample(part, 400, seed=0).labels
+        assert all(len(set(drawn[:count].tolist())) >= 7 for count in (20, 32, len(drawn) // 2))
+
+
 def test_digits_are_the_same_from_memory_and_from_their_npz(tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
     path.write_bytes(digits_npz(3))

@@ -193,6 +193,19 @@ def test_a_quick_look_sees_fewer_images(material: Material) -> None:
     assert quick * 10 == pytest.approx(round(quick * 10))
 
 
+def test_quick_looks_compare_like_with_like(material: Material) -> None:
+    evaluator = CutEvaluator(material, 64)
+    few = material.reference[:16]
+    looked, _ = evaluator.cut(candidate(WHOLE), few)
+    renewed = looked.to_network().constants["norm0.mean"]
+    assert not np.array_equal(renewed, material.network.constants["norm0.mean"])
+    # Nothing before the first norm differs in a network that is cut further on: nor may its statistics.
+    cut, _ = evaluator.cut(candidate({**WHOLE, "conv2": 16}), few)
+    np.testing.assert_array_equal(cut.to_network().constants["norm0.mean"], renewed)
+    ranked, _ = evaluator.cut(candidate(WHOLE))
+    np.testing.assert_array_equal(ranked.to_network().constants["norm0.mean"], material.network.constants["norm0.mean"])
+
+
 def test_a_nan_costs_its_candidate_only(tmp_path: Path, trained: Network, digits: Digits) -> None:
     images, labels = pixels(digits, 64)
     # Finite weights, so that the file loads, whose sums are not.
