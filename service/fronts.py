@@ -7,6 +7,7 @@ limit were 4 ms": filters change which evaluations take part, never what was mea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,16 +39,38 @@ def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     return [objective, *(axis for axis in costs if axis != objective)]
 
 
+@dataclass(frozen=True)
+class RunningFront:
+    """The front while evaluations come in: each is compared with what is on it, not with all that came before.
+
+    What has fallen off never comes back: whatever beats that which beat it, beats it too. `points`: id -> its
+    numbers along the axes, of the evaluations on the front.
+    """
+
+    axes: Sequence[tuple[str, Goal]]
+    points: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the evaluations on the front."""
+        return frozenset(self.points)
+
+    def plus(self, evaluations: Iterable[Judged]) -> RunningFront:
+        """With these as well; those that lack one of the metrics take no part."""
+        points = {**self.points}
+        for each in evaluations:
+            if each.status == "completed" and all(key in each.metrics for key, _ in self.axes):
+                points[each.id] = tuple(float(each.metrics[key]) for key, _ in self.axes)
+        if not points:
+            return self
+        ids = list(points)
+        kept = front(np.array([points[name] for name in ids]), [goal for _, goal in self.axes])
+        return replace(self, points={ids[index]: points[ids[index]] for index in kept})
+
+
 def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:
     """Ids of the evaluations on the front; those that lack one of its metrics take no part."""
-    wanted = axes(request)
-    complete = [
-        each for each in evaluations if each.status == "completed" and all(key in each.metrics for key, _ in wanted)
-    ]
-    if not complete:
-        return frozenset()
-    points = np.array([[each.metrics[key] for key, _ in wanted] for each in complete], dtype=np.float64)
-    return frozenset(complete[index].id for index in front(points, [goal for _, goal in wanted]))
+    return RunningFront(axes(request)).plus(evaluations).ids
 
 
 def under(

@@ -18,7 +18,7 @@ from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample
 from service.blobs import Blobs
 from service.device_watch import DeviceWatch
-from service.fronts import front_of
+from service.fronts import RunningFront, axes
 from service.store import (
     artifacts,
     asks,
@@ -83,8 +83,7 @@ class StorePorts:
         self._told_s = -TELL_S
         with store.read() as tx:
             job = jobs.get(tx, held.job_id)
-            self._request: Mapping[str, Any] = job.request
-            self._front = front_of(evaluations.of_job(tx, job.id), job.request)
+            self._front = RunningFront(axes(job.request)).plus(evaluations.of_job(tx, job.id))
 
     # what a run tells
 
@@ -97,17 +96,19 @@ class StorePorts:
         files = {id(m): self._blobs.put_file(m.path) for m in messages if isinstance(m, Made)}
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
-            for message in messages:
-                self._record(tx, message, files.get(id(message)))
-            front = self._new_front(tx, messages)
-        self._front = front
+            rows = [self._record(tx, message, files.get(id(message))) for message in messages]
+            front = self._front.plus(row for row in rows if row is not None)
+            if front.ids != self._front.ids:
+                tx.emit(jobs.topic(self._held.job_id), "front.changed", {"front": sorted(front.ids)})
+        self._front = front  # only now: the transaction might have failed
 
-    def _record(self, tx: Tx, message: Message, file: StoredBlob | None) -> None:
+    def _record(self, tx: Tx, message: Message, file: StoredBlob | None) -> evaluations.EvaluationRow | None:
+        """Store one message; the row, where it is an evaluation that was not known."""
         match message:
             case Asked():
                 asks.add(tx, self._held, message)
             case Evaluated():
-                evaluations.add(tx, self._held, message)
+                return evaluations.add(tx, self._held, message)
             case Logged():
                 tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": message.level, "text": message.text})
             case Warned():
@@ -127,6 +128,7 @@ class StorePorts:
                 assert file is not None
                 self._blobs.record(tx, file)
                 artifacts.add(tx, self._held, message.kind, message.name, file)
+        return None
 
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
@@ -159,14 +161,6 @@ class StorePorts:
         """A run knows its candidates; clients know the evaluations that were made of them."""
         name = summary.get("evaluation_id") if summary is not None else None
         return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
-
-    def _new_front(self, tx: Tx, messages: Sequence[Message]) -> frozenset[str]:
-        if not any(isinstance(message, Evaluated) for message in messages):
-            return self._front
-        front = front_of(evaluations.of_job(tx, self._held.job_id), self._request)
-        if front != self._front:
-            tx.emit(jobs.topic(self._held.job_id), "front.changed", {"front": sorted(front)})
-        return front
 
     # what a run asks
 

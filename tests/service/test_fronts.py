@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 from service_world import Uploaded, queue
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from service.fronts import axes
+from service.fronts import RunningFront, axes
 from service.store import Store, evaluations, job_leases
 from service.store.job_leases import Held
 from workers.progress import Evaluated
@@ -48,6 +52,45 @@ def test_what_is_beaten_in_everything_is_not_on_the_front(client: TestClient, jo
     assert [item["on_front"] for item in shown] == [True, True, False, True, False]
     assert [item["feasible"] for item in shown] == [False, True, False, True, False]
     assert shown[4]["reason"] == "nan"
+
+
+@dataclass(frozen=True)
+class Row:
+    id: str
+    metrics: Mapping[str, float]
+    status: str = "completed"
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@given(
+    levels=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=25),  # coarse: many ties
+    parts=st.lists(st.integers(1, 4), min_size=1, max_size=25),
+)
+def test_a_front_kept_while_evaluations_come_in_is_the_recomputed_one(
+    devices: int, levels: list[tuple[int, int, int]], parts: list[int]
+) -> None:
+    names = [f"dev_{number}" for number in range(devices)]
+    request = {"objective": {"metric": "accuracy", "goal": "max"}, "targets": [{"device": name} for name in names]}
+    keys = [key for key, _ in axes(request)]
+    rows = [Row(f"e{i}", dict(zip(keys, map(float, point), strict=False))) for i, point in enumerate(levels)]
+    running, begun = RunningFront(axes(request)), 0
+    while begun < len(rows):
+        end = begun + parts[begun % len(parts)]
+        running, begun = running.plus(rows[begun:end]), end
+        assert running.ids == by_definition(rows[:begun], request)
+
+
+def by_definition(rows: Sequence[Row], request: Mapping[str, Any]) -> frozenset[str]:
+    """Those that no other one is as good as in everything and better than in something."""
+    signs = {key: 1.0 if goal == "min" else -1.0 for key, goal in axes(request)}
+    costs = {row.id: tuple(sign * row.metrics[key] for key, sign in signs.items()) for row in rows}
+    beaten = {
+        name
+        for name, own in costs.items()
+        for other in costs.values()
+        if other != own and all(a <= b for a, b in zip(other, own, strict=True))
+    }
+    return frozenset(costs.keys() - beaten)
 
 
 def test_other_limits_give_the_front_as_it_would_be(client: TestClient, store: Store, job: str) -> None:
