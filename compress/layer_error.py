@@ -1,10 +1,8 @@
 """Layer error: what cutting a block costs in the layers that read it, from statistics alone (F1).
 
-Both are shares of the variance of a reader's output, summed over the readers of the block.
-`ls_error` is after the least-squares refit, for every width at once: with the features ordered from kept longest to
-cut first and G = L L', the error of keeping the first m is the sum of |W L|^2 over the columns from m on.
-`gram` is without a refit but with the mean taken over by the bias: the error of removing a set p of units is p' G p
-(Hu et al., arXiv 1805.11394, as a quadratic form).
+Shares of the variance of a reader's output after the least-squares refit, summed over the readers of the block, for
+every width at once: with the features ordered from kept longest to cut first and G = L L', the error of keeping the
+first m is the sum of |W L|^2 over the columns from m on.
 """
 
 from __future__ import annotations
@@ -49,17 +47,6 @@ def ls_error(
                 for reader in _readers(network, block, statistics)
             ),
             np.zeros(block.width + 1),
-        )
-        for block in blocks
-    }
-
-
-def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, Matrix]:
-    """Block name -> (width, width), positive semidefinite."""
-    return {
-        block.name: sum(
-            (_quadratic(reader) for reader in _readers(network, block, statistics)),
-            np.zeros((block.width, block.width)),
         )
         for block in blocks
     }
@@ -115,18 +102,6 @@ def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
     factor = torch.linalg.cholesky(torch.from_numpy(centred))
     energy: Vector = (torch.from_numpy(rows[:, ordered]) @ factor).square().sum(0).numpy()
     return energy
-
-
-def _quadratic(reader: _Reader) -> Matrix:
-    rows, moments, units = reader.rows, reader.moments, reader.units
-    if moments.gram is None:
-        power = np.square(rows).sum(0) * moments.variance
-        return np.diag(power[units].sum(1)) / max(float(power.sum()), np.finfo(np.float64).tiny)
-    shared = _centred(moments) * (rows.T @ rows)
-    within = shared[np.ix_(units.reshape(-1), units.reshape(-1))]
-    width, each = units.shape
-    total: Matrix = within.reshape(width, each, width, each).sum((1, 3))
-    return total / max(float(shared.sum()), np.finfo(np.float64).tiny)
 
 
 def _centred(moments: Moments) -> Matrix:

@@ -11,6 +11,7 @@ from search import strategies
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
 from search.settings import check_settings
+from search.space import Choice, Space
 from workers.best_so_far import BestSoFar
 from workers.context import Context, Halted
 from workers.inputs import Inputs
@@ -41,9 +42,23 @@ def problem_of(
         original=profile.original,
         network=material.network.digest,
         evaluations=plan.budget.evaluations,
-        statistics={"sensitivity": dict(sensitivity), "importance": dict(material.evidence.importance)},
+        statistics={
+            "sensitivity": dict(sensitivity),
+            "importance": dict(material.evidence.importance),
+            "ls_error": layer_errors(profile.builder.space, material),
+        },
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
+
+
+def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
+    """Knob of widths -> (levels,) what is lost in the layers that read its block, after their refit."""
+    known = material.ls_error
+    return {
+        knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
+        for knob in space.levelled
+        if isinstance(knob, Choice) and knob.ordered and knob.name in known
+    }
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:

@@ -20,6 +20,8 @@ from compress.fold import fold_norms
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
+from search.problem import Problem
+from search.space import Choice
 from workers import finalists
 from workers.errors import JobFailed
 from workers.job import run
@@ -27,6 +29,7 @@ from workers.memory_ports import MemoryPorts
 from workers.plan import Budget, JobPlan, Named, Training
 from workers.ports import Signal
 from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased
+from workers.searching import problem_of
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 
@@ -110,6 +113,26 @@ def test_progress_grows_and_no_rest_is_told_where_none_is_known(job: Job, lock: 
     told = [m for m in ports.messages if isinstance(m, Phased) and m.eta_s is not None]
     assert {m.phase for m in told} == {"profile", "search", "train"}
     assert [m for m in told if m.done >= m.total or not m.eta_s] == []
+
+
+def test_strategies_are_told_what_layers_lose(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Problem] = []
+
+    def noted(*given: Any) -> Problem:
+        seen.append(problem_of(*given))
+        return seen[-1]
+
+    monkeypatch.setattr("workers.job.problem_of", noted)
+    plan, ports = job(methods=(Named("filter_prune"), Named("int8_ptq")))
+    run(plan, ports, lock)
+    problem = seen[0]
+    errors = problem.statistics["ls_error"]
+    widths = [knob for knob in problem.space.levelled if isinstance(knob, Choice) and knob.ordered]
+    assert errors.keys() == {knob.name for knob in widths}
+    for knob in widths:
+        assert errors[knob.name].shape == (knob.level_count,)
+        assert (np.diff(errors[knob.name]) <= 0).all()
+        assert errors[knob.name][0] > errors[knob.name][-1] == 0.0
 
 
 class Killed(BaseException):
