@@ -78,10 +78,7 @@ def of_error(error: Exception) -> Ending | None:
         case LeaseLost():
             log.warning("%s", error)
             return None
-        case OperationalError():
-            log.warning("the store did not answer; the job goes back to the queue")
-            return Ending("queued")
-        case PoolBroken() | MemoryError() | OSError():
+        case PoolBroken() | MemoryError() | OSError() | OperationalError():
             log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
             return Ending("queued", lines=(("warning", f"{_CRASH}: {type(error).__name__}"),), crashed=True)
         case Halted():

@@ -15,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from job_worlds import EVALUATIONS, candidate, lines, package, search, until
 from service_world import HandClock, Uploaded, queue
+from sqlalchemy.exc import OperationalError
 
 from service.blobs import Blobs
 from service.conductor import Conductor, RunJob
@@ -126,7 +127,13 @@ def test_what_a_run_dies_of_is_told(
 
 
 @pytest.mark.parametrize(
-    "error", [PoolBroken("no worker came up"), OSError(errno.ENOSPC, "No space left on device"), MemoryError()]
+    "error",
+    [
+        PoolBroken("no worker came up"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        MemoryError(),
+        OperationalError("INSERT", None, Exception("database or disk is full")),
+    ],
 )
 def test_a_failure_of_the_machine_queues_the_job_again_but_not_for_ever(
     store: Store, settings: Settings, queued: str, error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -144,6 +151,7 @@ def test_a_failure_of_the_machine_queues_the_job_again_but_not_for_ever(
         until(lambda: job_of(store, queued).state == "succeeded")
     assert len(runs) == 2
     assert job_of(store, queued).crashes == 1
+    assert [text for text in log_of(store, queued) if type(error).__name__ in text]
 
 
 def test_a_machine_that_fails_again_and_again_fails_the_job(
