@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -88,6 +89,19 @@ def test_a_job_shows_its_evaluations_and_its_front(browser: TestClient, store: S
     assert "4.000 ms" in text
     assert "over the limit" in text
     assert text.count("on front") == 2
+
+
+def test_finalists_stand_apart_from_what_the_budget_counts(
+    browser: TestClient, store: Store, uploaded: Uploaded
+) -> None:
+    held = searched(store, uploaded)
+    trained = replace(proposed(9), fidelity="F4")
+    with store.begin() as tx:
+        evaluations.add(tx, held, Evaluated("greedy", Evaluation(trained, Status.COMPLETED, {"accuracy": 0.97}, 9.0)))
+    text = browser.get(f"/jobs/{held.job_id}").text
+    apart, search = text.index("Finalists: trained (F4)"), text.index(">Search</th>")
+    assert apart < text.index('id="evaluation-4"') < search < text.index('id="evaluation-3"')
+    assert "3 of 60 evaluations" in text
 
 
 def test_what_comes_from_outside_is_escaped(browser: TestClient, store: Store, uploaded: Uploaded) -> None:

@@ -109,11 +109,11 @@ def test_a_job_lives_while_one_looks(tab: Watched, store: Store, uploaded: Uploa
     shot(page, "jobs")
     page.goto(f"/jobs/{held.job_id}")
     expect(page.get_by_role("status")).to_have_text("live")
-    expect(page.locator("#evaluations tbody tr")).to_have_count(3)
+    expect(page.locator("#evaluations tr[id]")).to_have_count(3)
     expect(page.locator("#front .main-svg").first).to_be_visible()
     page.evaluate("window.mark = 1")
     record(store, held, 7, latency_ms=3.5, accuracy=0.93, device_id=uploaded.device_id)
-    expect(page.locator("#evaluations tbody tr")).to_have_count(4)
+    expect(page.locator("#evaluations tr[id]")).to_have_count(4)
     expect(page.locator("#evaluation-4")).to_contain_text("93.00 %")
     expect(page.locator("#front .scatterlayer .points path")).to_have_count(3)
     assert page.evaluate("window.mark") == 1, "the page was reloaded"
