@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -35,6 +36,19 @@ class OpenStore(Store):
         pass
 
 
+class LiveServer(uvicorn.Server):
+    """uvicorn, which forgets a connection that is accepted while it ends: its socket would be left to the garbage."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(10):  # what was accepted becomes a connection within a few turns of the loop
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
+
 @contextmanager
 def serving(settings: Settings, store: Store, port: int = 0) -> Iterator[str]:
     """The URL of a running server over `store`; with TLS where the settings have it."""
@@ -43,12 +57,13 @@ def serving(settings: Settings, store: Store, port: int = 0) -> Iterator[str]:
     listener.bind(("127.0.0.1", port))
     config = uvicorn.Config(
         create_app(settings, OpenStore(store)),
+        loop="asyncio",
         log_level="warning",
         timeout_graceful_shutdown=2,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
-    server = uvicorn.Server(config)
+    server = LiveServer(config)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
