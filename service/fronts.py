@@ -1,7 +1,9 @@
 """Fronts of a job: which evaluations no other one beats in the objective and in every device's latency.
 
 Read from what is recorded, so that the same function answers for the live front and for "what if the
-limit were 4 ms": filters change which evaluations take part, never what was measured.
+limit were 4 ms": filters change which evaluations take part, never what was measured. Only the search's
+evaluations take part: finalists are trained (F4) and measured whole (F5), so that their accuracy and latency
+are other quantities than the untrained accuracy and predicted latency that candidates are compared by.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from search.metrics import latency_metric
 from search.pareto import front
 from search.problem import Goal
 
+SEARCHED = ("F2", "F3")
+"""Fidelities of the search."""
+
 
 class Judged(Protocol):
     """What a front needs to know of an evaluation."""
@@ -25,7 +30,14 @@ class Judged(Protocol):
     @property
     def status(self) -> str: ...
     @property
+    def fidelity(self) -> str: ...
+    @property
     def metrics(self) -> Mapping[str, Any]: ...
+
+
+def searched(each: Judged) -> bool:
+    """Whether it is a completed evaluation of the search."""
+    return each.status == "completed" and each.fidelity in SEARCHED
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
@@ -59,7 +71,7 @@ class RunningFront:
         """With these as well; those that lack one of the metrics take no part."""
         points = {**self.points}
         for each in evaluations:
-            if each.status == "completed" and all(key in each.metrics for key, _ in self.axes):
+            if searched(each) and all(key in each.metrics for key, _ in self.axes):
                 points[each.id] = tuple(float(each.metrics[key]) for key, _ in self.axes)
         if not points:
             return self
@@ -82,7 +94,7 @@ def under(
 ) -> Sequence[Judged]:
     """The evaluations that would meet these limits, on every target's device."""
     latencies = [latency_metric(item["device"]) for item in request["targets"]]
-    found = [each for each in evaluations if each.status == "completed"]
+    found = [each for each in evaluations if searched(each)]
     if max_latency_ms is not None:
         found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
     if min_accuracy is not None:

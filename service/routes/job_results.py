@@ -52,7 +52,10 @@ def read_front(
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
-    """The evaluations that no other one beats; with limits, the front as it would be under them."""
+    """The search's evaluations that no other one beats; with limits, the front as it would be under them.
+
+    All of them are untrained: a drop of accuracy counts from the original's.
+    """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
@@ -65,11 +68,10 @@ def read_front(
 
 
 def _reference(job: Job) -> float:
-    """What a drop of accuracy counts from: the control, or the original before it is trained."""
-    for summary in (job.control, job.original):
-        if summary is not None and summary.get("accuracy") is not None:
-            return float(summary["accuracy"])
-    raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
+    """What a drop of accuracy counts from: the original, untrained as the search's candidates are."""
+    if job.original is None or job.original.get("accuracy") is None:
+        raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
+    return float(job.original["accuracy"])
 
 
 @router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))

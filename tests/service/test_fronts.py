@@ -59,6 +59,7 @@ class Row:
     id: str
     metrics: Mapping[str, float]
     status: str = "completed"
+    fidelity: str = "F2"
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -103,11 +104,19 @@ def test_other_limits_give_the_front_as_it_would_be(client: TestClient, store: S
         job_leases.fence(tx, Held(job, "c1", 1), original={"accuracy": 0.97})
     assert names(client.get(url, params={"max_accuracy_drop": 0.05})) == ["slow"]
     with store.begin() as tx:
-        job_leases.fence(tx, Held(job, "c1", 1), control={"accuracy": 0.94})
+        job_leases.fence(tx, Held(job, "c1", 1), original={"accuracy": 0.94}, control={"accuracy": 0.97})
     assert names(client.get(url, params={"max_accuracy_drop": 0.05})) == ["slow", "middle"]
     assert names(client.get(url, params={"max_accuracy_drop": 0.05, "max_latency_ms": 3.0})) == ["middle"]
     for wrong in ({"max_latency_ms": 0}, {"max_latency_ms": "nan"}, {"max_accuracy_drop": 2}):
         assert client.get(url, params=wrong).status_code == 422
+
+
+def test_finalists_are_other_quantities_and_take_no_part(client: TestClient, store: Store, job: str) -> None:
+    with store.begin() as tx:
+        best = Evaluation(Candidate("f", {"a": "f"}, fidelity="F5"), Status.COMPLETED, {"accuracy": 0.99, KEY: 0.5})
+        evaluations.add(tx, Held(job, "c1", 1), Evaluated("random", best, feasible=True))
+    assert names(client.get(f"/api/v1/jobs/{job}/front")) == ["slow", "middle", "fast"]
+    assert names(client.get(f"/api/v1/jobs/{job}/front", params={"max_latency_ms": 3.0})) == ["middle", "fast"]
 
 
 def test_evaluations_are_followed_by_number(client: TestClient, job: str) -> None:
