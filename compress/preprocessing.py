@@ -17,6 +17,7 @@ RESIZES = ("shorter", "stretch")
 CROPS = ("center",)
 MAX_SIDE = 4096  # pixels
 MAX_NUMBER = 1e30  # float32 ends at 3.4e38; room for the product of a few
+MIN_NUMBER = 1e-30  # of what must be above 0: float32 begins at 1.2e-38
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,20 @@ class Preprocessing:
                 _check_number(name, value, positive=name == "std")
         if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
             raise _invalid("std", self.std, f"as many numbers as mean, which has {len(self.mean)}")
+        self._check_quotients()
         _check_choice("order", self.order, ORDERS)
         _check_choice("resize", self.resize, RESIZES)
         _check_choice("crop", self.crop, CROPS)
         _check_size(self.size)
+
+    def _check_quotients(self) -> None:
+        """What pixels are multiplied by and moved by must be numbers of float32, as mean, std and scale are."""
+        channels = max(len(self.mean), len(self.std))
+        means, stds = (values * channels if len(values) == 1 else values for values in (self.mean, self.std))
+        for mean, std in zip(means, stds, strict=True):
+            factor = (1.0 if self.scale is None else self.scale) / std
+            if not MIN_NUMBER <= factor <= MAX_NUMBER or abs(mean) / std > MAX_NUMBER:
+                raise _invalid("std", std, f"such that scale / std and mean / std are within {MAX_NUMBER:g}")
 
     @classmethod
     def from_json(cls, data: object) -> Preprocessing:
@@ -157,8 +168,9 @@ def _invalid(name: str, value: object, wanted: str) -> InvalidInput:
 def _check_number(name: str, value: object, positive: bool) -> None:
     # A comparison, unlike math.isfinite, also answers for NaN and for integers beyond a float's range.
     number = isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER < value < MAX_NUMBER
-    if not number or (positive and value <= 0):  # type: ignore[operator]  # a number by now
-        raise _invalid(name, value, "finite numbers" + (" above 0" if positive else ""))
+    if not number or (positive and value < MIN_NUMBER):  # type: ignore[operator]  # a number by now
+        least = f"from {MIN_NUMBER:g}" if positive else f"above {-MAX_NUMBER:g}"
+        raise _invalid(name, value, f"numbers {least} and below {MAX_NUMBER:g}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

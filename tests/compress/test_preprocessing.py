@@ -64,6 +64,11 @@ def test_json_goes_there_and_back() -> None:
         ({"mean": {"r": 1}}, "preprocessing.mean"),
         ({"std": [1, 0, 1]}, "preprocessing.std"),
         ({"std": float("nan")}, "preprocessing.std"),
+        ({"std": 1e-320}, "preprocessing.std"),
+        ({"scale": 1e-320}, "preprocessing.scale"),
+        ({"scale": 1e20, "std": [1, 1e-20]}, "preprocessing.std"),
+        ({"scale": 1e-20, "std": 1e20}, "preprocessing.std"),
+        ({"mean": 1e20, "std": 1e-20}, "preprocessing.std"),
         ({"mean": [1, 2, 3], "std": [1, 2]}, "preprocessing.std"),
         ({"order": "rgb"}, "preprocessing.order"),
         ({"order": ["RGB"]}, "preprocessing.order"),
@@ -82,6 +87,22 @@ def test_wrong_values_name_their_field(given: Any, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Preprocessing.from_json(given)
     assert caught.value.field == field
+
+
+def test_a_std_that_float32_cannot_divide_by_is_named_with_its_value() -> None:
+    with pytest.raises(InvalidInput, match="numbers from 1e-30") as caught:
+        Preprocessing.from_json({"std": [0.5, 1e-320, 0.5]})
+    assert caught.value.value == 1e-320
+
+
+@pytest.mark.parametrize(
+    "extreme", [{"std": 1e-29}, {"std": 1e29}, {"scale": 1e-29}, {"scale": 1e29}, {"mean": 1e28, "std": 0.1}]
+)
+def test_what_is_accepted_gives_finite_inputs_that_differ(extreme: dict[str, Any]) -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    got = preprocess(images, Preprocessing.from_json(extreme))
+    assert np.isfinite(got).all()
+    assert "mean" in extreme or got.max() > got.min()
 
 
 @pytest.mark.parametrize(
