@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 
+from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
 from compress.network import Array, Network, Node, TensorType, _frozen, parse, read_node
 
@@ -25,7 +26,9 @@ OPSET_MIN, OPSET_CONVERTED = 13, 17
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
 SHAPE_CONSTANT_MAX = 1024
 # Folding these would turn a user's quantised weights back into floats.
-NEVER_FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform"})
+QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# One drawn sample must not become a constant: a random node stays and is refused by its name.
+NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
 TIED_ROLES = frozenset({("Conv", 1), ("Gemm", 1), ("MatMul", 1), ("MatMul", 0), ("ConvTranspose", 1)})
 
 
@@ -45,7 +48,9 @@ def load(source: bytes | Path | str) -> Network:
     network = _unbake_batch(network, warnings)
     network = _fold_shape_chains(network)
     network = _private_constants(network)
-    network = network.edited(_alive(network.nodes, network.outputs), network.constants)
+    network = replace(network, nodes=tuple(_alive(network.nodes, network.outputs)))
+    check_deterministic(network)
+    network = network.edited(network.nodes, network.constants)
     _check_outputs(network)
     return replace(network, warnings=tuple(warnings))
 

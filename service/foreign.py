@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePath
 
 from service.errors import InvalidInput
@@ -13,10 +14,20 @@ TORCH = (
 PICKLE = f"it is (or holds) a Python pickle, which can run any code and is never opened here; {TORCH}"
 KERAS = "convert it on your own machine with tf2onnx: python -m tf2onnx.convert --saved-model DIR --output model.onnx"
 
+DATA = "a network is an ONNX file; if this is a data set, upload it as one"
+
+ZIP = b"PK\x03\x04"
+ZIP_NAME = 30
+"""Where a zip's first member has its name; two bytes at ZIP_NAME - 4 say how long it is."""
+TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl$|data/|code/|version$|archive_format$)")
+"""What .pt, TorchScript and .pt2 files, all of them zips, begin with."""
+HEAD = ZIP_NAME + 200
+
 # What a file begins with -> what it is and what to do.
 BY_MAGIC: tuple[tuple[bytes, int, str, str], ...] = (
-    (b"PK\x03\x04", 0, "a zip, as .pt, .pt2 and TorchScript files are", PICKLE),
-    (b"PK\x05\x06", 0, "an empty zip", PICKLE),
+    (b"PK\x05\x06", 0, "an empty zip", "upload the .onnx file itself"),
+    (b"\x93NUMPY", 0, "a NumPy array, without a graph", DATA),
+    (b"PAR1", 0, "a Parquet file", DATA),
     (b"\x80\x02", 0, "a pickle", PICKLE),
     (b"\x80\x03", 0, "a pickle", PICKLE),
     (b"\x80\x04", 0, "a pickle", PICKLE),
@@ -42,12 +53,28 @@ def refuse_foreign(path: Path, file_name: str) -> None:
         InvalidInput: what it is, and how to make an ONNX file of it.
     """
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(HEAD)
     if not head:
         raise InvalidInput("file", file_name, "the file is empty")
+    suffix = PurePath(file_name).suffix.lower()
+    if head.startswith(ZIP):
+        kind, advice = _zip(head, suffix)
+        raise InvalidInput("file", file_name, f"this is {kind}, not ONNX: {advice}")
     for magic, offset, kind, advice in BY_MAGIC:
         if head[offset:].startswith(magic):
             raise InvalidInput("file", file_name, f"this is {kind}, not ONNX: {advice}")
-    found = BY_SUFFIX.get(PurePath(file_name).suffix.lower())
+    found = BY_SUFFIX.get(suffix)
     if found is not None:
         raise InvalidInput("file", file_name, f"this is {found[0]}, not ONNX: {found[1]}")
+
+
+def _zip(head: bytes, suffix: str) -> tuple[str, str]:
+    """What a zip is, by its first member, and what to do; its directory, which may lie, is not read."""
+    length = int.from_bytes(head[ZIP_NAME - 4 : ZIP_NAME - 2], "little")
+    first = head[ZIP_NAME : ZIP_NAME + length].decode(errors="replace")
+    if TORCH_MEMBER.match(first) or suffix in BY_SUFFIX:
+        return BY_SUFFIX.get(suffix, ("a zip, as .pt, .pt2 and TorchScript files are", PICKLE))
+    if first.endswith(".npy"):
+        return "a NumPy archive (.npz), which holds arrays but no graph", DATA
+    shown = "".join(character for character in first if character.isprintable())[:80]
+    return f"a zip that begins with {shown!r}", f"if an .onnx file is in it, upload that one; {DATA}"

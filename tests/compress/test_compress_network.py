@@ -162,6 +162,44 @@ def test_a_batch_that_cannot_be_made_symbolic_is_refused() -> None:
         g.network(logits)
 
 
+def with_noise(g: Graph, kind: str) -> str:
+    """A network of g with one node that draws at random; its name is in the graph's list of nodes."""
+    x = g.conv("image", "a", 3, 6)
+    if kind == "Dropout":
+        return g.head(g.op("Dropout", x, g.constant("half", np.float32(0.5)), g.constant("on", np.bool_(True))), 6)
+    if kind == "Multinomial":
+        return str(g.op("Cast", g.op("Multinomial", g.head(x, 6), sample_size=5), to=TensorProto.FLOAT))
+    if kind == "Bernoulli":
+        return g.head(g.op("Bernoulli", g.op("Sigmoid", x)), 6)
+    if kind.endswith("Like"):  # of a constant: one sample must not become a constant itself
+        return g.head(g.op("Add", x, g.op(kind, g.random("frame", 1, 6, 8, 8))), 6)
+    return g.head(g.op("Add", x, g.op(kind, shape=[1, 6, 8, 8])), 6)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"],
+)
+def test_a_random_node_is_refused_by_name(kind: str) -> None:
+    g = classifier()
+    logits = with_noise(g, kind)
+    node = next(node for node in g.nodes if node.op_type == kind)
+    with pytest.raises(InvalidInput, match=rf"{node.name}' \({kind}\) is random.*eval mode") as error:
+        g.network(logits)
+    assert (error.value.field, error.value.value) == ("file", node.name)
+    assert not isinstance(error.value, Disagreement)
+
+
+def test_a_dropout_in_eval_mode_and_a_random_node_that_nobody_reads_are_fine() -> None:
+    g = classifier()
+    x = g.conv("image", "a", 3, 6)
+    g.op("RandomNormalLike", x)
+    x = g.op("Dropout", x, g.constant("half", np.float32(0.5)), g.constant("off", np.bool_(False)))
+    network = g.network(g.head(g.op("Dropout", x), 6))
+    assert "RandomNormalLike" not in {node.op_type for node in network.nodes}
+    assert verify(network, g.images(3)) < 1e-4
+
+
 def test_disagreement_names_the_first_node(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that reads the file wrongly is found, and the first node that differs is named."""
     import compress.module

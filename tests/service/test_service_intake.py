@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -95,10 +96,41 @@ def test_pickles_in_every_wrapping_are_refused_and_never_run(tmp_path: Path) -> 
     assert not marker.exists()
 
 
+def zip_of(*names: str) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("names", "file_name", "match"),
+    [
+        (("x_train.npy", "y_train.npy"), "model.onnx", r"NumPy archive \(\.npz\).*data set"),
+        (("x_train.npy",), "data.npz", r"NumPy archive"),
+        (("train/0/a.png",), "photos.zip", "zip that begins with 'train/0/a.png'.*if an .onnx file is in it"),
+        (("model.onnx",), "model.zip", "zip that begins with 'model.onnx'"),
+        ((), "model.onnx", "empty zip, not ONNX: upload the .onnx file itself"),
+        (("archive/data/weights/weight_0",), "model.onnx", "a zip, as .pt, .pt2"),
+        (("metadata.json",), "model.keras", "TensorFlow file.*tf2onnx"),
+    ],
+)
+def test_a_zip_is_called_what_it_is(tmp_path: Path, names: tuple[str, ...], file_name: str, match: str) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(zip_of(*names))
+    error = refused(path, file_name)
+    assert re.search(match, error.message), error.message
+    assert ("pickle" in error.message) == any(name.startswith("archive/") for name in names)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
         (b"", "empty"),
+        (b"\x93NUMPY\x01\0", "NumPy array"),
+        (b"PAR1\x15\x04", "Parquet"),
+        (b"PK\x03\x04", "a zip that begins with ''"),
         (b"hello, I am no network at all", "not a readable ONNX|no graph"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
@@ -163,6 +195,14 @@ def test_preprocessing_that_does_not_fit_the_network(tmp_path: Path) -> None:
     assert refused(path, mean=[0.1, 0.2], std=[1, 1]).field == "preprocessing.mean"
     assert refused(path, size=[32, 32]).field == "preprocessing.size"
     assert refused(path, scal=1).field == "preprocessing.scal"
+
+
+def test_a_random_node_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(classifier(odd_op="Bernoulli"))
+    error = refused(path)
+    assert "node 'act0' (Bernoulli) is random" in error.message
+    assert (error.field, error.value) == ("file", "act0")
 
 
 def test_an_op_without_a_row_freezes_its_channels_and_nothing_more(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""Determinism: a network answers the same image the same way each time, or it can be neither verified nor scored."""
+
+from __future__ import annotations
+
+from compress.errors import InvalidInput
+from compress.network import Network, Node
+
+RANDOM_OPS = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+
+def check_deterministic(network: Network) -> None:
+    """Raise InvalidInput, naming the first node whose output is drawn at random in every run."""
+    for node in network.nodes:
+        if node.domain == "" and (node.op_type in RANDOM_OPS or _drops(node, network)):
+            raise InvalidInput(
+                f"node {node.name!r} ({node.op_type}) is random: the network answers otherwise in every run; "
+                "export it in eval mode (torch: model.eval()), without random nodes",
+                field="file",
+                value=node.name[:80],
+            )
+
+
+def _drops(node: Node, network: Network) -> bool:
+    """A Dropout in training mode; without the third input it passes everything."""
+    training = network.constants.get(node.input(2)) if node.op_type == "Dropout" else None
+    return training is not None and bool(training.any())
