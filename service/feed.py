@@ -8,20 +8,26 @@ is held here reads it from the store.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import anyio
 from anyio import to_thread
 
 from service.store import events
 from service.store.base import Store
 
+log = logging.getLogger(__name__)
+
 HELD = 10_000
 BATCH = 500
+REST_S = 5.0
+"""After a look that failed."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,15 @@ class Feed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look for new events while the block runs."""
+        """Look for new events while the block runs; afterwards nothing reads from the store any more."""
         self.newest = await to_thread.run_sync(self._newest_stored)
-        task = asyncio.create_task(self._follow())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        # Unlike a task's own cancel, a group's lets a look in its thread come to its end.
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._follow)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
 
     async def after(self, number: int) -> Sequence[Notice]:
         """Events above `number`, at most BATCH, in order; waits until there is one."""
@@ -73,14 +79,20 @@ class Feed:
 
     async def _follow(self) -> None:
         while True:
-            found = await to_thread.run_sync(self._stored_after, self.newest)
+            try:
+                found = await to_thread.run_sync(self._stored_after, self.newest)
+            except Exception as error:  # whatever it is, every listener would wait in vain from now on
+                said = f"{type(error).__name__}: {error}".splitlines()[0]
+                log.error("new events cannot be read, trying again in %g s: %s", REST_S, said)
+                await anyio.sleep(REST_S)
+                continue
             if found:
                 self._held.extend(found)
                 async with self._changed:
                     self.newest = found[-1].number
                     self._changed.notify_all()
             if len(found) < BATCH:
-                await asyncio.sleep(self.poll_s)
+                await anyio.sleep(self.poll_s)
 
     def _newest_stored(self) -> int:
         with self.store.read() as tx:
