@@ -59,7 +59,9 @@ class NamedBody(Body):
 
 
 class BudgetBody(Body):
-    """`evaluations` counts F2 evaluations; `wall_s` covers search and training."""
+    """`evaluations` counts F2 evaluations; `wall_s` covers search and training: where it does not last for the epochs
+    of the control and one finalist, all train for fewer, alike.
+    """
 
     evaluations: int = Field(60, ge=1, le=1_000_000)
     wall_s: float = Field(900.0, gt=0, le=30 * 86400.0)

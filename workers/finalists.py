@@ -23,6 +23,7 @@ from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.accuracy import Right, right_in_file
 from workers.attempt import NAN
+from workers.common_epochs import common_epochs, decided_epochs
 from workers.context import Context
 from workers.errors import Diverged, JobFailed
 from workers.estimated import estimated
@@ -72,7 +73,7 @@ class Trainer:
     """Trains one network after another; each finished one, and each epoch of the one at hand, survives a crash.
 
     Args:
-        recipe: the same for all.
+        recipe: the same for all, but for its epochs: `workers.common_epochs` decides them on the control.
         total: how many networks are to be trained, for the progress.
         form: names the form of the network in checkpoints, where more than one is tried.
     """
@@ -83,7 +84,7 @@ class Trainer:
         self._context = context
         self._inputs = inputs
         self._material = material
-        self._recipe = recipe
+        self._recipe = replace(recipe, epochs=common_epochs(context))
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
         self._form = form
         self._seconds: dict[str, float] = {}
@@ -157,7 +158,7 @@ class Trainer:
     def _fitted(self, name: str, network: Network) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
         context = self._context
-        file = f"training-{self._form}{_plain(name)}"
+        file = f"training-{self._form}{self._recipe.epochs}-{_plain(name)}"
         saved = context.file(file)
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
@@ -180,10 +181,19 @@ class Trainer:
                 break
             if step.last_of_epoch:
                 context.keep(f"{file}-seconds", {"elapsed_s": self._seconds[name]})
+                if name == CONTROL and self._shortens(step):
+                    return self._fitted(name, network)
             self._progress(step)
         if last is not None:
             return last
         return _restored(network, checkpoint) if checkpoint is not None else network
+
+    def _shortens(self, step: Step) -> bool:
+        """After an epoch of the control: whether all train for fewer from now on, itself from the beginning."""
+        done = step.epoch + 1
+        before, epochs = self._recipe.epochs, decided_epochs(self._context, done, self._seconds[CONTROL] / done)
+        self._recipe = replace(self._recipe, epochs=epochs)
+        return epochs < before
 
     def _progress(self, step: Step) -> None:
         if step.last_of_epoch:

@@ -18,6 +18,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.accuracy import interval
+from workers.common_epochs import shortened
 from workers.context import Context, Halted
 from workers.decided import decided
 from workers.errors import JobFailed
@@ -185,6 +186,8 @@ class _Run:
         self.context.say(f"Training costs the control {lost:.2%} of the original's accuracy.", "warning")
         if norm_count(material.network) == norm_count(self.inputs.network):
             return trainer, control
+        if not self._lasts_for_another(control):
+            return trainer, control
         plain = gathered(self.context, self.inputs, found, norms=False)
         other = Trainer(self.context, self.inputs, plain, recipe, total, form="plain-")
         again = other.control()
@@ -192,6 +195,18 @@ class _Run:
             return trainer, control
         self.context.say("It trains better without the batch norms that it had been given: they are taken away.")
         return other, again
+
+    def _lasts_for_another(self, control: Trained) -> bool:
+        """Whether a second control and one finalist fit into the wall seconds; decided once."""
+        known = self.context.recall("second-control")
+        if known is None:
+            fits = self.context.spent_s + 2.0 * control.elapsed_s <= self.context.plan.budget.wall_s
+            known = {"fits": fits}
+            self.context.keep("second-control", known)
+            if not fits:
+                text = "The wall seconds do not last for a second control without the batch norms that it was given."
+                self.context.say(text, "warning")
+        return bool(known["fits"])
 
     def _trained(self, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
         """The first in any case, another one where the wall seconds will last for it."""
@@ -217,7 +232,7 @@ class _Run:
 
     def _worth_another(self, nearest: Judged) -> bool:
         close = nearest.only_slow and max(each.excess for each in nearest.timed) <= A_LITTLE
-        return close and self.context.spent_s < self.context.plan.budget.wall_s
+        return close and self.context.spent_s + nearest.trained.elapsed_s < self.context.plan.budget.wall_s
 
     def _neighbour(self, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
         """One candidate, where a smaller one is worth a training; else none."""
@@ -250,6 +265,7 @@ class _Run:
         self._summarise(slot, self._shown(shown, test["chosen"], len(verdicts)))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
+        warnings += shortened(self.context)
         for warning in warnings:
             self.context.warn(warning)
         findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, warnings)

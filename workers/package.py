@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.clean_check import Checked, clean_check
+from workers.common_epochs import common_epochs
 from workers.context import Context
 from workers.finalists import Trained
 from workers.inputs import Inputs
@@ -115,7 +116,7 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
         "F2 evaluations": sum(not e.cached and e.evaluation.candidate.fidelity == "F2" for e in findings.evaluated),
         "seconds of evaluation": round(search_s, 1),
         "seconds of search and training": round(context.spent_s, 1),
-        "training": f"{plan.training.epochs} epochs, distilled from the original, the same for the control",
+        "training": f"{common_epochs(context)} epochs, distilled from the original, the same for the control",
         "validation images": len(inputs.dataset.validation),
         "test images": len(inputs.dataset.test),
         "lossless rewrite": "kept" if profile.network is inputs.rewritten is not inputs.folded else "none",
