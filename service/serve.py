@@ -58,21 +58,21 @@ def serve(
 
     def begin() -> None:
         if conductor:
-            until_done(supervisor.start_conductor)
+            supervisor.start_conductor()
         if agent:
-            until_done(supervisor.start_agent)
+            supervisor.start_agent()
         until_done(lambda: show_sign_in(store, settings, url))
         if ready is not None:
             ready(url)
 
-    supervisor = Supervisor(settings, store, url)
+    supervisor = Supervisor(settings, store, url, CHILDREN_GRACE_S)
     server = _Server(_configuration(settings, store), begin, supervisor.ask_to_end)
     # uvicorn raises the signal again when it has ended: by then it must not kill us, children are to be ended.
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
     finally:
-        supervisor.end(CHILDREN_GRACE_S)
+        supervisor.end()
         for number, handler in before.items():
             signal.signal(number, handler)
     return 0 if server.started else 1

@@ -24,7 +24,7 @@ from hw_profiles.probe import probe_op
 from hw_profiles.runtimes.simulated import SimulatedRuntime
 from hw_profiles.self_test import null_model
 from hw_profiles.timing import BurstProtocol
-from service.agent_child import AgentChild
+from service.agent_child import agent_child
 from service.blobs import Blobs
 from service.settings import Settings
 from service.store import Store, agent_leases, devices, latency, measurements, work_items
@@ -246,7 +246,7 @@ def test_the_servers_own_agent_enrols_itself_and_ends_with_it(
     url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path))
-    child = AgentChild(url, store, tmp_path / "agent", machine="bench", runtimes=("simulated",))
+    child = agent_child(url, store, tmp_path / "agent", machine="bench", runtimes=("simulated",))
     child.start()
     try:
         found = device_id(store)
@@ -257,7 +257,7 @@ def test_the_servers_own_agent_enrols_itself_and_ends_with_it(
         os.kill(first, signal.SIGKILL)
         until(lambda: child.pid != first, "another agent")
     finally:
-        child.stop()
+        child.end()
     assert child.pid is not None
     assert not Path(f"/proc/{child.pid}").exists()
 

@@ -16,7 +16,7 @@ from hw_profiles.agent import Agent, print_unit
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 from hw_profiles.trust import trusting
 from netlathe import Client, Untrusted
-from service.agent_child import AgentChild
+from service.agent_child import agent_child
 from service.settings import Settings
 from service.store import Store, devices
 
@@ -99,12 +99,12 @@ def test_the_servers_own_agent_knows_its_certificate(
     url: str, store: Store, cert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(LOCK_DIR_VARIABLE, str(tmp_path))
-    child = AgentChild(url, store, tmp_path / "agent", machine="bench", runtimes=("simulated",), ca=cert)
+    child = agent_child(url, store, tmp_path / "agent", machine="bench", runtimes=("simulated",), ca=cert)
     child.start()
     try:
         until(lambda: enrolled(store), "the agent to enrol")
     finally:
-        child.stop()
+        child.end()
 
 
 def test_a_name_other_than_loopback_is_held_to_the_certificate(cert: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from job_worlds import PATIENCE_S, until
 from sqlalchemy.exc import OperationalError
 
-from service.agent_child import AgentChild
+from service.agent_child import agent_child
 from service.errors import InvalidInput, Unavailable
 from service.serve import check_host, serve, show_sign_in, until_done
 from service.settings import Settings
@@ -207,11 +207,11 @@ def test_the_agent_is_started_once_the_database_answers(
         return create(*arguments, **named)
 
     monkeypatch.setattr("service.agent_child.tokens.create", locked_at_first)
-    monkeypatch.setattr("service.agent_child.FIRST_REST_S", 0.01)
-    child = AgentChild("http://127.0.0.1:1", store, tmp_path / "agent", runtimes=("simulated",))
+    monkeypatch.setattr("service.kept_alive.FIRST_REST_S", 0.01)
+    child = agent_child("http://127.0.0.1:1", store, tmp_path / "agent", runtimes=("simulated",))
     child.start()
     try:
         until(lambda: child.pid is not None)
     finally:
-        child.stop()
+        child.end()
     assert len(begun) >= 2
