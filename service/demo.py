@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from netlathe import Client, Job, Summary
 from service.embedded import embedded_server
 from service.verbs.report import count, latency
 from service.verbs.terminal import FAILED, MET, CommandFailed, exit_code, print_table, show
+from workers.intervals import wilson
 
 if TYPE_CHECKING:
     from compress.data import Dataset
@@ -235,20 +235,6 @@ def _accuracy(checked: Checked, part: str) -> str:
     right, images = checked.right[part], checked.count[part]
     low, high = wilson(right, images)
     return f"{right / images:.4f} [{low:.4f}, {high:.4f}] n={images}"
-
-
-def wilson(right: int, images: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): also sensible at shares near 1.
-
-    Returns:
-        (low, high), both in 0..1.
-    """
-    z = 1.959964
-    share = right / images
-    middle = share + z * z / (2 * images)
-    half = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images * images))
-    scale = 1 + z * z / images
-    return (middle - half) / scale, (middle + half) / scale
 
 
 @contextmanager

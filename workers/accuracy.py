@@ -14,6 +14,7 @@ from compress.module import TorchNetwork
 from compress.verify import session
 from workers.errors import Diverged
 from workers.images import BATCH, Preprocessed
+from workers.intervals import tango, wilson
 
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -69,21 +70,16 @@ def right_in_file(model: bytes, images: Source, labels: Labels, batch: int = BAT
 
 
 def drop(control: Right, candidate: Right) -> Drop:
-    """Paired over the same images: the normal interval of the mean of per-image differences."""
-    difference = control.astype(np.float64) - candidate.astype(np.float64)
-    count = len(difference)
-    mean = float(difference.mean())
-    half = 1.96 * float(difference.std(ddof=1)) / count**0.5 if count > 1 else 1.0
-    return Drop(mean, mean - half, mean + half, count)
+    """Paired over the same images; the interval is Tango's score interval, see `workers.intervals`."""
+    control_only, candidate_only = int((control & ~candidate).sum()), int((candidate & ~control).sum())
+    count = len(control)
+    return Drop((control_only - candidate_only) / count, *tango(control_only, candidate_only, count), count)
 
 
 def interval(right: Right) -> dict[str, float]:
     """The 95 % interval (Wilson 1927) of the accuracy that (n,) images show: low, high, n."""
-    count, share = len(right), float(right.mean())
-    z2 = 1.96**2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = 1.96 * (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5 / (1 + z2 / count)
-    return {"low": centre - half, "high": centre + half, "n": count}
+    low, high = wilson(int(right.sum()), len(right))
+    return {"low": low, "high": high, "n": len(right)}
 
 
 def _right(logits: Callable[[Images], NDArray[np.float32]], images: Source, labels: Labels, batch: int) -> Right:

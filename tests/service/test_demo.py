@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from netlathe import Client, Summary
-from service.demo import CHECK, Checked, Prepared, _check, _compare, wilson
+from service.demo import CHECK, Checked, Prepared, _check, _compare
 from service.embedded import ServerDied, _said_url, embedded_server
 from service.verbs.terminal import CommandFailed
 
@@ -68,12 +67,6 @@ def test_reported_accuracies_must_be_those_of_the_file() -> None:
         _compare(Summary(accuracy=0.99, test_accuracy=0.975), checked)
     with pytest.raises(CommandFailed, match="no accuracy on its test part"):
         _compare(Summary(accuracy=0.98), checked)
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 20), (1, 20), (490, 500), (500, 500)])
-def test_the_interval_is_wilsons(right: int, count: int) -> None:
-    expected = binomtest(right, count).proportion_ci(method="wilson")
-    assert wilson(right, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_the_servers_address_is_found_among_other_lines() -> None:

@@ -125,7 +125,11 @@ def test_a_drop_is_paired_and_has_an_interval() -> None:
     assert lost.count == 2000
     # Pairing: an unpaired interval of these two would be over three times as wide.
     assert lost.high - lost.low < 0.013
-    assert drop(control, control) == replace(lost, mean=0.0, low=0.0, high=0.0)
+    # Without an image on which they differ a small drop is still possible: about 3.8 in n images.
+    same = drop(control, control)
+    assert same.mean == 0.0
+    assert -0.002 < same.low < -0.0018
+    assert 0.0018 < same.high < 0.002
 
 
 # the evaluator
