@@ -17,7 +17,7 @@ from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
-from workers.accuracy import interval
+from workers.accuracy import drop, interval
 from workers.common_epochs import shortened
 from workers.context import Context, Halted
 from workers.decided import decided
@@ -31,7 +31,7 @@ from workers.neighbour import smaller_neighbour
 from workers.package import Findings, package
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded, Verdict
-from workers.profile import Profile, TimedDevice, profile
+from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
 from workers.searching import problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
@@ -179,11 +179,10 @@ class _Run:
         recipe = recipe_of(self.context, self.inputs)
         trainer = Trainer(self.context, self.inputs, material, recipe, total)
         control = trainer.control()
-        before = found.original["accuracy"]
-        lost = before - control.accuracy
-        if lost <= 2.0 * (before * (1.0 - before) / len(control.right)) ** 0.5:
+        lost = drop(original_right(self.context, self.inputs), control.right)
+        if lost.low <= 0.0:
             return trainer, control
-        self.context.say(f"Training costs the control {lost:.2%} of the original's accuracy.", "warning")
+        self.context.say(f"Training costs the control {lost.mean:.2%} of the original's accuracy.", "warning")
         if norm_count(material.network) == norm_count(self.inputs.network):
             return trainer, control
         if not self._lasts_for_another(control):

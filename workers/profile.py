@@ -20,6 +20,7 @@ from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
 from search.metrics import latency_metric
 from search.space import Value, Values
+from workers.accuracy import Right
 from workers.context import Context
 from workers.errors import InvalidInput, JobFailed
 from workers.inputs import Inputs
@@ -288,13 +289,18 @@ def _report_lines(context: Context, timed: TimedDevice) -> None:
     context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))
 
 
-def _accuracy(context: Context, inputs: Inputs) -> float:
-    known = context.recall("original-accuracy")
+def original_right(context: Context, inputs: Inputs) -> Right:
+    """Which validation images the original gets right; looked at once in a job."""
+    known = context.recall("original-right")
     if known is None:
         with context.computing():
-            known = {"accuracy": float(inputs.right(inputs.network.save()).mean())}
-        context.keep("original-accuracy", known)
-    accuracy = float(known["accuracy"])
-    count = len(inputs.dataset.validation)
-    context.say(f"The original's accuracy is {accuracy:.2%} on {count} validation images.")
+            known = {"right": inputs.right(inputs.network.save()).astype(int).tolist()}
+        context.keep("original-right", known)
+    return np.array(known["right"], dtype=bool)
+
+
+def _accuracy(context: Context, inputs: Inputs) -> float:
+    right = original_right(context, inputs)
+    accuracy = float(right.mean())
+    context.say(f"The original's accuracy is {accuracy:.2%} on {len(right)} validation images.")
     return accuracy

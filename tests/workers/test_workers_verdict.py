@@ -11,7 +11,7 @@ import pytest
 
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
-from workers.accuracy import interval
+from workers.accuracy import Labels, Right, Source, interval, right_in_file
 from workers.job import run
 from workers.memory_ports import MemoryPorts
 from workers.plan import JobPlan, Target
@@ -146,6 +146,23 @@ def test_wilson_keeps_within_0_and_1() -> None:
     assert found["n"] == 20
     assert found["high"] == pytest.approx(1.0)
     assert found["low"] == pytest.approx(0.8389, abs=1e-3)
+
+
+def test_what_training_costs_the_control_is_judged_image_by_image(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 of 400 images: within the noise of two samples, and far from it on the same images."""
+    plan, ports = job()
+
+    def right(model: bytes, images: Source, labels: Labels) -> Right:
+        found = right_in_file(ports.path(plan.model.sha256).read_bytes(), images, labels)
+        found[np.flatnonzero(found)[:8]] = False
+        return found
+
+    monkeypatch.setattr("workers.finalists.right_in_file", right)
+    monkeypatch.setattr("workers.job.package", lambda *_: None)
+    run(plan, ports, lock)
+    assert "Training costs the control 2.00% of the original's accuracy." in ports.lines
 
 
 def test_what_training_made_is_recorded_with_the_verdict_the_seconds_and_the_tables(job: Job, lock: HostLock) -> None:
