@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.network import Array, Network, Node
-from compress.ops.shape import _pads, _ranges
+from compress.ops.pad import pads_of
+from compress.ops.select import ranges_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _chain(network: Network, pad: Node) -> _Chain | None:
     if len(shape) != 4 or pad.get("mode", "constant") != "constant" or pad.input(1) not in network.constants:
         return None
     value = network.constants.get(pad.input(2)) if pad.input(2) else np.zeros(())
-    pads = _pads(pad, network)
+    pads = pads_of(pad, network)
     only_channels = all(size == 0 for axis, size in enumerate(pads) if axis % 4 != 1) and min(pads) >= 0
     if value is None or float(np.asarray(value).reshape(-1)[0]) != 0.0 or not only_channels:
         return None
@@ -60,7 +61,7 @@ def _slices(network: Network, pad: Node) -> tuple[tuple[Node, ...], str, tuple[i
         if network.sole_consumer(source) is None or any(name not in network.constants for name in node.inputs[1:]):
             break
         shape = network.shape(node.input(0))
-        ranges = _ranges(node, network)
+        ranges = ranges_of(node, network)
         if any(axis not in (2, 3) or start != 0 or end != shape[axis] or step < 1 for axis, start, end, step in ranges):
             break
         for axis, _, _, step in ranges:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.errors import Unsupported
 from compress.network import Array, Network, Node
 
 Indices = NDArray[np.int64]
@@ -155,3 +156,13 @@ def freeze(tensors: Iterable[str], reason: str) -> Mapping[str, str]:
 def scalar(value: Any) -> float | int:
     """The one number of a 0-d or 1-element array."""
     return np.asarray(value).reshape(-1)[0].item()  # type: ignore[no-any-return]  # numpy types item() as Any
+
+
+def constant_ints(node: Node, network: Network, position: int) -> tuple[int, ...] | None:
+    """The integers of a constant input; None where it is left out. Raises Unsupported where it is computed."""
+    name = node.input(position)
+    if not name:
+        return None
+    if name not in network.constants:
+        raise Unsupported(f"{node.op_type} steered by a computed tensor")
+    return tuple(int(value) for value in network.constants[name].reshape(-1))
