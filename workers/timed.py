@@ -29,8 +29,8 @@ class Timed:
     `predicted_ms`: what tables and the calibrated line said before the file was timed, `low_ms` and `high_ms` its
     interval, which holds at `level`. `predicted_in_session_ms`: the same at the speed that the anchors had in the
     session of the verdict; it explains an error and excuses none. `measured_high_ms`: the upper 97.5 % bound, which
-    decides. `original_ms`: the uploaded network in the same session. `excess`: how far the bound is over the limit,
-    relative; 0 when it is kept.
+    decides; under a limit that is a ratio, the bound of the ratio times `original_ms`. `original_ms`: the uploaded
+    network in the same session. `excess`: how far the bound is over the limit, relative; 0 when it is kept.
     """
 
     device_id: str
@@ -130,7 +130,7 @@ def _session(
             return samples, seen
         found.append((samples, seen))
         context.say(f"{target.device_name}: {_off(seen)}; session {turn + 1} of at most {SESSIONS}.", "warning")
-    samples, seen = min(found, key=lambda pair: pair[1].spread)
+    samples, seen = min(found, key=lambda pair: max(pair[1].spread, abs(pair[1].drift)))
     context.warn(
         f"{target.device_name} was not itself in any of {SESSIONS} timing sessions: {_off(seen)}. "
         "Its latencies are doubtful."
@@ -139,7 +139,8 @@ def _session(
 
 
 def _off(seen: Session) -> str:
-    return f"anchors run at {1.0 / seen.scale:.2f} x their first time and differ by {seen.spread:.1%} among themselves"
+    among = f"differ by {seen.spread:.1%} among themselves and by {seen.drift:+.1%} between the session's halves"
+    return f"anchors run at {1.0 / seen.scale:.2f} x their first time, {among}"
 
 
 def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
@@ -152,21 +153,28 @@ def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) 
         if abs(change) > _MOVED:
             text = f"{device.target.device_name}: the {name} network takes {change:+.0%} against its first timing."
             context.say(text, "warning")
-    return session(references_us, now_us, now_us)
+    first_us, last_us = ({name: _quiet_us(samples[name], half) for name in earlier} for half in (0, 1))
+    return session(references_us, first_us, last_us)
+
+
+def _quiet_us(sample: Sample, half: int) -> float:
+    """Of the first (0) or the second half (1) of the rounds."""
+    middle = sample.bursts // 2
+    rounds = slice(middle, None) if half else slice(middle)
+    return statistic_us(Sample(sample.key, sample.minima_us[rounds], sample.medians_us[rounds]), "quiet")
 
 
 def _timed(
     device: TimedDevice, predicted: Mapping[str, float], samples: Mapping[str, Sample], seen: Session, name: str
 ) -> Timed:
     target, sample, original = device.target, samples[name], samples[UPLOADED]
-    statistic = target.statistic
-    high_ms = upper_bound(sample, None, statistic) * MS
+    statistic, original_ms = target.statistic, statistic_us(original, target.statistic) * MS
     if target.max_latency_ratio is not None:
-        limit_ms = target.max_latency_ratio * statistic_us(original, statistic) * MS
-        over = upper_bound(sample, original, statistic) / target.max_latency_ratio
+        limit_ms = target.max_latency_ratio * original_ms
+        high_ms = upper_bound(sample, original, statistic) * original_ms
     else:
         limit_ms = device.limit_ms
-        over = high_ms / limit_ms
+        high_ms = upper_bound(sample, None, statistic) * MS
     return Timed(
         device_id=target.device_id,
         statistic=statistic,
@@ -176,9 +184,9 @@ def _timed(
         measured_high_ms=high_ms,
         quiet_ms=statistic_us(sample, "quiet") * MS,
         p50_ms=statistic_us(sample, "p50") * MS,
-        original_ms=statistic_us(original, statistic) * MS,
+        original_ms=original_ms,
         limit_ms=limit_ms,
-        excess=max(0.0, over - 1.0),
+        excess=max(0.0, high_ms / limit_ms - 1.0),
     )
 
 

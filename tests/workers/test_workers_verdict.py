@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hw_profiles.bounds import upper_bound
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing import BurstProtocol, Sample, statistic_us
+from hw_profiles.timing import BurstProtocol, Sample, Statistic, statistic_us
 from workers.accuracy import Labels, Right, Source, interval, right_in_file
 from workers.job import run
 from workers.memory_ports import MemoryPorts
@@ -103,6 +104,53 @@ def test_a_machine_that_never_agrees_with_itself_is_a_warning(
     run(plan, ports, lock)
     assert len(seen) == 3
     assert [text for text in ports.warnings if "timing sessions" in text]
+
+
+@pytest.mark.parametrize(("drift", "sessions"), [(1.08, 2), (1.0, 1)])
+def test_a_session_whose_anchors_change_while_it_lasts_is_timed_again(
+    drift: float, sessions: int, job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job()
+    honest = MemoryPorts.measure
+    seen: list[Mapping[str, Sample]] = []
+
+    def measure(
+        ports: MemoryPorts, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample]:
+        samples = honest(ports, device_id, networks, protocol)
+        if "control" not in networks:
+            return samples
+        seen.append(samples)
+        return {name: _later(sample, drift) for name, sample in samples.items()} if len(seen) == 1 else samples
+
+    monkeypatch.setattr(MemoryPorts, "measure", measure)
+    run(plan, ports, lock)
+    assert len(seen) == sessions
+    assert any("between the session's halves" in line for line in ports.lines) == (sessions == 2)
+
+
+def _later(sample: Sample, factor: float) -> Sample:
+    """The second half of the rounds takes so much longer."""
+    factors = np.where(np.arange(sample.bursts) < sample.bursts // 2, 1.0, factor)
+    minima, medians = (tuple((factors * values).tolist()) for values in (sample.minima_us, sample.medians_us))
+    return Sample(sample.key, minima, medians, sample.extra)
+
+
+@pytest.mark.parametrize("statistic", ["quiet", "p50", "p95"])
+def test_the_published_bound_and_the_verdict_agree_on_ratios(
+    statistic: Statistic, job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, ports = job()
+    device = ports.devices["dev_1"]
+    target = Target("dev_1", device.name, max_latency_ratio=0.8, statistic=statistic)
+    plan, ports = job(targets=(target,))
+    seen = slowed(monkeypatch, {"": 1.0})
+    run(plan, ports, lock)
+    for each in json.loads(ports.files["report_json"].read_text())["finalists"]:
+        (timed,) = each["timed"]
+        bound = upper_bound(seen[-1][each["name"]], seen[-1]["uploaded"], statistic)
+        assert timed["measured_high_ms"] == pytest.approx(bound * timed["original_ms"])
+        assert (timed["measured_high_ms"] > timed["limit_ms"]) == (timed["excess"] > 0)
 
 
 def test_p95_takes_rounds_enough_to_be_bounded(job: Job, lock: HostLock) -> None:
