@@ -28,6 +28,7 @@ from workers.table_watch import TableWatch
 JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
 """Of the wall seconds, where finalists are to be trained with what is left."""
+SEARCHED = ("F2", "F3")
 _ENDED = "search-ended"
 
 
@@ -96,7 +97,9 @@ def searched(context: Context, inputs: Inputs, watch: TableWatch, pool: Pool) ->
     """
     recorded = context.recorded
     if context.recall(_ENDED) is not None:
-        return Searched("finished", recorded.evaluations, context.spent_s)
+        # What an earlier run went on to train and to time is no part of the search.
+        found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.fidelity in SEARCHED)
+        return Searched("finished", found, context.spent_s)
     budget = context.plan.budget
     share = SEARCH_SHARE if context.plan.training.epochs else 1.0
     best = BestSoFar(lambda: watch.problem, recorded.evaluations)
@@ -117,9 +120,9 @@ def searched(context: Context, inputs: Inputs, watch: TableWatch, pool: Pool) ->
     )
     context.at("search", 0, budget.evaluations)
     chosen = makers(context.plan.strategies, context.plan.seed)
-    found = loop(watch.problem, chosen, pool, rules, context.ports.emit, recorded, context.ports.signal)
-    context.spent_s = found.spent_s
-    if found.end in ("paused", "cancelled"):
-        raise Halted(found.end)
-    context.keep(_ENDED, {"end": found.end, "spent_s": found.spent_s})
-    return found
+    ended = loop(watch.problem, chosen, pool, rules, context.ports.emit, recorded, context.ports.signal)
+    context.spent_s = ended.spent_s
+    if ended.end in ("paused", "cancelled"):
+        raise Halted(ended.end)
+    context.keep(_ENDED, {"end": ended.end, "spent_s": ended.spent_s})
+    return ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,19 @@ def test_a_run_that_dies_twice_after_the_search_never_searches_again(job: Job, l
     assert sum(isinstance(m, Asked) for m in ports.messages) == asked
     assert not [m for m in ports.messages[before:] if isinstance(m, Phased) and m.phase == "search"]
     assert trained_names(ports) == chosen
+
+
+def test_the_report_of_a_run_that_died_lists_what_was_searched_alone(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    kill(plan, ports, lock, lambda m: isinstance(m, Checkpointed) and m.name == "test-accuracy")
+    fidelities = {m.evaluation.candidate.fidelity for m in ports.messages if isinstance(m, Evaluated)}
+    assert fidelities == {"F2", "F4", "F5"}
+    run(plan, ports, lock)
+    report = json.loads(ports.files["report_json"].read_text())
+    assert {each["fidelity"] for each in report["evaluations"]} == {"F2"}
+    assert len(report["evaluations"]) == plan.budget.evaluations
+    searched_s = sum(each["elapsed_s"] for each in report["evaluations"])
+    assert report["facts"]["seconds of evaluation"] == round(searched_s, 1)
 
 
 def test_finalists_stay_when_the_tables_change_between_runs(
