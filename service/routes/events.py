@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from pydantic import BaseModel
+from starlette.responses import StreamingResponse
 
 from service.depends import FeedDep, SettingsDep, StoreDep, UserDep, is_user
 from service.errors import InvalidInput
-from service.feed import BATCH, Notice, notice
+from service.feed import BATCH, Feed, Notice, notice
 from service.problems import documented
-from service.store import events
-from service.store.base import Store
+from service.store import devices, events, jobs
+from service.store.base import Store, Tx
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
 
@@ -61,13 +63,26 @@ class Topics:
         return any(item.topic.startswith(prefix) and item.type in types for prefix, types in self.overviews)
 
 
-def _topics(topics: Annotated[str, Query(max_length=2000)] = "jobs,devices") -> Topics:
-    names = [name for name in topics.split(",") if name]
-    for name in names:
-        prefix, _, rest = name.partition(":")
-        if name not in OVERVIEWS and not (prefix in ("job", "device") and rest):
-            raise InvalidInput("topics", name, "must be jobs, devices, job:<id> or device:<id>")
-    return Topics(names)
+def _topics(store: StoreDep, topics: Annotated[str, Query(max_length=2000)] = "jobs,devices") -> Topics:
+    with store.read() as tx:
+        return Topics([_topic(tx, name) for name in topics.split(",")])
+
+
+def _topic(tx: Tx, name: str) -> str:
+    """The topic as events carry it: a job's or a device's name becomes its id.
+
+    Raises:
+        InvalidInput: there is no such topic.
+    """
+    kind, _, ref = name.partition(":")
+    if name in OVERVIEWS:
+        return name
+    if kind not in ("job", "device") or not ref:
+        raise InvalidInput("topics", name, "must be jobs, devices, job:<id or name> or device:<id or name>")
+    found = jobs.find(tx, ref) if kind == "job" else devices.find(tx, ref)
+    if found is None:
+        raise InvalidInput("topics", name, f"there is no {kind} {ref!r}")
+    return f"{kind}:{found.id}"
 
 
 TopicsDep = Annotated[Topics, Depends(_topics)]
@@ -81,7 +96,17 @@ def _number(
     return int(last_event_id) if last_event_id is not None else since
 
 
-@router.get("/events", response_class=EventSourceResponse, responses=documented(401, 403, 422))
+class EventStream(StreamingResponse):
+    """Server-sent events.
+
+    The framework's own machinery for them passes each event through two tasks, whose pipe breaks with an error in
+    the log when a client leaves while an event is in it; here the answer draws from the generator itself.
+    """
+
+    media_type = "text/event-stream"
+
+
+@router.get("/events", response_class=EventStream, responses=documented(401, 403, 422))
 async def stream_events(
     feed: FeedDep,
     store: StoreDep,
@@ -90,29 +115,45 @@ async def stream_events(
     _user: UserDep,
     wanted: TopicsDep,
     since: Annotated[int | None, Depends(_number)],
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Events as they happen, from `since` or `Last-Event-ID` on, else from now."""
     # Now is what the store has: the feed's memory may be one look behind.
     number = await to_thread.run_sync(_newest, store) if since is None else since
     if since is not None and await to_thread.run_sync(_is_lost, store, since):
         number = await to_thread.run_sync(_newest, store)
-        yield ServerSentEvent(event=RESET, id=str(number), data={"id": number, "topic": RESET})
+        first = _frame(RESET, number, {"id": number, "topic": RESET})
     else:
         # Sent at once, so that a client knows that it is connected and from where.
-        yield ServerSentEvent(comment=f"from {number}", id=str(number))
-    checked_s = time.monotonic()
+        first = format_sse_event(comment=f"from {number}", id=str(number))
+    following = _follow(feed, number, wanted, settings.ping_s, lambda: is_user(request, store))
+    # A proxy that collects an answer before it passes it on would hold the events back.
+    return EventStream(_after(first, following), headers={"X-Accel-Buffering": "no"})
+
+
+async def _after(first: bytes, following: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for frames in following:
+        yield frames
+
+
+async def _follow(
+    feed: Feed, number: int, wanted: Topics, ping_s: float, still_allowed: Callable[[], bool]
+) -> AsyncIterator[bytes]:
+    """Frames of the events above `number`, a ping each quiet `ping_s`; ends when the user is no longer allowed."""
+    told_s = checked_s = time.monotonic()
     while True:
         found: Sequence[Notice] = ()
-        with anyio.move_on_after(settings.ping_s):
+        with anyio.move_on_after(told_s + ping_s - time.monotonic()):
             found = await feed.after(number)
-        if time.monotonic() - checked_s >= settings.ping_s:
-            if not await to_thread.run_sync(is_user, request, store):
+        if time.monotonic() - checked_s >= ping_s:
+            if not await to_thread.run_sync(still_allowed):
                 return  # revoked or expired meanwhile; a client that comes again is told so
             checked_s = time.monotonic()
         number = found[-1].number if found else number
-        for item in found:
-            if item in wanted:
-                yield ServerSentEvent(event=item.type, id=str(item.number), data=_data(item))
+        frames = b"".join(_frame(item.type, item.number, _data(item)) for item in found if item in wanted)
+        if frames or not found:
+            yield frames or KEEPALIVE_COMMENT
+            told_s = time.monotonic()
 
 
 @router.get("/events.json", responses=documented(401, 403, 422))
@@ -145,3 +186,7 @@ def _is_lost(store: Store, since: int) -> bool:
 
 def _data(item: Notice) -> dict[str, Any]:
     return {**item.data, "id": item.number, "at": item.at.isoformat(), "topic": item.topic}
+
+
+def _frame(type_: str, number: int, data: dict[str, Any]) -> bytes:
+    return format_sse_event(event=type_, id=str(number), data_str=json.dumps(data))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,7 +20,8 @@ from service_world import HandClock, Uploaded, queue
 
 from service.app import create_app
 from service.settings import Settings
-from service.store import Store, events, tokens
+from service.store import Store, events, jobs, tokens
+from service.store.devices import Device
 
 PATIENCE_S = 60.0
 
@@ -33,13 +35,25 @@ class Frame:
     data: dict[str, Any] | None
 
 
+@pytest.fixture(autouse=True)
+def named(store: Store, uploaded: Uploaded) -> None:
+    """Jobs j1 and j2 and a device d1 to name in topics, without a past."""
+    with store.begin() as tx:
+        known = tx.session.get_one(Device, uploaded.device_id)
+        row = {column.name: getattr(known, column.name) for column in Device.__table__.columns}
+        tx.session.add(Device(**{**row, "id": "d1", "name": "pi5", "config_id": "d" * 64}))
+        for name in ("j1", "j2"):
+            asked = {"model_id": uploaded.model_id, "dataset_id": uploaded.dataset_id, "request": {}, "warnings": []}
+            tx.session.add(jobs.Job(id=name, name=f"name-of-{name}", created_at=tx.now, **asked))
+
+
 @pytest.fixture
-def url(settings: Settings, store: Store, user_token: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def url(settings: Settings, store: Store, user_token: str) -> Iterator[str]:
     """A real server: the test client does not stream."""
-    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         create_app(settings.model_copy(update={"ping_s": 0.1}), store),
+        log_config=None,  # so that what it logs can be read by a test
         log_level="error",
         access_log=False,
         timeout_graceful_shutdown=1,
@@ -177,10 +191,12 @@ def test_a_page_of_events_is_resumed_by_newest(client: TestClient, store: Store)
 
 
 def test_unknown_topics_and_numbers_are_refused(client: TestClient) -> None:
-    for params in ({"topics": "weather"}, {"topics": "job:"}, {"since": -1}, {"since": "x"}):
-        answer = client.get("/api/v1/events.json", params=params)
+    topics = ("weather", "job:", "", "jobs,", "job:nobody", "device:dev_0")
+    refused = [("topics", topic) for topic in topics] + [("since", number) for number in ("-1", "x")]
+    for name, value in refused:
+        answer = client.get("/api/v1/events.json", params={name: value})
         assert answer.status_code == 422
-        assert answer.json()["errors"][0]["field"] in ("topics", "since")
+        assert answer.json()["errors"][0]["field"] == name
 
 
 def test_a_job_tells_its_life(client: TestClient, store: Store, uploaded: Uploaded) -> None:
@@ -193,3 +209,36 @@ def test_a_job_tells_its_life(client: TestClient, store: Store, uploaded: Upload
         ("job.state", "paused"),
         ("job.state", "cancelled"),
     ]
+
+
+@pytest.mark.parametrize("topic", ["job:name-of-j1", "device:pi5"])
+def test_a_topic_may_be_a_name(client: TestClient, store: Store, topic: str) -> None:
+    write(store, 1, "job:j1")
+    write(store, 1, "device:d1")
+    told = client.get("/api/v1/events.json", params={"topics": topic}).json()["items"]
+    assert [event["topic"] for event in told] == ["job:j1" if topic.startswith("job") else "device:d1"]
+
+
+def test_an_unknown_job_is_named(client: TestClient) -> None:
+    error = client.get("/api/v1/events", params={"topics": "job:nobody"}).json()["errors"]
+    assert error == [{"field": "topics", "message": "there is no job 'nobody'", "value": "job:nobody"}]
+
+
+def test_a_client_that_leaves_in_mid_stream_is_no_error(
+    url: str, store: Store, user_token: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.begin() as tx:
+        for _ in range(200):  # more than the sockets between hold: the server is sending when the client leaves
+            tx.emit("job:j1", "log.line", {"text": "x" * 50_000})
+    address = urlsplit(url)
+    request = (
+        f"GET /api/v1/events?topics=job:j1&since=0 HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        f"Authorization: Bearer {user_token}\r\n\r\n"
+    )
+    for _ in range(20):
+        with socket.create_connection((address.hostname or "", address.port or 0), PATIENCE_S) as leaving:
+            leaving.sendall(request.encode())
+            leaving.recv(64)
+    with listening(url, user_token, "?topics=job:j1&since=199") as frames:
+        assert take(frames, 1)[0].id == 200  # the server is well
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
