@@ -111,11 +111,14 @@ def _shown(metric: str, value: float | None) -> str:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    """With its 95 % interval and the number of images, where it was counted on the file."""
-    shown, known = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval")
+    """With its 95 % interval and the number of images, where it was counted on the file, and among how many finalists
+    it was chosen on these images: the best of several looks better than it is.
+    """
+    shown, known, finalists = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval"), row.get("finalists", 1)
     if known is None:
         return shown
-    return f"{shown} [{known['low']:.2%}, {known['high']:.2%}], {known['n']} images"
+    chosen = f", chosen among {finalists} finalists on these very images" if finalists > 1 else ""
+    return f"{shown} [{known['low']:.2%}, {known['high']:.2%}], {known['n']} images{chosen}"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -147,9 +147,10 @@ def test_the_result_shows_how_sure_its_accuracy_is(browser: TestClient, store: S
     held = searched(store, uploaded)
     interval = {"low": 0.87, "high": 0.92, "n": 500}
     drop = {"mean": 0.01, "low": -0.005, "high": 0.025, "n": 500}
-    best = {"accuracy": 0.9, "accuracy_interval": interval, "accuracy_drop": drop}
+    best = {"accuracy": 0.9, "accuracy_interval": interval, "accuracy_drop": drop, "finalists": 3}
     with store.begin() as tx:
         job_leases.fence(tx, held, best=best, control={"accuracy": 0.91, "accuracy_interval": interval})
     page = browser.get(f"/jobs/{held.job_id}").text
     assert page.count("500 images") == 2
     assert page.count("under the control by") == 1
+    assert page.count("chosen among 3 finalists on these very images") == 1

@@ -327,7 +327,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "verdict": "missed",
         "reason": f"because of {name}",
         "warnings": [f"{name} is doubtful"],
-        "summaries": {"original": row, "nearest": row},
+        "summaries": {"original": row, "nearest": {**row, "finalists": 3}},
         "targets": [{"device_id": "dev_1", "device_name": name, "limit_ms": 1.0}],
         "finalists": [finalist],
         "evaluations": [evaluation],
@@ -338,7 +338,8 @@ def report(name: str = "r20") -> dict[str, Any]:
 def test_the_page_shows_the_numbers_and_loads_nothing() -> None:
     page = html_report(report())
     assert "1.000 ms / 1.020 ms" in page
-    assert "90.00 % [87.00%, 92.00%], 500 images" in page
+    assert "90.00 % [87.00%, 92.00%], 500 images<" in page
+    assert "90.00 % [87.00%, 92.00%], 500 images, chosen among 3 finalists on these very images<" in page
     assert "r20 is doubtful" in page
     assert "1.000 ms [0.900, 1.100] at 90%" in page
     assert "limit 1.000 ms" in page
