@@ -84,7 +84,7 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
     """
     with store.read() as tx:
         device = devices.get(tx, target["device"])
-        empty = latency.measured_count(tx, device) == 0
+        empty = not latency.measured(tx, device)
         table = None if empty else latency.table(tx, device.id)
     unknown = f"device {device.name}: {TOO_LITTLE}"
     if table is None:

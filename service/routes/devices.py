@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -25,6 +26,7 @@ from service.problems import documented
 from service.routes.measurements import MeasurementPublic, measurement_public
 from service.store import devices, jobs, latency, measurements, models, work_items
 from service.store.base import Tx
+from service.store.device_figures import Figures, figures
 from service.store.devices import Device, State
 from service.store.jobs import Job
 from service.store.models import Model
@@ -85,16 +87,17 @@ class Imported(BaseModel):
     epoch: int
 
 
-def device_public(tx: Tx, device: Device) -> DevicePublic:
-    """The device as it is shown."""
+def device_public(tx: Tx, device: Device, known: Mapping[str, Figures]) -> DevicePublic:
+    """The device as it is shown; `known` are the figures of this one, or of all."""
+    found = known.get(device.id, Figures())
     return DevicePublic.model_validate(
         {
             **{name: getattr(device, name) for name in DevicePublic.model_fields if hasattr(device, name)},
             "state": devices.state(tx, device),
-            "coverage": work_items.coverage(tx, device),
-            "error_mape": latency.calibration(tx, device).loo_mape,
-            "outstanding": work_items.outstanding(tx, device.id),
-            "refused": len(work_items.refused(tx, device.id)),
+            "coverage": found.coverage,
+            "error_mape": found.error_mape,
+            "outstanding": found.outstanding,
+            "refused": found.refused,
         }
     )
 
@@ -103,16 +106,16 @@ def device_public(tx: Tx, device: Device) -> DevicePublic:
 def list_devices(store: StoreDep, _user: UserDep, page: PageDep) -> Page[DevicePublic]:
     """All devices."""
     with store.read() as tx:
-        return paged(
-            tx, devices.rows(), page, SORTABLE, Device.id, lambda device: device_public(tx, device), default="name"
-        )
+        known = figures(tx)
+        return paged(tx, devices.rows(), page, SORTABLE, Device.id, lambda row: device_public(tx, row, known), "name")
 
 
 @router.get("/{ref}", responses=documented(401, 403, 404))
 def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
     """One device by id or name."""
     with store.read() as tx:
-        return device_public(tx, devices.get(tx, ref))
+        device = devices.get(tx, ref)
+        return device_public(tx, device, figures(tx, device.id))
 
 
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))

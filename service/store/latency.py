@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, func, select
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.calibration import Calibration
@@ -92,14 +92,6 @@ def measured(tx: Tx, device: Device) -> set[str]:
         LatencyRow.device_id == device.id, LatencyRow.config_id == device.config_id, LatencyRow.status == "ok"
     )
     return set(tx.session.execute(wanted.distinct()).scalars())
-
-
-def measured_count(tx: Tx, device: Device) -> int:
-    """How many blocks are in the table."""
-    wanted = select(func.count(LatencyRow.key.distinct())).where(
-        LatencyRow.device_id == device.id, LatencyRow.config_id == device.config_id, LatencyRow.status == "ok"
-    )
-    return tx.session.execute(wanted).scalar_one()
 
 
 def add_row(

@@ -30,6 +30,7 @@ CALL_US = 100.0
 BACK_OFF_S = (5.0, 10.0, 20.0)
 """Rest of an item after its first, second and third lost attempt; the next one poisons it."""
 OPEN = ("queued", "leased")
+REFUSED = ("failed", "poisoned")
 
 
 class WorkItem(Base):
@@ -108,25 +109,14 @@ def _block(device: Device, op: Op, priority: float, now: datetime) -> WorkItem:
 
 def outstanding(tx: Tx, device_id: str) -> int:
     """Block rows of a device that are queued or being measured."""
-    return _count(tx, device_id, OPEN)
+    rows = select(func.count(WorkItem.id)).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
+    return tx.session.execute(rows.where(WorkItem.state.in_(OPEN))).scalar_one()
 
 
 def refused(tx: Tx, device_id: str) -> Sequence[WorkItem]:
     """Blocks that the device cannot run or that were lost too often; `reason` says why."""
     rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
-    return tx.session.execute(rows.where(WorkItem.state.in_(("failed", "poisoned")))).scalars().all()
-
-
-def coverage(tx: Tx, device: Device) -> float:
-    """Share of the blocks ever asked for on this configuration that are measured; 0 before the first."""
-    known = latency.measured_count(tx, device)
-    missing = _count(tx, device.id, (*OPEN, "failed", "poisoned"))
-    return known / (known + missing) if known else 0.0
-
-
-def _count(tx: Tx, device_id: str, states: Sequence[str]) -> int:
-    rows = select(func.count(WorkItem.id)).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
-    return tx.session.execute(rows.where(WorkItem.state.in_(states))).scalar_one()
+    return tx.session.execute(rows.where(WorkItem.state.in_(REFUSED))).scalars().all()
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
@@ -145,7 +135,7 @@ def ask_again(tx: Tx, device_id: str) -> None:
     """The device has another configuration: forget what was done, begin again with what was refused."""
     mine = WorkItem.device_id == device_id
     tx.session.execute(delete(WorkItem).where(mine, WorkItem.state == "done", WorkItem.kind == "block"))
-    again = update(WorkItem).where(mine, WorkItem.state.in_(("failed", "poisoned")), WorkItem.kind == "block")
+    again = update(WorkItem).where(mine, WorkItem.state.in_(REFUSED), WorkItem.kind == "block")
     tx.session.execute(again.values(state="queued", attempt=0, available_at=tx.now, lease_id=None, reason=""))
 
 

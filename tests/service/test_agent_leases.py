@@ -14,6 +14,7 @@ from service_world import HandClock
 
 from hw_profiles.probe import probe
 from service.store import Store, agent_leases, devices, events, latency, work_items
+from service.store.device_figures import figures
 from service.store.work_items import WorkItem
 
 
@@ -43,7 +44,7 @@ def test_rows_come_by_priority_and_end_in_the_table(agent: HandAgent, store: Sto
     with store.read() as tx:
         table = latency.table(tx, agent.device_id)
         assert work_items.outstanding(tx, agent.device_id) == 1
-        assert work_items.coverage(tx, devices.get(tx, agent.device_id)) == pytest.approx(2 / 3)
+        assert figures(tx)[agent.device_id].coverage == pytest.approx(2 / 3)
     assert table.lookup(ops[0]).latency_us == pytest.approx(11.0)
     assert table.lookup(ops[1]).source == "measured"
 

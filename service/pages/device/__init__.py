@@ -13,6 +13,7 @@ from service.depends import State
 from service.pages.page import Page
 from service.routes.devices import device_public
 from service.store import devices, events, latency
+from service.store.device_figures import figures
 
 AXES = {"out_channels": "in_channels", "in_channels": "out_channels"}
 MIN_POINTS = 3
@@ -54,7 +55,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
     with state.store.read() as tx:
         since = events.newest(tx)
         row = devices.get(tx, request.path_params["ref"])
-        device = device_public(tx, row)
+        device = device_public(tx, row, figures(tx, row.id))
         table = latency.table(tx, row.id)
     found = curves(table.rows.values())
     wanted = request.query_params.get("curve", "0")

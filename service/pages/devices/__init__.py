@@ -11,13 +11,15 @@ from service.depends import State
 from service.pages.page import Page
 from service.routes.devices import device_public
 from service.store import devices, events
+from service.store.device_figures import figures
 
 
 def _fill(request: Request, state: State) -> Mapping[str, Any]:
     with state.store.read() as tx:
         since = events.newest(tx)
+        known = figures(tx)
         rows = tx.session.execute(devices.rows().order_by(devices.Device.name)).scalars()
-        shown = [device_public(tx, device) for device in rows]
+        shown = [device_public(tx, device, known) for device in rows]
     return {"devices": shown, "since": since, "url": str(request.base_url).rstrip("/")}
 
 
