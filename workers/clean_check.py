@@ -19,6 +19,7 @@ from workers.errors import JobFailed
 from workers.images import Preprocessed
 
 COMPARED = 64
+"""Images at once; the outputs of the first so many are compared."""
 TOLERANCE = 1e-4
 _PATIENCE_S = 600.0
 
@@ -26,7 +27,7 @@ _PATIENCE_S = 600.0
 _SCRIPT = """
 import json, sys
 import numpy, onnxruntime
-folder = sys.argv[1]
+folder, batch = sys.argv[1], int(sys.argv[2])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 options.log_severity_level = 3
@@ -36,10 +37,10 @@ labels = numpy.load(folder + "/labels.npy", allow_pickle=False)
 name = running.get_inputs()[0].name
 output = running.get_outputs()[0].name
 right, first = 0, []
-for start in range(0, len(images), 64):
-    logits = running.run([output], {name: numpy.array(images[start:start + 64])})[0]
+for start in range(0, len(images), batch):
+    logits = running.run([output], {name: numpy.array(images[start:start + batch])})[0]
     first = logits if start == 0 else first
-    right += int((logits.reshape(len(logits), -1).argmax(1) == labels[start:start + 64]).sum())
+    right += int((logits.reshape(len(logits), -1).argmax(1) == labels[start:start + batch]).sum())
 numpy.save(folder + "/logits.npy", first)
 ours = sorted({"compress", "search", "workers", "service", "hw_profiles"} & set(sys.modules))
 print(json.dumps({"right": right, "count": len(labels), "onnxruntime": onnxruntime.__version__, "ours": ours}))
@@ -94,7 +95,7 @@ def _save(path: Path, images: Preprocessed) -> None:
 
 def _run(folder: Path) -> dict[str, Any]:
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
-    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder)]
+    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder), str(COMPARED)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
     try:
         done = subprocess.run(
