@@ -93,19 +93,3 @@ def _sliced(constants: Mapping[str, Array], kept: Mapping[Slot, Indices]) -> dic
 
 def _resized_type(name: str, kind: TensorType, kept: Kept) -> TensorType:
     return replace(kind, shape=kept.shape(name)) if kept.touched(name) else kind
-
-
-def zeroed(network: Network, keep: Keep) -> Network:
-    """The reference that a cut is tested against: full size, the removed channels' weights zero where they are read."""
-    known = {block.name: block for group in groups(network) for block in group.blocks}
-    updates: dict[str, Array] = {}
-    for name, chosen in keep.items():
-        block = known[name]
-        removed = np.setdiff1d(np.arange(block.width), np.asarray(chosen, dtype=np.int64))
-        for (weight, axis), _ in block.readers:
-            value = updates.get(weight, network.constants[weight]).copy()
-            index = [slice(None)] * value.ndim
-            index[axis] = block.slots[(weight, axis)][removed].reshape(-1)  # type: ignore[call-overload]  # fancy index
-            value[tuple(index)] = 0.0
-            updates[weight] = value
-    return network.with_constants(updates)

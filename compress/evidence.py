@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +26,6 @@ class Evidence:
     importance: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     statistics: Statistics | None = None
-
-    def with_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> Self:
-        """The same with the masks of one candidate."""
-        return replace(self, masks=masks)
 
     def joined(self, other: Evidence) -> Evidence:
         """Both: where both know something, the other's holds; the larger number of images stays."""

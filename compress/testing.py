@@ -20,9 +20,11 @@ import pytest
 from numpy.typing import NDArray
 
 from compress import methods
+from compress.cut import Keep
 from compress.evidence import Evidence
+from compress.groups import groups
 from compress.method import Method, MethodFamily
-from compress.network import Network
+from compress.network import Array, Network
 from compress.verify import relative_difference, run_onnxruntime
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
@@ -93,6 +95,22 @@ def rewritten_digest(name: str, network: Network, seed: int) -> str:
     method = family.make(family.settings())
     values = Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
     return method.bind(values).rewrite(network, gathered(method, network)).digest
+
+
+def zeroed(network: Network, keep: Keep) -> Network:
+    """The reference that a cut is tested against: full size, the removed channels' weights zero where they are read."""
+    known = {block.name: block for group in groups(network) for block in group.blocks}
+    updates: dict[str, Array] = {}
+    for name, chosen in keep.items():
+        block = known[name]
+        removed = np.setdiff1d(np.arange(block.width), np.asarray(chosen, dtype=np.int64))
+        for (weight, axis), _ in block.readers:
+            value = updates.get(weight, network.constants[weight]).copy()
+            index = [slice(None)] * value.ndim
+            index[axis] = block.slots[(weight, axis)][removed].reshape(-1)  # type: ignore[call-overload]  # fancy index
+            value[tuple(index)] = 0.0
+            updates[weight] = value
+    return network.with_constants(updates)
 
 
 class MethodContract:

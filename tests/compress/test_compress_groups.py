@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_graphs import Graph
 
-from compress.cut import cut, zeroed
+from compress.cut import cut
 from compress.errors import InvalidInput
 from compress.groups import Block, groups
 from compress.module import TorchNetwork
 from compress.network import Network
 from compress.normalise import infer_types
+from compress.testing import zeroed
 from compress.verify import relative_difference, run_onnxruntime
 
 Built = tuple[Graph, Network]

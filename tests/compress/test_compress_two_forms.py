@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from compress import builtin
-from compress.cut import cut, zeroed
+from compress.cut import cut
 from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
 from compress.importance import score
 from compress.module import TorchNetwork
 from compress.network import Array, Network
+from compress.testing import zeroed
 from compress.verify import relative_difference, run_onnxruntime
 
 
