@@ -33,7 +33,7 @@ from scipy.stats import kendalltau
 
 from hw_profiles.anchors import Session, session
 from hw_profiles.batch import Batch, Work
-from hw_profiles.calibration import fit
+from hw_profiles.calibration import calibrate
 from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.kernel_classes import KernelClasses
@@ -173,7 +173,7 @@ def fill(variant: str, work: Path, say: Say) -> None:
     samples = bench.samples(space.models(values), NETWORKS)
     quiet_us = [samples[name]["whole"].timing().quiet_us for name in values]
     sums_us, sigmas_us = table.sums_us([space.parts(each) for each in values.values()])
-    line = fit(sums_us.tolist(), sigmas_us.tolist(), quiet_us)
+    line = calibrate(sums_us.tolist(), sigmas_us.tolist(), quiet_us)
     (work / "table.json").write_text(json.dumps(table.updated(calibration=line).to_json()))
     facts = {"rows": len(rows), "probe_rows": len(probed), "fill_s": filled_s, "space_ops": len(space.ops)}
     (work / "fill.json").write_text(json.dumps({**facts, "total_s": time.monotonic() - begun_s}))

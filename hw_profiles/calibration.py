@@ -87,7 +87,7 @@ class Calibration:
             raise InvalidInput("calibration", dict(data), str(error)) from error
 
 
-def fit(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measured_us: Sequence[float]) -> Calibration:
+def calibrate(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measured_us: Sequence[float]) -> Calibration:
     """The calibration on networks with these sums of blocks (with standard deviations) and measured latencies.
 
     Errors count relative to the measured latency. Any number of networks will do: with none it is the prior,

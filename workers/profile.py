@@ -13,7 +13,7 @@ from compress.evidence import Evidence
 from compress.groups import groups, prunable_blocks
 from compress.network import Network
 from compress.scheme import Scheme
-from hw_profiles.calibration import Calibration, fit
+from hw_profiles.calibration import Calibration, calibrate
 from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
@@ -274,7 +274,7 @@ def _wholes(
 
 def _line(table: LatencyTable, wholes: Sequence[Whole]) -> Calibration:
     sums_us, sigmas_us = table.sums_us([whole.ops for whole in wholes])
-    return fit(sums_us.tolist(), sigmas_us.tolist(), [whole.quiet_us for whole in wholes])
+    return calibrate(sums_us.tolist(), sigmas_us.tolist(), [whole.quiet_us for whole in wholes])
 
 
 def _report_lines(context: Context, timed: TimedDevice) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, String, select, update
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from hw_profiles.calibration import fit
+from hw_profiles.calibration import calibrate
 from hw_profiles.ops import Op
 from hw_profiles.timing import BurstProtocol, Sample
 from hw_profiles.wire import MAX_ITEMS, Bursts, Protocol, Result
@@ -208,7 +208,7 @@ def recalibrate(tx: Tx, device: Device) -> None:
         return
     sums_us, sigmas_us = table.sums_us(list(covered.values()))
     quiet_us = [Bursts.from_json(network.bursts).sample(network.name).timing().quiet_us for network in covered]
-    latency.record_calibration(tx, device.id, fit(sums_us.tolist(), sigmas_us.tolist(), quiet_us))
+    latency.record_calibration(tx, device.id, calibrate(sums_us.tolist(), sigmas_us.tolist(), quiet_us))
 
 
 def start(tx: Tx, measurement_id: str, device: Device) -> Measurement:

@@ -66,7 +66,7 @@ class Bench:
 
 def calibrated(table: LatencyTable, bench: Bench, networks: Sequence[ResidualNetwork]) -> LatencyTable:
     sums, sigmas = table.sums_us([network.ops for network in networks])
-    fitted = calibration.fit(sums.tolist(), sigmas.tolist(), bench.networks_us(networks).tolist())
+    fitted = calibration.calibrate(sums.tolist(), sigmas.tolist(), bench.networks_us(networks).tolist())
     return table.updated(calibration=fitted)
 
 
