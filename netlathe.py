@@ -856,9 +856,14 @@ class Jobs(_Resource):
         return self._page(Evaluation, f"{self.path}/{job}/evaluations", since=since, page=page)
 
     def front(
-        self, job: str, *, max_latency_ms: float | None = None, max_accuracy_drop: float | None = None
+        self,
+        job: str,
+        *,
+        max_latency_ms: float | None = None,
+        max_accuracy_drop: float | None = None,
+        page: int = 1,
     ) -> Page[Evaluation]:
-        query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop}
+        query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "page": page}
         return self._page(Evaluation, f"{self.path}/{job}/front", **query)
 
     def log(self, job: str, *, tail: int = 1000, before: int | None = None) -> Json:

@@ -403,6 +403,8 @@ def test_tokens(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "nl_e_secret\n"
     assert run(["tokens"]) == 0
     assert "pi5" in capsys.readouterr().out
+    assert run(["tokens", "--page", "2"]) == 0
+    assert server.asked[-1].url.params["page"] == "2"
     assert run(["tokens", "delete", "tok_1"]) == 0
 
 

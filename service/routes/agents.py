@@ -6,10 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, RootModel
+from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
 from hw_profiles.wire import PROTOCOL, Enrolled, Enrolment, Heartbeat, HeartbeatAnswer
-from service.depends import AgentDep, CallerDep, EnrolmentDep, OnceDep, Page, StoreDep, UserDep
+from service.depends import AgentDep, CallerDep, EnrolmentDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import Forbidden, UpgradeRequired
 from service.idempotency import Answer
 from service.problems import documented
@@ -21,6 +22,12 @@ router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
 SPOKEN = frozenset({PROTOCOL, PROTOCOL - 1}) - {0}
 UPGRADE = "pip install --upgrade 'netlathe[agent]'"
+SORTABLE: dict[str, InstrumentedAttribute[object]] = {
+    "machine": Agent.machine,
+    "name": Agent.name,
+    "created_at": Agent.created_at,
+    "last_seen_at": Agent.last_seen_at,
+}
 AgentId = Annotated[str, Path(max_length=80)]
 
 
@@ -91,12 +98,11 @@ def agent_heartbeat(agent_id: AgentId, body: Heartbeat, store: StoreDep, caller:
         return HeartbeatAnswer(agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body))
 
 
-@router.get("", responses=documented(401, 403))
-def list_agents(store: StoreDep, _user: UserDep) -> Page[AgentPublic]:
-    """All agents."""
+@router.get("", responses=documented(401, 403, 422))
+def list_agents(store: StoreDep, _user: UserDep, page: PageDep) -> Page[AgentPublic]:
+    """All agents, by machine."""
     with store.read() as tx:
-        items = [_public(tx, agent) for agent in agents.listed(tx)]
-    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+        return paged(tx, agents.rows(), page, SORTABLE, Agent.id, lambda agent: _public(tx, agent), "machine")
 
 
 @router.post("/{agent_id}/drain", responses=documented(401, 403, 404, 409))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from sqlalchemy import Select
 
-from service.depends import Page, PageDep, StoreDep, UserDep, paged
+from service.depends import Page, PageDep, PageQuery, StoreDep, UserDep, paged
 from service.errors import Conflict
 from service.fronts import front_of, under
 from service.job_view import (
@@ -21,6 +22,7 @@ from service.problems import documented
 from service.routes.jobs import JobRef
 from service.store import artifacts, evaluations, events, jobs
 from service.store.artifacts import Artifact
+from service.store.base import Tx
 from service.store.evaluations import EvaluationRow
 from service.store.jobs import Job
 
@@ -39,9 +41,7 @@ def list_evaluations(
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         front = front_of(evaluations.of_job(tx, job.id), job.request)
-        columns = {"number": EvaluationRow.number, "elapsed_s": EvaluationRow.elapsed_s}
-        rows = evaluations.selected(job.id, since)
-        return paged(tx, rows, page, columns, EvaluationRow.number, lambda row: evaluation_public(row, front), "number")
+        return _evaluations(tx, evaluations.selected(job.id, since), page, front)
 
 
 @router.get("/{job_ref}/front", responses=documented(401, 403, 404, 409, 422))
@@ -49,6 +49,7 @@ def read_front(
     job_ref: JobRef,
     store: StoreDep,
     _user: UserDep,
+    page: PageDep,
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
@@ -61,10 +62,14 @@ def read_front(
         lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
         rows = evaluations.of_job(tx, job.id)
         kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_accuracy=lowest)}
-        taking_part = [row for row in rows if row.id in kept]
-        front = front_of(taking_part, job.request)
-        items = [evaluation_public(row, front) for row in taking_part if row.id in front]
-    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+        front = front_of((row for row in rows if row.id in kept), job.request)
+        on_front = evaluations.selected(job.id).where(EvaluationRow.id.in_(sorted(front)))
+        return _evaluations(tx, on_front, page, front)
+
+
+def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: frozenset[str]) -> Page[EvaluationPublic]:
+    columns = {"number": EvaluationRow.number, "elapsed_s": EvaluationRow.elapsed_s}
+    return paged(tx, rows, page, columns, EvaluationRow.number, lambda row: evaluation_public(row, front), "number")
 
 
 def _reference(job: Job) -> float:

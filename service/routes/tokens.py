@@ -7,20 +7,27 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import AwareDatetime, BaseModel
+from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
 from service.bodies import Body, Name
-from service.depends import OnceDep, Page, StoreDep, UserDep
+from service.depends import OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import InvalidInput
 from service.idempotency import Answer
 from service.problems import documented
 from service.store import tokens
 from service.store.base import Tx
+from service.store.tokens import Token
 
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
 LAST_YEAR = 9000
 """Of a token: beyond 9999 no database has a date, in any time zone."""
+SORTABLE: dict[str, InstrumentedAttribute[object]] = {
+    "name": Token.name,
+    "kind": Token.kind,
+    "created_at": Token.created_at,
+}
 
 
 class TokenCreate(Body):
@@ -65,12 +72,12 @@ def create_token(body: TokenCreate, once: OnceDep, _user: UserDep) -> Response:
     return once(make, of=body)
 
 
-@router.get("", responses=documented(401, 403))
-def list_tokens(store: StoreDep, _user: UserDep) -> Page[TokenPublic]:
-    """All tokens that still work."""
+@router.get("", responses=documented(401, 403, 422))
+def list_tokens(store: StoreDep, _user: UserDep, page: PageDep) -> Page[TokenPublic]:
+    """All tokens that still work, the oldest first."""
     with store.read() as tx:
-        items = [_public(token) for token in tokens.listed(tx, "user", "enrolment", "agent")]
-    return Page(items=items, total=len(items), page=1, page_size=max(len(items), 1))
+        rows = tokens.working(tx, "user", "enrolment", "agent")
+        return paged(tx, rows, page, SORTABLE, Token.id, _public, "created_at")
 
 
 @router.delete("/{token_id}", status_code=204, responses=documented(401, 403, 404, 409))
@@ -80,7 +87,7 @@ def revoke_token(token_id: Annotated[str, Path(max_length=80)], store: StoreDep,
         tokens.revoke(tx, token_id)
 
 
-def _public(token: tokens.Token) -> TokenPublic:
+def _public(token: Token) -> TokenPublic:
     return TokenPublic(
         id=token.id,
         kind=token.kind,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import String, delete, select
+from sqlalchemy import Select, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire import LEASE_S, Enrolment, Heartbeat
@@ -114,9 +113,9 @@ def heard(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> None:
     agent.last_seen_at = tx.now
 
 
-def listed(tx: Tx) -> Sequence[Agent]:
-    """All agents by machine."""
-    return tx.session.execute(select(Agent).order_by(Agent.machine)).scalars().all()
+def rows() -> Select[Agent]:
+    """All agents, for a list."""
+    return select(Agent)
 
 
 def remove(tx: Tx, agent: Agent) -> None:

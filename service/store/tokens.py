@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from sqlalchemy import ForeignKey, String, delete, select, update
+from sqlalchemy import ForeignKey, Select, String, delete, or_, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.errors import Conflict, NotFound, Unauthorised
@@ -95,10 +95,14 @@ def use(tx: Tx, token: Token) -> None:
         raise Unauthorised("this one-time token has been used", code="token_used")
 
 
+def working(tx: Tx, *kinds: Kind) -> Select[Token]:
+    """Tokens of some kinds that have not expired, for a list."""
+    return select(Token).where(Token.kind.in_(kinds), or_(Token.expires_at.is_(None), Token.expires_at > tx.now))
+
+
 def listed(tx: Tx, *kinds: Kind) -> Sequence[Token]:
-    """Tokens of some kinds that still work, oldest first."""
-    rows = select(Token).where(Token.kind.in_(kinds)).order_by(Token.created_at, Token.id)
-    return [t for t in tx.session.execute(rows).scalars() if t.expires_at is None or t.expires_at > tx.now]
+    """The same, oldest first."""
+    return tx.session.execute(working(tx, *kinds).order_by(Token.created_at, Token.id)).scalars().all()
 
 
 def revoke(tx: Tx, ref: str) -> None:

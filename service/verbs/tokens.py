@@ -24,11 +24,11 @@ tokens = typer.Typer(
 
 
 @tokens.callback()
-def listed(context: typer.Context, as_json: AsJson = False) -> None:
+def listed(context: typer.Context, page: Annotated[int, typer.Option(min=1)] = 1, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is not None:
         return
     with connect() as client:
-        found = client.tokens.list()
+        found = client.tokens.list(page=page)
     rows = ((token.name, token.kind, moment(token.expires_at), moment(token.used_at), token.id) for token in found)
     show([t.raw for t in found], as_json, lambda: print_table(("token", "kind", "expires", "used", "id"), rows))
 

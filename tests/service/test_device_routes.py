@@ -339,6 +339,23 @@ def test_a_device_is_deleted_unless_it_is_busy_or_wanted(
         assert tx.session.query(latency.LatencyRow).count() == 0
 
 
+def test_agents_come_in_pages_in_the_order_asked_for(
+    agent: HandAgent, client: TestClient, store: Store, clock: HandClock
+) -> None:
+    clock.advance(1)
+    early = HandAgent(client, store, "a-bench")
+
+    def page(**query: Any) -> tuple[list[str], int]:
+        found = client.get("/api/v1/agents", params=query).json()
+        assert (found["page"], found["page_size"]) == (query.get("page", 1), query.get("page_size", 50))
+        return [item["id"] for item in found["items"]], found["total"]
+
+    assert page() == ([early.id, agent.id], 2)
+    assert page(sort="created_at") == ([agent.id, early.id], 2)
+    assert page(page_size=1, page=2) == ([agent.id], 2)
+    assert client.get("/api/v1/agents?sort=self_test").status_code == 422
+
+
 def test_a_removed_agent_loses_its_credentials_and_its_devices_stay(
     agent: HandAgent, client: TestClient, store: Store
 ) -> None:

@@ -119,6 +119,16 @@ def test_finalists_are_other_quantities_and_take_no_part(client: TestClient, sto
     assert names(client.get(f"/api/v1/jobs/{job}/front", params={"max_latency_ms": 3.0})) == ["middle", "fast"]
 
 
+def test_a_front_comes_in_pages_in_the_order_asked_for(client: TestClient, job: str) -> None:
+    url = f"/api/v1/jobs/{job}/front"
+    assert names(client.get(url, params={"sort": "-number"})) == ["fast", "middle", "slow"]
+    last = client.get(url, params={"page": 2, "page_size": 2})
+    assert names(last) == ["fast"]
+    assert [last.json()[name] for name in ("total", "page", "page_size")] == [3, 2, 2]
+    assert all(item["on_front"] for item in last.json()["items"])
+    assert client.get(url, params={"sort": "accuracy"}).status_code == 422
+
+
 def test_evaluations_are_followed_by_number(client: TestClient, job: str) -> None:
     url = f"/api/v1/jobs/{job}/evaluations"
     page = client.get(url, params={"since": 2, "page_size": 2}).json()

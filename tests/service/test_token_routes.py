@@ -6,6 +6,7 @@ import logging
 import stat
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -44,6 +45,26 @@ def test_a_token_is_made_shown_once_and_revoked(client: TestClient) -> None:
     assert client.delete(f"{TOKENS}/{made.json()['id']}").status_code == 204
     assert client.get("/api/v1/jobs", headers=bearer(secret)).status_code == 401
     assert client.delete(f"{TOKENS}/{made.json()['id']}").status_code == 404
+
+
+def test_tokens_come_in_pages_in_the_order_asked_for(client: TestClient, clock: HandClock) -> None:
+    soon = (clock.now + timedelta(seconds=60)).isoformat()
+    for name, expires_at in (("zeta", None), ("alpha", None), ("guest", soon)):
+        clock.advance(1)
+        body = {"kind": "user", "name": name, "expires_at": expires_at}
+        assert client.post(TOKENS, json=body).status_code == 201
+
+    def page(**query: Any) -> tuple[list[str], int]:
+        found = client.get(TOKENS, params=query).json()
+        assert (found["page"], found["page_size"]) == (query.get("page", 1), query.get("page_size", 50))
+        return [item["name"] for item in found["items"]], found["total"]
+
+    assert page() == (["tester", "zeta", "alpha", "guest"], 4)
+    assert page(sort="-name", page_size=2) == (["zeta", "tester"], 4)
+    assert page(page=2, page_size=3) == (["guest"], 4)
+    clock.advance(60)  # what has expired counts no more
+    assert page(sort="name") == (["alpha", "tester", "zeta"], 3)
+    assert client.get(TOKENS, params={"sort": "sha256"}).status_code == 422
 
 
 def test_a_token_of_the_past_is_refused_and_one_with_an_end_ends(client: TestClient, clock: HandClock) -> None:
