@@ -485,6 +485,9 @@ class Client:
     ) -> None:
         self.url = (url or os.environ.get("NETLATHE_URL") or DEFAULT_URL).rstrip("/")
         token = token or _token(self.url)
+        if token and not re.fullmatch(r"[!-~]+", token):  # a header would carry it into the transport's error
+            says = "the token has a space, a line break or a letter outside ASCII within, as no token of a server has"
+            raise Unauthorized(Problem(401, detail=says, code="token"))
         headers = {"User-Agent": f"netlathe/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
         self._retries, self._backoff_s, self._timeout_s = retries, backoff_s, timeout_s

@@ -37,8 +37,8 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     app.state.netlathe = state
     for router in routers():
         app.include_router(router)
-    pages.install(app)
     problems.install(app)
+    pages.install(app)  # after the problems: a lost browser gets a page instead of one
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
     app.add_middleware(HostGuard, settings=settings)

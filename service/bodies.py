@@ -28,6 +28,6 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Body(BaseModel):
-    """Base of every request body: unknown keys and numbers that are not finite are refused."""
+    """Base of every request body: unknown keys, numbers that are not finite, and `"5"` or `true` for 5 are refused."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)

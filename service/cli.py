@@ -5,11 +5,17 @@ Exit codes: 0 done and met, 1 missed, 2 usage, 3 failed, 130 interrupted.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    import netlathe
 
 FAILED = 3
 FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # their errors are written for people
@@ -46,19 +52,20 @@ def build() -> typer.Typer:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; the exit code. Every error is one or two lines on stderr."""
+    """Run one command; the exit code. Every error is one or two lines on stderr; with --json, one of JSON."""
+    as_json = "--json" in arguments
     try:
         result = build()(args=list(arguments), prog_name="netlathe", standalone_mode=False)
     except typer.Abort:
-        return _fail("aborted", 130)
+        return _fail("aborted", 130, as_json)
     except typer.TyperException as error:
-        return _usage(error)
+        return _usage(error, as_json)
     except ModuleNotFoundError as error:
-        return _fail(_missing(error))
+        return _fail(_missing(error), FAILED, as_json)
     except Exception as error:
         if os.environ.get("NETLATHE_TRACE"):
             raise
-        return _fail(*_told(error))
+        return _fail(*_told(error), as_json, getattr(error, "problem", None))
     return result if isinstance(result, int) else 0
 
 
@@ -67,16 +74,22 @@ def main() -> None:
     raise SystemExit(run(sys.argv[1:]))
 
 
-def _fail(line: str, code: int = FAILED) -> int:
-    typer.echo(f"netlathe: {line}", err=True)
+def _fail(line: str, code: int, as_json: bool, problem: netlathe.Problem | None = None) -> int:
+    """Tell of an error; as JSON with the parts of the server's problem document, where there is one."""
+    if as_json:
+        typer.echo(json.dumps({**(asdict(problem) if problem else {}), "detail": line, "exit_code": code}), err=True)
+    else:
+        typer.echo(f"netlathe: {line}", err=True)
     return code
 
 
-def _usage(error: typer.TyperException) -> int:
+def _usage(error: typer.TyperException, as_json: bool) -> int:
     """A usage error as its message and where help is; asking for help by giving nothing is one, too."""
     context = getattr(error, "ctx", None)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     where = context.command_path if context is not None else "netlathe"
+    if as_json and message:
+        return _fail(" ".join(message.split()), getattr(error, "exit_code", 2), as_json)
     if message and not message.startswith("Usage:"):
         typer.echo(f"{where}: {' '.join(message.split())}\nTry '{where} --help'.", err=True)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Literal, cast
@@ -111,7 +112,43 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if field := getattr(cause, "field", None):  # a type that checks itself: it knows the field and the value
         message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
         return FieldError(".".join([*location, field]), message, value)
-    return FieldError(".".join(location) or "body", item["msg"], _seen(item.get("input")))
+    return FieldError(".".join(location) or "body", _wanted(item), _seen(item.get("input")))
+
+
+_WANTED: Mapping[str, str] = {
+    "missing": "is missing",
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool": "must be true or false",
+    "string": "must be text",
+    "list": "must be a list",
+    "tuple": "must be a list",
+    "dict": "must be an object",
+    "mapping": "must be an object",
+    "model_attributes": "must be an object",
+    "model": "must be an object",
+    "datetime": "must be a date and time, as 2030-01-31T12:00:00Z",
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "needs at least {min_length} items",
+    "too_long": "may have at most {max_length} items",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "may have at most {max_length} characters",
+}
+"""What is wanted, in our words, by the validation library's name of the finding or of the type in it."""
+
+
+def _wanted(item: Mapping[str, Any]) -> str:
+    kind, context = str(item["type"]), item.get("ctx", {})
+    if kind == "value_error":  # of a check of ours
+        return str(context["error"])
+    family = re.sub(r"_(type|parsing|from_float|from_date_parsing|object_invalid|parsing_size)$", "", kind)
+    text = _WANTED.get(kind) or _WANTED.get(family)
+    return text.format(**context) if text else str(item["msg"])
 
 
 def _seen(value: object) -> object:

@@ -190,6 +190,25 @@ def test_json_is_the_servers_own(server: Server, capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out) == [DEVICE]
 
 
+def test_with_json_errors_are_json_with_the_servers_fields(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["show", "half", "--bogus", "--json"]) == 2
+    assert json.loads(capsys.readouterr().err) == {"detail": "No such option: --bogus", "exit_code": 2}
+    assert run(["show", "gone", "--json"]) == 3
+    said = json.loads(capsys.readouterr().err)
+    assert (said["status"], said["exit_code"]) == (404, 3)
+
+
+@pytest.mark.parametrize("token", ["abc\ndef", "sécret", "two words"])
+def test_a_token_that_none_can_be_is_refused_unprinted(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NETLATHE_TOKEN", token)
+    assert run(["jobs"]) == 3
+    said = capsys.readouterr().err
+    assert "the token has a space" in said
+    assert not any(part in said for part in ("abc", "cret", "words"))
+
+
 def test_lists_are_tables(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.on("GET", "/jobs", _page(JOB))
     server.on("GET", "/devices", _page(DEVICE))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from fastapi import FastAPI
-from starlette.responses import RedirectResponse
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.pages.assets import router as assets
-from service.pages.page import Page
+from service.pages.page import Page, environment
+from service.problems import of_http
 
 __all__ = ["Page", "install", "pages"]
 
@@ -29,3 +31,16 @@ def install(app: FastAPI) -> None:
     app.add_api_route("/", lambda: RedirectResponse("/jobs"), include_in_schema=False)
     for page in pages():
         app.include_router(page.router(pages))
+    app.add_exception_handler(HTTPException, _refused)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A page for a browser that is lost, a problem document for everybody else."""
+    assert isinstance(error, HTTPException)
+    lost = error.status_code == 404 and not request.url.path.startswith("/api/")
+    if not (lost and request.method == "GET" and "text/html" in request.headers.get("accept", "")):
+        return of_http(error)
+    values = {"detail": f"There is no page {request.url.path}.", "user": None, "query": request.query_params}
+    nowhere = Page("not_found", request.url.path, lambda *_: {}, open=True)
+    html = environment().get_template("not_found.html").render(values | {"pages": pages(), "page": nowhere})
+    return HTMLResponse(html, status_code=404)

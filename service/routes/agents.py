@@ -9,6 +9,7 @@ from pydantic import BaseModel, RootModel
 from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
+from hw_profiles.errors import install_command
 from hw_profiles.wire import PROTOCOL, Enrolled, Enrolment, Heartbeat, HeartbeatAnswer
 from service.depends import AgentDep, CallerDep, EnrolmentDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import Forbidden, UpgradeRequired
@@ -21,7 +22,7 @@ from service.store.base import Tx
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
 SPOKEN = frozenset({PROTOCOL, PROTOCOL - 1}) - {0}
-UPGRADE = "pip install --upgrade 'netlathe[agent]'"
+UPGRADE = f"git pull && {install_command('agent')}"
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "machine": Agent.machine,
     "name": Agent.name,

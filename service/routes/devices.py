@@ -21,6 +21,7 @@ from service.bodies import Body
 from service.depends import BlobsDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import Conflict, InvalidInput, NotFound
 from service.idempotency import Answer
+from service.json_route import JsonRoute
 from service.predictions import PredictionPublic
 from service.problems import documented
 from service.routes.measurements import MeasurementPublic, measurement_public
@@ -31,7 +32,7 @@ from service.store.devices import Device, State
 from service.store.jobs import Job
 from service.store.models import Model
 
-router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
+router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonRoute)
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20

@@ -12,6 +12,7 @@ from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, Store
 from service.errors import InvalidInput
 from service.idempotency import Answer
 from service.job_view import JobPublic, job_public
+from service.json_route import JsonRoute
 from service.preparation import check_before_queueing
 from service.problems import documented
 from service.store import devices, job_states, jobs
@@ -20,7 +21,7 @@ from service.store.job_states import State
 from service.store.jobs import Job
 from service.submission import JobCreate, resolve
 
-router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 JobRef = Annotated[str, Path(max_length=80, description="id or name")]
 SORTS = {

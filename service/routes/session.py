@@ -11,6 +11,7 @@ from starlette.responses import Response
 from service.bodies import Body
 from service.depends import SettingsDep, StoreDep, UserDep
 from service.errors import Unauthorised
+from service.json_route import JsonRoute
 from service.problems import documented
 from service.security import COOKIE
 from service.settings import Settings
@@ -18,7 +19,7 @@ from service.store import tokens
 from service.store.base import Tx
 from service.tokens import new_secret, read_user_token
 
-router = APIRouter(prefix="/api/v1/session", tags=["session"])
+router = APIRouter(prefix="/api/v1/session", tags=["session"], route_class=JsonRoute)
 
 
 class SignIn(Body):

@@ -62,9 +62,9 @@ def test_the_agent_needs_only_its_own_dependencies() -> None:
 
 
 def test_an_upgrade_is_asked_for_with_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    detail = "upgrade the agent with: pip install --upgrade 'netlathe[agent]'"
+    detail = "upgrade the agent with: git pull && pip install '.[agent]'"
     assert _agent(tmp_path, _answers(426, {"detail": detail})).run() == 3
-    assert "pip install --upgrade 'netlathe[agent]'" in capsys.readouterr().err
+    assert "git pull && pip install '.[agent]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -32,7 +32,7 @@ def test_a_repeated_enrolment_shows_the_same_secret(anonymous: TestClient, store
     assert first.json() == second.json()
 
 
-@pytest.mark.parametrize(("protocol", "hint"), [(0, "pip install --upgrade"), (7, "upgrade this server")])
+@pytest.mark.parametrize(("protocol", "hint"), [(0, "git pull && pip install"), (7, "upgrade this server")])
 def test_another_protocol_is_told_what_to_upgrade(
     anonymous: TestClient, store: Store, protocol: int, hint: str
 ) -> None:

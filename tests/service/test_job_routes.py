@@ -194,3 +194,47 @@ def test_a_full_queue_says_when_to_come_back(client: TestClient, store: Store, u
     assert client.post(JOBS, json=body()).status_code == 201
     answer = client.post(JOBS, json=body())
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+
+
+@pytest.mark.parametrize(
+    ("raw", "field", "says"),
+    [
+        ('{"model": "m",\n "dataset": }', "body", "is no JSON: Expecting value at line 2, column 13"),
+        (b'{"model": "\xff"}', "body", "not UTF-8"),
+        ("[" * 100_000, "body", "nested too deeply"),
+        ('{"model": "a", "model": "b"}', "model", "the key stands twice in one object"),
+        ("[]", "body", "must be an object"),
+    ],
+)
+def test_json_that_says_nothing_or_two_things_is_told_where(
+    client: TestClient, raw: str | bytes, field: str, says: str
+) -> None:
+    answer = client.post(JOBS, content=raw, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == field
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"seed": "5"}, "seed", "must be a whole number"),
+        ({"seed": True}, "seed", "must be a whole number"),
+        ({"budget": {"evaluations": 2.5}}, "budget.evaluations", "must be a whole number"),
+        ({"budget": {"evaluations": 0}}, "budget.evaluations", "must be at least 1"),
+        ({"budget": {"wall_s": "60"}}, "budget.wall_s", "must be a number"),
+        ({"budget": []}, "budget", "must be an object"),
+        ({"methods": "int8_ptq"}, "methods", "must be a list"),
+        ({"objective": {"metric": "accuracy", "goal": "most"}}, "objective.goal", "must be one of 'min' or 'max'"),
+        ({"model": None}, "model", "must be text"),
+        ({"name": 5}, "name", "must be text"),
+    ],
+)
+def test_what_is_wanted_is_told_in_words_with_the_value(
+    client: TestClient, uploaded: Uploaded, change: dict[str, Any], field: str, says: str
+) -> None:
+    answer = client.post(JOBS, json=body() | change)
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["message"]) == (field, says)

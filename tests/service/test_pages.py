@@ -154,3 +154,12 @@ def test_the_result_shows_how_sure_its_accuracy_is(browser: TestClient, store: S
     assert page.count("500 images") == 2
     assert page.count("under the control by") == 1
     assert page.count("chosen among 3 finalists on these very images") == 1
+
+
+def test_a_lost_browser_gets_a_page_and_a_program_a_problem(client: TestClient) -> None:
+    browser = {"Accept": "text/html,*/*"}
+    lost = client.get("/nowhere/<b>", headers=browser)
+    assert (lost.status_code, lost.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "/nowhere/&lt;b&gt;" in lost.text or "/nowhere/%3Cb%3E" in lost.text
+    assert client.get("/nowhere").json()["code"] == "not_found"
+    assert client.get("/api/v1/nowhere", headers=browser).json()["code"] == "not_found"
