@@ -16,6 +16,7 @@ from compress.cost import cost
 from compress.errors import TrainingDiverged
 from compress.fit import Step, fit
 from compress.fold import fold_norms
+from compress.method import AFTER_TRAINING
 from compress.network import Network
 from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
@@ -198,7 +199,7 @@ class Trainer:
         if candidate is None:
             return folded
         bound = self._material.scheme.bind(candidate.values)
-        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), "precision")
+        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), *AFTER_TRAINING)
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:

@@ -213,7 +213,7 @@ def test_f3_trains_a_little_on_top_of_f2(material: Material) -> None:
 
 
 def test_other_fidelities_are_refused(material: Material) -> None:
-    evaluation = attempt(EvaluatorFactory(material)(), candidate(WHOLE, fidelity="F4"))
+    evaluation = attempt(EvaluatorFactory(material)(), candidate(WHOLE, fidelity="F5"))
     assert evaluation.status is Status.FAILED
     assert "F2" in evaluation.reason
 
