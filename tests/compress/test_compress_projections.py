@@ -21,9 +21,11 @@ from compress.methods import weight_prune
 from compress.methods.fp16 import LARGEST
 from compress.methods.weight_prune import largest
 from compress.network import Array, Network
+from compress.op_templates import ops
 from compress.scheme import BoundScheme, Scheme
 from compress.testing import example_images, example_network
 from compress.verify import relative_difference, run_onnxruntime
+from hw_profiles.runtimes import load
 from search.space import Value
 
 METHODS = ("filter_prune", "weight_prune", "fp16", "int8_ptq")
@@ -184,6 +186,17 @@ def test_weights_in_fp16_take_half_and_run_in_onnxruntime() -> None:
     images = example_images(4)
     made, expected = (run_onnxruntime(n, images)[network.output_name] for n in (half, network))
     assert 0 < relative_difference(made, expected) < 5e-3
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "simulated"])
+def test_the_kernels_of_fp16_are_those_of_fp32(runtime: str) -> None:
+    network = fold_norms(example_network())
+    half = bound("fp16").rewrite(network, Evidence())
+    before, after = (ops(each, load(runtime).fused(each.save())) for each in (network, half))
+    same = ("kind", "in_channels", "out_channels", "kernel", "macs", "io_bytes")
+    columns = [[[dict(op.features)[key] for key in same] for op in each] for each in (before, after)]
+    assert columns[0] == columns[1]
+    assert sum(op.features["weight_bytes"] for op in after) < 0.6 * sum(op.features["weight_bytes"] for op in before)
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, "half", True])
