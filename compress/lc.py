@@ -45,8 +45,9 @@ class Schedule:
     """How L and C steps alternate."""
 
     l_steps: Annotated[int, Doc("L steps, each with a C step behind it, of equal length"), Bounds(1, 1000)] = 12
-    mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
+    mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 1e-2
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
+    rate: Annotated[float, Doc("share of the recipe's rate in L steps: a dense w bears less"), Bounds(1e-3, 1.0)] = 0.2
     decay: Annotated[float, Doc("share of its rate that an L step has left at its end"), Bounds(1e-4, 1.0)] = 1.0
     finish: Annotated[float, Doc("share of all steps that train theta itself, its zeros held"), Bounds(0.0, 0.9)] = 0.5
 
@@ -114,7 +115,7 @@ class _Alternation(Compression):
             return self.recipe.lr_at(step - last, self.steps - last)
         start, end = self._ends[self._turn(step)], self._ends[self._turn(step) + 1]
         share = (step - start) / max(end - start - 1, 1)
-        return float(self.recipe.lr_at(step, last) * self._schedule.decay**share)
+        return float(self._schedule.rate * self.recipe.lr_at(step, last) * self._schedule.decay**share)
 
     def penalty(self) -> Tensor | None:
         """mu/2 |w - theta - lambda/mu|^2, which is both terms of the Lagrangian but for a constant."""

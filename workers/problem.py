@@ -87,7 +87,7 @@ class ProblemBuilder:
         summed = {**self._counts, **latency}
 
         def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
-            levels = self.space.levels_of(batch)
+            levels = self._levels(batch)
             return {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
 
         return Problem(
@@ -95,7 +95,7 @@ class ProblemBuilder:
             objectives=wanted.objectives,
             constraints=wanted.constraints,
             estimate=estimate,
-            terms=latency,
+            terms={} if self.anatomy.densities else latency,
             statistics=wanted.statistics,
             original=wanted.original,
             network=wanted.network,
@@ -104,8 +104,22 @@ class ProblemBuilder:
 
     def counts(self, values: Values) -> dict[str, float]:
         """macs, parameters and size_bytes at these values."""
-        levels = self.space.levels_of([values])
+        levels = self._levels([values])
         return {metric: float(terms.latency_ms(levels)[0]) for metric, terms in self._counts.items()}
+
+    def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
+        """(n, knobs of tables) levels of the knobs that are no densities.
+
+        Raises:
+            search.errors.InvalidInput: an unknown or missing knob, or a value that its knob does not have.
+        """
+        if not self.anatomy.densities:
+            return self.space.levels_of(batch)
+        for values in batch:
+            self.space.check(values)
+        knobs = [knob for knob in self.space.knobs if isinstance(knob, Choice)]
+        levels = [[knob.level(values[knob.name]) for knob in knobs] for values in batch]
+        return np.array(levels, dtype=np.int64).reshape(len(batch), len(knobs))
 
     def latency(self, device: Device) -> Terms:
         """Milliseconds on this device.
@@ -159,7 +173,7 @@ class ProblemBuilder:
         lines: Sequence[tuple[float, float]],
     ) -> Terms:
         """Kernels by variant, a number per op and a line (a, b) per variant -> a + b * sum."""
-        names = self.space.names
+        names = tuple(knob.name for knob in self.space.knobs if isinstance(knob, Choice))
         settings = self.anatomy.settings
         if not settings:
             (offset, scale), (own,) = lines[0], kernels

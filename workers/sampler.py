@@ -29,7 +29,7 @@ from workers.accuracy import right_in_file
 from workers.errors import InvalidInput
 from workers.material import Material
 
-TRAINING = Recipe(epochs=10, lr=0.05, augment="none")
+TRAINING = Recipe(epochs=16, lr=0.02, augment="none")
 """Of every sample, whichever its recipe."""
 TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
 """How a sample is trained, by the recipe that its candidate names."""

@@ -12,7 +12,7 @@ from compress.renormalise import renormalise
 from compress.rewrites import rewritten
 from search.candidate import Candidate
 from search.evaluation import Status
-from search.space import Choice, Levelled, Space, Value
+from search.space import Choice, Float, Int, Levelled, Space, Value
 from workers.context import Context
 from workers.evaluator import QUICK
 from workers.inputs import Inputs
@@ -85,15 +85,21 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
             completed = done.status is Status.COMPLETED
             accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
         context.at("statistics", 2 + len(accuracy) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+    curves = {knob.name: _curve(knob, probes, accuracy) for knob in _levelled(space)}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
     return curves
 
 
+def _levelled(space: Space) -> list[Levelled]:
+    """The knobs whose levels are looked at one by one: all but densities, which have none."""
+    return [knob for knob in space.knobs if isinstance(knob, Int | Choice)]
+
+
 def _whole(space: Space) -> dict[str, Value]:
     """The values that leave the network as it is."""
-    return {knob.name: knob.value(_top(knob)) for knob in space.levelled}
+    whole: dict[str, Value] = {knob.name: knob.high for knob in space.knobs if isinstance(knob, Float)}
+    return whole | {knob.name: knob.value(_top(knob)) for knob in _levelled(space)}
 
 
 def _top(knob: Levelled) -> int:
@@ -111,7 +117,7 @@ def _probed(knob: Levelled) -> list[int]:
 def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
     whole = _whole(space)
     found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
-    for knob in space.levelled:
+    for knob in _levelled(space):
         for level in _probed(knob):
             name = f"sensitivity-{knob.name}-{level}"
             values = {**whole, knob.name: knob.value(level)}
