@@ -197,3 +197,16 @@ def test_how_clearly_a_sample_missed_depends_on_the_images(images: int, sparser:
     done = searched(searching, lambda s: 0.93 if s < 0.9 else 0.89)
     missed = [s for s in sparsities(done) if s >= 0.9]
     assert (max(missed) > missed[0]) is sparser
+
+
+@BOTH
+def test_a_fresh_one_told_everything_in_another_order_goes_on_alike(name: str) -> None:
+    first = strategy(name, problem())
+    done: list[Evaluation] = []
+    while asked := first.ask(1):
+        fresh = strategy(name, problem())
+        fresh.tell(done[::-1], [])
+        assert fresh.ask(1) == asked
+        done.append(trained(asked[0], cliff(1.0 - kept(asked[0].values))))
+        first.tell(done[-1:], [])
+    assert len(done) > 3

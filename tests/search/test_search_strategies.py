@@ -29,6 +29,14 @@ class TestBisection(StrategyContract):
     family_at = "search.strategies.bisection:STRATEGY"
 
 
+class TestTpe(StrategyContract):
+    family_at = "search.strategies.tpe:STRATEGY"
+
+
+class TestNsga2(StrategyContract):
+    family_at = "search.strategies.nsga2:STRATEGY"
+
+
 def test_no_strategy_is_left_out() -> None:
     tested = {cls.family_at for cls in StrategyContract.__subclasses__()}
     assert tested >= {f"search.strategies.{name}:STRATEGY" for name in names()}
