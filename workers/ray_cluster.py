@@ -35,6 +35,8 @@ FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
 """How long a node of a cluster may take to come up; 10 s were measured on a busy machine."""
+CLOSE_S = 5.0
+"""What is not in order by then dies with this process."""
 STORE_BYTES = 128 * 1024**2
 """Ray's memory for objects: candidates and evaluations are small, everything large is a file."""
 _PREFIX = "nlray-"
@@ -84,7 +86,7 @@ class RayCluster:
         """End what is ours: this process's part in the cluster, and all of Ray where it is our own. May come twice."""
         self._closing.set()
         if self._keeper.is_alive():
-            self._keeper.join()
+            self._keeper.join(CLOSE_S)
 
     def node_cpus(self) -> Sequence[int]:
         """CPUs of each node that is alive, most first.
@@ -138,7 +140,8 @@ class RayCluster:
         _set_token(folder, own=self.address is None)
         import ray
 
-        quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False, "logging_level": logging.ERROR}
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
         if self.address is None:
             options = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
             ray.init(address="local", _temp_dir=str(folder), **options, **quiet)
