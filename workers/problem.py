@@ -37,7 +37,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the search. `original`: metrics of the untouched network, by key."""
+    """What is asked of the search. `original`: metrics of the untouched network, by key; the rest as in Problem."""
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
@@ -45,6 +45,8 @@ class Wanted:
     network: str
     evaluations: int
     statistics: Statistics
+    level: float | None = None
+    images: int | None = None
 
 
 class ProblemBuilder:
@@ -100,6 +102,8 @@ class ProblemBuilder:
             original=wanted.original,
             network=wanted.network,
             evaluations=wanted.evaluations,
+            level=wanted.level,
+            images=wanted.images,
         )
 
     def counts(self, values: Values) -> dict[str, float]:
