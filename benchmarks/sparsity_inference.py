@@ -1,9 +1,9 @@
-"""How near `bayesian` and `bisection` come to the sparsity at which accuracy crosses a level, on known curves.
+"""How near `bayesian` comes to where accuracy crosses a level: `python benchmarks/sparsity_inference.py`.
 
-    python -m benchmarks.sparsity_inference [--seeds 20]
-
-The curve collapses like a sigmoid, as trained networks do along Condensa's one sparsity; each sample adds a normal
-error of 0.3 points. What is found is the sparsest sample whose accuracy reached the level: what a job would keep.
+Known curves that collapse like a sigmoid, as trained networks do along Condensa's one sparsity; each sample adds a
+normal error of 0.3 points, and the level is two points under the dense accuracy. What is found is the sparsest sample
+that reached the level: what a job would keep. `bisection` gets the same curves and errors of the same size. Goals over
+20 seeds: a median error of at most 0.01 with at most ten samples, and no more than that of `bisection`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,8 @@ NOISE = 0.003
 DROP = 0.02
 """Condensa's tolerance: two points."""
 WIDTH = 1000
+SEEDS = 20
+RESULTS = Path(__file__).parent / "results" / "sparsity_inference.jsonl"
 
 
 @dataclass(frozen=True)
@@ -119,26 +122,33 @@ def errors(strategy: str, kind: str, seeds: int) -> tuple[list[float], list[int]
     return [abs(s - t.curve.crossing) for (s, _), t in zip(found, trials, strict=True)], [n for _, n in found]
 
 
+def row(strategy: str, kind: str, seeds: int) -> dict[str, Any]:
+    """What is published of one strategy on one kind of curve."""
+    wrong, taken = errors(strategy, kind, seeds)
+    return {
+        "kind": kind,
+        "strategy": strategy,
+        "seeds": seeds,
+        "noise": NOISE,
+        "drop": DROP,
+        "median_error": round(float(np.median(wrong)), 5),
+        "mean_error": round(float(np.mean(wrong)), 5),
+        "largest_error": round(max(wrong), 5),
+        "median_samples": float(np.median(taken)),
+        "most_samples": max(taken),
+    }
+
+
 def main() -> None:
-    """Print one JSON line for each kind and strategy."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     seeds = parser.parse_args().seeds
-    for kind in ("units", "weights"):
-        for strategy in ("bayesian", "bisection"):
-            wrong, taken = errors(strategy, kind, seeds)
-            row = {
-                "kind": kind,
-                "strategy": strategy,
-                "seeds": seeds,
-                "noise": NOISE,
-                "median_error": round(float(np.median(wrong)), 5),
-                "mean_error": round(float(np.mean(wrong)), 5),
-                "largest_error": round(max(wrong), 5),
-                "median_samples": float(np.median(taken)),
-                "most_samples": max(taken),
-            }
-            sys.stdout.write(json.dumps(row) + "\n")
+    with RESULTS.open("w") as out:
+        for kind in ("units", "weights"):
+            for strategy in ("bayesian", "bisection"):
+                line = json.dumps(row(strategy, kind, seeds))
+                print(line)
+                out.write(line + "\n")
 
 
 if __name__ == "__main__":
