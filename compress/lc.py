@@ -8,8 +8,9 @@ in Condensa, arXiv 1911.02497. w, theta and the multipliers lambda are effective
 (biases, norms) follows w. As in Condensa the best theta is then trained on with its zeros held; here that is a share of
 the same epochs, so that `lc`, `compress.direct` and `compress.fit` cost equally many.
 
-Condensa multiplies mu by 1.1 over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in which a small mu
-does not move w at all: mu starts where it started there and grows by a half each time.
+Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
+which a small mu does not move w at all: there are fewer of them, and mu grows by a half each time. With a rate that
+falls over the L steps mu is large only where nothing moves any more (seen on LeNet-5, benchmarks/lc_against_direct.py).
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Schedule:
     """How L and C steps alternate."""
 
     l_steps: Annotated[int, Doc("L steps, each with a C step behind it, of equal length"), Bounds(1, 1000)] = 12
-    mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 1e-2
+    mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
-    rate: Annotated[float, Doc("share of the recipe's rate in L steps: a dense w bears less"), Bounds(1e-3, 1.0)] = 0.2
+    rate: Annotated[float, Doc("share of the recipe's rate in L steps: a dense w bears less"), Bounds(1e-3, 1.0)] = 0.7
     decay: Annotated[float, Doc("share of its rate that an L step has left at its end"), Bounds(1e-4, 1.0)] = 1.0
     finish: Annotated[float, Doc("share of all steps that train theta itself, its zeros held"), Bounds(0.0, 0.9)] = 0.5
 
@@ -109,13 +110,14 @@ class _Alternation(Compression):
         return float(self._schedule.mu * self._schedule.growth ** self._turn(step))
 
     def rate(self, step: int) -> float:
-        """The recipe's rise and fall once over all L steps, in each of which it decays, and once over the finish."""
+        """The same in every L step after the recipe's warm-up, lest mu pull where nothing moves; then as the recipe."""
         last = self._ends[-1]
         if step >= last:
             return self.recipe.lr_at(step - last, self.steps - last)
         start, end = self._ends[self._turn(step)], self._ends[self._turn(step) + 1]
-        share = (step - start) / max(end - start - 1, 1)
-        return float(self._schedule.rate * self.recipe.lr_at(step, last) * self._schedule.decay**share)
+        risen = min((step + 1) / (self.recipe.warm_up * self.steps + 1), 1.0)
+        decayed = self._schedule.decay ** ((step - start) / max(end - start - 1, 1))
+        return float(self._schedule.rate * self.recipe.lr * risen * decayed)
 
     def penalty(self) -> Tensor | None:
         """mu/2 |w - theta - lambda/mu|^2, which is both terms of the Lagrangian but for a constant."""
