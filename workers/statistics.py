@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data import Part
 from compress.network import Network
 from compress.renormalise import renormalise
 from compress.rewrites import rewritten
+from search import strategies
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Choice, Float, Int, Levelled, Space, Value
@@ -24,6 +26,8 @@ PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
 SHORT_IMAGES = 2048
 """Training images of F3's short distillation."""
+TRAINING_IMAGES, TRAINING_BYTES = 10_000, 2**28
+"""At most so many training images for whole trainings (F4), and no more than fit into so much."""
 _WAIT_S = 1.0
 
 
@@ -51,10 +55,22 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
         evidence = material.scheme.gather(network, images, labels, context.plan.seed)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
     ranking = inputs.ranking(effort.accuracy_images)
-    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing)
+    training = _for_training(context, inputs) if _trains(context) else None
+    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
     context.keep_file(name, mark)
     context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
     return material
+
+
+def _trains(context: Context) -> bool:
+    """Whether a strategy of the plan asks for whole trainings."""
+    return any(strategies.load(each.name).trains for each in context.plan.strategies)
+
+
+def _for_training(context: Context, inputs: Inputs) -> Part:
+    train = inputs.dataset.train
+    count = min(TRAINING_IMAGES, max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
+    return inputs.dataset.sample("train", count, context.plan.seed)
 
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:

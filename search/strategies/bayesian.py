@@ -11,7 +11,8 @@ Departures, the paper's repository having no search at all:
 - until the level is bracketed the middle is taken, as by bisection: a process would extrapolate; after that a
   proposal keeps its distance from the ends of the bracket, as in Brent's method;
 - limits on cost restrict the domain by estimate. With accuracy as the objective there is no stage 1 under such
-  limits: the least sparsity that meets them comes first, then GP-UCB looks for a better one;
+  limits: the least sparsity that meets them comes first, then GP-UCB looks for a better one, under a prior whose mean
+  falls: a whole training is too much for a look at the far end;
 - without a level stage 2 alone is left, on all sparsities under the limits.
 """
 
@@ -34,6 +35,7 @@ from search.strategy import StrategyFamily
 
 _CLEARLY = 2.0  # standard deviations under the level
 _EDGE = 0.1  # of the bracket, at each end
+_COLLAPSE = 5.0  # squashed: what stage 2 expects to be lost on the way to the sparsest
 _BARRED = 1e3  # far more than any acquisition: at an edge only where nothing else is left
 
 
@@ -119,14 +121,14 @@ class Bayesian:
         return best if all(estimated[best] > estimated[i] for i in reached) else None
 
     def _climb(self, fresh: NDArray[np.int64]) -> int | None:
-        """GP-UCB, from the least sparsity on: what loses least is the first guess."""
+        """GP-UCB, from the least sparsity on: what loses least is the first guess, more is expected to lose more."""
         known = [(s.index, s.utility) for s in self._samples.ended() if s.utility is not None]
         if not known:
             return int(fresh[0])
         objective, top = self._problem.objective, max(utility for _, utility in known)
         original = self._problem.original
         uncut = objective.utility(original) if objective.metric in original else None
-        curve = self._curve(known, uncut, self._noise(abs(top)), top, fresh)
+        curve = self._curve(known, uncut, self._noise(abs(top)), top, fresh, _COLLAPSE)
         bound = curve.mean + self._settings.beta * curve.sigma
         return int(fresh[np.argmax(bound)]) if bound.max() > 0.0 else None
 
@@ -137,13 +139,14 @@ class Bayesian:
         noise: float,
         reference: float,
         at: NDArray[np.int64],
+        fall: float = 0.0,
     ) -> Curve:
         """What is measured at these points, given (point, number) pairs and that of the uncut network."""
         x = [float(self._x[i]) for i, _ in known]
         y = [number for _, number in known]
         if uncut is not None:
             x, y = [0.0, *x], [uncut, *y]
-        return fit(x, y, noise, reference, self._x[at])
+        return fit(x, y, noise, reference, self._x[at], fall)
 
     def _noise(self, accuracy: float) -> float:
         """The standard error of an accuracy counted on so many images."""
@@ -164,4 +167,5 @@ STRATEGY = StrategyFamily(
     source="Joseph et al. 2019, Condensa (arXiv 1911.02497)",
     settings=Settings,
     make=Bayesian,
+    trains=True,
 )

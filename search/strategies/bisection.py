@@ -64,4 +64,5 @@ STRATEGY = StrategyFamily(
     settings=Settings,
     make=Bisection,
     baseline=True,
+    trains=True,
 )
