@@ -21,13 +21,21 @@ class Curve:
     sigma: NDArray[np.float64]
 
 
-def fit(x: Sequence[float], y: Sequence[float], noise: float, reference: float, at: NDArray[np.float64]) -> Curve:
+def fit(
+    x: Sequence[float],
+    y: Sequence[float],
+    noise: float,
+    reference: float,
+    at: NDArray[np.float64],
+    fall: float = 0.0,
+) -> Curve:
     """The posterior at the (n,) points `at` in [0, 1], after y was seen at x with this standard deviation.
 
     Where a network collapses its accuracy falls a hundred times as far as what decides between two samples:
     differences from `reference` are squashed by asinh, which is linear within a few deviations of the noise and
     makes the exponential onset of a collapse a straight line. Matern 5/2; length and amplitude are those of the
-    highest likelihood on a small grid, which is the same in every process.
+    highest likelihood on a small grid, which is the same in every process. `fall`: how far the prior's mean falls on
+    the way from 0 to 1, squashed.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern
@@ -38,10 +46,10 @@ def fit(x: Sequence[float], y: Sequence[float], noise: float, reference: float, 
     processes = [
         GaussianProcessRegressor(
             ConstantKernel(amplitude**2, "fixed") * Matern(length, "fixed", nu=2.5), alpha=alpha, optimizer=None
-        ).fit(seen, z)
+        ).fit(seen, z + fall * seen[:, 0])
         for amplitude in _AMPLITUDES
         for length in _LENGTHS
     ]
     likeliest = max(processes, key=lambda process: float(process.log_marginal_likelihood_value_))
     mean, sigma = likeliest.predict(at[:, None], return_std=True)
-    return Curve(mean, sigma)
+    return Curve(mean - fall * at, sigma)

@@ -6,7 +6,8 @@
   sensitivity what the knob is worth: the units that go at its least value share what it loses there alone. Without
   sensitivities the knobs' mean scores are made equal. Counts are rounded down to an allowed width, as by `align`.
 - An ordered knob without scores, and a density (the knob `weight_prune`), keeps the share 1 - s of its largest value.
-- Unordered knobs (int8, fp16) stand at their last option: the scheme is given, s is its only free number.
+- Unordered knobs (int8, fp16) stand at their last option: the scheme is given, s is its only free number. Where no
+  sparsity meets the limits by estimate that way (int8 is slower than fp32 on some devices), they are left alone.
 """
 
 from __future__ import annotations
@@ -52,8 +53,19 @@ class Sparsities:
                 raise InvalidInput(knob.name, knob, "one sparsity chooses widths and densities, not subsets")
         if all(isinstance(knob, Choice) and not knob.ordered for knob in knobs):
             raise InvalidInput("knobs", problem.space.names, "one sparsity needs a width or a density to act on")
+        compressed = cls._along(problem, option=-1)
+        if not compressed._any_feasible(problem):
+            untouched = cls._along(problem, option=0)
+            return untouched if untouched._any_feasible(problem) else compressed
+        return compressed
+
+    def _any_feasible(self, problem: Problem) -> bool:
+        return bool((problem.violations(self.values) == 0.0).any())
+
+    @classmethod
+    def _along(cls, problem: Problem, option: int) -> Sparsities:
         s = _grid(problem)
-        columns = {**_thresholded(problem, s), **_shared(problem, s)}
+        columns = {**_thresholded(problem, s), **_shared(problem, s, option)}
         found: dict[str, tuple[int, dict[str, Value]]] = {}
         for i in range(len(s)):
             values = {name: columns[name][i] for name in problem.space.names}
@@ -149,12 +161,12 @@ def _loss(problem: Problem, name: str) -> float | None:
     return max(lost, _LEAST * abs(float(known[-1])))
 
 
-def _shared(problem: Problem, s: NDArray[np.float64]) -> dict[str, list[Value]]:
-    """Knobs without scores: name -> n values."""
+def _shared(problem: Problem, s: NDArray[np.float64], option: int) -> dict[str, list[Value]]:
+    """Knobs without scores: name -> n values; of unordered ones the option of this number."""
     found: dict[str, list[Value]] = {}
     for knob in problem.space.knobs:
         if isinstance(knob, Choice) and not knob.ordered:
-            found[knob.name] = [knob.options[-1]] * len(s)
+            found[knob.name] = [knob.options[option]] * len(s)
         elif not _scored(knob, problem):
             found[knob.name] = _snapped(knob, 1.0 - s)
     return found

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from search.errors import InvalidInput
-from search.problem import Objective, Problem
+from search.problem import Constraint, Objective, Problem
 from search.space import Choice, Float, Int, Knob, Space, Subset, Value, Values
 from search.sparsity import Sparsities
 
@@ -76,6 +76,19 @@ def test_a_density_is_what_is_left_and_options_are_the_last() -> None:
         assert values["weight_prune"] == pytest.approx(1.0 - s)
     assert found.s[-1] == pytest.approx(0.99)
     assert found.s[500] == pytest.approx(0.9)  # half way: evenly in the logarithm of what is left
+
+
+@pytest.mark.parametrize(("bound", "option"), [(2.5, "int8"), (1.5, "fp32"), (0.5, "int8")])
+def test_options_that_meet_no_limit_are_left_alone(bound: float, option: str) -> None:
+    """Where nothing meets it, the scheme is what is said to come nearest."""
+
+    def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
+        return {"latency_ms": np.array([2.0 if values["int8_ptq"] == "int8" else 1.0 for values in batch])}
+
+    knobs = (WIDE, Choice("int8_ptq", ("fp32", "int8"), ordered=False))
+    limit = Constraint("latency_ms", bound, "max")
+    found = Sparsities.of(Problem(Space(knobs), (Objective("accuracy", "max"),), (limit,), estimate))
+    assert {values["int8_ptq"] for values in found.values} == {option}
 
 
 def test_a_density_without_a_least_stops_short_of_nothing() -> None:
