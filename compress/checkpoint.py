@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -25,12 +25,14 @@ class Checkpoint:
         fingerprint: of network, recipe and data: what it can be resumed with.
         weights: constant name -> value, running statistics included.
         momentum: weight name -> momentum buffer.
+        state: what else the way of training keeps, see `compress.fit.Training.state`.
     """
 
     step: int
     fingerprint: str
     weights: Mapping[str, Array]
     momentum: Mapping[str, Array]
+    state: Mapping[str, Array] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
@@ -38,6 +40,7 @@ class Checkpoint:
 
         arrays: dict[str, NDArray[Any]] = {f"weights/{name}": value for name, value in self.weights.items()}
         arrays |= {f"momentum/{name}": value for name, value in self.momentum.items()}
+        arrays |= {f"state/{name}": value for name, value in self.state.items()}
         header = {"format": FORMAT, "step": str(self.step), "fingerprint": self.fingerprint}
         data: bytes = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, header)
         return data
@@ -60,7 +63,8 @@ class Checkpoint:
             step, fingerprint = int(header["step"]), str(header["fingerprint"])
         except (SafetensorError, ValueError, KeyError) as error:
             raise InvalidInput(f"not a readable checkpoint: {error}", field="checkpoint") from error
-        return cls(step, fingerprint, _under(arrays, "weights/"), _under(arrays, "momentum/"))
+        weights, momentum, state = (_under(arrays, f"{role}/") for role in ("weights", "momentum", "state"))
+        return cls(step, fingerprint, weights, momentum, state)
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -9,8 +9,9 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.effective import trained
 from compress.groups import Block
-from compress.network import Network
+from compress.network import Array, Network
 from compress.ops import find_row
 
 Counts = NDArray[np.float64]
@@ -19,29 +20,47 @@ Counts = NDArray[np.float64]
 @dataclass(frozen=True)
 class Cost:
     """Exact counts. `parameters` are trained weights (running statistics are not), `macs` are at batch 1,
-    `size_bytes` is the length of the saved file."""
+    `size_bytes` is the length of the saved file, `nonzeros` are the parameters that are not zero, and `stored_bytes`
+    is what the file takes where each constant is stored as `sparse_bytes` says.
+    """
 
     parameters: int
     macs: int
     size_bytes: int
+    nonzeros: int
+    stored_bytes: int
 
 
 def cost(network: Network) -> Cost:
     """Count a network as it is."""
     macs = sum(row.macs(node, network) for node in network.nodes if (row := find_row(node)) is not None)
-    parameters = sum(network.constants[name].size for name in _trained(network))
-    return Cost(parameters, macs, len(network.save()))
+    moved = [network.constants[name] for name in trained(network)]
+    size_bytes = len(network.save())
+    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in network.constants.values())
+    return Cost(
+        parameters=sum(value.size for value in moved),
+        macs=macs,
+        size_bytes=size_bytes,
+        nonzeros=sum(int(np.count_nonzero(value)) for value in moved),
+        stored_bytes=size_bytes - saved_bytes,
+    )
 
 
-def _trained(network: Network) -> tuple[str, ...]:
-    names: dict[str, None] = {}
-    for node in network.nodes:
-        row = find_row(node)
-        for position in row.trained if row else ():
-            name = node.input(position)
-            if name in network.constants and network.constants[name].ndim:
-                names[name] = None
-    return tuple(names)
+def sparse_bytes(value: Array) -> int:
+    """Bytes that an array takes, indices counted, in the smallest of four forms.
+
+    As it is. A bitmap: one bit per number, then the numbers that are not zero. Gaps of 16 or of 8 bits: before each
+    number that is not zero, how many zeros lie between it and the one before it in C order; where a gap is larger than
+    its bits can say, a zero is stored as a number of its own that bridges as many zeros as it can (Han et al., Deep
+    Compression, arXiv 1510.00149). The gaps' forms need four bytes more, for their count.
+    """
+    at = np.flatnonzero(value)
+    gaps = np.diff(at, prepend=-1) - 1
+    forms = [value.nbytes, -(-value.size // 8) + len(at) * value.itemsize]
+    for bits in (8, 16):
+        entries = len(at) + int((gaps // 2**bits).sum())
+        forms.append(4 + entries * (bits // 8 + value.itemsize))
+    return min(forms)
 
 
 class CostModel:
@@ -56,8 +75,8 @@ class CostModel:
         self.blocks = tuple(blocks)
         names = tuple(network.constants)
         self._shares = [_Share(network.shape(name), _axis_parts(name, blocks)) for name in names]
-        trained = set(_trained(network))
-        self._trained = np.array([name in trained for name in names], dtype=np.float64)
+        moved = set(trained(network))
+        self._trained = np.array([name in moved for name in names], dtype=np.float64)
         self._bytes = np.array([network.constants[name].dtype.itemsize for name in names], dtype=np.float64)
         self._positions = np.array([_positions(network).get(name, 0.0) for name in names])
         self._overhead_bytes = len(network.save()) - sum(value.nbytes for value in network.constants.values())

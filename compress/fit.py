@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fold import fold_norms
 from compress.module import TorchNetwork
-from compress.network import Network
+from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
 from compress.recipe import Recipe
 
@@ -76,14 +76,14 @@ def fit(
         TrainingDiverged: the loss is not finite.
         InvalidInput: a checkpoint of another network or recipe, or fewer than two images.
     """
-    training = _Training(network, part, preprocessing, recipe, teacher)
-    if checkpoint is not None:
-        training.restore(checkpoint)
-    while training.done < training.steps:
-        yield training.advance()
+    yield from Training(network, part, preprocessing, recipe, teacher).run(checkpoint)
 
 
-class _Training:
+class Training:
+    """One training and where it stands. Other ways to train override `rate`, `penalty`, `stepped` and `result`, and
+    name in `state` what they keep besides the weights.
+    """
+
     def __init__(
         self, network: Network, part: Part, preprocessing: Preprocessing, recipe: Recipe, teacher: Network | None
     ) -> None:
@@ -102,9 +102,44 @@ class _Training:
         self.done = 0
         self._order: tuple[int, np.ndarray] | None = None
 
+    def run(self, checkpoint: bytes | None = None) -> Iterator[Step]:
+        """All steps that are left, see `fit`."""
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        while self.done < self.steps:
+            yield self.advance()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.recipe.lr_at(step, self.steps)
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss."""
+        return None
+
+    def stepped(self) -> None:
+        """Called after each step, `done` counted up."""
+
+    def result(self) -> Network:
+        """The network as it is now."""
+        return self.module.to_network()
+
+    def state(self) -> Mapping[str, Array]:
+        """What the next step depends on besides weights, momentum and the step's number."""
+        return {}
+
+    def resume(self, state: Mapping[str, Array]) -> None:
+        """Take up what `state` gave; weights and momentum are in place."""
+
+    def identity(self) -> tuple[str, ...]:
+        """Text that changes with anything that the steps depend on."""
+        teacher = "" if self.teacher is None else self.teacher.network.digest
+        return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
+
     def advance(self) -> Step:
+        """Do the next step."""
         step, epoch = self.done, self.done // self.steps_per_epoch
-        lr = self.recipe.lr_at(step, self.steps)
+        lr = self.rate(step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         images, labels = self._draw(epoch, step % self.steps_per_epoch)
@@ -112,12 +147,14 @@ class _Training:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
+        penalty = self.penalty()
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch's
         self.optimiser.step()
         self.done += 1
+        self.stepped()
         last = self.done % self.steps_per_epoch == 0
-        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.module.to_network, self.save)
+        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.result, self.save)
 
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
@@ -146,14 +183,21 @@ class _Training:
         return (1 - alpha) * loss + alpha * temperature**2 * divergence
 
     def save(self) -> bytes:
+        """Where the training stands, as the bytes of a Checkpoint."""
         momentum = {
             name: self.optimiser.state[weight]["momentum_buffer"].numpy()
             for name, weight in self.module.weights().items()
             if "momentum_buffer" in self.optimiser.state[weight]
         }
-        return Checkpoint(self.done, self._fingerprint(), self.module.write_back(), momentum).to_bytes()
+        weights = self.module.write_back()
+        return Checkpoint(self.done, self._fingerprint(), weights, momentum, self.state()).to_bytes()
 
     def restore(self, data: bytes) -> None:
+        """Go on from what `save` gave.
+
+        Raises:
+            InvalidInput: it is of another training.
+        """
         checkpoint = Checkpoint.from_bytes(data)
         if checkpoint.fingerprint != self._fingerprint():
             raise InvalidInput("the checkpoint is of another network, recipe or data", field="checkpoint")
@@ -163,11 +207,10 @@ class _Training:
         for name, weight in self.module.weights().items():
             if name in checkpoint.momentum:
                 self.optimiser.state[weight]["momentum_buffer"] = torch.from_numpy(checkpoint.momentum[name])
+        self.resume(checkpoint.state)
 
     def _fingerprint(self) -> str:
-        teacher = "" if self.teacher is None else self.teacher.network.digest
-        parts = (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return hashlib.sha256("\n".join(self.identity()).encode()).hexdigest()
 
 
 def _optimiser(module: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:

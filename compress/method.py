@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.effective import Weights
 from compress.evidence import Evidence
-from compress.network import Network
+from compress.network import Array, Network
 from search.space import Knob, Values
 
-Stage: TypeAlias = Literal["structure", "precision"]
-"""`structure` comes before reconstruction and training, `precision` after them: int8 is applied last."""
+Stage: TypeAlias = Literal["structure", "sparsity", "precision", "storage"]
+"""The order of application: channels go, then single weights, then bits; `storage` is how what is left is written.
+
+`structure` comes before reconstruction and training, all others after them.
+"""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+AFTER_TRAINING = STAGES[1:]
 
 Widths: TypeAlias = Mapping[str, Sequence[int]]
 """Block name -> the widths worth trying on the devices at hand, ascending."""
@@ -34,6 +40,22 @@ class Operator(Protocol):
         Raises:
             InvalidInput: a value or evidence that does not fit the network, or evidence that is missing.
         """
+        ...
+
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """The C step: the nearest weights (Euclidean) that a compressed network can have, shapes kept. Idempotent.
+
+        Args:
+            network: whose graph it is; its own values do not matter.
+            weights: every trained constant, those of layers in their effective form; left as they are.
+
+        Raises:
+            InvalidInput: a value that does not fit the network.
+        """
+        ...
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """Names of the layer weights that `project` holds to the set; empty where everything is left as it is."""
         ...
 
 

@@ -66,6 +66,19 @@ def quantised_weight(weight: Array, scale: Scale) -> NDArray[np.int8]:
     return np.clip(np.rint(weight / scale.scale.reshape(shape)), -127, 127).astype(np.int8)
 
 
+def weight_axis(layer: Node) -> int:
+    """The axis of the weight that the output channels of a Conv, Gemm or MatMul lie on."""
+    return 1 if layer.op_type == "MatMul" else output_axis(layer)
+
+
+def on_grid(weight: Array, axis: int, bits: int = 8) -> Array:
+    """The weight as its levels say it: the nearest point of the grid of `weight_scale`; dtype and shape as given."""
+    scale = weight_scale(weight, axis, bits)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return (quantised_weight(weight, scale) * scale.scale.reshape(shape).astype(np.float64)).astype(weight.dtype)
+
+
 def quantise(
     network: Network,
     precision: Precision,
@@ -171,8 +184,7 @@ class _Edit:
         weight = self.network.constants[weight_name]
         bias = self.network.constants[bias_name].reshape(-1) if bias_name else None
         step = float(self.scales[read].scale)
-        axis = 1 if node.op_type == "MatMul" else output_axis(node)
-        scale = weight_scale(weight, axis, self.bits_w, bias, step)
+        scale = weight_scale(weight, weight_axis(node), self.bits_w, bias, step)
         inputs = [node.inputs[0], self._dequantised(f"{node.name}/weight", quantised_weight(weight, scale), scale)]
         if bias is not None:
             product = (scale.scale * np.float32(step)).astype(np.float32)

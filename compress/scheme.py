@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import methods
+from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
-from compress.method import Method, Operator, Stage, Widths
-from compress.network import Network
+from compress.method import STAGES, Method, Operator, Stage, Widths
+from compress.network import Array, Network
 from search.space import Knob, Values, check_settings
 
 
@@ -24,22 +25,35 @@ class BoundScheme:
 
     operators: tuple[Operator, ...]
 
-    def rewrite(self, network: Network, evidence: Evidence, stage: Stage | None = None) -> Network:
-        """The network compressed by every operator of the stage, in the scheme's order; by all where None.
+    def rewrite(self, network: Network, evidence: Evidence, *stages: Stage) -> Network:
+        """The network compressed by every operator of these stages, of all where none is named, in their order.
 
         Raises:
             InvalidInput: as the operators.
         """
-        for step in self.steps(stage):
+        for step in self.steps(*stages):
             network = step.rewrite(network, evidence)
         return network
 
-    def steps(self, stage: Stage | None = None) -> tuple[Operator, ...]:
-        """The operators in the order of application: structure first, precision last."""
-        ordered = [
-            operator for name in ("structure", "precision") for operator in self.operators if operator.stage == name
-        ]
-        return tuple(operator for operator in ordered if stage is None or operator.stage == stage)
+    def steps(self, *stages: Stage) -> tuple[Operator, ...]:
+        """The operators in the order of application: by stage, then as the scheme names them."""
+        ordered = sorted(self.operators, key=lambda operator: STAGES.index(operator.stage))
+        return tuple(operator for operator in ordered if not stages or operator.stage in stages)
+
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """Every operator's projection, in the order of `steps`: zeros first, then what holds the rest to fewer bits.
+
+        Raises:
+            InvalidInput: as the operators.
+        """
+        made = dict(weights)
+        for step in self.steps():
+            made = step.project(network, made)
+        return made
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """The layer weights that any operator holds to its set."""
+        return tuple(dict.fromkeys(name for step in self.steps() for name in step.projected(network)))
 
 
 @dataclass(frozen=True)

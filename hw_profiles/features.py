@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hw_profiles.ops import Op, OpNode
 
 # Op types that a runtime folds into their neighbour: the same kernel runs with and without them.
-FOLDED = frozenset({"BatchNormalization", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"})
+FOLDED = frozenset({"BatchNormalization", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Cast"})
 CONV_TYPES = frozenset({"Conv", "ConvTranspose"})
 MATMUL_TYPES = frozenset({"Gemm", "MatMul"})
 

@@ -68,16 +68,18 @@ class Shapes:
 
 def patterns(graph: onnx.GraphProto) -> tuple[tuple[int, ...], ...]:
     """Indices of the nodes that run as one kernel: a conv or matrix product with batch norm, add and activation
-    behind it; quantisation belongs to the kernel beside it.
+    behind it; quantisation, and the widening of a stored weight, belong to the kernel beside them.
     """
     readers: dict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(graph.node):
         for name in node.input:
             readers[name].append(index)
     owner = {index: index for index in range(len(graph.node))}
+    stored = {tensor.name for tensor in graph.initializer}
+    widened = {i for i, node in enumerate(graph.node) if node.op_type == "Cast" and set(node.input) <= stored}
     levels = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     for index, node in enumerate(graph.node):
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or owner[index] != index:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") or index in widened or owner[index] != index:
             continue
         end = index
         for row in _TAIL if node.op_type in _HEAVY else _TAIL[-1:] if levels & set(node.input) else ():
@@ -85,7 +87,7 @@ def patterns(graph: onnx.GraphProto) -> tuple[tuple[int, ...], ...]:
         _follow(graph, readers, owner, index, end, frozenset({"QuantizeLinear"}))
     for index in reversed(range(len(graph.node))):
         following = readers.get(graph.node[index].output[0], [])
-        if graph.node[index].op_type == "DequantizeLinear" and following:
+        if (graph.node[index].op_type == "DequantizeLinear" or index in widened) and following:
             owner[index] = owner[following[0]]
     sets: dict[int, list[int]] = defaultdict(list)
     for index in range(len(graph.node)):

@@ -81,7 +81,8 @@ class Problem:
     `terms` gives a metric of `estimate` as arrays, `statistics` what was worked out about the network once,
     `original` the metrics of the untouched network, `network` its digest, `evaluations` the budget.
     Accuracy limits are no constraints here: F2 accuracy ranks candidates and is the objective; limits on
-    accuracy are judged after training, against the control.
+    accuracy are judged after training, against the control. `level` is such a limit, as the least accuracy of
+    a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known.
     """
 
     space: Space
@@ -93,12 +94,18 @@ class Problem:
     original: Mapping[str, float] = field(default_factory=dict)
     network: str = ""
     evaluations: int = 60
+    level: float | None = None
+    images: int | None = None
 
     def __post_init__(self) -> None:
         if not self.objectives:
             raise InvalidInput("objectives", self.objectives, "a problem needs at least one objective")
         if self.evaluations < 1:
             raise InvalidInput("evaluations", self.evaluations, "the budget must be at least 1")
+        if self.level is not None and not 0.0 <= self.level <= 1.0:
+            raise InvalidInput("level", self.level, "must be an accuracy in [0, 1]")
+        if self.images is not None and self.images < 1:
+            raise InvalidInput("images", self.images, "must be at least 1")
         for metric, terms in self.terms.items():
             if terms.knobs != self.space.names:
                 raise InvalidInput(f"terms.{metric}", terms.knobs, "must have the space's knobs, in its order")

@@ -41,12 +41,16 @@ class Replay:
     noise: float
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
-        """The evaluation of a candidate, always the same for the same values."""
+        """The evaluation of a candidate of any fidelity, always the same for the same values.
+
+        A whole training (F4) makes a network, from which a later candidate may start.
+        """
         levels = self.network.space.levels(candidate.values)[None]
         metrics = {name: float(column[0]) for name, column in self.problem.estimate([candidate.values]).items()}
         accuracy = self.network.accuracy(levels)[0] + self.noise * self._draw(candidate.values)
         metrics["accuracy"] = float(np.clip(accuracy, 0.0, 1.0))
-        return Evaluation(candidate, Status.COMPLETED, metrics, elapsed_s=0.001)
+        network = candidate.key(self.problem.network, "replay", 0) if candidate.fidelity == "F4" else None
+        return Evaluation(candidate, Status.COMPLETED, metrics, elapsed_s=0.001, network=network)
 
     def accuracy(self, values: Values) -> float:
         """The true accuracy, without noise."""

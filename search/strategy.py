@@ -49,7 +49,7 @@ class StrategyFamily:
     """A strategy as the catalogue shows it. Each file of search/strategies offers one as `STRATEGY`.
 
     `source`: the paper; `settings`: a frozen dataclass (search.settings); `make(problem, settings, seed)`;
-    `baseline`: there to be beaten, so not held to beat random itself.
+    `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4).
     """
 
     name: str
@@ -58,3 +58,4 @@ class StrategyFamily:
     settings: type[Any]
     make: Callable[[Problem, Any, int], Strategy]
     baseline: bool = False
+    trains: bool = False

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
@@ -35,6 +36,7 @@ from service.store.job_leases import Held
 from service.store.job_states import FINAL
 from service.submission import plan
 from workers.errors import LeaseLost
+from workers.executor import Executor, LocalExecutor
 from workers.plan import Effort, JobPlan
 from workers.ports import Outcome, Ports
 
@@ -53,25 +55,35 @@ RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 class Conductor:
-    """Claims and runs jobs until `stopping` is set."""
+    """Claims and runs jobs until `stopping` is set, while its executor is up. None: this machine's own processes."""
 
-    def __init__(self, settings: Settings, store: Store, blobs: Blobs, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        blobs: Blobs,
+        stopping: threading.Event,
+        executor: Executor | None = None,
+    ) -> None:
         self.id = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = stopping
         self._settings = settings
         self._store = store
         self._blobs = blobs
+        self._executor = executor or LocalExecutor()
         self._seen_s = -math.inf
+        self._said: conductors.Executor | None = None
 
     def work(self, load: Callable[[], RunJob]) -> None:
         """Run jobs until `stopping` is set. `load` gives workers.job.run, or what a test puts in its place."""
         try:
             self._be_seen("starting")
+            self._executor.start()
             self._run_job = load()
-            self._seen_s = -math.inf
             while not self.stopping.is_set():
-                self._be_seen("ok")
-                held = self._claim()
+                state = self._executor.state
+                self._be_seen(state)
+                held = self._claim() if state == "ok" else None
                 if held is None:
                     self.stopping.wait(IDLE_S)
                 else:
@@ -139,7 +151,7 @@ class Conductor:
         except OperationalError:
             log.warning("job %s: the lease could not be renewed; trying again", held.job_id)
             return True
-        self._be_seen("ok")
+        self._be_seen(self._executor.state)
         return True
 
     def _settle(self, held: Held, ending: Ending | None) -> None:
@@ -187,9 +199,9 @@ class Conductor:
             return jobs.get(tx, held.job_id).signal != "pause"
 
     def _be_seen(self, executor: conductors.Executor) -> None:
-        if time.monotonic() - self._seen_s < self._settings.renew_s:
+        if executor == self._said and time.monotonic() - self._seen_s < self._settings.renew_s:
             return
-        self._seen_s = time.monotonic()
+        self._seen_s, self._said = time.monotonic(), executor
         try:
             with self._store.begin() as tx:
                 conductors.seen(tx, self.id, executor)
@@ -216,17 +228,27 @@ def conduct(settings: Settings, *, as_child: bool = False) -> int:
     # Evaluators inherit this environment: the database is none of their business.
     for name in os.environ.keys() - without_settings(os.environ).keys():
         del os.environ[name]
-    Conductor(settings, store, Blobs(settings.data_dir), stop).work(_load)
+    executor = _executor(settings)
+    Conductor(settings, store, Blobs(settings.data_dir), stop, executor).work(partial(_load, executor))
+    executor.close()
     store.close()
     sys.stderr.flush()
     # A run that was given up may still compute in its thread: the interpreter's own ending would wait for it.
     os._exit(0)
 
 
-def _load() -> RunJob:
+def _executor(settings: Settings) -> Executor:
+    if settings.executor == "local":
+        return LocalExecutor()
+    from workers.ray_executor import RayExecutor
+
+    return RayExecutor(settings.ray_address)
+
+
+def _load(executor: Executor) -> RunJob:
     from workers.job import run  # torch comes with it
 
-    return run
+    return partial(run, executor=executor)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
@@ -35,7 +36,10 @@ class Settings(BaseSettings):
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    ray_address: str | None = None
+    executor: Literal["ray", "local"] = "ray"
+    """What evaluates and trains: Ray, or child processes of a conductor."""
+    ray_address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5}$")
+    """host:port of the head of a Ray cluster; None: each conductor starts a Ray of its own on its machine."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names accepted besides the loopback ones; off loopback an empty tuple accepts all."""
 
@@ -56,7 +60,8 @@ class Settings(BaseSettings):
     device_offline_s: float = Field(default=3600.0, gt=0)
     """How long a job waits for a device that is away."""
     job_processes: int = Field(default=1, ge=0)
-    """Evaluator processes of a job. 0 evaluates inside the conductor, which then dies of what a candidate dies of."""
+    """Evaluators of a job at most. 0, with the local executor: inside the conductor, which then dies of what a
+    candidate dies of."""
 
     session_days: float = Field(default=14.0, gt=0)
     sign_in_minutes: float = Field(default=60.0, gt=0)
@@ -66,17 +71,12 @@ class Settings(BaseSettings):
     """How often a server looks for events that another process wrote."""
     ping_s: float = Field(default=15.0, gt=0)
 
-    @field_validator("ray_address")
-    @classmethod
-    def _no_cluster(cls, address: str | None) -> str | None:
-        if address is not None:
-            raise ValueError("this version evaluates on the server's own machine; a cluster comes with Ray support")
-        return address
-
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: one of them is missing")
+        if self.ray_address is not None and self.executor != "ray":
+            raise ValueError(f"ray_address goes with executor ray, not with {self.executor}")
         if self.renew_s >= self.lease_s:
             raise ValueError(f"renew_s ({self.renew_s}) must be below lease_s ({self.lease_s})")
         return self

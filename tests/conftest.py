@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Servers that tests start compute in child processes of their own, unless a test is about Ray.
+os.environ["NETLATHE_EXECUTOR"] = "local"
 SHARED = Path(os.environ.get("NETLATHE_SHARED", ROOT.parent / "shared"))
 ALL = bool(os.environ.get("NETLATHE_TEST_ALL"))
 Shared = Callable[[str], Path]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ ROOT = Path(__file__).parent.parent
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
+RAY = [name for name in OURS if SERVICES[name].get("entrypoint") == ["ray"]]
 
 
 def test_the_parts_are_there() -> None:
-    assert set(SERVICES) == {"postgres", "migrate", "api", "conductor", "agent"}
+    assert set(SERVICES) == {"postgres", "migrate", "api", "conductor", "ray-head", "ray-worker", "agent"}
     assert set(OURS) == set(SERVICES) - {"postgres"}
 
 
@@ -40,7 +43,7 @@ def test_secrets_are_files_and_never_values() -> None:
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|TOKEN|DATABASE_URL|SECRET", name):
-                assert name.endswith("_FILE"), name
+                assert name.endswith(("_FILE", "_PATH")), name
                 assert value.removeprefix("/run/secrets/") in service["secrets"]
     for secret in COMPOSE["secrets"].values():
         assert set(secret) == {"file"}
@@ -67,7 +70,7 @@ def test_those_that_share_work_share_the_data_volume() -> None:
 def test_timing_and_computing_share_a_lock() -> None:
     from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 
-    for name in ("conductor", "agent"):
+    for name in ("conductor", "agent", *RAY):
         assert "lock:/lock" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"][LOCK_DIR_VARIABLE] == "/lock"
 
@@ -75,9 +78,27 @@ def test_timing_and_computing_share_a_lock() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_every_command_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     verb, *arguments = SERVICES[name]["command"]
-    assert run([verb, "--help"]) == 0
-    known = re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)
-    assert [option for option in arguments if option.startswith("--") and option not in known] == []
+    if name in RAY:
+        command = [sys.executable, "-m", "ray.scripts.scripts", verb, "--help"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    else:
+        assert run([verb, "--help"]) == 0
+        said = capsys.readouterr().out
+    known = re.findall(r"--[a-z][a-z-]*", said)
+    options = [option.split("=")[0] for option in arguments if option.startswith("--")]
+    assert [option for option in options if option not in known] == []
+
+
+def test_ray_wants_its_token_and_knows_no_database() -> None:
+    assert RAY == ["ray-head", "ray-worker"]
+    for name in (*RAY, "conductor"):
+        assert SERVICES[name]["environment"]["RAY_AUTH_MODE"] == "token"
+        assert "ray_token" in SERVICES[name]["secrets"]
+    for name in RAY:
+        assert SERVICES[name]["secrets"] == ["ray_token"]
+        assert not [key for key in SERVICES[name]["environment"] if "DATABASE" in key]
+        assert "data:/data" in SERVICES[name]["volumes"]
+    assert SERVICES["conductor"]["command"][-1] == "ray-head:6379"
 
 
 def test_images_are_pinned() -> None:

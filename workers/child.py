@@ -47,8 +47,7 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
-    for name in [name for name in os.environ if name.startswith("NETLATHE_") and name != LOCK_DIR_VARIABLE]:
-        del os.environ[name]  # settings of whoever started us, secrets among them
+    forget_settings()
     inbox: queue.SimpleQueue[EvaluatorFactory | Candidate] = queue.SimpleQueue()
     factory = link.recv()
     threading.Thread(target=_receive, args=(link, inbox), name="inbox", daemon=True).start()
@@ -65,6 +64,12 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
             link.send(STARTED)
             evaluation = attempt(evaluator, candidate)
         link.send(evaluation)
+
+
+def forget_settings() -> None:
+    """Remove the settings of whoever started this process, secrets among them."""
+    for name in [name for name in os.environ if name.startswith("NETLATHE_") and name != LOCK_DIR_VARIABLE]:
+        del os.environ[name]
 
 
 def _receive(link: Connection, inbox: queue.SimpleQueue[EvaluatorFactory | Candidate]) -> None:

@@ -15,6 +15,11 @@ def common_epochs(context: Context) -> int:
     return context.plan.training.epochs if known is None else int(known["epochs"])
 
 
+def epochs_are_decided(context: Context) -> bool:
+    """Whether a run of the job has looked at the control's pace."""
+    return context.recall(_MEMO) is not None
+
+
 def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
     """The same, decided where no run of the job has yet: at least one.
 
@@ -22,7 +27,7 @@ def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
         done: epochs of the control, at the plan's recipe.
         epoch_s: seconds that one of them took; an epoch of a finalist, which is smaller, takes no longer.
     """
-    if context.recall(_MEMO) is None:
+    if not epochs_are_decided(context):
         wanted, left_s = context.plan.training.epochs, context.plan.budget.wall_s - context.spent_s
         fits = (2 * wanted - done) * epoch_s <= left_s
         # Fewer epochs are another schedule of learning rates: what is done of the long one counts for nothing.

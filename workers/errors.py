@@ -8,6 +8,7 @@ WorkerError
 ├── MeasurementFailed                the device tried and could not: `device_id`
 ├── PoolClosed                       work was offered to a pool that is closed
 ├── PoolBroken                       no worker of a pool can be started
+│   └── ClusterDown                  there is no Ray to start them on
 └── Diverged                         a network's loss or outputs are not finite: its own failure, reason "nan"
 """
 
@@ -69,3 +70,7 @@ class PoolBroken(WorkerError):
 
 class Diverged(WorkerError):
     """Numbers of one network are not finite any more."""
+
+
+class ClusterDown(PoolBroken):
+    """Ray is not there: not lost for good, and nobody's fault but the machine's."""

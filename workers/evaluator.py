@@ -1,8 +1,9 @@
-"""CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, and F3.
+"""CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, F3 and F4.
 
 cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
 -> accuracy. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
-distillation from the uncut network before the precision is chosen.
+distillation from the uncut network before the precision is chosen. F4 is a training to the candidate's values, see
+`workers.sampler`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from compress.fit import fit
 from compress.groups import groups
+from compress.method import AFTER_TRAINING
 from compress.module import TorchNetwork
 from compress.network import Network
 from compress.recipe import Recipe
@@ -27,6 +29,7 @@ from workers.accuracy import Images, Labels, Right, right_in_file, right_in_torc
 from workers.errors import InvalidInput
 from workers.material import Material
 from workers.pool import Evaluator
+from workers.sampler import Sampler
 
 SHORT = Recipe(epochs=2, batch=64, augment="none")
 """F3's distillation, the same for every candidate."""
@@ -47,11 +50,12 @@ class EvaluatorFactory:
 
 
 class CutEvaluator:
-    """Evaluates F2 candidates of one network."""
+    """Evaluates candidates of one network."""
 
     def __init__(self, material: Material, quick_images: int) -> None:
         self._material = material
         self._quick_images = quick_images
+        self._sampler = Sampler(material)
         self._network = material.network
         self._evidence = material.evidence
         self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
@@ -61,11 +65,16 @@ class CutEvaluator:
 
         Raises:
             Diverged, TrainingDiverged: the network puts out numbers that are not finite.
-            InvalidInput: a fidelity other than F2 and F3, or weights of another network.
+            InvalidInput: a fidelity other than F2, F3 and F4, weights of another network, or an unknown F4 recipe.
         """
-        if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
-            raise InvalidInput("candidate", candidate.fidelity, "only F2 and F3 from the original's weights are known")
         begun_s = time.perf_counter()
+        if candidate.fidelity == "F4":
+            sampled, digest = self._sampler(candidate)
+            return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
+        if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
+            raise InvalidInput(
+                "candidate", candidate.fidelity, "F2 and F3, from the original's weights, and F4 are known"
+            )
         (images, labels), reference = self._material.ranking, None
         if candidate.recipe == QUICK:
             few = slice(self._quick_images)
@@ -79,10 +88,10 @@ class CutEvaluator:
         module, bound = self.cut(candidate, reference)
         if candidate.fidelity == "F3":
             module = TorchNetwork(self._distilled(module.to_network()))
-        if not bound.steps("precision"):
+        if not bound.steps(*AFTER_TRAINING):
             return right_in_torch(module, images, labels)
         cut = module.to_network()
-        final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), "precision")
+        final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
         if final is cut:
             return right_in_torch(module, images, labels)
         return right_in_file(final.save(), images, labels)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from compress.cost import cost
 from compress.errors import TrainingDiverged
 from compress.fit import Step, fit
 from compress.fold import fold_norms
+from compress.method import AFTER_TRAINING
 from compress.network import Network
 from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
@@ -23,11 +25,13 @@ from search.evaluation import Evaluation, Status
 from search.problem import Problem
 from workers.accuracy import Right, right_in_file
 from workers.attempt import NAN
-from workers.common_epochs import common_epochs, decided_epochs
+from workers.common_epochs import common_epochs, decided_epochs, epochs_are_decided
 from workers.context import Context
+from workers.course import Course, Ended, Epoch, Lesson
 from workers.errors import Diverged, JobFailed
 from workers.estimated import estimated
 from workers.evaluator import CutEvaluator
+from workers.executor import Executor
 from workers.inputs import Inputs
 from workers.material import Material
 from workers.progress import Evaluated
@@ -72,6 +76,8 @@ class Trained:
 class Trainer:
     """Trains one network after another; each finished one, and each epoch of the one at hand, survives a crash.
 
+    `ahead` lets an executor train several side by side first, from the same checkpoints and to the same ones.
+
     Args:
         recipe: the same for all, but for its epochs: `workers.common_epochs` decides them on the control.
         total: how many networks are to be trained, for the progress.
@@ -93,8 +99,89 @@ class Trainer:
         self._total = total
 
     def has(self, evaluation: Evaluation) -> bool:
-        """Whether an earlier run has finished this candidate's training."""
-        return self._context.recall(f"trained-{self._form}{_plain(FINALIST + evaluation.candidate.id)}") is not None
+        """Whether this candidate's training is over, here or in an earlier run."""
+        name = f"{FINALIST}{evaluation.candidate.id}"
+        return self._is_trained(name) or self._end(name) is not None
+
+    def ahead(self, executor: Executor, chosen: Sequence[Evaluated] = ()) -> None:
+        """Train the control and these candidates as far as the executor does that; the control is never stopped.
+
+        Raises:
+            Halted: the user wants it.
+            PoolBroken: no worker comes up.
+        """
+        if not executor.side_by_side:
+            return
+        if not self._is_trained(CONTROL) and not epochs_are_decided(self._context):
+            self._fitted(CONTROL, self._material.network, epochs=1)
+        makers: dict[str, Callable[[], Network]] = {CONTROL: lambda: self._material.network}
+        for each in chosen:
+            makers[f"{FINALIST}{each.evaluation.candidate.id}"] = partial(self._cut, each.evaluation.candidate)
+        open_names = [name for name in makers if not self._is_trained(name) and self._end(name) is None]
+        if not open_names:
+            return
+        context = self._context
+        lessons = {name: self._lesson(name, makers[name]()) for name in open_names}
+        course = Course(
+            lessons=lessons,
+            spared=frozenset([CONTROL]),
+            folder=context.folder("course"),
+            processes=max(1, context.plan.effort.processes),
+            left_s=context.plan.budget.wall_s - context.spent_s,
+            note=self._noted(lessons, min(len(lessons), max(1, context.plan.effort.processes))),
+            interrupted=lambda: context.ports.signal() != "continue",
+        )
+        for name, ended in executor.train(course).items():
+            context.keep(f"{self._training(name)}-ended", {"state": ended.state, "reason": ended.reason})
+        context.check()
+
+    def _noted(self, lessons: Mapping[str, Lesson], workers: int) -> Callable[[str, Epoch], None]:
+        """What is done at the end of each epoch of trainings that go on side by side."""
+        done: dict[str, float] = {}
+
+        def note(name: str, epoch: Epoch) -> None:
+            context, file = self._context, self._training(name)
+            context.keep_file(file, lessons[name].checkpoint)
+            context.keep(f"{file}-seconds", {"elapsed_s": self._spent_s(name) + epoch.elapsed_s})
+            context.spent_s += epoch.elapsed_s / workers
+            done[name] = epoch.epoch / epoch.epochs
+            whole = self._done + sum(done.values())
+            context.at("train", whole, max(self._total, whole))
+
+        return note
+
+    def _lesson(self, name: str, network: Network) -> Lesson:
+        context, plan = self._context, self._context.plan
+        folder, file = context.folder("course"), self._training(name)
+        saved = context.file(file) or context.folder("checkpoints") / f"{file}.safetensors"
+        return Lesson(
+            plan=plan,
+            model=context.ports.path(plan.model.sha256),
+            dataset=context.ports.path(plan.dataset.sha256),
+            recipe=self._recipe,
+            network=context.write(folder / f"{file}.onnx", network.save()),
+            checkpoint=saved,
+            guard=context.lock.shared,
+            images=plan.effort.accuracy_images,
+        )
+
+    def _is_trained(self, name: str) -> bool:
+        return self._context.recall(f"trained-{self._form}{_plain(name)}") is not None
+
+    def _training(self, name: str) -> str:
+        return f"training-{self._form}{self._recipe.epochs}-{_plain(name)}"
+
+    def _end(self, name: str) -> Ended | None:
+        """How a training by an executor ended, if it did."""
+        known = self._context.recall(f"{self._training(name)}-ended")
+        return Ended(known["state"], known["reason"]) if known is not None else None
+
+    def _spent_s(self, name: str) -> float:
+        known = self._context.recall(f"{self._training(name)}-seconds")
+        return float(known["elapsed_s"]) if known is not None else 0.0
+
+    def _cut(self, candidate: Candidate) -> Network:
+        return self._evaluator.cut(candidate)[0].to_network()
 
     def control(self) -> Trained:
         """The unpruned network, in the form that all candidates are cut from.
@@ -102,29 +189,38 @@ class Trainer:
         Raises:
             JobFailed: it diverges: then no finalist could be judged.
         """
+        end = self._end(CONTROL)
         try:
+            if end is not None and end.state == "diverged":
+                raise Diverged(end.reason)
             return self._trained(CONTROL, None, self._material.network, None, {})
         except (TrainingDiverged, Diverged) as error:
             raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """One candidate of the search; None where its training diverges, which is recorded as its failure."""
+        """One candidate of the search; None where its training diverges or was stopped, which is recorded."""
         candidate = evaluation.candidate
         name = f"{FINALIST}{candidate.id}"
+        end = self._end(name)
         try:
-            module, _ = self._evaluator.cut(candidate)
+            if end is not None and end.state == "diverged":
+                raise Diverged(end.reason)
+            if end is not None and end.state == "stopped":
+                self._context.say(f"Training of {candidate.id} was stopped: {end.reason}.")
+                self._given_up(strategy, candidate, Status.STOPPED, end.reason, self._spent_s(name))
+                return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
-            return self._trained(name, strategy, module.to_network(), candidate, predicted)
+            return self._trained(name, strategy, self._cut(candidate), candidate, predicted)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
-            self._failed(strategy, candidate, self._seconds.get(name, 0.0))
+            self._given_up(strategy, candidate, Status.FAILED, NAN, self._spent_s(name))
             return None
 
-    def _failed(self, strategy: str, candidate: Candidate, elapsed_s: float) -> None:
+    def _given_up(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
         own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4")
         if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
-            failed = Evaluation(own, Status.FAILED, elapsed_s=elapsed_s, reason=NAN)
-            self._context.ports.emit(Evaluated(strategy, failed))
+            given_up = Evaluation(own, status, elapsed_s=elapsed_s, reason=reason)
+            self._context.ports.emit(Evaluated(strategy, given_up))
 
     def _trained(
         self,
@@ -155,16 +251,19 @@ class Trainer:
         right = np.array(known["right"], dtype=bool)
         return Trained(name, strategy, values, path, right, known["counts"], known["predicted"], known["elapsed_s"])
 
-    def _fitted(self, name: str, network: Network) -> Network:
-        """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
+    def _fitted(self, name: str, network: Network, epochs: int | None = None) -> Network:
+        """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
+
+        Args:
+            epochs: after which to leave off; None: at the end of the recipe.
+        """
         context = self._context
-        file = f"training-{self._form}{self._recipe.epochs}-{_plain(name)}"
+        file = self._training(name)
         saved = context.file(file)
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
         steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
-        spent = context.recall(f"{file}-seconds")
-        self._seconds[name] = float(spent["elapsed_s"]) if spent is not None else 0.0
+        self._seconds[name] = self._spent_s(name)
         last: Network | None = None
         while True:
             with context.computing():
@@ -182,8 +281,10 @@ class Trainer:
             if step.last_of_epoch:
                 context.keep(f"{file}-seconds", {"elapsed_s": self._seconds[name]})
                 if name == CONTROL and self._shortens(step):
-                    return self._fitted(name, network)
+                    return network if epochs else self._fitted(name, network)
             self._progress(step)
+            if step.last_of_epoch and step.epoch + 1 == epochs:
+                break
         if last is not None:
             return last
         return _restored(network, checkpoint) if checkpoint is not None else network
@@ -208,7 +309,7 @@ class Trainer:
         if candidate is None:
             return folded
         bound = self._material.scheme.bind(candidate.values)
-        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), "precision")
+        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), *AFTER_TRAINING)
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from compress.rewrites import rewritten
 from workers.accuracy import Images, Labels, Right, right_in_file
 from workers.context import Context
 from workers.images import Preprocessed
+from workers.plan import JobPlan
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,25 @@ class Inputs:
         Raises:
             compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
         """
-        plan = context.plan
-        network = Network.load(context.ports.path(plan.model.sha256))
-        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
-        path = context.ports.path(plan.dataset.sha256)
+        plan, path = context.plan, context.ports.path
         with context.computing():
-            dataset = load_dataset(
-                path,
-                layout=plan.dataset.layout,
-                classes=plan.dataset.classes,
-                preprocessing=preprocessing,
-                input_shape=network.input_shape,
-                seed=plan.seed,
-                cache=cache_beside(path),
-                digest=plan.dataset.sha256,
-            )
+            return cls.of(plan, path(plan.model.sha256), path(plan.dataset.sha256))
+
+    @classmethod
+    def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
+        """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
+        network = Network.load(model)
+        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
+        dataset = load_dataset(
+            data,
+            layout=plan.dataset.layout,
+            classes=plan.dataset.classes,
+            preprocessing=preprocessing,
+            input_shape=network.input_shape,
+            seed=plan.seed,
+            cache=cache_beside(data),
+            digest=plan.dataset.sha256,
+        )
         return cls(network, dataset, preprocessing, plan.seed)
 
     @property

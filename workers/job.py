@@ -23,9 +23,9 @@ from workers.context import Context, Halted
 from workers.decided import decided
 from workers.errors import JobFailed
 from workers.evaluator import EvaluatorFactory
+from workers.executor import Executor, LocalExecutor
 from workers.finalists import Trained, Trainer, chosen_finalists, recipe_of
 from workers.inputs import Inputs
-from workers.local_pool import local_pool
 from workers.material import Material
 from workers.neighbour import smaller_neighbour
 from workers.package import Findings, package
@@ -49,11 +49,12 @@ _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "miss
 """The slot that a verdict fills, and the one that it leaves empty."""
 
 
-def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None) -> Outcome:
+def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None, executor: Executor | None = None) -> Outcome:
     """Run a job, or go on with it.
 
     Args:
         lock: shared around heavy work; the default is this machine's.
+        executor: what evaluates and trains; the default is this machine's own processes.
 
     Raises:
         JobFailed: it cannot go on; `code`, `step`, `field` and `detail` say why.
@@ -62,14 +63,15 @@ def run(plan: JobPlan, ports: Ports, lock: HostLock | None = None) -> Outcome:
     """
     context = Context(plan, ports, ports.recorded(), lock or HostLock())
     try:
-        return _Run(context).outcome()
+        return _Run(context, executor or LocalExecutor()).outcome()
     except Halted as halted:
         return Outcome("paused" if halted.end == "paused" else "cancelled", None, f"{halted.end} by the user")
 
 
 class _Run:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, executor: Executor) -> None:
         self.context = context
+        self.executor = executor
         self.inputs = Inputs.open(context)
         self.summaries: dict[str, Mapping[str, Any]] = {}
 
@@ -135,7 +137,7 @@ class _Run:
         effort = self.context.plan.effort
         factory = EvaluatorFactory(material)
         guard = self.context.lock.shared
-        with local_pool(factory, effort.processes, effort.candidate_s, guard) as pool:
+        with self.executor.pool(factory, effort.processes, effort.candidate_s, guard) as pool:
             curves = sensitivities(self.context, found.builder.space, material, pool)
 
             def make(newest: Profile) -> Problem:
@@ -157,38 +159,44 @@ class _Run:
             lambda: chosen_finalists(evaluated, problem, budget.finalists) or [self._corner(found, problem)],
         )
         self.context.at("train", 0, len(chosen) + 1)
-        trainer, control = self._control(found, material, len(chosen) + 1)
+        trainer, control = self._control(found, material, chosen)
         self._summarise(
             "control",
             summary(accuracy=control.accuracy, counts=control.counts, accuracy_interval=interval(control.right)),
         )
+        trainer.ahead(self.executor, chosen)
         finalists = self._trained(trainer, chosen)
         verdicts = judged(self.context, self.inputs, found, control, finalists)
         for attempt in range(1, NEIGHBOURS + 1):
             wanted = decided(self.context, f"neighbour-{attempt}", partial(self._neighbour, problem, verdicts, attempt))
+            trainer.ahead(self.executor, wanted)
             trained = trainer.finalist(wanted[0].strategy, wanted[0].evaluation) if wanted else None
             if trained is None:
                 break
             verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
         return control, verdicts
 
-    def _control(self, found: Profile, material: Material, total: int) -> tuple[Trainer, Trained]:
+    def _control(self, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
         """The control, and a trainer of the form that trains well: given-back batch norms are taken away again
         where the control loses accuracy by them.
         """
-        recipe = recipe_of(self.context, self.inputs)
+        recipe, total = recipe_of(self.context, self.inputs), len(chosen) + 1
+        given_back = norm_count(material.network) != norm_count(self.inputs.network)
         trainer = Trainer(self.context, self.inputs, material, recipe, total)
+        # While the form is in doubt, the control goes first: finalists of the wrong form would be trained in vain.
+        trainer.ahead(self.executor, () if given_back else chosen)
         control = trainer.control()
         lost = drop(original_right(self.context, self.inputs), control.right)
         if lost.low <= 0.0:
             return trainer, control
         self.context.say(f"Training costs the control {lost.mean:.2%} of the original's accuracy.", "warning")
-        if norm_count(material.network) == norm_count(self.inputs.network):
+        if not given_back:
             return trainer, control
         if not self._lasts_for_another(control):
             return trainer, control
         plain = gathered(self.context, self.inputs, found, norms=False)
         other = Trainer(self.context, self.inputs, plain, recipe, total, form="plain-")
+        other.ahead(self.executor)
         again = other.control()
         if again.accuracy <= control.accuracy:
             return trainer, control
@@ -211,7 +219,7 @@ class _Run:
         """The first in any case, another one where the wall seconds will last for it."""
         context, done, longest_s = self.context, list[Trained](), 0.0
         for each in chosen:
-            if done and context.spent_s + longest_s > context.plan.budget.wall_s:
+            if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:
                 left = len(chosen) - len(done)
                 context.say(f"The wall seconds do not last for {left} more of {len(chosen)} finalists.", "warning")
                 break
@@ -220,7 +228,7 @@ class _Run:
             longest_s = max(longest_s, context.spent_s - begun_s)
             done += [trained] if trained is not None else []
         if not done:
-            raise JobFailed("finalists_diverged", "train", "the training of every finalist diverged")
+            raise JobFailed("finalists_diverged", "train", "the training of every finalist diverged or was stopped")
         return done
 
     def _corner(self, found: Profile, problem: Problem) -> Evaluated:

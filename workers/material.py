@@ -6,6 +6,8 @@ A worker opens them by path: arrays are memory-mapped, so that ten children hold
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,7 @@ from compress.preprocessing import Preprocessing
 from compress.scheme import Scheme
 from compress.statistics import Statistics
 from workers.accuracy import Images, Labels
+from workers.errors import InvalidInput
 
 _DONE = "material.json"
 
@@ -95,7 +98,38 @@ class Material:
     @cached_property
     def short(self) -> tuple[Part, Preprocessing]:
         """Training images as stored, for short distillations, and what makes them a network's input."""
-        part = Part(self._array("short_images"), self._array("short_labels"))
+        return self._part("short")
+
+    @cached_property
+    def training(self) -> tuple[Part, Preprocessing]:
+        """Likewise for whole trainings; the short ones' images where none were written for it."""
+        return self._part("training" if self._file("training_images").exists() else "short")
+
+    def keep(self, network: Network) -> str:
+        """Keep a trained network for `kept`; its digest."""
+        path = self._network_path(network.digest)
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(network.save())
+        Path(file.name).replace(path)
+        return network.digest
+
+    def kept(self, digest: str) -> Network:
+        """The network of this digest.
+
+        Raises:
+            InvalidInput: none was kept.
+        """
+        path = self._network_path(digest)
+        if not re.fullmatch("[0-9a-f]{64}", digest) or not path.exists():
+            raise InvalidInput("weights_from", digest, "no network of this digest was kept")
+        return Network.load(path)
+
+    def _network_path(self, digest: str) -> Path:
+        return self.folder / "networks" / f"{digest}.onnx"
+
+    def _part(self, name: str) -> tuple[Part, Preprocessing]:
+        part = Part(self._array(f"{name}_images"), self._array(f"{name}_labels"))
         return part, Preprocessing.from_json(json.loads((self.folder / "preprocessing.json").read_text()))
 
     def write(
@@ -106,11 +140,18 @@ class Material:
         evidence: Evidence,
         short: Part,
         preprocessing: Preprocessing,
+        training: Part | None = None,
     ) -> Path:
-        """Write every file, the mark of completeness last; returns that mark's path."""
+        """Write every file, the mark of completeness last; returns that mark's path.
+
+        Args:
+            training: images that F4 trains on; None: those of `short`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "network.onnx").write_bytes(network.save())
+        whole = () if training is None else (("training_images", training.images), ("training_labels", training.labels))
         for name, array in (
+            *whole,
             ("ranking_images", ranking[0]),
             ("ranking_labels", ranking[1]),
             ("reference_images", reference),

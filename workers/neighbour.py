@@ -20,6 +20,8 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
     Each turn lowers the one knob, by as many levels as it takes to save anything (widths cost by steps), that
     loses least by the sensitivities for what it saves.
     """
+    if not problem.terms:  # no table says what a step saves
+        return None
     levels = problem.space.levels(values)
     start_ms = _latency_ms(problem, levels[None])
     wanted_ms = {

@@ -37,7 +37,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the search. `original`: metrics of the untouched network, by key."""
+    """What is asked of the search. `original`: metrics of the untouched network, by key; the rest as in Problem."""
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
@@ -45,6 +45,8 @@ class Wanted:
     network: str
     evaluations: int
     statistics: Statistics
+    level: float | None = None
+    images: int | None = None
 
 
 class ProblemBuilder:
@@ -97,7 +99,7 @@ class ProblemBuilder:
         summed = {**self._counts, **latency}
 
         def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
-            levels = self.space.levels_of(batch)
+            levels = self._levels(batch)
             return {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
 
         return Problem(
@@ -105,17 +107,33 @@ class ProblemBuilder:
             objectives=wanted.objectives,
             constraints=wanted.constraints,
             estimate=estimate,
-            terms=latency,
+            terms={} if self.anatomy.densities else latency,
             statistics=wanted.statistics,
             original=wanted.original,
             network=wanted.network,
             evaluations=wanted.evaluations,
+            level=wanted.level,
+            images=wanted.images,
         )
 
     def counts(self, values: Values) -> dict[str, float]:
         """macs, parameters and size_bytes at these values."""
-        levels = self.space.levels_of([values])
+        levels = self._levels([values])
         return {metric: float(terms.latency_ms(levels)[0]) for metric, terms in self._counts.items()}
+
+    def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
+        """(n, knobs of tables) levels of the knobs that are no densities.
+
+        Raises:
+            search.errors.InvalidInput: an unknown or missing knob, or a value that its knob does not have.
+        """
+        if not self.anatomy.densities:
+            return self.space.levels_of(batch)
+        for values in batch:
+            self.space.check(values)
+        knobs = [knob for knob in self.space.knobs if isinstance(knob, Choice)]
+        levels = [[knob.level(values[knob.name]) for knob in knobs] for values in batch]
+        return np.array(levels, dtype=np.int64).reshape(len(batch), len(knobs))
 
     def latency(self, device: Device) -> Terms:
         """Milliseconds on this device.
@@ -169,7 +187,7 @@ class ProblemBuilder:
         lines: Sequence[tuple[float, float]],
     ) -> Terms:
         """Kernels by variant, a number per op and a line (a, b) per variant -> a + b * sum."""
-        names = self.space.names
+        names = tuple(knob.name for knob in self.space.knobs if isinstance(knob, Choice))
         settings = self.anatomy.settings
         if not settings:
             (offset, scale), (own,) = lines[0], kernels

@@ -48,6 +48,8 @@ def problem_of(
             "importance": dict(material.evidence.importance),
             "ls_error": layer_errors(profile.builder.space, material),
         },
+        level=level(plan, profile.original),
+        images=len(material.ranking[1]),
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
 
@@ -71,6 +73,13 @@ def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
     }
     found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
     return (*found, *parse_limits(counted, profile.original))
+
+
+def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
+    """The least accuracy of a trained network that the plan's limits accept; None where they say nothing of it."""
+    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == "accuracy"}
+    least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
+    return max([0.0, *least]) if least else None
 
 
 def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.data import Part
 from compress.network import Network
 from compress.renormalise import renormalise
 from compress.rewrites import rewritten
+from search import strategies
 from search.candidate import Candidate
 from search.evaluation import Status
-from search.space import Choice, Levelled, Space, Value
+from search.space import Choice, Float, Int, Levelled, Space, Value
 from workers.context import Context
 from workers.evaluator import QUICK
 from workers.inputs import Inputs
@@ -24,6 +26,8 @@ PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
 SHORT_IMAGES = 2048
 """Training images of F3's short distillation."""
+TRAINING_IMAGES, TRAINING_BYTES = 10_000, 2**28
+"""At most so many training images for whole trainings (F4), and no more than fit into so much."""
 _WAIT_S = 1.0
 
 
@@ -51,10 +55,22 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
         evidence = material.scheme.gather(network, images, labels, context.plan.seed)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
     ranking = inputs.ranking(effort.accuracy_images)
-    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing)
+    training = _for_training(context, inputs) if _trains(context) else None
+    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
     context.keep_file(name, mark)
     context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
     return material
+
+
+def _trains(context: Context) -> bool:
+    """Whether a strategy of the plan asks for whole trainings."""
+    return any(strategies.load(each.name).trains for each in context.plan.strategies)
+
+
+def _for_training(context: Context, inputs: Inputs) -> Part:
+    train = inputs.dataset.train
+    count = min(TRAINING_IMAGES, max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
+    return inputs.dataset.sample("train", count, context.plan.seed)
 
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
@@ -85,15 +101,21 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
             completed = done.status is Status.COMPLETED
             accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
         context.at("statistics", 2 + len(accuracy) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+    curves = {knob.name: _curve(knob, probes, accuracy) for knob in _levelled(space)}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
     return curves
 
 
+def _levelled(space: Space) -> list[Levelled]:
+    """The knobs whose levels are looked at one by one: all but densities, which have none."""
+    return [knob for knob in space.knobs if isinstance(knob, Int | Choice)]
+
+
 def _whole(space: Space) -> dict[str, Value]:
     """The values that leave the network as it is."""
-    return {knob.name: knob.value(_top(knob)) for knob in space.levelled}
+    whole: dict[str, Value] = {knob.name: knob.high for knob in space.knobs if isinstance(knob, Float)}
+    return whole | {knob.name: knob.value(_top(knob)) for knob in _levelled(space)}
 
 
 def _top(knob: Levelled) -> int:
@@ -111,7 +133,7 @@ def _probed(knob: Levelled) -> list[int]:
 def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
     whole = _whole(space)
     found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
-    for knob in space.levelled:
+    for knob in _levelled(space):
         for level in _probed(knob):
             name = f"sensitivity-{knob.name}-{level}"
             values = {**whole, knob.name: knob.value(level)}

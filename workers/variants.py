@@ -1,7 +1,8 @@
 """Variants: the network under each setting of the knobs that are no widths (fp32 or int8), taken apart.
 
 A width changes the size of a kernel; a setting such as int8 changes which kernels there are. So each setting
-has kernels of its own, and the tables of a problem get the setting as leading axes.
+has kernels of its own, and the tables of a problem get the setting as leading axes. A density (a Float) puts
+weights to zero and changes no kernel: it is no axis of any table.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from compress.op_templates import ops
 from compress.scheme import Scheme
 from hw_profiles.ops import Op
 from hw_profiles.runtimes import load as load_runtime
-from search.space import Choice, Space, Value, Values
+from search.space import Choice, Float, Space, Value, Values
 from workers.errors import InvalidInput
 from workers.kernels import Kernel, kernels
 
@@ -46,7 +47,7 @@ class Anatomy:
         runtimes: names of the runtimes whose kernels are wanted; none: one kernel per node.
 
     Raises:
-        InvalidInput: the methods find no knob to turn, or one that has no finite levels.
+        InvalidInput: the methods find no knob to turn, or one that is neither a choice nor a density.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Anatomy:
             raise InvalidInput("methods", [], "no method finds anything to change in this network")
         self.space = Space(found)
         choices = [knob for knob in found if isinstance(knob, Choice)]
-        if len(choices) < len(found):
-            raise InvalidInput("methods", self.space.names, "a knob has no finite levels to tabulate")
+        self.densities = tuple(knob for knob in found if isinstance(knob, Float))
+        if len(choices) + len(self.densities) < len(found):
+            raise InvalidInput("methods", self.space.names, "a knob is neither a choice nor a density")
         self.settings = tuple(knob for knob in choices if not knob.ordered)
         self.widths = tuple(knob for knob in choices if knob.ordered)
 

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.cut import cut
+from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.groups import Block, prunable_blocks
 from compress.importance import Kind, score
 from compress.method import MethodFamily, Stage, Widths
-from compress.network import Network
+from compress.network import Array, Network
 from compress.ops import find_row
 from compress.ops.row import Indices
 from compress.reconstruct import reconstructed
@@ -65,17 +66,55 @@ class PruneOperator:
             return smaller
         return reconstructed(smaller, network, evidence.statistics, keep, blocks, self.settings.ridge)
 
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """Whole units of the smallest filters become zero, and with them their biases and norms, so that they put out
+        nothing: the nearest weights whose cut to these widths loses nothing.
+        """
+        made = dict(weights)
+        for block in self._narrowed(network):
+            dead = np.setdiff1d(np.arange(block.width), pick(_sizes(block, weights), self._width(block)))
+            companions = [slot for slot in block.slots if slot[0] in made and made[slot[0]].ndim == 1]
+            for tensor, axis in (*block.filters, *companions):
+                made[tensor] = made[tensor].copy()
+                np.moveaxis(made[tensor], axis, 0)[block.slots[tensor, axis][dead].reshape(-1)] = 0.0
+        return made
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """The filters of the blocks that lose units."""
+        return tuple(dict.fromkeys(tensor for block in self._narrowed(network) for tensor, _ in block.filters))
+
+    def _narrowed(self, network: Network) -> list[Block]:
+        return [block for block in prunable_blocks(network) if self._width(block) != block.width]
+
+    def _width(self, block: Block) -> int:
+        return _checked(block, self.widths.get(block.name, block.width))
+
     def keep(self, blocks: Iterable[Block], evidence: Evidence) -> dict[str, Indices]:
         """Block name -> the units that stay, for the blocks that lose some."""
         wanted = ((block, self.widths.get(block.name, block.width)) for block in blocks)
         return {block.name: _chosen(block, width, evidence) for block, width in wanted if width != block.width}
 
 
-def _chosen(block: Block, width: Value, evidence: Evidence) -> Indices:
+def _checked(block: Block, width: Value) -> int:
     if type(width) is not int or not block.minimum <= width <= block.width:
         raise InvalidInput(
             f"width must be a whole number in [{block.minimum}, {block.width}]", field=block.name, value=width
         )
+    return width
+
+
+def _sizes(block: Block, weights: Weights) -> NDArray[np.float64]:
+    """(width,) sum of squares of each unit's filters."""
+    total = np.zeros(block.width)
+    for tensor, axis in block.filters:
+        rows = np.moveaxis(weights[tensor].astype(np.float64), axis, 0)
+        squares = np.square(rows).reshape(len(rows), -1).sum(1)
+        total += squares[block.slots[tensor, axis]].sum(1)
+    return total
+
+
+def _chosen(block: Block, wanted: Value, evidence: Evidence) -> Indices:
+    width = _checked(block, wanted)
     mask = evidence.masks.get(block.name)
     if mask is not None:
         if mask.shape != (block.width,) or int(mask.sum()) != width:

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.calibration import Clipping, calibrate
+from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.fold import fold_norms
 from compress.method import MethodFamily, Stage, Widths
-from compress.network import Network
-from compress.precision import choose, layer_names
-from compress.quantise import Activations, quantise
+from compress.network import Array, Network
+from compress.precision import HEAVY, choose, layer_names
+from compress.quantise import Activations, on_grid, quantise, weight_axis
 from compress.rewrites import rewritten
 from search.space import Bounds, Choice, Doc, Knob, Values
 
@@ -71,6 +72,23 @@ class Int8Operator:
         images = evidence.images[: self.settings.images]
         ranges = calibrate(folded, precision.calibrated, images, self.settings.clipping, self.settings.percentile)
         return quantise(folded, precision, ranges, self.settings.activations, self.settings.bits_w)
+
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """The weights on the grid of levels that each output channel's largest one spans: nearest on that grid."""
+        axes = self._axes(network)
+        return {**weights, **{name: on_grid(weights[name], axis, self.settings.bits_w) for name, axis in axes.items()}}
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """The weights of the layers that run in int8."""
+        return tuple(self._axes(network))
+
+    def _axes(self, network: Network) -> dict[str, int]:
+        """Weight -> axis of its output channels, for every layer that runs in int8."""
+        if self.option == "fp32":
+            return {}
+        chosen = choose(network, self.settings.keep_float).nodes
+        nodes = [node for node in network.nodes if node.name in chosen and node.op_type in HEAVY]
+        return {node.inputs[1]: weight_axis(node) for node in nodes}
 
     def _check_kept(self, network: Network) -> None:
         known = {name for node in network.nodes for name in layer_names(node)}

@@ -18,6 +18,10 @@ DataDir = Annotated[Path | None, typer.Option(help="Blobs, SQLite file, first us
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="PostgreSQL instead of SQLite; [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="host:port of a Ray cluster's head; default: a Ray of its own. Its token: RAY_AUTH_TOKEN_PATH."),
+]
 
 
 def serve(
@@ -25,10 +29,7 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(help="Refused: this version evaluates on the server's own machine; clusters come with Ray."),
-    ] = None,
+    ray_address: RayAddress = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP also off loopback.")] = False,
@@ -65,15 +66,21 @@ def serve(
     return run(settings, conductor=conductor, agent=agent, ready=ready)
 
 
-def conduct(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> int:
+def conduct(
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+    ray_address: RayAddress = None,
+    as_json: AsJson = False,
+) -> int:
     """Run jobs, and nothing else: beside `netlathe serve --no-conductor`, on the same data folder and database.
 
     \b
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://...
+      netlathe conduct --data-dir /srv/netlathe --database-url postgresql://... --ray-address head:6379
     """
     from service.conductor import conduct as run
 
-    settings = _settings(data_dir=data_dir, database_url=database_url)
+    settings = _settings(data_dir=data_dir, database_url=database_url, ray_address=ray_address)
     show({"data_dir": str(settings.data_dir)}, as_json, lambda: typer.echo(f"conducting jobs of {settings.data_dir}"))
     return run(settings)
 

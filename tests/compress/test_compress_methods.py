@@ -11,7 +11,7 @@ from compress.cost import cost
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.groups import prunable_blocks
-from compress.methods import filter_prune, int8_ptq
+from compress.methods import filter_prune, fp16, int8_ptq, weight_prune
 from compress.methods.filter_prune import pick
 from compress.scheme import Scheme
 from compress.testing import MethodContract, example_images, example_network
@@ -27,13 +27,21 @@ class TestInt8Ptq(MethodContract):
     family = int8_ptq.METHOD
 
 
+class TestFp16(MethodContract):
+    family = fp16.METHOD
+
+
+class TestWeightPrune(MethodContract):
+    family = weight_prune.METHOD
+
+
 def test_every_method_has_its_contract_tested() -> None:
-    tested = {case.family.name for case in (TestFilterPrune, TestInt8Ptq)}
+    tested = {case.family.name for case in (TestFilterPrune, TestFp16, TestInt8Ptq, TestWeightPrune)}
     assert set(methods.names()) == tested
 
 
 def test_an_unknown_method_is_named_with_those_there_are() -> None:
-    with pytest.raises(InvalidInput, match="filter_prune, int8_ptq"):
+    with pytest.raises(InvalidInput, match="filter_prune, fp16, int8_ptq, weight_prune"):
         methods.load("magic")
 
 

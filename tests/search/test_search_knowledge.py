@@ -75,3 +75,16 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     known.note([replace(told, metrics={"other": 1.0})], [])
     assert known.resolved({"x": 1, "y": 0})
     assert known.completed() == []
+
+
+def test_whole_trainings_are_known_by_recipe_and_may_start_from_others_weights() -> None:
+    known = Knowledge(PROBLEM, "mine", 7, fidelity="F4", recipe="lc")
+    made = known.candidate({"x": 1, "y": 0}, weights_from="abc")
+    assert (made.fidelity, made.recipe, made.weights_from) == ("F4", "lc", "abc")
+    assert known.running() == [{"x": 1, "y": 0}]
+    proxy, direct = _evaluation(2, 1.0), _evaluation(3, 1.0)
+    direct = replace(direct, candidate=replace(made, id="d", recipe="direct", values={"x": 3, "y": 0}))
+    solved = Evaluation(made, Status.COMPLETED, {"loss": 2.0}, network="def")
+    known.note([proxy, direct, solved], [])
+    assert known.evaluations() == [solved]
+    assert known.running() == []

@@ -54,6 +54,8 @@ def test_terms_agree_with_a_loop(seed: int) -> None:
         (lambda: Objective("m", "most"), "'min' or 'max'"),  # type: ignore[arg-type]  # what is tested
         (lambda: Problem(SPACE, (), (), lambda batch: {}), "at least one objective"),
         (lambda: _problem(evaluations=0), "at least 1"),
+        (lambda: _problem(images=0), "at least 1"),
+        (lambda: _problem(level=90.0), "an accuracy in"),
         (lambda: _problem(terms={"x": Terms(("b", "a"), 0.0, 1.0, ())}), "in its order"),
     ],
 )

@@ -72,3 +72,13 @@ def test_terms_and_estimate_agree() -> None:
     estimate = replay.problem.estimate(batch)
     for metric, terms in replay.problem.terms.items():
         assert terms.latency_ms(replay.problem.space.levels_of(batch)) == pytest.approx(estimate[metric])
+
+
+def test_a_whole_training_makes_a_network_of_its_own() -> None:
+    replay = make_replay(3, knobs=4, levels=4)
+    values = replay.problem.space.sample(np.random.default_rng(0))
+    assert replay.evaluate(Candidate("a", values)).network is None
+    cold = replay.evaluate(Candidate("b", values, fidelity="F4", recipe="lc"))
+    warm = replay.evaluate(Candidate("c", values, fidelity="F4", recipe="lc", weights_from=cold.network))
+    assert cold.network
+    assert warm.network not in (None, cold.network)

@@ -21,6 +21,22 @@ class TestGreedy(StrategyContract):
     family_at = "search.strategies.greedy:STRATEGY"
 
 
+class TestBayesian(StrategyContract):
+    family_at = "search.strategies.bayesian:STRATEGY"
+
+
+class TestBisection(StrategyContract):
+    family_at = "search.strategies.bisection:STRATEGY"
+
+
+class TestTpe(StrategyContract):
+    family_at = "search.strategies.tpe:STRATEGY"
+
+
+class TestNsga2(StrategyContract):
+    family_at = "search.strategies.nsga2:STRATEGY"
+
+
 def test_no_strategy_is_left_out() -> None:
     tested = {cls.family_at for cls in StrategyContract.__subclasses__()}
     assert tested >= {f"search.strategies.{name}:STRATEGY" for name in names()}

@@ -34,6 +34,7 @@ from workers.plot import Dot, plot
 from workers.ports import Outcome
 from workers.progress import Evaluated, Phased
 from workers.report import html_report
+from workers.searching import level
 from workers.timed import Timed
 
 Digits = tuple[np.ndarray, np.ndarray]
@@ -51,6 +52,20 @@ def plan(**changes: Any) -> JobPlan:
         limits={"max_accuracy_drop": 0.01, "max_size_bytes": None},
     )
     return replace(whole, **changes)
+
+
+@pytest.mark.parametrize(
+    ("limits", "least"),
+    [
+        ({"max_accuracy_drop": 0.01, "max_size_bytes": 1e6}, 0.89),
+        ({"max_accuracy_drop": 0.01, "min_accuracy": 0.895}, 0.895),
+        ({"max_accuracy_drop": 1.0}, 0.0),
+        ({"max_accuracy_drop": None, "min_test_accuracy": 0.9, "max_accuracy": 0.8}, None),
+    ],
+)
+def test_the_level_is_the_strictest_least_accuracy(limits: Mapping[str, float | None], least: float | None) -> None:
+    found = level(plan(limits=limits), {"accuracy": 0.9, "test_accuracy": 0.9})
+    assert found == (None if least is None else pytest.approx(least))
 
 
 def test_a_plan_survives_json() -> None:
@@ -230,7 +245,7 @@ def test_f3_trains_a_little_on_top_of_f2(material: Material) -> None:
 
 
 def test_other_fidelities_are_refused(material: Material) -> None:
-    evaluation = attempt(EvaluatorFactory(material)(), candidate(WHOLE, fidelity="F4"))
+    evaluation = attempt(EvaluatorFactory(material)(), candidate(WHOLE, fidelity="F5"))
     assert evaluation.status is Status.FAILED
     assert "F2" in evaluation.reason
 

@@ -20,6 +20,7 @@ from hw_profiles.table import LatencyTable
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective
 from search.space import Choice, Value
+from search.space import InvalidInput as InvalidValue
 from workers.errors import InvalidInput
 from workers.kernels import kernels
 from workers.problem import Device, ProblemBuilder, Wanted
@@ -178,6 +179,28 @@ def test_a_network_without_knobs_is_refused(trained: Network) -> None:
     scheme = Scheme.of([("int8_ptq", {"keep_float": ["conv0", "conv1", "conv2", "fc"]})])
     with pytest.raises(InvalidInput, match="no method finds anything"):
         Anatomy(trained, scheme, {}, Evidence(), ())
+
+
+@pytest.mark.parametrize("methods", [("filter_prune", "weight_prune", "fp16"), ("weight_prune",)])
+def test_a_density_changes_no_kernel(trained: Network, known_table: LatencyTable, methods: tuple[str, ...]) -> None:
+    folded = fold_norms(trained)
+    blocks = prunable_blocks(folded)
+    scheme = Scheme.of([(name, {}) for name in methods])
+    widths = {block.name: (block.width // 2, block.width) for block in blocks}
+    evidence = Evidence(importance={block.name: np.ones(block.width) for block in blocks})
+    anatomy = Anatomy(folded, scheme, widths, evidence, ["simulated"])
+    builder = ProblemBuilder(anatomy, anatomy.variants())
+    problem = builder.problem([], wanted())
+    assert [knob.name for knob in anatomy.densities] == ["weight_prune"]
+    halves = {name: sizes[0] for name, sizes in widths.items()} | {"fp16": "fp16"}
+    values: dict[str, Value] = {name: value for name, value in halves.items() if name in builder.space.names}
+    sparse, dense = (problem.estimate([values | {"weight_prune": density}]) for density in (0.1, 1.0))
+    exact = cost(anatomy.rewritten(values | {"weight_prune": 0.1}))
+    assert sparse == dense
+    assert sparse["size_bytes"][0] == pytest.approx(exact.size_bytes, rel=0.02)
+    assert builder.counts(values | {"weight_prune": 0.1})["macs"] == exact.macs
+    with pytest.raises(InvalidValue, match="no value"):
+        problem.estimate([values])
 
 
 def test_widths_follow_what_the_device_rewards(trained: Network) -> None:

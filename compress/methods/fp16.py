@@ -1,0 +1,110 @@
+"""fp16: the weights of layers are stored as float16 and widened when the file is loaded. Half the size, same speed.
+
+A Cast stands behind each weight; runtimes fold it away at load and run the float32 kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from compress.effective import Weights, layer_weights
+from compress.errors import InvalidInput
+from compress.evidence import Evidence
+from compress.fold import fold_norms
+from compress.method import MethodFamily, Stage, Widths
+from compress.network import Array, Network, Node
+from search.space import Bounds, Choice, Doc, Knob, Values
+
+KNOB = "fp16"
+OPTIONS = ("fp32", "fp16")
+LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of fp16."""
+
+    min_size: Annotated[
+        int, Doc("weights with fewer numbers stay float32: a Cast takes about 100 bytes itself"), Bounds(1, 2**40)
+    ] = 128
+
+
+@dataclass(frozen=True)
+class HalfOperator:
+    """Leaves the network in fp32, or stores its layer weights as float16."""
+
+    settings: Settings
+    option: str
+    stage: Stage = "storage"
+
+    def rewrite(self, network: Network, evidence: Evidence) -> Network:
+        """The network with norms folded and a Cast behind each weight.
+
+        Raises:
+            InvalidInput: the result is not a network that onnxruntime runs.
+        """
+        if not self.projected(network):
+            return network
+        folded = fold_norms(network)
+        # What the Cast makes takes the weight's name: readers stay as they are.
+        halves = {name: f"{name}/half" for name in self.projected(folded)}
+        casts = [
+            Node("Cast", f"{name}/widened", (half,), (name,), {"to": int(TensorProto.FLOAT)})
+            for name, half in halves.items()
+        ]
+        constants = {half: nearest_half(folded.constants[name]).astype(np.float16) for name, half in halves.items()}
+        rest = {name: value for name, value in folded.constants.items() if name not in halves}
+        return replace(folded, constants=rest).replace((), casts, constants)
+
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """The nearest weights that float16 has; what is beyond its range becomes its largest number."""
+        return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """The layer weights that are large enough; none in fp32."""
+        names = layer_weights(network) if self.option == "fp16" else ()
+        return tuple(name for name in names if network.constants[name].size >= self.settings.min_size)
+
+
+def nearest_half(weight: Array) -> Array:
+    """The nearest numbers that float16 has, in the dtype of the weight."""
+    return np.clip(weight, -LARGEST, LARGEST).astype(np.float16).astype(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Fp16:
+    """One knob: layer weights stored in float32 or in float16."""
+
+    settings: Settings
+
+    def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
+        """One choice; none where no weight is large enough."""
+        found = HalfOperator(self.settings, "fp16").projected(network)
+        return (Choice(KNOB, OPTIONS, ordered=False),) if found else ()
+
+    def gather(
+        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
+    ) -> Evidence:
+        """Nothing needs to be known."""
+        return Evidence()
+
+    def bind(self, values: Values) -> HalfOperator:
+        """Where the knob has no value, fp32."""
+        option = values.get(KNOB, OPTIONS[0])
+        if option not in OPTIONS:
+            raise InvalidInput(f"must be one of {', '.join(OPTIONS)}", field=KNOB, value=option)
+        return HalfOperator(self.settings, str(option))
+
+
+METHOD = MethodFamily(
+    "fp16",
+    "Store the weights as 16-bit floats, widened when the file is loaded; half the size, not faster.",
+    "IEEE 754-2008 binary16",
+    Settings,
+    Fp16,
+)

@@ -1,0 +1,116 @@
+"""weight_prune: single weights become zero, the smallest of the whole network first. Smaller to store, no faster.
+
+One threshold on magnitudes over all layers at once, as Condensa (arXiv 1911.02497); biases and norms stay free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.effective import Weights, effective, layer_weights
+from compress.errors import InvalidInput
+from compress.evidence import Evidence
+from compress.method import MethodFamily, Stage, Widths
+from compress.network import Array, Network
+from search.space import Bounds, Doc, Float, Knob, Values
+
+KNOB = "weight_prune"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of weight_prune."""
+
+    min_density: Annotated[float, Doc("smallest share of the weights that is kept"), Bounds(1e-4, 0.99)] = 0.005
+
+
+@dataclass(frozen=True)
+class SparseOperator:
+    """Keeps this share of all layer weights, the largest by effective magnitude, and makes the others zero."""
+
+    density: float
+    stage: Stage = "sparsity"
+
+    def rewrite(self, network: Network, evidence: Evidence) -> Network:
+        """The network with zeros; what stays keeps its bits.
+
+        Raises:
+            InvalidInput: the network has no float32 layer weights.
+        """
+        names = self.projected(network)
+        if not names:
+            return network
+        kept = self.project(network, effective(network, names))
+        zeroed = {name: np.where(kept[name] != 0, network.constants[name], np.float32(0)) for name in names}
+        return network.with_constants(zeroed)
+
+    def project(self, network: Network, weights: Weights) -> dict[str, Array]:
+        """The nearest weights with that share of them other than zero; among equals the first stay."""
+        names = self.projected(network)
+        if not names:
+            return dict(weights)
+        masks = largest([weights[name] for name in names], self.density)
+        kept = {name: np.where(mask, weights[name], 0.0) for name, mask in zip(names, masks, strict=True)}
+        return {**weights, **kept}
+
+    def projected(self, network: Network) -> tuple[str, ...]:
+        """The weights that take part: all layer weights, none where everything stays."""
+        if self.density == 1.0:
+            return ()
+        names = layer_weights(network)
+        if not names:
+            raise InvalidInput("the network has no float32 layer weights to prune", field=KNOB, value=self.density)
+        return names
+
+
+def largest(arrays: Sequence[Array], density: float) -> list[NDArray[np.bool_]]:
+    """For each array the mask of what stays when the `density` largest magnitudes of all together stay.
+
+    At least one value stays; among equals the first ones do.
+    """
+    magnitudes = np.concatenate([np.abs(array).reshape(-1) for array in arrays])
+    count = max(1, round(density * magnitudes.size))
+    threshold = np.partition(magnitudes, magnitudes.size - count)[magnitudes.size - count]
+    mask = magnitudes > threshold
+    mask[np.flatnonzero(magnitudes == threshold)[: count - int(mask.sum())]] = True
+    parts = np.split(mask, np.cumsum([array.size for array in arrays])[:-1])
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+@dataclass(frozen=True)
+class WeightPrune:
+    """One knob: the share of all layer weights that stays."""
+
+    settings: Settings
+
+    def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
+        """One number up to 1.0, which keeps everything; none where the network has no layer weights."""
+        return (Float(KNOB, self.settings.min_density, 1.0),) if layer_weights(network) else ()
+
+    def gather(
+        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
+    ) -> Evidence:
+        """Magnitudes are all that it looks at."""
+        return Evidence()
+
+    def bind(self, values: Values) -> SparseOperator:
+        """Where the knob has no value, everything stays."""
+        density = values.get(KNOB, 1.0)
+        low = self.settings.min_density
+        if type(density) not in (int, float) or not low <= density <= 1.0:  # type: ignore[operator]  # a number by then
+            raise InvalidInput(f"density must be a number in [{low:g}, 1]", field=KNOB, value=density)
+        return SparseOperator(float(density))  # type: ignore[arg-type]  # checked
+
+
+METHOD = MethodFamily(
+    "weight_prune",
+    "Make single weights zero, by one threshold over the whole network; smaller to store, not faster.",
+    "arXiv 1911.02497",
+    Settings,
+    WeightPrune,
+)

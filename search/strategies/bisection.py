@@ -1,0 +1,68 @@
+"""Bisection of one sparsity: the control that `bayesian` has to be no worse than."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation
+from search.problem import Problem
+from search.samples import Bracket, Samples
+from search.settings import Bounds, Doc
+from search.strategy import StrategyFamily
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a sample is and when to stop."""
+
+    recipe: Annotated[
+        Literal["lc", "direct"], Doc("how a sample is trained: learning-compression, or cut first and fine-tuned")
+    ] = "lc"
+    samples: Annotated[int, Doc("whole trainings at most"), Bounds(1, 100)] = 10
+    tolerance: Annotated[float, Doc("how exactly the sparsity is wanted"), Bounds(0.001, 0.5)] = 0.01
+
+
+class Bisection:
+    """Halves the sparsities between the last that reached the level and the first that did not.
+
+    Without a level to reach: the least sparsity under the limits. The seed plays no role.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
+        self._settings = settings
+        self._samples = Samples(problem, "bisection", seed, settings.recipe, settings.samples)
+
+    def ask(self, count: int) -> list[Candidate]:
+        fresh = self._samples.fresh(self._samples.allowed)
+        if self._samples.closed or count < 1:
+            return []
+        index = self._least(fresh) if self._samples.level is None else self._middle(fresh, self._samples.level)
+        return [] if index is None else [self._samples.candidate(index)]
+
+    def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        self._samples.note(evaluations, pending)
+
+    def _least(self, fresh: NDArray[np.int64]) -> int | None:
+        found = any(sample.utility is not None for sample in self._samples.ended())
+        return None if found or not len(fresh) else int(fresh[0])
+
+    def _middle(self, fresh: NDArray[np.int64], level: float) -> int | None:
+        bracket = Bracket.of(self._samples, level, margin=0.0, tolerance=self._settings.tolerance)
+        return None if bracket.close else bracket.middle(self._samples, fresh)
+
+
+STRATEGY = StrategyFamily(
+    name="bisection",
+    summary="Halves one sparsity for the whole network until the accuracy limit is bracketed.",
+    source="the control that Condensa (Joseph et al. 2019, arXiv 1911.02497) is held against",
+    settings=Settings,
+    make=Bisection,
+    baseline=True,
+    trains=True,
+)

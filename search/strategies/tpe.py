@@ -1,0 +1,44 @@
+"""TPE (Bergstra et al. 2011; multivariate, as in Falkner et al. 2018), as Optuna has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from search.problem import Problem
+from search.sampling import Sampled
+from search.settings import Bounds, Doc
+from search.strategy import StrategyFamily
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is drawn at random, and how hard the model is searched."""
+
+    startup: Annotated[
+        int, Doc("evaluations before the model is used; until then points are drawn at random"), Bounds(1, 1000)
+    ] = 10
+    draws: Annotated[int, Doc("points of the good model that are compared for one proposal"), Bounds(1, 1000)] = 24
+
+
+def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
+    """TPE on this problem."""
+
+    def sampler(draw_seed: int) -> BaseSampler:
+        from optuna.samplers import TPESampler
+
+        return TPESampler(n_startup_trials=settings.startup, n_ei_candidates=settings.draws, seed=draw_seed)
+
+    return Sampled(problem, "tpe", seed, settings.startup, sampler)
+
+
+STRATEGY = StrategyFamily(
+    name="tpe",
+    summary="Models where good and bad points lie, and proposes where the good ones are likelier (Optuna).",
+    source="Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization",
+    settings=Settings,
+    make=make,
+)

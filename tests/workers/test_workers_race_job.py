@@ -1,0 +1,33 @@
+"""Every kind of search in one job: cheap proxies and whole trainings, one budget, one front."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from hw_profiles.host_lock import HostLock
+from search.evaluation import Status
+from workers.job import run
+from workers.memory_ports import MemoryPorts
+from workers.plan import Budget, JobPlan, Named
+from workers.progress import Evaluated
+
+Job = Callable[..., tuple[JobPlan, MemoryPorts]]
+STRATEGIES = ("uniform", "greedy", "bayesian", "tpe", "nsga2")
+
+
+def test_five_strategies_share_a_job(job: Job, lock: HostLock) -> None:
+    settings = {"bayesian": {"samples": 2}, "tpe": {"startup": 1}, "nsga2": {"population": 2}}
+    plan, ports = job(
+        ratio=0.85,
+        methods=(Named("filter_prune"), Named("int8_ptq")),
+        strategies=tuple(Named(name, settings.get(name, {})) for name in STRATEGIES),
+        budget=Budget(evaluations=11, wall_s=600, finalists=2),
+    )
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == ("finished", "met")
+    found = [m for m in ports.messages if isinstance(m, Evaluated) and m.strategy in STRATEGIES]
+    assert all(m.evaluation.status is Status.COMPLETED for m in found)
+    assert set(Counter(m.strategy for m in found)) == set(STRATEGIES)
+    samples = [m.evaluation.candidate for m in found if m.strategy == "bayesian"]
+    assert {(sample.fidelity, sample.recipe) for sample in samples} == {("F4", "lc")}

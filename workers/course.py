@@ -1,0 +1,119 @@
+"""Course: networks that are trained side by side, as files that every worker sees, and how each one ended.
+
+Where a training stands is its checkpoint, a file of the job: whoever trains this network next, on whatever
+machine, goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from compress.errors import TrainingDiverged
+from compress.fit import fit
+from compress.module import TorchNetwork
+from compress.network import Network
+from compress.recipe import Recipe
+from workers.accuracy import right_in_torch
+from workers.child import Guard
+from workers.errors import Diverged
+from workers.inputs import Inputs
+from workers.plan import JobPlan
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one worker needs to train one network. Picklable; everything large is a file.
+
+    `checkpoint` may be missing; it is written after each epoch, whole or not at all.
+    """
+
+    plan: JobPlan
+    model: Path
+    dataset: Path
+    recipe: Recipe
+    network: Path
+    checkpoint: Path
+    guard: Guard
+    images: int
+    """Validation images that networks are compared on while they train."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, done by `elapsed_s` seconds of work. `accuracy` is on the lesson's validation images."""
+
+    epoch: int
+    epochs: int
+    accuracy: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a network's training ended: trained to the end, stopped as a loser or for lack of time, or diverged."""
+
+    state: Literal["trained", "stopped", "diverged"]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons of one train phase by name, in the order in which to begin.
+
+    `spared` are never stopped. `left_s`: seconds of work after which only those go on.
+    `note` is told of each epoch once its checkpoint is written; `interrupted` says whether to end early.
+    """
+
+    lessons: Mapping[str, Lesson]
+    spared: frozenset[str]
+    folder: Path
+    processes: int
+    left_s: float
+    note: Callable[[str, Epoch], None]
+    interrupted: Callable[[], bool]
+
+
+def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
+    """Train a network in this process, from its checkpoint on where it has one."""
+    with lesson.guard():
+        inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
+        network = Network.load(lesson.network)
+        images, labels = inputs.ranking(lesson.images)
+    saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
+    steps = fit(network, inputs.dataset.train, inputs.preprocessing, lesson.recipe, inputs.network, saved)
+    elapsed_s = 0.0
+    try:
+        while True:
+            with lesson.guard():
+                begun_s = time.perf_counter()
+                step = next(steps, None)
+                if step is not None and step.last_of_epoch:
+                    _write(lesson.checkpoint, step.checkpoint())
+                    right = right_in_torch(TorchNetwork(step.network()), images, labels)
+                elapsed_s += time.perf_counter() - begun_s
+            if step is None:
+                return Ended("trained")
+            if step.last_of_epoch:
+                report(Epoch(step.epoch + 1, step.epochs, float(right.mean()), elapsed_s))
+                elapsed_s = 0.0
+    except (TrainingDiverged, Diverged) as error:
+        return Ended("diverged", str(error))
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all, and durable; a draft of its own, since a run that was fenced off may still write."""
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

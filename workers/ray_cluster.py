@@ -1,0 +1,240 @@
+"""RayCluster: the Ray that evaluates for this process: one of its own on this machine, or a node of somebody's cluster.
+
+It comes up in a thread, is watched, and comes up again; Ray is never the place where anything is kept.
+
+A Ray of our own listens on loopback alone (see `workers.ray_environment`). A cluster's nodes listen on every
+interface whatever they are told, so a cluster belongs on a network of its own. Both want the token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from workers import ray_environment
+from workers.errors import ClusterDown, InvalidInput
+from workers.executor import State
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 30.0
+JOIN_S = 60.0
+"""How long a node of a cluster may take to come up; 10 s were measured on a busy machine."""
+CLOSE_S = 5.0
+"""What is not in order by then dies with this process."""
+STORE_BYTES = 128 * 1024**2
+"""Ray's memory for objects: candidates and evaluations are small, everything large is a file."""
+_PREFIX = "nlray-"
+_TOKEN = secrets.token_hex(32)
+"""Of every Ray of our own: Ray reads a process's token once."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class RayCluster:
+    """Ray for this process; one at a time, since Ray knows only one cluster a process.
+
+    Args:
+        address: host:port of a cluster's head; None: a Ray of our own, which dies with this process.
+        cpus: of a Ray of our own; default: those this process may use.
+    """
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        if address is not None and not _is_address(address):
+            raise InvalidInput("ray_address", address, "must be host:port of a Ray head")
+        self.address = address
+        self._cpus = cpus or len(os.sched_getaffinity(0))
+        self.state: State = "starting"
+        self.problem: str | None = None
+        """Why it is down, in one line."""
+        self._closing = threading.Event()
+        self._changed = threading.Condition()
+        self._folder: Path | None = None
+        self._node: subprocess.Popen[bytes] | None = None
+        # The node of ours dies with the thread that forked it, so this one lives as long as the cluster.
+        self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
+
+    def start(self) -> None:
+        """Begin to come up; returns at once."""
+        self._keeper.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it is up.
+
+        Raises:
+            ClusterDown: it is not, after `timeout_s`; the message says why.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.state == "ok", timeout_s):
+                raise ClusterDown(self.problem or f"Ray has not come up within {timeout_s:g} s")
+
+    def close(self) -> None:
+        """End what is ours: this process's part in the cluster, and all of Ray where it is our own. May come twice."""
+        self._closing.set()
+        if self._keeper.is_alive():
+            self._keeper.join(CLOSE_S)
+
+    def node_cpus(self) -> Sequence[int]:
+        """CPUs of each node that is alive, most first.
+
+        Raises:
+            ClusterDown: Ray does not answer.
+        """
+        import ray
+
+        try:
+            nodes = ray.nodes()
+        except Exception as error:
+            raise ClusterDown(_line(error)) from error
+        return sorted((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), reverse=True)
+
+    # Everything below runs in the keeper thread alone.
+
+    def _keep(self) -> None:
+        rest_s = FIRST_REST_S
+        while not self._closing.is_set():
+            try:
+                self._come_up()
+                rest_s = FIRST_REST_S
+                self._say("ok")
+                while self._well() and not self._closing.wait(LOOK_S):
+                    pass
+                lost = not self._closing.is_set()
+                if lost:
+                    self._say("starting", "Ray was lost; it is started again")
+            except Exception as error:
+                self._say("down", _line(error))
+                self._go_down()
+                self._closing.wait(rest_s)
+                rest_s = min(2 * rest_s, LONGEST_REST_S)
+            else:
+                self._go_down()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _say(self, state: State, problem: str | None = None) -> None:
+        if problem is not None:
+            log.warning("%s", problem)
+        with self._changed:
+            self.state, self.problem = state, problem
+            self._changed.notify_all()
+
+    def _come_up(self) -> None:
+        _sweep()
+        folder = self._folder or Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        self._folder = folder
+        _set_token(folder, own=self.address is None)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+        if self.address is None:
+            options = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+            ray.init(address="local", _temp_dir=str(folder), **options, **quiet)
+        else:
+            self._join(self.address, folder / "node")
+            ray.init(address=self.address, _temp_dir=str(folder / "node"), **quiet)
+
+    def _join(self, address: str, folder: Path) -> None:
+        """A driver needs a node on its machine: one without CPUs, so that nothing is computed on it.
+
+        Raises:
+            ClusterDown: the head does not answer, or does not take our token.
+        """
+        said = folder.with_suffix(".log")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0"]
+        command += ["--block", f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
+        with said.open("wb") as out:
+            self._node = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, ray_environment.MAY_CLUSTER: "1"},
+                preexec_fn=_die_with_parent,
+            )
+        end_s = time.monotonic() + JOIN_S
+        while b"Ray runtime started" not in said.read_bytes():
+            if self._node.poll() is not None or time.monotonic() > end_s or self._closing.wait(0.1):
+                raise ClusterDown(f"the Ray cluster at {address} cannot be joined: {_last_line(said)}")
+
+    def _well(self) -> bool:
+        """Whether our own node is alive, as far as the cluster's head knows."""
+        import ray
+
+        if self._node is not None and self._node.poll() is not None:
+            return False
+        try:
+            ours = ray.get_runtime_context().get_node_id()
+            return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == ours)
+        except Exception as error:
+            log.warning("Ray does not answer: %s", _line(error))
+            return False
+
+    def _go_down(self) -> None:
+        import ray
+
+        with suppress(Exception):  # what is lost already cannot be left in order
+            ray.shutdown()
+        if self._node is not None:
+            self._node.terminate()
+            try:
+                self._node.wait(5.0)
+            except subprocess.TimeoutExpired:
+                self._node.kill()
+                self._node.wait()
+            self._node = None
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536 and "/" not in host
+
+
+def _set_token(folder: Path, own: bool) -> None:
+    if own:
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(_TOKEN)
+        os.environ.pop(ray_environment.TOKEN, None)
+        os.environ[ray_environment.TOKEN_PATH] = str(token)
+    elif not os.environ.get(ray_environment.TOKEN) and not os.environ.get(ray_environment.TOKEN_PATH):
+        raise ClusterDown(
+            f"the cluster's token is missing: {ray_environment.TOKEN_PATH} must name the file that has it"
+        )
+
+
+def _sweep() -> None:
+    """Folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if isinstance(error, ClusterDown) else f"Ray: {type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it does not answer"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

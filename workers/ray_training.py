@@ -1,0 +1,180 @@
+"""trained: the networks of a course as one Ray Tune run under ASHA (Li et al., arXiv 1810.05934).
+
+Tune places and restarts the trainings, and ASHA ends those that fall behind. Neither keeps anything: a training
+that lost its worker goes on from the file that its last epoch left.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import workers.ray_environment  # isort: skip  # noqa: F401  # Ray reads it while it is imported
+from ray import tune
+from ray.exceptions import RayError
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from workers.course import Course, Ended, Epoch, learn
+from workers.errors import PoolBroken
+
+LOST_WORKERS = 2
+"""Workers that one training may lose."""
+FIRST_RUNG = 1 / 3
+"""Share of the epochs before the first comparison: fine-tuned networks of one size need some to settle."""
+REDUCTION = 2
+LOOK_S = 0.5
+_NAME = "network"
+
+
+def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
+    """Train every network of a course on at most `workers` workers of `cpus` CPUs.
+
+    Returns:
+        By name. Where the course was interrupted, only those that had ended.
+
+    Raises:
+        PoolBroken: a training lost more workers than LOST_WORKERS, or Ray is gone.
+    """
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other one prints whatever `verbose` says
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report is about the end, not about accuracy
+    watch = _Watch(course)
+    lessons = dict(course.lessons)
+
+    def train(config: dict[str, Any]) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(cpus)
+        ended = learn(lessons[config[_NAME]], lambda epoch: tune.report(asdict(epoch)))
+        tune.report({"ended": ended.state, "reason": ended.reason})
+
+    tuner = tune.Tuner(
+        tune.with_resources(train, {"cpu": cpus}),
+        param_space={_NAME: tune.grid_search(list(lessons))},
+        tune_config=tune.TuneConfig(scheduler=_scheduler(course), max_concurrent_trials=workers),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(course.folder),
+            stop=watch,
+            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+            verbose=0,
+        ),
+    )
+    try:
+        found = tuner.fit()
+    except (RayError, tune.TuneError) as error:
+        raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
+    finally:
+        shutil.rmtree(course.folder / "tune", ignore_errors=True)
+    if watch.failed is not None:
+        raise watch.failed
+    if found.errors and not watch.interrupted:
+        raise PoolBroken(f"a training ended {LOST_WORKERS + 1} times: {_last_line(found.errors[0])}")
+    return watch.ended()
+
+
+def _scheduler(course: Course) -> TrialScheduler:
+    epochs = max(lesson.recipe.epochs for lesson in course.lessons.values())
+    return SparingAsha(course.spared, epochs)
+
+
+class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
+    """ASHA over epochs and accuracy among all but the spared, which neither stop nor count."""
+
+    def __init__(self, spared: frozenset[str], epochs: int) -> None:
+        grace = min(epochs, max(2, math.ceil(epochs * FIRST_RUNG)))
+        super().__init__(
+            time_attr="epoch",
+            metric="accuracy",
+            mode="max",
+            grace_period=grace,
+            max_t=max(grace, epochs),
+            reduction_factor=REDUCTION,
+            stop_last_trials=False,
+        )
+        self._spared = spared
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """As TrialScheduler's; the last epoch is no time to stop."""
+        if trial.config[_NAME] in self._spared or result.get("epoch") == result.get("epochs"):
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """As TrialScheduler's."""
+        if trial.config[_NAME] not in self._spared:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
+class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
+    """Hears of every epoch, and ends what is to end: all for the user, some for lack of time."""
+
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._ended: dict[str, Ended] = {}
+        self._last: dict[str, Epoch] = {}
+        self._spent_s = 0.0
+        self._looked_s = -math.inf
+        self.interrupted = False
+        self.failed: Exception | None = None
+        """What our own code raised: it is raised again where Tune has ended its trials."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Tune writes its parts down, to restore them some day; we never do, and what we hold cannot travel."""
+        return object, ()
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """A result of a trial: whether it is to end now."""
+        name = result["config"][_NAME]
+        if "ended" in result:
+            self._ended[name] = Ended(result["ended"], result["reason"])
+            return True
+        self._hear(name, result)
+        if name in self._course.spared or self._spent_s < self._course.left_s or result["epoch"] == result["epochs"]:
+            return False
+        if name == self._leader():
+            return False
+        self._ended[name] = Ended("stopped", f"the wall seconds were used up after epoch {result['epoch']}")
+        return True
+
+    def _hear(self, name: str, result: Mapping[str, Any]) -> None:
+        epoch = Epoch(result["epoch"], result["epochs"], result["accuracy"], result["elapsed_s"])
+        self._last[name] = epoch
+        self._spent_s += epoch.elapsed_s
+        try:
+            self._course.note(name, epoch)
+        except Exception as error:
+            self.failed = self.failed or error
+
+    def _leader(self) -> str:
+        """The best of those that may be stopped: it goes on, whatever time there is, so that one is left to judge."""
+        going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in self._course.spared}
+        return max(going, key=lambda name: going[name])
+
+    def stop_all(self) -> bool:
+        """Whether everything is to end; asked all the time."""
+        if time.monotonic() - self._looked_s >= LOOK_S and self.failed is None:
+            self._looked_s = time.monotonic()
+            try:
+                self.interrupted = self.interrupted or self._course.interrupted()
+            except Exception as error:
+                self.failed = error
+        return self.interrupted or self.failed is not None
+
+    def ended(self) -> Mapping[str, Ended]:
+        """How the trials ended: one that said nothing itself was stopped by ASHA, unless everything was."""
+        if self.interrupted:
+            return self._ended
+        behind = {
+            name: Ended("stopped", f"accuracy {epoch.accuracy:.2%} after epoch {epoch.epoch}: behind the others")
+            for name, epoch in self._last.items()
+        }
+        return {**behind, **self._ended}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1].strip() if lines else ''}"

@@ -1,0 +1,111 @@
+"""Sampler: F4, a whole sample of sparsity inference: a network trained to its values, in its final form.
+
+Recipe `lc` is L-C, `direct` is projecting once and training what is left: both `compress.lc`, equally many epochs. A
+sample may start from the network of an earlier one, which the material keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from compress.cost import cost
+from compress.direct import direct
+from compress.fit import Step
+from compress.fold import fold_norms
+from compress.groups import prunable_blocks
+from compress.importance import score
+from compress.lc import lc
+from compress.method import AFTER_TRAINING
+from compress.module import TorchNetwork
+from compress.network import Network
+from compress.recipe import Recipe
+from compress.reestimate import reestimate
+from compress.scheme import BoundScheme
+from search.candidate import Candidate
+from workers.accuracy import right_in_file
+from workers.errors import InvalidInput
+from workers.material import Material
+
+TRAINING = Recipe(epochs=16, lr=0.07, alpha=0.0)
+"""Of every sample, whichever its recipe; as in benchmarks/lc_against_direct.py."""
+TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
+"""How a sample is trained, by the recipe that its candidate names."""
+
+
+class Sampler:
+    """Trains samples of one network."""
+
+    def __init__(self, material: Material, recipe: Recipe = TRAINING) -> None:
+        self._material = material
+        self._recipe = recipe
+
+    def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
+        """Accuracy on the ranking images, and what the file holds; the digest of the network to start others from, None
+        where it has lost channels for good.
+
+        Raises:
+            InvalidInput: an unknown recipe, masks, or weights that are not kept or of another network.
+            Diverged, TrainingDiverged: a loss or an output is not finite.
+        """
+        if candidate.recipe not in TRAININGS or candidate.masks:
+            seen = candidate.recipe if not candidate.masks else dict(candidate.masks)
+            raise InvalidInput("candidate", seen, f"F4 is trained by {' or '.join(TRAININGS)}, without masks")
+        bound = self._material.scheme.bind(candidate.values)
+        start = self._start(candidate)
+        after = BoundScheme(bound.steps(*AFTER_TRAINING))
+        # Density is a share of what the cut leaves: single weights cannot be chosen before the channels are.
+        early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
+        source = self._cut(start, bound, candidate.weights_from is None) if early else start
+        trained = self._trained(candidate.recipe, source, after if early else bound)
+        left = trained if early else self._without_zeros(trained, bound)
+        final = after.rewrite(fold_norms(left), replace(self._material.evidence, masks={}, statistics=None))
+        counts = cost(final)
+        right = right_in_file(final.save(), *self._material.ranking)
+        metrics = {"accuracy": float(right.mean()), "nonzeros": counts.nonzeros, "stored_bytes": counts.stored_bytes}
+        return metrics, self._material.keep(trained) if fits(trained, self._material.network) else None
+
+    def _start(self, candidate: Candidate) -> Network:
+        whole = self._material.network
+        if candidate.weights_from is None:
+            return whole
+        kept = self._material.kept(candidate.weights_from)
+        if not fits(kept, whole):
+            raise InvalidInput("weights_from", candidate.weights_from, "these are weights of another network")
+        return whole.with_constants({name: kept.constants[name] for name in whole.constants})
+
+    def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
+        """Fewer channels, refitted where the statistics are of these very weights, and re-estimated."""
+        evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
+        return self._renewed(start, bound.rewrite(start, evidence, "structure"))
+
+    def _without_zeros(self, trained: Network, bound: BoundScheme) -> Network:
+        """Without the units that theta has put to zero: those of the smallest filters."""
+        blocks = prunable_blocks(trained)
+        evidence = replace(self._material.evidence, importance=score(trained, blocks, "l2"), statistics=None)
+        return self._renewed(trained, bound.rewrite(trained, evidence, "structure"))
+
+    def _renewed(self, before: Network, network: Network) -> Network:
+        if network is before:
+            return network
+        module = TorchNetwork(network)
+        reestimate(module, self._material.reference)
+        return module.to_network()
+
+    def _trained(self, recipe: str, network: Network, bound: BoundScheme) -> Network:
+        part, preprocessing = self._material.training
+        steps = TRAININGS[recipe](network, part, preprocessing, self._recipe, bound, teacher=self._material.network)
+        last = None
+        for step in steps:
+            last = step
+        return network if last is None else last.network()
+
+
+def fits(network: Network, whole: Network) -> bool:
+    """Whether all constants of `whole` are in the network, in their shapes."""
+    return all(
+        name in network.constants and np.shape(network.constants[name]) == value.shape
+        for name, value in whole.constants.items()
+    )
