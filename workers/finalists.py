@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.cost import cost
+from compress.direct import fine_tune
 from compress.errors import TrainingDiverged
-from compress.fit import Step, fit
+from compress.fit import Step
 from compress.fold import fold_norms
 from compress.method import AFTER_TRAINING
 from compress.network import Network
@@ -118,7 +119,8 @@ class Trainer:
         if not open_names:
             return
         context = self._context
-        lessons = {name: self._lesson(name, makers[name]()) for name in open_names}
+        values = {f"{FINALIST}{each.evaluation.candidate.id}": each.evaluation.candidate.values for each in chosen}
+        lessons = {name: self._lesson(name, makers[name](), values.get(name, {})) for name in open_names}
         course = Course(
             lessons=lessons,
             spared=frozenset([CONTROL]),
@@ -147,7 +149,7 @@ class Trainer:
 
         return note
 
-    def _lesson(self, name: str, network: Network) -> Lesson:
+    def _lesson(self, name: str, network: Network, values: Mapping[str, Any]) -> Lesson:
         context, plan = self._context, self._context.plan
         folder, file = context.folder("course"), self._training(name)
         saved = context.file(file) or context.folder("checkpoints") / f"{file}.safetensors"
@@ -158,6 +160,7 @@ class Trainer:
             recipe=self._recipe,
             network=context.write(folder / f"{file}.onnx", network.save()),
             checkpoint=saved,
+            values=values,
             guard=context.lock.shared,
             images=plan.effort.accuracy_images,
         )
@@ -232,7 +235,7 @@ class Trainer:
         known = self._context.recall(file)
         path = self._context.file(f"{file}-onnx")
         if known is None or path is None:
-            final = self._final(self._fitted(name, network), candidate)
+            final = self._final(self._fitted(name, network, values), candidate)
             model = final.save()
             path = self._context.keep_bytes(f"{file}-onnx", model, ".onnx")
             with self._context.computing():
@@ -248,14 +251,15 @@ class Trainer:
         right = np.array(known["right"], dtype=bool)
         return Trained(name, strategy, values, path, right, known["counts"], known["predicted"], known["elapsed_s"])
 
-    def _fitted(self, name: str, network: Network) -> Network:
+    def _fitted(self, name: str, network: Network, values: Mapping[str, Any]) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one."""
         context = self._context
         file = self._training(name)
         saved = context.file(file)
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
-        steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
+        bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
+        steps = fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
         self._seconds[name] = self._spent_s(name)
         last: Network | None = None
         while True:
