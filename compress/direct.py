@@ -9,7 +9,7 @@ from torch import Tensor
 
 from compress.data import Part
 from compress.effective import effective_weights
-from compress.fit import Step, Training
+from compress.fit import Step, Training, fit
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing
 from compress.recipe import Recipe
@@ -32,6 +32,25 @@ def direct(
     training = Compression(network, part, preprocessing, recipe, teacher, bound)
     training.hold(bound.project(network, effective_weights(network)))
     yield from training.run(checkpoint)
+
+
+def fine_tune(
+    network: Network,
+    part: Part,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    bound: BoundScheme,
+    teacher: Network | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Step]:
+    """`fit`, but single weights that the scheme's values leave out are zero from the first step on.
+
+    Without it they would only go after training, with nothing to make up for them. Bits wait until after training.
+    """
+    sparse = BoundScheme(bound.steps("sparsity"))
+    if not sparse.projected(network):
+        return fit(network, part, preprocessing, recipe, teacher, checkpoint)
+    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint)
 
 
 class Compression(Training):

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from compress.direct import fine_tune
 from compress.errors import TrainingDiverged
-from compress.fit import fit
 from compress.module import TorchNetwork
 from compress.network import Network
 from compress.recipe import Recipe
+from compress.scheme import Scheme
+from search.space import Values
 from workers.accuracy import right_in_torch
 from workers.child import Guard
 from workers.errors import Diverged
@@ -30,7 +32,8 @@ from workers.plan import JobPlan
 class Lesson:
     """What one worker needs to train one network. Picklable; everything large is a file.
 
-    `checkpoint` may be missing; it is written after each epoch, whole or not at all.
+    `checkpoint` may be missing; it is written after each epoch, whole or not at all. `values`: the candidate's, none
+    for the control.
     """
 
     plan: JobPlan
@@ -39,6 +42,7 @@ class Lesson:
     recipe: Recipe
     network: Path
     checkpoint: Path
+    values: Values
     guard: Guard
     images: int
     """Validation images that networks are compared on while they train."""
@@ -86,7 +90,9 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
         network = Network.load(lesson.network)
         images, labels = inputs.ranking(lesson.images)
     saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
-    steps = fit(network, inputs.dataset.train, inputs.preprocessing, lesson.recipe, inputs.network, saved)
+    bound = Scheme.of((each.name, each.settings) for each in lesson.plan.methods).bind(lesson.values)
+    part, preprocessing = inputs.dataset.train, inputs.preprocessing
+    steps = fine_tune(network, part, preprocessing, lesson.recipe, bound, inputs.network, saved)
     elapsed_s = 0.0
     try:
         while True:

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from compress.cost import cost
+from compress.direct import fine_tune
 from compress.errors import TrainingDiverged
-from compress.fit import Step, fit
+from compress.fit import Step
 from compress.fold import fold_norms
 from compress.method import AFTER_TRAINING
 from compress.network import Network
@@ -113,7 +114,7 @@ class Trainer:
         if not executor.side_by_side:
             return
         if not self._is_trained(CONTROL) and not epochs_are_decided(self._context):
-            self._fitted(CONTROL, self._material.network, epochs=1)
+            self._fitted(CONTROL, self._material.network, {}, epochs=1)
         makers: dict[str, Callable[[], Network]] = {CONTROL: lambda: self._material.network}
         for each in chosen:
             makers[f"{FINALIST}{each.evaluation.candidate.id}"] = partial(self._cut, each.evaluation.candidate)
@@ -121,7 +122,8 @@ class Trainer:
         if not open_names:
             return
         context = self._context
-        lessons = {name: self._lesson(name, makers[name]()) for name in open_names}
+        values = {f"{FINALIST}{each.evaluation.candidate.id}": each.evaluation.candidate.values for each in chosen}
+        lessons = {name: self._lesson(name, makers[name](), values.get(name, {})) for name in open_names}
         course = Course(
             lessons=lessons,
             spared=frozenset([CONTROL]),
@@ -150,7 +152,7 @@ class Trainer:
 
         return note
 
-    def _lesson(self, name: str, network: Network) -> Lesson:
+    def _lesson(self, name: str, network: Network, values: Mapping[str, Any]) -> Lesson:
         context, plan = self._context, self._context.plan
         folder, file = context.folder("course"), self._training(name)
         saved = context.file(file) or context.folder("checkpoints") / f"{file}.safetensors"
@@ -161,6 +163,7 @@ class Trainer:
             recipe=self._recipe,
             network=context.write(folder / f"{file}.onnx", network.save()),
             checkpoint=saved,
+            values=values,
             guard=context.lock.shared,
             images=plan.effort.accuracy_images,
         )
@@ -235,7 +238,7 @@ class Trainer:
         known = self._context.recall(file)
         path = self._context.file(f"{file}-onnx")
         if known is None or path is None:
-            final = self._final(self._fitted(name, network), candidate)
+            final = self._final(self._fitted(name, network, values), candidate)
             model = final.save()
             path = self._context.keep_bytes(f"{file}-onnx", model, ".onnx")
             with self._context.computing():
@@ -251,7 +254,7 @@ class Trainer:
         right = np.array(known["right"], dtype=bool)
         return Trained(name, strategy, values, path, right, known["counts"], known["predicted"], known["elapsed_s"])
 
-    def _fitted(self, name: str, network: Network, epochs: int | None = None) -> Network:
+    def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
 
         Args:
@@ -262,7 +265,8 @@ class Trainer:
         saved = context.file(file)
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
-        steps = fit(network, part, self._inputs.preprocessing, self._recipe, self._inputs.network, checkpoint)
+        bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
+        steps = fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
         self._seconds[name] = self._spent_s(name)
         last: Network | None = None
         while True:
@@ -281,7 +285,7 @@ class Trainer:
             if step.last_of_epoch:
                 context.keep(f"{file}-seconds", {"elapsed_s": self._seconds[name]})
                 if name == CONTROL and self._shortens(step):
-                    return network if epochs else self._fitted(name, network)
+                    return network if epochs else self._fitted(name, network, values)
             self._progress(step)
             if step.last_of_epoch and step.epoch + 1 == epochs:
                 break

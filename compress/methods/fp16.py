@@ -16,9 +16,10 @@ from compress.effective import Weights, layer_weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.fold import fold_norms
+from compress.groups import layer_name
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network, Node
-from search.space import Bounds, Choice, Doc, Knob, Values
+from search.space import Choice, Doc, Knob, Values
 
 KNOB = "fp16"
 OPTIONS = ("fp32", "fp16")
@@ -29,9 +30,7 @@ LARGEST = float(np.finfo(np.float16).max)
 class Settings:
     """Settings of fp16."""
 
-    min_size: Annotated[
-        int, Doc("weights with fewer numbers stay float32: a Cast takes about 100 bytes itself"), Bounds(1, 2**40)
-    ] = 128
+    keep_float: Annotated[tuple[str, ...], Doc("names of layers whose weights stay in float32")] = ()
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,11 @@ class HalfOperator:
         """The network with norms folded and a Cast behind each weight.
 
         Raises:
-            InvalidInput: the result is not a network that onnxruntime runs.
+            InvalidInput: `keep_float` names a layer that the network lacks, or onnxruntime does not run the result.
         """
         if not self.projected(network):
             return network
+        self._check_kept(network)
         folded = fold_norms(network)
         # What the Cast makes takes the weight's name: readers stay as they are.
         halves = {name: f"{name}/half" for name in self.projected(folded)}
@@ -66,9 +66,15 @@ class HalfOperator:
         return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """The layer weights that are large enough; none in fp32."""
+        """All layer weights but those kept, whatever their size: widths must not change how many kernels there are."""
         names = layer_weights(network) if self.option == "fp16" else ()
-        return tuple(name for name in names if network.constants[name].size >= self.settings.min_size)
+        return tuple(name for name in names if layer_name(name) not in self.settings.keep_float)
+
+    def _check_kept(self, network: Network) -> None:
+        known = {layer_name(name) for name in layer_weights(network)}
+        for name in self.settings.keep_float:
+            if name not in known:
+                raise InvalidInput(f"the network has no layer {name!r}", field="keep_float", value=name)
 
 
 def nearest_half(weight: Array) -> Array:
@@ -83,7 +89,7 @@ class Fp16:
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """One choice; none where no weight is large enough."""
+        """One choice; none where there is no layer weight."""
         found = HalfOperator(self.settings, "fp16").projected(network)
         return (Choice(KNOB, OPTIONS, ordered=False),) if found else ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from compress_graphs import residual
 from test_compress_fit import PIXELS, RECIPE, accuracy, assert_same, one_thread, stripes
 
 from compress.checkpoint import Checkpoint
-from compress.direct import direct
+from compress.direct import direct, fine_tune
 from compress.effective import effective, effective_weights, layer_weights, stored
 from compress.errors import InvalidInput
-from compress.fit import Step
+from compress.fit import Step, fit
 from compress.lc import Schedule, _Alternation, lc
 from compress.network import Network
 from compress.scheme import BoundScheme, Scheme
@@ -24,8 +25,12 @@ from compress.scheme import BoundScheme, Scheme
 __all__ = ["one_thread"]  # a fixture of every test here
 
 SCHEDULE = Schedule(l_steps=4, mu=0.05, growth=1.5, finish=0.5)
-WAYS = {"direct": direct, "lc": lc, "lc alone": lambda *a, **k: lc(*a, **k, schedule=replace(SCHEDULE, finish=0.0))}
 Way = Callable[..., Iterator[Step]]
+WAYS: dict[str, Way] = {
+    "direct": direct,
+    "lc": lc,
+    "lc alone": partial(lc, schedule=replace(SCHEDULE, finish=0.0)),
+}
 
 
 def sparse(density: float = 0.2) -> BoundScheme:
@@ -170,6 +175,17 @@ def test_nothing_to_compress_is_plain_training() -> None:
     for way in (direct, lc):
         end = list(way(network, part, PIXELS, RECIPE, sparse(1.0)))[-1].network()
         assert density(end) == 1.0
+
+
+def test_fine_tuning_holds_zeros_and_leaves_bits_for_later() -> None:
+    network, part = residual(norms=True), stripes(64)
+    scheme = Scheme.of([("weight_prune", {}), ("int8_ptq", {})])
+    bound = scheme.bind({"weight_prune": 0.3, "int8_ptq": "int8"})
+    end = list(fine_tune(network, part, PIXELS, RECIPE, bound))[-1].network()
+    assert density(end) == pytest.approx(0.3, abs=0.001)
+    assert len(np.unique(end.constants["stem.weight"])) > 50
+    plain = list(fine_tune(network, part, PIXELS, RECIPE, scheme.bind({"weight_prune": 1.0})))[-1].network()
+    assert_same(plain, list(fit(network, part, PIXELS, RECIPE))[-1].network())
 
 
 def test_a_state_travels_in_the_checkpoint() -> None:

@@ -33,8 +33,7 @@ VALUES: dict[str, Value] = {"stem": 3, "a1": 2, "weight_prune": 0.3, "fp16": "fp
 
 
 def bound(*names: str) -> BoundScheme:
-    own = {name: {"min_size": 1} if name == "fp16" else {} for name in names}
-    return Scheme.of(list(own.items())).bind(VALUES)
+    return Scheme.of([(name, {}) for name in names]).bind(VALUES)
 
 
 def operator(name: str) -> Operator:
@@ -197,6 +196,15 @@ def test_the_kernels_of_fp16_are_those_of_fp32(runtime: str) -> None:
     columns = [sorted([dict(op.features)[key] for key in same] for op in each) for each in (before, after)]
     assert columns[0] == columns[1]
     assert sum(op.features["weight_bytes"] for op in after) < 0.6 * sum(op.features["weight_bytes"] for op in before)
+
+
+def test_layers_kept_in_float32() -> None:
+    network = example_network()
+    kept = Scheme.of([("fp16", {"keep_float": ["stem"]})]).bind(VALUES).rewrite(network, Evidence())
+    assert kept.constants["stem.weight"].dtype == np.float32
+    assert kept.constants["a1.weight/half"].dtype == np.float16
+    with pytest.raises(InvalidInput, match="nowhere"):
+        Scheme.of([("fp16", {"keep_float": ["nowhere"]})]).bind(VALUES).rewrite(network, Evidence())
 
 
 @pytest.mark.parametrize("density", [0.0, 1.5, "half", True])

@@ -59,6 +59,7 @@ def lessons(job: Job, lock: HostLock, tmp_path: Path) -> Callable[..., dict[str,
                 recipe=Recipe(epochs=epochs, batch=32, lr=rate, augment="none"),
                 network=network,
                 checkpoint=tmp_path / f"{name}.safetensors",
+                values={},
                 guard=lock.shared,
                 images=200,
             )

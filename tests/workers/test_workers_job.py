@@ -14,8 +14,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from compress.direct import fine_tune as honest
+from compress.effective import layer_weights
 from compress.errors import TrainingDiverged
-from compress.fit import fit as honest
 from compress.fold import fold_norms
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
@@ -222,6 +223,17 @@ def test_a_job_without_targets_keeps_its_other_limits(job: Job, lock: HostLock) 
     assert ports.measured == []
 
 
+def test_a_finalist_is_trained_as_sparse_as_it_will_be(job: Job, lock: HostLock) -> None:
+    methods = (Named("filter_prune"), Named("weight_prune", {"min_density": 0.1}), Named("fp16"))
+    plan, ports = job(targets=(), methods=methods, limits={"max_macs_ratio": 0.9, "max_accuracy_drop": 0.6})
+    run(plan, ports, lock)
+    best = Network.load(ports.files["onnx"])  # loading folds what widens the weights
+    weights = [best.constants[name] for name in layer_weights(best)]
+    share = sum(np.count_nonzero(weight) for weight in weights) / sum(weight.size for weight in weights)
+    densities = [each.evaluation.candidate.values["weight_prune"] for each in evaluated(ports, "F4")]
+    assert share in [pytest.approx(density, abs=0.01) for density in densities]
+
+
 def test_a_job_in_child_processes(job: Job, lock: HostLock) -> None:
     plan, ports = job()
     plan = replace(plan, effort=replace(plan.effort, processes=1))
@@ -256,7 +268,7 @@ def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatc
             raise TrainingDiverged(0, 3, float("nan"))
         return honest(*arguments)
 
-    monkeypatch.setattr(finalists, "fit", fit)
+    monkeypatch.setattr(finalists, "fine_tune", fit)
     assert run(plan, ports, lock).verdict == "met"
     trained = [e.evaluation for e in evaluated(ports, "F4")]
     assert sorted(e.status for e in trained) == [Status.COMPLETED, Status.FAILED]
@@ -282,7 +294,7 @@ def test_given_back_batch_norms_are_taken_away_where_they_hurt(
                 step = replace(step, network=partial(_same, forgetful))
             yield step
 
-    monkeypatch.setattr(finalists, "fit", fit)
+    monkeypatch.setattr(finalists, "fine_tune", fit)
     outcome = run(plan, ports, lock)
     assert outcome.verdict == "met"
     assert outcome.summaries["control"]["accuracy"] > 0.8
@@ -295,7 +307,7 @@ def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch
     def fit(*arguments: Any) -> Any:
         raise TrainingDiverged(0, 3, float("nan"))
 
-    monkeypatch.setattr(finalists, "fit", fit)
+    monkeypatch.setattr(finalists, "fine_tune", fit)
     with pytest.raises(JobFailed) as failure:
         run(plan, ports, lock)
     assert (failure.value.code, failure.value.step) == ("control_diverged", "train")
