@@ -59,7 +59,7 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
     known = material.ls_error
     return {
         knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
-        for knob in space.levelled
+        for knob in space.knobs
         if isinstance(knob, Choice) and knob.ordered and knob.name in known
     }
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.direct import fine_tune as honest
 from compress.fit import Step
-from compress.fit import fit as honest
 from compress.fold import fold_norms
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
@@ -34,14 +34,14 @@ def epochs(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """Every epoch takes EPOCH_S. Filled with how many were trained, by the epochs that their recipe has."""
     trained, extra_s = Counter[int](), [0.0]
 
-    def fit(*arguments: Any) -> Iterator[Step]:
+    def fine_tune(*arguments: Any) -> Iterator[Step]:
         for step in honest(*arguments):
             if step.last_of_epoch:
                 extra_s[0] += EPOCH_S
                 trained[step.epochs] += 1
             yield step
 
-    monkeypatch.setattr(finalists, "fit", fit)
+    monkeypatch.setattr(finalists, "fine_tune", fine_tune)
     monkeypatch.setattr("workers.job.Context", partial(Context, clock_s=lambda: time.monotonic() + extra_s[0]))
     return trained
 
@@ -115,9 +115,9 @@ def test_a_second_control_counts(
 ) -> None:
     plan, ports = job(budget=Budget(evaluations=2, wall_s=wall_s, finalists=1), training=Training(1, "none"))
     plan = replace(plan, model=replace(plan.model, sha256=ports.put_bytes(fold_norms(trained).save())))
-    counted = vars(finalists)["fit"]
+    counted = vars(finalists)["fine_tune"]
 
-    def fit(network: Network, *arguments: Any) -> Iterator[Step]:
+    def fine_tune(network: Network, *arguments: Any) -> Iterator[Step]:
         """With given-back batch norms, training forgets everything: a second control is wanted."""
         for step in counted(network, *arguments):
             if any(node.op_type == "BatchNormalization" for node in network.nodes):
@@ -125,7 +125,7 @@ def test_a_second_control_counts(
                 step = replace(step, network=partial(_same, forgetful))
             yield step
 
-    monkeypatch.setattr(finalists, "fit", fit)
+    monkeypatch.setattr(finalists, "fine_tune", fine_tune)
     run(plan, ports, lock)
     assert epochs == {1: controls + 1}
     assert spent_s(ports) <= wall_s
