@@ -41,6 +41,14 @@ class Candidate:
         if self.fidelity not in get_args(Fidelity):
             raise InvalidInput("fidelity", self.fidelity, f"must be one of {', '.join(get_args(Fidelity))}")
 
+    @property
+    def searched(self) -> bool:
+        """Whether a search asks for it: F2, F3, or a whole training (F4) by a recipe of the strategy's own.
+
+        Finalists, trained by the job's recipe (F4) and timed whole (F5), come after the search.
+        """
+        return self.fidelity in ("F2", "F3") or (self.fidelity == "F4" and bool(self.recipe))
+
     def key(self, network: str, split: str, seed: int) -> str:
         """sha256 of everything an evaluation's result depends on: equal keys need one evaluation only.
 

@@ -18,9 +18,6 @@ from search.metrics import latency_metric
 from search.pareto import front
 from search.problem import Goal
 
-SEARCHED = ("F2", "F3")
-"""Fidelities of the search."""
-
 
 class Judged(Protocol):
     """What a front needs to know of an evaluation."""
@@ -30,14 +27,9 @@ class Judged(Protocol):
     @property
     def status(self) -> str: ...
     @property
-    def fidelity(self) -> str: ...
+    def searched(self) -> bool: ...
     @property
     def metrics(self) -> Mapping[str, Any]: ...
-
-
-def searched(each: Judged) -> bool:
-    """Whether it is a completed evaluation of the search."""
-    return each.status == "completed" and each.fidelity in SEARCHED
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
@@ -71,7 +63,7 @@ class RunningFront:
         """With these as well; those that lack one of the metrics take no part."""
         points = {**self.points}
         for each in evaluations:
-            if searched(each) and all(key in each.metrics for key, _ in self.axes):
+            if each.status == "completed" and each.searched and all(key in each.metrics for key, _ in self.axes):
                 points[each.id] = tuple(float(each.metrics[key]) for key, _ in self.axes)
         if not points:
             return self
@@ -94,7 +86,7 @@ def under(
 ) -> Sequence[Judged]:
     """The evaluations that would meet these limits, on every target's device."""
     latencies = [latency_metric(item["device"]) for item in request["targets"]]
-    found = [each for each in evaluations if searched(each)]
+    found = [each for each in evaluations if each.status == "completed" and each.searched]
     if max_latency_ms is not None:
         found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
     if min_accuracy is not None:

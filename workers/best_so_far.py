@@ -18,7 +18,7 @@ class BestSoFar:
     def __init__(self, problem: Callable[[], Problem], recorded: Sequence[Evaluated]) -> None:
         self._newest = problem
         self._problem: Problem | None = None
-        self._evaluated = [each for each in recorded if each.evaluation.candidate.fidelity == "F2"]
+        self._evaluated = [each for each in recorded if each.evaluation.candidate.searched]
         self._leader: str | None = None
         self._renewed()
 

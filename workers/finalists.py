@@ -347,7 +347,7 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
     nearest where none is feasible.
     """
-    old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and _searched(e.evaluation)]
+    old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
     renewed = estimated([each.evaluation for each in old], problem)
     searched = [
         replace(each, evaluation=newest, feasible=problem.feasible(newest.metrics))
@@ -366,10 +366,6 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     ordered = sorted(unique.values(), key=rank)
     feasible = [each for each in ordered if problem.feasible(each.evaluation.metrics)]
     return feasible[:count] if feasible else ordered[:1]
-
-
-def _searched(evaluation: Evaluation) -> bool:
-    return evaluation.candidate.fidelity == "F2"
 
 
 def _restored(network: Network, checkpoint: bytes) -> Network:

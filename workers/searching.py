@@ -28,7 +28,6 @@ from workers.table_watch import TableWatch
 JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
 """Of the wall seconds, where finalists are to be trained with what is left."""
-SEARCHED = ("F2", "F3")
 _ENDED = "search-ended"
 
 
@@ -107,7 +106,7 @@ def searched(context: Context, inputs: Inputs, watch: TableWatch, pool: Pool) ->
     recorded = context.recorded
     if context.recall(_ENDED) is not None:
         # What an earlier run went on to train and to time is no part of the search.
-        found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.fidelity in SEARCHED)
+        found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.searched)
         return Searched("finished", found, context.spent_s)
     budget = context.plan.budget
     share = SEARCH_SHARE if context.plan.training.epochs else 1.0

@@ -41,6 +41,11 @@ class EvaluationRow(Base):
     __table_args__ = (UniqueConstraint("job_id", "number"), UniqueConstraint("job_id", "candidate_id"))
 
     @property
+    def searched(self) -> bool:
+        """Whether the search asked for it, not the training or timing of the finalists."""
+        return Candidate.from_json(self.candidate).searched
+
+    @property
     def evaluated(self) -> Evaluated:
         """The message this row was made from."""
         evaluation = Evaluation(
@@ -65,8 +70,8 @@ def add(tx: Tx, held: Held, evaluated: Evaluated) -> EvaluationRow | None:
     if of_candidate(tx, held.job_id, evaluation.candidate.id) is not None:
         return None
     # A new evaluation is progress: what happened to the conductors before it no longer counts. What the budget
-    # counts is F2: training and timing the finalists come on top.
-    paid = evaluation.candidate.fidelity == "F2" and not evaluated.cached
+    # counts is the search: training and timing the finalists come on top.
+    paid = evaluation.candidate.searched and not evaluated.cached
     fence(tx, held, evaluations_done=Job.evaluations_done + int(paid), crashes=0)
     newest = select(func.max(EvaluationRow.number)).where(EvaluationRow.job_id == held.job_id)
     number = (tx.session.execute(newest).scalar_one() or 0) + 1

@@ -59,7 +59,7 @@ class Row:
     id: str
     metrics: Mapping[str, float]
     status: str = "completed"
-    fidelity: str = "F2"
+    searched: bool = True
 
 
 @pytest.mark.parametrize("devices", [1, 2])
