@@ -7,7 +7,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("netlathe", deadline=None)  # a wall time says nothing on a busy machine
+hypothesis.settings.load_profile("netlathe")
 
 ROOT = Path(__file__).parent.parent
 # Servers that tests start compute in child processes of their own, unless a test is about Ray.

@@ -31,3 +31,16 @@ def test_five_strategies_share_a_job(job: Job, lock: HostLock) -> None:
     assert set(Counter(m.strategy for m in found)) == set(STRATEGIES)
     samples = [m.evaluation.candidate for m in found if m.strategy == "bayesian"]
     assert {(sample.fidelity, sample.recipe) for sample in samples} == {("F4", "lc")}
+
+
+def test_a_search_of_whole_trainings_alone_has_finalists(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        ratio=0.85, strategies=(Named("bayesian", {"samples": 2}),), budget=Budget(evaluations=4, finalists=1)
+    )
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == ("finished", "met")
+    sampled = {
+        m.evaluation.candidate.id for m in ports.messages if isinstance(m, Evaluated) and m.strategy == "bayesian"
+    }
+    trained = [m for m in ports.messages if isinstance(m, Evaluated) and m.evaluation.candidate.fidelity == "F5"]
+    assert [m.evaluation.candidate.parents[0] in sampled for m in trained] == [True]
