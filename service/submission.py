@@ -219,13 +219,18 @@ def _check_fit(model: Model, dataset: Dataset) -> None:
     from compress.checks import check_fits
     from compress.preprocessing import Preprocessing
 
+    scores = model.outputs[0]
+    if len(scores["shape"]) != 1:
+        seen = ", ".join(["batch", *map(str, scores["shape"])])
+        wanted = f"its first output, {scores['name']}, must be one score a class, (batch, classes), and is ({seen})"
+        raise InvalidInput("model", model.name, wanted)
     shape = tuple(dataset.image_shape)
     check_fits(
         (shape[0], shape[1], shape[2]) if shape else None,
         Preprocessing.from_json(model.preprocessing),
         model.input_shape[-3:],
         classes=dataset.classes,
-        outputs=model.outputs[0]["shape"][-1],
+        outputs=scores["shape"][0],
     )
 
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
-from service.store import Store, job_leases, scores
+from service.store import Store, job_leases, models, scores
 
 JOBS = "/api/v1/jobs"
 
@@ -126,6 +126,21 @@ def test_no_prunable_group_is_refused_with_the_reasons(client: TestClient, store
     answer = client.post(JOBS, json=body(model="stiff"))
     assert answer.status_code == 422
     assert "an output" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("shape", "seen"), [([], "(batch)"), ([16, 32, 32], "(batch, 16, 32, 32)")])
+def test_a_first_output_without_scores_is_refused(
+    client: TestClient, store: Store, uploaded: Uploaded, shape: list[int], seen: str
+) -> None:
+    with store.begin() as tx:
+        model = models.find(tx, uploaded.model_id)
+        assert model is not None
+        model.outputs = [{"name": "label", "shape": shape}, {"name": "logits", "shape": [10]}]
+    answer = client.post(JOBS, json=body())
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("model", "net")
+    assert error["message"].endswith(f"label, must be one score a class, (batch, classes), and is {seen}")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:
