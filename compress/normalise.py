@@ -39,7 +39,7 @@ def load(source: bytes | Path | str) -> Network:
     """Read, normalise and type an ONNX file. See `Network.load`."""
     model = _prepared(parse(source))
     warnings: list[str] = []
-    constants, nodes = _constants_and_nodes(model.graph)
+    constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
@@ -72,11 +72,11 @@ def _opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
     return (("" if item.domain == "ai.onnx" else item.domain, item.version) for item in model.opset_import)
 
 
-def _constants_and_nodes(graph: onnx.GraphProto) -> tuple[dict[str, Array], list[Node]]:
+def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
     if graph.sparse_initializer:
         raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes, taken = [], set[str]()
+    nodes, taken, renamed = [], set[str](), dict[str, str]()
     for position, proto in enumerate(graph.node):
         if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
             raise InvalidInput(
@@ -86,9 +86,14 @@ def _constants_and_nodes(graph: onnx.GraphProto) -> tuple[dict[str, Array], list
             )
         name = proto.name or f"{proto.op_type}_{position}"
         while name in taken:
-            name += "_"
+            name = f"{name}_{position}"
+        if proto.name and name != proto.name:
+            renamed[name] = proto.name
         taken.add(name)
         nodes.append(read_node(proto, name))
+    if renamed:
+        new, old = next(iter(renamed.items()))
+        warnings.append(f"{len(renamed)} nodes had the name of another and have a new one: a {old!r} is {new!r} now")
     return constants, nodes
 
 

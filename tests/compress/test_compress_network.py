@@ -72,6 +72,23 @@ def test_a_constant_shared_by_different_roles_gets_a_copy_for_each() -> None:
     verify(network, g.images(3))
 
 
+def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
+    g = classifier()
+    proto = g.proto(g.head(g.op("Relu", g.conv("image", "a", 3, 6)), 6))
+    for node in proto.graph.node:
+        node.name = "same"
+    network = Network.load(proto.SerializeToString())
+    assert len({node.name for node in network.nodes}) == len(network.nodes) > 2
+    assert network.nodes[0].name == "same"
+    (warning,) = network.warnings
+    assert (
+        warning
+        == f"{len(network.nodes) - 1} nodes had the name of another and have a new one: a 'same' is 'same_1' now"
+    )
+    assert not Network.load(network.save()).warnings
+    verify(network, g.images(3))
+
+
 def test_metadata_is_stripped() -> None:
     g = classifier()
     proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
