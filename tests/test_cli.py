@@ -124,6 +124,14 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["submit", "--model", "n", "--data", "d", "--limit", "macs<5"], "--limit is name=number"),
         (["submit", "--model", "n", "--data", "d", "--method", "filter_prune={"], "--method: Expecting"),
         (["submit", "--model", "n", "--data", "d", "--preprocessing", "mean"], "--preprocessing: Expecting value"),
+        (
+            ["submit", "--model", "n", "--data", "d", "--preprocessing", "{}"],
+            "--preprocessing: only for a file that is",
+        ),
+        (
+            ["submit", "--model", "n", "--data", "d", "--layout", "NHW", "--classes", "3"],
+            "--layout and --classes: only",
+        ),
         (["submit", "--model", "net.pt", "--data", "d"], "pickled files are not taken"),
         (["submit", "--model", "gone.onnx", "--data", "d"], "there is no file gone.onnx"),
         (["tokens", "create", "x", "--kind", "agent"], "--kind is user or enrolment, got 'agent'"),
