@@ -1,0 +1,46 @@
+"""The data folder: what it cannot be is said, and one server holds it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import data_folder
+from service.errors import InvalidInput, Unavailable
+
+
+def test_it_is_made_for_its_owner_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    data_folder.prepare(folder)
+    data_folder.prepare(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path in (file, file / "below"):
+        with pytest.raises(InvalidInput, match="the data folder is a file") as refused:
+            data_folder.prepare(path)
+        assert (refused.value.field, refused.value.value) == ("data_dir", str(path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that not even root may write to")
+@pytest.mark.parametrize("path", ["/proc", "/proc/nope"])
+def test_one_that_takes_no_files_is_none(path: str) -> None:
+    with pytest.raises(InvalidInput, match="the data folder is not writable: "):
+        data_folder.prepare(Path(path))
+
+
+def test_it_is_held_once_and_free_again_afterwards(tmp_path: Path) -> None:
+    with data_folder.held(tmp_path) as note:
+        with pytest.raises(Unavailable, match=r"is in use by process \d+ \(starting\)"), data_folder.held(tmp_path):
+            pass
+        note("http://127.0.0.1:1")
+        with pytest.raises(Unavailable, match=r"\(http://127\.0\.0\.1:1\)$"), data_folder.held(tmp_path):
+            pass
+    with data_folder.held(tmp_path):
+        pass
