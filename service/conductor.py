@@ -49,6 +49,9 @@ GRACE_S = 8.0
 CRASH_REST_S = 5.0
 """After a failure of the machine: a full disk or memory is not free again at once."""
 
+GIVEN_BACK = (("info", "the server ended while this job ran; the job goes on where it was when a server is back"),)
+"""Said instead of what the run says of its end: to it, a conductor that ends looks like a user's pause."""
+
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
@@ -103,7 +106,7 @@ class Conductor:
             if not self.stopping.is_set():
                 given_up_s = now_s + GRACE_S
             elif now_s >= given_up_s:
-                self._settle(held, Ending("queued"))
+                self._settle(held, Ending("queued", lines=GIVEN_BACK))
                 return
             if not self._keep(held):
                 run.lose()
@@ -157,14 +160,15 @@ class Conductor:
             log.warning("job %s: its end could not be recorded; it will be run on", held.job_id)
 
     def _end(self, held: Held, ending: Ending) -> None:
-        state = "queued" if ending.state == "paused" and self._ended_by_us(held) else ending.state
+        given_back = ending.state == "paused" and self._ended_by_us(held)
+        state, said = ("queued", GIVEN_BACK) if given_back else (ending.state, ending.lines)
         # What a mistake of ours left behind is kept for a while: housekeeping takes it away.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         with self._store.begin() as tx:
             values = dict(ending.values)
             if values.get("verdict") is not None:
                 values["warnings"] = still_true(jobs.get(tx, held.job_id).warnings)
-            for level, text in ending.lines:
+            for level, text in said:
                 tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
             if ending.crashed:
                 asks.interrupted(tx, held.job_id)

@@ -18,7 +18,7 @@ from service_world import HandClock, Uploaded, queue
 from sqlalchemy.exc import OperationalError
 
 from service.blobs import Blobs
-from service.conductor import Conductor, RunJob
+from service.conductor import GIVEN_BACK, Conductor, RunJob
 from service.preparation import TOO_LITTLE
 from service.settings import Settings
 from service.store import Store, asks, checkpoints, conductors, evaluations, events, job_leases, job_states, jobs
@@ -209,12 +209,13 @@ def test_a_paused_job_goes_on_where_it_was(client: TestClient, store: Store, set
 def test_a_conductor_that_ends_gives_its_job_back(store: Store, settings: Settings, queued: str) -> None:
     def run(plan: JobPlan, ports: Ports) -> Outcome:
         until(lambda: ports.signal() != "continue")
-        return Outcome("paused", None, "")
+        return Outcome("paused", None, "paused by the user")
 
     with conducting(store, settings, run):
         until(lambda: job_of(store, queued).state == "running")
     job = job_of(store, queued)
     assert (job.state, job.lease_owner, job.crashes) == ("queued", None, 0)
+    assert log_of(store, queued) == [GIVEN_BACK[0][1]], "nobody paused it"
     with store.read() as tx:
         assert conductors.alive(tx) == []
 
@@ -239,7 +240,7 @@ def test_a_run_that_does_not_listen_is_given_up_and_fenced_off(
     assert job_of(store, queued).state == "queued"
     go.set()
     assert refused.wait(60)
-    assert log_of(store, queued) == []
+    assert log_of(store, queued) == [GIVEN_BACK[0][1]]
 
 
 def test_a_conductor_that_lost_its_job_stops_and_takes_the_next(
