@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
 GIB = 1024**3
+DATABASES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
+"""Schemes of the databases that are spoken; SQLite is what is used where none is named."""
 
 
 def is_loopback(host: str) -> bool:
@@ -72,6 +74,16 @@ class Settings(BaseSettings):
         if address is not None:
             raise ValueError("this version evaluates on the server's own machine; a cluster comes with Ray support")
         return address
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str | None) -> str | None:
+        # What else stands in it may be a password: the scheme alone is shown.
+        scheme, found, _ = (url or "").partition("://")
+        if url is not None and (not found or scheme not in DATABASES):
+            shown = repr(f"{scheme}://") if found else "no scheme"
+            raise ValueError(f"must begin with one of {', '.join(f'{name}://' for name in DATABASES)}, got {shown}")
+        return url
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
