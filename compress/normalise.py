@@ -64,7 +64,8 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, OPSET_CONVERTED)
         onnx.checker.check_model(model)
     except Exception as error:  # the checker and the converter raise many kinds
-        raise InvalidInput(f"onnx refuses the file: {str(error)[:300]}", field="file", value=version) from error
+        says = f"onnx refuses the file (its opset is {version}): {str(error)[:300]}"
+        raise InvalidInput(says, field="file") from error
     return model
 
 
@@ -108,9 +109,9 @@ def _inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings: li
         raise InvalidInput(f"the input must be float32, not {dtype}", field="inputs", value=dtype)
     sizes = [dim.dim_value for dim in kind.shape.dim]
     if len(sizes) < 2 or any(size <= 0 for size in sizes[1:]):
-        shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
+        shown = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
         raise InvalidInput(
-            f"the input's shape must be (batch, fixed sizes), not {shown}: export with fixed height and width",
+            f"the input's shape must be (batch, fixed sizes above 0), not {shown}: export with fixed height and width",
             field="inputs",
             value=shown,
         )
