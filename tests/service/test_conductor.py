@@ -82,6 +82,9 @@ def test_a_job_runs_to_its_end_and_leaves_what_it_made(
         f"/api/v1/artifacts/{artifact['id']}/content", headers={"If-None-Match": content.headers["etag"]}
     )
     assert again.status_code == 304
+    head = client.head(f"/api/v1/artifacts/{artifact['id']}/content")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers == content.headers
     with store.read() as tx:
         assert checkpoints.of_job(tx, queued) == {}
     assert not (settings.data_dir / "jobs" / queued).exists()
