@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import re
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +19,24 @@ from service.errors import InvalidInput, Unavailable
 log = logging.getLogger(__name__)
 
 LOCK = "serve.lock"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""numpy's `tofile` says no more of a full disk than this."""
+
+
+class NoSpace(Unavailable):
+    """The disk is full: the client may come back once somebody has made room."""
+
+    def __init__(self) -> None:
+        detail = "there is no space left in the server's data folder, or in its folder of temporary files"
+        super().__init__(f"{detail}; nothing was kept", code="no_space", retry_after_s=60)
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error of the system, of numpy or of SQLite says that a disk, or a user's share of it, is full."""
+    if isinstance(error, OSError):
+        return error.errno in _FULL or _SHORT_WRITE.search(str(error)) is not None
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def prepare(folder: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.data_folder import is_full
+
 # Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
 FORBIDDEN = frozenset(
     {
@@ -58,6 +60,8 @@ def _answer(task: str, request: Mapping[str, Any]) -> bytes:
             value = _shown(getattr(error, "value", None))
             message = _without_paths(str(getattr(error, "message", error)), request)
             return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
+        if is_full(error):
+            return _encoded({"full": True})
         if _is_ours(error):
             return _encoded({"broken": "".join(traceback.format_exception(error))[-MAX_TRACE:]})
         return _encoded({"failed": _without_paths(f"{type(error).__name__}: {error}", request)})

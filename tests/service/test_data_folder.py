@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -33,6 +35,15 @@ def test_a_file_is_none(tmp_path: Path) -> None:
 def test_one_that_takes_no_files_is_none(path: str) -> None:
     with pytest.raises(InvalidInput, match="the data folder is not writable: "):
         data_folder.prepare(Path(path))
+
+
+def test_full_is_told_by_the_system_by_numpy_and_by_sqlite() -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    for error in (OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), OSError("72 requested and 8 written"), full):
+        assert data_folder.is_full(error)
+    for other in (OSError(errno.EACCES, "x"), sqlite3.OperationalError("database is locked"), ValueError("full"), None):
+        assert not data_folder.is_full(other)
 
 
 def test_it_is_held_once_and_free_again_afterwards(tmp_path: Path) -> None:
