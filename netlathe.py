@@ -513,7 +513,7 @@ class Client:
         self._http.close()
 
     def ready(self) -> Json:
-        """`{store, executor, conductors}` of the server; raises ServerFailed while it is not ready."""
+        """`{store, writes, executor, conductors}` of the server; raises ServerFailed while it is not ready."""
         return self.get("/readyz")
 
     def catalogue(self) -> Json:

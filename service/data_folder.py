@@ -7,18 +7,24 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO, TypeAlias
 
 from service.errors import InvalidInput, Unavailable
 
 log = logging.getLogger(__name__)
 
+Writes: TypeAlias = Literal["ok", "full", "refused"]
+
 LOCK = "serve.lock"
+PROBE_BYTES = 4096
+LEAST_FREE_BYTES = 16 * 1024**2
+"""SQLite writes a page and its log, a job its checkpoint: with less than this the next write of some size fails."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """numpy's `tofile` says no more of a full disk than this."""
@@ -37,6 +43,18 @@ def is_full(error: BaseException | None) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL or _SHORT_WRITE.search(str(error)) is not None
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def writes(folder: Path) -> Writes:
+    """Whether the folder takes writes now. Cheap: a few bytes in a file without a name, gone at once."""
+    try:
+        if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
+            return "full"
+        with tempfile.TemporaryFile(buffering=0, dir=folder) as probe:
+            probe.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        return "full" if is_full(error) else "refused"
+    return "ok"
 
 
 def prepare(folder: Path) -> None:
