@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 class Settings(BaseSettings):
     """One value for a process: made once by the command line, handed to `create_app` and to the children."""
 
-    model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("netlathe", appauthor=False))
     """Blobs, the SQLite file, the first user token; on the shared volume where several machines serve."""

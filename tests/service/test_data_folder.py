@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from service import data_folder
+from service.cli import run
 from service.errors import InvalidInput, Unavailable
+from service.settings import Settings
 
 
 def test_it_is_made_for_its_owner_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -35,6 +37,33 @@ def test_a_file_is_none(tmp_path: Path) -> None:
 def test_one_that_takes_no_files_is_none(path: str) -> None:
     with pytest.raises(InvalidInput, match="the data folder is not writable: "):
         data_folder.prepare(Path(path))
+
+
+@pytest.mark.parametrize("verb", ["serve", "conduct", "migrate", "doctor"])
+def test_an_empty_name_is_a_usage_error(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([verb, "--data-dir", ""]) == 2
+    error = capsys.readouterr().err
+    assert "--data-dir" in error
+    assert "is empty" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["serve", "conduct", "migrate"])
+def test_a_file_is_a_usage_error_in_one_line(verb: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert run([verb, "--data-dir", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"netlathe: data_dir: the data folder is a file, or lies below one (got {str(file)!r})\n"
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Settings().data_dir
+    monkeypatch.setenv("NETLATHE_DATA_DIR", "")
+    assert Settings().data_dir == usual
 
 
 def test_full_is_told_by_the_system_by_numpy_and_by_sqlite() -> None:
