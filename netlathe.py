@@ -44,6 +44,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Literal, Self, TypeVar, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -512,7 +513,7 @@ class Client:
         self._http.close()
 
     def ready(self) -> Json:
-        """`{store, executor, conductors}` of the server; raises ServerFailed while it is not ready."""
+        """`{store, writes, executor, conductors}` of the server; raises ServerFailed while it is not ready."""
         return self.get("/readyz")
 
     def catalogue(self) -> Json:
@@ -726,6 +727,13 @@ class _Resource:
     def __init__(self, client: Client) -> None:
         self._client = client
 
+    def _at(self, ref: str, *rest: str) -> str:
+        """The path of the resource with this id or name. Raises: Invalid where it is empty, which would be the list."""
+        if not ref.strip():
+            kind = self.path.rpartition("/")[2].removesuffix("s")
+            raise Invalid(Problem(422, "Invalid input", "", "invalid", (FieldError(kind, "is empty", ref),)))
+        return "/".join((self.path, quote(ref, safe=""), *rest))
+
     def _page(self, kind: type[T], path: str, **query: Any) -> Page[T]:
         data = self._client.get(path, query)
         items = data.get("items")
@@ -761,17 +769,17 @@ class Models(_Resource):
         return self._create_from_file(Model, file, form)
 
     def get(self, model: str) -> Model:
-        return _read(Model, self._client.get(f"{self.path}/{model}"))
+        return _read(Model, self._client.get(self._at(model)))
 
     def list(self, *, page: int = 1, sort: str | None = None) -> Page[Model]:
         return self._page(Model, self.path, page=page, sort=sort)
 
     def delete(self, model: str) -> None:
-        self._client.delete(f"{self.path}/{model}")
+        self._client.delete(self._at(model))
 
     def preflight(self, model: str, device: str | None = None) -> Json:
         """Prunable share, frozen groups with reasons, share of predicted time by layer, the floor, coverage."""
-        return self._client.get(f"{self.path}/{model}/preflight", {"device": device})
+        return self._client.get(self._at(model, "preflight"), {"device": device})
 
 
 class Datasets(_Resource):
@@ -787,13 +795,13 @@ class Datasets(_Resource):
         return self._create_from_file(Dataset, file, {"name": name, "layout": layout, "classes": classes})
 
     def get(self, dataset: str) -> Dataset:
-        return _read(Dataset, self._client.get(f"{self.path}/{dataset}"))
+        return _read(Dataset, self._client.get(self._at(dataset)))
 
     def list(self, *, page: int = 1, sort: str | None = None) -> Page[Dataset]:
         return self._page(Dataset, self.path, page=page, sort=sort)
 
     def delete(self, dataset: str) -> None:
-        self._client.delete(f"{self.path}/{dataset}")
+        self._client.delete(self._at(dataset))
 
 
 class Jobs(_Resource):
@@ -829,7 +837,7 @@ class Jobs(_Resource):
         return _read(Job, self._client.post(self.path, body))
 
     def get(self, job: str) -> Job:
-        return _read(Job, self._client.get(f"{self.path}/{job}"))
+        return _read(Job, self._client.get(self._at(job)))
 
     def list(
         self, *, state: str | None = None, device: str | None = None, page: int = 1, sort: str | None = None
@@ -837,7 +845,7 @@ class Jobs(_Resource):
         return self._page(Job, self.path, state=state, device=device, page=page, sort=sort)
 
     def _act(self, job: str, verb: Literal["cancel", "pause", "resume", "retry"]) -> Job:
-        return _read(Job, self._client.post(f"{self.path}/{job}/{verb}"))
+        return _read(Job, self._client.post(self._at(job, verb)))
 
     def cancel(self, job: str) -> Job:
         return self._act(job, "cancel")
@@ -853,10 +861,10 @@ class Jobs(_Resource):
         return self._act(job, "retry")
 
     def delete(self, job: str) -> None:
-        self._client.delete(f"{self.path}/{job}")
+        self._client.delete(self._at(job))
 
     def evaluations(self, job: str, *, since: int | None = None, page: int = 1) -> Page[Evaluation]:
-        return self._page(Evaluation, f"{self.path}/{job}/evaluations", since=since, page=page)
+        return self._page(Evaluation, self._at(job, "evaluations"), since=since, page=page)
 
     def front(
         self,
@@ -867,13 +875,13 @@ class Jobs(_Resource):
         page: int = 1,
     ) -> Page[Evaluation]:
         query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "page": page}
-        return self._page(Evaluation, f"{self.path}/{job}/front", **query)
+        return self._page(Evaluation, self._at(job, "front"), **query)
 
     def log(self, job: str, *, tail: int = 1000, before: int | None = None) -> Json:
-        return self._client.get(f"{self.path}/{job}/log", {"tail": tail, "before": before})
+        return self._client.get(self._at(job, "log"), {"tail": tail, "before": before})
 
     def artifacts(self, job: str) -> Page[Artifact]:
-        return self._page(Artifact, f"{self.path}/{job}/artifacts")
+        return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
         """Every artifact of the job, checked, into a folder that is made where it is missing."""
@@ -930,24 +938,24 @@ class Devices(_Resource):
         return self._page(Device, self.path, page=page)
 
     def get(self, device: str) -> Device:
-        return _read(Device, self._client.get(f"{self.path}/{device}"))
+        return _read(Device, self._client.get(self._at(device)))
 
     def delete(self, device: str) -> None:
-        self._client.delete(f"{self.path}/{device}")
+        self._client.delete(self._at(device))
 
     def table(self, device: str) -> Json:
-        return self._client.get(f"{self.path}/{device}/table")
+        return self._client.get(self._at(device, "table"))
 
     def import_table(self, device: str, table: Json) -> Json:
-        return self._client.post(f"{self.path}/{device}/table", table)
+        return self._client.post(self._at(device, "table"), table)
 
     def predict(self, device: str, model: str, *, fill: bool = False) -> Prediction:
         """The latency that the table says; `fill` has the agent measure what is missing, for a later call."""
-        return _read(Prediction, self._client.post(f"{self.path}/{device}/predict", {"model": model, "fill": fill}))
+        return _read(Prediction, self._client.post(self._at(device, "predict"), {"model": model, "fill": fill}))
 
     def measure(self, device: str, model: str, *, wait: bool = True, poll_s: float = 1.0) -> Measurement:
         """Time a whole network on the device; the finished measurement where `wait`, else the queued one."""
-        data = self._client.post(f"{self.path}/{device}/measurements", {"model": model})
+        data = self._client.post(self._at(device, "measurements"), {"model": model})
         found = _read(Measurement, data)
         while wait and found.state not in ("done", "failed"):
             self._client._sleep(poll_s)
@@ -971,7 +979,7 @@ class Tokens(_Resource):
         return self._page(Token, self.path, page=page)
 
     def delete(self, token: str) -> None:
-        self._client.delete(f"{self.path}/{token}")
+        self._client.delete(self._at(token))
 
 
 # --- progress on a terminal -----------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def load(source: bytes | Path | str) -> Network:
     """Read, normalise and type an ONNX file. See `Network.load`."""
     model = _prepared(parse(source))
     warnings: list[str] = []
-    constants, nodes = _constants_and_nodes(model.graph)
+    constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
@@ -64,7 +64,8 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, OPSET_CONVERTED)
         onnx.checker.check_model(model)
     except Exception as error:  # the checker and the converter raise many kinds
-        raise InvalidInput(f"onnx refuses the file: {str(error)[:300]}", field="file", value=version) from error
+        says = f"onnx refuses the file (its opset is {version}): {str(error)[:300]}"
+        raise InvalidInput(says, field="file") from error
     return model
 
 
@@ -72,11 +73,11 @@ def _opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
     return (("" if item.domain == "ai.onnx" else item.domain, item.version) for item in model.opset_import)
 
 
-def _constants_and_nodes(graph: onnx.GraphProto) -> tuple[dict[str, Array], list[Node]]:
+def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
     if graph.sparse_initializer:
         raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes, taken = [], set[str]()
+    nodes, taken, renamed = [], set[str](), dict[str, str]()
     for position, proto in enumerate(graph.node):
         if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
             raise InvalidInput(
@@ -86,9 +87,14 @@ def _constants_and_nodes(graph: onnx.GraphProto) -> tuple[dict[str, Array], list
             )
         name = proto.name or f"{proto.op_type}_{position}"
         while name in taken:
-            name += "_"
+            name = f"{name}_{position}"
+        if proto.name and name != proto.name:
+            renamed[name] = proto.name
         taken.add(name)
         nodes.append(read_node(proto, name))
+    if renamed:
+        new, old = next(iter(renamed.items()))
+        warnings.append(f"{len(renamed)} nodes had the name of another and have a new one: a {old!r} is {new!r} now")
     return constants, nodes
 
 
@@ -103,9 +109,9 @@ def _inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings: li
         raise InvalidInput(f"the input must be float32, not {dtype}", field="inputs", value=dtype)
     sizes = [dim.dim_value for dim in kind.shape.dim]
     if len(sizes) < 2 or any(size <= 0 for size in sizes[1:]):
-        shown = [dim.dim_value or dim.dim_param or "?" for dim in kind.shape.dim]
+        shown = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
         raise InvalidInput(
-            f"the input's shape must be (batch, fixed sizes), not {shown}: export with fixed height and width",
+            f"the input's shape must be (batch, fixed sizes above 0), not {shown}: export with fixed height and width",
             field="inputs",
             value=shown,
         )

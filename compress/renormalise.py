@@ -20,7 +20,8 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """The same function, with a batch norm behind every convolution that feeds none and is no output head.
+    """The same function, with a batch norm behind every convolution that feeds none, is no output head and shares
+    its weight with no other.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give steady statistics.
@@ -53,6 +54,9 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
 
 def _wants_norm(network: Network, node: Node) -> bool:
     if node.op_type != "Conv" or node.input(1) not in network.constants:
+        return False
+    # Folding needs the weight for itself: two norms behind one weight would make it two.
+    if network.sole_consumer(node.input(1)) is None:
         return False
     output = node.outputs[0]
     if output in network.outputs or any(n.op_type == "BatchNormalization" for n in network.consumers(output)):

@@ -92,13 +92,25 @@ class Blobs:
     def keep_beside(self, sha256: str, name: str, content: bytes) -> None:
         """Keep what was made from a content, whole or not at all; it goes with the content, and may be made anew."""
         temporary = self._incoming / secrets.token_hex(16)
-        temporary.write_bytes(content)
-        temporary.replace(self._place(f"{sha256}.{name}"))
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(self._place(f"{sha256}.{name}"))
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def record(self, tx: Tx, blob: StoredBlob) -> None:
         """Write the row of a stored blob with the transaction that points at it."""
         self.path(blob.sha256)
         rows.record(tx, blob)
+
+    def drop(self, store: Store, sha256: str) -> None:
+        """Delete a content at once with what was made from it, unless something points at it."""
+        with store.begin() as tx:
+            if sha256 in rows.referenced(tx):
+                return
+            rows.forget(tx, sha256)
+            for path in self._place(sha256).parent.glob(f"{sha256}*"):
+                _delete(path)
 
     def sweep(self, store: Store) -> int:
         """Delete contents that nothing points at with their decoded copies, and temporaries, all older than a day.
@@ -136,11 +148,15 @@ def _removed(path: Path, limit: float) -> bool:
     content = path.with_name(path.name.partition(".")[0])
     if not _is_older(path, limit) or (content.exists() and not _is_older(content, limit)):
         return False
+    _delete(path)
+    return True
+
+
+def _delete(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    return True
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from service.daemon_pool import DaemonPool
+from service.data_folder import NoSpace
 from service.errors import Conflict, InvalidInput
 from service.idempotency import Answer, Once
 from service.sandbox import Limits
@@ -64,6 +65,7 @@ class Arrival(Generic[Row]):
         name: what it is to be called.
         same: whether a row of that name is this very upload.
         check: looks into the file; answers with columns of the row.
+        drop: deletes the file again, unless something points at it.
         row: makes the row, with the columns that the check finds left out.
         public: the row as it is shown.
     """
@@ -72,6 +74,7 @@ class Arrival(Generic[Row]):
     name: str
     same: Callable[[Row], bool]
     check: Callable[[], Found]
+    drop: Callable[[], None]
     row: Callable[[Tx], Row]
     public: Callable[[Tx, Row], BaseModel]
 
@@ -85,6 +88,7 @@ def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Stor
     Raises:
         Conflict: the name stands for something else.
         InvalidInput: the check found something wrong; nothing is kept.
+        NoSpace: the check found no room for what it makes; nothing is kept.
     """
     if (kept := once.replayed(of)) is not None:
         return kept
@@ -100,7 +104,11 @@ def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Stor
         for row_id in made:
             _finish_later(store, arrival.kind, row_id, check)
         return response
-    found = check.result()
+    try:
+        found = check.result()
+    except NoSpace:  # what is unwanted may lie for a day, but not on a full disk
+        arrival.drop()
+        raise
     return once(lambda tx: _make(tx, arrival, settings, found, "ready", []), of=of)
 
 
@@ -143,5 +151,7 @@ def _outcome(ended: Future[Found]) -> Found | InvalidInput:
         return ended.result()
     if isinstance(error, InvalidInput):
         return error
+    if isinstance(error, NoSpace):
+        return InvalidInput("file", None, f"{error.detail}: upload the file again once there is room")
     log.error("a check failed inside the server", exc_info=error)
     return InvalidInput("file", None, "the check failed inside the server: upload the file again")

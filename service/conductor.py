@@ -49,9 +49,20 @@ GRACE_S = 8.0
 """How long a run may take to reach an edge when this conductor ends; then its job is given back as it is."""
 
 CRASH_REST_S = 5.0
-"""After a failure of the machine: a full disk or memory is not free again at once."""
+LONGEST_CRASH_REST_S = 120.0
+
+GIVEN_BACK = (("info", "the server ended while this job ran; the job goes on where it was when a server is back"),)
+"""Said instead of what the run says of its end: to it, a conductor that ends looks like a user's pause."""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
+
+
+def crash_rest_s(crashes: int) -> float:
+    """How long to wait after a failure of the machine, the `crashes`-th in a row of one job: each time twice as long.
+
+    A full disk or memory is not free again at once, and somebody has to see that it is full.
+    """
+    return min(CRASH_REST_S * 2.0 ** min(crashes - 1, 10), LONGEST_CRASH_REST_S)
 
 
 class Conductor:
@@ -115,7 +126,7 @@ class Conductor:
             if not self.stopping.is_set():
                 given_up_s = now_s + GRACE_S
             elif now_s >= given_up_s:
-                self._settle(held, Ending("queued"))
+                self._settle(held, Ending("queued", lines=GIVEN_BACK))
                 return
             if not self._keep(held):
                 run.lose()
@@ -169,18 +180,20 @@ class Conductor:
             log.warning("job %s: its end could not be recorded; it will be run on", held.job_id)
 
     def _end(self, held: Held, ending: Ending) -> None:
-        state = "queued" if ending.state == "paused" and self._ended_by_us(held) else ending.state
+        given_back = ending.state == "paused" and self._ended_by_us(held)
+        state, said = ("queued", GIVEN_BACK) if given_back else (ending.state, ending.lines)
         # What a mistake of ours left behind is kept for a while: housekeeping takes it away.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
+        crashes = 0
         with self._store.begin() as tx:
             values = dict(ending.values)
             if values.get("verdict") is not None:
                 values["warnings"] = still_true(jobs.get(tx, held.job_id).warnings)
-            for level, text in ending.lines:
+            for level, text in said:
                 tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
-            if ending.crashed:
+            if ending.machine_failure is not None:
                 asks.interrupted(tx, held.job_id)
-                job_leases.crash(tx, held, self._settings.max_crashes)
+                crashes = job_leases.crash(tx, held, self._settings.max_crashes, ending.machine_failure)
             else:
                 job_leases.end(tx, held, state, **values)
             if done:
@@ -188,8 +201,14 @@ class Conductor:
         log.info("job %s: %s", held.job_id, state)
         if done:
             shutil.rmtree(self._settings.data_dir / "jobs" / held.job_id, ignore_errors=True)
-        if ending.crashed:
-            self.stopping.wait(CRASH_REST_S)
+        if crashes:
+            self._rest(crash_rest_s(crashes))
+
+    def _rest(self, rest_s: float) -> None:
+        end_s = time.monotonic() + rest_s
+        while (left_s := end_s - time.monotonic()) > 0 and not self.stopping.is_set():
+            self._be_seen("ok")
+            self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:
         """Whether a run paused because this conductor ends, not because the user wanted it."""

@@ -59,7 +59,8 @@ class InvalidInput(ServiceError, ValueError):
     """A value that can never work, whoever sends it again."""
 
     def __init__(self, field: str, value: object, message: str, *, code: str | None = None) -> None:
-        super().__init__(f"{field}: {message} (got {value!r})", code=code, errors=(FieldError(field, message, value),))
+        seen = "" if value is None else f" (got {value!r})"
+        super().__init__(f"{field}: {message}{seen}", code=code, errors=(FieldError(field, message, value),))
         self.field = field
         self.value = value
         self.message = message

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,13 +27,13 @@ log = logging.getLogger(__name__)
 class Ending:
     """The state that a job goes to, with what is written beside it. `lines`: (level, text) for its log.
 
-    `crashed`: the machine failed, not the job: queued again, but not for ever.
+    `machine_failure`: why the machine failed, not the job: queued again, but not for ever.
     """
 
     state: State
     values: Mapping[str, Any] = field(default_factory=dict)
     lines: tuple[tuple[str, str], ...] = ()
-    crashed: bool = False
+    machine_failure: str | None = None
 
 
 class Run:
@@ -62,6 +64,7 @@ class Run:
             self.done.set()
 
 
+_PATH = re.compile(r"(: )?'?/[^'\s]*'?")
 _CRASH = "The machine failed and not the job, which is queued again"
 _STATES: Mapping[str, State] = {"finished": "succeeded", "paused": "paused", "cancelled": "cancelled"}
 
@@ -80,7 +83,8 @@ def of_error(error: Exception) -> Ending | None:
             return None
         case PoolBroken() | MemoryError() | OSError() | OperationalError():
             log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
-            return Ending("queued", lines=(("warning", f"{_CRASH}: {type(error).__name__}"),), crashed=True)
+            reason = _reason(error)
+            return Ending("queued", lines=(("warning", f"{_CRASH}: {reason}"),), machine_failure=reason)
         case Halted():
             return Ending(_STATES[error.end])
         case JobFailed():
@@ -94,6 +98,20 @@ def of_error(error: Exception) -> Ending | None:
     number = secrets.token_hex(6)
     log.error("internal error %s", number, exc_info=error)
     return _failed("internal", "run", None, f"the run broke; error id {number} in the conductor's log")
+
+
+def _reason(error: PoolBroken | MemoryError | OSError | OperationalError) -> str:
+    """What is wrong with the machine, without its paths and addresses: those are in the conductor's log."""
+    match error:
+        case MemoryError():
+            return "out of memory"
+        case OSError(strerror=str(text)):
+            return text[:1].lower() + text[1:]
+        case OperationalError(orig=sqlite3.Error() as cause):
+            return str(cause)
+        case PoolBroken():
+            return f"no evaluator comes up ({_PATH.sub('', str(error))[:200]})"
+    return type(error).__name__
 
 
 def _failed(code: str, step: str, field: str | None, detail: str) -> Ending:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
+from service.data_folder import NoSpace, is_full
 from service.errors import INTERNAL, INVALID, STATUS, FieldError, ServiceError, Unavailable, meaning
 
 log = logging.getLogger(__name__)
@@ -178,9 +179,20 @@ def of_http(error: HTTPException) -> JSONResponse:
 
 
 def of_database(error: OperationalError) -> JSONResponse:
-    """A locked or absent database: nothing was written, the client may repeat."""
+    """A locked, absent or full database: nothing was written, the client may repeat."""
+    if is_full(error.orig):
+        log.warning("the store is full")
+        return of_error(NoSpace())
     log.warning("the store did not answer: %s", type(error.orig).__name__)
     return of_error(Unavailable("the store does not answer now; nothing was written", retry_after_s=2))
+
+
+def of_system(request: Request, error: OSError) -> JSONResponse:
+    """A full disk is for the operator to make room on, and no mistake of ours; all else is."""
+    if not is_full(error):
+        return internal(request, error)
+    log.warning("no space left at %s %s: %s", request.method, request.scope["path"], error)
+    return of_error(NoSpace())
 
 
 def internal(request: Request, error: Exception) -> JSONResponse:
@@ -202,17 +214,21 @@ def install(app: FastAPI) -> None:
 
         return handler
 
+    async def system(request: Request, error: Exception) -> Response:
+        return of_system(request, cast(OSError, error))
+
     for kind in STATUS:
         app.add_exception_handler(kind, handles(of_error))
     app.add_exception_handler(RequestValidationError, handles(of_validation))
     app.add_exception_handler(HTTPException, handles(of_http))
     app.add_exception_handler(OperationalError, handles(of_database))
+    app.add_exception_handler(OSError, system)
     app.add_exception_handler(Exception, cast(Handler, internal))
 
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-def documented(*statuses: Literal[400, 401, 403, 404, 409, 410, 413, 422, 426, 429]) -> Responses:
+def documented(*statuses: Literal[400, 401, 403, 404, 409, 410, 413, 416, 422, 426, 429]) -> Responses:
     """The `responses=` of a route: which problems it may answer, for the OpenAPI document."""
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.host_lock import HostLock
+from service.data_folder import NoSpace
 from service.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
 
     Raises:
         InvalidInput: the task found something wrong, crashed, or broke a limit.
+        NoSpace: a disk of ours is full.
         CheckBroken: the task itself is wrong.
     """
     with (
@@ -169,6 +171,8 @@ def _outcome(report: bytes, status: int, tail: str, limits: Limits, field: str) 
     if "invalid" in found:
         wrong = found["invalid"]
         raise InvalidInput(wrong["field"], wrong["value"], wrong["message"])
+    if found.get("full"):
+        raise NoSpace
     if "broken" in found:
         raise CheckBroken(found["broken"])
     log.warning("a check failed with status %s: %s", status, found.get("failed") or tail)

@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import FrameType
 
 import uvicorn
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
+from service import data_folder
 from service.app import create_app
 from service.errors import InvalidInput, Unavailable
 from service.first_user import ensure_user_token, sign_in_code
@@ -45,16 +47,32 @@ def serve(
     """Serve until SIGTERM or SIGINT; the exit status. `ready` is called with the URL once it answers.
 
     Raises:
-        InvalidInput: a host off loopback without TLS and without `insecure`.
-        Unavailable: the database does not answer, is damaged, or is at another schema than this code.
+        InvalidInput: a host off loopback without TLS and without `insecure`, or a data folder that cannot be one.
+        Unavailable: the database does not answer, is damaged, or is at another schema than this code; or another
+            server is at work in the data folder.
     """
     check_host(settings)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_folder.prepare(settings.data_dir)
+    # API servers on PostgreSQL may share a folder of blobs; an agent's credentials and a SQLite file are not shared.
+    alone = agent or _on_sqlite(settings)
+    with data_folder.held(settings.data_dir) if alone else nullcontext(_not_noted) as note:
+        return _serve(settings, conductor=conductor, agent=agent, ready=ready, note=note)
+
+
+def _serve(
+    settings: Settings,
+    *,
+    conductor: bool,
+    agent: bool,
+    ready: Callable[[str], None] | None,
+    note: Callable[[str], None],
+) -> int:
     store = Store(make_engine(settings.url))
     _bring_up_to_date(store, settings)
     ensure_user_token(store, settings)
     listening = _listen(settings)
     url = _url(settings, listening)
+    note(url)
 
     def begin() -> None:
         if conductor:
@@ -121,7 +139,7 @@ class _Server(uvicorn.Server):
 
 def _bring_up_to_date(store: Store, settings: Settings) -> None:
     try:
-        if make_url(settings.url).get_backend_name() == "sqlite":
+        if _on_sqlite(settings):
             migrate(store.engine)
         elif not is_newest(store.engine):
             raise Unavailable("the database is not at this version's schema; run `netlathe migrate` first")
@@ -131,6 +149,10 @@ def _bring_up_to_date(store: Store, settings: Settings) -> None:
             f"the database {where} cannot be used ({str(error.orig).strip()}); start it, restore it from a backup, "
             "or move it away to begin with an empty one"
         ) from error
+
+
+def _on_sqlite(settings: Settings) -> bool:
+    return make_url(settings.url).get_backend_name() == "sqlite"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -164,6 +186,10 @@ def show_sign_in(store: Store, settings: Settings, url: str) -> None:
     if sys.stdout.isatty():
         sys.stdout.write(f"Sign in once: {url}/sign-in#code={sign_in_code(store, settings)}\n")
         sys.stdout.flush()
+
+
+def _not_noted(_url: str) -> None:
+    """One of several servers on a folder: none of them holds it."""
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
 GIB = 1024**3
+DATABASES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
+"""Schemes of the databases that are spoken; SQLite is what is used where none is named."""
 
 
 def is_loopback(host: str) -> bool:
@@ -25,7 +27,7 @@ def is_loopback(host: str) -> bool:
 class Settings(BaseSettings):
     """One value for a process: made once by the command line, handed to `create_app` and to the children."""
 
-    model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("netlathe", appauthor=False))
     """Blobs, the SQLite file, the first user token; on the shared volume where several machines serve."""
@@ -70,6 +72,16 @@ class Settings(BaseSettings):
     event_poll_s: float = Field(default=0.2, gt=0)
     """How often a server looks for events that another process wrote."""
     ping_s: float = Field(default=15.0, gt=0)
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str | None) -> str | None:
+        # What else stands in it may be a password: the scheme alone is shown.
+        scheme, found, _ = (url or "").partition("://")
+        if url is not None and (not found or scheme not in DATABASES):
+            shown = repr(f"{scheme}://") if found else "no scheme"
+            raise ValueError(f"must begin with one of {', '.join(f'{name}://' for name in DATABASES)}, got {shown}")
+        return url
 
     @model_validator(mode="after")
     def _check(self) -> Settings:

@@ -110,6 +110,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
         InvalidInput: the first thing that is wrong, with its field and the value seen.
     """
     _check_metrics(body)
+    _check_room(body.limits)
     model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
     _check_fit(model, dataset)
     methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
@@ -191,6 +192,16 @@ def _check_metrics(body: JobCreate) -> None:
                 raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
 
 
+def _check_room(limits: Mapping[str, float | None]) -> None:
+    """Raises: InvalidInput where a metric must be above one bound and below a smaller one."""
+    from search.metrics import METRICS
+
+    for name in METRICS:
+        low, high = limits.get(f"min_{name}"), limits.get(f"max_{name}")
+        if low is not None and high is not None and low > high:
+            raise InvalidInput(f"limits.min_{name}", low, f"must be at most limits.max_{name}, which is {high:g}")
+
+
 def _model(tx: Tx, ref: str) -> Model:
     model = models.find(tx, ref)
     if model is None:
@@ -219,23 +230,26 @@ def _check_fit(model: Model, dataset: Dataset) -> None:
     from compress.checks import check_fits
     from compress.preprocessing import Preprocessing
 
+    scores = model.outputs[0]
+    if len(scores["shape"]) != 1:
+        seen = ", ".join(["batch", *map(str, scores["shape"])])
+        wanted = f"its first output, {scores['name']}, must be one score a class, (batch, classes), and is ({seen})"
+        raise InvalidInput("model", model.name, wanted)
     shape = tuple(dataset.image_shape)
     check_fits(
         (shape[0], shape[1], shape[2]) if shape else None,
         Preprocessing.from_json(model.preprocessing),
         model.input_shape[-3:],
         classes=dataset.classes,
-        outputs=model.outputs[0]["shape"][-1],
+        outputs=scores["shape"][0],
     )
 
 
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
     if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
         return
-    reasons = sorted({str(group["reason"]) for group in model.groups})
-    raise InvalidInput(
-        "methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {'; '.join(reasons)}"
-    )
+    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has none"
+    raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
 
 
 def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], list[str]]:

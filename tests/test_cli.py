@@ -124,8 +124,21 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["submit", "--model", "n", "--data", "d", "--limit", "macs<5"], "--limit is name=number"),
         (["submit", "--model", "n", "--data", "d", "--method", "filter_prune={"], "--method: Expecting"),
         (["submit", "--model", "n", "--data", "d", "--preprocessing", "mean"], "--preprocessing: Expecting value"),
+        (
+            ["submit", "--model", "n", "--data", "d", "--preprocessing", "{}"],
+            "--preprocessing: only for a file that is",
+        ),
+        (
+            ["submit", "--model", "n", "--data", "d", "--layout", "NHW", "--classes", "3"],
+            "--layout and --classes: only",
+        ),
         (["submit", "--model", "net.pt", "--data", "d"], "pickled files are not taken"),
         (["submit", "--model", "gone.onnx", "--data", "d"], "there is no file gone.onnx"),
+        (["tokens", "create", "x", "--days", "1e9"], "--days is a number from 0.001 to 36500, got 1e+09"),
+        (["tokens", "create", "x", "--days", "nan"], "--days is a number from 0.001 to 36500, got nan"),
+        (["tokens", "create", "x", "--days", "0"], "--days is a number from 0.001 to 36500, got 0"),
+        (["migrate", "--database-url", "foo://me:secret@host/db"], "sqlite://, got 'foo://'"),
+        (["migrate", "--database-url", "secret"], "sqlite://, got no scheme"),
         (["tokens", "create", "x", "--kind", "agent"], "--kind is user or enrolment, got 'agent'"),
         (["submit", "--model", "m", "--data", "d", "--weights", "w.pt"], "are for a package.module:factory"),
         (["submit", "--model", "m", "--data", "d", "--max-accuracy-drop", "nan"], "--max-accuracy-drop"),
@@ -329,6 +342,27 @@ def test_submit_watch_waits_and_downloads(
     assert run(options) == code
     assert (tmp_path / "out" / "half.onnx").read_bytes() == b"onnx"
     assert str(tmp_path / "out" / "half.onnx") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        *((["show", ""], "job"), (["show", " "], "job"), (["show", "", "--watch"], "job"), (["cancel", ""], "job")),
+        *((["retry", ""], "job"), (["artifacts", ""], "job"), (["preflight", "", "--device", "d"], "model")),
+        *((["predict", "", "--model", "m"], "device"), (["table", ""], "device"), (["tokens", "delete", ""], "token")),
+    ],
+)
+def test_an_empty_reference_asks_nobody(
+    server: Server, arguments: list[str], field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert f"{field}: is empty" in capsys.readouterr().err
+    assert not server.asked
+
+
+def test_a_reference_stays_one_part_of_the_path(server: Server) -> None:
+    assert run(["show", "a/../b?c"]) == 3
+    assert server.asked[0].url.raw_path == b"/api/v1/jobs/a%2F..%2Fb%3Fc"
 
 
 ZOO = """

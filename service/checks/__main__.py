@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.data_folder import is_full
+
 # Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
 FORBIDDEN = frozenset(
     {
@@ -56,10 +58,21 @@ def _answer(task: str, request: Mapping[str, Any]) -> bytes:
     except Exception as error:  # told to the parent, which says it to the user
         if hasattr(error, "field"):
             value = _shown(getattr(error, "value", None))
-            return _encoded({"invalid": {"field": error.field, "message": _message(error), "value": value}})
+            message = _without_paths(str(getattr(error, "message", error)), request)
+            return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
+        if is_full(error):
+            return _encoded({"full": True})
         if _is_ours(error):
             return _encoded({"broken": "".join(traceback.format_exception(error))[-MAX_TRACE:]})
-        return _encoded({"failed": f"{type(error).__name__}: {error}"[:MAX_MESSAGE]})
+        return _encoded({"failed": _without_paths(f"{type(error).__name__}: {error}", request)})
+
+
+def _without_paths(text: str, request: Mapping[str, Any]) -> str:
+    """A library's text, cut, without where things lie on this machine: that is nobody's business who sends files."""
+    paths = {value: name for name, value in request.items() if isinstance(value, str) and value.startswith("/")}
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, f"<{paths[path]}>")
+    return text.replace(os.getcwd(), "<folder>")[:MAX_MESSAGE]
 
 
 def _is_ours(error: Exception) -> bool:
@@ -77,10 +90,6 @@ def _is_ours(error: Exception) -> bool:
 
 def _encoded(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer, allow_nan=False).encode()
-
-
-def _message(error: Exception) -> str:
-    return str(getattr(error, "message", error))[:MAX_MESSAGE]
 
 
 def _shown(value: object) -> object:

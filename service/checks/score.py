@@ -17,33 +17,29 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: the data cannot be read or do not fit the network.
     """
-    import onnxruntime
-
     from compress.data import load_dataset
+    from compress.network import Network
     from compress.preprocessing import Preprocessing, preprocess
+    from compress.verify import session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    running = onnxruntime.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
-    inputs, output = running.get_inputs()[0], running.get_outputs()[0].name
+    # As a job reads it: normalised, so that what was mended at the upload is mended here.
+    network = Network.load(Path(request["model"]))
+    running = session(network.save())
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     dataset = load_dataset(
         Path(request["dataset"]),
         layout=request["layout"],
         classes=request["classes"],
         preprocessing=preprocessing,
-        input_shape=[int(size) for size in inputs.shape[1:]],
+        input_shape=network.input_shape,
         seed=request["seed"],
         cache=Path(request["cache"]),
         digest=request["digest"],
     )
     part = dataset.sample("validation", SAMPLES, request["seed"])
-    fixed = inputs.shape[0] if isinstance(inputs.shape[0], int) else None
-    batch = fixed or BATCH
-    count = len(part) - len(part) % fixed if fixed else len(part)  # a fixed batch cannot take the rest
     right = 0
-    for start in range(0, count, batch):
-        images = preprocess(part.images[start : start + batch], preprocessing)
-        logits = running.run([output], {inputs.name: images})[0].reshape(len(images), -1)
-        right += int((logits.argmax(axis=1) == part.labels[start : start + batch]).sum())
-    return {"right": right, "count": count, "classes": dataset.classes}
+    for start in range(0, len(part), BATCH):
+        images = preprocess(part.images[start : start + BATCH], preprocessing)
+        logits = running.run([network.output_name], {network.input_name: images})[0].reshape(len(images), -1)
+        right += int((logits.argmax(axis=1) == part.labels[start : start + BATCH]).sum())
+    return {"right": right, "count": len(part), "classes": dataset.classes}

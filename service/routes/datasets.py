@@ -103,7 +103,8 @@ def read_dataset(ref: Ref, store: StoreDep, settings: SettingsDep, _user: UserDe
         return _public(tx, uploads.get(tx, Dataset, ref), settings)
 
 
-@router.get("/{ref}/content", response_class=Response, responses=documented(401, 403, 404))
+@router.head("/{ref}/content", include_in_schema=False)
+@router.get("/{ref}/content", response_class=Response, responses=documented(401, 403, 404, 416))
 def read_dataset_content(
     ref: Ref,
     store: StoreDep,
@@ -156,6 +157,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         name=name,
         same=lambda dataset: (dataset.sha256, dataset.layout, dataset.class_count) == settled,
         check=check,
+        drop=partial(blobs.drop, store, sha256),
         row=row,
         public=partial(_public, settings=settings),
     )

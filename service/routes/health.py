@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
-from service.depends import StoreDep
+from service import data_folder
+from service.depends import SettingsDep, StoreDep
 from service.store import conductors, events, jobs
 from service.store.base import Store
 from service.store.migrate import is_newest
@@ -26,9 +27,13 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """What a client can count on now. 200 whenever `store` is `ok`, even while the executor is starting."""
+    """What a client can count on now. 200 whenever `store` and `writes` are `ok`, even while the executor is starting.
+
+    `writes`: whether the data folder takes what is written to it.
+    """
 
     store: Literal["ok", "outdated", "down"]
+    writes: data_folder.Writes
     executor: conductors.Executor
     conductors: int
 
@@ -40,21 +45,21 @@ async def alive() -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
-def ready(store: StoreDep) -> Response:
-    """Whether the store answers at the newest schema, and who is there to run jobs."""
-    found = _readiness(store)
-    return JSONResponse(found.model_dump(), 200 if found.store == "ok" else 503)
+def ready(store: StoreDep, settings: SettingsDep) -> Response:
+    """Whether the store answers at the newest schema, the data folder takes writes, and who is there to run jobs."""
+    found = _readiness(store, data_folder.writes(settings.data_dir))
+    return JSONResponse(found.model_dump(), 200 if (found.store, found.writes) == ("ok", "ok") else 503)
 
 
-def _readiness(store: Store) -> Readiness:
+def _readiness(store: Store, writes: data_folder.Writes) -> Readiness:
     try:
         if not is_newest(store.engine):
-            return Readiness(store="outdated", executor="down", conductors=0)
+            return Readiness(store="outdated", writes=writes, executor="down", conductors=0)
         with store.read() as tx:
             found = conductors.alive(tx)
     except SQLAlchemyError:
-        return Readiness(store="down", executor="down", conductors=0)
-    return Readiness(store="ok", executor=_best(found), conductors=len(found))
+        return Readiness(store="down", writes=writes, executor="down", conductors=0)
+    return Readiness(store="ok", writes=writes, executor=_best(found), conductors=len(found))
 
 
 def _best(found: Sequence[conductors.Conductor]) -> conductors.Executor:

@@ -151,7 +151,8 @@ def read_model(ref: Ref, store: StoreDep, settings: SettingsDep, _user: UserDep)
         return _public(tx, uploads.get(tx, Model, ref), settings)
 
 
-@router.get("/{ref}/content", response_class=Response, responses=documented(401, 403, 404))
+@router.head("/{ref}/content", include_in_schema=False)
+@router.get("/{ref}/content", response_class=Response, responses=documented(401, 403, 404, 416))
 def read_content(
     ref: Ref,
     store: StoreDep,
@@ -209,6 +210,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         check=partial(
             intake.check_model, blobs.path(sha256), upload.file_name, preprocessing, checking.limits(settings)
         ),
+        drop=partial(blobs.drop, store, sha256),
         row=row,
         public=partial(_public, settings=settings),
     )

@@ -70,13 +70,21 @@ def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Hel
     return Held(job.id, owner, epoch, takeover=source == "running")
 
 
-def _crashed(job: Job, crashes: int) -> dict[str, Any]:
+def _crashed(job: Job, crashes: int, reason: str | None = None) -> dict[str, Any]:
     detail = f"its conductor or its machine failed {crashes} times without a new evaluation in between"
+    if reason is not None:
+        detail += f"; the last time: {reason}"
     return {"code": "crashed", "step": job.phase or "claim", "field": None, "detail": detail}
 
 
-def crash(tx: Tx, held: Held, max_crashes: int) -> None:
+def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
     """Give the job back because the machine failed: queued again, failed once that happened too often.
+
+    Args:
+        reason: what was wrong with the machine, for the user.
+
+    Returns:
+        How often that has happened since the job's last evaluation.
 
     Raises:
         LeaseLost: as `fence`.
@@ -86,9 +94,10 @@ def crash(tx: Tx, held: Held, max_crashes: int) -> None:
         select(Job).where(Job.id == held.job_id).execution_options(populate_existing=True)
     ).scalar_one()
     if job.crashes > max_crashes:
-        end(tx, held, "failed", failure=_crashed(job, job.crashes))
+        end(tx, held, "failed", failure=_crashed(job, job.crashes, reason))
     else:
         end(tx, held, "queued")
+    return job.crashes
 
 
 def fence(tx: Tx, held: Held, **values: Any) -> None:

@@ -14,7 +14,18 @@ from service.verbs.terminal import FAILED, MET, AsJson, show
 if TYPE_CHECKING:
     from service.settings import Settings
 
-DataDir = Annotated[Path | None, typer.Option(help="Blobs, SQLite file, first user's token. [NETLATHE_DATA_DIR]")]
+
+def _folder(given: str) -> Path:
+    """An empty name is a variable that is not set, and would be the working folder."""
+    if not given:
+        raise typer.BadParameter("is empty")
+    return Path(given)
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(parser=_folder, metavar="PATH", help="Blobs, SQLite file, first user's token. [NETLATHE_DATA_DIR]"),
+]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="PostgreSQL instead of SQLite; [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
 ]
@@ -78,9 +89,11 @@ def conduct(
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://...
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://... --ray-address head:6379
     """
+    from service import data_folder
     from service.conductor import conduct as run
 
     settings = _settings(data_dir=data_dir, database_url=database_url, ray_address=ray_address)
+    data_folder.prepare(settings.data_dir)
     show({"data_dir": str(settings.data_dir)}, as_json, lambda: typer.echo(f"conducting jobs of {settings.data_dir}"))
     return run(settings)
 
@@ -135,13 +148,14 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json:
     \b
       netlathe migrate --database-url postgresql://...
     """
+    from service import data_folder
     from service.store import make_engine
     from service.store.migrate import migrate as run
     from service.store.migrate import newest_revision
 
     settings = _settings(data_dir=data_dir, database_url=database_url)
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        data_folder.prepare(settings.data_dir)
     engine = make_engine(settings.url)
     try:
         run(engine)

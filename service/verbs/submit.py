@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from service.verbs.terminal import AsJson, connect, exit_code, show
 if TYPE_CHECKING:
     from netlathe import Client, Job
 
+DATA_FILES = (".npz", ".parquet", ".zip")
 PICKLES = (".pt", ".pt2", ".pth", ".pkl", ".bin", ".ckpt")
 
 
@@ -70,6 +71,7 @@ def submit(
         "training": _given(epochs=epochs, augment=augment),
     }
     settings = _preprocessing(preprocessing)
+    _check_read_already(model, data, {"--preprocessing": preprocessing}, {"--layout": layout, "--classes": classes})
     with connect() as client:
         model_id = _upload_model(client, model, input_shape, weights, settings)
         data_id = _upload_data(client, data, layout, classes)
@@ -155,6 +157,21 @@ def _json(option: str, text: str) -> dict[str, Any]:
     return found
 
 
+def _check_read_already(
+    model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
+) -> None:
+    """How a file is read is settled at its upload: options that say so again would be passed over."""
+    known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model
+    known_data = Path(data).suffix not in DATA_FILES and not Path(data).is_file()
+    for option, ref, known, given in (("--model", model, known_model, of_model), ("--data", data, known_data, of_data)):
+        wrong = [name for name, value in given.items() if value is not None]
+        if known and wrong:
+            raise typer.BadParameter(
+                f"{' and '.join(wrong)}: only for a file that is uploaded now; {option} is {ref}, no file here but the "
+                "name of an upload, read as was said then"
+            )
+
+
 def _upload_model(
     client: Client, model: str, input_shape: str | None, weights: Path | None, preprocessing: dict[str, Any] | None
 ) -> str:
@@ -194,7 +211,7 @@ def _upload_data(client: Client, data: str, layout: str | None, classes: int | N
     path = Path(data)
     if path.is_file():
         return client.datasets.create(path, layout=layout, classes=classes).id
-    if path.suffix in (".npz", ".parquet", ".zip"):
+    if path.suffix in DATA_FILES:
         raise typer.BadParameter(f"--data: there is no file {path}")
     return data
 

@@ -9,6 +9,8 @@ import typer
 
 from service.verbs.terminal import AsJson, connect, moment, print_table, show
 
+MIN_DAYS, MAX_DAYS = 0.001, 36_500
+
 tokens = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
@@ -37,7 +39,7 @@ def listed(context: typer.Context, page: Annotated[int, typer.Option(min=1)] = 1
 def create(
     name: Annotated[str, typer.Argument(help="What it is for.")],
     kind: Annotated[str, typer.Option(help="user or enrolment.")] = "user",
-    days: Annotated[float | None, typer.Option(min=0.001, help="Days until it expires; never where left out.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days until it expires; never where left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token and print its secret, which is never shown again.
@@ -47,6 +49,8 @@ def create(
     """
     if kind not in ("user", "enrolment"):
         raise typer.BadParameter(f"--kind is user or enrolment, got {kind!r}")
+    if days is not None and not MIN_DAYS <= days <= MAX_DAYS:  # so is a number that is none
+        raise typer.BadParameter(f"--days is a number from {MIN_DAYS:g} to {MAX_DAYS:g}, got {days:g}")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     with connect() as client:
         made = client.tokens.create(name, kind="enrolment" if kind == "enrolment" else "user", expires_at=expires_at)

@@ -72,6 +72,23 @@ def test_a_constant_shared_by_different_roles_gets_a_copy_for_each() -> None:
     verify(network, g.images(3))
 
 
+def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
+    g = classifier()
+    proto = g.proto(g.head(g.op("Relu", g.conv("image", "a", 3, 6)), 6))
+    for node in proto.graph.node:
+        node.name = "same"
+    network = Network.load(proto.SerializeToString())
+    assert len({node.name for node in network.nodes}) == len(network.nodes) > 2
+    assert network.nodes[0].name == "same"
+    (warning,) = network.warnings
+    assert (
+        warning
+        == f"{len(network.nodes) - 1} nodes had the name of another and have a new one: a 'same' is 'same_1' now"
+    )
+    assert not Network.load(network.save()).warnings
+    verify(network, g.images(3))
+
+
 def test_metadata_is_stripped() -> None:
     g = classifier()
     proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
@@ -152,6 +169,32 @@ def test_a_free_image_size_is_refused_with_what_to_do() -> None:
     with pytest.raises(InvalidInput, match="fixed height") as error:
         Network.load(proto.SerializeToString())
     assert "height" in error.value.value  # type: ignore[operator]  # a list of sizes and names
+
+
+def test_a_size_of_zero_is_shown_as_such() -> None:
+    g = classifier()
+    proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
+    sizes = proto.graph.input[0].type.tensor_type.shape.dim
+    sizes[2].dim_value = 0
+    sizes[3].Clear()
+    with pytest.raises(InvalidInput, match="fixed sizes above 0") as error:
+        Network.load(proto.SerializeToString())
+    assert str(error.value.value).endswith(", 3, 0, '?']")
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    return next(item.version for item in proto.opset_import if not item.domain)
+
+
+def test_what_onnx_refuses_is_told_with_the_opset_and_no_value() -> None:
+    g = classifier()
+    proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
+    proto.graph.node[0].op_type = "Cnov"
+    with pytest.raises(
+        InvalidInput, match=rf"onnx refuses the file \(its opset is {opset_of(proto)}\): .*Cnov"
+    ) as error:
+        Network.load(proto.SerializeToString())
+    assert error.value.value is None
 
 
 def test_a_batch_that_cannot_be_made_symbolic_is_refused() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from compress_graphs import Graph, images, mobile, residual
 
+from compress.cost import cost
 from compress.errors import InvalidInput
 from compress.fold import fold_norms
 from compress.module import TorchNetwork
@@ -63,6 +64,21 @@ def test_a_convolution_that_is_the_head_gets_none() -> None:
     x = graph.conv(x, "classes", (4, 5), kernel=1)
     graph.op("Flatten", [graph.op("GlobalAveragePool", [x], "pooled")], "logits")
     assert normed(renormalise(graph.network(), images(32))) == {"stem_node"}
+
+
+def test_a_weight_that_two_convolutions_share_stays_one() -> None:
+    graph = Graph((3, 8, 8))
+    x = graph.relu(graph.conv("image", "stem", (3, 6)), "stem_relu")
+    x = graph.relu(graph.conv(x, "first", (6, 6)), "first_relu")
+    x = graph.op("Conv", [x, "first.weight", graph.constant("bias", np.ones(6, np.float32))], "second", pads=[1] * 4)
+    x = graph.conv(graph.relu(x, "second_relu"), "last", (6, 6))
+    graph.gemm(graph.pool_flat(graph.relu(x, "last_relu"), "flat"), "logits", (6, 4))
+    network = graph.network()
+    result = renormalise(network, images(32))
+    assert normed(result) == {"stem_node", "last_node"}
+    back = fold_norms(result)
+    assert back.constants.keys() == network.constants.keys()
+    assert cost(back).parameters == cost(network).parameters
 
 
 def test_a_network_with_norms_is_left_alone() -> None:

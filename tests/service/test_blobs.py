@@ -118,6 +118,20 @@ def _digest_of_the_model(store: Store) -> str:
         return tx.session.get_one(Model, "mdl_1").sha256
 
 
+def test_content_that_is_dropped_goes_at_once_unless_something_points_at_it(
+    store: Store, settings: Settings, uploaded: Uploaded
+) -> None:
+    blobs = Blobs(settings.data_dir)
+    unwanted = blobs.put_bytes(b"unwanted").sha256
+    blobs.path(unwanted).with_name(f"{unwanted}.decoded").mkdir()
+    blobs.keep_beside(unwanted, "json", b"{}")
+    before = [path for path in blobs.root.rglob("*") if unwanted not in path.name]
+    blobs.drop(store, unwanted)
+    assert sorted(blobs.root.rglob("*")) == sorted(before)
+    blobs.drop(store, _digest_of_the_model(store))
+    assert blobs.path(_digest_of_the_model(store)).is_file()
+
+
 def test_a_row_that_is_pointed_at_stays(store: Store, uploaded: Uploaded) -> None:
     digest = _digest_of_the_model(store)
     with pytest.raises(IntegrityError), store.begin() as tx:

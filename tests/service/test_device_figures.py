@@ -59,6 +59,18 @@ def test_every_device_has_its_own(client: TestClient, store: Store, clock: HandC
     assert [row[name] for name in ("coverage", "error_mape", "outstanding", "refused")] == [0.4, 0.25, 1, 2]
 
 
+def test_the_page_counts_one_block_as_one(client: TestClient, store: Store) -> None:
+    agent, ops = HandAgent(client, store), [conv(width) for width in (8, 16, 24, 32)]
+    fill(store, agent.device_id, ops[:3])
+    agent.finish(agent.lease(max_items=1))
+    _set_state(store, ops[1].key, "failed")
+    page = client.get(f"/devices/{agent.device_id}").text
+    for text in (">1 block could not be timed<", "1 block measured", "1 block waiting"):
+        assert text in page.replace("<p>", ""), text
+    fill(store, agent.device_id, ops[3:])
+    assert "2 blocks waiting" in client.get(f"/devices/{agent.device_id}").text
+
+
 def test_what_was_measured_on_another_configuration_does_not_count(client: TestClient, store: Store) -> None:
     agent = HandAgent(client, store)
     fill(store, agent.device_id, [conv(8)])

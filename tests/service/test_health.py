@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
 from fastapi.testclient import TestClient
 from service_world import HandClock
 from sqlalchemy import text
 
+from service.settings import Settings
 from service.store import Store, conductors
 
 
@@ -14,18 +21,18 @@ def test_alive_without_a_token(anonymous: TestClient) -> None:
 
 
 def test_ready_tells_who_runs_jobs(anonymous: TestClient, store: Store) -> None:
-    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "down", "conductors": 0}
+    assert anonymous.get("/readyz").json() == {"store": "ok", "writes": "ok", "executor": "down", "conductors": 0}
     with store.begin() as tx:
         conductors.seen(tx, "c1", "starting")
         conductors.seen(tx, "c2", "ok")
-    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "ok", "conductors": 2}
+    assert anonymous.get("/readyz").json() == {"store": "ok", "writes": "ok", "executor": "ok", "conductors": 2}
 
 
 def test_a_silent_conductor_is_not_counted(anonymous: TestClient, store: Store, clock: HandClock) -> None:
     with store.begin() as tx:
         conductors.seen(tx, "c1", "ok")
     clock.advance(31)
-    assert anonymous.get("/readyz").json() == {"store": "ok", "executor": "down", "conductors": 0}
+    assert anonymous.get("/readyz").json() == {"store": "ok", "writes": "ok", "executor": "down", "conductors": 0}
 
 
 def test_not_ready_on_an_old_schema(anonymous: TestClient, store: Store) -> None:
@@ -34,6 +41,28 @@ def test_not_ready_on_an_old_schema(anonymous: TestClient, store: Store) -> None
     answer = anonymous.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["store"] == "outdated"
+
+
+def test_not_ready_while_no_write_succeeds(
+    anonymous: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("service.data_folder.LEAST_FREE_BYTES", shutil.disk_usage(settings.data_dir).total + 1)
+        answer = anonymous.get("/readyz")
+        assert (answer.status_code, answer.json()["store"], answer.json()["writes"]) == (503, "ok", "full")
+    for error, writes in ((errno.EDQUOT, "full"), (errno.EROFS, "refused")):
+        with monkeypatch.context() as patched:
+            patched.setattr("service.data_folder.tempfile.TemporaryFile", failing(OSError(error, "no")))
+            answer = anonymous.get("/readyz")
+            assert (answer.status_code, answer.json()["writes"]) == (503, writes)
+    assert anonymous.get("/readyz").status_code == 200
+
+
+def failing(error: OSError) -> Callable[..., NoReturn]:
+    def fail(*_arguments: object, **_named: object) -> NoReturn:
+        raise error
+
+    return fail
 
 
 def test_metrics_are_prometheus_text(anonymous: TestClient) -> None:

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
-from service.store import Store, job_leases, scores
+from service.store import Store, job_leases, models, scores
 
 JOBS = "/api/v1/jobs"
 
@@ -63,6 +63,7 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"strategies": [{"name": "random", "settings": {"x": 1}}]}, "strategies.0.settings.x", 1),
         ({"limits": {"max_acuracy_drop": 0.1}}, "limits.max_acuracy_drop", 0.1),
         ({"limits": {"max_latency_ms": 3.0}}, "limits.max_latency_ms", 3.0),
+        ({"limits": {"min_macs": 10, "max_macs": 5}}, "limits.min_macs", 10),
         ({"limits": {"min_test_accuracy": 0.5}}, "limits.min_test_accuracy", 0.5),
         ({"limits": {"max_accuracy_drop": -1.0}}, "limits.max_accuracy_drop", -1.0),
         ({"objective": {"metric": "beauty"}}, "objective.metric", "beauty"),
@@ -89,6 +90,13 @@ def test_what_is_wrong_is_named_with_the_value_seen(
     assert [(error["field"], error["value"]) for error in problem["errors"]] == [(field, value)]
     assert problem["errors"][0]["message"]
     assert client.get(JOBS).json()["total"] == 0
+
+
+def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded: Uploaded) -> None:
+    answer = client.post(JOBS, json=body(limits={"max_macs": 5, "min_macs": 10, "max_macs_ratio": 0.5}))
+    assert answer.json()["detail"] == "limits.min_macs: must be at most limits.max_macs, which is 5 (got 10.0)"
+    for limits in ({"min_macs": 5, "max_macs": 5}, {"min_macs": 5, "max_macs": None}):
+        assert client.post(JOBS, json=body(limits=limits)).status_code == 201
 
 
 def test_a_target_needs_exactly_one_limit(client: TestClient, uploaded: Uploaded) -> None:
@@ -125,7 +133,27 @@ def test_no_prunable_group_is_refused_with_the_reasons(client: TestClient, store
         add_model(tx, "stiff", sha256, model_id="mdl_2", prunable=False)
     answer = client.post(JOBS, json=body(model="stiff"))
     assert answer.status_code == 422
-    assert "an output" in answer.json()["detail"]
+    assert "can be pruned: an output (got" in answer.json()["detail"]
+    with store.begin() as tx:
+        model = models.find(tx, "stiff")
+        assert model is not None
+        model.groups = []
+    assert "can be pruned: it has none (got" in client.post(JOBS, json=body(model="stiff")).json()["detail"]
+
+
+@pytest.mark.parametrize(("shape", "seen"), [([], "(batch)"), ([16, 32, 32], "(batch, 16, 32, 32)")])
+def test_a_first_output_without_scores_is_refused(
+    client: TestClient, store: Store, uploaded: Uploaded, shape: list[int], seen: str
+) -> None:
+    with store.begin() as tx:
+        model = models.find(tx, uploaded.model_id)
+        assert model is not None
+        model.outputs = [{"name": "label", "shape": shape}, {"name": "logits", "shape": [10]}]
+    answer = client.post(JOBS, json=body())
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("model", "net")
+    assert error["message"].endswith(f"label, must be one score a class, (batch, classes), and is {seen}")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import uvicorn
 from agent_calls import conv
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from service_world import Uploaded
-from test_pages import record, searched
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
+from service_world import Uploaded, queue
+from test_pages import proposed, record, searched
 
 from hw_profiles.table import Row
 from hw_profiles.timing import Timing
+from search.evaluation import Evaluation, Status
 from service.app import create_app
 from service.settings import Settings
-from service.store import Store, devices, latency
+from service.store import Store, devices, evaluations, job_leases, latency
+from workers.progress import Evaluated
 
 pytestmark = pytest.mark.browser
 
@@ -120,6 +122,44 @@ def test_a_job_lives_while_one_looks(tab: Watched, store: Store, uploaded: Uploa
     shot(page, "job")
     page.emulate_media(color_scheme="dark")
     shot(page, "job-dark")
+
+
+def box(tab: Watched, selector: str) -> FloatRect:
+    """Where the first such element lies on the page."""
+    found = tab.page.locator(selector).first.bounding_box()
+    assert found is not None, selector
+    return found
+
+
+def test_on_a_phone_nothing_lies_over_the_points_and_no_button_wraps(
+    tab: Watched, store: Store, uploaded: Uploaded
+) -> None:
+    queue(store, uploaded, targets=[{"device": uploaded.device_id, "max_latency_ms": 5.0}])
+    with store.begin() as tx:
+        held = job_leases.claim(tx, "tests", lease_s=30, max_crashes=3)
+    assert held is not None
+    strategies = ("greedy", "random", "uniform", "one-more", "and-another")
+    for number, strategy in enumerate(strategies):
+        metrics = {f"latency_ms@{uploaded.device_id}": 6.0 + number, "accuracy": 0.5 + 0.1 * number, "macs": 1e6}
+        done = Evaluation(proposed(number), Status.COMPLETED, metrics, 0.5)
+        with store.begin() as tx:
+            evaluations.add(tx, held, Evaluated(strategy, done, False, False, {}))
+    page = tab.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"/jobs/{held.job_id}")
+    expect(page.locator("#front .scatterlayer .points path")).to_have_count(len(strategies))
+    expect(page.locator("#best .annotation")).to_have_text("Nothing within the limits yet.")
+    expect(page.locator("#best .xtick")).to_have_count(0)
+    shot(page, "job-phone")
+    legend, plot, chart = (box(tab, f"#front {part}") for part in (".legend .bg", ".nsewdrag", ".main-svg"))
+    assert legend["y"] >= chart["y"]
+    assert legend["y"] + legend["height"] <= plot["y"] + 1
+    assert plot["height"] > chart["height"] / 3
+    assert box(tab, "#sign-out")["height"] < 40
+    assert box(tab, ".bar")["height"] < 60, "what stands in it takes more than one row"
+    record(store, held, 7, latency_ms=3.5, accuracy=0.93, device_id=uploaded.device_id)
+    expect(page.locator("#best .annotation")).to_have_count(0)
+    expect(page.locator("#best .scatterlayer .points path")).to_have_count(1)
 
 
 def test_a_device_shows_latency_against_channels(tab: Watched, store: Store, uploaded: Uploaded) -> None:

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from agent_calls import HandAgent, conv, fill
 from fastapi.testclient import TestClient
@@ -77,6 +78,17 @@ def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestCl
     with store.read() as tx:
         kept = {score.model_id: score.right / score.count for score in tx.session.query(scores.Score)}
     assert sorted(round(value, 1) for value in kept.values()) == [0.5, 0.5, 1.0]
+
+
+def test_an_original_is_scored_as_the_upload_read_it(client: TestClient) -> None:
+    """Of a file that onnxruntime itself refuses: two nodes have one name."""
+    model = onnx.load_model_from_string(brightness())
+    for node in model.graph.node:
+        node.name = "same"
+    upload(client, "models", "twins", model.SerializeToString())
+    upload(client, "datasets", "light", dark_and_bright())
+    answer = client.post(JOBS, json={"dataset": "light", "model": "twins", "methods": ["int8_ptq"]})
+    assert answer.status_code == 201, answer.text
 
 
 @pytest.fixture

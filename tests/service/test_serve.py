@@ -17,6 +17,7 @@ import pytest
 from job_worlds import PATIENCE_S, until
 from sqlalchemy.exc import OperationalError
 
+from service import data_folder
 from service.agent_child import agent_child
 from service.errors import InvalidInput, Unavailable
 from service.serve import check_host, serve, show_sign_in, until_done
@@ -115,6 +116,24 @@ def test_a_second_one_on_the_same_folder_comes_up_with_the_same_token(served: Se
     assert (served.data_dir / "user-token").read_text() == before
     again.process.terminate()
     again.process.communicate(timeout=PATIENCE_S)
+
+
+def test_a_second_one_beside_the_first_is_refused_and_names_it(served: Served) -> None:
+    second = Settings(data_dir=served.data_dir, port=0)
+    with pytest.raises(Unavailable) as refused:
+        serve(second, agent=False)
+    holder = f"process {served.process.pid} ({served.url})"
+    assert str(refused.value) == f"the data folder {served.data_dir} is in use by {holder}"
+    assert served.ready()["store"] == "ok"
+
+
+def test_api_servers_on_postgresql_share_a_folder_and_agents_do_not(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, database_url="postgresql://owner@127.0.0.1:1/netlathe")
+    with data_folder.held(tmp_path):
+        with pytest.raises(Unavailable, match="cannot be used"):  # it got as far as the database
+            serve(settings, conductor=False, agent=False)
+        with pytest.raises(Unavailable, match=f"in use by process {os.getpid()}"):
+            serve(settings, conductor=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "lathe.example"])

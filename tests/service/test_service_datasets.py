@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from compress.data import cache_beside
 from service import intake
 from service.app import create_app
 from service.blobs import Blobs
+from service.checks.__main__ import _answer
+from service.sandbox import Limits, _outcome
 from service.settings import Settings
 from service.store import Store
 
@@ -97,6 +101,42 @@ def test_fields_are_checked(client: TestClient, fields: dict[str, str], field: s
     answer = post(client, npz(), **fields)
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["field"] == field
+
+
+def files_of(settings: Settings) -> list[Path]:
+    return [path for path in (settings.data_dir / "objects").rglob("*") if path.is_file() or "." in path.name]
+
+
+def test_a_disk_that_is_full_when_a_file_arrives_is_a_503_that_left_nothing(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("service.blobs.os.fsync", lambda handle: no_room())
+        answer = post(client, npz())
+    assert (answer.status_code, answer.json()["code"]) == (503, "no_space")
+    assert "no space left" in answer.json()["detail"]
+    assert files_of(settings) == []
+    assert post(client, npz()).status_code == 201
+
+
+def test_a_disk_that_is_full_when_a_file_is_checked_is_a_503_that_left_nothing(
+    client: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.checks.dataset.run", lambda request: no_room())
+    report = _answer("dataset", {})  # what the child says
+
+    def check(*_: Any) -> dict[str, Any]:
+        return _outcome(report, 0, "", Limits(), "file")
+
+    monkeypatch.setattr(intake, "check_dataset", check)
+    answer = post(client, npz())
+    assert (answer.status_code, answer.json()["code"]) == (503, "no_space")
+    assert files_of(settings) == []
+    assert client.get("/api/v1/datasets").json()["total"] == 0
+
+
+def no_room() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_layout_and_classes_are_believed_and_checked(client: TestClient) -> None:

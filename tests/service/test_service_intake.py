@@ -356,6 +356,20 @@ def test_a_report_comes_back_whatever_is_printed(task: Callable[[str], str]) -> 
     assert outcome(name) == {"heard": "hello"}
 
 
+@pytest.mark.parametrize("kind", ["RuntimeError(said)", "InvalidInput(said, field='file')"])
+def test_no_answer_tells_where_files_lie_here(task: Callable[[str], str], tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "objects" / "ab12"
+    name = task(f"""
+        import os
+        from compress.errors import InvalidInput
+        said = "load of " + request["path"] + ", " + request["path"] + ".cache and " + os.getcwd() + " failed"
+        raise {kind}
+    """)
+    with pytest.raises(InvalidInput) as caught:
+        sandbox.run(name, {"path": str(path)}, LIMITS)
+    assert caught.value.message.endswith("load of <path>, <path>.cache and <folder> failed")
+
+
 @pytest.mark.parametrize(
     ("body", "limits", "match"),
     [

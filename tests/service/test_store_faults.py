@@ -34,6 +34,16 @@ def test_a_locked_database_is_a_503_that_wrote_nothing(
     impatient.close()
 
 
+def test_a_full_database_is_a_503_that_says_so(client: TestClient, store: Store, uploaded: Uploaded) -> None:
+    with store.engine.connect() as connection:  # pages of one connection: the pool gives the same one again
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    body = {"model": "net", "dataset": "digits", "name": "x" * 60}
+    answers = [client.post("/api/v1/jobs", json=body | {"name": f"job-{number}"}) for number in range(100)]
+    refused = next(answer for answer in answers if answer.status_code != 201)
+    assert (refused.status_code, refused.json()["code"]) == (503, "no_space")
+
+
 def test_a_migration_that_breaks_leaves_the_schema_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from alembic import op
     from sqlalchemy import inspect

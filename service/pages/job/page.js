@@ -4,6 +4,7 @@ import { follow, throttled } from "../static/live.js";
 const { id, since, latency: key, device } = document.getElementById("job").dataset;
 const onLatency = key.startsWith("latency_ms");
 const evaluations = [];
+const FINAL = ["succeeded", "failed", "cancelled"];
 let job = null;
 
 async function load() {
@@ -65,12 +66,19 @@ function drawFront() {
     { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : "MACs" }, y: { title: "accuracy, %" }, shapes, annotations });
 }
 
+// Axes around nothing say nothing.
+const nothing = () => ({
+  x: { visible: false }, y: { visible: false },
+  annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation was within the limits." : "Nothing within the limits yet.",
+    xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 14 } }],
+});
+
 function drawBest() {
   let best = null;
   const steps = points().filter((e) => e.feasible).map((e) => ({ n: e.number, best: (best = Math.max(best ?? -Infinity, 100 * e.metrics.accuracy)) }));
   return draw(document.getElementById("best"),
     [{ name: "best so far", mode: "lines+markers", type: "scatter", line: { shape: "hv", color: "#16a34a" }, x: steps.map((s) => s.n), y: steps.map((s) => s.best) }],
-    { x: { title: "evaluation", rangemode: "tozero" }, y: { title: "accuracy before training, %" } });
+    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: "accuracy before training, %" } } : nothing());
 }
 
 function select(number) {

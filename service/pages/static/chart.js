@@ -18,7 +18,8 @@ export function draw(element, traces, { x, y, shapes = [], annotations = [] }) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 55, r: 15, t: 10, b: 45 }, xaxis: { ...axis(x.title), ...x }, yaxis: { ...axis(y.title), ...y },
-    legend: { orientation: "h", y: 1.12 }, hovermode: "closest", shapes, annotations, uirevision: "keep",
+    // Above the plot and growing upwards: however many rows it takes, the margin makes room and no point is under it.
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest", shapes, annotations, uirevision: "keep",
   };
   layout.xaxis.title = { text: x.title };
   layout.yaxis.title = { text: y.title };
