@@ -2,10 +2,10 @@
 
 LeNet-5, 10,000 training digits. Both ways get the same recipe, schemes and seeds; a seed draws the batches of both.
 `weights` makes single weights zero by one threshold over all layers; `filters` leaves so many of the filters of each
-block. There is no distillation (`--set alpha=0.7` is an attempt with). L-C's epochs are split between
-its L steps and the training of its last theta. Hyper-parameters were chosen on seed 0 and the validation digits, see
-the rows of kind `attempt`; accuracy is counted on the test digits. The interval is normal, 95 %, over test digits of
-their difference, each digit's averaged over the seeds.
+block. There is no distillation. L-C's epochs are split between its L steps and the training of its last theta.
+Hyper-parameters were chosen on seed 0 and the validation digits, see the rows of kind `attempt` (most of them from
+before L steps kept their rate); accuracy is counted on the test digits. The interval is normal, 95 %, over test digits
+of their difference, each digit's averaged over the seeds.
 
 Rows that are there are not made again; `--attempt` makes one row with other settings, counted on validation alone.
 """

@@ -121,7 +121,7 @@ def main(folder: Path) -> None:
                 assert time.monotonic() < end_s
             (folder / "go").touch()
             after = drain(pool, slow)
-        print(json.dumps({**told, "before": before, "after": after}))
+        sys.stdout.write(json.dumps({**told, "before": before, "after": after}) + "\n")
     finally:
         executor.close()
         for process in nodes.values():

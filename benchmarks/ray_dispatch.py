@@ -1,0 +1,201 @@
+"""What Ray costs beyond the evaluations: `python benchmarks/ray_dispatch.py`.
+
+Dispatch: the search loop with one actor that answers at once, asks and evaluations stored as a conductor stores them
+(SQLite, durable): the median time from one stored evaluation to the next, which holds ask, two transactions, the call
+and the answer. Goal: at most 15 ms. Beside it the same without Ray, and the transactions alone.
+
+Throughput: the same F2 evaluations of ResNet-20, one thread each, by two actors of a RayPool and by two bare processes
+that walk through a list; rounds interleaved, the order turned each time, medians of the ratio of wall times. Goal: at
+least 90 % of what the bare processes do.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from f2_overhead import material, widths
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.replay import make_replay
+from search.strategies.random import Random, Settings
+from service.blobs import Blobs
+from service.job_ports import StorePorts
+from service.store import Store, job_leases, jobs, make_engine
+from service.store.migrate import migrate
+from service.testing import add_inputs, request
+from workers.evaluator import EvaluatorFactory
+from workers.in_process_pool import InProcessPool
+from workers.loop import Rules, loop
+from workers.material import Material
+from workers.pool import Evaluator, Pool
+from workers.progress import Asked, Evaluated, Message, Phased
+from workers.ray_cluster import RayCluster
+
+DISPATCHED = 400
+WORKERS = 2
+ROUNDS = 7
+PER_ROUND = 8
+READY_S = 120.0
+RESULTS = Path(__file__).parent / "results" / "ray_dispatch.jsonl"
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """An evaluator that has nothing to do."""
+
+    def __call__(self) -> Evaluator:
+        return self.evaluate
+
+    @staticmethod
+    def evaluate(candidate: Candidate) -> Evaluation:
+        """An accuracy."""
+        return Evaluation(candidate, Status.COMPLETED, {"accuracy": 0.5})
+
+
+def job_ports(folder: Path) -> StorePorts:
+    """Of a job that runs, in a fresh SQLite store."""
+    folder.mkdir()
+    store = Store(make_engine(f"sqlite:///{folder / 'netlathe.db'}"))
+    migrate(store.engine)
+    with store.begin() as tx:
+        add_inputs(tx)
+        jobs.create(tx, {**request(), "objective": {"metric": "accuracy", "goal": "max"}, "limits": {}})
+        held = job_leases.claim(tx, "bench", 1e6, 5)
+    assert held is not None
+    return StorePorts(store, Blobs(folder), held, folder, offline_s=1.0, stopping=threading.Event())
+
+
+def dispatched(pool: Pool, folder: Path) -> dict[str, float]:
+    """Milliseconds from one stored evaluation to the next."""
+    ports, at_s = job_ports(folder), list[float]()
+
+    def emit(*messages: Message) -> None:
+        ports.emit(*messages)
+        if any(isinstance(message, Evaluated) for message in messages):
+            at_s.append(time.perf_counter())
+
+    problem = make_replay(0, evaluations=DISPATCHED).problem
+    makers = {"random": lambda found: Random(found, Settings(), 0)}
+    with pool:
+        loop(problem, makers, pool, Rules(DISPATCHED), emit, signal=ports.signal)
+    return percentiles([later - earlier for earlier, later in pairwise(at_s)])
+
+
+def stored(folder: Path) -> dict[str, float]:
+    """Milliseconds of the two transactions of a candidate alone."""
+    ports, taken_s = job_ports(folder), list[float]()
+    for number in range(DISPATCHED):
+        candidate = Candidate(f"c{number}", {"width": number})
+        begun_s = time.perf_counter()
+        ports.emit(Asked("random", candidate))
+        evaluated = Evaluated("random", AtOnce.evaluate(candidate))
+        ports.emit(evaluated, Phased("search", number, DISPATCHED))
+        taken_s.append(time.perf_counter() - begun_s)
+    return percentiles(taken_s)
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile, in milliseconds."""
+    ordered = sorted(seconds)
+    return {"p50_ms": 1e3 * median(ordered), "p95_ms": 1e3 * ordered[int(0.95 * len(ordered))], "n": len(ordered)}
+
+
+def bare(link: Connection, source: Material) -> None:
+    """A process that walks through lists of candidates, one thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    evaluate = EvaluatorFactory(source)()
+    link.send("ready")
+    while (candidates := link.recv()) is not None:
+        for candidate in candidates:
+            evaluate(candidate)
+        link.send("done")
+
+
+def throughput(folder: Path, make_pool: Callable[[Material], Pool]) -> dict[str, Any]:
+    """Wall seconds of the same evaluations by actors and by bare processes, interleaved."""
+    source = material(folder)
+    shares = [0.25 + 0.03 * (number // WORKERS) for number in range(PER_ROUND)]
+    plain = Material(source.folder, source.methods)
+    context = multiprocessing.get_context("spawn")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    pairs = [context.Pipe() for _ in range(WORKERS)]
+    processes = [context.Process(target=bare, args=(theirs, plain), daemon=True) for _, theirs in pairs]
+    for process in processes:
+        process.start()
+    links = [ours for ours, _ in pairs]
+    taken: dict[str, list[float]] = {"ray": [], "bare": []}
+    with make_pool(plain) as pool:
+
+        def by_ray(name: str) -> None:
+            for number, share in enumerate(shares):
+                pool.submit(Candidate(f"{name}-{number}", widths(source.network, share)))
+            left = PER_ROUND
+            while left:
+                evaluation = pool.next(READY_S)
+                assert evaluation is not None
+                assert evaluation.status is Status.COMPLETED, evaluation.reason
+                left -= 1
+
+        def by_processes(name: str) -> None:
+            made = [Candidate(f"{name}-{i}", widths(source.network, share)) for i, share in enumerate(shares)]
+            for number, link in enumerate(links):
+                link.send(made[number::WORKERS])
+            for link in links:
+                link.recv()
+
+        for link in links:
+            link.recv()
+        calls = {"ray": by_ray, "bare": by_processes}
+        for name, call in calls.items():
+            call(f"warm-{name}")
+        for number in range(ROUNDS):
+            for name in sorted(calls, reverse=bool(number % 2)):
+                begun_s = time.perf_counter()
+                calls[name](f"{name}-{number}")
+                taken[name].append(time.perf_counter() - begun_s)
+    for link in links:
+        link.send(None)
+    for process in processes:
+        process.join()
+    ratios = [plain_s / ray_s for plain_s, ray_s in zip(taken["bare"], taken["ray"], strict=True)]
+    return {"share_of_bare": median(ratios), "low": min(ratios), "high": max(ratios), "seconds": taken}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="netlathe-bench-") as folder, RESULTS.open("w") as out:
+
+        def tell(kind: str, **row: Any) -> None:
+            print(json.dumps({"kind": kind, **{key: value for key, value in row.items() if key != "seconds"}}))
+            out.write(json.dumps({"kind": kind, **row}) + "\n")
+
+        cluster = RayCluster(cpus=WORKERS)
+        begun_s = time.perf_counter()
+        cluster.start()
+        cluster.wait(READY_S)
+        tell("facts", at=datetime.now(UTC).isoformat(timespec="seconds"), ray_up_s=time.perf_counter() - begun_s)
+        from workers.ray_pool import RayPool
+
+        tell("stored", **stored(Path(folder) / "stored"))
+        tell("dispatch", pool="in process", **dispatched(InProcessPool(AtOnce()), Path(folder) / "local"))
+        tell("dispatch", pool="ray", **dispatched(RayPool(AtOnce(), 1), Path(folder) / "ray"))
+        found = throughput(Path(folder) / "f2", lambda source: RayPool(EvaluatorFactory(source), WORKERS))
+        tell("throughput", **found)
+        cluster.close()
+
+
+if __name__ == "__main__":
+    main()
