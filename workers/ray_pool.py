@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -79,7 +80,7 @@ class RayPool:
         self._broken: PoolBroken | None = None
         self._closed = False
         self._workers: list[RayWorker] = []
-        self._staff()
+        self._guarded(self._staff)
 
     def submit(self, candidate: Candidate) -> None:
         """As Pool.submit."""
@@ -89,7 +90,8 @@ class RayPool:
             raise InvalidInput("candidate", candidate.id, "is in the pool already")
         self._inside.add(candidate.id)
         self._waiting.append(candidate)
-        self._assign()
+        if self._broken is None:
+            self._guarded(self._assign)
 
     def next(self, timeout_s: float) -> Evaluation | None:
         """As Pool.next."""
@@ -98,9 +100,9 @@ class RayPool:
             if self._broken is not None:
                 raise self._broken
             left_s = end_s - time.monotonic()
-            if left_s < 0:
-                return None
-            self._turn(left_s)
+            self._guarded(partial(self._turn, max(0.0, left_s)))
+            if left_s <= 0:
+                break
         if not self._results:
             return None
         result = self._results.popleft()
@@ -136,19 +138,23 @@ class RayPool:
     ) -> None:
         self.close()
 
-    def _turn(self, left_s: float) -> None:
-        """Wait for news or the next deadline, and handle what there is."""
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step; whatever goes wrong in it is no candidate's fault, and Ray has many ways to be gone."""
         try:
-            self._staff()
-            self._assign()
-            self._listen(left_s)
-            self._enforce_deadlines()
+            step()
         except PoolBroken as broken:
             self._broken = broken
             raise
-        except RayError as error:
+        except Exception as error:
             self._broken = PoolBroken(f"Ray: {_first_line(error)}")
             raise self._broken from error
+
+    def _turn(self, left_s: float) -> None:
+        """Wait for news or the next deadline, and handle what there is."""
+        self._staff()
+        self._assign()
+        self._listen(left_s)
+        self._enforce_deadlines()
 
     def _staff(self) -> None:
         if time.monotonic() >= self._rest_until_s:
@@ -212,8 +218,7 @@ class RayPool:
                 raise PoolBroken(f"{FAILED_STARTS} workers in a row ended before they were ready: {cause}")
         if not worker.batch:
             return
-        at_hand, *rest = worker.batch
-        self._waiting.extendleft(reversed(rest))
+        at_hand = self._take_back(worker)
         self._attempts[at_hand.id] += 1
         if worker.cancelled_s is not None:
             self._results.append(ended(at_hand, Status.STOPPED, "cancelled"))
@@ -222,6 +227,16 @@ class RayPool:
         else:
             reason = f"its worker ended, {ATTEMPTS} times: {cause}"
             self._results.append(ended(at_hand, Status.FAILED, reason))
+
+    def _take_back(self, worker: RayWorker) -> Candidate:
+        """The candidate at hand of an actor that has ended; the others of its batch wait again, or were cancelled."""
+        at_hand, *rest = worker.batch
+        for candidate in reversed(rest):
+            if candidate.id in worker.unwanted:
+                self._results.append(ended(candidate, Status.STOPPED, "cancelled"))
+            else:
+                self._waiting.appendleft(candidate)
+        return at_hand
 
     def _enforce_deadlines(self) -> None:
         for worker in [w for w in self._workers if w.late_s(*self._limits) >= 0]:
@@ -244,8 +259,7 @@ class RayPool:
         """End an actor in the middle of its candidate, which gets this answer."""
         self._workers.remove(worker)
         worker.end()
-        at_hand, *rest = worker.batch
-        self._waiting.extendleft(reversed(rest))
+        at_hand = self._take_back(worker)
         self._attempts.pop(at_hand.id, None)
         self._results.append(ended(at_hand, status, reason))
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import workers.ray_environment  # isort: skip  # noqa: F401  # Ray reads it while it is imported
 from ray import tune
-from ray.exceptions import RayError
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from workers.course import Course, Ended, Epoch, learn
@@ -65,7 +64,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except (RayError, tune.TuneError) as error:
+    except Exception as error:  # nothing in there is ours: what our own code raises is kept by the watch
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)

@@ -90,7 +90,8 @@ class RayWorker:
         """What has not come back, the one at hand first."""
         self.cancelled_s: float | None = None
         """When the one at hand was given up."""
-        self._unwanted: set[str] = set()
+        self.unwanted: set[str] = set()
+        """Ids of the batch that were given up."""
         self._actor: Any = actor.remote(cpus)
         self.news: Any = self._actor.load.remote(packed)
         """What to wait for: Ray's reference or generator; None while idle."""
@@ -99,7 +100,7 @@ class RayWorker:
         """Hand over candidates, of which it has none now."""
         self._enter("waiting")
         self.batch = list(batch)
-        self._unwanted.clear()
+        self.unwanted.clear()
         self.news = self._actor.evaluate.options(num_returns="streaming").remote(self.batch)
 
     def hear(self) -> Evaluation | Broken | None:
@@ -119,7 +120,7 @@ class RayWorker:
             return None
         if isinstance(message, str):
             self._enter("busy")
-            if message in self._unwanted:  # it began before the actor knew
+            if message in self.unwanted:  # it began before the actor knew
                 self.cancelled_s = self.since_s
             return None
         self.batch.pop(0)
@@ -130,7 +131,7 @@ class RayWorker:
 
     def give_up(self, candidate_id: str) -> None:
         """Cancel one of the batch: the one at hand may still end by itself."""
-        self._unwanted.add(candidate_id)
+        self.unwanted.add(candidate_id)
         if self.batch[0].id == candidate_id and self.cancelled_s is None:
             self.cancelled_s = time.monotonic()
         with suppress(RayError):  # a dead actor is noticed by its stream

@@ -82,7 +82,7 @@ def test_a_job_ends_on_ray_as_it_does_in_child_processes(job: Job, lock: HostLoc
     outcome = run(plan, ports, lock, executor)
     assert (outcome.end, outcome.verdict) == ("finished", "met")
     names = {m.name for m in ports.messages if isinstance(m, Checkpointed)}
-    assert {"training-control", "training-control-ended", "trained-control"} <= names
+    assert {"training-1-control", "training-1-control-ended", "trained-control"} <= names
     assert sum(name.startswith("trained-finalist") and not name.endswith("onnx") for name in names) == 2
     before = len(ports.messages)
     again = run(plan, ports, lock, executor)
