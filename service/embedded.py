@@ -69,7 +69,12 @@ def _said_url(text: str) -> str | None:
 
 def last_lines(log: Path, count: int = 5) -> str:
     """The end of a log, on one line."""
-    return " | ".join(log.read_text(errors="replace").split("\n")[-count - 1 :]).strip(" |")
+    return " | ".join(_plain(line) for line in log.read_text(errors="replace").split("\n")[-count - 1 :]).strip(" |")
+
+
+def _plain(line: str) -> str:
+    """With `--json`, what a command dies of is an object on one line."""
+    return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

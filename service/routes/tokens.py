@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
@@ -35,7 +35,7 @@ class TokenCreate(Body):
 
     kind: Literal["user", "enrolment"]
     name: Name
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None  # JSON has no dates: they come as text
 
 
 class TokenPublic(BaseModel):
