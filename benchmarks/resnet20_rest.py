@@ -1,12 +1,13 @@
-"""Three jobs on a trained ResNet-20 through REST: `python benchmarks/resnet20_rest.py`.
+"""Four jobs on a trained ResNet-20 through REST: `python benchmarks/resnet20_rest.py`.
 
 Starts `netlathe serve` on a free loopback port with a temporary data folder, uploads the network with its
-preprocessing and the small CIFAR-10, and submits in turn, each with the strategy greedy, at most 60 evaluations,
-4 epochs and 30 minutes of search and training:
+preprocessing and the small CIFAR-10, and submits in turn, each with at most 60 evaluations, 4 epochs and 30 minutes
+(race: 60) of search and training:
 
-    filter_prune               at most 70 % of the original's measured latency, one thread
-    int8_ptq                   at most 65 %
-    filter_prune + int8_ptq    at most 50 %
+    prune   filter_prune               greedy   at most 70 % of the original's measured latency, one thread
+    int8    int8_ptq                   greedy   at most 65 %
+    both    filter_prune + int8_ptq    greedy   at most 50 %
+    race    filter_prune + int8_ptq    uniform, greedy, bayesian, tpe and nsga2 with equal shares    at most 45 %
 
 Each must end `met`, at most 4 points of accuracy under the control, with the predicted latency within 5 % of the
 measured one. Exit code 0 only then. One row a job is appended to benchmarks/results/resnet20_rest.jsonl.
@@ -19,6 +20,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +29,7 @@ from typing import Any
 
 from resnet20 import PREPROCESSING, model_path, shared
 
-from netlathe import Client, Job, Latency
+from netlathe import Client, Job, Latency, Summary
 from service.embedded import embedded_server
 
 RESULTS = Path(__file__).parent / "results" / "resnet20_rest.jsonl"
@@ -35,21 +37,25 @@ DEVICE = "onnxruntime-t1-fp32"
 ONLINE_WITHIN_S = 90.0
 MAX_DROP, MAX_ERROR = 0.04, 0.05
 BUDGET = {"evaluations": 60, "wall_s": 1800, "finalists": 3}
+RACE = ("uniform", "greedy", "bayesian", "tpe", "nsga2")
 TRAINING = {"epochs": 4}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One job: its methods, and the limit as a share of the original's measured latency."""
+    """One job: its methods, the limit as a share of the original's measured latency, who searches, and how long."""
 
     methods: tuple[str, ...]
     ratio: float
+    strategies: tuple[str, ...] = ("greedy",)
+    wall_s: int = 1800
 
 
 WANTED: Mapping[str, Wanted] = {
     "prune": Wanted(("filter_prune",), 0.70),
     "int8": Wanted(("int8_ptq",), 0.65),
     "both": Wanted(("filter_prune", "int8_ptq"), 0.50),
+    "race": Wanted(("filter_prune", "int8_ptq"), 0.45, RACE, 3600),
 }
 
 
@@ -76,16 +82,21 @@ def run(client: Client, name: str, on: str, seed: int) -> dict[str, Any]:
         targets=[{"device": on, "max_latency_ratio": wanted.ratio}],
         limits={"max_accuracy_drop": MAX_DROP},
         methods=list(wanted.methods),
-        strategies=["greedy"],
-        budget=BUDGET,
+        strategies=list(wanted.strategies),
+        budget={**BUDGET, "wall_s": wanted.wall_s},
         training=TRAINING,
         seed=seed,
     )
     phases = _watched(client, job.id)
     job = client.jobs.get(job.id)
     row = {"name": name, "methods": wanted.methods, "ratio": wanted.ratio, "seed": seed, "phase_s": phases}
-    evaluations = sum(each.fidelity == "F2" for each in client.jobs.evaluations(job.id))
-    row["evaluations"] = evaluations
+    evaluations = list(client.jobs.evaluations(job.id))
+    row["evaluations"] = sum(each.fidelity == "F2" for each in evaluations)
+    row["of_strategy"] = {
+        name: dict(Counter(each.fidelity for each in evaluations if each.strategy == name))
+        for name in wanted.strategies
+    }
+    row["chosen_of"] = (job.best or job.nearest or Summary()).strategy
     return {**row, **_found(job), "wall_s": round(time.monotonic() - begun_s, 1), "log": _log(client, job)}
 
 

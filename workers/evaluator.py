@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,23 +39,27 @@ QUICK = "quick"
 
 @dataclass(frozen=True)
 class EvaluatorFactory:
-    """Makes the evaluator inside a worker; everything slow is loaded there, once."""
+    """Makes the evaluator inside a worker; everything slow is loaded there, once.
+
+    `training`: the recipe of whole trainings (F4).
+    """
 
     material: Material
     quick_images: int = 512
+    training: Recipe = field(default_factory=Recipe)
 
     def __call__(self) -> Evaluator:
         """Load the material."""
-        return CutEvaluator(self.material, self.quick_images)
+        return CutEvaluator(self.material, self.quick_images, self.training)
 
 
 class CutEvaluator:
     """Evaluates candidates of one network."""
 
-    def __init__(self, material: Material, quick_images: int) -> None:
+    def __init__(self, material: Material, quick_images: int, training: Recipe | None = None) -> None:
         self._material = material
         self._quick_images = quick_images
-        self._sampler = Sampler(material)
+        self._sampler = Sampler(material, training or Recipe())
         self._network = material.network
         self._evidence = material.evidence
         self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from compress.recipe import Recipe
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
@@ -34,7 +35,7 @@ from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
 from workers.searching import problem_of, searched
-from workers.statistics import gathered, norm_count, sensitivities
+from workers.statistics import gathered, norm_count, sensitivities, trains
 from workers.summary import summary
 from workers.table_watch import TableWatch
 from workers.timed import MS
@@ -134,10 +135,12 @@ class _Run:
 
     def _search(self, found: Profile, material: Material) -> tuple[Profile, Problem, Sequence[Evaluated]]:
         """What was evaluated, and the profile and the problem by the newest tables."""
-        effort = self.context.plan.effort
-        factory = EvaluatorFactory(material)
-        guard = self.context.lock.shared
-        with self.executor.pool(factory, effort.processes, effort.candidate_s, guard) as pool:
+        plan = self.context.plan
+        whole = trains(self.context)
+        training = recipe_of(self.context, self.inputs) if whole else Recipe()
+        deadline_s = max(plan.effort.candidate_s, plan.budget.wall_s if whole else 0.0)
+        factory = EvaluatorFactory(material, training=training)
+        with self.executor.pool(factory, plan.effort.processes, deadline_s, self.context.lock.shared) as pool:
             curves = sensitivities(self.context, found.builder.space, material, pool)
 
             def make(newest: Profile) -> Problem:

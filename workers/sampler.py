@@ -29,16 +29,19 @@ from workers.accuracy import right_in_file
 from workers.errors import InvalidInput
 from workers.material import Material
 
-TRAINING = Recipe(epochs=16, lr=0.07, alpha=0.0)
-"""Of every sample, whichever its recipe; as in benchmarks/lc_against_direct.py."""
 TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
 """How a sample is trained, by the recipe that its candidate names."""
 
 
 class Sampler:
-    """Trains samples of one network."""
+    """Trains samples of one network.
 
-    def __init__(self, material: Material, recipe: Recipe = TRAINING) -> None:
+    Args:
+        recipe: of every sample, whichever way it is trained: that of the job's finalists, so that what a sample
+            reaches is what a finalist would.
+    """
+
+    def __init__(self, material: Material, recipe: Recipe) -> None:
         self._material = material
         self._recipe = recipe
 

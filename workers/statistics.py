@@ -55,14 +55,14 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
         evidence = material.scheme.gather(network, images, labels, context.plan.seed)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
     ranking = inputs.ranking(effort.accuracy_images)
-    training = _for_training(context, inputs) if _trains(context) else None
+    training = _for_training(context, inputs) if trains(context) else None
     mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
     context.keep_file(name, mark)
     context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
     return material
 
 
-def _trains(context: Context) -> bool:
+def trains(context: Context) -> bool:
     """Whether a strategy of the plan asks for whole trainings."""
     return any(strategies.load(each.name).trains for each in context.plan.strategies)
 

@@ -127,7 +127,10 @@ def test_whole_trainings_have_images_of_their_own(tmp_path: Path, trained: Netwo
 
 def test_the_evaluator_hands_f4_over(tmp_path: Path, trained: Network, digits: Digits) -> None:
     made = material(tmp_path, trained, digits, "weight_prune")
-    evaluation = EvaluatorFactory(made)()(sample("direct", {"weight_prune": 1.0}))
+    wanted = sample("direct", {"weight_prune": 0.05})
+    untrained = EvaluatorFactory(made, training=Recipe(epochs=0))()(wanted)
+    assert untrained.metrics["accuracy"] < EvaluatorFactory(made, training=QUICK)()(wanted).metrics["accuracy"] - 0.1
+    evaluation = EvaluatorFactory(made, training=Recipe(epochs=1))()(sample("direct", {"weight_prune": 1.0}))
     assert evaluation.status is Status.COMPLETED
     assert evaluation.metrics["accuracy"] > 0.9
     assert evaluation.network is not None
