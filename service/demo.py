@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 SEED = 0
 EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
+EXECUTOR_WITHIN_S = 120.0
 DEVICE_WITHIN_S = 300.0
 """An agent tests itself first, and waits for that while another program on this machine measures."""
 FOLDER = Path("netlathe-demo")
@@ -130,6 +131,7 @@ def _fit(network: Network, data: Dataset, prepared: Prepared, say: Say) -> Netwo
 def _compress(client: Client, prepared: Prepared, folder: Path, say: Say, as_json: bool) -> int:
     """Upload, submit, wait, fetch, re-check, print."""
     device = _device(client)
+    _executor(client, folder / "server.log")
     model = client.models.create(prepared.model, preprocessing={"mean": [prepared.mean], "std": [prepared.std]})
     data = client.datasets.create(prepared.data)
     target = {"device": device, "max_latency_ratio": MAX_LATENCY_RATIO}
@@ -165,6 +167,15 @@ def _device(client: Client) -> str:
                 return device.name
         time.sleep(0.5)
     raise CommandFailed(f"no device {DEVICE} came online within {DEVICE_WITHIN_S:.0f} s")
+
+
+def _executor(client: Client, log: Path) -> None:
+    """Wait for what evaluates. A job would wait for it, too, but without a word."""
+    deadline = time.monotonic() + EXECUTOR_WITHIN_S
+    while client.ready()["executor"] != "ok":
+        if time.monotonic() > deadline:
+            raise CommandFailed(f"Ray did not come up within {EXECUTOR_WITHIN_S:.0f} s; {log} says why")
+        time.sleep(0.5)
 
 
 def _fetched(client: Client, job: Job, folder: Path) -> Path:

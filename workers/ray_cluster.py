@@ -40,6 +40,8 @@ CLOSE_S = 5.0
 STORE_BYTES = 128 * 1024**2
 """Ray's memory for objects: candidates and evaluations are small, everything large is a file."""
 _PREFIX = "nlray-"
+_SHORT = 15
+"""Bytes of a folder that ours may lie in: Ray puts 85 more behind it, and the path of a socket has 107 at most."""
 _TOKEN = secrets.token_hex(32)
 """Of every Ray of our own: Ray reads a process's token once."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -135,7 +137,7 @@ class RayCluster:
 
     def _come_up(self) -> None:
         _sweep()
-        folder = self._folder or Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        folder = self._folder or _new_folder()
         self._folder = folder
         _set_token(folder, own=self.address is None)
         import ray
@@ -218,9 +220,24 @@ def _set_token(folder: Path, own: bool) -> None:
         )
 
 
+def _bases() -> list[str]:
+    """Where a folder of ours may lie, the user's own choice first."""
+    return [base for base in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(base)) <= _SHORT]
+
+
+def _new_folder() -> Path:
+    for base in _bases():
+        with suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+    raise ClusterDown(
+        f"Ray needs a temporary folder with a path of at most {_SHORT} bytes: neither {tempfile.gettempdir()} (TMPDIR) "
+        "nor /tmp can be used"
+    )
+
+
 def _sweep() -> None:
     """Folders of processes that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+    for folder in (found for base in _bases() for found in Path(base).glob(f"{_PREFIX}*-*")):
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from fastapi import APIRouter
@@ -59,14 +58,7 @@ def _readiness(store: Store, writes: data_folder.Writes) -> Readiness:
             found = conductors.alive(tx)
     except SQLAlchemyError:
         return Readiness(store="down", writes=writes, executor="down", conductors=0)
-    return Readiness(store="ok", writes=writes, executor=_best(found), conductors=len(found))
-
-
-def _best(found: Sequence[conductors.Conductor]) -> conductors.Executor:
-    states = {conductor.executor for conductor in found}
-    if "ok" in states:
-        return "ok"
-    return "starting" if "starting" in states else "down"
+    return Readiness(store="ok", writes=writes, executor=conductors.best(found), conductors=len(found))
 
 
 @router.get("/metrics", response_class=Response)

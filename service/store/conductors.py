@@ -44,3 +44,11 @@ def alive(tx: Tx) -> Sequence[Conductor]:
     """Conductors heard of within ALIVE_FOR."""
     rows = select(Conductor).where(Conductor.seen_at > tx.now - ALIVE_FOR).order_by(Conductor.id)
     return tx.session.execute(rows).scalars().all()
+
+
+def best(found: Sequence[Conductor]) -> Executor:
+    """The state of what evaluates: that of the one that is furthest."""
+    states = {conductor.executor for conductor in found}
+    if "ok" in states:
+        return "ok"
+    return "starting" if "starting" in states else "down"

@@ -13,7 +13,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from service.pages import pages
 from service.pages.device import curves
-from service.store import Store, evaluations, job_leases
+from service.store import Store, conductors, evaluations, job_leases
 from service.store.job_leases import Held
 from service.store.jobs import Job
 from workers.progress import Evaluated
@@ -89,6 +89,13 @@ def test_a_job_shows_its_evaluations_and_its_front(browser: TestClient, store: S
     assert "4.000 ms" in text
     assert "over the limit" in text
     assert text.count("on front") == 2
+
+
+def test_a_job_that_nobody_can_run_says_so(browser: TestClient, store: Store, queued: str) -> None:
+    assert "Nothing is there that could run it" in browser.get(f"/jobs/{queued}").text
+    with store.begin() as tx:
+        conductors.seen(tx, "c1", "starting")
+    assert "Nothing is there that could run it" not in browser.get(f"/jobs/{queued}").text
 
 
 def test_finalists_stand_apart_from_what_the_budget_counts(

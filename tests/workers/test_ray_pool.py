@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import pytest
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
+from workers import ray_cluster
 from workers.attempt import ended
 from workers.errors import ClusterDown, InvalidInput, PoolBroken
 from workers.pool import Evaluator, EvaluatorFactory, Pool
@@ -245,3 +247,23 @@ def test_addresses_are_checked(address: str) -> None:
 def test_a_cluster_that_is_not_up_says_so() -> None:
     with pytest.raises(ClusterDown, match="has not come up"):
         RayCluster().wait(0)
+
+
+@pytest.mark.parametrize("given", ["a" * 60, "missing"])
+def test_a_folder_that_rays_sockets_do_not_fit_into_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    long = tmp_path / given
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    folder = ray_cluster._new_folder()
+    try:
+        assert long not in folder.parents
+        assert len(str(folder.parent)) <= ray_cluster._SHORT
+    finally:
+        folder.rmdir()
+
+
+def test_without_a_short_folder_the_message_names_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_SHORT", 0)
+    with pytest.raises(ClusterDown, match="TMPDIR"):
+        ray_cluster._new_folder()

@@ -13,7 +13,7 @@ from service.depends import State
 from service.fronts import front_of
 from service.job_view import artifact_public, evaluation_public, job_public, log_line
 from service.pages.page import Page
-from service.store import artifacts, datasets, devices, evaluations, events, jobs, models
+from service.store import artifacts, conductors, datasets, devices, evaluations, events, jobs, models
 
 SHOWN_EVALUATIONS = 200
 LOG_LINES = 1000
@@ -41,6 +41,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
             "model_name": model.name if model else job.model,
             "dataset_name": dataset.name if dataset else job.dataset,
             "since": since,
+            "executor": conductors.best(conductors.alive(tx)),
         }
 
 
