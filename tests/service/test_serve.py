@@ -20,7 +20,7 @@ from sqlalchemy.exc import OperationalError
 from service import data_folder
 from service.agent_child import agent_child
 from service.errors import InvalidInput, Unavailable
-from service.serve import check_host, serve, show_sign_in, until_done
+from service.serve import check_host, listen, serve, show_sign_in, until_done
 from service.settings import Settings
 from service.store import Store, make_engine, tokens
 
@@ -156,6 +156,15 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match="cannot listen") as refused:
             serve(Settings(data_dir=tmp_path / "other", port=port))
     assert refused.value.value == port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_an_answer_does_not_wait_for_the_acknowledgement_of_its_headers(host: str, tmp_path: Path) -> None:
+    with listen(Settings(data_dir=tmp_path, host=host, port=0)) as listening:
+        with socket.create_connection(listening.getsockname()[:2]):
+            connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 def test_a_database_that_is_not_migrated_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
