@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+
+from sqlalchemy import create_engine, text
 
 PATIENCE_S = 60.0
 """A guard against hanging, not an expectation of speed."""
@@ -48,14 +51,16 @@ def _account() -> str | None:
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """The SQLAlchemy URL of a fresh server, without the database's name; it is gone after the block."""
+def running(user: str = "owner", password: str | None = None) -> Iterator[str]:
+    """The SQLAlchemy URL of a fresh server, without the database's name; it is gone after the block.
+
+    Args:
+        password: None: the folder keeps others out; else anybody on this machine who knows it may connect.
+    """
     bin_dir, account = binaries(), _account()
     home = Path(tempfile.mkdtemp(prefix="nlpg-"))
     try:
-        if account is not None:
-            shutil.chown(home, account)
-        _initialise(bin_dir, home, account)
+        _initialise(bin_dir, home, account, user, password)
         server = subprocess.Popen(
             [bin_dir / "postgres", "-D", home / "data", "-k", home, "-c", "listen_addresses=", "-c", "fsync=off"],
             user=account,
@@ -66,7 +71,8 @@ def running() -> Iterator[str]:
         )
         try:
             _await(home, server)
-            yield f"postgresql+psycopg://owner@/{{database}}?host={home}"
+            known = f":{password}" if password is not None else ""
+            yield f"postgresql+psycopg://{user}{known}@/{{database}}?host={home}"
         finally:
             server.send_signal(signal.SIGINT)  # fast shutdown
             server.wait(PATIENCE_S)
@@ -74,8 +80,31 @@ def running() -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _initialise(bin_dir: Path, home: Path, account: str | None) -> None:
-    command = [bin_dir / "initdb", "-D", home / "data", "-U", "owner", "-A", "trust", "-N", "-E", "UTF8"]
+@contextmanager
+def compose_database() -> Iterator[str]:
+    """The secret `database-url` of docs/compose.md, with the socket of a fresh server in place of its host."""
+    with running("netlathe", secrets.token_hex(24)) as url:
+        execute(url, "CREATE DATABASE netlathe")
+        yield url.format(database="netlathe").replace("postgresql+psycopg", "postgresql")
+
+
+def execute(url: str, statement: str) -> None:
+    """Run a statement that wants no transaction, such as CREATE DATABASE."""
+    admin = create_engine(url.format(database="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(statement))
+    admin.dispose()
+
+
+def _initialise(bin_dir: Path, home: Path, account: str | None, user: str, password: str | None) -> None:
+    command: list[str | Path] = [bin_dir / "initdb", "-D", home / "data", "-U", user, "-N", "-E", "UTF8", "-A"]
+    command += ["trust"] if password is None else ["scram-sha-256", f"--pwfile={home / 'password'}"]
+    if password is not None:
+        (home / "password").write_text(password)
+        home.chmod(0o711)
+    if account is not None:
+        for path in (home, *home.iterdir()):
+            shutil.chown(path, account)
     ran = subprocess.run(
         command,
         user=account,

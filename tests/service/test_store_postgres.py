@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from postgres_server import NoPostgres, running
-from sqlalchemy import Engine, create_engine, text
+from postgres_server import NoPostgres, execute, running
+from sqlalchemy import Engine
 
 from service.store import make_engine
 from service.store.migrate import migrate
@@ -21,7 +21,7 @@ def server() -> Iterator[str]:
     """The URL of a server, with a template database at the newest schema."""
     try:
         with running() as url:
-            _execute(url, "CREATE DATABASE fresh")
+            execute(url, "CREATE DATABASE fresh")
             engine = make_engine(url.format(database="fresh"))
             migrate(engine)
             engine.dispose()
@@ -30,18 +30,11 @@ def server() -> Iterator[str]:
         pytest.skip(str(reason))
 
 
-def _execute(url: str, statement: str) -> None:
-    admin = create_engine(url.format(database="postgres"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(statement))
-    admin.dispose()
-
-
 class TestPostgres(StoreContract):
     @pytest.fixture
     def engine(self, server: str) -> Iterator[Engine]:
         name = f"test_{next(_numbers)}"
-        _execute(server, f"CREATE DATABASE {name} TEMPLATE fresh")
+        execute(server, f"CREATE DATABASE {name} TEMPLATE fresh")
         engine = make_engine(server.format(database=name))
         yield engine
         engine.dispose()

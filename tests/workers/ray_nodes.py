@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from isolation import bring_up_loopback
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -89,12 +90,11 @@ def free_port() -> int:
 
 
 def main(folder: Path) -> None:
-    if "--loopback" in sys.argv:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    bring_up_loopback()
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    os.environ["PYTHONPATH"] = f"{ROOT}:{Path(__file__).parent}"
+    os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'tests'}:{Path(__file__).parent}"
     port = free_port()
     for_nodes = os.environ.pop("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", None)  # that is for a Ray of our own
     nodes = {service: started(service, port, folder) for service in ("ray-head", "ray-worker")}
