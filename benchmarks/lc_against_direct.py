@@ -105,9 +105,9 @@ def keep(kind: str, made: Mapping[str, Any]) -> None:
     print(json.dumps(shown), flush=True)
 
 
-def found(way: str, name: str, seed: int) -> dict[str, Any]:
+def found(way: str, name: str, seed: int, epochs: int) -> dict[str, Any]:
     """The row of this run, made where it is not there."""
-    recipe = replace(RECIPE, seed=seed)
+    recipe = replace(RECIPE, seed=seed, epochs=epochs)
     schedule = asdict(Schedule()) if way == "lc" else None
     wanted = {"kind": "run", "way": way, "scheme": name, "recipe": asdict(recipe), "schedule": schedule}
     for each in known():
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--attempt", choices=WAYS, help="one training on seed 0, counted on validation")
     parser.add_argument("--scheme", choices=SCHEMES, default="weights 98%")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of recipe or schedule")
+    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of both ways")
     parser.add_argument("--only", action="append", choices=SCHEMES, help="compare these schemes alone")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -145,7 +146,7 @@ def main() -> None:
         keep("attempt", row(chosen.attempt, chosen.scheme, recipe, schedule, ["validation"]))
         return
     names = [name for name in SCHEMES if not chosen.only or name in chosen.only]
-    rows = [found(way, name, seed) for seed in SEEDS for name in names for way in WAYS]
+    rows = [found(way, name, seed, chosen.epochs) for seed in SEEDS for name in names for way in WAYS]
     for name in names:
         print(compared(name, rows))
 

@@ -5,6 +5,9 @@ validation digits against the original less 0.3 points. Of the samples that reac
 its accuracy on the test digits beside the original's, its numbers that are not zero, and the bytes that they take with
 their indices (`compress.cost.sparse_bytes`), in float32 and float16. Goal: at least 14 times fewer numbers for LeNet-5.
 
+`--sweep` trains at 30 densities, evenly apart in their logarithm, fits a falling (isotonic) curve to the accuracies on
+the validation digits, and says how far the inferred sparsity is from where the fit crosses the level. Goal: 0.02.
+
 Samples that are in the results are not trained again.
 """
 
@@ -12,13 +15,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lenet import NETWORKS, PIXELS, images, network, training
+from sklearn.isotonic import IsotonicRegression
 
 from compress.cost import cost
 from compress.evidence import Evidence
@@ -35,6 +42,8 @@ from workers.accuracy import right_in_file
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 DROP = 0.003
 SCHEME = Scheme.of([("weight_prune", {}), ("fp16", {})])
+SWEEP = 30
+SPARSEST = 0.995
 RESULTS = Path(__file__).parent / "results" / "lenet_compression.jsonl"
 
 
@@ -96,12 +105,37 @@ def inferred(name: str) -> dict[str, Any] | None:
     return min(reached, key=lambda each: int(each["nonzeros"]), default=None)
 
 
+def swept(name: str, processes: int) -> list[dict[str, Any]]:
+    """Samples at SWEEP densities from 1 to that of SPARSEST."""
+    densities = [round(float(each), 6) for each in np.geomspace(1.0, 1.0 - SPARSEST, SWEEP)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
+        return list(pool.map(sample, [name] * SWEEP, densities))
+
+
+def crossing(rows: list[dict[str, Any]], level: float) -> float:
+    """The sparsity where the isotonic fit of the validation accuracies falls under the level.
+
+    Raises:
+        ValueError: it does not within the rows.
+    """
+    s = np.array([1.0 - row["density"] for row in rows])
+    accuracy = np.array([row["validation_fp32"] for row in rows])
+    fitted = IsotonicRegression(increasing=False).fit(s, accuracy).predict(s)
+    for (left, above), (right, below) in pairwise(sorted(zip(s.tolist(), fitted.tolist(), strict=True))):
+        if above >= level > below:
+            return float(left + (right - left) * (above - level) / (above - below))
+    raise ValueError(f"the fit does not cross {level:.4f}: {fitted.max():.4f} to {fitted.min():.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], help="which of them; all where none is named")
-    chosen = parser.parse_args().networks or list(NETWORKS)
+    parser.add_argument("--sweep", action="store_true", help="beside it, where a sweep of 30 samples crosses the level")
+    parser.add_argument("--processes", type=int, default=2, help="of the sweep")
+    given = parser.parse_args()
     torch.set_num_threads(1)
-    for name in chosen:
+    for name in given.networks or NETWORKS:
         whole, found = network(name), inferred(name)
         if found is None:
             print(f"{name}: no sample is within {DROP:.1%} of the original")
@@ -113,6 +147,11 @@ def main() -> None:
             f"(fp16 {found['test_fp16']:.2%}); bytes {before.size_bytes:,} -> {found['bytes_fp32']:,} "
             f"(fp16 {found['bytes_fp16']:,})"
         )
+        if given.sweep:
+            level = problem(name).level
+            assert level is not None
+            crosses = crossing(swept(name, given.processes), level)
+            print(f"{name}: the sweep crosses at {crosses:.4f}: off by {abs(1.0 - found['density'] - crosses):.4f}")
 
 
 if __name__ == "__main__":
