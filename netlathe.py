@@ -238,6 +238,8 @@ class Summary:
     macs: int | None = None
     parameters: int | None = None
     size_bytes: int | None = None
+    nonzeros: int | None = None
+    stored_bytes: int | None = None
 
 
 @dataclass(frozen=True)

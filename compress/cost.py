@@ -63,6 +63,17 @@ def sparse_bytes(value: Array) -> int:
     return min(forms)
 
 
+def sparse_share(density: Counts, itemsize: Counts) -> Counts:
+    """Bytes per number that `sparse_bytes` is expected to take where this share of the numbers, drawn at random, is not
+    zero; vectorised.
+    """
+    forms = [itemsize, 1 / 8 + density * itemsize]
+    for bits in (8, 16):
+        far = (1.0 - density) ** 2**bits  # a gap is that long or longer; each time it is again, one more zero is stored
+        forms.append(density * (1.0 + far / np.maximum(1.0 - far, 1e-12)) * (bits // 8 + itemsize))
+    return np.asarray(np.minimum.reduce(forms))
+
+
 class CostModel:
     """Counts of every cut of a network without cutting it: a constant's size is the product of its axes' widths.
 

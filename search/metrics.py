@@ -46,6 +46,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("macs", "", "min", "MACs", ",.0f"),
         Metric("parameters", "", "min", "Parameters", ",.0f"),
         Metric("size_bytes", "bytes", "min", "File size", ",.0f"),
+        Metric("nonzeros", "", "min", "Non-zero parameters", ",.0f"),
+        Metric("stored_bytes", "bytes", "min", "Stored with indices", ",.0f"),
     )
 }
 

@@ -16,6 +16,7 @@ from search.terms import Term, Terms
 
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
+ACCURACY = "accuracy"
 Goal: TypeAlias = Literal["min", "max"]
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
@@ -82,7 +83,8 @@ class Problem:
     `original` the metrics of the untouched network, `network` its digest, `evaluations` the budget.
     Accuracy limits are no constraints here: F2 accuracy ranks candidates and is the objective; limits on
     accuracy are judged after training, against the control. `level` is such a limit, as the least accuracy of
-    a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known.
+    a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known. Where
+    something else is the objective, all evaluations are whole trainings and `level` bounds them.
     """
 
     space: Space
@@ -116,8 +118,14 @@ class Problem:
         return self.objectives[0]
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Summed relative violations of the constraints; 0 = feasible. Raises: InvalidInput if missing."""
-        return sum(constraint.violation(metrics) for constraint in self.constraints)
+        """Summed relative violations of the constraints and the level; 0 = feasible. Raises: InvalidInput if missing.
+
+        An accuracy that is not known does not reach the level.
+        """
+        found = sum(constraint.violation(metrics) for constraint in self.constraints)
+        if self.level is None or self.objective.metric == ACCURACY:
+            return found
+        return found + Constraint(ACCURACY, self.level, "min").violation({ACCURACY: 0.0, **metrics})
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
         """Whether every constraint is met."""

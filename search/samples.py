@@ -14,10 +14,8 @@ from search.candidate import Candidate
 from search.errors import Infeasible
 from search.evaluation import Evaluation, Status
 from search.knowledge import Knowledge
-from search.problem import Problem
+from search.problem import ACCURACY, Problem
 from search.sparsity import Sparsities
-
-ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)

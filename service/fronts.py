@@ -3,7 +3,8 @@
 Read from what is recorded, so that the same function answers for the live front and for "what if the
 limit were 4 ms": filters change which evaluations take part, never what was measured. Only the search's
 evaluations take part: finalists are trained (F4) and measured whole (F5), so that their accuracy and latency
-are other quantities than the untrained accuracy and predicted latency that candidates are compared by.
+are other quantities than the untrained accuracy and predicted latency that candidates are compared by. For the same
+reason whole trainings that a search asked for (F4) are compared with each other, and proxies (F2) likewise.
 """
 
 from __future__ import annotations
@@ -27,49 +28,59 @@ class Judged(Protocol):
     @property
     def status(self) -> str: ...
     @property
+    def fidelity(self) -> str: ...
+    @property
     def searched(self) -> bool: ...
     @property
     def metrics(self) -> Mapping[str, Any]: ...
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
-    """The metrics that a job's front is drawn in: its objective, then each target's latency.
+    """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
 
-    Without a target MACs take the place of latency.
+    Without a target and with accuracy as the objective MACs take the place of latency.
     """
-    objective = (request["objective"]["metric"], request["objective"]["goal"])
-    latencies: list[tuple[str, Goal]] = [(latency_metric(item["device"]), "min") for item in request["targets"]]
-    costs: list[tuple[str, Goal]] = latencies or [("macs", "min")]
-    return [objective, *(axis for axis in costs if axis != objective)]
+    metric, goal = request["objective"]["metric"], request["objective"]["goal"]
+    axes: dict[str, Goal] = {
+        "accuracy": "max",
+        **{latency_metric(each["device"]): "min" for each in request["targets"]},
+    }
+    if metric != "latency_ms":
+        axes.setdefault(metric, goal)
+    if len(axes) == 1:
+        axes["macs"] = "min"
+    return list(axes.items())
 
 
 @dataclass(frozen=True)
 class RunningFront:
     """The front while evaluations come in: each is compared with what is on it, not with all that came before.
 
-    What has fallen off never comes back: whatever beats that which beat it, beats it too. `points`: id -> its
-    numbers along the axes, of the evaluations on the front.
+    What has fallen off never comes back: whatever beats that which beat it, beats it too. `points`: fidelity -> id ->
+    its numbers along the axes, of the evaluations on the front.
     """
 
     axes: Sequence[tuple[str, Goal]]
-    points: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    points: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
 
     @property
     def ids(self) -> frozenset[str]:
         """Of the evaluations on the front."""
-        return frozenset(self.points)
+        return frozenset(name for points in self.points.values() for name in points)
 
     def plus(self, evaluations: Iterable[Judged]) -> RunningFront:
         """With these as well; those that lack one of the metrics take no part."""
-        points = {**self.points}
+        points = {fidelity: {**known} for fidelity, known in self.points.items()}
         for each in evaluations:
             if each.status == "completed" and each.searched and all(key in each.metrics for key, _ in self.axes):
-                points[each.id] = tuple(float(each.metrics[key]) for key, _ in self.axes)
-        if not points:
-            return self
+                numbers = tuple(float(each.metrics[key]) for key, _ in self.axes)
+                points.setdefault(each.fidelity, {})[each.id] = numbers
+        return replace(self, points={fidelity: self._front(of_it) for fidelity, of_it in points.items()})
+
+    def _front(self, points: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
         ids = list(points)
         kept = front(np.array([points[name] for name in ids]), [goal for _, goal in self.axes])
-        return replace(self, points={ids[index]: points[ids[index]] for index in kept})
+        return {ids[index]: points[ids[index]] for index in kept}
 
 
 def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:

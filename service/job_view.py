@@ -65,6 +65,8 @@ class Summary(BaseModel):
     macs: int | None = None
     parameters: int | None = None
     size_bytes: int | None = None
+    nonzeros: int | None = None
+    stored_bytes: int | None = None
 
 
 class JobPublic(BaseModel):
@@ -106,7 +108,9 @@ class JobPublic(BaseModel):
 
 
 class EvaluationPublic(BaseModel):
-    """What came of one candidate. `table_epochs`: device id -> the table snapshot that its latency is from."""
+    """What came of one candidate. `table_epochs`: device id -> the table snapshot that its latency is from; `searched`:
+    whether the search asked for it, and not the training or timing of the finalists.
+    """
 
     id: str
     number: int
@@ -117,6 +121,7 @@ class EvaluationPublic(BaseModel):
     metrics: dict[str, float]
     feasible: bool
     on_front: bool
+    searched: bool
     cached: bool
     elapsed_s: float
     reason: str

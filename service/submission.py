@@ -165,15 +165,11 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
 
 
 def _check_metrics(body: JobCreate) -> None:
-    from search.metrics import LIMITS, METRICS, parse_limit
+    from search.metrics import LIMITS, parse_limit
 
     if body.metric != DECIDING:
         raise InvalidInput("metric", body.metric, f"must be {DECIDING}")
-    if body.objective.metric != DECIDING:
-        wanted = f"only {DECIDING} is an objective in this version; bound what else matters by a target or a limit"
-        raise InvalidInput("objective.metric", body.objective.metric, wanted)
-    if body.objective.goal != METRICS[DECIDING].goal:
-        raise InvalidInput("objective.goal", body.objective.goal, f"must be {METRICS[DECIDING].goal}")
+    _check_objective(body)
     for name, value in body.limits.items():
         if name not in LIMITS:
             try:
@@ -190,6 +186,33 @@ def _check_metrics(body: JobCreate) -> None:
                 limit.check(value)
             except ValueError as error:
                 raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+
+
+def _check_objective(body: JobCreate) -> None:
+    """Raises: InvalidInput where no strategy of the job can say how good a candidate is by this objective.
+
+    As small as an accuracy limit lets it be: that takes candidates whose accuracy is that of a trained network.
+    """
+    from search.metrics import METRICS
+
+    name, goal = body.objective.metric, body.objective.goal
+    if name not in METRICS or name == "test_accuracy":
+        known = ", ".join(metric for metric in METRICS if metric != "test_accuracy")
+        raise InvalidInput("objective.metric", name, f"must be one of {known}")
+    if goal != METRICS[name].goal:
+        raise InvalidInput("objective.goal", goal, f"must be {METRICS[name].goal}")
+    if name == DECIDING:
+        return
+    if METRICS[name].per_device and not body.targets:
+        raise InvalidInput("objective.metric", name, "needs a target, on whose device it is")
+    if not any(limit.endswith((f"_{DECIDING}", f"_{DECIDING}_drop")) and value for limit, value in body.limits.items()):
+        raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop, above 0")
+    known_strategies = catalogue.strategies()
+    for index, (strategy, _) in enumerate(_pairs(body.strategies)):
+        if strategy in known_strategies and not known_strategies[strategy].trains:
+            trains = ", ".join(each for each, family in known_strategies.items() if family.trains)
+            wanted = f"judges untrained candidates; where {name} is the objective, only these can be named: {trains}"
+            raise InvalidInput(f"strategies.{index}", strategy, wanted)
 
 
 def _check_room(limits: Mapping[str, float | None]) -> None:

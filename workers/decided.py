@@ -28,9 +28,11 @@ def _to_json(each: Evaluated) -> dict[str, Any]:
         "candidate": evaluation.candidate.to_json(),
         "metrics": dict(evaluation.metrics),
         "feasible": each.feasible,
+        "network": evaluation.network,
     }
 
 
 def _from_json(data: Mapping[str, Any]) -> Evaluated:
     candidate = Candidate.from_json(data["candidate"])
-    return Evaluated(data["strategy"], Evaluation(candidate, Status.COMPLETED, data["metrics"]), data["feasible"])
+    evaluation = Evaluation(candidate, Status.COMPLETED, data["metrics"], network=data.get("network"))
+    return Evaluated(data["strategy"], evaluation, data["feasible"])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from compress.network import Network
 from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
+from search.knowledge import values_key
 from search.problem import Problem
 from workers.accuracy import Right, right_in_file
 from workers.attempt import NAN
@@ -36,6 +36,7 @@ from workers.executor import Executor
 from workers.inputs import Inputs
 from workers.material import Material
 from workers.progress import Evaluated
+from workers.sampler import without_zeros
 
 CONTROL = "control"
 FINALIST = "finalist-"
@@ -117,7 +118,7 @@ class Trainer:
             self._fitted(CONTROL, self._material.network, {}, epochs=1)
         makers: dict[str, Callable[[], Network]] = {CONTROL: lambda: self._material.network}
         for each in chosen:
-            makers[f"{FINALIST}{each.evaluation.candidate.id}"] = partial(self._cut, each.evaluation.candidate)
+            makers[f"{FINALIST}{each.evaluation.candidate.id}"] = partial(self._source, each.evaluation)
         open_names = [name for name in makers if not self._is_trained(name) and self._end(name) is None]
         if not open_names:
             return
@@ -183,8 +184,13 @@ class Trainer:
         known = self._context.recall(f"{self._training(name)}-seconds")
         return float(known["elapsed_s"]) if known is not None else 0.0
 
-    def _cut(self, candidate: Candidate) -> Network:
-        return self._evaluator.cut(candidate)[0].to_network()
+    def _source(self, evaluation: Evaluation) -> Network:
+        """What a finalist is trained from: the original, cut, or what a sample (F4) has become, which goes on."""
+        candidate = evaluation.candidate
+        if evaluation.network is None or self._form:
+            return self._evaluator.cut(candidate)[0].to_network()
+        bound = self._material.scheme.bind(candidate.values)
+        return without_zeros(self._material, self._material.kept(evaluation.network), bound)
 
     def control(self) -> Trained:
         """The unpruned network, in the form that all candidates are cut from.
@@ -213,7 +219,7 @@ class Trainer:
                 self._given_up(strategy, candidate, Status.STOPPED, end.reason, self._spent_s(name))
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
-            return self._trained(name, strategy, self._cut(candidate), candidate, predicted)
+            return self._trained(name, strategy, self._source(evaluation), candidate, predicted)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
             self._given_up(strategy, candidate, Status.FAILED, NAN, self._spent_s(name))
@@ -238,14 +244,21 @@ class Trainer:
         known = self._context.recall(file)
         path = self._context.file(f"{file}-onnx")
         if known is None or path is None:
-            final = self._final(self._fitted(name, network, values), candidate)
+            trained = self._fitted(name, network, values)
+            final = self._final(trained, candidate)
             model = final.save()
             path = self._context.keep_bytes(f"{file}-onnx", model, ".onnx")
             with self._context.computing():
                 right = right_in_file(model, *self._inputs.validation)
             # int8 keeps weights in other types: what it computes and holds is what it was made from.
-            counted = cost(fold_norms(network))
-            counts = {"macs": counted.macs, "parameters": counted.parameters, "size_bytes": len(model)}
+            counted = cost(fold_norms(trained))
+            counts = {
+                "macs": counted.macs,
+                "parameters": counted.parameters,
+                "size_bytes": len(model),
+                "nonzeros": counted.nonzeros,
+                "stored_bytes": cost(final).stored_bytes,
+            }
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
             known["elapsed_s"] = self._seconds[name]
             self._context.keep(file, known)
@@ -346,6 +359,8 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
     """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
     nearest where none is feasible.
+
+    Trained samples (F4) and untrained proxies (F2) cannot be compared: the best of each takes its place in turn.
     """
     old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
     renewed = estimated([each.evaluation for each in old], problem)
@@ -353,19 +368,23 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
         replace(each, evaluation=newest, feasible=problem.feasible(newest.metrics))
         for each, newest in zip(old, renewed, strict=True)
     ]
-    unique: dict[str, Evaluated] = {}
-    for each in searched:
-        key = json.dumps(dict(each.evaluation.candidate.values), sort_keys=True)
-        unique.setdefault(hashlib.sha256(key.encode()).hexdigest(), each)
     utility = problem.objective.utility
 
     def rank(each: Evaluated) -> tuple[float, float, str]:
         metrics = each.evaluation.metrics
         return (problem.violation(metrics), -utility(metrics), each.evaluation.candidate.id)
 
-    ordered = sorted(unique.values(), key=rank)
-    feasible = [each for each in ordered if problem.feasible(each.evaluation.metrics)]
-    return feasible[:count] if feasible else ordered[:1]
+    ordered = sorted(searched, key=rank)
+    kinds: dict[str, list[Evaluated]] = {}
+    for each in ordered:
+        if each.feasible:
+            kinds.setdefault(each.evaluation.candidate.fidelity, []).append(each)
+    in_turn = [each for turn in zip_longest(*(kinds[name] for name in sorted(kinds, reverse=True))) for each in turn]
+    unique: dict[str, Evaluated] = {}
+    for each in in_turn:
+        if each is not None:
+            unique.setdefault(values_key(each.evaluation.candidate.values), each)
+    return list(unique.values())[:count] or ordered[:1]
 
 
 def _restored(network: Network, checkpoint: bytes) -> Network:

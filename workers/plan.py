@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, get_args
 
+from search.metrics import latency_metric
 from workers.errors import InvalidInput
 
 Statistic: TypeAlias = Literal["quiet", "p50", "p95"]
@@ -160,9 +161,18 @@ class JobPlan:
                 raise InvalidInput(name, [], "needs at least one item")
             if len({item.name for item in named}) != len(named):
                 raise InvalidInput(name, [item.name for item in named], "an item is named twice")
+        if self.objective_metric == "latency_ms" and not self.targets:
+            raise InvalidInput("objective.metric", self.objective_metric, "needs a target, on whose device it is")
         devices = [target.device_id for target in self.targets]
         if len(set(devices)) != len(devices):
             raise InvalidInput("targets", devices, "a device is named twice")
+
+    @property
+    def objective_key(self) -> str:
+        """The objective as evaluations carry it: latency is that of the first target."""
+        if self.objective_metric != "latency_ms":
+            return self.objective_metric
+        return latency_metric(self.targets[0].device_id)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values only; `from_json` reads them back."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.cost import sparse_share
 from compress.network import Node
 from compress.ops import find_row
 from hw_profiles.calibration import Calibration
-from hw_profiles.ops import Op
+from hw_profiles.ops import Op, TensorSpec
 from hw_profiles.table import LatencyTable
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
@@ -56,6 +57,7 @@ class ProblemBuilder:
         self.anatomy = anatomy
         self.variants = tuple(variants)
         self._counts = self._exact()
+        self._weights = self._held()
 
     @property
     def space(self) -> Space:
@@ -100,7 +102,8 @@ class ProblemBuilder:
 
         def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
             levels = self._levels(batch)
-            return {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
+            found = {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
+            return {**found, **self._stored(batch, levels, found)}
 
         return Problem(
             space=self.space,
@@ -117,9 +120,29 @@ class ProblemBuilder:
         )
 
     def counts(self, values: Values) -> dict[str, float]:
-        """macs, parameters and size_bytes at these values."""
+        """macs, parameters, size_bytes, nonzeros and stored_bytes at these values."""
         levels = self._levels([values])
-        return {metric: float(terms.latency_ms(levels)[0]) for metric, terms in self._counts.items()}
+        found = {metric: terms.latency_ms(levels) for metric, terms in self._counts.items()}
+        return {
+            metric: float(column[0]) for metric, column in {**found, **self._stored([values], levels, found)}.items()
+        }
+
+    def _stored(
+        self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """nonzeros and stored_bytes, (n,) each: as if zeros lay at random in the layers' weights.
+
+        A threshold over the whole network leaves more in some layers than in others, and what lies unevenly takes
+        fewer bytes: the count is exact, the bytes are an upper estimate.
+        """
+        nonzeros, stored_bytes = counts["parameters"], counts["size_bytes"]
+        for knob in self.anatomy.densities:
+            density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
+            weights, held_bytes = (terms.latency_ms(levels) for terms in self._weights)
+            itemsize = held_bytes / np.maximum(weights, 1.0)
+            nonzeros = nonzeros - (1.0 - density) * weights
+            stored_bytes = stored_bytes - weights * (itemsize - sparse_share(density, itemsize))
+        return {"nonzeros": nonzeros, "stored_bytes": stored_bytes}
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
         """(n, knobs of tables) levels of the knobs that are no densities.
@@ -180,6 +203,19 @@ class ProblemBuilder:
             found[metric] = self._terms(kernels, per_op, [(offset, 1.0) for offset in rest])
         return found
 
+    def _held(self) -> tuple[Terms, Terms]:
+        """The numbers that layers' weights hold, and their bytes."""
+        runtime = next(iter(self.variants[0].kernels))
+        ops = self.ops(runtime)
+        nothing = [(0.0, 1.0) for _ in self.variants]
+        plain = [self.variants[0].kernels[runtime] for _ in self.variants]
+        own = [variant.kernels[runtime] for variant in self.variants]
+        numbers = {op.key: float(sum(spec.elements for spec in _layer_specs(op))) for op in ops}
+        held_bytes = {
+            op.key: float(sum(spec.elements * np.dtype(spec.dtype).itemsize for spec in _layer_specs(op))) for op in ops
+        }
+        return self._terms(plain, numbers, nothing), self._terms(own, held_bytes, nothing)
+
     def _terms(
         self,
         kernels: Sequence[Sequence[Kernel]],
@@ -214,6 +250,11 @@ def trained_elements(op: Op) -> float:
     }
     specs = [op.constants[int(name[1:])].spec for name in names]
     return float(sum(spec.elements for spec in specs if spec.shape))
+
+
+def _layer_specs(op: Op) -> list[TensorSpec]:
+    """The weights of layers: what has more than one axis; biases, norms and scales have one."""
+    return [each.spec for each in op.constants if len(each.spec.shape) > 1 and each.value is None]
 
 
 def _split(kernels: Sequence[Kernel], per_op: Mapping[str, float]) -> tuple[float, tuple[Term, ...]]:

@@ -132,6 +132,8 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         "macs": float(whole.macs),
         "parameters": float(whole.parameters),
         "size_bytes": float(whole.size_bytes),
+        "nonzeros": float(whole.nonzeros),
+        "stored_bytes": float(whole.stored_bytes),
         "accuracy": _accuracy(context, inputs),
     }
     for timed in devices:

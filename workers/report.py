@@ -8,6 +8,7 @@ from typing import Any
 
 from search.metrics import METRICS
 from workers.plot import Dot, plot
+from workers.summary import COUNTS
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -43,7 +44,7 @@ def html_report(report: Mapping[str, Any]) -> str:
 def _results(report: Mapping[str, Any]) -> str:
     names = {target["device_id"]: target["device_name"] for target in report["targets"]}
     head = ["", "accuracy", "test accuracy", *(f"{name}: predicted / measured" for name in names.values())]
-    head += [METRICS[name].label for name in ("macs", "parameters", "size_bytes")]
+    head += [METRICS[name].label for name in COUNTS]
     rows = []
     for slot in _SLOTS:
         row = report["summaries"].get(slot)
@@ -51,7 +52,7 @@ def _results(report: Mapping[str, Any]) -> str:
             continue
         cells = [slot, _accuracy(row), _shown("test_accuracy", row["test_accuracy"])]
         cells += [_latency(row["latency_ms"].get(device)) for device in names]
-        cells += [_shown(name, row[name]) for name in ("macs", "parameters", "size_bytes")]
+        cells += [_shown(name, row[name]) for name in COUNTS]
         rows.append(cells)
     return _table(head, rows)
 

@@ -63,11 +63,14 @@ class Sampler:
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
         trained = self._trained(candidate.recipe, source, after if early else bound)
-        left = trained if early else self._without_zeros(trained, bound)
-        final = after.rewrite(fold_norms(left), replace(self._material.evidence, masks={}, statistics=None))
-        counts = cost(final)
+        left = trained if early else without_zeros(self._material, trained, bound)
+        evidence = replace(self._material.evidence, masks={}, statistics=None)
+        sparse = after.rewrite(fold_norms(left), evidence, "sparsity")
+        final = after.rewrite(sparse, evidence)
         right = right_in_file(final.save(), *self._material.ranking)
-        metrics = {"accuracy": float(right.mean()), "nonzeros": counts.nonzeros, "stored_bytes": counts.stored_bytes}
+        # Fewer bits keep the weights in other types: what is not zero is counted before.
+        counts = {"nonzeros": cost(sparse).nonzeros, "stored_bytes": cost(final).stored_bytes}
+        metrics = {"accuracy": float(right.mean()), **counts}
         return metrics, self._material.keep(trained) if fits(trained, self._material.network) else None
 
     def _start(self, candidate: Candidate) -> Network:
@@ -82,20 +85,7 @@ class Sampler:
     def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
         """Fewer channels, refitted where the statistics are of these very weights, and re-estimated."""
         evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
-        return self._renewed(start, bound.rewrite(start, evidence, "structure"))
-
-    def _without_zeros(self, trained: Network, bound: BoundScheme) -> Network:
-        """Without the units that theta has put to zero: those of the smallest filters."""
-        blocks = prunable_blocks(trained)
-        evidence = replace(self._material.evidence, importance=score(trained, blocks, "l2"), statistics=None)
-        return self._renewed(trained, bound.rewrite(trained, evidence, "structure"))
-
-    def _renewed(self, before: Network, network: Network) -> Network:
-        if network is before:
-            return network
-        module = TorchNetwork(network)
-        reestimate(module, self._material.reference)
-        return module.to_network()
+        return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
 
     def _trained(self, recipe: str, network: Network, bound: BoundScheme) -> Network:
         part, preprocessing = self._material.training
@@ -104,6 +94,20 @@ class Sampler:
         for step in steps:
             last = step
         return network if last is None else last.network()
+
+
+def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:
+    """A sample, in the material's form, without the units that training has put to zero: those of least weight."""
+    evidence = replace(material.evidence, importance=score(sample, prunable_blocks(sample), "l2"), statistics=None)
+    return _renewed(material, sample, bound.rewrite(sample, evidence, "structure"))
+
+
+def _renewed(material: Material, before: Network, network: Network) -> Network:
+    if network is before:
+        return network
+    module = TorchNetwork(network)
+    reestimate(module, material.reference)
+    return module.to_network()
 
 
 def fits(network: Network, whole: Network) -> bool:

@@ -34,10 +34,10 @@ _ENDED = "search-ended"
 def problem_of(
     context: Context, profile: Profile, sensitivity: Mapping[str, NDArray[np.float64]], material: Material
 ) -> Problem:
-    """What the strategies work on: accuracy as the objective, every limit that can be estimated as a bound."""
+    """What the strategies work on: the plan's objective, every limit that can be estimated as a bound."""
     plan = context.plan
     wanted = Wanted(
-        objectives=(Objective(plan.metric, "max"),),
+        objectives=(Objective(plan.objective_key, plan.objective_goal),),
         constraints=constraints(plan, profile),
         original=profile.original,
         network=material.network.digest,

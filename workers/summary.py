@@ -8,6 +8,8 @@ from typing import Any
 from search.metrics import base_metric, device_of
 from workers.progress import Evaluated
 
+COUNTS = ("macs", "parameters", "size_bytes", "nonzeros", "stored_bytes")
+
 
 def summary(
     *,
@@ -19,8 +21,8 @@ def summary(
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """`latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`: macs,
-    parameters, size_bytes. `more` are further facts for the report.
+    """`latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`: COUNTS. `more` are
+    further facts for the report.
     """
     return {
         "evaluation_id": evaluation_id,
@@ -28,7 +30,7 @@ def summary(
         "accuracy": accuracy,
         "test_accuracy": test_accuracy,
         "latency_ms": {device: _filled(row) for device, row in (latency_ms or {}).items()},
-        **{name: int(counts[name]) for name in ("macs", "parameters", "size_bytes")},
+        **{name: int(counts[name]) for name in COUNTS},
         **more,
     }
 

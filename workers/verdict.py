@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
-from search.problem import Constraint
+from search.problem import Constraint, Objective
 from workers.accuracy import Drop, drop
 from workers.context import Context
 from workers.finalists import Trained
@@ -23,13 +23,14 @@ from workers.timed import Timed, timed_on
 class Judged:
     """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
     limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
-    the predictions are of.
+    the predictions are of; `utility`: the objective, more is better.
     """
 
     trained: Trained
     timed: tuple[Timed, ...]
     drop: Drop
     violation: float
+    utility: float
     broken: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     table_epochs: Mapping[str, int] = field(default_factory=dict)
@@ -90,26 +91,27 @@ def judged(
 
 
 def best_of(found: Sequence[Judged]) -> Judged | None:
-    """The finalist that meets every limit with the best accuracy, then the smaller latency."""
+    """The finalist that meets every limit with the best objective, then the better accuracy, the smaller latency."""
     met = [each for each in found if each.met]
-    return min(met, key=lambda each: (*_utility(each), each.trained.name), default=None)
+    return min(met, key=lambda each: (*_rank(each), each.trained.name), default=None)
 
 
 def nearest_of(found: Sequence[Judged]) -> Judged | None:
     """The finalist with the smallest violation, then as `best_of`."""
-    return min(found, key=lambda each: (each.violation, *_utility(each), each.trained.name), default=None)
+    return min(found, key=lambda each: (each.violation, *_rank(each), each.trained.name), default=None)
 
 
-def _utility(each: Judged) -> tuple[float, float]:
-    """Smaller is better in both."""
-    return -each.trained.accuracy, sum(timed.measured_ms for timed in each.timed)
+def _rank(each: Judged) -> tuple[float, float, float]:
+    """Smaller is better in all of them."""
+    return -each.utility, -each.trained.accuracy, sum(timed.measured_ms for timed in each.timed)
 
 
 def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:
     targets = {target.device_id: target for target in plan.targets}
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)
-    metrics = {**each.counts, "accuracy": each.accuracy}
+    latency = {latency_metric(t.device_id): t.measured_ms for t in timed}
+    metrics = {**each.counts, **latency, "accuracy": each.accuracy}
     lost, doubts = drop(control.right, each.right), []
     for name, constraint in _other_limits(plan, profile, control):
         over = constraint.violation(metrics)
@@ -121,7 +123,8 @@ def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, tim
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             doubts.append(f"{name} is {allowed:.2%}, within the 95 % interval of what {each.candidate_id} lost: {lost}")
     epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
-    return Judged(each, tuple(timed), lost, violation, tuple(broken), tuple(doubts), epochs)
+    utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
+    return Judged(each, tuple(timed), lost, violation, utility, tuple(broken), tuple(doubts), epochs)
 
 
 def _slow(target: Target, timed: Timed) -> str:

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from search.candidate import Candidate
 from search.curve import Curve, fit
 from search.evaluation import Evaluation
-from search.problem import Problem
-from search.samples import ACCURACY, Bracket, Sample, Samples
+from search.problem import ACCURACY, Problem
+from search.samples import Bracket, Sample, Samples
 from search.settings import Bounds, Doc
 from search.strategy import StrategyFamily
 

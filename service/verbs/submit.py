@@ -28,6 +28,10 @@ def submit(
     max_latency_ms: Annotated[float | None, typer.Option(help="Limit on each device, in milliseconds.")] = None,
     max_latency_ratio: Annotated[float | None, typer.Option(help="Or as a share of the original's.")] = None,
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Against the control; 0.01 is one point.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="What is wanted most: accuracy, or, under --max-accuracy-drop, the least of size_bytes, ..."),
+    ] = None,
     limit: Annotated[list[str] | None, typer.Option(help="Another limit, such as max_size_bytes=100000.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="filter_prune, int8_ptq; in this order.")] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="Such as greedy; may be repeated, they race.")] = None,
@@ -61,8 +65,11 @@ def submit(
                       --preprocessing '{"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}'
       netlathe submit --model resnet20 --data cifar10 --method filter_prune --method int8_ptq \\
                       --method 'filter_prune={"importance": "l2"}' --limit max_macs_ratio=0.5
+      netlathe submit --model lenet5 --data mnist --method weight_prune --method fp16 --strategy bayesian \\
+                      --objective stored_bytes --max-accuracy-drop 0.003
     """
     fields: dict[str, Any] = {
+        "objective": _objective(objective),
         "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
         "limits": _limits(limit or [], max_accuracy_drop),
         "methods": _named("--method", method),
@@ -108,6 +115,14 @@ def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) ->
     if given and not devices:
         raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs a --device; see `netlathe devices`")
     return [{"device": device, **(given or {})} for device in devices]
+
+
+def _objective(name: str | None) -> dict[str, str] | None:
+    if name is None:
+        return None
+    from search.metrics import METRICS
+
+    return {"metric": name, "goal": METRICS[name].goal if name in METRICS else "min"}
 
 
 def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, float] | None:

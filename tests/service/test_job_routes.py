@@ -12,6 +12,7 @@ from sqlalchemy import text as sql
 from service.store import Store, job_leases, models, scores
 
 JOBS = "/api/v1/jobs"
+DROP = {"limits": {"max_accuracy_drop": 0.01}}
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -68,9 +69,11 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"limits": {"max_accuracy_drop": -1.0}}, "limits.max_accuracy_drop", -1.0),
         ({"objective": {"metric": "beauty"}}, "objective.metric", "beauty"),
         ({"objective": {"metric": "accuracy", "goal": "min"}}, "objective.goal", "min"),
+        ({"objective": {"metric": "test_accuracy", "goal": "max"}}, "objective.metric", "test_accuracy"),
+        ({"objective": {"metric": "macs", "goal": "max"}}, "objective.goal", "max"),
         ({"objective": {"metric": "macs", "goal": "min"}}, "objective.metric", "macs"),
-        ({"objective": {"metric": "size_bytes", "goal": "min"}}, "objective.metric", "size_bytes"),
-        ({"objective": {"metric": "latency_ms", "goal": "min"}}, "objective.metric", "latency_ms"),
+        ({"objective": {"metric": "size_bytes", "goal": "min"}, **DROP}, "strategies.0", "greedy"),
+        ({"objective": {"metric": "latency_ms", "goal": "min"}, **DROP}, "objective.metric", "latency_ms"),
         ({"metric": "beauty"}, "metric", "beauty"),
         ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),
         ({"training": {"epochs": -1}}, "training.epochs", -1),
@@ -90,6 +93,17 @@ def test_what_is_wrong_is_named_with_the_value_seen(
     assert [(error["field"], error["value"]) for error in problem["errors"]] == [(field, value)]
     assert problem["errors"][0]["message"]
     assert client.get(JOBS).json()["total"] == 0
+
+
+@pytest.mark.parametrize("metric", ["size_bytes", "stored_bytes", "latency_ms"])
+def test_the_least_of_a_cost_is_an_objective_of_searches_that_train(
+    client: TestClient, uploaded: Uploaded, metric: str
+) -> None:
+    targets = [{"device": uploaded.device_id, "max_latency_ms": 5.0}]
+    wanted = {"objective": {"metric": metric, "goal": "min"}, "strategies": ["bayesian", "bisection"], **DROP}
+    answer = client.post(JOBS, json=body(targets=targets, **wanted))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["objective"] == {"metric": metric, "goal": "min"}
 
 
 def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded: Uploaded) -> None:

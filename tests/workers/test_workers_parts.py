@@ -324,6 +324,8 @@ def report(name: str = "r20") -> dict[str, Any]:
         "macs": 1000,
         "parameters": 100,
         "size_bytes": 400,
+        "nonzeros": 90,
+        "stored_bytes": 300,
         "accuracy_interval": {"low": 0.87, "high": 0.92, "n": 500},
     }
     evaluation = {"id": name, "status": "completed", "metrics": {"accuracy": 0.8, "latency_ms@dev_1": 0.7}}

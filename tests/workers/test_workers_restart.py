@@ -125,7 +125,7 @@ def searched(problem: Problem, count: int) -> list[Evaluated]:
     for number in range(count):
         values = problem.space.sample(rng)
         metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
-        metrics = {"macs": 1.0, "parameters": 1.0, "size_bytes": 1.0} | metrics
+        metrics = {"macs": 1.0, "parameters": 1.0, "size_bytes": 1.0, "nonzeros": 1.0, "stored_bytes": 1.0} | metrics
         metrics |= {"accuracy": 0.5 + 0.001 * number, LATENCY: 0.5 * metrics[LATENCY]}
         evaluation = Evaluation(Candidate(f"c{number}", values), Status.COMPLETED, metrics)
         found.append(Evaluated("s", evaluation, problem.feasible(metrics)))

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from sqlalchemy import select
 
-from search.metrics import latency_metric
+from search.metrics import METRICS, base_metric, latency_metric
 from service.depends import State
 from service.fronts import front_of
 from service.job_view import artifact_public, evaluation_public, job_public, log_line
@@ -30,19 +30,29 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
         log = events.of_topic(tx, jobs.topic(row.id), ("log.line",), None, LOG_LINES)
         names = {device.id: device.name for device in tx.session.execute(devices.rows()).scalars()}
         model, dataset = models.find(tx, job.model), datasets.find(tx, job.dataset)
+        latency_keys = [latency_metric(target["device"]) for target in job.targets]
+        objective = job.objective["metric"]
+        aimed = _axis(latency_keys[0] if objective == "latency_ms" and latency_keys else objective)
         return {
+            "cost": aimed if objective != "accuracy" else _axis(latency_keys[0] if latency_keys else "macs"),
+            "objective": aimed,
             "job": job,
             "evaluations": [evaluation_public(each, front) for each in reversed(recorded[-SHOWN_EVALUATIONS:])],
             "total": len(recorded),
             "artifacts": [artifact_public(file) for file in files],
             "log": [log_line(line) for line in log],
             "device_names": names,
-            "latency_keys": [latency_metric(target["device"]) for target in job.targets],
+            "latency_keys": latency_keys,
             "model_name": model.name if model else job.model,
             "dataset_name": dataset.name if dataset else job.dataset,
             "since": since,
             "executor": conductors.best(conductors.alive(tx)),
         }
+
+
+def _axis(key: str) -> dict[str, Any]:
+    metric = METRICS[base_metric(key)]
+    return {"key": key, "label": metric.label, "unit": metric.unit, "factor": metric.factor, "goal": metric.goal}
 
 
 PAGE = Page("job", "/jobs/{job_ref}", _fill)

@@ -1,7 +1,7 @@
 import { PALETTE, SYMBOLS, draw, onThemeChange } from "../static/chart.js";
 import { follow, throttled } from "../static/live.js";
 
-const { id, since, latency: key, device } = document.getElementById("job").dataset;
+const { id, since, cost: key, costLabel, costUnit, objective, objectiveLabel, factor, goal, device } = document.getElementById("job").dataset;
 const onLatency = key.startsWith("latency_ms");
 const evaluations = [];
 const FINAL = ["succeeded", "failed", "cancelled"];
@@ -18,8 +18,8 @@ async function load() {
   }
 }
 
-const points = () => evaluations.filter((e) => e.status === "completed" && key in e.metrics && "accuracy" in e.metrics);
-const text = (e) => `#${e.number} ${e.strategy}<br>${(100 * e.metrics.accuracy).toFixed(2)} %, ${e.metrics[key].toPrecision(4)}${onLatency ? " ms" : ""}`;
+const points = () => evaluations.filter((e) => e.searched && e.status === "completed" && key in e.metrics && "accuracy" in e.metrics);
+const text = (e) => `#${e.number} ${e.strategy}, ${e.fidelity}<br>${(100 * e.metrics.accuracy).toFixed(2)} %, ${+e.metrics[key].toPrecision(4)} ${costUnit}`;
 
 function byStrategy(done) {
   return [...new Set(done.map((e) => e.strategy))].map((name, i) => {
@@ -32,11 +32,13 @@ function byStrategy(done) {
   });
 }
 
-// Objective up, cost down: what no evaluation to the left beats.
-function frontOf(done) {
-  let best = -Infinity;
-  return [...done].sort((a, b) => a.metrics[key] - b.metrics[key] || b.metrics.accuracy - a.metrics.accuracy)
-    .filter((e) => e.metrics.accuracy > best && ((best = e.metrics.accuracy), true));
+// What no other evaluation of its kind beats, trained or not trained; the server says which.
+function frontsOf(done) {
+  return [...new Set(done.map((e) => e.fidelity))].map((fidelity) => {
+    const front = done.filter((e) => e.on_front && e.fidelity === fidelity).sort((a, b) => a.metrics[key] - b.metrics[key]);
+    return { name: `front, ${fidelity}`, mode: "lines", type: "scatter", line: { shape: "hv", dash: "dot", color: fidelity === "F4" ? "#2563eb" : "#16a34a" }, hoverinfo: "skip",
+      x: front.map((e) => e.metrics[key]), y: front.map((e) => 100 * e.metrics.accuracy) };
+  });
 }
 
 function landmarks() {
@@ -57,13 +59,11 @@ function limit() {
 }
 
 function drawFront() {
-  const done = points(), front = frontOf(done), bound = limit();
-  const line = { name: "front", mode: "lines", type: "scatter", line: { shape: "hv", dash: "dot", color: "#16a34a" }, hoverinfo: "skip",
-    x: front.map((e) => e.metrics[key]), y: front.map((e) => 100 * e.metrics.accuracy) };
+  const done = points(), bound = limit();
   const shapes = bound ? [{ type: "line", x0: bound, x1: bound, yref: "paper", y0: 0, y1: 1, line: { color: "#dc2626", dash: "dash", width: 1.5 } }] : [];
   const annotations = bound ? [{ x: bound, yref: "paper", y: 1, yanchor: "top", xanchor: "left", text: " limit", showarrow: false, font: { color: "#dc2626" } }] : [];
-  return draw(document.getElementById("front"), [...byStrategy(done), line, ...landmarks()],
-    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : "MACs" }, y: { title: "accuracy, %" }, shapes, annotations });
+  return draw(document.getElementById("front"), [...byStrategy(done), ...frontsOf(done), ...landmarks()],
+    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: "accuracy, %" }, shapes, annotations });
 }
 
 // Axes around nothing say nothing.
@@ -75,10 +75,11 @@ const nothing = () => ({
 
 function drawBest() {
   let best = null;
-  const steps = points().filter((e) => e.feasible).map((e) => ({ n: e.number, best: (best = Math.max(best ?? -Infinity, 100 * e.metrics.accuracy)) }));
+  const better = (value) => (best = best === null ? value : goal === "max" ? Math.max(best, value) : Math.min(best, value));
+  const steps = points().filter((e) => e.feasible && objective in e.metrics).map((e) => ({ n: e.number, best: better(factor * e.metrics[objective]) }));
   return draw(document.getElementById("best"),
     [{ name: "best so far", mode: "lines+markers", type: "scatter", line: { shape: "hv", color: "#16a34a" }, x: steps.map((s) => s.n), y: steps.map((s) => s.best) }],
-    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: "accuracy before training, %" } } : nothing());
+    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: objective === "accuracy" ? "accuracy in the search, %" : objectiveLabel } } : nothing());
 }
 
 function select(number) {
