@@ -1,23 +1,27 @@
 """Feed: the newest events in memory, for everybody who listens to this server.
 
 One task looks at the store every `poll_s`, because other processes (the conductor, other servers) write
-events too; two hundred listeners then cost one query. A listener that asks for something older than what
-is held here reads it from the store.
+events too; two hundred listeners then cost one query and one frame of text. A listener that asks for something
+older than what is held here reads it from the store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import anyio
 from anyio import to_thread
+from fastapi.sse import format_sse_event
 
 from service.store import events
 from service.store.base import Store
@@ -40,6 +44,12 @@ class Notice:
     type: str
     data: Mapping[str, Any]
 
+    @cached_property
+    def frame(self) -> bytes:
+        """It as a server-sent event, made once for all listeners."""
+        data = {**self.data, "id": self.number, "at": self.at.isoformat(), "topic": self.topic}
+        return format_sse_event(event=self.type, id=str(self.number), data_str=json.dumps(data))
+
 
 def notice(event: events.Event) -> Notice:
     """The event of a row."""
@@ -47,14 +57,15 @@ def notice(event: events.Event) -> Notice:
 
 
 class Feed:
-    """`newest` is the number up to which this server has seen the log."""
+    """`newest` is the number up to which this server has seen the log; `ended`: it will see no more of it."""
 
     def __init__(self, store: Store, poll_s: float) -> None:
         self.store = store
         self.poll_s = poll_s
         self.newest = 0
+        self.ended = False
         self._held: deque[Notice] = deque(maxlen=HELD)
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,15 +77,24 @@ class Feed:
             try:
                 yield
             finally:
+                self.end()
                 group.cancel_scope.cancel()
 
+    def end(self) -> None:
+        """Let go of every listener: the server is about to end, and they resume elsewhere or later."""
+        self.ended = True
+        self._wake()
+
     async def after(self, number: int) -> Sequence[Notice]:
-        """Events above `number`, at most BATCH, in order; waits until there is one."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.newest > number)
+        """Events above `number`, at most BATCH, in order; waits until there is one, or the feed has ended."""
+        while self.newest <= number and not self.ended:
+            await self._changed.wait()
+        if self.ended:
+            return ()
         held = self._held
         if held and held[0].number <= number + 1:
-            return [item for item in held if item.number > number][:BATCH]
+            fresh = list(takewhile(lambda item: item.number > number, reversed(held)))
+            return fresh[::-1][:BATCH]
         return await to_thread.run_sync(self._stored_after, number)
 
     async def _follow(self) -> None:
@@ -88,11 +108,15 @@ class Feed:
                 continue
             if found:
                 self._held.extend(found)
-                async with self._changed:
-                    self.newest = found[-1].number
-                    self._changed.notify_all()
+                self.newest = found[-1].number
+                self._wake()
             if len(found) < BATCH:
                 await anyio.sleep(self.poll_s)
+
+    def _wake(self) -> None:
+        # All who wait, in one turn of the loop: a condition would hand its lock from each to the next.
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _newest_stored(self) -> int:
         with self.store.read() as tx:

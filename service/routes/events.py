@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
@@ -121,7 +122,8 @@ async def stream_events(
     number = await to_thread.run_sync(_newest, store) if since is None else since
     if since is not None and await to_thread.run_sync(_is_lost, store, since):
         number = await to_thread.run_sync(_newest, store)
-        first = _frame(RESET, number, {"id": number, "topic": RESET})
+        lost = json.dumps({"id": number, "topic": RESET})
+        first = format_sse_event(event=RESET, id=str(number), data_str=lost)
     else:
         # Sent at once, so that a client knows that it is connected and from where.
         first = format_sse_event(comment=f"from {number}", id=str(number))
@@ -139,21 +141,26 @@ async def _after(first: bytes, following: AsyncIterator[bytes]) -> AsyncIterator
 async def _follow(
     feed: Feed, number: int, wanted: Topics, ping_s: float, still_allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Frames of the events above `number`, a ping each quiet `ping_s`; ends when the user is no longer allowed."""
-    told_s = checked_s = time.monotonic()
-    while True:
+    """Frames of the events above `number`, a ping each quiet `ping_s`.
+
+    Ends when the feed does, or within `ping_s` after the user is no longer allowed.
+    """
+    ping_at_s = time.monotonic() + ping_s
+    # At a moment of its own: the listeners who came together, after a restart, would else all ask the store at once.
+    check_at_s = ping_at_s - random.uniform(0, ping_s)
+    while not feed.ended:
         found: Sequence[Notice] = ()
-        with anyio.move_on_after(told_s + ping_s - time.monotonic()):
+        with anyio.move_on_after(min(ping_at_s, check_at_s) - time.monotonic()):
             found = await feed.after(number)
-        if time.monotonic() - checked_s >= ping_s:
+        if time.monotonic() >= check_at_s:
             if not await to_thread.run_sync(still_allowed):
                 return  # revoked or expired meanwhile; a client that comes again is told so
-            checked_s = time.monotonic()
+            check_at_s = time.monotonic() + ping_s
         number = found[-1].number if found else number
-        frames = b"".join(_frame(item.type, item.number, _data(item)) for item in found if item in wanted)
-        if frames or not found:
+        frames = b"".join(item.frame for item in found if item in wanted)
+        if frames or time.monotonic() >= ping_at_s:
             yield frames or KEEPALIVE_COMMENT
-            told_s = time.monotonic()
+            ping_at_s = time.monotonic() + ping_s
 
 
 @router.get("/events.json", responses=documented(401, 403, 422))
@@ -182,11 +189,3 @@ def _is_lost(store: Store, since: int) -> bool:
     """Whether events after `since` have been forgotten, or `since` is of another database's log."""
     with store.read() as tx:
         return since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
-
-
-def _data(item: Notice) -> dict[str, Any]:
-    return {**item.data, "id": item.number, "at": item.at.isoformat(), "topic": item.topic}
-
-
-def _frame(type_: str, number: int, data: dict[str, Any]) -> bytes:
-    return format_sse_event(event=type_, id=str(number), data_str=json.dumps(data))

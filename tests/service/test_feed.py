@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 from anyio import to_thread
 from sqlalchemy.exc import OperationalError
 
-from service.feed import Feed
+from service.feed import Feed, Notice
 from service.store import Store
 from service.store.base import Tx
 
@@ -39,6 +39,37 @@ def test_a_look_under_way_ends_before_the_feed_does(store: Store, monkeypatch: p
         asyncio.run(scenario())
     finally:
         may_end.set()
+
+
+def test_a_feed_that_ends_lets_go_of_who_waits_and_of_who_comes(store: Store) -> None:
+    async def scenario() -> list[Sequence[Notice]]:
+        feed = Feed(store, 0.01)
+        async with feed.running():
+            waiting = asyncio.create_task(feed.after(0))
+            await asyncio.sleep(0)  # it waits
+            feed.end()
+            return [await asyncio.wait_for(waiting, 60), await asyncio.wait_for(feed.after(0), 60)]
+
+    assert asyncio.run(scenario()) == [(), ()]
+
+
+def test_who_lags_gets_what_is_held_in_order_and_a_batch_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.feed.BATCH", 3)
+
+    async def scenario() -> list[list[int]]:
+        feed = Feed(store, 0.01)
+        async with feed.running():
+            with store.begin() as tx:
+                for _ in range(7):
+                    tx.emit("job:one", "log.line", {})
+            while feed.newest < 7:
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(store, "read", None)  # what is held needs no look
+            return [[item.number for item in await feed.after(number)] for number in (0, 3, 6)]
+
+    assert asyncio.run(scenario()) == [[1, 2, 3], [4, 5, 6], [7]]
 
 
 def test_a_look_that_fails_is_one_line_and_the_next_one_finds_the_events(

@@ -85,11 +85,14 @@ def test_it_answers_signs_in_and_ends_with_its_children(served: Served) -> None:
     headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"}
     assert httpx.get(f"{served.url}/api/v1/jobs", headers=headers).json()["total"] == 0
     conductor = served.conductor()
-    with httpx.stream("GET", f"{served.url}/api/v1/events", headers=headers) as stream:  # such a one never ends
+    with httpx.stream("GET", f"{served.url}/api/v1/events", headers=headers, timeout=PATIENCE_S) as stream:
         assert stream.status_code == 200
         served.process.send_signal(signal.SIGTERM)
+        for _ in stream.iter_bytes():  # to its end: a stream that was broken off would raise
+            pass
         out, err = served.process.communicate(timeout=PATIENCE_S)
     assert served.process.returncode == 0, err
+    assert "Traceback" not in err
     assert not alive(conductor)
     assert "nl_" not in out + err, "the link to sign in is for a terminal only"
 
