@@ -682,19 +682,24 @@ def _retry_after_s(response: httpx.Response) -> float | None:
 
 
 def _parse_events(lines: Iterator[str]) -> Iterator[Event]:
-    """Server-sent events (WHATWG HTML, section 9.2): fields up to a blank line; a comment is a ping."""
+    """Server-sent events (WHATWG HTML, section 9.2): fields up to a blank line. One without data is a ping.
+
+    The first of a stream has a number: what to resume from where the stream breaks before its first event.
+    """
     number: int | None = None
-    kind, data = "message", list[str]()
+    kind, data, told = "message", list[str](), False
     for line in lines:
         name, _, text = line.partition(":")
         text = text.removeprefix(" ")
-        if line.startswith(":"):
-            yield Event(None, "ping")
-        elif not line:
+        if not line:
             if data:
                 yield Event(number, kind, _event_data("\n".join(data)))
-            number, kind, data = None, "message", []
-        elif name == "data":
+            elif told:
+                yield Event(number, "ping")
+            number, kind, data, told = None, "message", [], False
+            continue
+        told = True
+        if name == "data":
             data.append(text)
         elif name == "event":
             kind = text

@@ -277,6 +277,14 @@ def test_an_event_stream_is_resumed_where_it_broke() -> None:
     assert server.asked[0].url.params["topics"] == "jobs,job:1"
 
 
+def test_a_stream_that_breaks_before_its_first_event_misses_none() -> None:
+    greeting = ": from 7\nid: 7\n\n"
+    server = Server(_stream(greeting, httpx.ReadError("gone")), _stream(_event(8, "job.state", state="running")))
+    events = _client(server).events(["jobs"])
+    assert next(event for event in events if event.type == "job.state").number == 8
+    assert [request.headers.get("Last-Event-ID") for request in server.asked] == [None, "7"]
+
+
 def test_a_stream_that_stays_away_is_given_up() -> None:
     now = [0.0]
 
