@@ -15,7 +15,7 @@ from search.errors import Infeasible
 from search.evaluation import Evaluation, Status
 from search.knowledge import Knowledge
 from search.problem import ACCURACY, Problem
-from search.sparsity import Sparsities
+from search.sparsity import Sparsities, densities
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Samples:
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
         self.problem = problem
         self.sparsities = Sparsities.of(problem)
+        if recipe == "auto":  # as benchmarks/lc_against_direct.py found: L-C loses to direct compression on filters
+            recipe = "lc" if densities(problem) else "direct"
         self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
         self._limit = limit
 

@@ -85,21 +85,22 @@ class Sparsities:
         return self._indices.get(values_key(values))
 
 
-def _densities(problem: Problem) -> list[Float]:
+def densities(problem: Problem) -> list[Float]:
+    """The knobs that are a share of single weights."""
     return [knob for knob in problem.space.knobs if isinstance(knob, Float) and knob.low >= 0.0]
 
 
 def _grid(problem: Problem) -> NDArray[np.float64]:
     """Sparsities evenly spread on the coordinate, from 0 to where nothing more can go."""
-    densities = _densities(problem)
-    if not densities:
+    shares = densities(problem)
+    if not shares:
         return np.arange(_POINTS) / _POINTS
-    least = min(knob.low / knob.high for knob in densities) or 1.0 - _SPARSEST
+    least = min(knob.low / knob.high for knob in shares) or 1.0 - _SPARSEST
     return np.asarray(1.0 - np.logspace(0.0, np.log10(least), _POINTS + 1))
 
 
 def _coordinate(problem: Problem, s: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = -np.log10(1.0 - s) if _densities(problem) else s
+    x = -np.log10(1.0 - s) if densities(problem) else s
     return np.asarray(x / max(float(x[-1]), _TINY))
 
 

@@ -22,8 +22,9 @@ class Settings:
     """What a sample is and when to stop."""
 
     recipe: Annotated[
-        Literal["lc", "direct"], Doc("how a sample is trained: learning-compression, or cut first and fine-tuned")
-    ] = "lc"
+        Literal["auto", "lc", "direct"],
+        Doc("how a sample is trained: learning-compression, or cut first and fine-tuned; auto: lc for single weights"),
+    ] = "auto"
     samples: Annotated[int, Doc("whole trainings at most"), Bounds(1, 100)] = 10
     tolerance: Annotated[float, Doc("how exactly the sparsity is wanted"), Bounds(0.001, 0.5)] = 0.01
 

@@ -30,7 +30,7 @@ def test_five_strategies_share_a_job(job: Job, lock: HostLock) -> None:
     assert all(m.evaluation.status is Status.COMPLETED for m in found)
     assert set(Counter(m.strategy for m in found)) == set(STRATEGIES)
     samples = [m.evaluation.candidate for m in found if m.strategy == "bayesian" and m.evaluation.candidate.searched]
-    assert {(sample.fidelity, sample.recipe) for sample in samples} == {("F4", "lc")}
+    assert {(sample.fidelity, sample.recipe) for sample in samples} == {("F4", "direct")}
 
 
 def test_a_file_as_small_as_the_accuracy_limit_lets_it_be(job: Job, lock: HostLock) -> None:
