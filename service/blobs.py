@@ -13,9 +13,12 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+
+from sqlalchemy.exc import IntegrityError
 
 from service.errors import PayloadTooLarge
 from service.store import blobs as rows
@@ -99,18 +102,17 @@ class Blobs:
             temporary.unlink(missing_ok=True)
 
     def record(self, tx: Tx, blob: StoredBlob) -> None:
-        """Write the row of a stored blob with the transaction that points at it."""
-        self.path(blob.sha256)
+        """Write the row of a stored blob with the transaction that points at it.
+
+        Raises:
+            KeyError: the file is not there, or was deleted a moment ago.
+        """
         rows.record(tx, blob)
+        self.path(blob.sha256)
 
     def drop(self, store: Store, sha256: str) -> None:
         """Delete a content at once with what was made from it, unless something points at it."""
-        with store.begin() as tx:
-            if sha256 in rows.referenced(tx):
-                return
-            rows.forget(tx, sha256)
-            for path in self._place(sha256).parent.glob(f"{sha256}*"):
-                _delete(path)
+        self._remove(store, sha256, lambda: [*self._place(sha256).parent.glob(f"{sha256}*")])
 
     def sweep(self, store: Store) -> int:
         """Delete contents that nothing points at with their decoded copies, and temporaries, all older than a day.
@@ -121,15 +123,23 @@ class Blobs:
         limit = time.time() - KEEP_UNREFERENCED_S
         with store.read() as tx:
             kept = rows.referenced(tx)
-        # Beside a content may lie what was made from it, `<sha256>.<name>`: it goes with it.
-        unwanted = (path for path in self.root.glob("*/*") if path.name.partition(".")[0] not in kept)
+        unwanted = (path for path in self.root.glob("*/*") if _content(path).name not in kept)
         old = list(islice((path for path in unwanted if _is_older(path, limit)), SWEEP_AT_MOST))
-        with store.begin() as tx:
-            kept = rows.referenced(tx)
-            gone = [path for path in old if path.name.partition(".")[0] not in kept]
-            for path in gone:
-                rows.forget(tx, path.name)
-        return sum(_removed(path, limit) for path in gone)
+        return sum(self._remove(store, _content(path).name, partial(_still_old, path, limit)) for path in old)
+
+    def _remove(self, store: Store, sha256: str, found: Callable[[], Sequence[Path]]) -> bool:
+        """Delete the files that `found` finds, unless something points at the content; whether there were any.
+
+        In the transaction that forgets it: nobody can point at it from the look until the files are gone.
+        """
+        try:
+            with store.begin() as tx:
+                paths = found() if rows.forget(tx, sha256) else ()
+                for path in paths:
+                    _delete(path)
+        except IntegrityError:  # somebody just pointed at it
+            return False
+        return bool(paths)
 
     def _place(self, sha256: str) -> Path:
         return self.root / sha256[:2] / sha256
@@ -143,13 +153,16 @@ def _is_older(path: Path, limit: float) -> bool:
         return False
 
 
-def _removed(path: Path, limit: float) -> bool:
-    """Remove a file or folder, unless the same content was stored again a moment ago: its row is to follow."""
-    content = path.with_name(path.name.partition(".")[0])
-    if not _is_older(path, limit) or (content.exists() and not _is_older(content, limit)):
-        return False
-    _delete(path)
-    return True
+def _content(path: Path) -> Path:
+    """The content that a file belongs to: itself, or what it was made from, which lies beside `<sha256>.<name>`."""
+    return path.with_name(path.name.partition(".")[0])
+
+
+def _still_old(path: Path, limit: float) -> list[Path]:
+    """The file or folder, unless the same content was stored again a moment ago: its row is to follow."""
+    content = _content(path)
+    stored_again = content.exists() and not _is_older(content, limit)
+    return [path] if _is_older(path, limit) and not stored_again else []
 
 
 def _delete(path: Path) -> None:

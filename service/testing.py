@@ -12,16 +12,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import IntegrityError
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
+from service.blobs import Blobs
 from service.errors import Conflict, Unauthorised
 from service.store import (
     Base,
@@ -72,19 +74,7 @@ def add_inputs(tx: Tx) -> None:
     """Store rows of a model `mdl_1` and a data set `dts_1`."""
     blob = StoredBlob("0" * 64, 1)
     blobs.record(tx, blob)
-    tx.session.add(
-        Model(
-            id="mdl_1",
-            name="net",
-            sha256=blob.sha256,
-            preprocessing={},
-            input_shape=[1, 32, 32],
-            outputs=[{"name": "logits", "shape": [10]}],
-            groups=[],
-            warnings=[],
-            created_at=tx.now,
-        )
-    )
+    tx.session.add(model("mdl_1", blob.sha256, tx, name="net"))
     tx.session.add(
         Dataset(
             id="dts_1",
@@ -97,6 +87,21 @@ def add_inputs(tx: Tx) -> None:
         )
     )
     tx.session.flush()
+
+
+def model(row_id: str, sha256: str, tx: Tx, name: str | None = None) -> Model:
+    """The row of a model with ten classes, called as its id where it has no name."""
+    return Model(
+        id=row_id,
+        name=name or row_id,
+        sha256=sha256,
+        preprocessing={},
+        input_shape=[1, 32, 32],
+        outputs=[{"name": "logits", "shape": [10]}],
+        groups=[],
+        warnings=[],
+        created_at=tx.now,
+    )
 
 
 def request(name: str | None = None) -> dict[str, Any]:
@@ -402,6 +407,44 @@ class StoreContract:
             blobs.record(tx, StoredBlob("1" * 64, 5))
         with stored.read() as tx:
             assert blobs.referenced(tx) == {"0" * 64}
+
+    def test_a_sweep_takes_nothing_that_is_pointed_at(
+        self, stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("service.blobs.KEEP_UNREFERENCED_S", -3600.0)  # what nothing points at goes at once
+        folder, over = Blobs(tmp_path), threading.Event()
+        fates: list[str] = []
+
+        def upload(index: int, turn: int) -> str:
+            content = bytes([turn % 2])  # others upload the same
+            try:
+                blob = folder.put_bytes(content)
+                with stored.begin() as tx:
+                    folder.record(tx, blob)
+                    row = model(f"mdl_{index}_{turn}", blob.sha256, tx)
+                    tx.session.add(row)
+            except (FileNotFoundError, KeyError, IntegrityError) as error:  # swept before: the client is told
+                return type(error).__name__
+            assert folder.path(blob.sha256).read_bytes() == content
+            with stored.begin() as tx:
+                tx.session.delete(row)
+            return "kept"
+
+        def sweep() -> None:
+            while not over.is_set():
+                folder.sweep(stored)
+
+        sweeper = threading.Thread(target=sweep)
+        sweeper.start()
+        try:
+            for turn in range(20):
+                fates += at_once(3, lambda index, turn=turn: upload(index, turn))  # type: ignore[misc]
+        finally:
+            over.set()
+            sweeper.join()
+        assert "kept" in fates
+        folder.sweep(stored)
+        assert [path for path in folder.root.rglob("*") if path.is_file()] == []
 
     # who may call
 

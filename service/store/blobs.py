@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, String, delete, select
+from sqlalchemy import BigInteger, Column, String, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.store.base import Base, Tx
@@ -29,23 +30,33 @@ class StoredBlob:
 
 
 def record(tx: Tx, blob: StoredBlob) -> None:
-    """Note that a file is on the volume; again is harmless."""
-    if tx.session.get(Blob, blob.sha256) is None:
-        tx.session.add(Blob(sha256=blob.sha256, size_bytes=blob.size_bytes, created_at=tx.now))
-        tx.session.flush()
+    """Note that a file is on the volume; again is harmless. Waits for a transaction that is forgetting it."""
+    insert = postgresql.insert if tx.session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    row = insert(Blob).values(sha256=blob.sha256, size_bytes=blob.size_bytes, created_at=tx.now)
+    tx.session.execute(row.on_conflict_do_nothing())
 
 
 def referenced(tx: Tx) -> set[str]:
     """Every digest that some row of some table points at."""
-    keys = [
-        key.parent
-        for table in Base.metadata.sorted_tables
-        for key in table.foreign_keys
-        if key.column.table.name == Blob.__tablename__
-    ]
-    return {digest for key in keys for digest in tx.session.execute(select(key).distinct()).scalars() if digest}
+    return {digest for key in _pointers() for digest in tx.session.scalars(select(key).distinct()) if digest}
 
 
-def forget(tx: Tx, sha256: str) -> None:
-    """Delete the row; the foreign keys refuse it while something points at it."""
+def forget(tx: Tx, sha256: str) -> bool:
+    """Delete the row of a content, unless something points at it; whether it did.
+
+    Whoever records the same content at the same time waits for the end of this transaction: files are deleted in it.
+
+    Raises:
+        IntegrityError: another transaction pointed at it a moment ago.
+    """
+    record(tx, StoredBlob(sha256, 0))  # where there was no row, there would be none to wait for
+    if any(tx.session.scalar(select(key).where(key == sha256).limit(1)) for key in _pointers()):
+        return False
     tx.session.execute(delete(Blob).where(Blob.sha256 == sha256))
+    return True
+
+
+def _pointers() -> list[Column[str]]:
+    """Every column of every table that points at content."""
+    keys = (key for table in Base.metadata.sorted_tables for key in table.foreign_keys)
+    return [key.parent for key in keys if key.column.table.name == Blob.__tablename__]

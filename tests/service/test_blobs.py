@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from service_world import Uploaded
+from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 
 from service.blobs import KEEP_UNREFERENCED_S, Blobs
@@ -102,9 +103,9 @@ def test_content_that_is_stored_again_during_a_sweep_stays(
     (path,) = _garbage(blobs, 1)
     forget = rows.forget
 
-    def meanwhile(tx: Tx, sha256: str) -> None:
-        forget(tx, sha256)
+    def meanwhile(tx: Tx, sha256: str) -> bool:
         blobs.put_bytes(bytes([0]))
+        return forget(tx, sha256)
 
     monkeypatch.setattr(rows, "forget", meanwhile)
     assert blobs.sweep(store) == 0
@@ -134,8 +135,10 @@ def test_content_that_is_dropped_goes_at_once_unless_something_points_at_it(
 
 def test_a_row_that_is_pointed_at_stays(store: Store, uploaded: Uploaded) -> None:
     digest = _digest_of_the_model(store)
+    with store.begin() as tx:
+        assert not rows.forget(tx, digest)
     with pytest.raises(IntegrityError), store.begin() as tx:
-        rows.forget(tx, digest)
+        tx.session.execute(delete(rows.Blob).where(rows.Blob.sha256 == digest))
 
 
 def test_only_what_lies_there_is_recorded(store: Store, settings: Settings) -> None:
