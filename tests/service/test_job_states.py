@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,35 @@ from service.store.job_states import FINAL, MOVES, STATES
 from service.testing import CRASHES, LEASE_S, HandClock, add_inputs, request
 from workers.errors import LeaseLost
 
+STEERED: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "cancel": {
+        "queued": ("cancelled", "continue"),
+        "paused": ("cancelled", "continue"),
+        "running": ("running", "cancel"),
+        "running, to pause": ("running", "cancel"),
+        "running, to cancel": ("running", "cancel"),
+        **{state: (state, "continue") for state in FINAL},
+    },
+    "pause": {
+        "queued": ("paused", "continue"),
+        "running": ("running", "pause"),
+        "running, to pause": ("running", "pause"),
+    },
+    "resume": {
+        "paused": ("queued", "continue"),
+        "running, to pause": ("running", "continue"),
+    },
+}
+"""State and signal after each verb; what is not here is a conflict."""
 ENDS = st.sampled_from(["succeeded", "failed", "cancelled", "paused", "queued"])
+
+
+class Undone(Exception):
+    """What a transaction did is rolled back."""
+
+
+def _standing(job: jobs.Job) -> str:
+    return job.state if job.signal == "continue" else f"{job.state}, to {job.signal}"
 
 
 class JobLife(RuleBasedStateMachine):
@@ -56,9 +85,32 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(verb=st.sampled_from(["cancel", "pause", "resume"]))
     def steer(self, verb: str) -> None:
-        refused = nullcontext() if verb == "cancel" else suppress(Conflict)
-        with refused, self.store.begin() as tx:
-            getattr(job_states, verb)(tx, jobs.get(tx, self.job_id))
+        with self.store.begin() as tx:
+            job = jobs.get(tx, self.job_id)
+            abandoned = job.lease_until is not None and job.lease_until <= tx.now
+            before, wanted = (job.state, job.signal), STEERED[verb].get(_standing(job))
+            if verb == "cancel" and job.state == "running" and abandoned:
+                wanted = ("cancelled", "continue")
+            refused = pytest.raises(Conflict) if wanted is None else nullcontext()
+            with refused:
+                getattr(job_states, verb)(tx, job)
+            tx.session.refresh(job)
+            after = (job.state, job.signal)
+            assert after == (wanted or before)
+            assert len(tx.events) == (after != before), "one event tells of a change, none of no change"
+
+    @rule()
+    def retry(self) -> None:
+        with suppress(Undone), self.store.begin() as tx:
+            job = jobs.get(tx, self.job_id)
+            before = (job.state, job.epoch)
+            with nullcontext() if job.state in FINAL else pytest.raises(Conflict):
+                again = jobs.retry(tx, job)
+                assert (again.state, again.retry_of, again.epoch) == ("queued", job.id, 0)
+                assert {**again.request, "name": None} == {**job.request, "name": None}
+            tx.session.refresh(job)
+            assert (job.state, job.epoch) == before
+            raise Undone  # the world stays one of one job
 
     @rule(state=ENDS, data=st.data())
     def end(self, state: job_states.State, data: st.DataObject) -> None:
