@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,10 @@ FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
 """How long a node of a cluster may take to come up; 10 s were measured on a busy machine."""
+RELEASE_S = 4.0
+"""How long those that use a Ray that was lost may take to let go of it: taken from under them, it ends the process."""
+HEAD_LOOKS = 2
+"""Looks in a row at which the head takes no connection, after which it is gone."""
 CLOSE_S = 5.0
 """What is not in order by then dies with this process."""
 STORE_BYTES = 128 * 1024**2
@@ -65,6 +70,8 @@ class RayCluster:
         """Why it is down, in one line."""
         self._closing = threading.Event()
         self._changed = threading.Condition()
+        self._holds: set[Hold] = set()
+        self._head = ""
         self._folder: Path | None = None
         self._node: subprocess.Popen[bytes] | None = None
         # The node of ours dies with the thread that forked it, so this one lives as long as the cluster.
@@ -90,6 +97,27 @@ class RayCluster:
         if self._keeper.is_alive():
             self._keeper.join(CLOSE_S)
 
+    def hold(self) -> Hold:
+        """Register somebody who is about to use Ray.
+
+        Raises:
+            ClusterDown: it is not up.
+        """
+        with self._changed:
+            self._check()
+            hold = Hold(self)
+            self._holds.add(hold)
+            return hold
+
+    def _check(self) -> None:
+        if self.state != "ok":
+            raise ClusterDown(self.problem or "Ray is not up")
+
+    def _release(self, hold: Hold) -> None:
+        with self._changed:
+            self._holds.discard(hold)
+            self._changed.notify_all()
+
     def node_cpus(self) -> Sequence[int]:
         """CPUs of each node that is alive, most first.
 
@@ -113,10 +141,8 @@ class RayCluster:
                 self._come_up()
                 rest_s = FIRST_REST_S
                 self._say("ok")
-                while self._well() and not self._closing.wait(LOOK_S):
-                    pass
-                lost = not self._closing.is_set()
-                if lost:
+                self._watch()
+                if not self._closing.is_set():
                     self._say("starting", "Ray was lost; it is started again")
             except Exception as error:
                 self._say("down", _line(error))
@@ -127,6 +153,15 @@ class RayCluster:
                 self._go_down()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Until it is lost, or this process has had enough of it."""
+        unanswered = 0
+        while unanswered < HEAD_LOOKS:
+            unanswered = 0 if _answers(self._head) else unanswered + 1
+            # Asked only while the head answers: Ray waits a minute for a dead one, then it ends this process.
+            if (not unanswered and not self._well()) or self._closing.wait(LOOK_S):
+                return
 
     def _say(self, state: State, problem: str | None = None) -> None:
         if problem is not None:
@@ -150,6 +185,7 @@ class RayCluster:
         else:
             self._join(self.address, folder / "node")
             ray.init(address=self.address, _temp_dir=str(folder / "node"), **quiet)
+        self._head = ray.get_runtime_context().gcs_address
 
     def _join(self, address: str, folder: Path) -> None:
         """A driver needs a node on its machine: one without CPUs, so that nothing is computed on it.
@@ -190,6 +226,8 @@ class RayCluster:
     def _go_down(self) -> None:
         import ray
 
+        with self._changed:
+            self._changed.wait_for(lambda: not self._holds, RELEASE_S)
         with suppress(Exception):  # what is lost already cannot be left in order
             ray.shutdown()
         if self._node is not None:
@@ -200,6 +238,44 @@ class RayCluster:
                 self._node.kill()
                 self._node.wait()
             self._node = None
+
+
+class Hold:
+    """Somebody who uses Ray, and lets go of it, with all that Ray gave, as soon as `check` says that it is lost."""
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self._cluster = cluster
+
+    def check(self) -> None:
+        """Before each use.
+
+        Raises:
+            ClusterDown: Ray was lost.
+        """
+        self._cluster._check()
+
+    def check_head(self) -> None:
+        """Before what would wait for the cluster's head.
+
+        Raises:
+            ClusterDown: as `check`, or the head takes no connection.
+        """
+        self.check()
+        if not _answers(self._cluster._head):
+            raise ClusterDown("the head of the Ray cluster does not answer")
+
+    def release(self) -> None:
+        """Nothing of Ray is used any more. May come twice."""
+        self._cluster._release(self)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_address(text: str) -> bool:

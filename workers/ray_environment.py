@@ -17,3 +17,6 @@ os.environ[AUTH_MODE] = "token"
 os.environ[MAY_CLUSTER] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after Ray's end must not bring up another one
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
+"""Seconds without the cluster's head after which Ray ends a process: one that comes back then knows us no more, and a
+conductor that hangs in a call is better started again than kept."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from workers.child import Guard
-from workers.errors import ClusterDown
 from workers.executor import State
 from workers.pool import EvaluatorFactory, Pool
 from workers.ray_cluster import RayCluster
@@ -43,15 +42,24 @@ class RayExecutor:
         """As Executor.pool; at least one worker, whatever `processes` says."""
         from workers.ray_pool import RayPool
 
-        workers, cpus = self._room(processes)
-        return RayPool(make_evaluator, workers, cpus, deadline_s, guard=guard)
+        hold = self._cluster.hold()
+        try:
+            workers, cpus = self._room(processes)
+            return RayPool(make_evaluator, workers, cpus, deadline_s, guard=guard, hold=hold)
+        except BaseException:
+            hold.release()
+            raise
 
     def train(self, course: Course) -> Mapping[str, Ended]:
         """As Executor.train: all of them."""
         from workers.ray_training import trained
 
-        workers, cpus = self._room(course.processes)
-        return trained(course, workers, cpus)
+        hold = self._cluster.hold()
+        try:
+            workers, cpus = self._room(course.processes)
+            return trained(course, workers, cpus)
+        finally:
+            hold.release()
 
     def close(self) -> None:
         """As Executor.close."""
@@ -60,6 +68,4 @@ class RayExecutor:
     def _room(self, processes: int) -> tuple[int, int]:
         from workers.ray_pool import room
 
-        if self.state != "ok":
-            raise ClusterDown(self._cluster.problem or "Ray is not up")
         return room(self._cluster.node_cpus(), max(1, processes), share=self._cluster.address is None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,9 +24,10 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.attempt import ended
 from workers.child import Broken, Guard
-from workers.errors import InvalidInput, PoolBroken, PoolClosed
+from workers.errors import ClusterDown, InvalidInput, PoolBroken, PoolClosed
 from workers.pool import EvaluatorFactory
 from workers.process_pool import ATTEMPTS, FAILED_STARTS
+from workers.ray_cluster import Hold
 from workers.ray_worker import RayWorker
 
 BATCH = 16
@@ -47,6 +48,7 @@ class RayPool:
         start_s: seconds an actor may take to find room and to make its evaluator.
         grace_s: seconds between a cancel and the end of the actor that works on the candidate.
         guard: picklable; entered around each evaluation in the actor.
+        hold: on the cluster, let go of by `close`; None: nobody takes Ray away from under the pool.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class RayPool:
         start_s: float = 120.0,
         grace_s: float = 5.0,
         guard: Guard = nullcontext,
+        hold: Hold | None = None,
     ) -> None:
         for name, value in (("workers", workers), ("cpus", cpus)):
             if value < 1:
@@ -65,6 +68,7 @@ class RayPool:
         # Once, and here: what an actor gets later is what the first one got, whatever became of the factory.
         self._packed: bytes = cloudpickle.dumps((make_evaluator, guard))
         self.capacity = workers
+        self._hold = hold
         self._cpus = cpus
         self._deadline_s = deadline_s
         self._start_s = start_s
@@ -121,9 +125,13 @@ class RayPool:
     def close(self) -> None:
         """As Pool.close."""
         self._closed = True
-        for worker in self._workers:
-            worker.end()
+        with suppress(ClusterDown):  # actors died with their Ray; a call would wait for it
+            self._check()
+            for worker in self._workers:
+                worker.end()
         self._workers.clear()
+        if self._hold is not None:
+            self._hold.release()
         self._inside.clear()
         self._results.clear()
 
@@ -138,9 +146,14 @@ class RayPool:
     ) -> None:
         self.close()
 
+    def _check(self) -> None:
+        if self._hold is not None:
+            self._hold.check()
+
     def _guarded(self, step: Callable[[], None]) -> None:
         """Take a step; whatever goes wrong in it is no candidate's fault, and Ray has many ways to be gone."""
         try:
+            self._check()
             step()
         except PoolBroken as broken:
             self._broken = broken
@@ -159,6 +172,8 @@ class RayPool:
     def _staff(self) -> None:
         if time.monotonic() >= self._rest_until_s:
             while len(self._workers) < self.capacity:
+                if self._hold is not None:
+                    self._hold.check_head()
                 self._workers.append(RayWorker(self._packed, self._cpus))
 
     def _assign(self) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from whole_job import PATIENCE_S, children, command_line, until
+from whole_job import PATIENCE_S, below, command_line, until
 
 from netlathe import Client
 
@@ -29,12 +29,6 @@ IMAGE = (ROOT / "Dockerfile").read_text()
 ENTRYPOINT = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', IMAGE, re.MULTILINE)
 BIN = Path(sys.executable).parent
 RAY_IS_UP = b"Ray runtime started"
-
-
-def below(pid: int) -> list[int]:
-    """Every descendant of a process."""
-    found = children(pid)
-    return found + [each for child in found for each in below(child)]
 
 
 @dataclass
@@ -86,7 +80,10 @@ class Stack:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for name in self.parts:
+                sys.stderr.write(f"--- {name}\n{self.log(name)[-800:]}\n")
         self.end()
 
     def keep_secret(self, name: str, value: str) -> None:
@@ -109,14 +106,10 @@ class Stack:
 
     def command(self, part: Part) -> list[str]:
         """The entry point and the command of its service, here."""
-        program, *words = [*part.service.get("entrypoint", ENTRYPOINT), *part.service["command"]]
-        extra = [f"--temp-dir={self.folder / part.name}"] if program == "ray" else []
-        return [
-            str(BIN / program),
-            *(self._here(part, word) for word in words),
-            *extra,
-            *self._of(self.arguments, part),
-        ]
+        (program,) = part.service.get("entrypoint", ENTRYPOINT)
+        words = [self._here(part, word) for word in part.service["command"]]
+        words += [f"--temp-dir={self.folder / part.name}"] if program == "ray" else []
+        return [str(BIN / program), *words, *self._of(self.arguments, part)]
 
     def environment(self, part: Part) -> dict[str, str]:
         """The environment of its service, here, and what any process needs."""

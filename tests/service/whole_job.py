@@ -35,7 +35,6 @@ ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 240.0
 """A guard against hanging, not an expectation of speed."""
 CLASSES = 4
-SIDE = 16
 WIDTHS = (4, 16, 32)
 NORM = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}
 EPOCHS = 3
@@ -49,21 +48,34 @@ sys.exit(serve(settings, agent=False, ready=lambda url: print(url, flush=True)))
 """
 
 
-def images(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Stripes of four directions in noise: (count, 16, 16, 1) and the number of the direction."""
+@dataclass(frozen=True)
+class Look:
+    """Of images: their side in pixels, and how far stripes stand out of noise of 20."""
+
+    side: int = 16
+    contrast: float = 80.0
+
+
+PLAIN = Look()
+SLOW = Look(side=32, contrast=12.0)
+"""An evaluation takes long enough for a kill to meet it, and no two candidates are alike."""
+
+
+def images(count: int, seed: int, look: Look = PLAIN) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Stripes of four directions in noise: (count, side, side, 1) and the number of the direction."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(CLASSES, size=count)
-    y, x = np.mgrid[:SIDE, :SIDE]
+    y, x = np.mgrid[: look.side, : look.side]
     angle = labels[:, None, None] * np.pi / CLASSES
     phase = rng.uniform(0, 2 * np.pi, (count, 1, 1))
     waves = np.sin(1.6 * (x * np.cos(angle) + y * np.sin(angle)) + phase)
-    noisy = 128 + 80 * waves + 20 * rng.standard_normal(waves.shape)
+    noisy = 128 + look.contrast * waves + 20 * rng.standard_normal(waves.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)[..., None], labels
 
 
-def data_set() -> bytes:
-    """An .npz with 600 images to train on, 500 to decide on, 200 to test on."""
-    parts = {"train": images(600, 1), "val": images(500, 2), "test": images(200, 3)}
+def data_set(val: int = 500, look: Look = PLAIN) -> bytes:
+    """An .npz with 600 images to train on, `val` to decide on, 200 to test on."""
+    parts = {"train": images(600, 1, look), "val": images(val, 2, look), "test": images(200, 3, look)}
     arrays: dict[str, NDArray[Any]] = {f"x_{name}": part[0] for name, part in parts.items()}
     arrays |= {f"y_{name}": part[1] for name, part in parts.items()}
     file = io.BytesIO()
@@ -71,7 +83,7 @@ def data_set() -> bytes:
     return file.getvalue()
 
 
-def network() -> bytes:
+def network(look: Look = PLAIN) -> bytes:
     """Three convolutions with batch norms, a pool and a linear layer, trained for a few seconds."""
     rng = np.random.default_rng(0)
     nodes: list[NodeProto] = []
@@ -98,7 +110,7 @@ def network() -> bytes:
     nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"))
     nodes.append(helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["logits"], "fc", transB=1))
     recipe = Recipe(epochs=EPOCHS, batch=32, lr=0.05, augment="none")
-    steps = fit(Network.load(_model(nodes, weights)), Part(*images(600, 1)), Preprocessing(), recipe)
+    steps = fit(Network.load(_model(nodes, weights, look.side)), Part(*images(600, 1, look)), Preprocessing(), recipe)
     *_, last = steps
     return last.network().save()
 
@@ -109,8 +121,8 @@ def accuracy(model: bytes, seed: int = 3) -> float:
     return float((_run(model, shown).argmax(1) == labels).mean())
 
 
-def _model(nodes: list[NodeProto], weights: list[TensorProto]) -> bytes:
-    values = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, SIDE, SIDE])]
+def _model(nodes: list[NodeProto], weights: list[TensorProto], side: int) -> bytes:
+    values = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, side, side])]
     made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])]
     graph = helper.make_graph(nodes, "stripes", values, made, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -222,6 +234,12 @@ def children(pid: int) -> list[int]:
         with suppress(OSError):  # the thread has just ended
             found += [int(child) for child in listed.read_text().split()]
     return found
+
+
+def below(pid: int) -> list[int]:
+    """Process ids of every descendant of a process."""
+    found = children(pid)
+    return found + [each for child in found for each in below(child)]
 
 
 def command_line(pid: int) -> str:
