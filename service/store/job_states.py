@@ -116,12 +116,13 @@ def _hold(tx: Tx, job: Job) -> None:
 def _ask(tx: Tx, job: Job, signal: str) -> None:
     from service.store.jobs import Job, topic
 
+    if signal == job.signal:  # it is held: nobody has changed it since it was read
+        return
     guarded = update(Job).where(Job.id == job.id, Job.state == "running", Job.epoch == job.epoch)
     asked = tx.session.execute(guarded.values(signal=signal).returning(Job.id)).scalar_one_or_none()
     if asked is None:
         raise Conflict("the job moved in the meantime", code="state")
-    if signal != job.signal:
-        tx.emit(topic(job.id), "job.state", {"state": "running", "signal": signal})
+    tx.emit(topic(job.id), "job.state", {"state": "running", "signal": signal})
 
 
 def _abandoned(tx: Tx, job: Job) -> bool:

@@ -83,8 +83,12 @@ class JobLife(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
 
-    @rule(verb=st.sampled_from(["cancel", "pause", "resume"]))
-    def steer(self, verb: str) -> None:
+    @rule(verbs=st.lists(st.sampled_from(["cancel", "pause", "resume"]), min_size=1, max_size=3))
+    def steer(self, verbs: list[str]) -> None:
+        for verb in verbs:
+            self._steer(verb)
+
+    def _steer(self, verb: str) -> None:
         with self.store.begin() as tx:
             job = jobs.get(tx, self.job_id)
             abandoned = job.lease_until is not None and job.lease_until <= tx.now
