@@ -233,9 +233,16 @@ def test_only_an_ended_job_is_deleted_or_retried(client: TestClient, queued: str
 def test_a_full_queue_says_when_to_come_back(client: TestClient, store: Store, uploaded: Uploaded) -> None:
     state = client.app.state.netlathe  # type: ignore[attr-defined]
     object.__setattr__(state, "settings", state.settings.model_copy(update={"max_queued_jobs": 1}))
-    assert client.post(JOBS, json=body()).status_code == 201
-    answer = client.post(JOBS, json=body())
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    ended, key = queue(store, uploaded), {"Idempotency-Key": "once there is room"}
+    client.post(f"{JOBS}/{ended}/cancel")
+    waiting = client.post(JOBS, json=body()).json()["id"]
+    for refused in (client.post(JOBS, json=body(), headers=key), client.post(f"{JOBS}/{ended}/retry")):
+        assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
+        assert refused.headers["retry-after"] == "60"
+    assert client.get(JOBS).json()["total"] == 2
+    client.post(f"{JOBS}/{waiting}/cancel")
+    again = client.post(JOBS, json=body(), headers=key)  # a refusal is not kept under its key
+    assert (again.status_code, "idempotent-replayed" in again.headers) == (201, False)
 
 
 @pytest.mark.parametrize(
