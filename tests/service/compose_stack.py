@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from whole_job import PATIENCE_S, below, command_line, until
+from processes import below, command_line
+from whole_job import PATIENCE_S, until
 
 from netlathe import Client
 

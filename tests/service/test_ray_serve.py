@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from whole_job import SLOW, Service, below, command_line, data_set, network, until, upload
+from processes import below, command_line
+from whole_job import SLOW, Service, data_set, network, until, upload
 
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 

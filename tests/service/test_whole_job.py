@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from whole_job import Service, accuracy, agent, command_line, network, probed, submit, until, upload
+from processes import command_line
+from whole_job import Service, accuracy, agent, network, probed, submit, until, upload
 
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 

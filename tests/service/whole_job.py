@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from processes import children, command_line
 
 from compress.data import Part
 from compress.fit import fit
@@ -225,28 +226,6 @@ class Service:
         """The job, once it has ended."""
         until(lambda: self.job(name)["state"] in ("succeeded", "failed", "cancelled"), f"the end of {name}")
         return self.job(name)
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of the children of all threads of a process."""
-    found: list[int] = []
-    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # the thread has just ended
-            found += [int(child) for child in listed.read_text().split()]
-    return found
-
-
-def below(pid: int) -> list[int]:
-    """Process ids of every descendant of a process."""
-    found = children(pid)
-    return found + [each for child in found for each in below(child)]
-
-
-def command_line(pid: int) -> str:
-    """What a process was started with; nothing once it is gone."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    return ""
 
 
 @contextmanager

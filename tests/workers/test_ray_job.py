@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import below, command_line
 
 from compress.checkpoint import Checkpoint
 from compress.recipe import Recipe
@@ -195,10 +196,5 @@ def _trainers() -> list[int]:
     found: list[int] = []
     end_s = time.monotonic() + PATIENCE_S
     while not found and time.monotonic() < end_s:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if "ImplicitFunc" in path.read_text() and path.stat().st_uid == os.getuid():
-                    found.append(int(path.parent.name))
-            except OSError:
-                continue
+        found = [pid for pid in below(os.getpid()) if "ImplicitFunc" in command_line(pid)]
     return found
