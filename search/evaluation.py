@@ -24,6 +24,10 @@ class Status(StrEnum):
     """The evaluator could not do it; `reason` says why."""
 
 
+NAN = "nan"
+"""The reason of an evaluation whose loss or metric was not a finite number: the candidate's own failure."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A candidate with a status and its metrics, by key (`accuracy`, `latency_ms@dev_1`).

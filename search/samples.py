@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from search.candidate import Candidate
 from search.errors import Infeasible
-from search.evaluation import Evaluation, Status
+from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import Knowledge
 from search.problem import ACCURACY, Problem
 from search.sparsity import Sparsities, densities
@@ -20,18 +20,22 @@ from search.sparsity import Sparsities, densities
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None where it came to nothing."""
+    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None where it came to nothing.
+
+    `lost`: whether that was the machine's doing (a killed worker, a time-out) and says nothing of this sparsity.
+    """
 
     index: int
     accuracy: float | None
     utility: float | None
     network: str | None
+    lost: bool = False
 
 
 class Samples:
     """Candidates of fidelity F4 with one recipe, one at a time, each started from the nearest solved one.
 
-    A sample that failed counts as infeasible: what cannot be trained at s is not to be had at a higher s either.
+    A sample that diverged counts as infeasible: what cannot be trained at s is not to be had at a higher s either.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
@@ -96,7 +100,8 @@ class Samples:
                 done = evaluation.status is Status.COMPLETED
                 accuracy = evaluation.metrics.get(ACCURACY) if done else None
                 utility = self._known.utility(evaluation.candidate.values)
-                found.append(Sample(index, accuracy, utility, evaluation.network if done else None))
+                network = evaluation.network if done else None
+                found.append(Sample(index, accuracy, utility, network, not done and evaluation.reason != NAN))
         return sorted(found, key=lambda sample: sample.index)
 
     def fresh(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -130,7 +135,8 @@ class Bracket:
 
     @classmethod
     def of(cls, samples: Samples, level: float, margin: float, tolerance: float) -> Bracket:
-        judged = [(s.index, -math.inf if s.accuracy is None else s.accuracy) for s in samples.ended()]
+        told = [sample for sample in samples.ended() if not sample.lost]
+        judged = [(s.index, -math.inf if s.accuracy is None else s.accuracy) for s in told]
         low = max((index for index, accuracy in judged if accuracy >= level), default=-1)
         above = [(index, accuracy) for index, accuracy in judged if index > low]
         end = len(samples.sparsities)

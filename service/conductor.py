@@ -207,7 +207,7 @@ class Conductor:
     def _rest(self, rest_s: float) -> None:
         end_s = time.monotonic() + rest_s
         while (left_s := end_s - time.monotonic()) > 0 and not self.stopping.is_set():
-            self._be_seen("ok")
+            self._be_seen(self._executor.state)
             self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:

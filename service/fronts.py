@@ -38,7 +38,8 @@ class Judged(Protocol):
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
 
-    Without a target and with accuracy as the objective MACs take the place of latency.
+    With accuracy as the objective and without a target MACs take the place of latency, or, where single weights are
+    pruned, which no MAC shows, the stored bytes.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
@@ -48,7 +49,8 @@ def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     if metric != "latency_ms":
         axes.setdefault(metric, goal)
     if len(axes) == 1:
-        axes["macs"] = "min"
+        sparse = any(item["name"] == "weight_prune" for item in request.get("methods", ()))
+        axes["stored_bytes" if sparse else "macs"] = "min"
     return list(axes.items())
 
 

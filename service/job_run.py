@@ -58,6 +58,8 @@ class Run:
     def _work(self) -> None:
         try:
             self.ending = _of_outcome(self._run_job(self._plan, self._ports))
+        except SystemExit as error:  # Ray's way of telling that it is lost
+            self.ending = of_error(PoolBroken(f"the run was told to exit ({error.code})"))
         except Exception as error:
             self.ending = of_error(error)
         finally:

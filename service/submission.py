@@ -29,7 +29,7 @@ DECIDING = "accuracy"
 
 
 class ObjectiveBody(Body):
-    """What is wanted most, under the limits: accuracy, in this version."""
+    """What is wanted most, under the limits; other than accuracy only where whole trainings are searched."""
 
     metric: str = DECIDING
     goal: Literal["min", "max"] = "max"
@@ -205,7 +205,7 @@ def _check_objective(body: JobCreate) -> None:
         return
     if METRICS[name].per_device and not body.targets:
         raise InvalidInput("objective.metric", name, "needs a target, on whose device it is")
-    if not any(limit.endswith((f"_{DECIDING}", f"_{DECIDING}_drop")) and value for limit, value in body.limits.items()):
+    if not any(body.limits.get(limit) for limit in (f"min_{DECIDING}", f"max_{DECIDING}_drop")):
         raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop, above 0")
     known_strategies = catalogue.strategies()
     for index, (strategy, _) in enumerate(_pairs(body.strategies)):

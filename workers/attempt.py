@@ -8,12 +8,9 @@ import time
 from compress.errors import TrainingDiverged
 from search.candidate import Candidate
 from search.errors import InvalidInput
-from search.evaluation import Evaluation, Status
+from search.evaluation import NAN, Evaluation, Status
 from workers.errors import Diverged
 from workers.pool import Evaluator
-
-NAN = "nan"
-"""The reason of an evaluation whose loss or metric was not a finite number."""
 
 
 def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:

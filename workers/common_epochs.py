@@ -1,12 +1,22 @@
-"""Common epochs: how long the control and every finalist train, so that the wall seconds last for it."""
+"""Common epochs: how long the control, every sample and every finalist train, so that the wall seconds last for it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search import strategies
 from workers.context import Context
 
+WITHOUT = 2
+"""Trainings that the wall seconds must last for: the control and one finalist."""
+WITH_SAMPLES = 6
+"""Where a strategy asks for whole trainings, a few of those besides."""
 _MEMO = "common-epochs"
+
+
+def trains(context: Context) -> bool:
+    """Whether a strategy of the plan asks for whole trainings."""
+    return any(strategies.load(each.name).trains for each in context.plan.strategies)
 
 
 def common_epochs(context: Context) -> int:
@@ -29,9 +39,10 @@ def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
     """
     if not epochs_are_decided(context):
         wanted, left_s = context.plan.training.epochs, context.plan.budget.wall_s - context.spent_s
-        fits = (2 * wanted - done) * epoch_s <= left_s
+        trainings = WITH_SAMPLES if trains(context) else WITHOUT
+        fits = (trainings * wanted - done) * epoch_s <= left_s
         # Fewer epochs are another schedule of learning rates: what is done of the long one counts for nothing.
-        fewer = max(1, int(left_s / (2 * epoch_s))) if left_s > 0 and not fits else 1
+        fewer = max(1, int(left_s / (trainings * epoch_s))) if left_s > 0 and not fits else 1
         context.keep(_MEMO, {"epochs": wanted if fits else min(wanted, fewer)})
         for warning in shortened(context):
             context.warn(warning)
@@ -43,7 +54,6 @@ def shortened(context: Context) -> Sequence[str]:
     wanted, epochs = context.plan.training.epochs, common_epochs(context)
     if epochs == wanted:
         return ()
-    wall = (
-        f"{context.plan.budget.wall_s:g} wall seconds do not last for {wanted} epochs of the control and one finalist"
-    )
-    return (f"{wall}: control and finalists train for {epochs}.",)
+    whom = "the control, a few samples and one finalist" if trains(context) else "the control and one finalist"
+    wall = f"{context.plan.budget.wall_s:g} wall seconds do not last for {wanted} epochs of {whom}"
+    return (f"{wall}: all train for {epochs}.",)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.host_lock import HostLock
+from workers import durable
 from workers.errors import WorkerError
 from workers.plan import JobPlan
 from workers.ports import Ports, Recorded
@@ -41,7 +40,6 @@ class Context:
     def __post_init__(self) -> None:
         self.spent_s = self.recorded.spent_s
         self._files = dict(self.recorded.checkpoints)
-        self._run = secrets.token_hex(4)
         self._at: tuple[Phase, float, float] = (PHASES[0], 0.0, 1.0)
         self._begun: tuple[float, float] = (0.0, self.clock_s())
 
@@ -107,24 +105,8 @@ class Context:
 
     def keep_bytes(self, name: str, content: bytes, suffix: str) -> Path:
         """Write a checkpoint, whole or not at all, and record it."""
-        path = self.write(self.folder("checkpoints") / f"{name}{suffix}", content)
+        path = durable.write(self.folder("checkpoints") / f"{name}{suffix}", content)
         self.keep_file(name, path)
-        return path
-
-    def write(self, path: Path, content: bytes) -> Path:
-        """Write a file of this job, whole or not at all.
-
-        The draft is this run's own: one that was fenced off and does not know it yet writes beside it, not into it.
-        """
-        draft = path.with_name(f"{path.name}.{self._run}.draft")
-        try:
-            with draft.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
         return path
 
     def recall(self, name: str) -> dict[str, Any] | None:

@@ -6,8 +6,6 @@ machine, goes on from there.
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from compress.network import Network
 from compress.recipe import Recipe
 from compress.scheme import Scheme
 from search.space import Values
+from workers import durable
 from workers.accuracy import right_in_torch
 from workers.child import Guard
 from workers.errors import Diverged
@@ -70,8 +69,10 @@ class Ended:
 class Course:
     """The lessons of one train phase by name, in the order in which to begin.
 
-    `spared` are never stopped. `left_s`: seconds of work after which only those go on.
-    `note` is told of each epoch once its checkpoint is written; `interrupted` says whether to end early.
+    `spared` are never stopped. `left_s`: wall seconds after which only those go on, and the one that is ahead: by
+    accuracy where `by_accuracy`, which then also stops those that fall behind, else the first in the order.
+    `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
+    says whether to end early.
     """
 
     lessons: Mapping[str, Lesson]
@@ -79,7 +80,8 @@ class Course:
     folder: Path
     processes: int
     left_s: float
-    note: Callable[[str, Epoch], None]
+    by_accuracy: bool
+    note: Callable[[str, Epoch, float], None]
     interrupted: Callable[[], bool]
 
 
@@ -100,7 +102,7 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
                 begun_s = time.perf_counter()
                 step = next(steps, None)
                 if step is not None and step.last_of_epoch:
-                    _write(lesson.checkpoint, step.checkpoint())
+                    durable.write(lesson.checkpoint, step.checkpoint())
                     right = right_in_torch(TorchNetwork(step.network()), images, labels)
                 elapsed_s += time.perf_counter() - begun_s
             if step is None:
@@ -110,16 +112,3 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
                 elapsed_s = 0.0
     except (TrainingDiverged, Diverged) as error:
         return Ended("diverged", str(error))
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and durable; a draft of its own, since a run that was fenced off may still write."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
-    try:
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

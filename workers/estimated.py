@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from search.evaluation import Evaluation, Status
+from search.metrics import base_metric
 from search.problem import Problem
 
 
@@ -24,7 +25,7 @@ def estimated(evaluations: Sequence[Evaluation], problem: Problem) -> list[Evalu
     def renewed(each: Evaluation) -> Evaluation:
         row = next(rows)
         estimates = {metric: float(column[row]) for metric, column in columns.items()}
-        kept = {k: v for k, v in each.metrics.items() if k not in estimates or k not in problem.terms}
+        kept = {k: v for k, v in each.metrics.items() if k not in estimates or base_metric(k) != "latency_ms"}
         return replace(each, metrics={**estimates, **kept})
 
     return [renewed(each) if each.status is Status.COMPLETED else each for each in evaluations]

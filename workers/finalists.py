@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from compress.checkpoint import Checkpoint
 from compress.cost import cost
 from compress.direct import fine_tune
 from compress.errors import TrainingDiverged
 from compress.fit import Step
 from compress.fold import fold_norms
-from compress.method import AFTER_TRAINING
+from compress.method import AFTER_TRAINING, Stage
 from compress.network import Network
 from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
-from search.evaluation import Evaluation, Status
+from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import values_key
 from search.problem import Problem
+from workers import durable
 from workers.accuracy import Right, right_in_file
-from workers.attempt import NAN
 from workers.common_epochs import common_epochs, decided_epochs, epochs_are_decided
 from workers.context import Context
 from workers.course import Course, Ended, Epoch, Lesson
@@ -35,7 +36,7 @@ from workers.evaluator import CutEvaluator
 from workers.executor import Executor
 from workers.inputs import Inputs
 from workers.material import Material
-from workers.progress import Evaluated
+from workers.progress import Evaluated, Phase
 from workers.sampler import without_zeros
 
 CONTROL = "control"
@@ -47,7 +48,8 @@ STANDARD_ERRORS = 2.0
 class Trained:
     """A network after the recipe, as the file it will be. `right`: validation images it gets right.
 
-    `values` is empty for the control; `elapsed_s` is the time that training took, over all runs of the job.
+    `values` is empty for the control; `elapsed_s` is the time that training took, over all runs of the job; `epochs`
+    include those of the sample that it went on from.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Trained:
     counts: Mapping[str, float]
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
+    epochs: int = 0
 
     @property
     def candidate_id(self) -> str:
@@ -84,10 +87,18 @@ class Trainer:
         recipe: the same for all, but for its epochs: `workers.common_epochs` decides them on the control.
         total: how many networks are to be trained, for the progress.
         form: names the form of the network in checkpoints, where more than one is tried.
+        phase: that the progress is of.
     """
 
     def __init__(
-        self, context: Context, inputs: Inputs, material: Material, recipe: Recipe, total: int, form: str = ""
+        self,
+        context: Context,
+        inputs: Inputs,
+        material: Material,
+        recipe: Recipe,
+        total: int,
+        form: str = "",
+        phase: Phase = "train",
     ) -> None:
         self._context = context
         self._inputs = inputs
@@ -95,6 +106,7 @@ class Trainer:
         self._recipe = replace(recipe, epochs=common_epochs(context))
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
         self._form = form
+        self._phase: Phase = phase
         self._seconds: dict[str, float] = {}
         """Name -> seconds that its training has taken."""
         self._done = 0
@@ -127,29 +139,32 @@ class Trainer:
         lessons = {name: self._lesson(name, makers[name](), values.get(name, {})) for name in open_names}
         course = Course(
             lessons=lessons,
-            spared=frozenset([CONTROL]),
+            spared=frozenset(
+                [CONTROL, *(f"{FINALIST}{each.evaluation.candidate.id}" for each in chosen if each.evaluation.network)]
+            ),
             folder=context.folder("course"),
             processes=max(1, context.plan.effort.processes),
             left_s=context.plan.budget.wall_s - context.spent_s,
-            note=self._noted(lessons, min(len(lessons), max(1, context.plan.effort.processes))),
+            by_accuracy=context.plan.objective_metric == "accuracy",
+            note=self._noted(lessons),
             interrupted=lambda: context.ports.signal() != "continue",
         )
         for name, ended in executor.train(course).items():
             context.keep(f"{self._training(name)}-ended", {"state": ended.state, "reason": ended.reason})
         context.check()
 
-    def _noted(self, lessons: Mapping[str, Lesson], workers: int) -> Callable[[str, Epoch], None]:
+    def _noted(self, lessons: Mapping[str, Lesson]) -> Callable[[str, Epoch, float], None]:
         """What is done at the end of each epoch of trainings that go on side by side."""
         done: dict[str, float] = {}
 
-        def note(name: str, epoch: Epoch) -> None:
+        def note(name: str, epoch: Epoch, wall_s: float) -> None:
             context, file = self._context, self._training(name)
             context.keep_file(file, lessons[name].checkpoint)
             context.keep(f"{file}-seconds", {"elapsed_s": self._spent_s(name) + epoch.elapsed_s})
-            context.spent_s += epoch.elapsed_s / workers
+            context.spent_s += wall_s
             done[name] = epoch.epoch / epoch.epochs
             whole = self._done + sum(done.values())
-            context.at("train", whole, max(self._total, whole))
+            context.at(self._phase, whole, max(self._total, whole))
 
         return note
 
@@ -162,7 +177,7 @@ class Trainer:
             model=context.ports.path(plan.model.sha256),
             dataset=context.ports.path(plan.dataset.sha256),
             recipe=self._recipe,
-            network=context.write(folder / f"{file}.onnx", network.save()),
+            network=durable.write(folder / f"{file}.onnx", network.save()),
             checkpoint=saved,
             values=values,
             guard=context.lock.shared,
@@ -187,10 +202,20 @@ class Trainer:
     def _source(self, evaluation: Evaluation) -> Network:
         """What a finalist is trained from: the original, cut, or what a sample (F4) has become, which goes on."""
         candidate = evaluation.candidate
-        if evaluation.network is None or self._form:
+        if not self._goes_on(evaluation):
             return self._evaluator.cut(candidate)[0].to_network()
+        assert evaluation.network is not None
         bound = self._material.scheme.bind(candidate.values)
         return without_zeros(self._material, self._material.kept(evaluation.network), bound)
+
+    def _goes_on(self, evaluation: Evaluation) -> bool:
+        """Whether it starts from a sample, in whose form it is."""
+        if evaluation.network is None or self._form:
+            return False
+        if self._material.has(evaluation.network):
+            return True
+        self._context.say(f"The file of {evaluation.candidate.id} is lost: it is trained from the original.", "warning")
+        return False
 
     def control(self) -> Trained:
         """The unpruned network, in the form that all candidates are cut from.
@@ -219,7 +244,8 @@ class Trainer:
                 self._given_up(strategy, candidate, Status.STOPPED, end.reason, self._spent_s(name))
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
-            return self._trained(name, strategy, self._source(evaluation), candidate, predicted)
+            before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
+            return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
             self._given_up(strategy, candidate, Status.FAILED, NAN, self._spent_s(name))
@@ -238,6 +264,7 @@ class Trainer:
         network: Network,
         candidate: Candidate | None,
         predicted: Mapping[str, float],
+        epochs_before: int = 0,
     ) -> Trained:
         values: Mapping[str, Any] = candidate.values if candidate is not None else {}
         file = f"trained-{self._form}{_plain(name)}"
@@ -251,7 +278,7 @@ class Trainer:
             with self._context.computing():
                 right = right_in_file(model, *self._inputs.validation)
             # int8 keeps weights in other types: what it computes and holds is what it was made from.
-            counted = cost(fold_norms(trained))
+            counted = cost(self._final(trained, candidate, "sparsity"))
             counts = {
                 "macs": counted.macs,
                 "parameters": counted.parameters,
@@ -260,12 +287,13 @@ class Trainer:
                 "stored_bytes": cost(final).stored_bytes,
             }
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
-            known["elapsed_s"] = self._seconds[name]
+            known |= {"elapsed_s": self._seconds[name], "epochs": epochs_before + self._recipe.epochs}
             self._context.keep(file, known)
             self._context.say(f"{_label(name)}: accuracy {right.mean():.2%} on {len(right)} validation images.")
         self._done += 1
         right = np.array(known["right"], dtype=bool)
-        return Trained(name, strategy, values, path, right, known["counts"], known["predicted"], known["elapsed_s"])
+        facts = known["counts"], known["predicted"], known["elapsed_s"], known["epochs"]
+        return Trained(name, strategy, values, path, right, *facts)
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
@@ -304,7 +332,7 @@ class Trainer:
                 break
         if last is not None:
             return last
-        return _restored(network, checkpoint) if checkpoint is not None else network
+        return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
     def _shortens(self, step: Step) -> bool:
         """After an epoch of the control: whether all train for fewer from now on, itself from the beginning."""
@@ -316,17 +344,17 @@ class Trainer:
     def _progress(self, step: Step) -> None:
         if step.last_of_epoch:
             done = self._done + (step.step + 1) / step.steps
-            self._context.at_even("train", done, max(self._total, done))
+            self._context.at_even(self._phase, done, max(self._total, done))
         else:
             self._context.check()
 
-    def _final(self, network: Network, candidate: Candidate | None) -> Network:
-        """Batch norms folded away, then the precision that the candidate chose."""
+    def _final(self, network: Network, candidate: Candidate | None, *stages: Stage) -> Network:
+        """Batch norms folded away, then what the candidate chose of these stages; of all after training, if none."""
         folded = fold_norms(network)
         if candidate is None:
             return folded
         bound = self._material.scheme.bind(candidate.values)
-        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), *AFTER_TRAINING)
+        return bound.rewrite(folded, replace(self._material.evidence, statistics=None), *(stages or AFTER_TRAINING))
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:
@@ -385,13 +413,6 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
         if each is not None:
             unique.setdefault(values_key(each.evaluation.candidate.values), each)
     return list(unique.values())[:count] or ordered[:1]
-
-
-def _restored(network: Network, checkpoint: bytes) -> Network:
-    """What a checkpoint of the very last step holds."""
-    from compress.checkpoint import Checkpoint
-
-    return network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
 
 def _plain(name: str) -> str:

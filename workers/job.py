@@ -9,6 +9,7 @@ point: the next one repeats at most one evaluation, one epoch or one measurement
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,8 @@ from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
-from workers.accuracy import drop, interval
-from workers.common_epochs import shortened
+from workers.accuracy import drop, interval, right_in_file
+from workers.common_epochs import common_epochs, shortened, trains
 from workers.context import Context, Halted
 from workers.decided import decided
 from workers.errors import JobFailed
@@ -35,7 +36,7 @@ from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
 from workers.searching import problem_of, searched
-from workers.statistics import gathered, norm_count, sensitivities, trains
+from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import summary
 from workers.table_watch import TableWatch
 from workers.timed import MS
@@ -46,6 +47,8 @@ __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
 NEIGHBOURS = 2
 """Slightly smaller networks tried when latency alone is a little too high."""
 A_LITTLE = 0.10
+SLOWEST = 5.0
+"""Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
 """The slot that a verdict fills, and the one that it leaves empty."""
 
@@ -135,20 +138,33 @@ class _Run:
 
     def _search(self, found: Profile, material: Material) -> tuple[Profile, Problem, Sequence[Evaluated]]:
         """What was evaluated, and the profile and the problem by the newest tables."""
-        plan = self.context.plan
-        whole = trains(self.context)
-        training = recipe_of(self.context, self.inputs) if whole else Recipe()
-        deadline_s = max(plan.effort.candidate_s, plan.budget.wall_s if whole else 0.0)
+        plan, reference = self.context.plan, None
+        training, deadline_s = Recipe(), plan.effort.candidate_s
+        if trains(self.context):
+            control = self._control_ahead(material)
+            with self.context.computing():
+                reference = float(right_in_file(control.model, *material.ranking).mean())
+            training = replace(recipe_of(self.context, self.inputs), epochs=common_epochs(self.context))
+            deadline_s += SLOWEST * control.elapsed_s
         factory = EvaluatorFactory(material, training=training)
         with self.executor.pool(factory, plan.effort.processes, deadline_s, self.context.lock.shared) as pool:
             curves = sensitivities(self.context, found.builder.space, material, pool)
 
             def make(newest: Profile) -> Problem:
-                return problem_of(self.context, newest, curves, material)
+                return problem_of(self.context, newest, curves, material, reference)
 
             watch = TableWatch(self.context, found, make)
             ended = searched(self.context, self.inputs, watch, pool)
         return watch.profile, watch.problem, ended.evaluated
+
+    def _control_ahead(self, material: Material) -> Trained:
+        """Trained before a search of whole trainings: what those may lose, they may lose against it."""
+        self.context.at("statistics", 0, 1)
+        trainer = Trainer(
+            self.context, self.inputs, material, recipe_of(self.context, self.inputs), 1, phase="statistics"
+        )
+        trainer.ahead(self.executor)
+        return trainer.control()
 
     # train and verify
 

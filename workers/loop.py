@@ -28,6 +28,8 @@ TAKE_S = 0.5
 
 GIVEN_UP_AT = 2
 """Runs that died while a candidate was open, after which it fails; as many attempts as a pool gives it."""
+WHOLE_GIVEN_UP_AT = 6
+"""The same for a whole training: it is open for long, and goes on from its last epoch."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class _Loop:
         self._race.start(self._problem, self._told(), [asked.candidate for asked in open_asks])
         for asked in open_asks:
             died = self._recorded.takeovers.get(asked.candidate.id, 0)
-            if died >= GIVEN_UP_AT:
+            if died >= (WHOLE_GIVEN_UP_AT if asked.candidate.fidelity == "F4" else GIVEN_UP_AT):
                 self._renounce(asked, died)
             else:
                 self._give(asked)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from compress.network import Network
 from compress.preprocessing import Preprocessing
 from compress.scheme import Scheme
 from compress.statistics import Statistics
+from workers import durable
 from workers.accuracy import Images, Labels
 from workers.errors import InvalidInput
 
@@ -105,14 +105,26 @@ class Material:
         """Likewise for whole trainings; the short ones' images where none were written for it."""
         return self._part("training" if self._file("training_images").exists() else "short")
 
-    def keep(self, network: Network) -> str:
-        """Keep a trained network for `kept`; its digest."""
+    def keep(self, network: Network, epochs: int) -> str:
+        """Keep a network that was trained for so many epochs, for `kept`; its digest."""
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(network.save())
-        Path(file.name).replace(path)
+        durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
+        durable.write(path, network.save())
         return network.digest
+
+    def has(self, digest: str) -> bool:
+        """Whether the network of this digest is there."""
+        return bool(re.fullmatch("[0-9a-f]{64}", digest)) and self._network_path(digest).exists()
+
+    def epochs(self, digest: str) -> int:
+        """What a kept network was trained for, the networks it started from included.
+
+        Raises:
+            InvalidInput: as `kept`.
+        """
+        self.kept(digest)
+        return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])
 
     def kept(self, digest: str) -> Network:
         """The network of this digest.
@@ -120,10 +132,15 @@ class Material:
         Raises:
             InvalidInput: none was kept.
         """
-        path = self._network_path(digest)
-        if not re.fullmatch("[0-9a-f]{64}", digest) or not path.exists():
+        if not self.has(digest):
             raise InvalidInput("weights_from", digest, "no network of this digest was kept")
-        return Network.load(path)
+        return Network.load(self._network_path(digest))
+
+    def checkpoint(self, key: str) -> Path:
+        """Where a whole training of this key leaves off, and goes on after its worker was lost."""
+        path = self.folder / "trainings" / f"{key}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def _network_path(self, digest: str) -> Path:
         return self.folder / "networks" / f"{digest}.onnx"

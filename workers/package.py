@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from workers import durable
 from workers.clean_check import Checked, clean_check
 from workers.common_epochs import common_epochs
 from workers.context import Context
@@ -51,7 +52,7 @@ def package(context: Context, inputs: Inputs, profile: Profile, findings: Findin
     checked: Checked | None = None
     made: list[tuple[ArtifactKind, Path]] = []
     if findings.chosen is not None:
-        path = context.write(folder / f"{stem}.onnx", findings.chosen.model)
+        path = durable.write(folder / f"{stem}.onnx", findings.chosen.model)
         with context.computing():
             checked = clean_check(path.read_bytes(), *inputs.validation, findings.chosen.accuracy)
         context.say(
@@ -193,4 +194,4 @@ def _sha256(path: Path) -> str:
 
 
 def _written(context: Context, path: Path, text: str) -> Path:
-    return context.write(path, text.encode())
+    return durable.write(path, text.encode())

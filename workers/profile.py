@@ -205,8 +205,9 @@ def _table(context: Context, builder: ProblemBuilder, target: Target, classes: K
 
 
 def _smallest(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
-    """Every width at its smallest, in the setting that is fastest so: int8 does not pay for the tiniest."""
+    """Every width and density at its smallest, in the setting that is fastest so: int8 does not pay for the tiniest."""
     widths: dict[str, Value] = {knob.name: knob.options[0] for knob in builder.anatomy.widths}
+    widths |= {knob.name: knob.low for knob in builder.anatomy.densities}
     corners: list[Values] = [{**variant.setting, **widths} for variant in builder.variants]
     cost_us = np.zeros(len(corners))
     for table in tables:

@@ -16,7 +16,7 @@ from typing import Any
 
 import workers.ray_environment  # isort: skip  # noqa: F401  # Ray reads it while it is imported
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from workers.course import Course, Ended, Epoch, learn
 from workers.errors import PoolBroken
@@ -42,7 +42,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other one prints whatever `verbose` says
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report is about the end, not about accuracy
-    watch = _Watch(course)
+    watch = _Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
     def train(config: dict[str, Any]) -> None:
@@ -64,7 +64,10 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except Exception as error:  # nothing in there is ours: what our own code raises is kept by the watch
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # Ray exits where it is lost; what our own code raises is kept by the watch
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
@@ -77,7 +80,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
 
 def _scheduler(course: Course) -> TrialScheduler:
     epochs = max(lesson.recipe.epochs for lesson in course.lessons.values())
-    return SparingAsha(course.spared, epochs)
+    return SparingAsha(course.spared, epochs) if course.by_accuracy else FIFOScheduler()
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
@@ -111,8 +114,9 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
 class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
     """Hears of every epoch, and ends what is to end: all for the user, some for lack of time."""
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: Course, at_once: int) -> None:
         self._course = course
+        self._at_once = at_once
         self._ended: dict[str, Ended] = {}
         self._last: dict[str, Epoch] = {}
         self._spent_s = 0.0
@@ -142,15 +146,18 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
     def _hear(self, name: str, result: Mapping[str, Any]) -> None:
         epoch = Epoch(result["epoch"], result["epochs"], result["accuracy"], result["elapsed_s"])
         self._last[name] = epoch
-        self._spent_s += epoch.elapsed_s
+        wall_s = epoch.elapsed_s / self._at_once
+        self._spent_s += wall_s
         try:
-            self._course.note(name, epoch)
+            self._course.note(name, epoch, wall_s)
         except Exception as error:
             self.failed = self.failed or error
 
     def _leader(self) -> str:
         """The best of those that may be stopped: it goes on, whatever time there is, so that one is left to judge."""
         going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in self._course.spared}
+        if not self._course.by_accuracy:
+            return next(name for name in self._course.lessons if name in going)
         return max(going, key=lambda name: going[name])
 
     def stop_all(self) -> bool:

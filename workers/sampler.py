@@ -6,11 +6,14 @@ sample may start from the network of an earlier one, which the material keeps.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from compress.checkpoint import Checkpoint
 from compress.cost import cost
 from compress.direct import direct
 from compress.fit import Step
@@ -25,6 +28,7 @@ from compress.recipe import Recipe
 from compress.reestimate import reestimate
 from compress.scheme import BoundScheme
 from search.candidate import Candidate
+from workers import durable
 from workers.accuracy import right_in_file
 from workers.errors import InvalidInput
 from workers.material import Material
@@ -62,7 +66,7 @@ class Sampler:
         # Density is a share of what the cut leaves: single weights cannot be chosen before the channels are.
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
-        trained = self._trained(candidate.recipe, source, after if early else bound)
+        trained = self._trained(candidate, source, after if early else bound)
         left = trained if early else without_zeros(self._material, trained, bound)
         evidence = replace(self._material.evidence, masks={}, statistics=None)
         sparse = after.rewrite(fold_norms(left), evidence, "sparsity")
@@ -71,7 +75,13 @@ class Sampler:
         # Fewer bits keep the weights in other types: what is not zero is counted before.
         counts = {"nonzeros": cost(sparse).nonzeros, "stored_bytes": cost(final).stored_bytes}
         metrics = {"accuracy": float(right.mean()), **counts}
-        return metrics, self._material.keep(trained) if fits(trained, self._material.network) else None
+        return metrics, self._kept(candidate, trained)
+
+    def _kept(self, candidate: Candidate, trained: Network) -> str | None:
+        if not fits(trained, self._material.network):
+            return None
+        before = 0 if candidate.weights_from is None else self._material.epochs(candidate.weights_from)
+        return self._material.keep(trained, before + self._recipe.epochs)
 
     def _start(self, candidate: Candidate) -> Network:
         whole = self._material.network
@@ -87,13 +97,26 @@ class Sampler:
         evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
         return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
 
-    def _trained(self, recipe: str, network: Network, bound: BoundScheme) -> Network:
+    def _trained(self, candidate: Candidate, network: Network, bound: BoundScheme) -> Network:
+        """From its last epoch on, where a worker was lost in it."""
         part, preprocessing = self._material.training
-        steps = TRAININGS[recipe](network, part, preprocessing, self._recipe, bound, teacher=self._material.network)
+        file = self._material.checkpoint(self._key(candidate))
+        saved = file.read_bytes() if file.exists() else None
+        train = TRAININGS[candidate.recipe]
         last = None
-        for step in steps:
+        for step in train(network, part, preprocessing, self._recipe, bound, self._material.network, saved):
             last = step
-        return network if last is None else last.network()
+            if step.last_of_epoch:
+                durable.write(file, step.checkpoint())
+        if last is None:
+            return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
+        trained = last.network()
+        file.unlink(missing_ok=True)
+        return trained
+
+    def _key(self, candidate: Candidate) -> str:
+        told = [dict(candidate.values), candidate.recipe, candidate.weights_from, self._recipe.to_json()]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:

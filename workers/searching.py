@@ -32,14 +32,24 @@ _ENDED = "search-ended"
 
 
 def problem_of(
-    context: Context, profile: Profile, sensitivity: Mapping[str, NDArray[np.float64]], material: Material
+    context: Context,
+    profile: Profile,
+    sensitivity: Mapping[str, NDArray[np.float64]],
+    material: Material,
+    reference: float | None = None,
 ) -> Problem:
-    """What the strategies work on: the plan's objective, every limit that can be estimated as a bound."""
+    """What the strategies work on: the plan's objective, every limit that can be estimated as a bound.
+
+    Args:
+        reference: the control's accuracy on the ranking images, where whole trainings are searched: what a sample's
+            accuracy is held against. Else it is the original's.
+    """
     plan = context.plan
+    original = profile.original if reference is None else {**profile.original, "accuracy": reference}
     wanted = Wanted(
         objectives=(Objective(plan.objective_key, plan.objective_goal),),
         constraints=constraints(plan, profile),
-        original=profile.original,
+        original=original,
         network=material.network.digest,
         evaluations=plan.budget.evaluations,
         statistics={
@@ -47,7 +57,7 @@ def problem_of(
             "importance": dict(material.evidence.importance),
             "ls_error": layer_errors(profile.builder.space, material),
         },
-        level=level(plan, profile.original),
+        level=level(plan, original),
         images=len(material.ranking[1]),
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)

@@ -11,10 +11,10 @@ from compress.data import Part
 from compress.network import Network
 from compress.renormalise import renormalise
 from compress.rewrites import rewritten
-from search import strategies
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Choice, Float, Int, Levelled, Space, Value
+from workers.common_epochs import trains
 from workers.context import Context
 from workers.evaluator import QUICK
 from workers.inputs import Inputs
@@ -26,8 +26,8 @@ PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
 SHORT_IMAGES = 2048
 """Training images of F3's short distillation."""
-TRAINING_IMAGES, TRAINING_BYTES = 10_000, 2**28
-"""At most so many training images for whole trainings (F4), and no more than fit into so much."""
+TRAINING_BYTES = 2**30
+"""Of training images for whole trainings (F4): beyond, a part of them is drawn."""
 _WAIT_S = 1.0
 
 
@@ -62,14 +62,11 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     return material
 
 
-def trains(context: Context) -> bool:
-    """Whether a strategy of the plan asks for whole trainings."""
-    return any(strategies.load(each.name).trains for each in context.plan.strategies)
-
-
 def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
-    count = min(TRAINING_IMAGES, max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
+    count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
+    if count < len(train):
+        context.warn(f"Samples of the search are trained on {count} of {len(train)} images, finalists on all.")
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 

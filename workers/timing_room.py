@@ -15,6 +15,7 @@ from hw_profiles.predictor import work
 from hw_profiles.probe import probe
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample
+from workers import durable
 from workers.context import Context
 from workers.progress import Learned
 
@@ -117,7 +118,7 @@ def measured(
     paths: dict[str, Path] = {}
     for key, network in networks.items():
         model = network.save() if isinstance(network, Network) else network
-        paths[key] = context.write(folder / f"{key}.onnx", model)
+        paths[key] = durable.write(folder / f"{key}.onnx", model)
     samples = context.ports.measure(device_id, paths, protocol)
     context.keep(memo, {key: sample_json(sample) for key, sample in samples.items()})
     return samples

@@ -112,7 +112,11 @@ def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, tim
     violation = sum(t.excess for t in timed)
     latency = {latency_metric(t.device_id): t.measured_ms for t in timed}
     metrics = {**each.counts, **latency, "accuracy": each.accuracy}
-    lost, doubts = drop(control.right, each.right), []
+    lost, doubts = drop(control.right, each.right), list[str]()
+    if each.epochs > control.epochs:
+        doubts.append(
+            f"{each.candidate_id} went on from a sample and had {each.epochs} epochs, the control {control.epochs}"
+        )
     for name, constraint in _other_limits(plan, profile, control):
         over = constraint.violation(metrics)
         if over:

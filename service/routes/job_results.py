@@ -55,7 +55,8 @@ def read_front(
 ) -> Page[EvaluationPublic]:
     """The search's evaluations that no other one beats; with limits, the front as it would be under them.
 
-    All of them are untrained: a drop of accuracy counts from the original's.
+    Candidates that are cut and corrected (F2) and whole trainings (F4) have a front each. A drop of accuracy counts
+    from the original's.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
@@ -73,7 +74,7 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 
 def _reference(job: Job) -> float:
-    """What a drop of accuracy counts from: the original, untrained as the search's candidates are."""
+    """What a drop of accuracy counts from: the original."""
     if job.original is None or job.original.get("accuracy") is None:
         raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
     return float(job.original["accuracy"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from search.candidate import Candidate
 from search.errors import Infeasible
-from search.evaluation import Evaluation, Status
+from search.evaluation import NAN, Evaluation, Status
 from search.problem import Constraint, Objective, Problem
 from search.space import Float, Space, Values
 from search.strategies import load
@@ -119,13 +119,23 @@ def test_one_sample_at_a_time_and_no_more_than_allowed(name: str) -> None:
 
 
 @BOTH
-def test_what_failed_is_not_tried_any_sparser(name: str) -> None:
+def test_what_diverged_is_not_tried_any_sparser(name: str) -> None:
     searching = strategy(name, problem())
     (first,) = searching.ask(1)
-    searching.tell([Evaluation(first, Status.FAILED, reason="the loss became NaN")], [])
+    searching.tell([Evaluation(first, Status.FAILED, reason=NAN)], [])
     done = searched(searching, lambda s: 0.93)
     assert done
     assert max(sparsities(done)) < 1.0 - kept(first.values)
+
+
+@BOTH
+def test_what_a_machine_lost_says_nothing_of_its_sparsity(name: str) -> None:
+    searching = strategy(name, problem())
+    (first,) = searching.ask(1)
+    searching.tell([Evaluation(first, Status.FAILED, reason="its worker ended, 2 times: SIGKILL")], [])
+    done = searched(searching, lambda s: 0.93)
+    assert max(sparsities(done)) > 1.0 - kept(first.values)
+    assert all(each.candidate.values != first.values for each in done)
 
 
 @BOTH

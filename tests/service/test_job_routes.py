@@ -12,6 +12,7 @@ from sqlalchemy import text as sql
 from service.store import Store, job_leases, models, scores
 
 JOBS = "/api/v1/jobs"
+OBJECTIVE = ("objective.metric", "size_bytes")
 DROP = {"limits": {"max_accuracy_drop": 0.01}}
 
 
@@ -73,6 +74,7 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"objective": {"metric": "macs", "goal": "max"}}, "objective.goal", "max"),
         ({"objective": {"metric": "macs", "goal": "min"}}, "objective.metric", "macs"),
         ({"objective": {"metric": "size_bytes", "goal": "min"}, **DROP}, "strategies.0", "greedy"),
+        ({"objective": {"metric": "size_bytes", "goal": "min"}, "limits": {"max_accuracy": 0.9}}, *OBJECTIVE),
         ({"objective": {"metric": "latency_ms", "goal": "min"}, **DROP}, "objective.metric", "latency_ms"),
         ({"metric": "beauty"}, "metric", "beauty"),
         ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),

@@ -71,9 +71,9 @@ def lessons(job: Job, lock: HostLock, tmp_path: Path) -> Callable[..., dict[str,
 
 
 def course(
-    lessons: Mapping[str, Lesson], folder: Path, note: Callable[[str, Epoch], None], **changes: object
+    lessons: Mapping[str, Lesson], folder: Path, note: Callable[[str, Epoch, float], None], **changes: object
 ) -> Course:
-    made = Course(lessons, frozenset(["control"]), folder, 2, 1e9, note, lambda: False)
+    made = Course(lessons, frozenset(["control"]), folder, 2, 1e9, True, note, lambda: False)
     return replace(made, **changes)  # type: ignore[arg-type]  # fields of the course
 
 
@@ -97,14 +97,15 @@ def test_asha_stops_losers_and_never_the_control(
 ) -> None:
     """The control learns nothing at all and goes on; of two finalists the one that forgets is stopped."""
     epochs: dict[str, list[int]] = {}
-    made = lessons({"control": 1e-8, "good": 0.01, "bad": 8.0}, epochs=6)
+    made = lessons({"control": 1e-8, "good": 0.01, "bad": 1.0}, epochs=6)
 
-    def note(name: str, epoch: Epoch) -> None:
+    def note(name: str, epoch: Epoch, wall_s: float) -> None:
         epochs.setdefault(name, []).append(epoch.epoch)
 
     ended = executor.train(course(made, tmp_path / "course", note, processes=1))
     assert ended["control"] == ended["good"] == Ended("trained")
-    assert ended["bad"].state in ("stopped", "diverged")
+    assert ended["bad"].state == "stopped"
+    assert "behind the others" in ended["bad"].reason
     assert epochs["control"] == epochs["good"] == [1, 2, 3, 4, 5, 6]
     assert len(epochs.get("bad", [])) < 6
     assert not (tmp_path / "course" / "tune").exists()
@@ -118,7 +119,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     epochs: list[int] = []
     killed: list[int] = []
 
-    def note(name: str, epoch: Epoch) -> None:
+    def note(name: str, epoch: Epoch, wall_s: float) -> None:
         epochs.append(epoch.epoch)
         if epoch.epoch == 2 and not killed:
             killed.extend(_trainers())
@@ -131,7 +132,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     assert epochs == sorted(set(epochs))
     assert (epochs[:2], epochs[-1]) == ([1, 2], 6)
     assert len(epochs) >= 5
-    executor.train(course(reference, tmp_path / "course", lambda name, epoch: None))
+    executor.train(course(reference, tmp_path / "course", lambda name, epoch, wall_s: None))
     ours, whole = (
         Checkpoint.from_bytes(path.read_bytes()) for path in (made["control"].checkpoint, reference["whole"].checkpoint)
     )
@@ -139,14 +140,34 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     assert all(np.array_equal(value, whole.weights[name]) for name, value in ours.weights.items())
 
 
-def test_time_that_is_used_up_stops_all_but_the_control_and_the_best(
+@pytest.mark.parametrize("by_accuracy", [True, False])
+def test_time_that_is_used_up_stops_all_but_the_control_and_the_first(
+    by_accuracy: bool, lessons: Callable[..., dict[str, Lesson]], executor: RayExecutor, tmp_path: Path
+) -> None:
+    """Of two that go on side by side the more accurate one is left; where that is no measure, the one named first."""
+    from ray.tune.schedulers import FIFOScheduler
+
+    made = lessons({"forgets": 1.0, "learns": 0.01}, epochs=12)
+    wanted = {"left_s": 0.0, "by_accuracy": by_accuracy, "spared": frozenset[str]()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workers.ray_training.SparingAsha", lambda spared, epochs: FIFOScheduler())
+        ended = executor.train(course(made, tmp_path / "course", lambda name, epoch, wall_s: None, **wanted))
+    stopped = {name for name, each in ended.items() if each.state == "stopped"}
+    assert stopped == ({"forgets"} if by_accuracy else {"learns"})
+    assert "used up" in ended[stopped.pop()].reason
+
+
+def test_seconds_of_trainings_side_by_side_are_counted_once(
     lessons: Callable[..., dict[str, Lesson]], executor: RayExecutor, tmp_path: Path
 ) -> None:
-    made = lessons({"control": 0.01, "a": 0.01, "b": 1e-8}, epochs=2)
-    ended = executor.train(course(made, tmp_path / "course", lambda name, epoch: None, left_s=0.0))
-    assert ended["control"] == Ended("trained")
-    states = sorted(ended[name].state for name in ("a", "b"))
-    assert "trained" in states
+    told: dict[str, list[tuple[float, float]]] = {}
+
+    def note(name: str, epoch: Epoch, wall_s: float) -> None:
+        told.setdefault(name, []).append((epoch.elapsed_s, wall_s))
+
+    executor.train(course(lessons({"control": 0.01, "a": 0.01}, epochs=2), tmp_path / "course", note))
+    assert all(wall_s == elapsed_s / 2 for each in told.values() for elapsed_s, wall_s in each)
+    assert {name: len(each) for name, each in told.items()} == {"control": 2, "a": 2}
 
 
 def test_the_user_interrupts_a_course(
@@ -154,7 +175,9 @@ def test_the_user_interrupts_a_course(
 ) -> None:
     made = lessons({"control": 0.01}, epochs=500)
     begun = threading.Event()
-    ended = executor.train(course(made, tmp_path / "course", lambda name, epoch: begun.set(), interrupted=begun.is_set))
+    ended = executor.train(
+        course(made, tmp_path / "course", lambda name, epoch, wall_s: begun.set(), interrupted=begun.is_set)
+    )
     assert ended == {}
     assert made["control"].checkpoint.exists()
 
@@ -164,14 +187,14 @@ def test_what_a_note_raises_comes_out_and_a_network_that_is_missing_is_nobodys_v
 ) -> None:
     made = lessons({"control": 0.01}, epochs=3)
 
-    def note(name: str, epoch: Epoch) -> None:
+    def note(name: str, epoch: Epoch, wall_s: float) -> None:
         raise RuntimeError("the store is gone")
 
     with pytest.raises(RuntimeError, match="the store is gone"):
         executor.train(course(made, tmp_path / "course", note))
     lost = {"control": replace(made["control"], network=tmp_path / "missing.onnx")}
     with pytest.raises(PoolBroken, match=r"missing\.onnx"):
-        executor.train(course(lost, tmp_path / "course", lambda name, epoch: None))
+        executor.train(course(lost, tmp_path / "course", lambda name, epoch, wall_s: None))
 
 
 def test_a_stopped_finalist_is_recorded_and_the_job_goes_on(

@@ -61,7 +61,7 @@ def test_all_train_for_the_epochs_that_the_wall_seconds_last_for(
     assert spent_s(ports) <= 7500.0
     (warning,) = ports.warnings
     assert "7500 wall seconds do not last for 50 epochs" in warning
-    assert warning.endswith("control and finalists train for 3.")
+    assert warning.endswith("all train for 3.")
     report = json.loads(ports.files["report_json"].read_text())
     assert report["warnings"] == [warning]
     assert report["facts"]["training"].startswith("3 epochs")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
+
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
+from workers.accuracy import right_in_file
+from workers.context import Context
+from workers.inputs import Inputs
 from workers.job import run
 from workers.memory_ports import MemoryPorts
 from workers.plan import Budget, JobPlan, Named
-from workers.progress import Evaluated
+from workers.progress import Evaluated, Logged, Summarised, Warned
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 STRATEGIES = ("uniform", "greedy", "bayesian", "tpe", "nsga2")
@@ -50,14 +55,29 @@ def test_a_file_as_small_as_the_accuracy_limit_lets_it_be(job: Job, lock: HostLo
     assert best["nonzeros"] < 0.5 * original["nonzeros"] == 0.5 * original["parameters"]
     assert best["size_bytes"] < original["size_bytes"]
     evaluations = [m for m in ports.messages if isinstance(m, Evaluated) and m.evaluation.candidate.searched]
-    level = original["accuracy"] - 0.1
+    control = next(m.summary for m in ports.messages if isinstance(m, Summarised) and m.slot == "control")
+    assert control is not None
+    ranked, whole = plan.effort.accuracy_images, control["accuracy_interval"]["n"]
+    assert ranked < whole, "the level is of the images that samples are counted on"
+    level = _ranked(ports, plan) - 0.1
     assert all(m.feasible == (m.evaluation.metrics["accuracy"] >= level) for m in evaluations)
     assert any(not m.feasible for m in evaluations) or len(evaluations) < 7
     chosen = {m.evaluation.candidate.parents[0] for m in ports.messages if _timed(m)}
+    warned = [m.text for m in ports.messages if isinstance(m, Warned)]
+    assert any("went on from a sample" in text for text in warned), "more epochs than the control's are told"
     reached = sorted(
         (m.evaluation.metrics["stored_bytes"], m.evaluation.candidate.id) for m in evaluations if m.feasible
     )
     assert reached[0][1] in chosen
+
+
+def _ranked(ports: MemoryPorts, plan: JobPlan) -> float:
+    """The control's accuracy on the ranking images."""
+    context = Context(plan, ports, ports.recorded())
+    path = context.file("trained-control-onnx")
+    assert path is not None
+    images, labels = Inputs.open(context).ranking(plan.effort.accuracy_images)
+    return float(right_in_file(path.read_bytes(), images, labels).mean())
 
 
 def _timed(message: object) -> bool:
@@ -75,3 +95,40 @@ def test_a_search_of_whole_trainings_alone_has_finalists(job: Job, lock: HostLoc
     }
     trained = [m for m in ports.messages if isinstance(m, Evaluated) and m.evaluation.candidate.fidelity == "F5"]
     assert [m.evaluation.candidate.parents[0] in sampled for m in trained] == [True]
+
+
+def test_a_finalist_whose_sample_is_lost_is_trained_from_the_original(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        targets=(),
+        methods=(Named("weight_prune"),),
+        strategies=(Named("bisection", {"samples": 1}),),
+        objective_metric="nonzeros",
+        objective_goal="min",
+        limits={"max_accuracy_drop": 0.9},
+        budget=Budget(evaluations=1, wall_s=600, finalists=1),
+    )
+    emit = ports.emit
+
+    def losing(*messages: object) -> None:
+        emit(*messages)  # type: ignore[arg-type]  # what it was given
+        if any(isinstance(m, Evaluated) and m.evaluation.candidate.searched for m in messages):
+            for file in (ports.work_dir / "material" / "networks").iterdir():
+                file.unlink()
+
+    ports.emit = losing  # type: ignore[method-assign]
+    assert run(plan, ports, lock).verdict == "met"
+    assert any("is lost" in m.text for m in ports.messages if isinstance(m, Logged))
+
+
+@pytest.mark.parametrize("wall_s", [600.0, 1e-3])
+def test_where_no_sample_comes_to_an_end_the_smallest_is_the_nearest(job: Job, lock: HostLock, wall_s: float) -> None:
+    plan, ports = job(
+        ratio=0.85 if wall_s < 1.0 else 1e-6,
+        methods=(Named("filter_prune"), Named("weight_prune")),
+        strategies=(Named("bayesian"),),
+        budget=Budget(evaluations=4, wall_s=wall_s, finalists=1),
+    )
+    outcome = run(plan, ports, lock)
+    assert outcome.end == "finished"
+    if wall_s > 1.0:
+        assert outcome.verdict == "missed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,19 @@ import pytest
 
 from compress.data import Part
 from compress.evidence import Evidence
+from compress.fit import Step
 from compress.network import Network
 from compress.preprocessing import Preprocessing, preprocess
 from compress.recipe import Recipe
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Value
+from workers import durable
 from workers.attempt import attempt
 from workers.errors import InvalidInput
 from workers.evaluator import EvaluatorFactory
 from workers.material import Material
-from workers.sampler import Sampler
+from workers.sampler import TRAININGS, Sampler
 
 Digits = tuple[np.ndarray, np.ndarray]
 QUICK = Recipe(epochs=4, batch=32, lr=0.05, augment="none")
@@ -104,7 +106,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, trained: Network
     fc = trained.node("fc")
     other = trained.edited([*nodes, type(fc)("Gemm", "fc", fc.inputs[:2], fc.outputs, fc.attributes)], head)
     with pytest.raises(InvalidInput, match="another network"):
-        Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=made.keep(other)))
+        Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=made.keep(other, 1)))
 
 
 @pytest.mark.parametrize("more", [{"recipe": "magic"}, {"recipe": "lc", "masks": {"conv0": (0, 1)}}])
@@ -123,6 +125,53 @@ def test_whole_trainings_have_images_of_their_own(tmp_path: Path, trained: Netwo
     assert len(made.training[0]) == 900
     assert len(made.short[0]) == 512
     assert len(material(tmp_path / "other", trained, digits, "weight_prune").training[0]) == 512
+
+
+@pytest.mark.parametrize("recipe", ["lc", "direct"])
+def test_a_training_whose_worker_is_lost_goes_on_from_its_last_epoch(
+    tmp_path: Path, trained: Network, digits: Digits, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = material(tmp_path, trained, digits, "weight_prune")
+    wanted = sample(recipe, {"weight_prune": 0.1})
+    whole, digest = Sampler(made, QUICK)(wanted)
+    checkpoints = tmp_path / "trainings"
+    assert list(checkpoints.iterdir()) == [], "what is finished leaves no checkpoint"
+    honest, written = durable.write, list[Path]()
+
+    def dying(path: Path, content: bytes) -> Path:
+        honest(path, content)
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return path
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
+            Sampler(made, QUICK)(wanted)
+    assert len(list(checkpoints.iterdir())) == 1
+    steps = list[int]()
+    train = TRAININGS[recipe]
+
+    def counted(*given: Any) -> Iterator[Step]:
+        for step in train(*given):
+            steps.append(step.epoch)
+            yield step
+
+    monkeypatch.setitem(TRAININGS, recipe, counted)  # type: ignore[arg-type]  # a Mapping to its readers
+    assert Sampler(made, QUICK)(wanted) == (whole, digest)
+    assert set(steps) == {2, 3}
+
+
+def test_a_kept_network_says_how_long_it_was_trained(tmp_path: Path, trained: Network, digits: Digits) -> None:
+    made = material(tmp_path, trained, digits, "weight_prune")
+    _, first = Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}))
+    assert first is not None
+    _, second = Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.3}, weights_from=first))
+    assert second is not None
+    assert (made.epochs(first), made.epochs(second)) == (QUICK.epochs, 2 * QUICK.epochs)
+    assert made.has(first)
+    assert not made.has("../../material")
 
 
 def test_the_evaluator_hands_f4_over(tmp_path: Path, trained: Network, digits: Digits) -> None:

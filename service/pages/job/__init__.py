@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from search.metrics import METRICS, base_metric, latency_metric
 from service.depends import State
-from service.fronts import front_of
+from service.fronts import axes, front_of
 from service.job_view import artifact_public, evaluation_public, job_public, log_line
 from service.pages.page import Page
 from service.store import artifacts, conductors, datasets, devices, evaluations, events, jobs, models
@@ -34,7 +34,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
         objective = job.objective["metric"]
         aimed = _axis(latency_keys[0] if objective == "latency_ms" and latency_keys else objective)
         return {
-            "cost": aimed if objective != "accuracy" else _axis(latency_keys[0] if latency_keys else "macs"),
+            "cost": aimed if objective != "accuracy" else _axis(axes(row.request)[1][0]),
             "objective": aimed,
             "job": job,
             "evaluations": [evaluation_public(each, front) for each in reversed(recorded[-SHOWN_EVALUATIONS:])],
