@@ -145,6 +145,32 @@ def test_close_ends_the_actors(tmp_path: Path) -> None:
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the actor's end")
 
 
+def test_a_pool_whose_ray_was_lost_is_broken_at_once_and_lets_go(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = RayPool(Deeds(tmp_path), workers=1, hold=cluster.hold())
+    monkeypatch.setattr(cluster, "state", "starting")
+    monkeypatch.setattr(cluster, "problem", "Ray was lost")
+    with pytest.raises(PoolBroken, match="Ray was lost"):
+        pool.submit(deed("one"))
+    with pytest.raises(ClusterDown, match="Ray was lost"):
+        cluster.hold()
+    assert cluster._holds, "it is not taken down while somebody uses it"
+    pool.close()
+    assert not cluster._holds
+
+
+def test_nobody_waits_for_a_head_that_is_gone(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_head", "127.0.0.1:1")
+    hold = cluster.hold()
+    hold.check()
+    with pytest.raises(PoolBroken, match="the head of the Ray cluster does not answer"):
+        RayPool(Deeds(tmp_path), workers=1, hold=hold)
+    hold.release()
+
+
 def test_more_actors_than_the_cluster_has_room_for_do_not_hang(tmp_path: Path) -> None:
     deeds = Deeds(tmp_path)
     with RayPool(deeds, workers=3, start_s=PATIENCE_S) as full:
