@@ -34,7 +34,7 @@ from compress.lc import Schedule, lc
 from compress.network import Network
 from compress.recipe import Recipe
 from compress.scheme import BoundScheme, Scheme
-from workers.accuracy import drop, right_in_file
+from workers.accuracy import right_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 SCHEMES: Mapping[str, BoundScheme] = {
@@ -124,8 +124,9 @@ def compared(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     own = [each for each in rows if each["scheme"] == name]
     right = {way: np.array([~np.isin(digits, e["wrong"]) for e in own if e["way"] == way]) for way in WAYS}
     shown = "  ".join(f"{way} {100 * each.mean():.2f} %" for way, each in right.items())
-    ahead = drop(right["lc"].mean(axis=0), right["direct"].mean(axis=0))
-    mean, low, high = (100 * each for each in (ahead.mean, ahead.low, ahead.high))
+    ahead = right["lc"].mean(axis=0) - right["direct"].mean(axis=0)
+    half = 1.96 * ahead.std(ddof=1) / len(ahead) ** 0.5
+    mean, low, high = (100 * each for each in (ahead.mean(), ahead.mean() - half, ahead.mean() + half))
     seeds = ", ".join(f"{100 * each:+.2f}" for each in right["lc"].mean(axis=1) - right["direct"].mean(axis=1))
     return f"{name:12} {shown}  lc ahead by {mean:+.2f} [{low:+.2f}, {high:+.2f}] points; by seed {seeds}"
 

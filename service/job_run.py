@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from service.job_ports import StorePorts
 from service.store.job_states import State
 from workers.context import Halted
-from workers.errors import DeviceOffline, JobFailed, LeaseLost, MeasurementFailed, PoolBroken
+from workers.errors import DeviceOffline, JobFailed, LeaseLost, MeasurementFailed, NoRoom, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports
 
@@ -83,6 +83,9 @@ def of_error(error: Exception) -> Ending | None:
         case LeaseLost():
             log.warning("%s", error)
             return None
+        case NoRoom():
+            log.info("%s; the job waits in the queue", error)
+            return Ending("queued", lines=(("info", f"Others have all there is to compute on ({error}): it waits."),))
         case PoolBroken() | MemoryError() | OSError() | OperationalError():
             log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
             reason = _reason(error)

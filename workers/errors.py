@@ -8,7 +8,8 @@ WorkerError
 ├── MeasurementFailed                the device tried and could not: `device_id`
 ├── PoolClosed                       work was offered to a pool that is closed
 ├── PoolBroken                       no worker of a pool can be started
-│   └── ClusterDown                  there is no Ray to start them on
+│   ├── ClusterDown                  there is no Ray to start them on
+│   └── NoRoom                       others have all that there is to compute on: wait
 └── Diverged                         a network's loss or outputs are not finite: its own failure, reason "nan"
 """
 
@@ -74,3 +75,7 @@ class Diverged(WorkerError):
 
 class ClusterDown(PoolBroken):
     """Ray is not there: not lost for good, and nobody's fault but the machine's."""
+
+
+class NoRoom(PoolBroken):
+    """No CPU is free: nothing failed, somebody else's job is there."""

@@ -252,7 +252,7 @@ class Trainer:
             return None
 
     def _given_up(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
-        own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4")
+        own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4", recipe="", weights_from=None)
         if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
             given_up = Evaluation(own, status, elapsed_s=elapsed_s, reason=reason)
             self._context.ports.emit(Evaluated(strategy, given_up))

@@ -24,7 +24,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.attempt import ended
 from workers.child import Broken, Guard
-from workers.errors import ClusterDown, InvalidInput, PoolBroken, PoolClosed
+from workers.errors import ClusterDown, InvalidInput, NoRoom, PoolBroken, PoolClosed
 from workers.pool import EvaluatorFactory
 from workers.process_pool import ATTEMPTS, FAILED_STARTS
 from workers.ray_cluster import Hold
@@ -265,7 +265,7 @@ class RayPool:
     def _no_room(self, worker: RayWorker) -> None:
         """An actor that does not come up waits, for all Ray says, for ever: others do its work, or nobody can."""
         if all(each.state == "starting" for each in self._workers):
-            raise PoolBroken(f"no worker with {self._cpus} CPUs came up within {self._start_s:g} s; {_room_left()}")
+            raise NoRoom(f"no worker with {self._cpus} CPUs came up within {self._start_s:g} s; {_room_left()}")
         self._workers.remove(worker)
         worker.end()
         self._rest_until_s = time.monotonic() + self._start_s

@@ -212,6 +212,7 @@ def test_a_stopped_finalist_is_recorded_and_the_job_goes_on(
     assert run(plan, ports, lock, executor).end == "finished"
     stopped = [e for e in ports.recorded().evaluations if e.evaluation.reason == "behind"]
     assert [e.evaluation.status.name for e in stopped] == ["STOPPED"]
+    assert not stopped[0].evaluation.candidate.searched
 
 
 def _trainers() -> list[int]:

@@ -17,7 +17,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers import ray_cluster
 from workers.attempt import ended
-from workers.errors import ClusterDown, InvalidInput, PoolBroken
+from workers.errors import ClusterDown, InvalidInput, NoRoom, PoolBroken
 from workers.pool import Evaluator, EvaluatorFactory, Pool
 from workers.ray_cluster import RayCluster
 from workers.ray_pool import RayPool, room
@@ -184,7 +184,7 @@ def test_more_actors_than_the_cluster_has_room_for_do_not_hang(tmp_path: Path) -
         assert drain(full, 1)["a"].metrics["score"] == 4
         with RayPool(deeds, workers=1, start_s=1.0) as none:
             none.submit(deed("b"))
-            with pytest.raises(PoolBroken, match="0 of 2 CPUs of the cluster are free"):
+            with pytest.raises(NoRoom, match="0 of 2 CPUs of the cluster are free"):
                 drain(none, 1)
 
 
