@@ -17,21 +17,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from compose_stack import Stack
 from isolation import bring_up_loopback
 from whole_job import SLOW, data_set, network, until
 
+from hw_profiles.host_lock import HostLock
 from service.settings import Settings
 from service.store import Store, evaluations, jobs, make_engine
 
-EVALUATIONS = 40
+EVALUATIONS = 50
 KILLS = 10
-LAST = 36
-"""Evaluations before which the last kill is due."""
-AFTER_S = 0.5
-"""A kill comes at a random moment within so many seconds of the evaluation that it waits for."""
+LAST = 30
+"""Evaluations after which the last kill is due, at the latest."""
+AFTER = 2.0
+"""A kill comes at a random moment within the time of so many evaluations after the one that it waits for."""
 IMAGES = 2500
 """To judge candidates by."""
 LASTING = ("id", "number", "strategy", "status", "fidelity", "metrics", "feasible", "cached")
@@ -64,16 +66,18 @@ class Watched:
         """What does not change of each evaluation once it is recorded, but for how long it took."""
         with self.store.read() as tx:
             return [
-                {
-                    **{name: getattr(each, name) for name in LASTING},
-                    "values": each.candidate["values"],
-                }
+                {**{name: getattr(each, name) for name in LASTING}, "values": each.candidate["values"]}
                 for each in evaluations.of_job(tx, self.id)
             ]
 
     def ids(self) -> list[str]:
         """Of the evaluations, by number."""
         return [row["id"] for row in self.rows()]
+
+    def pace_s(self) -> float:
+        """Seconds that an evaluation takes."""
+        with self.store.read() as tx:
+            return mean(each.elapsed_s for each in evaluations.of_job(tx, self.id) if not each.cached)
 
     def owner(self) -> str:
         """The conductor that holds the job."""
@@ -122,12 +126,13 @@ class Killer:
         self.stack.start(name)
 
     def api(self, job: Watched) -> None:
-        """One replica, then the other, once it answers."""
+        """One replica, then the other. The search waits for it to come back, as for an agent that times something."""
         name = APIS[self._turn % len(APIS)]
         self._turn += 1
-        self.stack.await_healthy(name)
         self.stack.kill(name)
         self.stack.start(name)
+        with HostLock(self.stack.folder / "lock").exclusive():
+            self.stack.await_healthy(name)
 
     def _actor(self) -> tuple[str, int]:
         """The node that has the one actor, and the actor's process id."""
@@ -148,7 +153,7 @@ def killed(job: Watched, kill: Callable[[Watched], None], rng: random.Random) ->
     for due in sorted(rng.sample(range(1, LAST + 1), KILLS)):
         # At least one new evaluation in between: what dies twice with the same candidate fails it, as it should.
         job.await_rows(max(due, recorded + 1))
-        time.sleep(rng.uniform(0.0, AFTER_S))  # a random moment, not a wait for something
+        time.sleep(rng.uniform(0.0, AFTER) * job.pace_s())  # a random moment, not a wait for something
         kills.append(job.ids())
         recorded = len(kills[-1])
         kill(job)
