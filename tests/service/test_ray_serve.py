@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -88,3 +88,45 @@ def test_a_search_outlives_every_part_of_its_ray(service: Service) -> None:
     assert [row["id"] for row in rows[: len(before)]] == [row["id"] for row in before]
     assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
     assert [row["status"] for row in rows if row["fidelity"] == "F2"] == ["completed"] * SEARCHED
+
+
+def test_whole_trainings_outlive_their_ray(service: Service) -> None:
+    """Ray is lost while a sample of the search is trained, and again while the finalist is."""
+    until(lambda: executor(service) == "ok", "Ray")
+    body = {
+        **QUICK,
+        "name": "trains",
+        "model": "slow",
+        "dataset": "slow",
+        "methods": ["weight_prune"],
+        "strategies": [{"name": "bisection", "settings": {"samples": 2}}],
+        "objective": {"metric": "nonzeros", "goal": "min"},
+        "limits": {"max_accuracy_drop": 0.9},
+        "budget": {"evaluations": 2, "wall_s": 1200, "finalists": 1},
+        "training": {"epochs": 12, "augment": "none"},
+    }
+    job = service.post("/jobs", json=body)
+    folder = service.data_dir / "jobs" / job["id"]
+
+    def lose(when: Callable[[], bool], what: str) -> None:
+        """Kill the raylet: whether the conductor outlives that in mid-training or dies of it is all the same here."""
+        until(when, what)
+        lost = of_ray(service, "raylet/raylet")
+        assert lost
+        for pid in lost:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: bool(set(of_ray(service, "raylet/raylet")) - set(lost)), "another Ray")
+        until(lambda: executor(service) == "ok", "Ray")
+
+    lose(lambda: any(folder.glob("material/trainings/*.safetensors")), "an epoch of a sample")
+    lose(lambda: any(folder.glob("checkpoints/training-12-finalist-*.safetensors")), "an epoch of the finalist")
+    ended = service.ended("trains")
+    assert (ended["state"], ended["verdict"], ended["failure"]) == ("succeeded", "met", None)
+    rows = service.evaluations("trains")
+    assert [(row["fidelity"], row["status"], row["searched"]) for row in rows] == [
+        ("F4", "completed", True),
+        ("F4", "completed", True),
+        ("F4", "completed", False),
+        ("F5", "completed", False),
+    ]
+    assert any("went on from a sample and had" in text for text in ended["warnings"])
