@@ -39,6 +39,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             found.end()
 
 
+@pytest.fixture(scope="module")
+def slow(service: Service) -> str:
+    """The name of a network and of its data that take a while."""
+    service.post("/models", data={"name": "slow"}, files={"file": ("slow.onnx", network(SLOW))})
+    service.post("/datasets", data={"name": "slow"}, files={"file": ("slow.npz", data_set(2500, SLOW))})
+    return "slow"
+
+
 def executor(service: Service) -> Any:
     return service.client.get("/readyz").json()["executor"]
 
@@ -57,11 +65,9 @@ def of_ray(service: Service, name: str) -> list[int]:
     return [pid for pid in below(service.conductor()) if name in command_line(pid)]
 
 
-def test_a_search_outlives_every_part_of_its_ray(service: Service) -> None:
+def test_a_search_outlives_every_part_of_its_ray(service: Service, slow: str) -> None:
     until(lambda: executor(service) == "ok", "Ray")
-    service.post("/models", data={"name": "slow"}, files={"file": ("slow.onnx", network(SLOW))})
-    service.post("/datasets", data={"name": "slow"}, files={"file": ("slow.npz", data_set(2500, SLOW))})
-    body = {"name": "outlives", "model": "slow", "dataset": "slow", "limits": {"max_macs_ratio": 0.9}, **QUICK}
+    body = {"name": "outlives", "model": slow, "dataset": slow, "limits": {"max_macs_ratio": 0.9}, **QUICK}
     service.post("/jobs", json={**body, "budget": {"evaluations": SEARCHED, "wall_s": 600, "finalists": 1}})
     before: list[Any] = []
 
@@ -90,14 +96,14 @@ def test_a_search_outlives_every_part_of_its_ray(service: Service) -> None:
     assert [row["status"] for row in rows if row["fidelity"] == "F2"] == ["completed"] * SEARCHED
 
 
-def test_whole_trainings_outlive_their_ray(service: Service) -> None:
+def test_whole_trainings_outlive_their_ray(service: Service, slow: str) -> None:
     """Ray is lost while a sample of the search is trained, and again while the finalist is."""
     until(lambda: executor(service) == "ok", "Ray")
     body = {
         **QUICK,
         "name": "trains",
-        "model": "slow",
-        "dataset": "slow",
+        "model": slow,
+        "dataset": slow,
         "methods": ["weight_prune"],
         "strategies": [{"name": "bisection", "settings": {"samples": 2}}],
         "objective": {"metric": "nonzeros", "goal": "min"},
