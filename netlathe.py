@@ -1060,7 +1060,7 @@ def _note(job: Job) -> str:
     if job.waiting_for:
         parts.append(f"waiting for {job.waiting_for.get('device')}")
     if job.evaluations_done:
-        parts.append(f"{job.evaluations_done} evaluations")
+        parts.append(f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}")
     if job.best is not None and job.best.accuracy is not None:
         known = [latency.measured or latency.predicted for latency in job.best.latency_ms.values()]
         at = "".join(f" at {latency_ms:.3f} ms" for latency_ms in known[:1] if latency_ms is not None)

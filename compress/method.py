@@ -106,7 +106,8 @@ class Method(Protocol):
 class MethodFamily:
     """A method as the catalogue shows it. Each file of compress/methods offers one as `METHOD`.
 
-    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`.
+    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`; `sparse`: whether its
+    knobs are widths or densities, which one sparsity for the whole network can turn.
     """
 
     name: str
@@ -114,3 +115,4 @@ class MethodFamily:
     source: str
     settings: type[Any]
     make: Callable[[Any], Method]
+    sparse: bool = False

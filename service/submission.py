@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -117,6 +117,8 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     _check_prunable(model, methods)
     targets, warnings = _targets(tx, body.targets)
     strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
+    _check_sparse([item["name"] for item in strategies], [item["name"] for item in methods])
+    warnings += _odd(body)
     request = {
         **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
         "model": model.id,
@@ -266,6 +268,31 @@ def _check_fit(model: Model, dataset: Dataset) -> None:
         classes=dataset.classes,
         outputs=scores["shape"][0],
     )
+
+
+def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
+    """Raises: InvalidInput where a strategy looks for one sparsity and no method has one."""
+    if any(catalogue.methods()[name].sparse for name in methods):
+        return
+    sparse = ", ".join(name for name, family in catalogue.methods().items() if family.sparse)
+    for index, name in enumerate(strategies):
+        if catalogue.strategies()[name].trains:
+            wanted = (
+                f"looks for one sparsity of the network: name one of {sparse} among the methods ({', '.join(methods)})"
+            )
+            raise InvalidInput(f"strategies.{index}", name, wanted)
+
+
+def _odd(body: JobCreate) -> list[str]:
+    """What is allowed and probably not meant."""
+    found = []
+    if body.budget.evaluations < len(body.strategies):
+        found.append(
+            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}: some get none"
+        )
+    if body.objective.metric == DECIDING and not body.targets and not any(body.limits.values()):
+        found.append("no target, no limit, and accuracy as the objective: nothing asks for a smaller network")
+    return found
 
 
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:

@@ -24,6 +24,7 @@ from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import values_key
+from search.metrics import base_metric
 from search.problem import Problem
 from workers import durable
 from workers.accuracy import Right, right_in_file
@@ -398,9 +399,12 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     ]
     utility = problem.objective.utility
 
-    def rank(each: Evaluated) -> tuple[float, float, str]:
+    def rank(each: Evaluated) -> tuple[float, float, float, float, str]:
         metrics = each.evaluation.metrics
-        return (problem.violation(metrics), -utility(metrics), each.evaluation.candidate.id)
+        # Of equals the faster, then the smaller one.
+        slow = sum(value for name, value in metrics.items() if base_metric(name) == "latency_ms")
+        size = metrics.get("stored_bytes", 0.0)
+        return (problem.violation(metrics), -utility(metrics), slow, size, each.evaluation.candidate.id)
 
     ordered = sorted(searched, key=rank)
     kinds: dict[str, list[Evaluated]] = {}

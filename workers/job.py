@@ -18,6 +18,7 @@ from hw_profiles.host_lock import HostLock
 from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
+from search.metrics import METRICS
 from search.problem import Problem
 from workers.accuracy import drop, interval, right_in_file
 from workers.common_epochs import common_epochs, shortened, trains
@@ -37,7 +38,7 @@ from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
 from workers.searching import problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
-from workers.summary import summary
+from workers.summary import COUNTS, summary
 from workers.table_watch import TableWatch
 from workers.timed import MS
 from workers.verdict import Judged, best_of, judged, nearest_of
@@ -49,6 +50,8 @@ NEIGHBOURS = 2
 A_LITTLE = 0.10
 SLOWEST = 5.0
 """Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
+ALIKE = 0.97
+"""Of the original: folding its batch norms alone takes a few numbers away."""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
 """The slot that a verdict fills, and the one that it leaves empty."""
 
@@ -251,9 +254,14 @@ class _Run:
         return done
 
     def _corner(self, found: Profile, problem: Problem) -> Evaluated:
-        """Where the search brought nothing at all: the smallest network, so that a nearest can be named."""
-        metrics = {name: float(column[0]) for name, column in problem.estimate([found.smallest]).items()}
-        evaluation = Evaluation(Candidate("smallest", found.smallest, origin="floor"), Status.COMPLETED, metrics)
+        """Where the search brought nothing at all: the whole network if it is within the limits, else the smallest, so
+        that a nearest can be named.
+        """
+        fits = not problem.violations([found.builder.whole])[0]
+        name, values = ("unchanged", found.builder.whole) if fits else ("smallest", found.smallest)
+        self.context.warn(f"The search evaluated no candidate to its end: what is judged is the {name} network.")
+        metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
+        evaluation = Evaluation(Candidate(name, values, origin="floor"), Status.COMPLETED, metrics)
         return Evaluated("floor", evaluation, problem.feasible(metrics))
 
     def _worth_another(self, nearest: Judged) -> bool:
@@ -291,12 +299,23 @@ class _Run:
         self._summarise(slot, self._shown(shown, test["chosen"], len(verdicts)))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
-        warnings += shortened(self.context)
+        warnings += [*shortened(self.context), *self._without_gain(found, shown)]
         for warning in warnings:
             self.context.warn(warning)
         findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, warnings)
         package(self.context, self.inputs, found, findings)
         return Outcome("finished", verdict, reason, self.summaries)
+
+    def _without_gain(self, found: Profile, shown: Judged) -> list[str]:
+        """A sentence where what the least was wanted of did not become less, or nothing did."""
+        wanted, counts = self.context.plan.objective_metric, shown.trained.counts
+        if wanted in counts and counts[wanted] >= found.original[wanted]:
+            seen, before = (METRICS[wanted].show(value) for value in (counts[wanted], found.original[wanted]))
+            return [f"{METRICS[wanted].label}: {seen}, and the original has {before}: nothing was gained."]
+        slower = all(timed.measured_ms >= timed.original_ms for timed in shown.timed)
+        if slower and all(counts[name] > ALIKE * found.original[name] for name in COUNTS):
+            return ["The result is neither smaller nor faster than the original."]
+        return []
 
     def _test_accuracies(self, chosen: Trained) -> dict[str, float]:
         """Read once, at the end, for the original and the one chosen file."""

@@ -81,6 +81,11 @@ class ProblemBuilder:
             for level in (-1, 0)
         )
 
+    @property
+    def whole(self) -> Values:
+        """The network as it is."""
+        return {**self.ends[0], **{knob.name: knob.high for knob in self.anatomy.densities}}
+
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
         """The kernels of the candidate with these values, without making it."""
         variant = next(v for v in self.variants if v.setting.items() <= values.items())

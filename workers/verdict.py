@@ -91,7 +91,9 @@ def judged(
 
 
 def best_of(found: Sequence[Judged]) -> Judged | None:
-    """The finalist that meets every limit with the best objective, then the better accuracy, the smaller latency."""
+    """The finalist that meets every limit with the best objective, then the better accuracy, the smaller latency, the
+    fewer bytes.
+    """
     met = [each for each in found if each.met]
     return min(met, key=lambda each: (*_rank(each), each.trained.name), default=None)
 
@@ -101,9 +103,10 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
     return min(found, key=lambda each: (each.violation, *_rank(each), each.trained.name), default=None)
 
 
-def _rank(each: Judged) -> tuple[float, float, float]:
+def _rank(each: Judged) -> tuple[float, float, float, float]:
     """Smaller is better in all of them."""
-    return -each.utility, -each.trained.accuracy, sum(timed.measured_ms for timed in each.timed)
+    trained = each.trained
+    return -each.utility, -trained.accuracy, sum(t.measured_ms for t in each.timed), trained.counts["stored_bytes"]
 
 
 def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:

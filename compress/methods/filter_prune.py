@@ -195,4 +195,5 @@ METHOD = MethodFamily(
     "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as arXiv 1802.03494",
     Settings,
     FilterPrune,
+    sparse=True,
 )

@@ -113,4 +113,5 @@ METHOD = MethodFamily(
     "arXiv 1911.02497",
     Settings,
     WeightPrune,
+    sparse=True,
 )

@@ -24,10 +24,11 @@ def print_job(job: Job) -> None:
             "job": f"{job.name} ({job.id})",
             "state": job.state + (f", {job.phase} {job.progress.fraction:.0%}" if job.state == "running" else ""),
             "verdict": job.verdict,
+            "wanted": _wanted(job),
             "failure": None if failure is None else f"{failure.code}: {failure.detail}",
             "waiting": None if job.waiting_for is None else f"for {_name(job, job.waiting_for.get('device'))}",
             "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
-            "done": f"{job.evaluations_done} evaluations",
+            "done": f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}",
         }
     )
     for warning in job.warnings:
@@ -43,8 +44,16 @@ def print_networks(job: Job) -> None:
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
     columns = ["network", "accuracy", "test", *(names.get(device, device) for device in devices)]
-    rows = [_row(slot, summary, devices) for slot, summary in found]
-    print_table([*columns, "MACs", "parameters", "bytes"], rows)
+    sparse = any(summary.nonzeros != summary.parameters for _, summary in found)
+    rows = [_row(slot, summary, devices, sparse) for slot, summary in found]
+    print_table([*columns, "MACs", "parameters", "bytes", *(["non-zero", "stored bytes"] if sparse else [])], rows)
+
+
+def _wanted(job: Job) -> str | None:
+    """The objective, where it is not accuracy."""
+    objective = job.raw.get("objective") or {}
+    metric = objective.get("metric", "accuracy")
+    return None if metric == "accuracy" else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
 
 
 def device_names(job: Job) -> Mapping[str, str]:
@@ -57,7 +66,7 @@ def _name(job: Job, device: object) -> str:
     return device_names(job).get(str(device), str(device))
 
 
-def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None]:
+def _row(slot: str, summary: Summary, devices: Sequence[str], sparse: bool) -> list[str | None]:
     return [
         slot if summary.strategy is None else f"{slot} ({summary.strategy})",
         accuracy(summary),
@@ -66,6 +75,7 @@ def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None
         count(summary.macs),
         count(summary.parameters),
         count(summary.size_bytes),
+        *((count(summary.nonzeros), count(summary.stored_bytes)) if sparse else ()),
     ]
 
 

@@ -74,7 +74,7 @@ def submit(
         "limits": _limits(limit or [], max_accuracy_drop),
         "methods": _named("--method", method),
         "strategies": _named("--strategy", strategy),
-        "budget": _given(evaluations=evaluations, wall_s=wall_s, finalists=finalists),
+        "budget": _given(evaluations=evaluations, wall_s=_finite("--wall-s", wall_s), finalists=finalists),
         "training": _given(epochs=epochs, augment=augment),
     }
     settings = _preprocessing(preprocessing)

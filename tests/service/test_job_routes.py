@@ -97,6 +97,24 @@ def test_what_is_wrong_is_named_with_the_value_seen(
     assert client.get(JOBS).json()["total"] == 0
 
 
+@pytest.mark.parametrize("method", ["fp16", "int8_ptq"])
+def test_one_sparsity_needs_a_method_that_has_one(client: TestClient, uploaded: Uploaded, method: str) -> None:
+    answer = client.post(JOBS, json=body(methods=[method], strategies=["greedy", "bayesian"]))
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("strategies.1", "bayesian")
+    assert "filter_prune, weight_prune" in error["message"]
+
+
+def test_what_is_probably_not_meant_is_taken_with_a_warning(client: TestClient, uploaded: Uploaded) -> None:
+    answer = client.post(JOBS, json=body(strategies=["greedy", "random"], budget={"evaluations": 1}))
+    assert answer.status_code == 201
+    first, second = answer.json()["warnings"]
+    assert "2 strategies share 1" in first
+    assert "nothing asks for a smaller network" in second
+    assert client.post(JOBS, json=body(**DROP)).json()["warnings"] == []
+
+
 @pytest.mark.parametrize("metric", ["size_bytes", "stored_bytes", "latency_ms"])
 def test_the_least_of_a_cost_is_an_objective_of_searches_that_train(
     client: TestClient, uploaded: Uploaded, metric: str
@@ -140,7 +158,7 @@ def test_an_original_at_chance_is_refused_with_the_numbers(
     assert "chance is 10.0%" in answer.json()["detail"]
     forced = client.post(JOBS, json=body(force=True))
     assert forced.status_code == 201
-    assert "11.0%" in forced.json()["warnings"][0]
+    assert any("11.0%" in warning for warning in forced.json()["warnings"])
 
 
 def test_no_prunable_group_is_refused_with_the_reasons(client: TestClient, store: Store, uploaded: Uploaded) -> None:

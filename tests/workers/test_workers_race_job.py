@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-import pytest
-
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
 from workers.accuracy import right_in_file
@@ -120,15 +118,41 @@ def test_a_finalist_whose_sample_is_lost_is_trained_from_the_original(job: Job, 
     assert any("is lost" in m.text for m in ports.messages if isinstance(m, Logged))
 
 
-@pytest.mark.parametrize("wall_s", [600.0, 1e-3])
-def test_where_no_sample_comes_to_an_end_the_smallest_is_the_nearest(job: Job, lock: HostLock, wall_s: float) -> None:
+def test_where_no_sample_comes_to_an_end_the_network_stays_as_it_is(job: Job, lock: HostLock) -> None:
     plan, ports = job(
-        ratio=0.85 if wall_s < 1.0 else 1e-6,
-        methods=(Named("filter_prune"), Named("weight_prune")),
+        targets=(),
+        limits={},
+        methods=(Named("weight_prune"),),
         strategies=(Named("bayesian"),),
-        budget=Budget(evaluations=4, wall_s=wall_s, finalists=1),
+        budget=Budget(evaluations=4, wall_s=1e-3, finalists=1),
     )
     outcome = run(plan, ports, lock)
-    assert outcome.end == "finished"
-    if wall_s > 1.0:
-        assert outcome.verdict == "missed"
+    assert (outcome.end, outcome.verdict) == ("finished", "met")
+    best = outcome.summaries["best"]
+    assert best["nonzeros"] == best["parameters"]
+    warned = [m.text for m in ports.messages if isinstance(m, Warned)]
+    assert any("no candidate to its end: what is judged is the unchanged network" in text for text in warned)
+    assert any("neither smaller nor faster" in text for text in warned)
+
+
+def test_under_the_floor_the_smallest_is_the_nearest_densities_included(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        ratio=1e-6, methods=(Named("filter_prune"), Named("weight_prune")), strategies=(Named("bayesian"),)
+    )
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == ("finished", "missed")
+    assert outcome.summaries["nearest"]["values"]["weight_prune"] < 0.01
+
+
+def test_an_objective_that_nothing_improves_is_told(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        targets=(),
+        limits={"max_accuracy_drop": 1e-9, "min_accuracy": 1.0},
+        methods=(Named("weight_prune", {"min_density": 0.99}),),
+        strategies=(Named("bisection", {"samples": 1}),),
+        objective_metric="macs",
+        objective_goal="min",
+        budget=Budget(evaluations=1, wall_s=600, finalists=1),
+    )
+    run(plan, ports, lock)
+    assert any("nothing was gained" in m.text for m in ports.messages if isinstance(m, Warned))
