@@ -21,7 +21,7 @@ export function draw(element, traces, { x, y, shapes = [], annotations = [] }) {
     // Above the plot and growing upwards: however many rows it takes, the margin makes room and no point is under it.
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest", shapes, annotations, uirevision: "keep",
     // On a phone it would be taller than the plot; what is touched says its name.
-    showlegend: traces.length < 8 || element.clientWidth >= 420,
+    showlegend: traces.length > 1 && (traces.length < 8 || element.clientWidth >= 420),
   };
   layout.xaxis.title = { text: x.title };
   layout.yaxis.title = { text: y.title };
