@@ -113,11 +113,9 @@ def swept(name: str, processes: int) -> list[dict[str, Any]]:
         return list(pool.map(sample, [name] * SWEEP, densities))
 
 
-def crossing(rows: list[dict[str, Any]], level: float) -> float:
-    """The sparsity where the isotonic fit of the validation accuracies falls under the level.
-
-    Raises:
-        ValueError: it does not within the rows.
+def crossing(rows: list[dict[str, Any]], level: float) -> float | None:
+    """The sparsity where the isotonic fit of the validation accuracies falls under the level; None where it is nowhere
+    above: this recipe costs the dense LeNet-300-100 more than the level allows.
     """
     s = np.array([1.0 - row["density"] for row in rows])
     accuracy = np.array([row["validation_fp32"] for row in rows])
@@ -125,7 +123,7 @@ def crossing(rows: list[dict[str, Any]], level: float) -> float:
     for (left, above), (right, below) in pairwise(sorted(zip(s.tolist(), fitted.tolist(), strict=True))):
         if above >= level > below:
             return float(left + (right - left) * (above - level) / (above - below))
-    raise ValueError(f"the fit does not cross {level:.4f}: {fitted.max():.4f} to {fitted.min():.4f}")
+    return None
 
 
 def main() -> None:
@@ -151,7 +149,10 @@ def main() -> None:
             level = problem(name).level
             assert level is not None
             crosses = crossing(swept(name, given.processes), level)
-            print(f"{name}: the sweep crosses at {crosses:.4f}: off by {abs(1.0 - found['density'] - crosses):.4f}")
+            apart = (
+                "nowhere" if crosses is None else f"at {crosses:.4f}: off by {abs(1 - found['density'] - crosses):.4f}"
+            )
+            print(f"{name}: the sweep crosses the level {apart}")
 
 
 if __name__ == "__main__":
