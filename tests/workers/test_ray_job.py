@@ -97,7 +97,7 @@ def test_asha_stops_losers_and_never_the_control(
 ) -> None:
     """The control learns nothing at all and goes on; of two finalists the one that forgets is stopped."""
     epochs: dict[str, list[int]] = {}
-    made = lessons({"control": 1e-8, "good": 0.01, "bad": 1.0}, epochs=6)
+    made = lessons({"control": 1e-8, "good": 0.01, "bad": 4.0}, epochs=6)
 
     def note(name: str, epoch: Epoch, wall_s: float) -> None:
         epochs.setdefault(name, []).append(epoch.epoch)
