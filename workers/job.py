@@ -36,6 +36,7 @@ from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
+from workers.sampler import Sampler
 from workers.searching import problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import COUNTS, summary
@@ -157,7 +158,7 @@ class _Run:
                 return problem_of(self.context, newest, curves, material, reference)
 
             watch = TableWatch(self.context, found, make)
-            ended = searched(self.context, self.inputs, watch, pool)
+            ended = searched(self.context, self.inputs, watch, pool, Sampler(material, training).reached)
         return watch.profile, watch.problem, ended.evaluated
 
     def _control_ahead(self, material: Material) -> Trained:

@@ -46,7 +46,8 @@ class Rules:
     """What a loop goes by. `wall_s` None: no limit of time. `split`: names the images accuracy is taken on.
 
     `refresh` is asked between asks for a problem with newer estimates (None: nothing new); `notice` turns
-    an evaluation into further messages of the same transaction, such as the best so far.
+    an evaluation into further messages of the same transaction, such as the best so far; `reached` is the share of an
+    open whole training (F4) that is done.
     """
 
     evaluations: int
@@ -56,6 +57,7 @@ class Rules:
     table_epochs: Callable[[], Mapping[str, int]] = dict
     refresh: Callable[[], Problem | None] = lambda: None
     notice: Callable[[Evaluated], Sequence[Message]] = lambda evaluated: ()
+    reached: Callable[[Candidate], float] = lambda candidate: 0.0
     clock_s: Callable[[], float] = time.monotonic
 
 
@@ -101,6 +103,8 @@ class _Loop:
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
         """Key -> asks that wait for the same key's evaluation, which another candidate pays for."""
+        self._reached = 0.0
+        """What was told last of the open whole trainings: the sum of their shares."""
 
     def run(self) -> Searched:
         self._replay()
@@ -196,6 +200,7 @@ class _Loop:
     def _take(self) -> None:
         evaluation = self._pool.next(TAKE_S)
         if evaluation is None:
+            self._watch()
             return
         asked = self._pending.pop(evaluation.candidate.id)
         key = self._key(evaluation.candidate)
@@ -207,8 +212,19 @@ class _Loop:
     def _finish(self, evaluated: Sequence[Evaluated]) -> None:
         self._evaluated += evaluated
         notices = [message for each in evaluated for message in self._rules.notice(each)]
+        self._reached = self._open_shares()
         self._emit(*evaluated, *notices, self._progress())
         self._race.tell([each.evaluation for each in evaluated], self._running())
+
+    def _watch(self) -> None:
+        """Tell how far the open whole trainings are, where that has changed: one may take minutes."""
+        told, self._reached = self._reached, self._open_shares()
+        if self._reached != told:
+            self._emit(self._progress())
+
+    def _open_shares(self) -> float:
+        open_ones = [asked.candidate for asked in self._pending.values() if asked.candidate.fidelity == "F4"]
+        return sum(self._rules.reached(candidate) for candidate in open_ones)
 
     # parts
 
@@ -244,7 +260,7 @@ class _Loop:
 
     def _progress(self) -> Phased:
         total = self._rules.evaluations
-        done = min(total, sum(not each.cached for each in self._evaluated))
+        done = min(total, sum(not each.cached for each in self._evaluated) + self._reached)
         spent_s = self._spent_s()
         eta_s = spent_s / done * (total - done) if 0 < done < total else None
         return Phased("search", done, total, eta_s, spent_s)

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -108,15 +109,28 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
+                durable.write(_reached(file), f"{(step.epoch + 1) / step.epochs:.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
         trained = last.network()
         file.unlink(missing_ok=True)
+        _reached(file).unlink(missing_ok=True)
         return trained
+
+    def reached(self, candidate: Candidate) -> float:
+        """Share of its training that is done, 0..1, wherever it goes on: for people who wait for it."""
+        try:
+            return float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
+        except FileNotFoundError:
+            return 0.0
 
     def _key(self, candidate: Candidate) -> str:
         told = [dict(candidate.values), candidate.recipe, candidate.weights_from, self._recipe.to_json()]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _reached(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".reached")
 
 
 def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:

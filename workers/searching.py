@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search import strategies
+from search.candidate import Candidate
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
 from search.settings import check_settings
@@ -106,8 +107,13 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     return {item.name: maker(item) for item in named}
 
 
-def searched(context: Context, inputs: Inputs, watch: TableWatch, pool: Pool) -> Searched:
+def searched(
+    context: Context, inputs: Inputs, watch: TableWatch, pool: Pool, reached: Callable[[Candidate], float]
+) -> Searched:
     """Run the loop, or take what an earlier run found when its search had ended: no later run goes on with it.
+
+    Args:
+        reached: share of a whole training that is done.
 
     Raises:
         JobFailed: every strategy broke.
@@ -134,6 +140,7 @@ def searched(context: Context, inputs: Inputs, watch: TableWatch, pool: Pool) ->
         table_epochs=watch.epochs,
         refresh=watch.refresh,
         notice=notice,
+        reached=reached,
         clock_s=context.clock_s,
     )
     context.at("search", 0, budget.evaluations)

@@ -111,6 +111,38 @@ def test_the_budget_is_spent_exactly_and_asks_are_stored_first(bench: Bench) -> 
     assert (last.phase, last.done, last.total) == ("search", 20, 20)
 
 
+class Whole:
+    """Random, asked for as whole trainings."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._inner = maker("random")(problem)
+
+    def ask(self, count: int) -> list[Candidate]:
+        return [replace(each, fidelity="F4") for each in self._inner.ask(count)]
+
+    def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        self._inner.tell(evaluations, pending)
+
+
+def test_progress_goes_on_within_a_whole_training(bench: Bench) -> None:
+    shares = [0.0, 0.25, 0.25, 0.5]
+    seen = 0.0
+
+    class Slow(InProcessPool):
+        """Its first training is on its way four times that somebody looks."""
+
+        def next(self, timeout_s: float) -> Evaluation | None:
+            nonlocal seen
+            seen = shares.pop(0) if shares else 0.0
+            return None if seen or shares else super().next(timeout_s)
+
+    with Slow(bench) as pool:
+        rules = Rules(2, reached=lambda candidate: seen)
+        loop(bench.replay.problem, {"random": Whole}, pool, rules, bench.diary.emit)
+    told = [m.done for m in bench.diary.messages if isinstance(m, Phased)]
+    assert told == [0.25, 0.5, 1, 2]
+
+
 @pytest.mark.parametrize("dies_at", [0, 1, 2, 3, 10, 11, 12, 25, 40, 58])
 def test_a_restart_anywhere_gives_the_front_of_an_uninterrupted_run(dies_at: int) -> None:
     whole, broken = (Bench(make_replay(1, knobs=4, levels=5, evaluations=20)) for _ in range(2))
