@@ -1,11 +1,13 @@
 """L-C against direct compression with fine-tuning at equal epochs: `python benchmarks/lc_against_direct.py`.
 
-LeNet-5 or LeNet-300-100 (`--network`), 10,000 training digits. Both ways get the same recipe, schemes and seeds; a seed
-draws the batches of both. `weights` makes single weights zero by one threshold over all layers; `filters` leaves so many
-of the filters of each block. There is no distillation. L-C's epochs are split between its L steps and the training of
-its last theta. Hyper-parameters were chosen on seed 0 of LeNet-5 and the validation digits, see the rows of kind
-`attempt` (most of them from before L steps kept their rate); accuracy is counted on the test digits. The interval is
-normal, 95 %, over test digits of their difference, each digit's averaged over the seeds.
+LeNet-5, LeNet-300-100 or ResNet-20 with its norms (`--network`), 10,000 training images. Both ways get the same recipe,
+schemes and seeds; a seed draws the batches of both. `weights` makes single weights zero by one threshold over all
+layers (LAMP); `filters` leaves so many of the filters of each block of LeNet-5. There is no distillation. L-C's epochs
+are split between its L steps and the training of its last theta.
+
+Hyper-parameters were chosen on seed 0 of LeNet-5 and its validation digits, see the rows of kind `attempt` (most of them
+from before L steps kept their rate, and by a threshold on magnitudes); accuracy is counted on the test images. The
+interval is normal, 95 %, over test images of their difference, each image's averaged over the seeds.
 
 Rows that are there are not made again; `--attempt` makes one row with other settings, counted on validation alone.
 """
@@ -14,17 +16,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import lenet
 import numpy as np
+import resnet20
 import torch
-from lenet import NETWORKS, PIXELS, images, network, training
+from numpy.typing import NDArray
 
 from compress.cost import cost
+from compress.data import Part
 from compress.direct import direct
 from compress.evidence import Evidence
 from compress.fit import Step, fit
@@ -32,11 +39,43 @@ from compress.groups import prunable_blocks
 from compress.importance import score
 from compress.lc import Schedule, lc
 from compress.network import Network
+from compress.preprocessing import Preprocessing
 from compress.recipe import Recipe
 from compress.scheme import BoundScheme, Scheme
 from workers.accuracy import right_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained network, what it is trained on again, and (split) -> preprocessed images and labels to count on."""
+
+    network: Callable[[], Network]
+    training: Callable[[], Part]
+    images: Callable[[str], tuple[NDArray[np.float32], NDArray[np.int64]]]
+    pixels: Preprocessing = lenet.PIXELS
+    recipe: Recipe = RECIPE
+
+
+@cache
+def cifar() -> Part:
+    """The first 10,000 training images of CIFAR-10."""
+    with tempfile.TemporaryDirectory(prefix="netlathe-bench-") as folder:
+        part = resnet20.dataset(Path(folder)).train
+        return part.take(np.arange(len(part)))
+
+
+STARTS: Mapping[str, Start] = {
+    **{name: Start(partial(lenet.network, name), lenet.training, lenet.images) for name in lenet.NETWORKS},
+    "resnet20": Start(
+        resnet20.with_norms,
+        cifar,
+        resnet20.official,
+        Preprocessing.from_json(resnet20.PREPROCESSING),
+        replace(RECIPE, epochs=8, lr=0.05, weight_decay=5e-4, augment="crop_flip"),
+    ),
+}
 SCHEMES: Mapping[str, BoundScheme] = {
     **{
         f"weights {sparsity:.0%}": Scheme.of([("weight_prune", {})]).bind({"weight_prune": round(1 - sparsity, 4)})
@@ -50,14 +89,14 @@ WAYS = ("direct", "lc")
 RESULTS = Path(__file__).parent / "results" / "lc_against_direct.jsonl"
 
 
-def trained(way: str, whole: Network, bound: BoundScheme, recipe: Recipe, schedule: Schedule) -> Network:
+def trained(way: str, start: Start, bound: BoundScheme, recipe: Recipe, schedule: Schedule) -> Network:
     """The network compressed and trained."""
-    part = training()
+    whole, part, pixels = start.network(), start.training(), start.pixels
     if bound.steps("structure") and way == "direct":
-        return last(fit(without(whole, bound), part, PIXELS, recipe, whole))
+        return last(fit(without(whole, bound), part, pixels, recipe, whole))
     if way == "direct":
-        return last(direct(whole, part, PIXELS, recipe, bound, whole))
-    theta = last(lc(whole, part, PIXELS, recipe, bound, whole, schedule=schedule))
+        return last(direct(whole, part, pixels, recipe, bound, whole))
+    theta = last(lc(whole, part, pixels, recipe, bound, whole, schedule=schedule))
     return without(theta, bound) if bound.steps("structure") else theta
 
 
@@ -74,9 +113,9 @@ def last(steps: Iterator[Step]) -> Network:
 def row(way: str, start: str, name: str, recipe: Recipe, schedule: Schedule, splits: Sequence[str]) -> dict[str, Any]:
     """One training and what came of it, `wrong` being the digits of the last split that it gets wrong."""
     begun_s = time.process_time()
-    final = trained(way, network(start), SCHEMES[name], recipe, schedule)
+    final = trained(way, STARTS[start], SCHEMES[name], recipe, schedule)
     spent_s = time.process_time() - begun_s
-    right = {split: right_in_file(final.save(), *images(split)) for split in splits}
+    right = {split: right_in_file(final.save(), *STARTS[start].images(split)) for split in splits}
     return {
         "way": way,
         "network": start,
@@ -105,9 +144,10 @@ def keep(kind: str, made: Mapping[str, Any]) -> None:
     print(json.dumps(shown), flush=True)
 
 
-def found(way: str, start: str, name: str, seed: int, epochs: int) -> dict[str, Any]:
+def found(way: str, start: str, name: str, seed: int, epochs: int | None) -> dict[str, Any]:
     """The row of this run, made where it is not there."""
-    recipe = replace(RECIPE, seed=seed, epochs=epochs)
+    recipe = replace(STARTS[start].recipe, seed=seed)
+    recipe = replace(recipe, epochs=epochs or recipe.epochs)
     schedule = asdict(Schedule()) if way == "lc" else None
     wanted = {
         "kind": "run",
@@ -125,11 +165,11 @@ def found(way: str, start: str, name: str, seed: int, epochs: int) -> dict[str, 
     return made
 
 
-def compared(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line of the table: both accuracies, and by how much L-C is ahead on the same digits."""
-    digits = np.arange(len(images("test")[1]))
+def compared(start: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line of the table: both accuracies, and by how much L-C is ahead on the same images."""
+    images = np.arange(len(STARTS[start].images("test")[1]))
     own = [each for each in rows if each["scheme"] == name]
-    right = {way: np.array([~np.isin(digits, e["wrong"]) for e in own if e["way"] == way]) for way in WAYS}
+    right = {way: np.array([~np.isin(images, e["wrong"]) for e in own if e["way"] == way]) for way in WAYS}
     shown = "  ".join(f"{way} {100 * each.mean():.2f} %" for way, each in right.items())
     ahead = right["lc"].mean(axis=0) - right["direct"].mean(axis=0)
     half = 1.96 * ahead.std(ddof=1) / len(ahead) ** 0.5
@@ -141,17 +181,19 @@ def compared(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attempt", choices=WAYS, help="one training on seed 0, counted on validation")
-    parser.add_argument("--network", choices=NETWORKS, default="lenet5")
+    parser.add_argument("--network", choices=STARTS, default="lenet5")
     parser.add_argument("--scheme", choices=SCHEMES, default="weights 98%")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of recipe or schedule")
-    parser.add_argument("--epochs", type=int, default=RECIPE.epochs, help="of both ways")
+    parser.add_argument("--epochs", type=int, help="of both ways; by default the recipe's")
     parser.add_argument("--seeds", type=int, default=3, help="as many of each way")
     parser.add_argument("--only", action="append", choices=SCHEMES, help="compare these schemes alone")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.attempt:
         given = {name: json.loads(value) for name, value in (each.split("=") for each in chosen.set)}
-        recipe = replace(RECIPE, **{name: value for name, value in given.items() if name in asdict(RECIPE)})
+        recipe = replace(
+            STARTS[chosen.network].recipe, **{name: value for name, value in given.items() if name in asdict(RECIPE)}
+        )
         schedule = replace(Schedule(), **{n: value for n, value in given.items() if n not in asdict(RECIPE)})
         keep("attempt", row(chosen.attempt, chosen.network, chosen.scheme, recipe, schedule, ["validation"]))
         return
@@ -163,7 +205,7 @@ def main() -> None:
         for way in WAYS
     ]
     for name in names:
-        print(compared(name, rows))
+        print(compared(chosen.network, name, rows))
 
 
 if __name__ == "__main__":

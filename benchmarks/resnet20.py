@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from compress.data import Dataset, load_dataset
 from compress.evidence import Evidence
@@ -24,6 +28,7 @@ from workers.variants import Anatomy
 from workers.widths import block_widths
 
 RUNTIME = "onnxruntime"
+SPLITS = {"validation": slice(0, 2000), "test": slice(2000, None)}
 PREPROCESSING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": "RGB"}
 Images = NDArray[np.float32]
 
@@ -40,6 +45,23 @@ def shared(name: str) -> Path:
 def model_path() -> Path:
     """ResNet-20 for CIFAR-10, batch norms folded."""
     return shared("models/resnet20-cifar10.onnx")
+
+
+def with_norms() -> Network:
+    """The same network before its batch norms were folded."""
+    return Network.load(shared("models/resnet20-cifar10-bn.onnx"))
+
+
+@cache
+def official(split: str) -> tuple[Images, NDArray[np.int64]]:
+    """Preprocessed images (N, 3, 32, 32) and labels (N,): rows 0-1,999 of the official test images are validation, rows
+    2,000-9,999 test.
+    """
+    rows = SPLITS[split]
+    table = pq.read_table(shared("cifar10-test.parquet"))
+    pixels = [Image.open(io.BytesIO(each["bytes"])).convert("RGB") for each in table["img"].to_pylist()[rows]]
+    labels = np.array(table["label"].to_pylist()[rows], dtype=np.int64)
+    return preprocess(np.stack([np.asarray(each) for each in pixels]), Preprocessing.from_json(PREPROCESSING)), labels
 
 
 def fast_form() -> Network:

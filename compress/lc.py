@@ -4,9 +4,13 @@
 
 The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set,
 then lambda <- lambda - mu (w - theta) and mu grows: Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv 1707.01209, as
-in Condensa, arXiv 1911.02497. w, theta and the multipliers lambda are effective weights; what the set does not hold
-(biases, norms) follows w. As in Condensa the best theta is then trained on with its zeros held; here that is a share of
-the same epochs, so that `lc`, `compress.direct` and `compress.fit` cost equally many.
+in Condensa, arXiv 1911.02497. What the set does not hold (biases, norms) follows w. As in Condensa the best theta is then
+trained on with its zeros held; here that is a share of the same epochs, so that `lc`, `compress.direct` and
+`compress.fit` cost equally many.
+
+w, theta and the multipliers lambda are weights as they are trained; only the projection looks at effective ones. A
+penalty on effective weights pulls each by the square of what its norm multiplies it by, some of them hardly at all: at
+5 % of ResNet-20's weights it left 63 % after 16 epochs, this one 77 % after 8.
 
 Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
 which a small mu does not move w at all: there are fewer of them, and mu grows by a half each time. With a rate that
@@ -27,7 +31,7 @@ from torch import Tensor
 
 from compress.data import Part
 from compress.direct import Compression
-from compress.effective import effective_weights, factors, stored
+from compress.effective import effective_weights, stored
 from compress.fit import Step
 from compress.module import TorchNetwork
 from compress.network import Array, Network
@@ -85,7 +89,6 @@ class _Alternation(Compression):
     ) -> None:
         super().__init__(network, part, preprocessing, recipe, teacher, bound)
         self._schedule = schedule
-        self._factors = factors(network)
         alternating = self.steps - round(schedule.finish * self.steps)
         turns = min(schedule.l_steps, max(alternating, 1))
         self._ends = [round(turn * alternating / turns) for turn in range(turns + 1)]
@@ -123,12 +126,8 @@ class _Alternation(Compression):
         """mu/2 |w - theta - lambda/mu|^2, which is both terms of the Lagrangian but for a constant."""
         if not self.names or self._finishing:
             return None
-        parts = [(self._effective(name) - self._anchors[name]).square().sum() for name in self.names]
+        parts = [(self.module.held(name) - self._anchors[name]).square().sum() for name in self.names]
         return torch.stack(parts).sum() * (self._mu(self.done) / 2)
-
-    def _effective(self, name: str) -> Tensor:
-        weight = self.module.held(name)
-        return weight * self._factors[name].of(self.module.held) if name in self._factors else weight
 
     def stepped(self) -> None:
         super().stepped()
@@ -141,15 +140,17 @@ class _Alternation(Compression):
 
     def _c_step(self, mu: float | None) -> None:
         """Theta anew, then the multipliers; without mu the first one, which is the projection of w itself."""
-        network = self.module.to_network()
-        w = effective_weights(network)
-        aimed = w if mu is None else {**w, **{name: w[name] - self._lambda[name] / mu for name in self.names}}
-        theta = self.bound.project(network, aimed)
+        network = aimed = self.module.to_network()
+        w = {name: network.constants[name].astype(np.float64) for name in self.names}
         if mu is not None:
-            self._lambda = {name: self._lambda[name] - mu * (w[name] - theta[name]) for name in self.names}
-        self._theta = {name: theta[name] for name in self.names}
+            shifted = {name: w[name] - self._lambda[name] / mu for name in self.names}
+            aimed = network.with_constants({name: value.astype(np.float32) for name, value in shifted.items()})
+        theta = network.with_constants(stored(aimed, self.bound.project(aimed, effective_weights(aimed))))
+        self._theta = {name: theta.constants[name].astype(np.float64) for name in self.names}
+        if mu is not None:
+            self._lambda = {name: self._lambda[name] - mu * (w[name] - self._theta[name]) for name in self.names}
         self._anchor()
-        self._compare(network.with_constants(stored(network, theta)))
+        self._compare(theta)
 
     def _anchor(self) -> None:
         """Where the penalty of the L step that begins pulls to."""

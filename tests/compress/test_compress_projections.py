@@ -19,7 +19,7 @@ from compress.groups import prunable_blocks
 from compress.method import Operator
 from compress.methods import weight_prune
 from compress.methods.fp16 import LARGEST
-from compress.methods.weight_prune import largest
+from compress.methods.weight_prune import lamp, largest
 from compress.network import Array, Network
 from compress.op_templates import ops
 from compress.scheme import BoundScheme, Scheme
@@ -275,3 +275,19 @@ def test_cost_counts_what_is_not_zero() -> None:
     assert after.nonzeros == before.nonzeros - gone
     assert after.size_bytes == before.size_bytes == before.stored_bytes
     assert after.stored_bytes < 0.6 * before.stored_bytes
+
+
+def test_lamp_by_hand() -> None:
+    scores = lamp(np.array([[1.0, -3.0], [2.0, 0.0]]))
+    np.testing.assert_allclose(scores, [[1 / 14, 1.0], [4 / 13, 0.0]])
+    np.testing.assert_allclose(lamp(np.array([2.0, 2.0])), [1.0, 0.5])
+    assert not lamp(np.zeros((2, 2))).any()
+
+
+def test_no_layer_is_emptied_for_being_small() -> None:
+    network = example_network()
+    name = layer_weights(network)[1]
+    small = network.with_constants({name: network.constants[name] * np.float32(1e-6)})
+    operator_ = weight_prune.SparseOperator(0.1)
+    kept = [np.count_nonzero(operator_.rewrite(each, Evidence()).constants[name]) for each in (network, small)]
+    assert kept[0] == kept[1] > 0
