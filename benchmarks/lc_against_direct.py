@@ -5,8 +5,8 @@ schemes and seeds; a seed draws the batches of both. `weights` makes single weig
 layers (LAMP); `filters` leaves so many of the filters of each block of LeNet-5. There is no distillation. L-C's epochs
 are split between its L steps and the training of its last theta.
 
-Hyper-parameters were chosen on seed 0 of LeNet-5 and its validation digits, see the rows of kind `attempt` (most of them
-from before L steps kept their rate, and by a threshold on magnitudes); accuracy is counted on the test images. The
+Hyper-parameters were chosen on seed 0 of LeNet-5 and its validation digits, see the rows of kind `attempt` (most of
+them from before L steps kept their rate, and by a threshold on magnitudes); accuracy is counted on the test images. The
 interval is normal, 95 %, over test images of their difference, each image's averaged over the seeds.
 
 Rows that are there are not made again; `--attempt` makes one row with other settings, counted on validation alone.

@@ -4,8 +4,8 @@
 
 The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set,
 then lambda <- lambda - mu (w - theta) and mu grows: Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv 1707.01209, as
-in Condensa, arXiv 1911.02497. What the set does not hold (biases, norms) follows w. As in Condensa the best theta is then
-trained on with its zeros held; here that is a share of the same epochs, so that `lc`, `compress.direct` and
+in Condensa, arXiv 1911.02497. What the set does not hold (biases, norms) follows w. As in Condensa the best theta is
+then trained on with its zeros held; here that is a share of the same epochs, so that `lc`, `compress.direct` and
 `compress.fit` cost equally many.
 
 w, theta and the multipliers lambda are weights as they are trained; only the projection looks at effective ones. A
