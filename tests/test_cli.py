@@ -15,6 +15,7 @@ import pytest
 
 import netlathe
 from service.cli import run
+from service.verbs.report import print_networks
 
 VERBS = (
     *("serve", "conduct", "agent", "submit", "jobs", "show", "cancel", "pause", "resume", "retry", "artifacts"),
@@ -489,3 +490,13 @@ def test_an_address_of_another_kind_is_refused_in_one_line(capsys: pytest.Captur
     assert "ray_address" in said.err
     assert "should match pattern" in " ".join(said.err.split())
     assert not (tmp_path / "data").exists()
+
+
+def test_zeros_have_columns_where_they_save_something(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(stored_bytes: int) -> str:
+        best = netlathe.Summary(parameters=1000, nonzeros=999, size_bytes=4000, stored_bytes=stored_bytes)
+        print_networks(netlathe.Job(id="1", name="job", state="finished", best=best))
+        return capsys.readouterr().out
+
+    assert "stored bytes" not in printed(3999)
+    assert "stored bytes" in printed(3500)
