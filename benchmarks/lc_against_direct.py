@@ -111,7 +111,7 @@ def last(steps: Iterator[Step]) -> Network:
 
 
 def row(way: str, start: str, name: str, recipe: Recipe, schedule: Schedule, splits: Sequence[str]) -> dict[str, Any]:
-    """One training and what came of it, `wrong` being the digits of the last split that it gets wrong."""
+    """One training and what came of it, `wrong` being the images of the last split that it gets wrong."""
     begun_s = time.process_time()
     final = trained(way, STARTS[start], SCHEMES[name], recipe, schedule)
     spent_s = time.process_time() - begun_s
@@ -188,6 +188,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="as many of each way")
     parser.add_argument("--only", action="append", choices=SCHEMES, help="compare these schemes alone")
     chosen = parser.parse_args()
+    if chosen.network != "lenet5" and any(name.startswith("filters") for name in (chosen.only or [])):
+        parser.error("--only filters ...: these are the blocks of lenet5")
     torch.set_num_threads(1)
     if chosen.attempt:
         given = {name: json.loads(value) for name, value in (each.split("=") for each in chosen.set)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -29,8 +29,8 @@ class Factor:
     epsilon: float
     shape: tuple[int, ...]
 
-    def of(self, held: Callable[[str], Any]) -> Any:
-        """The factor, of numpy arrays or of torch tensors, whichever `held` gives by constant name."""
+    def of(self, held: Callable[[str], Array]) -> Array:
+        """The factor, of the arrays that `held` gives by constant name."""
         return (held(self.gamma) / (held(self.variance) + self.epsilon) ** 0.5).reshape(self.shape)
 
 

@@ -43,7 +43,8 @@ class Operator(Protocol):
         ...
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """The C step: the nearest weights (Euclidean) that a compressed network can have, shapes kept. Idempotent.
+        """The C step: weights that a compressed network can have, the nearest (Euclidean) of those with the same zeros;
+        shapes kept. Idempotent.
 
         Args:
             network: whose graph it is; its own values do not matter.

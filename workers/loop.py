@@ -103,8 +103,8 @@ class _Loop:
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
         """Key -> asks that wait for the same key's evaluation, which another candidate pays for."""
-        self._reached = 0.0
-        """What was told last of the open whole trainings: the sum of their shares."""
+        self._shares: dict[str, float] = {}
+        """Candidate id of an open whole training -> the share of it that was told."""
 
     def run(self) -> Searched:
         self._replay()
@@ -203,6 +203,7 @@ class _Loop:
             self._watch()
             return
         asked = self._pending.pop(evaluation.candidate.id)
+        self._shares.pop(evaluation.candidate.id, None)
         key = self._key(evaluation.candidate)
         evaluation = self._estimated(evaluation)
         self._remember(evaluation)
@@ -212,19 +213,18 @@ class _Loop:
     def _finish(self, evaluated: Sequence[Evaluated]) -> None:
         self._evaluated += evaluated
         notices = [message for each in evaluated for message in self._rules.notice(each)]
-        self._reached = self._open_shares()
         self._emit(*evaluated, *notices, self._progress())
         self._race.tell([each.evaluation for each in evaluated], self._running())
 
     def _watch(self) -> None:
         """Tell how far the open whole trainings are, where that has changed: one may take minutes."""
-        told, self._reached = self._reached, self._open_shares()
-        if self._reached != told:
+        told = sum(self._shares.values())
+        for name, asked in self._pending.items():
+            if asked.candidate.fidelity == "F4":
+                # A second worker may start it anew: what was told stays.
+                self._shares[name] = max(self._shares.get(name, 0.0), self._rules.reached(asked.candidate))
+        if sum(self._shares.values()) > told:
             self._emit(self._progress())
-
-    def _open_shares(self) -> float:
-        open_ones = [asked.candidate for asked in self._pending.values() if asked.candidate.fidelity == "F4"]
-        return sum(self._rules.reached(candidate) for candidate in open_ones)
 
     # parts
 
@@ -260,7 +260,7 @@ class _Loop:
 
     def _progress(self) -> Phased:
         total = self._rules.evaluations
-        done = min(total, sum(not each.cached for each in self._evaluated) + self._reached)
+        done = min(total, sum(not each.cached for each in self._evaluated) + sum(self._shares.values()))
         spent_s = self._spent_s()
         eta_s = spent_s / done * (total - done) if 0 < done < total else None
         return Phased("search", done, total, eta_s, spent_s)

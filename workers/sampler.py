@@ -109,20 +109,25 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
-                durable.write(_reached(file), f"{(step.epoch + 1) / step.epochs:.6f}".encode())
+                # One more than the epochs: it is evaluated after them.
+                durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
         trained = last.network()
-        file.unlink(missing_ok=True)
         _reached(file).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         return trained
 
     def reached(self, candidate: Candidate) -> float:
-        """Share of its training that is done, 0..1, wherever it goes on: for people who wait for it."""
+        """Share of its training that is done, 0..1, wherever it goes on: for people who wait for it.
+
+        0 where that cannot be told, and once it is over.
+        """
         try:
-            return float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
-        except FileNotFoundError:
+            share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
+        except (OSError, ValueError):
             return 0.0
+        return share if 0.0 <= share <= 1.0 else 0.0
 
     def _key(self, candidate: Candidate) -> str:
         told = [dict(candidate.values), candidate.recipe, candidate.weights_from, self._recipe.to_json()]

@@ -59,7 +59,7 @@ def test_every_step_has_a_compressed_network_and_the_last_one_is_good(way: Way) 
 
 def test_direct_keeps_the_first_projections_zeros_and_lc_may_choose_others() -> None:
     network, part = residual(norms=True), stripes(256)
-    projected = sparse().rewrite(network, None)  # type: ignore[arg-type]  # magnitudes are all it looks at
+    projected = sparse().rewrite(network, None)  # type: ignore[arg-type]  # weights are all it looks at
     recipe = replace(RECIPE, epochs=6, augment="none")
     ends = {name: list(way(network, part, PIXELS, recipe, sparse()))[-1].network() for name, way in WAYS.items()}
     first = zeros(projected)

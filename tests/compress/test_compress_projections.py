@@ -1,4 +1,4 @@
-"""Projections: nearest by brute force, idempotent, alike for folded and unfolded networks, composed in order."""
+"""Projections: idempotent, nearest by brute force, alike for folded and unfolded networks, composed in order."""
 
 from __future__ import annotations
 
@@ -60,15 +60,14 @@ def test_a_projection_is_idempotent_and_leaves_what_it_was_given(names: tuple[st
 
 
 @pytest.mark.parametrize("count", range(1, 8))
-def test_no_choice_of_so_many_weights_is_nearer_than_the_largest(count: int) -> None:
+def test_in_a_layer_no_choice_of_so_many_weights_is_nearer(count: int) -> None:
     rng = np.random.default_rng(count)
-    arrays = [rng.integers(-4, 5, shape).astype(float) for shape in ((2, 2), (3,))]
-    flat = np.concatenate([array.reshape(-1) for array in arrays])
-    masks = largest(arrays, count / 7)
-    kept = np.concatenate([mask.reshape(-1) for mask in masks])
-    assert kept.sum() == count
-    least = min(np.square(np.delete(flat, chosen)).sum() for chosen in combinations(range(7), count))
-    assert np.square(flat[~kept]).sum() == least
+    layers = [rng.integers(-4, 5, shape).astype(float) for shape in ((2, 2), (3,))]
+    masks = largest([lamp(layer) for layer in layers], count / 7)
+    assert sum(mask.sum() for mask in masks) == count
+    for layer, mask in zip(layers, masks, strict=True):
+        every = combinations(range(layer.size), int(mask.sum()))
+        assert np.square(layer[~mask]).sum() == min(np.square(np.delete(layer, chosen)).sum() for chosen in every)
 
 
 def test_one_weight_stays_and_the_first_of_equals() -> None:
@@ -218,7 +217,7 @@ def test_a_network_without_layers_cannot_lose_weights() -> None:
     network = int8_network()
     assert Scheme.of([("weight_prune", {})]).knobs(network, {}) == ()
     with pytest.raises(InvalidInput, match="no float32 layer weights"):
-        weight_prune.SparseOperator(0.5).rewrite(network, Evidence())
+        weight_prune.LampOperator(0.5).rewrite(network, Evidence())
 
 
 def int8_network() -> Network:
@@ -288,6 +287,6 @@ def test_no_layer_is_emptied_for_being_small() -> None:
     network = example_network()
     name = layer_weights(network)[1]
     small = network.with_constants({name: network.constants[name] * np.float32(1e-6)})
-    operator_ = weight_prune.SparseOperator(0.1)
+    operator_ = weight_prune.LampOperator(0.1)
     kept = [np.count_nonzero(operator_.rewrite(each, Evidence()).constants[name]) for each in (network, small)]
     assert kept[0] == kept[1] > 0

@@ -125,16 +125,18 @@ class Whole:
 
 
 def test_progress_goes_on_within_a_whole_training(bench: Bench) -> None:
-    shares = [0.0, 0.25, 0.25, 0.5]
+    shares = [0.0, 0.25, 0.25, 0.5, 0.1, 0.0]
     seen = 0.0
 
     class Slow(InProcessPool):
-        """Its first training is on its way four times that somebody looks."""
+        """Its first training is on its way while there are shares; once it is begun anew."""
 
         def next(self, timeout_s: float) -> Evaluation | None:
             nonlocal seen
-            seen = shares.pop(0) if shares else 0.0
-            return None if seen or shares else super().next(timeout_s)
+            if not shares:
+                return super().next(timeout_s)
+            seen = shares.pop(0)
+            return None
 
     with Slow(bench) as pool:
         rules = Rules(2, reached=lambda candidate: seen)
