@@ -69,8 +69,9 @@ class Ended:
 class Course:
     """The lessons of one train phase by name, in the order in which to begin.
 
-    `spared` are never stopped. `left_s`: wall seconds after which only those go on, and the one that is ahead: by
-    accuracy where `by_accuracy`, which then also stops those that fall behind, else the first in the order.
+    `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
+    the one that is ahead: by accuracy where `by_accuracy`, which then also stops those that fall behind, else the
+    first in the order.
     `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
     says whether to end early.
     """

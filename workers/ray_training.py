@@ -138,7 +138,7 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         self._hear(name, result)
         if name in self._course.spared or self._spent_s < self._course.left_s or result["epoch"] == result["epochs"]:
             return False
-        if name == self._leader():
+        if name == self._needed():
             return False
         self._ended[name] = Ended("stopped", f"the wall seconds were used up after epoch {result['epoch']}")
         return True
@@ -153,9 +153,12 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         except Exception as error:
             self.failed = self.failed or error
 
-    def _leader(self) -> str:
-        """The best of those that may be stopped: it goes on, whatever time there is, so that one is left to judge."""
-        going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in self._course.spared}
+    def _needed(self) -> str | None:
+        """The best of those that may be stopped: it goes on, whatever time there is, until one is trained to judge."""
+        spared = self._course.spared
+        if any(each.state == "trained" for name, each in self._ended.items() if name not in spared):
+            return None
+        going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in spared}
         if not self._course.by_accuracy:
             return next(name for name in self._course.lessons if name in going)
         return max(going, key=lambda name: going[name])

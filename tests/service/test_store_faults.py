@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from service_world import Uploaded
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from service.app import create_app
 from service.settings import Settings
@@ -35,9 +37,13 @@ def test_a_locked_database_is_a_503_that_wrote_nothing(
 
 
 def test_a_full_database_is_a_503_that_says_so(client: TestClient, store: Store, uploaded: Uploaded) -> None:
-    with store.engine.connect() as connection:  # pages of one connection: the pool gives the same one again
+    with store.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def fill(connection: DBAPIConnection, *_: object) -> None:  # the bound holds for one connection alone
+        connection.cursor().execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(store.engine, "checkout", fill)
     body = {"model": "net", "dataset": "digits", "name": "x" * 60}
     answers = [client.post("/api/v1/jobs", json=body | {"name": f"job-{number}"}) for number in range(100)]
     refused = next(answer for answer in answers if answer.status_code != 201)
