@@ -137,6 +137,7 @@ _WANTED: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "too_short": "needs at least {min_length} items",
     "too_long": "may have at most {max_length} items",
+    "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "may have at most {max_length} characters",
 }

@@ -197,6 +197,9 @@ def test_unknown_topics_and_numbers_are_refused(client: TestClient) -> None:
         answer = client.get("/api/v1/events.json", params={name: value})
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"] == name
+    answer = client.get("/api/v1/events", headers={"Last-Event-ID": "x"})
+    found = {"field": "last-event-id", "message": r"must match ^\d{1,18}$", "value": "x"}
+    assert (answer.status_code, answer.json()["errors"]) == (422, [found])
 
 
 def test_a_job_tells_its_life(client: TestClient, store: Store, uploaded: Uploaded) -> None:
