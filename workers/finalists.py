@@ -125,7 +125,7 @@ class Trainer:
             Halted: the user wants it.
             PoolBroken: no worker comes up.
         """
-        if not executor.side_by_side:
+        if not executor.side_by_side or self._recipe.epochs == 0:
             return
         if not self._is_trained(CONTROL) and not epochs_are_decided(self._context):
             self._fitted(CONTROL, self._material.network, {}, epochs=1)

@@ -23,7 +23,7 @@ from workers.errors import PoolBroken
 from workers.inputs import Inputs
 from workers.job import run
 from workers.memory_ports import MemoryPorts
-from workers.plan import JobPlan
+from workers.plan import JobPlan, Training
 from workers.progress import Checkpointed
 from workers.ray_executor import RayExecutor
 from workers.testing import PATIENCE_S
@@ -90,6 +90,14 @@ def test_a_job_ends_on_ray_as_it_does_in_child_processes(job: Job, lock: HostLoc
     assert again.summaries == outcome.summaries
     repeated = {m.name for m in ports.messages[before:] if isinstance(m, Checkpointed)}
     assert not {name for name in repeated if name.startswith("train")}, "nothing is trained twice"
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_job_of_so_few_epochs_ends(epochs: int, job: Job, lock: HostLock, executor: RayExecutor) -> None:
+    plan, ports = job(training=Training(epochs, "none"))
+    assert plan.objective_metric == "accuracy", "what ASHA is for"
+    outcome = run(plan, ports, lock, executor)
+    assert (outcome.end, outcome.verdict) == ("finished", "met")
 
 
 def test_asha_stops_losers_and_never_the_control(
