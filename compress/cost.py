@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -43,6 +43,16 @@ def cost(network: Network) -> Cost:
         size_bytes=size_bytes,
         nonzeros=sum(int(np.count_nonzero(value)) for value in moved),
         stored_bytes=size_bytes - saved_bytes,
+    )
+
+
+def sent(counted: Cost, file_bytes: int) -> Cost:
+    """What a network costs that came as a file of so many bytes: no more than those, lest what comes out be flattered.
+
+    A file may be smaller than what we would save: its weights may be stored as float16 and widened, as ours are loaded.
+    """
+    return replace(
+        counted, size_bytes=min(counted.size_bytes, file_bytes), stored_bytes=min(counted.stored_bytes, file_bytes)
     )
 
 

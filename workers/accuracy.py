@@ -34,7 +34,7 @@ class Drop:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2%} [{self.low:+.2%}, {self.high:+.2%}] against the control on {self.count} images"
+        return f"{self.mean:+z.2%} [{self.low:+z.2%}, {self.high:+z.2%}] against the control on {self.count} images"
 
 
 def right_in_torch(module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Right:

@@ -37,7 +37,7 @@ from workers.ports import Outcome, Ports, Recorded, Verdict
 from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
 from workers.sampler import Sampler
-from workers.searching import problem_of, searched
+from workers.searching import cut_short, problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import COUNTS, summary
 from workers.table_watch import TableWatch
@@ -300,7 +300,7 @@ class _Run:
         self._summarise(slot, self._shown(shown, test["chosen"], len(verdicts)))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
-        warnings += [*shortened(self.context), *self._without_gain(found, shown)]
+        warnings += [*shortened(self.context), *cut_short(self.context, evaluated), *self._without_gain(found, shown)]
         for warning in warnings:
             self.context.warn(warning)
         findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, warnings)

@@ -117,12 +117,19 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
         "F2 evaluations": sum(not e.cached and e.evaluation.candidate.fidelity == "F2" for e in findings.evaluated),
         "seconds of evaluation": round(search_s, 1),
         "seconds of search and training": round(context.spent_s, 1),
-        "training": f"{common_epochs(context)} epochs, distilled from the original, the same for the control",
+        "training": _training(context, findings),
         "validation images": len(inputs.dataset.validation),
         "test images": len(inputs.dataset.test),
         "lossless rewrite": "kept" if profile.network is inputs.rewritten is not inputs.folded else "none",
         "seed": plan.seed,
     }
+
+
+def _training(context: Context, findings: Findings) -> str:
+    epochs = common_epochs(context)
+    longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
+    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, the same for the control"
+    return "; ".join([told, *longer]) + (" with those of its sample" if longer else "")
 
 
 def _finalist(each: Judged) -> dict[str, Any]:

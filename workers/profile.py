@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.cost import cost
+from compress.cost import cost, sent
 from compress.evidence import Evidence
 from compress.groups import groups, prunable_blocks
 from compress.network import Network
@@ -127,7 +127,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     for number, (target, table) in enumerate(zip(targets, tables, strict=True), 1 + 2 * len(targets)):
         context.at("profile", number, total)
         devices.append(_timed(context, inputs, builder, target, table, smallest))
-    whole = cost(inputs.network)
+    whole = sent(cost(inputs.network), context.ports.path(context.plan.model.sha256).stat().st_size)
     original: dict[str, float] = {
         "macs": float(whole.macs),
         "parameters": float(whole.parameters),

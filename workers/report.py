@@ -68,7 +68,7 @@ def _finalists(report: Mapping[str, Any]) -> str:
     rows = []
     for each in report["finalists"]:
         lost = each["drop"]
-        lost_shown = f"{lost['mean']:+.2%} [{lost['low']:+.2%}, {lost['high']:+.2%}], {lost['count']}"
+        lost_shown = f"{lost['mean']:+z.2%} [{lost['low']:+z.2%}, {lost['high']:+z.2%}], {lost['count']}"
         shared = [each["name"], _shown("accuracy", each["accuracy"]), lost_shown]
         for timed in each["timed"] or [None]:
             cells = ["", "", "", "", "", "", ""]

@@ -151,3 +151,15 @@ def searched(
         raise Halted(ended.end)
     context.keep(_ENDED, {"end": ended.end, "spent_s": ended.spent_s})
     return ended
+
+
+def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]:
+    """One sentence where the search ran out of time before it ran out of evaluations."""
+    known = context.recall(_ENDED)
+    if known is None or known["end"] != "wall":
+        return ()
+    budget = context.plan.budget
+    done = sum(not each.cached for each in evaluated)
+    share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
+    time = f"{share}{budget.wall_s:g} wall seconds did not last for more"
+    return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.cost import cost
+from compress.cost import cost, sent
 from compress.errors import InvalidInput
 from compress.groups import Group, groups
 from compress.network import Network
@@ -25,7 +25,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: whatever is wrong with the file or its preprocessing.
     """
-    network = Network.load(Path(request["path"]))
+    path = Path(request["path"])
+    network = Network.load(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     _check_input(network, preprocessing)
     samples = np.random.default_rng(0).standard_normal((SAMPLES, *network.input_shape), np.float32)
@@ -34,7 +35,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parameters": counted.parameters,
         "macs": counted.macs,
-        "size_bytes": counted.size_bytes,
+        "size_bytes": sent(counted, path.stat().st_size).size_bytes,
         "input_shape": list(network.input_shape),
         "outputs": [{"name": name, "shape": list(kind.shape[1:])} for name, kind in network.outputs.items()],
         "groups": [describe(group) for group in found],

@@ -92,7 +92,7 @@ def accuracy(summary: Summary) -> str | None:
     lost = summary.accuracy_drop
     if lost is None:
         return f"{summary.accuracy:.4f}"
-    return f"{summary.accuracy:.4f}, {-100 * lost.mean:+.2f} % [{-100 * lost.high:+.2f}, {-100 * lost.low:+.2f}]"
+    return f"{summary.accuracy:.4f}, {-100 * lost.mean:+z.2f} % [{-100 * lost.high:+z.2f}, {-100 * lost.low:+z.2f}]"
 
 
 def latency(found: Latency | None) -> str | None:

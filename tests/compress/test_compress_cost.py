@@ -7,7 +7,7 @@ import pytest
 from onnx_graphs import Graph
 from test_compress_groups import BUILT, blocks_of, random_keep
 
-from compress.cost import CostModel, cost
+from compress.cost import CostModel, cost, sent
 from compress.cut import cut
 from compress.groups import groups
 from compress.op_templates import op_templates, ops
@@ -34,6 +34,14 @@ def test_macs_of_a_convolution() -> None:
     network = g.network(g.head(g.conv("image", "a", 3, 6, strides=[2, 2]), 6))
     assert cost(network).macs == 6 * 3 * 9 * 4 * 4 + 6 * 5
     assert cost(network).parameters == 6 * 3 * 9 + 6 + 6 * 5 + 5
+
+
+def test_what_was_sent_costs_no_more_than_its_file() -> None:
+    g = Graph(3, 8, 8)
+    counted = cost(g.network(g.head(g.conv("image", "a", 3, 6), 6)))
+    assert sent(counted, counted.size_bytes + 1000) == counted
+    small = sent(counted, 100)
+    assert (small.size_bytes, small.stored_bytes, small.parameters) == (100, 100, counted.parameters)
 
 
 @pytest.mark.parametrize("name", BUILT)

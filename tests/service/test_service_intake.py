@@ -26,6 +26,9 @@ from service_networks import classifier, model_of
 
 from compress.builtin.digits import digits_npz
 from compress.data import cache_beside, load_dataset
+from compress.evidence import Evidence
+from compress.network import Network
+from compress.scheme import Scheme
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 from service import sandbox
 from service.errors import InvalidInput
@@ -66,6 +69,17 @@ def test_a_good_network_is_described(tmp_path: Path) -> None:
     assert prunable
     assert all(group["width"] > 0 and group["layers"] for group in prunable)
     assert not found["warnings"]
+
+
+def test_a_file_of_halves_counts_as_no_more_than_it_is(tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
+    whole.write_bytes(classifier())
+    operator = Scheme.of([("fp16", {})]).bind({"fp16": "fp16"})
+    half.write_bytes(operator.rewrite(Network.load(whole), Evidence()).save())
+    halves = check_model(half, "half.onnx", {}, LIMITS)
+    wholes = check_model(whole, "whole.onnx", {}, LIMITS)
+    assert halves["parameters"] == wholes["parameters"]
+    assert halves["size_bytes"] == half.stat().st_size < 0.7 * wholes["size_bytes"]
 
 
 def test_pickles_in_every_wrapping_are_refused_and_never_run(tmp_path: Path) -> None:

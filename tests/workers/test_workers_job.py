@@ -29,7 +29,7 @@ from workers.job import run
 from workers.memory_ports import MemoryPorts
 from workers.plan import Budget, JobPlan, Named, Training
 from workers.ports import Signal
-from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased
+from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased, Warned
 from workers.searching import problem_of
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
@@ -327,6 +327,10 @@ def test_time_used_up_still_ends_with_a_trained_file(job: Job, lock: HostLock) -
     assert outcome.verdict is not None
     assert len(evaluated(ports, "F4")) == 1
     assert "onnx" in ports.files
+    (said,) = (m.text for m in ports.messages if isinstance(m, Warned) and "wall seconds" in m.text)
+    done = sum(each.evaluation.candidate.searched for each in evaluated(ports, "F2"))
+    assert said == f"The search ended after {done} of 4 evaluations: 60% of 0.001 wall seconds did not last for more."
+    assert said in json.loads(ports.files["report_json"].read_text())["warnings"]
 
 
 def test_lines_are_for_people(job: Job, lock: HostLock) -> None:

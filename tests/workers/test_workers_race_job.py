@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -63,6 +65,8 @@ def test_a_file_as_small_as_the_accuracy_limit_lets_it_be(job: Job, lock: HostLo
     chosen = {m.evaluation.candidate.parents[0] for m in ports.messages if _timed(m)}
     warned = [m.text for m in ports.messages if isinstance(m, Warned)]
     assert any("went on from a sample" in text for text in warned), "more epochs than the control's are told"
+    told = json.loads(ports.files["report_json"].read_text())["facts"]["training"]
+    assert re.search(r"the same for the control; finalist-.* had \d+ with those of its sample$", told)
     reached = sorted(
         (m.evaluation.metrics["stored_bytes"], m.evaluation.candidate.id) for m in evaluations if m.feasible
     )
