@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from compress.effective import trained
 from compress.groups import Block
@@ -46,13 +48,18 @@ def cost(network: Network) -> Cost:
     )
 
 
-def sent(counted: Cost, file_bytes: int) -> Cost:
-    """What a network costs that came as a file of so many bytes: no more than those, lest what comes out be flattered.
+def sent(counted: Cost, file: bytes) -> Cost:
+    """What a network costs that came as this ONNX file: no more bytes than those, lest what is made of it be flattered.
 
     A file may be smaller than what we would save: its weights may be stored as float16 and widened, as ours are loaded.
     """
+    values = [numpy_helper.to_array(tensor) for tensor in onnx.load_model_from_string(file).graph.initializer]
+    # Numbers of fewer than 8 bits are no arrays of numpy's own, and are dense already.
+    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in values if value.dtype.kind in "fiu")
     return replace(
-        counted, size_bytes=min(counted.size_bytes, file_bytes), stored_bytes=min(counted.stored_bytes, file_bytes)
+        counted,
+        size_bytes=min(counted.size_bytes, len(file)),
+        stored_bytes=min(counted.stored_bytes, len(file) - saved_bytes),
     )
 
 

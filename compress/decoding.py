@@ -152,7 +152,7 @@ def _labels(
     for part, values in checked.items():
         check_classes(values, count, source.labels[part].where)
     missing = np.setdiff1d(np.arange(count), seen)
-    warnings = (f"no training image of {len(missing)} classes, e.g. class {missing[0]}",) if len(missing) else ()
+    warnings = (f"classes without a training image: {len(missing)}, e.g. class {missing[0]}",) if len(missing) else ()
     return checked, count, warnings
 
 

@@ -107,8 +107,9 @@ class Method(Protocol):
 class MethodFamily:
     """A method as the catalogue shows it. Each file of compress/methods offers one as `METHOD`.
 
-    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`; `sparse`: whether its
-    knobs are widths or densities, which one sparsity for the whole network can turn.
+    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`; `lowers`: names
+    of the metrics that it can lower; `sparse`: whether its knobs are widths or densities, which one sparsity for the
+    whole network can turn.
     """
 
     name: str
@@ -116,4 +117,5 @@ class MethodFamily:
     source: str
     settings: type[Any]
     make: Callable[[Any], Method]
+    lowers: tuple[str, ...]
     sparse: bool = False

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, get_origin, get_type_hints
 
@@ -20,8 +20,10 @@ import pytest
 from numpy.typing import NDArray
 
 from compress import methods
+from compress.cost import cost
 from compress.cut import Keep
 from compress.evidence import Evidence
+from compress.fold import fold_norms
 from compress.groups import groups
 from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
@@ -170,6 +172,19 @@ class MethodContract:
         )
         assert difference < 1e-5
 
+    def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
+        network = example_network(width=32)  # where weights take more bytes than what names and scales them
+        assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
+        values = {knob.name: least(knob) for knob in method.knobs(network, {})}
+        operator = method.bind(values)
+        result = operator.rewrite(network, gathered(method, network))
+        # Norms are folded on the way to few bits: that is not what is looked at.
+        before, after = asdict(cost(fold_norms(network))), asdict(cost(fold_norms(result)))
+        bits = operator.stage in ("precision", "storage")  # the same numbers, which are counted before they are packed
+        counted = ("size_bytes", "stored_bytes") if bits else before
+        lowered = {name for name in counted if after[name] < before[name]}
+        assert lowered == set(self.family.lowers) - {"latency_ms"}
+
     def test_foreign_values_are_left_to_other_methods(self, method: Method, network: Network) -> None:
         values = drawn(method, network, 1)
         evidence = gathered(method, network)
@@ -204,6 +219,15 @@ def untouched(knob: Knob) -> Value:
     if hasattr(knob, "width"):
         return tuple(range(knob.width))
     return knob.high
+
+
+def least(knob: Knob) -> Value:
+    """The value of a knob that takes most away: the smallest, or the last of an unordered choice."""
+    if isinstance(knob, Choice):
+        return knob.options[0] if knob.ordered else knob.options[-1]
+    if hasattr(knob, "width"):
+        return (0,)
+    return knob.low
 
 
 def _environment() -> Mapping[str, str]:

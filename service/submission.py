@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from service import catalogue
 from service.bodies import Body, Name
@@ -29,10 +29,12 @@ DECIDING = "accuracy"
 
 
 class ObjectiveBody(Body):
-    """What is wanted most, under the limits; other than accuracy only where whole trainings are searched."""
+    """What is wanted most, under the limits; other than accuracy only where whole trainings are searched. `goal`: the
+    metric's own, which is the only one.
+    """
 
     metric: str = DECIDING
-    goal: Literal["min", "max"] = "max"
+    goal: Literal["min", "max"] | None = None
 
 
 class TargetBody(Body):
@@ -52,10 +54,17 @@ class TargetBody(Body):
 
 
 class NamedBody(Body):
-    """A strategy or a method with settings."""
+    """A strategy or a method with settings; its name alone stands for the default ones."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def _with_settings(given: object) -> object:
+    return {"name": given} if isinstance(given, str) else given
+
+
+Choice: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_schema_input_type=str | NamedBody)]
 
 
 class BudgetBody(Body):
@@ -85,8 +94,8 @@ class JobCreate(Body):
     objective: ObjectiveBody = ObjectiveBody()
     targets: list[TargetBody] = Field([], max_length=16)
     limits: dict[str, float | None] = Field(default_factory=dict)
-    methods: list[str | NamedBody] = Field(["filter_prune"], min_length=1, max_length=16)
-    strategies: list[str | NamedBody] = Field(["greedy"], min_length=1, max_length=16)
+    methods: list[Choice] = Field([NamedBody(name="filter_prune")], min_length=1, max_length=16)
+    strategies: list[Choice] = Field([NamedBody(name="greedy")], min_length=1, max_length=16)
     budget: BudgetBody = BudgetBody()
     training: TrainingBody = TrainingBody()
     seed: int = Field(0, ge=0, le=MAX_SEED)
@@ -109,6 +118,8 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     Raises:
         InvalidInput: the first thing that is wrong, with its field and the value seen.
     """
+    from search.metrics import METRICS
+
     _check_metrics(body)
     _check_room(body.limits)
     model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
@@ -117,8 +128,10 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     _check_prunable(model, methods)
     targets, warnings = _targets(tx, body.targets)
     strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
-    _check_sparse([item["name"] for item in strategies], [item["name"] for item in methods])
-    warnings += _odd(body)
+    names = [item["name"] for item in methods]
+    _check_sparse([item["name"] for item in strategies], names)
+    _check_lowered(body.objective.metric, names)
+    warnings += _odd(body, names)
     request = {
         **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
         "model": model.id,
@@ -126,6 +139,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
         "methods": methods,
         "strategies": strategies,
         "targets": targets,
+        "objective": {"metric": body.objective.metric, "goal": METRICS[body.objective.metric].goal},
     }
     return Resolved(request, model, dataset, tuple(warnings))
 
@@ -201,14 +215,14 @@ def _check_objective(body: JobCreate) -> None:
     if name not in METRICS or name == "test_accuracy":
         known = ", ".join(metric for metric in METRICS if metric != "test_accuracy")
         raise InvalidInput("objective.metric", name, f"must be one of {known}")
-    if goal != METRICS[name].goal:
+    if goal not in (None, METRICS[name].goal):
         raise InvalidInput("objective.goal", goal, f"must be {METRICS[name].goal}")
     if name == DECIDING:
         return
     if METRICS[name].per_device and not body.targets:
         raise InvalidInput("objective.metric", name, "needs a target, on whose device it is")
-    if not any(body.limits.get(limit) for limit in (f"min_{DECIDING}", f"max_{DECIDING}_drop")):
-        raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop, above 0")
+    if not body.limits.get(f"min_{DECIDING}") and body.limits.get(f"max_{DECIDING}_drop") is None:
+        raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop")
     known_strategies = catalogue.strategies()
     for index, (strategy, _) in enumerate(_pairs(body.strategies)):
         if strategy in known_strategies and not known_strategies[strategy].trains:
@@ -283,9 +297,24 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
             raise InvalidInput(f"strategies.{index}", name, wanted)
 
 
-def _odd(body: JobCreate) -> list[str]:
+def _check_lowered(metric: str, methods: Sequence[str]) -> None:
+    """Raises: InvalidInput where the least of a metric is wanted that no method of the job lowers."""
+    if metric == DECIDING or _lowered(metric, methods):
+        return
+    known = catalogue.methods()
+    do = ", ".join(name for name in known if _lowered(metric, [name]))
+    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
+
+
+def _lowered(metric: str, methods: Sequence[str]) -> bool:
+    return any(metric in catalogue.methods()[name].lowers for name in methods)
+
+
+def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
+    if body.targets and not _lowered("latency_ms", methods):
+        found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
     if body.budget.evaluations < len(body.strategies):
         found.append(
             f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}: some get none"
@@ -328,5 +357,5 @@ def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], lis
     return targets, warnings
 
 
-def _pairs(given: list[str | NamedBody]) -> list[tuple[str, Mapping[str, object]]]:
-    return [(item, {}) if isinstance(item, str) else (item.name, item.settings) for item in given]
+def _pairs(given: list[NamedBody]) -> list[tuple[str, Mapping[str, object]]]:
+    return [(item.name, item.settings) for item in given]

@@ -290,7 +290,8 @@ class Trainer:
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
             known |= {"elapsed_s": self._seconds[name], "epochs": epochs_before + self._recipe.epochs}
             self._context.keep(file, known)
-            self._context.say(f"{_label(name)}: accuracy {right.mean():.2%} on {len(right)} validation images.")
+            said = f"accuracy {right.mean():.2%} on {len(right)} validation images"
+            self._context.say(f"{_label(name)}{', without given-back norms' if self._form else ''}: {said}.")
         self._done += 1
         right = np.array(known["right"], dtype=bool)
         facts = known["counts"], known["predicted"], known["elapsed_s"], known["epochs"]
@@ -399,12 +400,13 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     ]
     utility = problem.objective.utility
 
-    def rank(each: Evaluated) -> tuple[float, float, float, float, str]:
+    def rank(each: Evaluated) -> tuple[float, float, float, float, float, str]:
         metrics = each.evaluation.metrics
-        # Of equals the faster, then the smaller one.
+        # Of equals the more accurate, then the faster, then the smaller one.
         slow = sum(value for name, value in metrics.items() if base_metric(name) == "latency_ms")
         size = metrics.get("stored_bytes", 0.0)
-        return (problem.violation(metrics), -utility(metrics), slow, size, each.evaluation.candidate.id)
+        wrong = -metrics.get("accuracy", 0.0)
+        return (problem.violation(metrics), -utility(metrics), wrong, slow, size, each.evaluation.candidate.id)
 
     ordered = sorted(searched, key=rank)
     kinds: dict[str, list[Evaluated]] = {}

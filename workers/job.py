@@ -222,6 +222,7 @@ class _Run:
         other.ahead(self.executor)
         again = other.control()
         if again.accuracy <= control.accuracy:
+            self.context.say("It trains no better without the batch norms that it had been given: they stay.")
             return trainer, control
         self.context.say("It trains better without the batch norms that it had been given: they are taken away.")
         return other, again

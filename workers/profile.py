@@ -127,7 +127,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     for number, (target, table) in enumerate(zip(targets, tables, strict=True), 1 + 2 * len(targets)):
         context.at("profile", number, total)
         devices.append(_timed(context, inputs, builder, target, table, smallest))
-    whole = sent(cost(inputs.network), context.ports.path(context.plan.model.sha256).stat().st_size)
+    whole = sent(cost(inputs.network), context.ports.path(context.plan.model.sha256).read_bytes())
     original: dict[str, float] = {
         "macs": float(whole.macs),
         "parameters": float(whole.parameters),

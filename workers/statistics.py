@@ -100,7 +100,8 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
         context.at("statistics", 2 + len(accuracy) / len(probes), 3)
     curves = {knob.name: _curve(knob, probes, accuracy) for knob in _levelled(space)}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
-    context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
+    if curves:
+        context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
     return curves
 
 

@@ -195,5 +195,6 @@ METHOD = MethodFamily(
     "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as arXiv 1802.03494",
     Settings,
     FilterPrune,
+    lowers=("latency_ms", "macs", "parameters", "size_bytes", "nonzeros", "stored_bytes"),
     sparse=True,
 )

@@ -16,7 +16,7 @@ from compress.effective import Weights, layer_weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.fold import fold_norms
-from compress.groups import layer_name
+from compress.groups import layer_name, unknown_layer
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network, Node
 from search.space import Choice, Doc, Knob, Values
@@ -74,7 +74,7 @@ class HalfOperator:
         known = {layer_name(name) for name in layer_weights(network)}
         for name in self.settings.keep_float:
             if name not in known:
-                raise InvalidInput(f"the network has no layer {name!r}", field="keep_float", value=name)
+                raise unknown_layer(name, known)
 
 
 def nearest_half(weight: Array) -> Array:
@@ -113,4 +113,5 @@ METHOD = MethodFamily(
     "IEEE 754-2008 binary16",
     Settings,
     Fp16,
+    lowers=("size_bytes", "stored_bytes"),
 )

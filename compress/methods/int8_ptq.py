@@ -17,6 +17,7 @@ from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.fold import fold_norms
+from compress.groups import unknown_layer
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
 from compress.precision import HEAVY, choose, layer_names
@@ -94,7 +95,7 @@ class Int8Operator:
         known = {name for node in network.nodes for name in layer_names(node)}
         for name in self.settings.keep_float:
             if name not in known:
-                raise InvalidInput(f"the network has no layer {name!r}", field="keep_float", value=name)
+                raise unknown_layer(name, known)
 
 
 @dataclass(frozen=True)
@@ -127,4 +128,5 @@ METHOD = MethodFamily(
     "Jacob et al., CVPR 2018; Krishnamoorthi, arXiv 1806.08342",
     Settings,
     Int8Ptq,
+    lowers=("latency_ms", "size_bytes", "stored_bytes"),
 )

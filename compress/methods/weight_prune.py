@@ -129,5 +129,6 @@ METHOD = MethodFamily(
     "arXiv 2010.07611",
     Settings,
     WeightPrune,
+    lowers=("nonzeros", "stored_bytes"),
     sparse=True,
 )

@@ -35,7 +35,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parameters": counted.parameters,
         "macs": counted.macs,
-        "size_bytes": sent(counted, path.stat().st_size).size_bytes,
+        "size_bytes": sent(counted, path.read_bytes()).size_bytes,
         "input_shape": list(network.input_shape),
         "outputs": [{"name": name, "shape": list(kind.shape[1:])} for name, kind in network.outputs.items()],
         "groups": [describe(group) for group in found],

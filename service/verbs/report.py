@@ -11,7 +11,7 @@ import typer
 from service.verbs.terminal import print_fields, print_table
 
 if TYPE_CHECKING:
-    from netlathe import Job, Latency, Summary
+    from netlathe import Failure, Job, Latency, Summary
 
 SLOTS = ("original", "control", "best", "nearest")
 
@@ -25,7 +25,7 @@ def print_job(job: Job) -> None:
             "state": job.state + (f", {job.phase} {job.progress.fraction:.0%}" if job.state == "running" else ""),
             "verdict": job.verdict,
             "wanted": _wanted(job),
-            "failure": None if failure is None else f"{failure.code}: {failure.detail}",
+            "failure": None if failure is None else _failure(failure),
             "waiting": None if job.waiting_for is None else f"for {_name(job, job.waiting_for.get('device'))}",
             "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
             "done": f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}",
@@ -36,6 +36,11 @@ def print_job(job: Job) -> None:
     if any(getattr(job, slot) is not None for slot in SLOTS):
         typer.echo()
         print_networks(job)
+
+
+def _failure(failure: Failure) -> str:
+    field = "" if failure.field is None else f" ({failure.field})"
+    return f"{failure.code}{field}: {failure.detail}"
 
 
 def print_networks(job: Job) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx_graphs import Graph
 from test_compress_groups import BUILT, blocks_of, random_keep
 
 from compress.cost import CostModel, cost, sent
 from compress.cut import cut
+from compress.evidence import Evidence
 from compress.groups import groups
+from compress.network import Network
 from compress.op_templates import op_templates, ops
 from compress.rewrites import rewritten
+from compress.scheme import Scheme
 from compress.verify import relative_difference, run_onnxruntime
 
 
@@ -38,10 +42,20 @@ def test_macs_of_a_convolution() -> None:
 
 def test_what_was_sent_costs_no_more_than_its_file() -> None:
     g = Graph(3, 8, 8)
-    counted = cost(g.network(g.head(g.conv("image", "a", 3, 6), 6)))
-    assert sent(counted, counted.size_bytes + 1000) == counted
-    small = sent(counted, 100)
-    assert (small.size_bytes, small.stored_bytes, small.parameters) == (100, 100, counted.parameters)
+    network = g.network(g.head(g.conv("image", "a", 3, 60), 60))
+    counted = cost(network)
+    with_notes = onnx.load_model_from_string(network.save())
+    with_notes.doc_string = "x" * 1000
+    assert sent(counted, with_notes.SerializeToString()) == counted
+    few = Scheme.of([("weight_prune", {}), ("fp16", {})]).bind({"weight_prune": 0.1, "fp16": "fp16"})
+    half = few.rewrite(network, Evidence())
+    widened = Network.load(half.save())
+    assert widened.constants.keys() == network.constants.keys()
+    assert cost(widened).stored_bytes > cost(half).stored_bytes
+    seen = sent(cost(widened), half.save())
+    assert seen.size_bytes == cost(half).size_bytes
+    assert seen.stored_bytes == cost(half).stored_bytes
+    assert seen.nonzeros == cost(widened).nonzeros
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -164,7 +164,7 @@ def test_warnings_about_pixels_of_the_wrong_dtype(tmp_path: Path) -> None:
 def test_a_class_without_training_images_is_a_warning(tmp_path: Path) -> None:
     dataset = load_dataset(write_npz(tmp_path / "a.npz"), classes=5)
     assert dataset.classes == 5
-    assert "no training image of 2 classes, e.g. class 3" in dataset.warnings
+    assert "classes without a training image: 2, e.g. class 3" in dataset.warnings
 
 
 # --- Parquet

@@ -126,6 +126,31 @@ def test_the_least_of_a_cost_is_an_objective_of_searches_that_train(
     assert answer.json()["objective"] == {"metric": metric, "goal": "min"}
 
 
+def test_the_goal_is_the_metrics_own(client: TestClient, uploaded: Uploaded) -> None:
+    wanted = {"methods": ["weight_prune"], "strategies": ["bayesian"], "limits": {"max_accuracy_drop": 0}}
+    answer = client.post(JOBS, json=body(objective={"metric": "nonzeros"}, **wanted))
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["objective"] == {"metric": "nonzeros", "goal": "min"}
+    assert client.post(JOBS, json=body()).json()["objective"] == {"metric": "accuracy", "goal": "max"}
+
+
+@pytest.mark.parametrize("metric", ["macs", "size_bytes", "parameters"])
+def test_an_objective_is_something_that_a_method_lowers(client: TestClient, uploaded: Uploaded, metric: str) -> None:
+    wanted = {"methods": ["weight_prune"], "strategies": ["bayesian"], **DROP}
+    answer = client.post(JOBS, json=body(objective={"metric": metric}, **wanted))
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"], error["value"]) == (422, "objective.metric", metric)
+    assert error["message"].startswith("none of the methods lowers it (weight_prune); filter_prune")
+
+
+def test_a_target_for_methods_that_make_nothing_faster_is_told(client: TestClient, uploaded: Uploaded) -> None:
+    targets = [{"device": uploaded.device_id, "max_latency_ratio": 0.5}]
+    answer = client.post(JOBS, json=body(targets=targets, methods=["weight_prune", "fp16"]))
+    assert answer.status_code == 201
+    says = "targets: no method of the job makes a network faster (weight_prune, fp16)"
+    assert says in answer.json()["warnings"]
+
+
 def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded: Uploaded) -> None:
     answer = client.post(JOBS, json=body(limits={"max_macs": 5, "min_macs": 10, "max_macs_ratio": 0.5}))
     assert answer.json()["detail"] == "limits.min_macs: must be at most limits.max_macs, which is 5 (got 10.0)"
@@ -295,6 +320,8 @@ def test_json_that_says_nothing_or_two_things_is_told_where(
         ({"budget": {"wall_s": "60"}}, "budget.wall_s", "must be a number"),
         ({"budget": []}, "budget", "must be an object"),
         ({"methods": "int8_ptq"}, "methods", "must be a list"),
+        ({"methods": [{"name": "int8_ptq", "settings": 3}]}, "methods.0.settings", "must be an object"),
+        ({"strategies": ["greedy", 3]}, "strategies.1", "must be an object"),
         ({"objective": {"metric": "accuracy", "goal": "most"}}, "objective.goal", "must be one of 'min' or 'max'"),
         ({"model": None}, "model", "must be text"),
         ({"name": 5}, "name", "must be text"),

@@ -19,6 +19,7 @@ from compress.scheme import Scheme
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric
+from search.problem import Objective
 from search.replay import make_replay
 from workers.accuracy import drop, right_in_file, right_in_torch
 from workers.attempt import attempt
@@ -275,6 +276,22 @@ def test_finalists_are_the_best_feasible_each_once() -> None:
         replay.problem.violation(e.evaluation.metrics) for e in infeasible if e.evaluation.status is Status.COMPLETED
     ]
     assert replay.problem.violation(nearest.evaluation.metrics) == min(violations)
+
+
+def test_of_finalists_with_equal_objectives_the_more_accurate_comes_first() -> None:
+    replay = make_replay(0, knobs=4, levels=4)
+    problem = replace(replay.problem, objectives=(Objective("macs", "min"),), constraints=())
+    rng = np.random.default_rng(0)
+    metrics = dict(replay.evaluate(Candidate("c", problem.space.sample(rng))).metrics)
+    problem = replace(problem, estimate=lambda values: {})
+    sizes = {"worse": (0.5, 1.0), "better": (0.6, 2.0)}
+    found = [
+        Evaluated("s", Evaluation(Candidate(name, problem.space.sample(rng)), Status.COMPLETED, made), feasible=True)
+        for name, (accuracy, stored) in sizes.items()
+        if (made := {**metrics, "accuracy": accuracy, "stored_bytes": stored})
+    ]
+    chosen = chosen_finalists(found, problem, 2)
+    assert [each.evaluation.candidate.id for each in chosen] == ["better", "worse"]
 
 
 def timed(device_id: str, excess: float) -> Timed:
