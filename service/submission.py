@@ -64,7 +64,7 @@ def _with_settings(given: object) -> object:
     return {"name": given} if isinstance(given, str) else given
 
 
-Choice: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_schema_input_type=str | NamedBody)]
+Chosen: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_schema_input_type=str | NamedBody)]
 
 
 class BudgetBody(Body):
@@ -94,8 +94,8 @@ class JobCreate(Body):
     objective: ObjectiveBody = ObjectiveBody()
     targets: list[TargetBody] = Field([], max_length=16)
     limits: dict[str, float | None] = Field(default_factory=dict)
-    methods: list[Choice] = Field([NamedBody(name="filter_prune")], min_length=1, max_length=16)
-    strategies: list[Choice] = Field([NamedBody(name="greedy")], min_length=1, max_length=16)
+    methods: list[Chosen] = Field([NamedBody(name="filter_prune")], min_length=1, max_length=16)
+    strategies: list[Chosen] = Field([NamedBody(name="greedy")], min_length=1, max_length=16)
     budget: BudgetBody = BudgetBody()
     training: TrainingBody = TrainingBody()
     seed: int = Field(0, ge=0, le=MAX_SEED)

@@ -71,7 +71,7 @@ class Course:
 
     `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
     the one that is ahead: by accuracy where `by_accuracy`, which then also stops those that fall behind, else the
-    first in the order.
+    first in the order. `one_trained`: that another one was trained in an earlier run.
     `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
     says whether to end early.
     """
@@ -82,6 +82,7 @@ class Course:
     processes: int
     left_s: float
     by_accuracy: bool
+    one_trained: bool
     note: Callable[[str, Epoch, float], None]
     interrupted: Callable[[], bool]
 

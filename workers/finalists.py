@@ -138,15 +138,16 @@ class Trainer:
         context = self._context
         values = {f"{FINALIST}{each.evaluation.candidate.id}": each.evaluation.candidate.values for each in chosen}
         lessons = {name: self._lesson(name, makers[name](), values.get(name, {})) for name in open_names}
+        samples = (each.evaluation.candidate.id for each in chosen if each.evaluation.network)
+        spared = frozenset([CONTROL, *(f"{FINALIST}{each}" for each in samples)])
         course = Course(
             lessons=lessons,
-            spared=frozenset(
-                [CONTROL, *(f"{FINALIST}{each.evaluation.candidate.id}" for each in chosen if each.evaluation.network)]
-            ),
+            spared=spared,
             folder=context.folder("course"),
             processes=max(1, context.plan.effort.processes),
             left_s=context.plan.budget.wall_s - context.spent_s,
             by_accuracy=context.plan.objective_metric == "accuracy",
+            one_trained=any(self._reached_the_end(name) for name in makers if name not in spared),
             note=self._noted(lessons),
             interrupted=lambda: context.ports.signal() != "continue",
         )
@@ -187,6 +188,11 @@ class Trainer:
 
     def _is_trained(self, name: str) -> bool:
         return self._context.recall(f"trained-{self._form}{_plain(name)}") is not None
+
+    def _reached_the_end(self, name: str) -> bool:
+        """Whether it was trained to the end, here or by an executor."""
+        end = self._end(name)
+        return self._is_trained(name) or (end is not None and end.state == "trained")
 
     def _training(self, name: str) -> str:
         return f"training-{self._form}{self._recipe.epochs}-{_plain(name)}"
@@ -405,8 +411,8 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
         # Of equals the more accurate, then the faster, then the smaller one.
         slow = sum(value for name, value in metrics.items() if base_metric(name) == "latency_ms")
         size = metrics.get("stored_bytes", 0.0)
-        wrong = -metrics.get("accuracy", 0.0)
-        return (problem.violation(metrics), -utility(metrics), wrong, slow, size, each.evaluation.candidate.id)
+        inaccurate = -metrics.get("accuracy", 0.0)
+        return (problem.violation(metrics), -utility(metrics), inaccurate, slow, size, each.evaluation.candidate.id)
 
     ordered = sorted(searched, key=rank)
     kinds: dict[str, list[Evaluated]] = {}

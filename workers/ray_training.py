@@ -156,7 +156,8 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
     def _needed(self) -> str | None:
         """The best of those that may be stopped: it goes on, whatever time there is, until one is trained to judge."""
         spared = self._course.spared
-        if any(each.state == "trained" for name, each in self._ended.items() if name not in spared):
+        trained = (each.state == "trained" for name, each in self._ended.items() if name not in spared)
+        if self._course.one_trained or any(trained):
             return None
         going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in spared}
         if not self._course.by_accuracy:

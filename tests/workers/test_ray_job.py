@@ -73,7 +73,7 @@ def lessons(job: Job, lock: HostLock, tmp_path: Path) -> Callable[..., dict[str,
 def course(
     lessons: Mapping[str, Lesson], folder: Path, note: Callable[[str, Epoch, float], None], **changes: object
 ) -> Course:
-    made = Course(lessons, frozenset(["control"]), folder, 2, 1e9, True, note, lambda: False)
+    made = Course(lessons, frozenset(["control"]), folder, 2, 1e9, True, False, note, lambda: False)
     return replace(made, **changes)  # type: ignore[arg-type]  # fields of the course
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def watch(tmp_path: Path, by_accuracy: bool) -> _Watch:
     """Over a control and the finalists a and b; no wall second is left."""
     names = dict.fromkeys(("control", "a", "b"))
     nothing = (lambda name, epoch, wall_s: None), (lambda: False)
-    return _Watch(Course(names, frozenset(["control"]), tmp_path, 3, 0.0, by_accuracy, *nothing), 3)  # type: ignore[arg-type]  # of lessons only names count
+    return _Watch(Course(names, frozenset(["control"]), tmp_path, 3, 0.0, by_accuracy, False, *nothing), 3)  # type: ignore[arg-type]  # of lessons only names count
 
 
 def _epoch(name: str, epoch: int, accuracy: float) -> dict[str, object]:
@@ -57,6 +58,14 @@ def test_where_one_is_trained_no_other_is_needed(watch: _Watch) -> None:
     assert watch("1", _trained("a"))
     assert watch("2", _epoch("b", 1, 0.9))
     assert watch.ended()["a"] == Ended("trained")
+
+
+@pytest.mark.parametrize("by_accuracy", [True, False])
+def test_nor_where_one_was_trained_in_an_earlier_run(watch: _Watch) -> None:
+    later = _Watch(replace(watch._course, one_trained=True), 3)
+    assert later("2", _epoch("b", 1, 0.9))
+    assert later("1", _epoch("a", 1, 0.95))
+    assert not later("0", _epoch("control", 1, 0.1))
 
 
 @pytest.mark.parametrize("by_accuracy", [True, False])

@@ -22,7 +22,9 @@ from search.replay import make_replay
 from search.space import Values
 from workers.best_so_far import BestSoFar
 from workers.context import Context
+from workers.course import Course, Ended, learn
 from workers.estimated import estimated
+from workers.executor import LocalExecutor
 from workers.finalists import chosen_finalists
 from workers.inputs import Inputs
 from workers.job import run
@@ -70,6 +72,36 @@ def test_a_run_that_dies_twice_after_the_search_never_searches_again(job: Job, l
     assert sum(isinstance(m, Asked) for m in ports.messages) == asked
     assert not [m for m in ports.messages[before:] if isinstance(m, Phased) and m.phase == "search"]
     assert trained_names(ports) == chosen
+
+
+class FirstAlone(LocalExecutor):
+    """Trains the control and the first finalist, and in a second course the other one."""
+
+    side_by_side = True
+
+    def __init__(self) -> None:
+        self.courses: list[Course] = []
+
+    def train(self, course: Course) -> Mapping[str, Ended]:
+        ended = {
+            name: learn(lesson, partial(lambda own, epoch: course.note(own, epoch, epoch.elapsed_s), name))
+            for name, lesson in list(course.lessons.items())[:2]
+        }
+        self.courses.append(course)
+        return ended
+
+
+def test_a_course_after_a_pause_knows_that_one_finalist_is_trained(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    executor = FirstAlone()
+    ports.signals = lambda: "pause" if executor.courses else "continue"
+    assert run(plan, ports, lock, executor).end == "paused"
+    ports.signals = lambda: "continue"
+    assert run(plan, ports, lock, executor).verdict == "met"
+    first, second = executor.courses
+    assert (first.one_trained, second.one_trained) == (False, True)
+    assert (len(first.lessons), len(second.lessons)) == (3, 1)
+    assert not second.lessons.keys() & first.spared
 
 
 def test_the_report_of_a_run_that_died_lists_what_was_searched_alone(job: Job, lock: HostLock) -> None:
