@@ -65,13 +65,17 @@ class Ended:
     reason: str = ""
 
 
+CONTROL = "control"
+"""Name of the unpruned network's lesson."""
+
+
 @dataclass(frozen=True)
 class Course:
     """The lessons of one train phase by name, in the order in which to begin.
 
     `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
     the one that is ahead: by accuracy where `by_accuracy`, which then also stops those that fall behind, else the
-    first in the order. `one_trained`: that another one was trained in an earlier run.
+    first in the order. `one_trained`: that one of them, not the control, was trained in an earlier run.
     `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
     says whether to end early.
     """

@@ -30,7 +30,7 @@ from workers import durable
 from workers.accuracy import Right, right_in_file
 from workers.common_epochs import common_epochs, decided_epochs, epochs_are_decided
 from workers.context import Context
-from workers.course import Course, Ended, Epoch, Lesson
+from workers.course import CONTROL, Course, Ended, Epoch, Lesson
 from workers.errors import Diverged, JobFailed
 from workers.estimated import estimated
 from workers.evaluator import CutEvaluator
@@ -40,7 +40,6 @@ from workers.material import Material
 from workers.progress import Evaluated, Phase
 from workers.sampler import without_zeros
 
-CONTROL = "control"
 FINALIST = "finalist-"
 STANDARD_ERRORS = 2.0
 
@@ -139,15 +138,14 @@ class Trainer:
         values = {f"{FINALIST}{each.evaluation.candidate.id}": each.evaluation.candidate.values for each in chosen}
         lessons = {name: self._lesson(name, makers[name](), values.get(name, {})) for name in open_names}
         samples = (each.evaluation.candidate.id for each in chosen if each.evaluation.network)
-        spared = frozenset([CONTROL, *(f"{FINALIST}{each}" for each in samples)])
         course = Course(
             lessons=lessons,
-            spared=spared,
+            spared=frozenset([CONTROL, *(f"{FINALIST}{each}" for each in samples)]),
             folder=context.folder("course"),
             processes=max(1, context.plan.effort.processes),
             left_s=context.plan.budget.wall_s - context.spent_s,
             by_accuracy=context.plan.objective_metric == "accuracy",
-            one_trained=any(self._reached_the_end(name) for name in makers if name not in spared),
+            one_trained=any(self._reached_the_end(name) for name in makers if name != CONTROL),
             note=self._noted(lessons),
             interrupted=lambda: context.ports.signal() != "continue",
         )

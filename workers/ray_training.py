@@ -18,7 +18,7 @@ import workers.ray_environment  # isort: skip  # noqa: F401  # Ray reads it whil
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from workers.course import Course, Ended, Epoch, learn
+from workers.course import CONTROL, Course, Ended, Epoch, learn
 from workers.errors import PoolBroken
 
 LOST_WORKERS = 2
@@ -42,7 +42,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other one prints whatever `verbose` says
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report is about the end, not about accuracy
-    watch = _Watch(course, min(workers, len(course.lessons)))
+    watch = Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
     def train(config: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": cpus}),
         param_space={_NAME: tune.grid_search(list(lessons))},
-        tune_config=tune.TuneConfig(scheduler=_scheduler(course), max_concurrent_trials=workers),
+        tune_config=tune.TuneConfig(scheduler=_scheduler(course, watch), max_concurrent_trials=workers),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(course.folder),
@@ -78,15 +78,17 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     return watch.ended()
 
 
-def _scheduler(course: Course) -> TrialScheduler:
+def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
     epochs = max(lesson.recipe.epochs for lesson in course.lessons.values())
-    return SparingAsha(course.spared, epochs) if course.by_accuracy else FIFOScheduler()
+    return SparingAsha(watch, course.spared, epochs) if course.by_accuracy else FIFOScheduler()
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
-    """ASHA over epochs and accuracy among all but the spared, which neither stop nor count."""
+    """ASHA over epochs and accuracy among all but the spared, which neither stop nor count. The watch has the last
+    word: both may stop a training, and one is to be left.
+    """
 
-    def __init__(self, spared: frozenset[str], epochs: int) -> None:
+    def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
         grace = min(epochs, max(2, math.ceil(epochs * FIRST_RUNG)))
         super().__init__(
             time_attr="epoch",
@@ -97,13 +99,16 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
             reduction_factor=REDUCTION,
             stop_last_trials=False,
         )
+        self._watch = watch
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """As TrialScheduler's; the last epoch is no time to stop."""
-        if trial.config[_NAME] in self._spared or result.get("epoch") == result.get("epochs"):
-            return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, trial, result))
+        name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
+        if name in self._spared or result.get("epoch") == result.get("epochs"):
+            return going_on
+        wanted = str(super().on_trial_result(tune_controller, trial, result))
+        return going_on if wanted == TrialScheduler.STOP and not self._watch.let_go(name) else wanted
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """As TrialScheduler's."""
@@ -111,7 +116,7 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
             super().on_trial_complete(tune_controller, trial, result)
 
 
-class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
+class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
     """Hears of every epoch, and ends what is to end: all for the user, some for lack of time."""
 
     def __init__(self, course: Course, at_once: int) -> None:
@@ -153,12 +158,25 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         except Exception as error:
             self.failed = self.failed or error
 
+    def let_go(self, name: str) -> bool:
+        """Whether this one, which fell behind, ends: not where it is the last that there may be to judge."""
+        if not self._one_trained() and not self._course.lessons.keys() - self._ended.keys() - {name, CONTROL}:
+            return False
+        last = self._last[name]
+        reason = f"accuracy {last.accuracy:.2%} after epoch {last.epoch}: behind the others"
+        self._ended[name] = Ended("stopped", reason)
+        return True
+
+    def _one_trained(self) -> bool:
+        """Whether there is one to judge; the control is not."""
+        trained = (name for name, each in self._ended.items() if each.state == "trained")
+        return self._course.one_trained or any(name != CONTROL for name in trained)
+
     def _needed(self) -> str | None:
         """The best of those that may be stopped: it goes on, whatever time there is, until one is trained to judge."""
-        spared = self._course.spared
-        trained = (each.state == "trained" for name, each in self._ended.items() if name not in spared)
-        if self._course.one_trained or any(trained):
+        if self._one_trained():
             return None
+        spared = self._course.spared
         going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in spared}
         if not self._course.by_accuracy:
             return next(name for name in self._course.lessons if name in going)
@@ -175,14 +193,8 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self.interrupted or self.failed is not None
 
     def ended(self) -> Mapping[str, Ended]:
-        """How the trials ended: one that said nothing itself was stopped by ASHA, unless everything was."""
-        if self.interrupted:
-            return self._ended
-        behind = {
-            name: Ended("stopped", f"accuracy {epoch.accuracy:.2%} after epoch {epoch.epoch}: behind the others")
-            for name, epoch in self._last.items()
-        }
-        return {**behind, **self._ended}
+        """How those ended that did."""
+        return self._ended
 
 
 def _last_line(error: BaseException) -> str:

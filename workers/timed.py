@@ -10,7 +10,8 @@ from hw_profiles.anchors import Session, session
 from hw_profiles.bounds import upper_bound, verdict_rounds
 from hw_profiles.timing import BurstProtocol, Sample, Statistic, statistic_us
 from workers.context import Context
-from workers.finalists import CONTROL, Trained
+from workers.course import CONTROL
+from workers.finalists import Trained
 from workers.inputs import Inputs
 from workers.profile import SMALLEST, UPLOADED, Profile, TimedDevice
 from workers.timing_room import measured
