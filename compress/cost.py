@@ -53,9 +53,12 @@ def sent(counted: Cost, file: bytes) -> Cost:
 
     A file may be smaller than what we would save: its weights may be stored as float16 and widened, as ours are loaded.
     """
-    values = [numpy_helper.to_array(tensor) for tensor in onnx.load_model_from_string(file).graph.initializer]
-    # Numbers of fewer than 8 bits are no arrays of numpy's own, and are dense already.
-    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in values if value.dtype.kind in "fiu")
+    saved_bytes = 0
+    for tensor in onnx.load_model_from_string(file).graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype.kind in "fiu":  # those of fewer than 8 bits are no arrays of numpy's own, and are dense
+            # A file may hold numbers in fewer bytes than an array of theirs: as integers of variable length.
+            saved_bytes += max(0, min(value.nbytes, tensor.ByteSize()) - sparse_bytes(value))
     return replace(
         counted,
         size_bytes=min(counted.size_bytes, len(file)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -56,6 +58,20 @@ def test_what_was_sent_costs_no_more_than_its_file() -> None:
     assert seen.size_bytes == cost(half).size_bytes
     assert seen.stored_bytes == cost(half).stored_bytes
     assert seen.nonzeros == cost(widened).nonzeros
+
+
+def test_what_was_sent_in_fewer_bytes_than_its_arrays_take_saves_no_more_than_those() -> None:
+    """Zeros of 4 bytes are one byte each where integers have the length that they need."""
+    g = Graph(3, 8, 8)
+    network = g.network(g.head(g.conv("image", "a", 3, 60), 60))
+    file = onnx.load_model_from_string(network.save())
+    unused = onnx.TensorProto(name="unused", data_type=onnx.TensorProto.INT32, dims=[10_000])
+    unused.int32_data.extend([0] * 10_000)
+    before = sent(cost(network), file.SerializeToString()).stored_bytes
+    file.graph.initializer.append(unused)
+    counted = replace(cost(network), stored_bytes=10**6)
+    after = sent(counted, file.SerializeToString()).stored_bytes
+    assert before < after < before + 100
 
 
 @pytest.mark.parametrize("name", BUILT)
