@@ -102,7 +102,8 @@ class Once:
         return JSONResponse(body, kept.status, {**kept.headers, "Idempotent-Replayed": "true"})
 
     def _fingerprint(self, of: BaseModel | Mapping[str, Any]) -> str:
-        content = of.model_dump(mode="json") if isinstance(of, BaseModel) else dict(of)
+        # Without defaults: a key outlives an upgrade that brings a new optional field.
+        content = of.model_dump(mode="json", exclude_unset=True) if isinstance(of, BaseModel) else dict(of)
         text = json.dumps([self.route, content], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

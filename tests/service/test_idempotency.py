@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 from fastapi.testclient import TestClient
+from pydantic import BaseModel
 from service_world import HandClock, Uploaded
 
+from service.idempotency import Once
+from service.store.base import Store
 from service.testing import at_once
 
 JOBS = "/api/v1/jobs"
@@ -34,6 +40,18 @@ def test_another_body_or_route_under_the_same_key_is_a_conflict(client: TestClie
     for path, body in ((JOBS, {**BODY, "seed": 1}), (f"{JOBS}/{first['id']}/retry", None)):
         answer = client.post(path, json=body, headers=KEY)
         assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key")
+
+
+def test_a_key_outlives_a_new_optional_field(store: Store, tmp_path: Path) -> None:
+    class Body(BaseModel):
+        name: str
+
+    class Later(Body):
+        goal: str | None = None
+
+    once = Once(store, "tok_1", "a-key", JOBS, timedelta(days=7), tmp_path / "key")
+    assert once._fingerprint(Body(name="a")) == once._fingerprint(Later(name="a"))
+    assert once._fingerprint(Later(name="a")) != once._fingerprint(Later(name="a", goal="max"))
 
 
 def test_keys_are_per_token_and_kept_for_a_week(client: TestClient, uploaded: Uploaded, clock: HandClock) -> None:
