@@ -8,7 +8,7 @@ the residual stream is one group of three blocks: channel i of stage 1 is 8 + i 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,9 @@ from compress.errors import InvalidInput
 from compress.flow import Trace, trace
 from compress.network import Network
 from compress.ops.row import Indices, Slot
+
+SHOWN_LAYERS = 20
+"""Names in an error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +91,12 @@ def layer_name(weight: str) -> str:
     return weight.removesuffix(".weight")
 
 
-def unknown_layer(name: str, known: Collection[str]) -> InvalidInput:
-    """What to say where a setting `keep_float` names a layer that the network lacks."""
-    some = sorted(known)
-    more = f" and {len(some) - SHOWN_LAYERS} more" if len(some) > SHOWN_LAYERS else ""
-    there = ", ".join(some[:SHOWN_LAYERS]) + more
+def unknown_layer(name: str, layers: Sequence[str]) -> InvalidInput:
+    """What to say where a setting `keep_float` names a layer that the network lacks; `layers` are those there are."""
+    left = len(layers) - SHOWN_LAYERS
+    there = ", ".join(layers[:SHOWN_LAYERS]) + (f" and {left} more" if left > 0 else "")
     return InvalidInput(f"the network has no layer {name!r}; there are {there}", field="keep_float", value=name)
 
-
-SHOWN_LAYERS = 20
 
 # A network never changes, and every candidate is cut from the same one.
 _known: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()

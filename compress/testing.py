@@ -173,6 +173,7 @@ class MethodContract:
         assert difference < 1e-5
 
     def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
+        """Faster are fewer multiplications, or those of integers; how much is for a device to say."""
         network = example_network(width=32)  # where weights take more bytes than what names and scales them
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
@@ -183,7 +184,9 @@ class MethodContract:
         bits = operator.stage in ("precision", "storage")  # the same numbers, which are counted before they are packed
         counted = ("size_bytes", "stored_bytes") if bits else before
         lowered = {name for name in counted if after[name] < before[name]}
-        assert lowered == set(self.family.lowers) - {"latency_ms"}
+        if after["macs"] < before["macs"] or any(node.op_type == "QuantizeLinear" for node in result.nodes):
+            lowered.add("latency_ms")
+        assert lowered == set(self.family.lowers)
 
     def test_foreign_values_are_left_to_other_methods(self, method: Method, network: Network) -> None:
         values = drawn(method, network, 1)

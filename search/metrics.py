@@ -79,9 +79,9 @@ class Limit:
         """The limit's value as a number. Raises: InvalidInput where it cannot be one of this form."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InvalidInput(self.name, value, "must be a finite number")
-        lowest_allowed = value >= 0 if self.form in ("drop", "min") else value > 0
-        if not lowest_allowed:
-            raise InvalidInput(self.name, value, "must be above 0")
+        from_zero = self.form in ("drop", "min")
+        if value < 0 or (value == 0 and not from_zero):
+            raise InvalidInput(self.name, value, "must be at least 0" if from_zero else "must be above 0")
         if self.form != "ratio" and value > self.metric.highest:
             raise InvalidInput(self.name, value, f"must be at most {self.metric.highest:g}")
         return float(value)

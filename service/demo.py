@@ -226,7 +226,8 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
         typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
     if lost is not None:
         mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
-        typer.echo(f"{label}: {mean:.2f} points under it, 95 % interval [{low:.2f}, {high:.2f}] over {lost.n} images")
+        span = f"[{low:z.2f}, {high:z.2f}]"
+        typer.echo(f"{label}: {mean:z.2f} points under it, 95 % interval {span} over {lost.n} images")
 
 
 def _row(name: str, summary: Summary | None, checked: Checked | None) -> Sequence[str | None]:

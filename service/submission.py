@@ -61,7 +61,11 @@ class NamedBody(Body):
 
 
 def _with_settings(given: object) -> object:
-    return {"name": given} if isinstance(given, str) else given
+    if isinstance(given, str):
+        return {"name": given}
+    if not isinstance(given, Mapping):
+        raise ValueError("must be a name, or an object with name and settings")
+    return given
 
 
 Chosen: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_schema_input_type=str | NamedBody)]
@@ -319,7 +323,8 @@ def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
         found.append(
             f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}: some get none"
         )
-    if body.objective.metric == DECIDING and not body.targets and not any(body.limits.values()):
+    limited = any(value is not None for value in body.limits.values())
+    if body.objective.metric == DECIDING and not body.targets and not limited:
         found.append("no target, no limit, and accuracy as the objective: nothing asks for a smaller network")
     return found
 

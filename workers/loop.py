@@ -157,7 +157,8 @@ class _Loop:
         if wanted == "cancel":
             self._give_up()
             return "cancelled"
-        if self._rules.wall_s is not None and self._spent_s() >= self._rules.wall_s:
+        done = not self._pending and (self._left() <= 0 or self._race.over)
+        if not done and self._rules.wall_s is not None and self._spent_s() >= self._rules.wall_s:
             self._give_up()
             return "wall"
         if self._pending:

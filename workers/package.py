@@ -126,6 +126,8 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
 
 
 def _training(context: Context, findings: Findings) -> str:
+    if not findings.judged:
+        return "none"
     epochs = common_epochs(context)
     longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
     told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, the same for the control"

@@ -161,5 +161,5 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
     budget = context.plan.budget
     done = sum(not each.cached for each in evaluated)
     share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
-    time = f"{share}{budget.wall_s:g} wall seconds did not last for more"
+    time = f"{share}{budget.wall_s:g} wall seconds were used up"
     return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)

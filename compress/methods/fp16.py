@@ -71,7 +71,7 @@ class HalfOperator:
         return tuple(name for name in names if layer_name(name) not in self.settings.keep_float)
 
     def _check_kept(self, network: Network) -> None:
-        known = {layer_name(name) for name in layer_weights(network)}
+        known = [layer_name(name) for name in layer_weights(network)]
         for name in self.settings.keep_float:
             if name not in known:
                 raise unknown_layer(name, known)

@@ -95,7 +95,7 @@ class Int8Operator:
         known = {name for node in network.nodes for name in layer_names(node)}
         for name in self.settings.keep_float:
             if name not in known:
-                raise unknown_layer(name, known)
+                raise unknown_layer(name, [layer_names(node)[-1] for node in network.nodes if node.op_type in HEAVY])
 
 
 @dataclass(frozen=True)

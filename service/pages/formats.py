@@ -19,7 +19,7 @@ def ms(value: float | None) -> str:
 
 def percent(ratio: float | None, digits: int = 2) -> str:
     """A ratio of 0..1 as per cent."""
-    return DASH if ratio is None else f"{100 * ratio:.{digits}f} %"
+    return DASH if ratio is None else f"{100 * ratio:z.{digits}f} %"
 
 
 def count(value: float | None) -> str:

@@ -33,7 +33,9 @@ def submit(
         typer.Option(help="What is wanted most: accuracy, or, under --max-accuracy-drop, the least of size_bytes, ..."),
     ] = None,
     limit: Annotated[list[str] | None, typer.Option(help="Another limit, such as max_size_bytes=100000.")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="filter_prune, int8_ptq; in this order.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="filter_prune, weight_prune, int8_ptq, fp16; may be repeated.")
+    ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="Such as greedy; may be repeated, they race.")] = None,
     evaluations: Annotated[int | None, typer.Option(help="Budget of the search.")] = None,
     wall_s: Annotated[float | None, typer.Option(help="Seconds for search and training.")] = None,
@@ -69,7 +71,7 @@ def submit(
                       --objective stored_bytes --max-accuracy-drop 0.003
     """
     fields: dict[str, Any] = {
-        "objective": _objective(objective),
+        "objective": {"metric": objective} if objective else None,
         "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
         "limits": _limits(limit or [], max_accuracy_drop),
         "methods": _named("--method", method),
@@ -115,14 +117,6 @@ def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) ->
     if given and not devices:
         raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs a --device; see `netlathe devices`")
     return [{"device": device, **(given or {})} for device in devices]
-
-
-def _objective(name: str | None) -> dict[str, str] | None:
-    if name is None:
-        return None
-    from search.metrics import METRICS
-
-    return {"metric": name, "goal": METRICS[name].goal if name in METRICS else "min"}
 
 
 def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, float] | None:

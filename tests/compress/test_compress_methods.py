@@ -8,9 +8,10 @@ from compress_graphs import residual
 
 from compress import methods
 from compress.cost import cost
+from compress.effective import layer_weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
-from compress.groups import prunable_blocks
+from compress.groups import layer_name, prunable_blocks
 from compress.methods import filter_prune, fp16, int8_ptq, weight_prune
 from compress.methods.filter_prune import pick
 from compress.scheme import Scheme
@@ -103,7 +104,8 @@ def test_unknown_option_and_unknown_layer_are_refused() -> None:
     with pytest.raises(InvalidInput, match="fp32, int8"):
         Scheme.of([("int8_ptq", {})]).bind({"int8_ptq": "int4"})
     scheme = Scheme.of([("int8_ptq", {"keep_float": ["nowhere"]})])
-    with pytest.raises(InvalidInput, match="nowhere"):
+    layers = ", ".join(layer_name(name) for name in layer_weights(residual()))
+    with pytest.raises(InvalidInput, match=f"the network has no layer 'nowhere'; there are {layers}$"):
         scheme.bind({"int8_ptq": "int8"}).rewrite(residual(), Evidence(images=example_images(4)))
 
 

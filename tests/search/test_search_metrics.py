@@ -38,6 +38,7 @@ def test_a_target_s_ratio_is_of_that_device(name: str) -> None:
         ("max_latency_ms", 5.0, "belongs to a target"),
         ("max_macs", 0.0, "above 0"),
         ("max_macs_ratio", -0.5, "above 0"),
+        ("max_accuracy_drop", -0.5, "at least 0"),
         ("max_macs", float("nan"), "finite"),
         ("max_macs", True, "finite number"),
         ("min_accuracy", 80.0, "at most 1"),

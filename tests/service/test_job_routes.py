@@ -112,7 +112,8 @@ def test_what_is_probably_not_meant_is_taken_with_a_warning(client: TestClient, 
     first, second = answer.json()["warnings"]
     assert "2 strategies share 1" in first
     assert "nothing asks for a smaller network" in second
-    assert client.post(JOBS, json=body(**DROP)).json()["warnings"] == []
+    for limits in (DROP, {"limits": {"max_accuracy_drop": 0}}):
+        assert client.post(JOBS, json=body(**limits)).json()["warnings"] == []
 
 
 @pytest.mark.parametrize("metric", ["size_bytes", "stored_bytes", "latency_ms"])
@@ -321,7 +322,7 @@ def test_json_that_says_nothing_or_two_things_is_told_where(
         ({"budget": []}, "budget", "must be an object"),
         ({"methods": "int8_ptq"}, "methods", "must be a list"),
         ({"methods": [{"name": "int8_ptq", "settings": 3}]}, "methods.0.settings", "must be an object"),
-        ({"strategies": ["greedy", 3]}, "strategies.1", "must be an object"),
+        ({"strategies": ["greedy", 3]}, "strategies.1", "must be a name, or an object with name and settings"),
         ({"objective": {"metric": "accuracy", "goal": "most"}}, "objective.goal", "must be one of 'min' or 'max'"),
         ({"model": None}, "model", "must be text"),
         ({"name": 5}, "name", "must be text"),

@@ -13,10 +13,15 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from service.pages import pages
 from service.pages.device import curves
+from service.pages.formats import DASH, percent
 from service.store import Store, conductors, evaluations, job_leases
 from service.store.job_leases import Held
 from service.store.jobs import Job
 from workers.progress import Evaluated
+
+
+def test_a_drop_that_rounds_to_nothing_has_no_minus() -> None:
+    assert (percent(-1e-9), percent(-0.0001), percent(None)) == ("0.00 %", "-0.01 %", DASH)
 
 
 @pytest.fixture

@@ -199,6 +199,7 @@ def test_a_limit_under_the_floor_ends_before_any_search(job: Job, lock: HostLock
     floor = outcome.summaries["nearest"]["latency_ms"]["dev_1"]["measured"]
     assert floor > 0.05 * outcome.summaries["original"]["latency_ms"]["dev_1"]["measured"]
     assert set(ports.files) == {"report_json", "report_html", "manifest"}
+    assert json.loads(ports.files["report_json"].read_text())["facts"]["training"] == "none"
 
 
 def test_int8_and_pruning_in_one_scheme(job: Job, lock: HostLock) -> None:
@@ -329,7 +330,7 @@ def test_time_used_up_still_ends_with_a_trained_file(job: Job, lock: HostLock) -
     assert "onnx" in ports.files
     (said,) = (m.text for m in ports.messages if isinstance(m, Warned) and "wall seconds" in m.text)
     done = sum(each.evaluation.candidate.searched for each in evaluated(ports, "F2"))
-    assert said == f"The search ended after {done} of 4 evaluations: 60% of 0.001 wall seconds did not last for more."
+    assert said == f"The search ended after {done} of 4 evaluations: 60% of 0.001 wall seconds were used up."
     assert said in json.loads(ports.files["report_json"].read_text())["warnings"]
 
 

@@ -313,6 +313,13 @@ def test_the_wall_clock_ends_the_search_and_counts_over_restarts(bench: Bench) -
     assert len(bench.evaluated) - count < count
 
 
+def test_a_search_whose_last_evaluation_takes_the_rest_of_the_time_ended_by_its_budget(bench: Bench) -> None:
+    def clock_s() -> float:
+        return 0.0 if len(bench.evaluated) < 5 else 100.0
+
+    assert bench.run({"random": maker("random")}, evaluations=5, wall_s=30.0, clock_s=clock_s).end == "budget"
+
+
 @pytest.mark.parametrize(("wanted", "end"), [("pause", "paused"), ("cancel", "cancelled")])
 def test_the_user_can_stop_it(bench: Bench, wanted: Signal, end: str) -> None:
     def signal() -> Signal:
