@@ -257,7 +257,7 @@ def parse(source: bytes | Path | str) -> onnx.ModelProto:
     """Parse the bytes of an ONNX file; nothing outside the bytes is ever read.
 
     Raises:
-        InvalidInput: not a protobuf of a model, or tensors that live in other files.
+        InvalidInput: not a protobuf of a model, or tensors that live in other files or are of no known type.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:
@@ -273,6 +273,12 @@ def parse(source: bytes | Path | str) -> onnx.ModelProto:
                 "onnx.save(onnx.load('model.onnx'), 'single.onnx')",
                 field="file",
                 value=tensor.name[:80],
+            )
+        if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
+            raise InvalidInput(
+                f"the numbers of tensor {tensor.name[:80]!r} are of type {tensor.data_type}, which ONNX does not have",
+                field="file",
+                value=tensor.data_type,
             )
     return model
 

@@ -142,6 +142,15 @@ def test_a_corrupt_file_is_refused_in_one_sentence(damage: str) -> None:
     assert error.value.field == "file"
 
 
+def test_numbers_of_no_known_type_are_refused() -> None:
+    g = classifier()
+    proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
+    proto.graph.initializer[0].data_type = 99
+    with pytest.raises(InvalidInput, match="are of type 99, which ONNX does not have") as error:
+        Network.load(proto.SerializeToString())
+    assert (error.value.field, error.value.value) == ("file", 99)
+
+
 def test_external_data_is_refused() -> None:
     g = classifier()
     proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
