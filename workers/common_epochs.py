@@ -56,4 +56,4 @@ def shortened(context: Context) -> Sequence[str]:
         return ()
     whom = "the control, a few samples and one finalist" if trains(context) else "the control and one finalist"
     wall = f"{context.plan.budget.wall_s:g} wall seconds do not last for {wanted} epochs of {whom}"
-    return (f"{wall}: all train for {epochs}.",)
+    return (f"{wall}: what is trained to its end is trained for {epochs}.",)

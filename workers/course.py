@@ -69,6 +69,10 @@ CONTROL = "control"
 """Name of the unpruned network's lesson."""
 
 
+OUT_OF_TIME = "the wall seconds"
+"""How a reason begins that is lack of time."""
+
+
 @dataclass(frozen=True)
 class Course:
     """The lessons of one train phase by name, in the order in which to begin.

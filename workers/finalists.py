@@ -111,6 +111,8 @@ class Trainer:
         """Name -> seconds that its training has taken."""
         self._done = 0
         self._total = total
+        self.given_up: dict[str, str] = {}
+        """Candidate id -> why its training was not brought to its end."""
 
     def has(self, evaluation: Evaluation) -> bool:
         """Whether this candidate's training is over, here or in an earlier run."""
@@ -246,17 +248,23 @@ class Trainer:
                 raise Diverged(end.reason)
             if end is not None and end.state == "stopped":
                 self._context.say(f"Training of {candidate.id} was stopped: {end.reason}.")
-                self._given_up(strategy, candidate, Status.STOPPED, end.reason, self._spent_s(name))
+                self._tell_end(strategy, candidate, Status.STOPPED, end.reason, self._spent_s(name))
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
-            self._given_up(strategy, candidate, Status.FAILED, NAN, self._spent_s(name))
+            self._tell_end(strategy, candidate, Status.FAILED, NAN, self._spent_s(name))
             return None
 
-    def _given_up(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
+    def give_up(self, evaluation: Evaluation, reason: str) -> None:
+        """Leave a candidate out whose training has not begun."""
+        self._context.say(f"{evaluation.candidate.id} is not trained: {reason}.", "warning")
+        self.given_up[evaluation.candidate.id] = reason
+
+    def _tell_end(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
+        self.given_up[candidate.id] = "diverged" if reason == NAN else reason
         own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4", recipe="", weights_from=None)
         if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
             given_up = Evaluation(own, status, elapsed_s=elapsed_s, reason=reason)

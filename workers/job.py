@@ -23,6 +23,8 @@ from search.problem import Problem
 from workers.accuracy import drop, interval, right_in_file
 from workers.common_epochs import common_epochs, shortened, trains
 from workers.context import Context, Halted
+from workers.corners import nearest_corner, uncut_within
+from workers.course import OUT_OF_TIME
 from workers.decided import decided
 from workers.errors import JobFailed
 from workers.evaluator import EvaluatorFactory
@@ -48,6 +50,7 @@ __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
 
 NEIGHBOURS = 2
 """Slightly smaller networks tried when latency alone is a little too high."""
+NEIGHBOUR = "neighbour-"
 A_LITTLE = 0.10
 SLOWEST = 5.0
 """Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
@@ -82,6 +85,7 @@ class _Run:
         self.executor = executor
         self.inputs = Inputs.open(context)
         self.summaries: dict[str, Mapping[str, Any]] = {}
+        self.given_up: Mapping[str, str] = {}
 
     def outcome(self) -> Outcome:
         """Every phase in turn."""
@@ -179,7 +183,7 @@ class _Run:
         chosen = decided(
             self.context,
             "finalists",
-            lambda: chosen_finalists(evaluated, problem, budget.finalists) or [self._corner(found, problem)],
+            lambda: self._chosen(found, problem, evaluated, budget.finalists),
         )
         self.context.at("train", 0, len(chosen) + 1)
         trainer, control = self._control(found, material, chosen)
@@ -191,12 +195,15 @@ class _Run:
         finalists = self._trained(trainer, chosen)
         verdicts = judged(self.context, self.inputs, found, control, finalists)
         for attempt in range(1, NEIGHBOURS + 1):
-            wanted = decided(self.context, f"neighbour-{attempt}", partial(self._neighbour, problem, verdicts, attempt))
+            wanted = decided(
+                self.context, f"{NEIGHBOUR}{attempt}", partial(self._neighbour, problem, verdicts, attempt)
+            )
             trainer.ahead(self.executor, wanted)
             trained = trainer.finalist(wanted[0].strategy, wanted[0].evaluation) if wanted else None
             if trained is None:
                 break
             verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
+        self.given_up = trainer.given_up
         return control, verdicts
 
     def _control(self, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
@@ -244,9 +251,8 @@ class _Run:
         context, done, longest_s = self.context, list[Trained](), 0.0
         for each in chosen:
             if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:
-                left = len(chosen) - len(done)
-                context.say(f"The wall seconds do not last for {left} more of {len(chosen)} finalists.", "warning")
-                break
+                trainer.give_up(each.evaluation, f"{OUT_OF_TIME} do not last for it")
+                continue
             begun_s = context.spent_s
             trained = trainer.finalist(each.strategy, each.evaluation)
             longest_s = max(longest_s, context.spent_s - begun_s)
@@ -255,25 +261,38 @@ class _Run:
             raise JobFailed("finalists_diverged", "train", "the training of every finalist diverged or was stopped")
         return done
 
-    def _corner(self, found: Profile, problem: Problem) -> Evaluated:
-        """Where the search brought nothing at all: the whole network if it is within the limits, else the smallest, so
-        that a nearest can be named.
-        """
-        fits = not problem.violations([found.builder.whole])[0]
-        name, values = ("unchanged", found.builder.whole) if fits else ("smallest", found.smallest)
-        self.context.warn(f"The search evaluated no candidate to its end: what is judged is the {name} network.")
-        metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
-        evaluation = Evaluation(Candidate(name, values, origin="floor"), Status.COMPLETED, metrics)
-        return Evaluated("floor", evaluation, problem.feasible(metrics))
+    def _chosen(
+        self, found: Profile, problem: Problem, evaluated: Sequence[Evaluated], count: int
+    ) -> Sequence[Evaluated]:
+        """The best of the search; where nothing of it is within the limits, the uncut network before the nearest."""
+        chosen = chosen_finalists(evaluated, problem, count)
+        if any(each.feasible for each in chosen):
+            return chosen
+        uncut = uncut_within(problem, found.builder, [each.evaluation.candidate.values for each in evaluated])
+        if chosen and uncut:
+            text = "Nothing that was evaluated is within the limits, and the uncut network may be: it is trained first."
+            self.context.say(text)
+        if chosen:
+            return [*uncut, *chosen][:count]
+        ends = uncut[:count] or [nearest_corner(problem, found.builder, found.smallest)]
+        names = ", ".join(each.evaluation.candidate.id for each in ends)
+        self.context.warn(f"The search evaluated no candidate to its end: what is judged is the {names} network.")
+        return ends
 
-    def _worth_another(self, nearest: Judged) -> bool:
-        close = nearest.only_slow and max(each.excess for each in nearest.timed) <= A_LITTLE
-        return close and self.context.spent_s + nearest.trained.elapsed_s < self.context.plan.budget.wall_s
+    def _worth_another(self, verdicts: Sequence[Judged]) -> Judged | None:
+        """The nearest, where latency alone keeps it from the limits, and by little."""
+        nearest = nearest_of(verdicts)
+        if nearest is None or nearest.met or not nearest.only_slow:
+            return None
+        return nearest if max(each.excess for each in nearest.timed) <= A_LITTLE else None
+
+    def _lasts_for(self, nearest: Judged) -> bool:
+        return self.context.spent_s + nearest.trained.elapsed_s < self.context.plan.budget.wall_s
 
     def _neighbour(self, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
         """One candidate, where a smaller one is worth a training; else none."""
-        nearest = nearest_of(verdicts)
-        if nearest is None or nearest.met or not self._worth_another(nearest):
+        nearest = self._worth_another(verdicts)
+        if nearest is None or not self._lasts_for(nearest):
             return []
         values = smaller_neighbour(problem, nearest.trained.values, nearest.timed)
         if values is None:
@@ -281,7 +300,7 @@ class _Run:
         self.context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
         metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
         origin = nearest.trained.candidate_id
-        candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(origin,))
+        candidate = Candidate(f"{NEIGHBOUR}{attempt}", values, origin="neighbour", parents=(origin,))
         return [Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))]
 
     # package
@@ -301,12 +320,26 @@ class _Run:
         self._summarise(slot, self._shown(shown, test["chosen"], len(verdicts)))
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
-        warnings += [*shortened(self.context), *cut_short(self.context, evaluated), *self._without_gain(found, shown)]
+        warnings += [*shortened(self.context), *cut_short(self.context, evaluated), *self._out_of_time(verdicts)]
+        warnings += self._without_gain(found, shown)
         for warning in warnings:
             self.context.warn(warning)
-        findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, warnings)
+        told = warnings, self.given_up
+        findings = Findings(verdict, reason, self.summaries, evaluated, verdicts, shown.trained, *told)
         package(self.context, self.inputs, found, findings)
         return Outcome("finished", verdict, reason, self.summaries)
+
+    def _out_of_time(self, verdicts: Sequence[Judged]) -> list[str]:
+        """What the wall seconds did not last for, after the search."""
+        said, wall = [], f"{self.context.plan.budget.wall_s:g} wall seconds did not last"
+        late = [name for name, reason in self.given_up.items() if reason.startswith(OUT_OF_TIME)]
+        if late:
+            said.append(f"{wall} to train these to their end: {', '.join(late)}.")
+        tried = sum(each.trained.candidate_id.startswith(NEIGHBOUR) for each in verdicts)
+        nearest = self._worth_another(verdicts)
+        if nearest is not None and tried < NEIGHBOURS and not self._lasts_for(nearest):
+            said.append(f"{nearest.trained.candidate_id} is a little too slow: {wall} for a smaller neighbour.")
+        return said
 
     def _without_gain(self, found: Profile, shown: Judged) -> list[str]:
         """A sentence where what the least was wanted of did not become less, or nothing did."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Findings:
     judged: Sequence[Judged] = ()
     chosen: Trained | None = None
     warnings: Sequence[str] = ()
+    given_up: Mapping[str, str] = field(default_factory=dict)
 
 
 def package(context: Context, inputs: Inputs, profile: Profile, findings: Findings) -> None:
@@ -118,6 +119,7 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
         "seconds of evaluation": round(search_s, 1),
         "seconds of search and training": round(context.spent_s, 1),
         "training": _training(context, findings),
+        "finalists given up": "; ".join(f"{name}: {why}" for name, why in findings.given_up.items()) or "none",
         "validation images": len(inputs.dataset.validation),
         "test images": len(inputs.dataset.test),
         "lossless rewrite": "kept" if profile.network is inputs.rewritten is not inputs.folded else "none",

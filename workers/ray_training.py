@@ -18,7 +18,7 @@ import workers.ray_environment  # isort: skip  # noqa: F401  # Ray reads it whil
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from workers.course import CONTROL, Course, Ended, Epoch, learn
+from workers.course import CONTROL, OUT_OF_TIME, Course, Ended, Epoch, learn
 from workers.errors import PoolBroken
 
 LOST_WORKERS = 2
@@ -145,7 +145,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             return False
         if name == self._needed():
             return False
-        self._ended[name] = Ended("stopped", f"the wall seconds were used up after epoch {result['epoch']}")
+        self._ended[name] = Ended("stopped", f"{OUT_OF_TIME} were used up after epoch {result['epoch']}")
         return True
 
     def _hear(self, name: str, result: Mapping[str, Any]) -> None:

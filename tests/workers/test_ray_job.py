@@ -156,7 +156,7 @@ def test_time_that_is_used_up_leaves_the_control_and_one_trained(
 
     made = lessons({"first": 0.01, "second": 0.01, "control": 0.01}, epochs=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workers.ray_training.SparingAsha", lambda spared, epochs: FIFOScheduler())
+        patch.setattr("workers.ray_training.SparingAsha", lambda watch, spared, epochs: FIFOScheduler())
         late = course(made, tmp_path / "course", lambda name, epoch, wall_s: None, left_s=0.0, processes=1)
         ended = executor.train(late)
     assert ended["first"] == ended["control"] == Ended("trained")

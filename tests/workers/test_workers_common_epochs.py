@@ -59,12 +59,14 @@ def test_all_train_for_the_epochs_that_the_wall_seconds_last_for(
     # One of the long schedule shows what an epoch takes; then three of the control and of the one finalist.
     assert epochs == {50: 1, 3: 6}
     assert spent_s(ports) <= 7500.0
-    (warning,) = ports.warnings
+    warning, late = ports.warnings
+    assert late.startswith("7500 wall seconds did not last to train these to their end: random-")
     assert "7500 wall seconds do not last for 50 epochs" in warning
-    assert warning.endswith("all train for 3.")
+    assert warning.endswith("what is trained to its end is trained for 3.")
     report = json.loads(ports.files["report_json"].read_text())
-    assert report["warnings"] == [warning]
+    assert report["warnings"] == [warning, late]
     assert report["facts"]["training"].startswith("3 epochs")
+    assert report["facts"]["finalists given up"].endswith(": the wall seconds do not last for it")
 
 
 def test_what_was_decided_holds_for_a_run_that_died(job: Job, lock: HostLock, epochs: Counter[int]) -> None:

@@ -328,7 +328,7 @@ def test_time_used_up_still_ends_with_a_trained_file(job: Job, lock: HostLock) -
     assert outcome.verdict is not None
     assert len(evaluated(ports, "F4")) == 1
     assert "onnx" in ports.files
-    (said,) = (m.text for m in ports.messages if isinstance(m, Warned) and "wall seconds" in m.text)
+    (said,) = (m.text for m in ports.messages if isinstance(m, Warned) and m.text.startswith("The search ended"))
     done = sum(each.evaluation.candidate.searched for each in evaluated(ports, "F2"))
     assert said == f"The search ended after {done} of 4 evaluations: 60% of 0.001 wall seconds were used up."
     assert said in json.loads(ports.files["report_json"].read_text())["warnings"]

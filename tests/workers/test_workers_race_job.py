@@ -122,6 +122,25 @@ def test_a_finalist_whose_sample_is_lost_is_trained_from_the_original(job: Job, 
     assert any("is lost" in m.text for m in ports.messages if isinstance(m, Logged))
 
 
+def test_where_no_sample_is_within_the_limit_the_uncut_network_may_be(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        targets=(),
+        methods=(Named("weight_prune"), Named("fp16")),
+        strategies=(Named("bayesian"),),
+        objective_metric="stored_bytes",
+        objective_goal="min",
+        limits={"max_accuracy_drop": 0.1},
+        budget=Budget(evaluations=1, wall_s=600, finalists=2),
+    )
+    outcome = run(plan, ports, lock)
+    (sample,) = (m.evaluation for m in ports.messages if isinstance(m, Evaluated) and m.evaluation.candidate.searched)
+    assert sample.metrics["accuracy"] < outcome.summaries["control"]["accuracy"] - 0.1, "else the test says nothing"
+    assert outcome.verdict == "met"
+    best = outcome.summaries["best"]
+    assert (best["values"], best["strategy"]) == ({"weight_prune": 1.0, "fp16": "fp16"}, "floor")
+    assert best["stored_bytes"] < 0.7 * outcome.summaries["original"]["stored_bytes"]
+
+
 def test_where_no_sample_comes_to_an_end_the_network_stays_as_it_is(job: Job, lock: HostLock) -> None:
     plan, ports = job(
         targets=(),

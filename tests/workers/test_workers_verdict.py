@@ -15,7 +15,7 @@ from hw_profiles.timing import BurstProtocol, Sample, Statistic, statistic_us
 from workers.accuracy import Labels, Right, Source, interval, right_in_file
 from workers.job import run
 from workers.memory_ports import MemoryPorts
-from workers.plan import JobPlan, Target
+from workers.plan import Budget, JobPlan, Target
 from workers.progress import Evaluated, Summarised
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
@@ -134,6 +134,19 @@ def _later(sample: Sample, factor: float) -> Sample:
     factors = np.where(np.arange(sample.bursts) < sample.bursts // 2, 1.0, factor)
     minima, medians = (tuple((factors * values).tolist()) for values in (sample.minima_us, sample.medians_us))
     return Sample(sample.key, minima, medians, sample.extra)
+
+
+def test_time_that_does_not_last_for_a_smaller_neighbour_is_a_warning(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, ports = job(limits={}, budget=Budget(evaluations=1, wall_s=600, finalists=1))
+    slowed(monkeypatch, {"finalist-random-s0-0000": 3.0, "": 1.0})
+    monkeypatch.setattr("workers.job.A_LITTLE", 10.0)
+    monkeypatch.setattr("workers.job._Run._lasts_for", lambda self, nearest: False)
+    assert run(plan, ports, lock).verdict == "missed"
+    said = "random-s0-0000 is a little too slow: 600 wall seconds did not last for a smaller neighbour."
+    assert said in ports.warnings
+    assert said in json.loads(ports.files["report_json"].read_text())["warnings"]
 
 
 @pytest.mark.parametrize("statistic", ["quiet", "p50", "p95"])
