@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -19,6 +19,9 @@ from service.store.base import Tx
 from service.store.datasets import Dataset
 from service.store.models import Model
 from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
+
+if TYPE_CHECKING:
+    from search.metrics import Metric  # numpy comes with it
 
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
@@ -185,27 +188,31 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
 
 
 def _check_metrics(body: JobCreate) -> None:
-    from search.metrics import LIMITS, parse_limit
+    from search.errors import did_you_mean
+    from search.metrics import LIMITS
 
     if body.metric != DECIDING:
         raise InvalidInput("metric", body.metric, f"must be {DECIDING}")
     _check_objective(body)
     for name, value in body.limits.items():
         if name not in LIMITS:
-            try:
-                parse_limit(name)
-            except ValueError as error:
-                raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+            given = [each for each, limit in LIMITS.items() if _may_be_limited(limit.metric)]
+            raise InvalidInput(f"limits.{name}", value, f"no such limit; {did_you_mean(name, given)}")
         limit = LIMITS[name]
         if limit.metric.per_device:
             raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs to a target, with its device")
-        if limit.metric.name == "test_accuracy":
+        if not _may_be_limited(limit.metric):
             raise InvalidInput(f"limits.{name}", value, "the test part decides nothing; limit the accuracy")
         if value is not None:
             try:
                 limit.check(value)
             except ValueError as error:
                 raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+
+
+def _may_be_limited(metric: Metric) -> bool:
+    """By a job as a whole: a latency is one device's, and the test part decides nothing."""
+    return not metric.per_device and metric.name != "test_accuracy"
 
 
 def _check_objective(body: JobCreate) -> None:

@@ -123,6 +123,11 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["submit", "--model", "n", "--data", "d", "--device", "x"], "exactly one of --max-latency-ms and"),
         (["submit", "--model", "n", "--data", "d", "--max-latency-ms", "5"], "--max-latency-ms needs a --device"),
         (["submit", "--model", "n", "--data", "d", "--limit", "macs<5"], "--limit is name=number"),
+        (
+            ["submit", "--model", "n", "--data", "d", "--max-accuracy-drop", "0.1", "--limit", "max_accuracy_drop=0.5"],
+            "--limit: max_accuracy_drop is given twice",
+        ),
+        (["submit", "--model", "n", "--data", "d", "--download", "out"], "--download needs --watch"),
         (["submit", "--model", "n", "--data", "d", "--method", "filter_prune={"], "--method: Expecting"),
         (["submit", "--model", "n", "--data", "d", "--preprocessing", "mean"], "--preprocessing: Expecting value"),
         (

@@ -65,13 +65,15 @@ def submit(
       netlathe submit --model mypackage.nets:resnet20 --weights best.pt --input-shape 3,32,32 \\
                       --data cifar10.parquet --device pi5-onnxruntime-t1-fp32 --max-latency-ratio 0.5 \\
                       --preprocessing '{"mean": [0.49, 0.48, 0.45], "std": [0.25, 0.24, 0.26]}'
-      netlathe submit --model resnet20 --data cifar10 --method filter_prune --method int8_ptq \\
-                      --method 'filter_prune={"importance": "l2"}' --limit max_macs_ratio=0.5
+      netlathe submit --model resnet20 --data cifar10 --method 'filter_prune={"importance": "l2"}' \\
+                      --method int8_ptq --limit max_macs_ratio=0.5
       netlathe submit --model lenet5 --data mnist --method weight_prune --method fp16 --strategy bayesian \\
                       --objective stored_bytes --max-accuracy-drop 0.003
     """
+    if download is not None and not watch:
+        raise typer.BadParameter("--download needs --watch: there are no files before the job's end")
     fields: dict[str, Any] = {
-        "objective": {"metric": objective} if objective else None,
+        "objective": {"metric": objective} if objective is not None else None,
         "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
         "limits": _limits(limit or [], max_accuracy_drop),
         "methods": _named("--method", method),
@@ -123,6 +125,8 @@ def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, flo
     found = _given(max_accuracy_drop=_finite("--max-accuracy-drop", max_accuracy_drop)) or {}
     for text in limits:
         name, _, value = text.partition("=")
+        if name in found:
+            raise typer.BadParameter(f"--limit: {name} is given twice")
         try:
             found[name] = _finite("--limit", float(value))
         except ValueError:

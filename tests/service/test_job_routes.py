@@ -106,6 +106,14 @@ def test_one_sparsity_needs_a_method_that_has_one(client: TestClient, uploaded: 
     assert "filter_prune, weight_prune" in error["message"]
 
 
+def test_an_unknown_limit_is_told_those_that_a_job_can_have(client: TestClient, uploaded: Uploaded) -> None:
+    answer = client.post(JOBS, json=body(limits={"speed": 1.0}))
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"]) == (422, "limits.speed")
+    assert "max_macs_ratio" in error["message"]
+    assert not any(name in error["message"] for name in ("latency", "test_accuracy"))
+
+
 def test_what_is_probably_not_meant_is_taken_with_a_warning(client: TestClient, uploaded: Uploaded) -> None:
     answer = client.post(JOBS, json=body(strategies=["greedy", "random"], budget={"evaluations": 1}))
     assert answer.status_code == 201

@@ -69,7 +69,7 @@ function drawFront() {
 // Axes around nothing say nothing.
 const nothing = () => ({
   x: { visible: false }, y: { visible: false },
-  annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation was within the limits." : "Nothing within the limits yet.",
+  annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation of the search was within the limits." : "Nothing within the limits yet.",
     xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 14 } }],
 });
 
