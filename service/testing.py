@@ -19,7 +19,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -199,11 +199,17 @@ class StoreContract:
             while not over.is_set() or len(seen) < 60:
                 with stored.read() as tx:
                     seen.extend(event.number for event in events.after(tx, len(seen), 1000))
+                over.wait(0.002)
 
         def write(index: int) -> None:
-            for turn in range(10):
-                with stored.begin() as tx:
-                    tx.emit("job:x", "log.line", {"writer": index, "turn": turn})
+            turn = 0
+            while turn < 10:
+                try:
+                    with stored.begin() as tx:
+                        tx.emit("job:x", "log.line", {"writer": index, "turn": turn})
+                except OperationalError:  # on a busy disk the lock is not had in time: clients come back, too
+                    continue
+                turn += 1
 
         reader = threading.Thread(target=read)
         reader.start()
