@@ -66,7 +66,7 @@ class NamedBody(Body):
 def _with_settings(given: object) -> object:
     if isinstance(given, str):
         return {"name": given}
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping | NamedBody):
         raise ValueError("must be a name, or an object with name and settings")
     return given
 

@@ -10,6 +10,7 @@ from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
 from service.store import Store, job_leases, models, scores
+from service.submission import JobCreate, NamedBody
 
 JOBS = "/api/v1/jobs"
 OBJECTIVE = ("objective.metric", "size_bytes")
@@ -104,6 +105,11 @@ def test_one_sparsity_needs_a_method_that_has_one(client: TestClient, uploaded: 
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("strategies.1", "bayesian")
     assert "filter_prune, weight_prune" in error["message"]
+
+
+def test_a_body_can_be_made_of_parts() -> None:
+    made = JobCreate(model="net", dataset="digits", strategies=[NamedBody(name="greedy")])
+    assert made == JobCreate.model_validate(body(strategies=["greedy"], name=made.name))
 
 
 def test_an_unknown_limit_is_told_those_that_a_job_can_have(client: TestClient, uploaded: Uploaded) -> None:
