@@ -12,7 +12,7 @@ from search.space import Values
 from workers.problem import ProblemBuilder
 from workers.progress import Evaluated
 
-ORIGIN = "floor"
+ORIGIN = "corner"
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:

@@ -137,7 +137,7 @@ def test_where_no_sample_is_within_the_limit_the_uncut_network_may_be(job: Job, 
     assert sample.metrics["accuracy"] < outcome.summaries["control"]["accuracy"] - 0.1, "else the test says nothing"
     assert outcome.verdict == "met"
     best = outcome.summaries["best"]
-    assert (best["values"], best["strategy"]) == ({"weight_prune": 1.0, "fp16": "fp16"}, "floor")
+    assert (best["values"], best["strategy"]) == ({"weight_prune": 1.0, "fp16": "fp16"}, "corner")
     assert best["stored_bytes"] < 0.7 * outcome.summaries["original"]["stored_bytes"]
 
 
