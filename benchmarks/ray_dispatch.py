@@ -37,6 +37,7 @@ from service.job_ports import StorePorts
 from service.store import Store, job_leases, jobs, make_engine
 from service.store.migrate import migrate
 from service.testing import add_inputs, request
+from workers.allocator import keep_freed_memory
 from workers.evaluator import EvaluatorFactory
 from workers.in_process_pool import InProcessPool
 from workers.loop import Rules, loop
@@ -117,6 +118,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def bare(link: Connection, source: Material) -> None:
     """A process that evaluates one candidate after another, one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    keep_freed_memory()  # as the workers do: what is compared is Ray
     evaluate = EvaluatorFactory(source)()
     link.send("ready")
     while (candidate := link.recv()) is not None:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 from search.candidate import Candidate
+from workers.allocator import keep_freed_memory
 from workers.attempt import attempt
 from workers.pool import EvaluatorFactory
 
@@ -48,6 +49,7 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
     forget_settings()
+    keep_freed_memory()
     inbox: queue.SimpleQueue[EvaluatorFactory | Candidate] = queue.SimpleQueue()
     factory = link.recv()
     threading.Thread(target=_receive, args=(link, inbox), name="inbox", daemon=True).start()

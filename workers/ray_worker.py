@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
+from workers.allocator import keep_freed_memory
 from workers.attempt import attempt, ended
 from workers.child import Broken, forget_settings
 from workers.pool import EvaluatorFactory
@@ -35,6 +36,7 @@ class Actor:
     def __init__(self, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
         forget_settings()
+        keep_freed_memory()
         self._given_up: set[str] = set()
         self._lock = threading.Lock()
 
