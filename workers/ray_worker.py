@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from workers.allocator import keep_freed_memory
+from workers.allocator import KEEPING
 from workers.attempt import attempt, ended
 from workers.child import Broken, forget_settings
 from workers.pool import EvaluatorFactory
@@ -36,7 +36,6 @@ class Actor:
     def __init__(self, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
         forget_settings()
-        keep_freed_memory()
         self._given_up: set[str] = set()
         self._lock = threading.Lock()
 
@@ -85,6 +84,7 @@ class RayWorker:
             max_task_retries=0,
             concurrency_groups={"control": 1},
             scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": dict(KEEPING)},
         )(Actor)
         self.state: RayState = "starting"
         self.since_s = time.monotonic()
