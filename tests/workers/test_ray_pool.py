@@ -16,6 +16,7 @@ import pytest
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers import ray_cluster
+from workers.allocator import KEEPING
 from workers.attempt import ended
 from workers.errors import ClusterDown, InvalidInput, NoRoom, PoolBroken
 from workers.pool import Evaluator, EvaluatorFactory, Pool
@@ -227,13 +228,14 @@ class Surroundings:
     @staticmethod
     def evaluate(candidate: Candidate) -> Evaluation:
         seen = sorted(name for name in os.environ if name.startswith("NETLATHE_"))
-        return ended(candidate, Status.STOPPED, f"{seen} {os.environ['OMP_NUM_THREADS']}")
+        keeping = all(os.environ.get(name) == value for name, value in KEEPING.items())
+        return ended(candidate, Status.STOPPED, f"{seen} {os.environ['OMP_NUM_THREADS']} {keeping}")
 
 
-def test_actors_know_their_threads_and_no_settings_of_ours() -> None:
+def test_actors_know_their_threads_keep_memory_and_have_no_settings_of_ours() -> None:
     with RayPool(Surroundings(), workers=1, cpus=2) as pool:
         pool.submit(deed("a"))
-        assert drain(pool, 1)["a"].reason == "[] 2"
+        assert drain(pool, 1)["a"].reason == "[] 2 True"
 
 
 def test_nothing_of_ray_listens_beyond_loopback() -> None:
