@@ -31,10 +31,8 @@ EXTRAS = {
 
 def build() -> typer.Typer:
     """The application with every verb of service/verbs."""
-    import importlib
-    import pkgutil
-
     import service.verbs
+    from search.discovery import modules
 
     app = typer.Typer(
         no_args_is_help=True,
@@ -44,8 +42,7 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help=service.verbs.__doc__,
     )
-    for info in pkgutil.iter_modules(service.verbs.__path__):
-        module = importlib.import_module(f"service.verbs.{info.name}")
+    for module in modules(service.verbs.__name__):
         if hasattr(module, "register"):
             module.register(app)
     return app

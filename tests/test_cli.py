@@ -479,7 +479,7 @@ def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_command_starts_light() -> None:
-    heavy = {"torch", "onnx", "numpy", "fastapi", "sqlalchemy", "httpx", "compress", "workers", "search"}
+    heavy = {"torch", "onnx", "numpy", "fastapi", "sqlalchemy", "httpx", "compress", "workers"}
     program = (
         "import sys; from service.cli import run; run(['submit', '--help']); "
         f"print(sorted({heavy!r} & {{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"

@@ -14,13 +14,13 @@ FOLDERS = ("search", "hw_profiles", "compress", "workers", "service")
 # folder -> the prefixes of ours it may import, besides itself
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "search": (),
-    "hw_profiles": (),
-    "compress": ("search.space", "hw_profiles.ops"),
+    "hw_profiles": ("search.discovery",),
+    "compress": ("search.discovery", "search.space", "hw_profiles.ops"),
     "workers": ("search", "hw_profiles", "compress"),
     "service": ("search", "hw_profiles", "compress", "workers", "netlathe"),
 }
 # The agent must stay light: what hw_profiles may import at module level besides the standard library.
-LIGHT = {"numpy", "onnx", "httpx", "hw_profiles"}
+LIGHT = {"numpy", "onnx", "httpx", "hw_profiles", "search"}
 
 
 def _imports(node: ast.AST) -> Iterator[str]:

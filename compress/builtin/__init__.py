@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from functools import cache
 
 from compress.builtin.network import Builtin
 from compress.errors import InvalidInput
 from compress.export import export
+from search.discovery import modules
 
 
 @cache
 def table() -> Mapping[str, Builtin]:
     """Every built-in network by name."""
-    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    rows = [row for module in modules for row in getattr(module, "NETWORKS", ())]
+    rows = [row for module in modules(__name__) for row in getattr(module, "NETWORKS", ())]
     return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
 
 

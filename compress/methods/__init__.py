@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
-
 from compress.errors import InvalidInput
 from compress.method import MethodFamily
+from search.discovery import Discovery
 
-
-def names() -> tuple[str, ...]:
-    """The methods there are, by name, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_METHODS = Discovery(__name__, "METHOD", MethodFamily)
+names = _METHODS.names
 
 
 def load(name: str) -> MethodFamily:
@@ -22,7 +18,4 @@ def load(name: str) -> MethodFamily:
     """
     if name not in names():
         raise InvalidInput(f"no such method; there are {', '.join(names())}", field="methods", value=name)
-    family = import_module(f"compress.methods.{name}").METHOD
-    if not isinstance(family, MethodFamily):
-        raise TypeError(f"compress/methods/{name}.py: METHOD is {family!r}, not a MethodFamily")
-    return family
+    return _METHODS.load(name)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from functools import cache
 
 from compress.network import Node
 from compress.ops.row import Row
+from search.discovery import modules
 
 
 @cache
 def _table() -> Mapping[str, Row]:
     table: dict[str, Row] = {}
-    for module in pkgutil.iter_modules(__path__):
-        if module.name != "row":
-            for row in importlib.import_module(f"{__name__}.{module.name}").ROWS:
-                table |= dict.fromkeys(row.op_types, row)
+    for module in modules(__name__):
+        for row in getattr(module, "ROWS", ()):
+            table |= dict.fromkeys(row.op_types, row)
     return table
 
 

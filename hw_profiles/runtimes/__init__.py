@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.timing import BurstProtocol, Failure, Sample
-
-ENTRY_POINTS = "netlathe.runtimes"
+from search.discovery import Discovery
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (models done, models in all) after each round."""
@@ -59,21 +55,15 @@ class Runtime(Protocol):
         ...
 
 
-def names() -> list[str]:
-    """Names of all runtimes that can be loaded, installed or not, sorted."""
-    files = {module.name for module in pkgutil.iter_modules(__path__)}
-    return sorted(files | {point.name for point in entry_points(group=ENTRY_POINTS)})
+_RUNTIMES = Discovery(__name__, "RUNTIME", Runtime)  # type: ignore[type-abstract]  # a Protocol that can be checked
+names = _RUNTIMES.names
 
 
 def load(name: str) -> Runtime:
-    """The runtime called `name`. Raises InvalidInput for an unknown one."""
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if name in points:
-        found = points[name].load()
-    elif name in {module.name for module in pkgutil.iter_modules(__path__)}:
-        found = importlib.import_module(f"{__name__}.{name}").RUNTIME
-    else:
+    """The runtime called `name`, installed or not. Raises InvalidInput for an unknown one."""
+    if name not in names():
         raise InvalidInput("runtime", name, f"one of {', '.join(names())}")
-    if not isinstance(found, Runtime):
-        raise InvalidInput("runtime", name, "does not offer what hw_profiles.runtimes.Runtime asks for")
-    return found
+    try:
+        return _RUNTIMES.load(name)
+    except TypeError as error:
+        raise InvalidInput("runtime", name, "does not offer what hw_profiles.runtimes.Runtime asks for") from error

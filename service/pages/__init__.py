@@ -5,13 +5,11 @@ A page offers `PAGE`; its template is `page.html` beside it, its script, where i
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from search.discovery import modules
 from service.pages.assets import router as assets
 from service.pages.page import Page, environment
 from service.problems import of_http
@@ -21,8 +19,8 @@ __all__ = ["Page", "install", "pages"]
 
 def pages() -> tuple[Page, ...]:
     """Every page, by its place in the navigation."""
-    modules = [importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__) if m.ispkg]
-    return tuple(sorted((m.PAGE for m in modules if hasattr(m, "PAGE")), key=lambda page: (page.order, page.name)))
+    found = [module.PAGE for module in modules(__name__) if isinstance(getattr(module, "PAGE", None), Page)]
+    return tuple(sorted(found, key=lambda page: (page.order, page.name)))
 
 
 def install(app: FastAPI) -> None:

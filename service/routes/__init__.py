@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Iterator
 
 from fastapi import APIRouter
 
+from search.discovery import modules
+
 
 def routers() -> Iterator[APIRouter]:
-    """The `router` of every file of this folder, by file name."""
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda found: found.name):
-        router = importlib.import_module(f"{__name__}.{module.name}").router
-        if not isinstance(router, APIRouter):
-            raise TypeError(f"service/routes/{module.name}.py: `router` must be an APIRouter")
-        yield router
+    """The `router` of every file of this folder and of the folders in it, by file name."""
+    for module in modules(__name__):
+        if hasattr(module, "__path__"):
+            continue
+        if not isinstance(getattr(module, "router", None), APIRouter):
+            raise TypeError(f"{module.__name__}: `router` must be an APIRouter")
+        yield module.router
