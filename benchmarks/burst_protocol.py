@@ -42,7 +42,7 @@ def models() -> dict[str, bytes]:
     made = builder(["filter_prune"], KernelClasses(16, 16, 4, 16, 1.5))
     rng = np.random.default_rng(7)
     networks = {
-        f"network-{i}": made.anatomy.rewritten(drawn(made.anatomy.widths, rng, lean=True)).save()
+        f"network-{i}": made.kernels.rewritten({**made.whole, **drawn(made.kernels.ordered, rng, lean=True)}).save()
         for i in range(NETWORKS)
     }
     ops = sorted(made.ops(RUNTIME), key=lambda op: op.features["macs"])

@@ -21,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ from hw_profiles.slope import slope_models, slope_timing
 from hw_profiles.table import LatencyTable, Row
 from hw_profiles.timing import BurstProtocol, Failure, Sample
 from search.space import Values
+from workers.kernel_table import NodeTable
 from workers.problem import ProblemBuilder
-from workers.variants import Variant
 
 METHODS = {"fp32": ("filter_prune",), "int8": ("filter_prune", "int8_ptq")}
 RESULTS = Path(__file__).parent / "results"
@@ -131,29 +132,38 @@ class Space:
 
     def __init__(self, variant: str, classes: KernelClasses) -> None:
         self.builder: ProblemBuilder = builder(METHODS[variant], classes)
-        self.variant: Variant = self.builder.variants[-1]
+        self.setting = self.builder.settings[-1]
 
     @property
     def ops(self) -> list[Op]:
         """Every op that a network of this variant can contain."""
-        return list({op.key: op for kernel in self.variant.kernels[RUNTIME] for op in kernel.distinct_ops}.values())
+        parts = (
+            table.parts[table.at({**values, **self.setting})]
+            for table in self.builder.tables
+            for values in self._every_point(table)
+        )
+        return list({op.key: op for part in parts for op in part.ops[RUNTIME]}.values())
+
+    def _every_point(self, table: NodeTable) -> Iterator[Values]:
+        for values in product(*([knob.value(level) for level in range(knob.level_count)] for knob in table.knobs)):
+            yield {**self.builder.whole, **{knob.name: value for knob, value in zip(table.knobs, values, strict=True)}}
 
     def draw(self, count: int, seed: int) -> dict[str, Values]:
         """Half of them drawn knob by knob, half leaning towards small or large."""
         rng = np.random.default_rng(seed)
-        knobs = self.builder.anatomy.widths
+        knobs = self.builder.kernels.ordered
         return {
-            f"{'leaning' if i % 2 else 'uniform'}-{i}": {**drawn(knobs, rng, bool(i % 2)), **self.variant.setting}
+            f"{'leaning' if i % 2 else 'uniform'}-{i}": {**drawn(knobs, rng, bool(i % 2)), **self.setting}
             for i in range(count)
         }
 
     def models(self, values: Mapping[str, Values]) -> dict[str, dict[str, bytes]]:
         """The networks as files."""
-        return {name: {"whole": self.builder.anatomy.rewritten(each).save()} for name, each in values.items()}
+        return {name: {"whole": self.builder.kernels.rewritten(each).save()} for name, each in values.items()}
 
     def parts(self, values: Values) -> tuple[Op, ...]:
-        """The ops of one network, found by taking it apart."""
-        return self.builder.anatomy.ops(self.builder.anatomy.rewritten(values), values, RUNTIME)
+        """The ops of one network, read off the kernel table."""
+        return self.builder.ops_at(values, RUNTIME)
 
 
 def fill(variant: str, work: Path, say: Say) -> None:

@@ -22,9 +22,9 @@ from compress.preprocessing import Preprocessing, preprocess
 from compress.rewrites import rewritten
 from compress.scheme import Scheme
 from hw_profiles.kernel_classes import KernelClasses
-from search.space import Choice, Value
+from search.space import Choice, Levelled, Value
+from workers.kernel_space import KernelSpace
 from workers.problem import ProblemBuilder
-from workers.variants import Anatomy
 from workers.widths import block_widths
 
 RUNTIME = "onnxruntime"
@@ -89,16 +89,16 @@ def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
     evidence = Evidence(images=noise, importance={block.name: np.ones(block.width) for block in blocks})
     scheme = Scheme.of([(name, {}) for name in methods])
     taken = {knob.name: knob.options for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered}
-    anatomy = Anatomy(network, scheme, block_widths(blocks, [classes], taken=taken), evidence, [RUNTIME])
-    return ProblemBuilder(anatomy, anatomy.variants())
+    widths = block_widths(blocks, [classes], taken=taken)
+    return ProblemBuilder(KernelSpace(network, scheme, widths, evidence, [RUNTIME]))
 
 
-def drawn(knobs: Sequence[Choice], rng: np.random.Generator, lean: bool) -> dict[str, Value]:
+def drawn(knobs: Sequence[Levelled], rng: np.random.Generator, lean: bool) -> dict[str, Value]:
     """Random widths: each knob by itself, or all leaning towards small or large, which spreads the sums."""
     towards = rng.uniform() if lean else 0.0
     share = 0.4 if lean else 1.0
     found: dict[str, Value] = {}
     for knob in knobs:
         at = (1 - share) * towards + share * rng.uniform()
-        found[knob.name] = knob.options[min(int(at * knob.level_count), knob.level_count - 1)]
+        found[knob.name] = knob.value(min(int(at * knob.level_count), knob.level_count - 1))
     return found

@@ -191,7 +191,7 @@ class Network:
     def to_proto(self) -> onnx.ModelProto:
         """The network as an onnx ModelProto, without metadata."""
         graph = helper.make_graph(
-            [_node_proto(node) for node in self.nodes],
+            [node_proto(node) for node in self.nodes],
             "network",
             [_value_info(name, kind) for name, kind in self.inputs.items()],
             [_value_info(name, self.types.get(name, kind)) for name, kind in self.outputs.items()],
@@ -219,7 +219,8 @@ def _element_type(dtype: str) -> int:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def _node_proto(node: Node) -> onnx.NodeProto:
+def node_proto(node: Node) -> onnx.NodeProto:
+    """The node as ONNX has it."""
     proto = helper.make_node(node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain)
     for key, value in sorted(node.attributes.items()):
         proto.attribute.append(_attribute(key, value))

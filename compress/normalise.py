@@ -154,9 +154,9 @@ def _evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -
 
 
 def _proto(node: Node) -> onnx.NodeProto:
-    from compress.network import _node_proto
+    from compress.network import node_proto
 
-    return _node_proto(node)
+    return node_proto(node)
 
 
 def _check_finite(network: Network) -> None:

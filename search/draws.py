@@ -9,7 +9,7 @@ import numpy as np
 from search.errors import Infeasible
 from search.knowledge import values_key
 from search.problem import Problem
-from search.space import Choice, Float, Int, Space, Value, Values
+from search.space import Space, Value, Values
 
 BATCH = 64
 BATCHES = 32
@@ -58,6 +58,6 @@ def _sample(space: Space, rng: np.random.Generator, share: float) -> dict[str, V
     if share == 1.0:
         return values
     for knob in space.knobs:
-        if isinstance(knob, Float | Int) or (isinstance(knob, Choice) and knob.ordered):
+        if knob.ordered:
             values[knob.name] = knob.decode(knob.encode(values[knob.name]) * share)
     return values

@@ -1,6 +1,8 @@
 """The four kinds of searchable settings.
 
-A knob's *largest* value (ordered kinds), or its *first* option (unordered), leaves the network as it is.
+Every knob says what turning it does (`role`) and which layers it acts on (`layers`, empty: the whole network), so
+that strategies and the problem builder go by that and not by the kind of knob. Its `whole` value leaves the network
+as it is: the largest of an ordered knob, the first option of an unordered one.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,11 @@ from search.errors import InvalidInput
 
 Value: TypeAlias = "float | int | str | tuple[int, ...]"
 """What a knob is set to; the tuple is a Subset's kept indices, ascending."""
+
+Role: TypeAlias = Literal["width", "rank", "density", "bits", "option"]
+"""What a knob sets: channels kept, factors kept, share of single weights kept, bits of a number, or one of several
+ways to do the same work.
+"""
 
 Features: TypeAlias = Mapping[str, float]
 """Facts about a knob that a learner may use: channels, kernel, share of the MACs."""
@@ -31,10 +38,21 @@ class Float:
     low: float
     high: float
     features: Features = field(default_factory=dict)
+    role: Role = "density"
+    layers: tuple[str, ...] = ()
+    ordered: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InvalidInput(self.name, (self.low, self.high), "low must be under high, both finite")
+
+    @property
+    def whole(self) -> float:
+        return self.high
+
+    @property
+    def least(self) -> float:
+        return self.low
 
     @property
     def dimensions(self) -> int:
@@ -64,10 +82,21 @@ class Int:
     low: int
     high: int
     features: Features = field(default_factory=dict)
+    role: Role = "width"
+    layers: tuple[str, ...] = ()
+    ordered: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise InvalidInput(self.name, (self.low, self.high), "low must not be above high")
+
+    @property
+    def whole(self) -> int:
+        return self.high
+
+    @property
+    def least(self) -> int:
+        return self.low
 
     @property
     def dimensions(self) -> int:
@@ -104,15 +133,20 @@ class Choice:
     """One of `options`; level i is options[i].
 
     Ordered: numbers, strictly ascending, encoded as one number by value (widths keep their distances).
-    Unordered: two options are encoded as one number 0 or 1, more as one number each (one-hot).
+    Unordered: two options are encoded as one number 0 or 1, more as one number each (one-hot). Without a role of its
+    own an ordered choice is a width and an unordered one an option.
     """
 
     name: str
     options: tuple[int | float | str, ...]
     ordered: bool
     features: Features = field(default_factory=dict)
+    role: Role | None = None
+    layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.role is None:
+            object.__setattr__(self, "role", "width" if self.ordered else "option")
         if not self.options or len({(type(o), o) for o in self.options}) < len(self.options):
             raise InvalidInput(self.name, self.options, "options must be distinct, at least one")
         if any(type(o) not in (int, float, str) for o in self.options):
@@ -135,6 +169,14 @@ class Choice:
         """Where the ordered options lie in [0, 1], one number each."""
         numbers = np.array(self.options, dtype=float)
         return np.asarray((numbers - numbers[0]) / max(numbers[-1] - numbers[0], np.finfo(float).tiny))
+
+    @property
+    def whole(self) -> int | float | str:
+        return self.options[-1 if self.ordered else 0]
+
+    @property
+    def least(self) -> int | float | str:
+        return self.options[0 if self.ordered else -1]
 
     @property
     def dimensions(self) -> int:
@@ -180,10 +222,21 @@ class Subset:
     name: str
     width: int
     features: Features = field(default_factory=dict)
+    role: Role = "width"
+    layers: tuple[str, ...] = ()
+    ordered: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise InvalidInput(self.name, self.width, "width must be at least 1")
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        return tuple(range(self.width))
+
+    @property
+    def least(self) -> tuple[int, ...]:
+        return (0,)
 
     @property
     def dimensions(self) -> int:

@@ -116,13 +116,13 @@ class Lattice:
         metrics = {name: float(column[0]) for name, column in self._problem.estimate([values]).items()}
         return Infeasible(values, metrics, self.violation(nearest))
 
-    def _level_tables(self) -> list[NDArray[np.int64]]:
-        """Per knob the space's level of each rung; empty where a Float has none (then there are no terms)."""
+    def _level_tables(self) -> list[tuple[int, NDArray[np.int64]]]:
+        """Per levelled knob its position in the space, and the space's level of each rung."""
         tables = []
-        for knob, rungs in zip(self._problem.space.knobs, self.rungs, strict=True):
+        for i, (knob, rungs) in enumerate(zip(self._problem.space.knobs, self.rungs, strict=True)):
             if isinstance(knob, Int | Choice):
-                tables.append(np.array([knob.level(value) for value in rungs.values], dtype=np.int64))
+                tables.append((i, np.array([knob.level(value) for value in rungs.values], dtype=np.int64)))
         return tables
 
     def _space_levels(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.stack([table[points[:, i]] for i, table in enumerate(self._levels)], axis=1)
+        return np.array([table[points[:, i]] for i, table in self._levels]).reshape(-1, len(points)).T

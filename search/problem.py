@@ -109,8 +109,8 @@ class Problem:
         if self.images is not None and self.images < 1:
             raise InvalidInput("images", self.images, "must be at least 1")
         for metric, terms in self.terms.items():
-            if terms.knobs != self.space.names:
-                raise InvalidInput(f"terms.{metric}", terms.knobs, "must have the space's knobs, in its order")
+            if terms.knobs != tuple(knob.name for knob in self.space.levelled):
+                raise InvalidInput(f"terms.{metric}", terms.knobs, "must have the space's levelled knobs, in order")
 
     @property
     def objective(self) -> Objective:

@@ -103,7 +103,7 @@ class Sampled:
         """At 0 the smallest network with these options, at 1 the values, at 2 the largest."""
         found = dict(values)
         for knob in self._problem.space.knobs:
-            if scale != 1.0 and (isinstance(knob, Float) or _numbered(knob)):
+            if scale != 1.0 and knob.ordered:
                 code = knob.encode(values[knob.name])
                 found[knob.name] = knob.decode(code * scale if scale < 1.0 else code + (1.0 - code) * (scale - 1.0))
         return found
@@ -161,7 +161,7 @@ def _distribution(knob: Knob) -> BaseDistribution:
 
 
 def _numbered(knob: Knob) -> TypeGuard[Levelled]:
-    return isinstance(knob, Int) or (isinstance(knob, Choice) and knob.ordered)
+    return isinstance(knob, Int | Choice) and knob.ordered
 
 
 def _value(knob: Knob, param: Any) -> Value:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import InvalidInput, did_you_mean
-from search.knob import Choice, Features, Float, Int, Knob, Levelled, Subset, Value
+from search.knob import Choice, Features, Float, Int, Knob, Levelled, Role, Subset, Value
 from search.settings import Bounds, Doc, check_settings
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "InvalidInput",
     "Knob",
     "Levelled",
+    "Role",
     "Space",
     "Subset",
     "Value",
@@ -65,6 +66,11 @@ class Space:
                 return knob
         raise InvalidInput("knob", name, f"no such knob; {did_you_mean(name, self.names)}")
 
+    @property
+    def whole(self) -> dict[str, Value]:
+        """The values that leave the network as it is."""
+        return {knob.name: knob.whole for knob in self.knobs}
+
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
         """A point with every knob drawn by itself, uniformly."""
         return {knob.name: knob.sample(rng) for knob in self.knobs}
@@ -97,37 +103,33 @@ class Space:
 
     @cached_property
     def levelled(self) -> tuple[Levelled, ...]:
-        """The knobs, all finite. Raises: InvalidInput where one is a Float or a Subset: it has no levels."""
-        found = tuple(knob for knob in self.knobs if isinstance(knob, Int | Choice))
-        if len(found) < len(self.knobs):
-            names = [knob.name for knob in self.knobs if not isinstance(knob, Int | Choice)]
-            raise InvalidInput("knobs", names, "these knobs have no levels: only Int and Choice do")
-        return found
+        """The knobs with finitely many values, in order: the columns of level arrays and of terms."""
+        return tuple(knob for knob in self.knobs if isinstance(knob, Int | Choice))
 
     @property
     def level_counts(self) -> tuple[int, ...]:
-        """How many levels each knob has. Raises: InvalidInput as `levelled`."""
+        """How many levels each levelled knob has."""
         return tuple(knob.level_count for knob in self.levelled)
 
     def levels(self, values: Values) -> NDArray[np.int64]:
-        """values -> (d,) level of each knob. Raises: InvalidInput as `check` and `levelled`."""
+        """values -> (levelled,) level of each levelled knob. Raises: InvalidInput as `check`."""
         levels: NDArray[np.int64] = self.levels_of([values])[0]
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """n values -> (n, d) levels, the shape that Terms wants. Raises: InvalidInput as `levels`."""
+        """n values -> (n, levelled) levels, the shape that Terms wants. Raises: InvalidInput as `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):
                 self.check(values)
             rows.append([knob.level(values[knob.name]) for knob in self.levelled])
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.knobs))
+        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.levelled))
 
     def values_of(self, levels: Sequence[int] | NDArray[np.int64]) -> dict[str, Value]:
-        """(d,) levels -> values. Raises: InvalidInput for a level that its knob does not have."""
-        if len(levels) != len(self.knobs):
-            raise InvalidInput("levels", len(levels), f"must be {len(self.knobs)} levels, one per knob")
-        values: dict[str, Value] = {}
+        """(levelled,) levels -> values, knobs without levels whole. Raises: InvalidInput for a level that is none."""
+        if len(levels) != len(self.levelled):
+            raise InvalidInput("levels", len(levels), f"must be {len(self.levelled)} levels, one per levelled knob")
+        values = self.whole
         for knob, level in zip(self.levelled, levels, strict=True):
             if not 0 <= level < knob.level_count:
                 raise InvalidInput(knob.name, int(level), f"level must be in [0, {knob.level_count - 1}]")

@@ -27,6 +27,8 @@ from search.space import Choice, Float, Int, Knob, Levelled, Subset, Value, Valu
 
 _POINTS = 1000  # of the grid: a thousandth of the way, finer than accuracy can tell apart
 _SPARSEST = 0.995  # where no knob says how little may stay: less than 1 weight in 200 is beyond any network
+SETTINGS = ("bits", "option")
+"""Roles that no sparsity acts on: how numbers are stored and computed is given with the scheme."""
 _ROUNDING = 1e-9
 _TINY = float(np.finfo(float).tiny)
 _LEAST = 0.005  # of the objective: what a knob is taken to lose at least, its loss being noisy
@@ -51,11 +53,11 @@ class Sparsities:
         for knob in knobs:
             if isinstance(knob, Subset):
                 raise InvalidInput(knob.name, knob, "one sparsity chooses widths and densities, not subsets")
-        if all(isinstance(knob, Choice) and not knob.ordered for knob in knobs):
+        if all(knob.role in SETTINGS for knob in knobs):
             raise InvalidInput("knobs", problem.space.names, "one sparsity needs a width or a density to act on")
-        compressed = cls._along(problem, option=-1)
+        compressed = cls._along(problem, whole=False)
         if not compressed._any_feasible(problem):
-            untouched = cls._along(problem, option=0)
+            untouched = cls._along(problem, whole=True)
             return untouched if untouched._any_feasible(problem) else compressed
         return compressed
 
@@ -63,9 +65,9 @@ class Sparsities:
         return bool((problem.violations(self.values) == 0.0).any())
 
     @classmethod
-    def _along(cls, problem: Problem, option: int) -> Sparsities:
+    def _along(cls, problem: Problem, whole: bool) -> Sparsities:
         s = _grid(problem)
-        columns = {**_thresholded(problem, s), **_shared(problem, s, option)}
+        columns = {**_thresholded(problem, s), **_shared(problem, s, whole)}
         found: dict[str, tuple[int, dict[str, Value]]] = {}
         for i in range(len(s)):
             values = {name: columns[name][i] for name in problem.space.names}
@@ -86,8 +88,10 @@ class Sparsities:
 
 
 def densities(problem: Problem) -> list[Float]:
-    """The knobs that are a share of single weights."""
-    return [knob for knob in problem.space.knobs if isinstance(knob, Float) and knob.low >= 0.0]
+    """The knobs that set a share of single weights."""
+    return [
+        knob for knob in problem.space.knobs if isinstance(knob, Float) and knob.role == "density" and knob.low >= 0.0
+    ]
 
 
 def _grid(problem: Problem) -> NDArray[np.float64]:
@@ -121,7 +125,7 @@ def _thresholded(problem: Problem, s: NDArray[np.float64]) -> dict[str, list[Val
 
 
 def _scored(knob: Knob, problem: Problem) -> TypeGuard[Levelled]:
-    if not (isinstance(knob, Int) or (isinstance(knob, Choice) and knob.ordered)):
+    if not isinstance(knob, Int | Choice) or knob.role in SETTINGS:
         return False
     scores = problem.statistics.get("importance", {}).get(knob.name)
     return scores is not None and bool(len(scores)) and bool(np.isfinite(scores).all())
@@ -162,12 +166,12 @@ def _loss(problem: Problem, name: str) -> float | None:
     return max(lost, _LEAST * abs(float(known[-1])))
 
 
-def _shared(problem: Problem, s: NDArray[np.float64], option: int) -> dict[str, list[Value]]:
-    """Knobs without scores: name -> n values; of unordered ones the option of this number."""
+def _shared(problem: Problem, s: NDArray[np.float64], whole: bool) -> dict[str, list[Value]]:
+    """Knobs without scores: name -> n values. Bits and options stand still: whole, or at their least."""
     found: dict[str, list[Value]] = {}
     for knob in problem.space.knobs:
-        if isinstance(knob, Choice) and not knob.ordered:
-            found[knob.name] = [knob.options[option]] * len(s)
+        if knob.role in SETTINGS:
+            found[knob.name] = [knob.whole if whole else knob.least] * len(s)
         elif not _scored(knob, problem):
             found[knob.name] = _snapped(knob, 1.0 - s)
     return found

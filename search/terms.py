@@ -34,7 +34,8 @@ class Term:
 class Terms:
     """latency_ms = offset_ms + scale * (fixed_ms + sum over terms of table_ms[levels]).
 
-    `knobs` are the names of the space, in its order: the columns of the level arrays.
+    `knobs` are the names of the space's levelled knobs, in its order: the columns of the level arrays. A density
+    (a Float) changes no kernel, and is no axis of any table.
     """
 
     knobs: tuple[str, ...]

@@ -34,7 +34,7 @@ def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) 
 
 
 def _uncut(builder: ProblemBuilder) -> dict[str, Values]:
-    points = ({**builder.whole, **variant.setting} for variant in builder.variants)
+    points = ({**builder.whole, **setting} for setting in builder.settings)
     return {f"uncut-{i}" if i else "unchanged": values for i, values in enumerate(points)}
 
 

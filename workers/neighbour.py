@@ -8,7 +8,7 @@ import numpy as np
 
 from search.metrics import latency_metric
 from search.problem import Problem
-from search.space import Choice, Values
+from search.space import Values
 from workers.timed import Timed
 
 SLACK = 0.995
@@ -30,7 +30,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
         if each.excess and (key := latency_metric(each.device_id)) in start_ms
     }
     while (excess := float(_excess(problem, levels[None], wanted_ms)[0])) > 0:
-        moves = [(i, level) for i in _ordered(problem) for level in range(int(levels[i]))]
+        moves = [(i, level) for i in _structural(problem) for level in range(int(levels[i]))]
         trials = np.repeat(levels[None], len(moves), axis=0)
         for row, (i, level) in enumerate(moves):
             trials[row, i] = level
@@ -39,12 +39,13 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
             return None
         lost = np.array([_lost(problem, i, int(levels[i]), level) for i, level in moves])
         levels = trials[int(np.argmin(np.where(saved > 0, lost / np.maximum(saved, 1e-12), np.inf)))]
-    return problem.space.values_of(levels)
+    found = problem.space.values_of(levels)
+    return {**values, **{knob.name: found[knob.name] for knob in problem.space.levelled}}
 
 
-def _ordered(problem: Problem) -> list[int]:
-    """Positions of the knobs that are widths."""
-    return [i for i, knob in enumerate(problem.space.knobs) if isinstance(knob, Choice) and knob.ordered]
+def _structural(problem: Problem) -> list[int]:
+    """Columns of the knobs that take structure away, little by little."""
+    return [i for i, knob in enumerate(problem.space.levelled) if knob.role in ("width", "rank")]
 
 
 def _latency_ms(problem: Problem, levels: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -62,7 +63,7 @@ def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]
 
 def _lost(problem: Problem, knob: int, level: int, lower: int) -> float:
     """Accuracy lost between two levels, at least a little: of free moves the one that saves most is taken."""
-    curve = problem.statistics.get("sensitivity", {}).get(problem.space.names[knob])
+    curve = problem.statistics.get("sensitivity", {}).get(problem.space.levelled[knob].name)
     if curve is None:
         return float(level - lower)
     return max(float(curve[level] - curve[lower]), 1e-4)

@@ -1,35 +1,32 @@
 """ProblemBuilder: from a network taken apart and latency tables to what a search works on.
 
-Every metric of F0 is a sum over kernels, so each becomes search.Terms: arrays indexed by the levels of the few
-knobs a kernel depends on. Estimating a thousand candidates is then a few gathers.
+Every metric of F0 is a sum over the nodes of the network, so each becomes search.Terms: arrays indexed by the levels
+of the few knobs a node depends on. Estimating a thousand candidates is then a few gathers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from compress.cost import sparse_share
-from compress.network import Node
-from compress.ops import find_row
+from compress.cost import cost, sparse_share
 from hw_profiles.calibration import Calibration
-from hw_profiles.ops import Op, TensorSpec
+from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
-from search.space import Choice, Space, Values
-from workers.kernels import Kernel
-from workers.variants import Anatomy, Variant
-
-OpCost = Callable[[Op], float]
+from search.space import Levelled, Space, Value, Values
+from workers.kernel_space import KernelSpace
+from workers.kernel_table import NodeTable, Part
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device as a problem sees it: its table, and the line a + b * sum by variant (in their order)."""
+    """A device as a problem sees it: its table, and the line a + b * sum by setting (in their order)."""
 
     id: str
     table: LatencyTable
@@ -53,51 +50,54 @@ class Wanted:
 class ProblemBuilder:
     """Builds the same problem again whenever a table grew; the taking apart is done once."""
 
-    def __init__(self, anatomy: Anatomy, variants: Sequence[Variant]) -> None:
-        self.anatomy = anatomy
-        self.variants = tuple(variants)
+    def __init__(self, kernels: KernelSpace) -> None:
+        self.kernels = kernels
+        self.tables = kernels.tables
         self._counts = self._exact()
-        self._weights = self._held()
 
     @property
     def space(self) -> Space:
         """The knobs of the job's methods."""
-        return self.anatomy.space
+        return self.kernels.space
+
+    @property
+    def settings(self) -> tuple[Mapping[str, Value], ...]:
+        """See `KernelSpace.settings`."""
+        return self.kernels.settings
 
     def ops(self, runtime: str) -> tuple[Op, ...]:
         """Every op that any candidate can contain on this runtime, each once."""
-        found = {
-            op.key: op for variant in self.variants for kernel in variant.kernels[runtime] for op in kernel.distinct_ops
-        }
-        return tuple(found.values())
+        parts = (part for table in self.tables for part in table.distinct_parts)
+        return tuple({op.key: op for part in parts for op in part.ops.get(runtime, ())}.values())
 
     @property
     def ends(self) -> tuple[Values, ...]:
-        """All widths at their largest, and at their smallest, in every setting: what floors are told by."""
-        widths = self.anatomy.widths
-        return tuple(
-            {**variant.setting, **{knob.name: knob.options[level] for knob in widths}}
-            for variant in self.variants
-            for level in (-1, 0)
-        )
+        """The whole network and the least one in every setting: what floors are told by."""
+        return tuple({**end, **setting} for setting in self.settings for end in (self.space.whole, self._least))
+
+    @property
+    def _least(self) -> Values:
+        knobs = self.space.knobs
+        return {knob.name: knob.least if knob.ordered or knob.layers else knob.whole for knob in knobs}
 
     @property
     def whole(self) -> Values:
         """The network as it is."""
-        return {**self.ends[0], **{knob.name: knob.high for knob in self.anatomy.densities}}
+        return self.space.whole
 
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
         """The kernels of the candidate with these values, without making it."""
-        variant = next(v for v in self.variants if v.setting.items() <= values.items())
-        return tuple(kernel.ops[kernel.at(values)] for kernel in variant.kernels[runtime])
+        parts = (table.parts[table.at(values)] for table in self.tables)
+        return tuple(op for part in parts for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
         """Op key -> how many times it occurs in a network drawn at random: the sum of its shares of points."""
         found: dict[str, float] = {}
-        for kernel in (k for variant in self.variants for k in variant.kernels[runtime]):
-            counts = np.bincount(kernel.ids.reshape(-1)) / kernel.points
-            for op, share in zip(kernel.distinct_ops, counts.tolist(), strict=True):
-                found[op.key] = found.get(op.key, 0.0) + share / len(self.variants)
+        for table in self.tables:
+            shares = np.bincount(table.ids.reshape(-1)) / table.points
+            for part, share in zip(table.distinct_parts, shares.tolist(), strict=True):
+                for op in part.ops.get(runtime, ()):
+                    found[op.key] = found.get(op.key, 0.0) + share
         return found
 
     def problem(self, devices: Sequence[Device], wanted: Wanted) -> Problem:
@@ -115,7 +115,7 @@ class ProblemBuilder:
             objectives=wanted.objectives,
             constraints=wanted.constraints,
             estimate=estimate,
-            terms={} if self.anatomy.densities else latency,
+            terms=latency,
             statistics=wanted.statistics,
             original=wanted.original,
             network=wanted.network,
@@ -141,7 +141,7 @@ class ProblemBuilder:
         fewer bytes: the count is exact, the bytes are an upper estimate.
         """
         nonzeros, stored_bytes = counts["parameters"], counts["size_bytes"]
-        for knob in self.anatomy.densities:
+        for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
             weights, held_bytes = (terms.latency_ms(levels) for terms in self._weights)
             itemsize = held_bytes / np.maximum(weights, 1.0)
@@ -150,18 +150,10 @@ class ProblemBuilder:
         return {"nonzeros": nonzeros, "stored_bytes": stored_bytes}
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """(n, knobs of tables) levels of the knobs that are no densities.
-
-        Raises:
-            search.errors.InvalidInput: an unknown or missing knob, or a value that its knob does not have.
-        """
-        if not self.anatomy.densities:
-            return self.space.levels_of(batch)
-        for values in batch:
+        """(n, levelled) levels. Raises search.errors.InvalidInput: as `Space.check`."""
+        for values in batch if self.kernels.densities else ():
             self.space.check(values)
-        knobs = [knob for knob in self.space.knobs if isinstance(knob, Choice)]
-        levels = [[knob.level(values[knob.name]) for knob in knobs] for values in batch]
-        return np.array(levels, dtype=np.int64).reshape(len(batch), len(knobs))
+        return self.space.levels_of(batch)
 
     def latency(self, device: Device) -> Terms:
         """Milliseconds on this device.
@@ -172,112 +164,78 @@ class ProblemBuilder:
         runtime = device.table.device.runtime
         ops = self.ops(runtime)
         known_ms = {op.key: entry.latency_us / 1e3 for op, entry in zip(ops, device.table.entries(ops), strict=True)}
-        lines = [(line.a_us / 1e3, line.b) for line in device.calibrations]
-        return self._terms([v.kernels[runtime] for v in self.variants], known_ms, lines)
+        offset_ms = np.array([line.a_us / 1e3 for line in device.calibrations])
+        scale = np.array([line.b for line in device.calibrations])
+        return self._terms(lambda part: sum(known_ms[op.key] for op in part.ops.get(runtime, ())), offset_ms, scale)
 
     def floor_ms(self, device: Device) -> float:
-        """A bound that no candidate's predicted latency is under: each kernel at its own fastest."""
+        """Lower bound on any candidate's predicted latency: the sum of each node's fastest part, setting by setting."""
         terms = self.latency(device)
-        settings = {knob.name for knob in self.anatomy.settings}
-        shape = tuple(knob.level_count for knob in self.anatomy.settings)
-
-        def total_ms(at: tuple[int, ...]) -> float:
-            parts = (term.table_ms[at] if settings & set(term.knobs) else term.table_ms for term in terms.terms)
-            return terms.offset_ms + terms.scale * (terms.fixed_ms + sum(float(part.min()) for part in parts))
-
-        return min(total_ms(at) for at in np.ndindex(*shape))
+        axes = len(self._options)
+        total_ms = np.full(tuple(knob.level_count for knob in self._options), terms.offset_ms + terms.fixed_ms)
+        for term in terms.terms:
+            total_ms += term.table_ms.min(axis=tuple(range(axes, term.table_ms.ndim)))
+        return float(total_ms.min())
 
     def _exact(self) -> dict[str, Terms]:
-        """Counts as sums over kernels; what no kernel shows (the graph's own bytes) is the same at any width."""
-        runtime = next(iter(self.variants[0].kernels))
-        of_op: dict[str, OpCost] = {
-            "macs": lambda op: float(op.features["macs"]),
-            "parameters": trained_elements,
-            "size_bytes": lambda op: float(op.features["weight_bytes"]),
-        }
+        """Counts as sums over nodes; the graph's own header is the same at any values."""
+        at_whole = cost(self.kernels.network)
         found = {}
-        for metric, count in of_op.items():
-            # A setting may change the bytes. Work and weights are those of the network it was made from.
-            sources = [v if metric == "size_bytes" else self.variants[0] for v in self.variants]
-            per_op = {op.key: count(op) for op in self.ops(runtime)}
-            kernels = [source.kernels[runtime] for source in sources]
-            rest = [
-                getattr(source.whole, metric) - sum(per_op[k.distinct_ops[-1].key] for k in of)
-                for source, of in zip(sources, kernels, strict=True)
-            ]
-            found[metric] = self._terms(kernels, per_op, [(offset, 1.0) for offset in rest])
+        for metric in ("macs", "parameters", "size_bytes"):
+
+            def number(part: Part, metric: str = metric) -> float:
+                return float(getattr(part.cost, metric))
+
+            of_nodes = sum(number(table.parts[table.at(self.whole)]) for table in self.tables)
+            found[metric] = self._terms(number, getattr(at_whole, metric) - of_nodes)
         return found
 
-    def _held(self) -> tuple[Terms, Terms]:
+    @cached_property
+    def _weights(self) -> tuple[Terms, Terms]:
         """The numbers that layers' weights hold, and their bytes."""
-        runtime = next(iter(self.variants[0].kernels))
-        ops = self.ops(runtime)
-        nothing = [(0.0, 1.0) for _ in self.variants]
-        plain = [self.variants[0].kernels[runtime] for _ in self.variants]
-        own = [variant.kernels[runtime] for variant in self.variants]
-        numbers = {op.key: float(sum(spec.elements for spec in _layer_specs(op))) for op in ops}
-        held_bytes = {
-            op.key: float(sum(spec.elements * np.dtype(spec.dtype).itemsize for spec in _layer_specs(op))) for op in ops
-        }
-        return self._terms(plain, numbers, nothing), self._terms(own, held_bytes, nothing)
+        return self._terms(lambda part: float(part.cost.weights)), self._terms(
+            lambda part: float(part.cost.weight_bytes)
+        )
+
+    @cached_property
+    def _options(self) -> tuple[Levelled, ...]:
+        """The knobs that `settings` combines."""
+        return tuple(knob for knob in self.kernels.levelled if knob.name in self.settings[0])
 
     def _terms(
         self,
-        kernels: Sequence[Sequence[Kernel]],
-        per_op: Mapping[str, float],
-        lines: Sequence[tuple[float, float]],
+        number: Callable[[Part], float],
+        offset: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
     ) -> Terms:
-        """Kernels by variant, a number per op and a line (a, b) per variant -> a + b * sum."""
-        names = tuple(knob.name for knob in self.space.knobs if isinstance(knob, Choice))
-        settings = self.anatomy.settings
-        if not settings:
-            (offset, scale), (own,) = lines[0], kernels
-            fixed, terms = _split(own, per_op)
-            return Terms(names, offset, scale, terms, fixed)
-        shape = tuple(knob.level_count for knob in settings)
-        whole = np.zeros(shape)
-        terms = ()
-        for at, own, (offset, scale) in zip(np.ndindex(*shape), kernels, lines, strict=True):
-            fixed, parts = _split(own, per_op)
-            whole[at] = offset + scale * fixed
-            terms += tuple(_under(settings, shape, at, part, scale) for part in parts)
-        return Terms(names, 0.0, 1.0, (Term(tuple(knob.name for knob in settings), whole), *terms))
+        """offset + scale * sum over nodes, as terms; offset and scale are numbers, or (settings,) arrays.
+
+        Where they differ by setting, each term has the settings' options as its first axes.
+        """
+        shape = tuple(knob.level_count for knob in self._options)
+        names = tuple(knob.name for knob in self._options)
+        added, factor = _by_setting(offset, shape), _by_setting(scale, shape)
+        tables: dict[tuple[str, ...], NDArray[np.float64]] = {names: added}
+        for each in self.tables:
+            rest = tuple(knob.name for knob in each.knobs if knob.name not in names)
+            scaled = _with_axes(each, number, names) * factor.reshape(shape + (1,) * len(rest))
+            tables[names + rest] = tables.get(names + rest, 0.0) + scaled
+        fixed = float(tables.pop(())) if not names else 0.0
+        levelled = tuple(knob.name for knob in self.space.levelled)
+        return Terms(levelled, 0.0, 1.0, tuple(Term(on, table) for on, table in tables.items()), fixed)
 
 
-def trained_elements(op: Op) -> float:
-    """How many trained numbers an op holds."""
-    names = {
-        node.inputs[position]
-        for node in op.nodes
-        if (row := find_row(Node(node.op_type, "", node.inputs, node.outputs, domain=node.domain)))
-        for position in row.trained
-        if position < len(node.inputs) and node.inputs[position].startswith("w")
-    }
-    specs = [op.constants[int(name[1:])].spec for name in names]
-    return float(sum(spec.elements for spec in specs if spec.shape))
+def _by_setting(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """One number, or one a setting, as an array with the options' axes."""
+    given = np.asarray(numbers, dtype=float)
+    return np.full(shape, given) if given.size == 1 else given.reshape(shape)
 
 
-def _layer_specs(op: Op) -> list[TensorSpec]:
-    """The weights of layers: what has more than one axis; biases, norms and scales have one."""
-    return [each.spec for each in op.constants if len(each.spec.shape) > 1 and each.value is None]
-
-
-def _split(kernels: Sequence[Kernel], per_op: Mapping[str, float]) -> tuple[float, tuple[Term, ...]]:
-    """What no knob changes as one number, and a term for each other kernel; those on equal knobs as one."""
-    fixed = 0.0
-    tables: dict[tuple[str, ...], NDArray[np.float64]] = {}
-    for kernel in kernels:
-        names = tuple(knob.name for knob in kernel.knobs)
-        if not names:
-            fixed += per_op[kernel.ops[()].key]
-        else:
-            table = kernel.table(per_op)
-            tables[names] = tables[names] + table if names in tables else table
-    return fixed, tuple(Term(names, table) for names, table in tables.items())
-
-
-def _under(settings: Sequence[Choice], shape: tuple[int, ...], at: tuple[int, ...], term: Term, scale: float) -> Term:
-    """The term where the settings are `at`, nothing elsewhere."""
-    table = np.zeros((*shape, *term.table_ms.shape))
-    table[at] = scale * term.table_ms
-    return Term((*(knob.name for knob in settings), *term.knobs), table)
+def _with_axes(table: NodeTable, number: Callable[[Part], float], first: Sequence[str]) -> NDArray[np.float64]:
+    """A node's numbers with the axes named `first` in front, of size 1 where the node does not depend on the knob."""
+    own = [knob.name for knob in table.knobs]
+    shared = [name for name in first if name in own]
+    rest = [name for name in own if name not in first]
+    numbers = table.table(number).transpose([own.index(name) for name in (*shared, *rest)])
+    missing = tuple(i for i, name in enumerate(first) if name not in own)
+    return np.expand_dims(numbers, missing)

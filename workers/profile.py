@@ -24,18 +24,18 @@ from workers.accuracy import Right
 from workers.context import Context
 from workers.errors import InvalidInput, JobFailed
 from workers.inputs import Inputs
+from workers.kernel_space import KernelSpace
 from workers.plan import Target
 from workers.problem import Device, ProblemBuilder
 from workers.progress import Calibrated
 from workers.timing_room import fill_most_uncertain, learned_classes, measured
-from workers.variants import Anatomy, Variant
 from workers.widths import MOST_LEVELS, searched_widths
 
 UPLOADED, REWRITTEN, SMALLEST, WHOLE = "uploaded", "rewritten", "smallest", "whole"
 _QUICK = BurstProtocol()
 _WHOLE = BurstProtocol(min_rounds=20)  # brings whole networks within 3 %
 _FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
-_LEAST_PER_VARIANT = 4
+_LEAST_PER_SETTING = 4
 _MARGIN = (0.01, 0.05)
 
 
@@ -51,7 +51,7 @@ class Whole:
 class TimedDevice:
     """A target with what was found out. `limit_ms` is in the target's own statistic.
 
-    `wholes`: by variant, the networks that the device's lines are fitted on.
+    `wholes`: by setting, the networks that the device's lines are fitted on.
     """
 
     target: Target
@@ -63,7 +63,7 @@ class TimedDevice:
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """a + b * sum for each variant, fitted on the networks of that variant."""
+        """a + b * sum for each setting, fitted on the networks of that setting."""
         return tuple(_line(self.table, wholes) for wholes in self.wholes)
 
     @property
@@ -116,8 +116,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         context.at("profile", number, total)
         classes.append(learned_classes(context, target.device_id))
     runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
-    anatomy, variants = _taken_apart(context, inputs, network, classes, runtimes)
-    builder = ProblemBuilder(anatomy, variants)
+    builder = _taken_apart(context, inputs, network, classes, runtimes)
     tables = []
     for number, (target, rules) in enumerate(zip(targets, classes, strict=True), 1 + len(targets)):
         context.at("profile", number, total)
@@ -167,7 +166,7 @@ def _form(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str,
 
 def _taken_apart(
     context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], runtimes: Sequence[str]
-) -> tuple[Anatomy, tuple[Variant, ...]]:
+) -> ProblemBuilder:
     """Knobs with as many levels as keep every kernel's table small; and the kernels."""
     blocks = prunable_blocks(network)
     for group in groups(network):
@@ -179,9 +178,9 @@ def _taken_apart(
     most = MOST_LEVELS
     while True:
         try:
-            anatomy = Anatomy(network, scheme, searched_widths(network, scheme, classes, most), evidence, runtimes)
+            widths = searched_widths(network, scheme, classes, most)
             with context.computing():
-                variants = anatomy.variants()
+                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, runtimes))
         except InvalidInput as error:
             if error.field == "methods":
                 raise JobFailed("nothing_to_change", "profile", error.message, "methods") from error
@@ -190,8 +189,9 @@ def _taken_apart(
             most = most // 2 if most > 4 else most - 1
             context.say(f"Many blocks meet in one kernel: each knob gets at most {most} widths.")
             continue
-        context.say(f"{len(anatomy.widths)} blocks can be pruned, {len(anatomy.space.knobs)} knobs in all.")
-        return anatomy, variants
+        prunable = sum(knob.role == "width" for knob in builder.space.knobs)
+        context.say(f"{prunable} blocks can be pruned, {len(builder.space.knobs)} knobs in all.")
+        return builder
 
 
 def _table(context: Context, builder: ProblemBuilder, target: Target, classes: KernelClasses) -> LatencyTable:
@@ -205,14 +205,13 @@ def _table(context: Context, builder: ProblemBuilder, target: Target, classes: K
 
 
 def _smallest(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
-    """Every width and density at its smallest, in the setting that is fastest so: int8 does not pay for the tiniest."""
-    widths: dict[str, Value] = {knob.name: knob.options[0] for knob in builder.anatomy.widths}
-    widths |= {knob.name: knob.low for knob in builder.anatomy.densities}
-    corners: list[Values] = [{**variant.setting, **widths} for variant in builder.variants]
+    """Every ordered knob at its least, in the setting that is fastest so: int8 does not pay for the tiniest."""
+    least: dict[str, Value] = {knob.name: knob.least if knob.ordered else knob.whole for knob in builder.space.knobs}
+    corners: list[Values] = [{**least, **setting} for setting in builder.settings]
     cost_us = np.zeros(len(corners))
     for table in tables:
         runtime = table.device.runtime
-        parts = [builder.anatomy.ops(builder.anatomy.rewritten(corner), corner, runtime) for corner in corners]
+        parts = [builder.ops_at(corner, runtime) for corner in corners]
         sums_us, _ = table.sums_us(parts)
         cost_us += sums_us / sums_us.max()
     return corners[int(np.argmin(cost_us))] if tables else corners[-1]
@@ -222,7 +221,7 @@ def _timed(
     context: Context, inputs: Inputs, builder: ProblemBuilder, target: Target, table: LatencyTable, smallest: Values
 ) -> TimedDevice:
     drawn = _drawn(context, builder, smallest)
-    networks = {name: builder.anatomy.rewritten(values) for name, values in drawn.items()}
+    networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
     # The original once more: a limit that is a share of it must be of the session that predictions speak of.
     samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
     limit_ms = target.max_latency_ms
@@ -236,20 +235,18 @@ def _timed(
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
-    """Networks of the very space to be searched, spread over it: its two ends, and random ones of each variant."""
+    """Networks of the very space to be searched, spread over it: its two ends, and random ones of each setting."""
     rng = np.random.default_rng([context.plan.seed, 1])
-    variants = builder.variants
-    each = max(_LEAST_PER_VARIANT, -(-context.plan.effort.calibration_networks // len(variants)))
+    knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
+    each = max(_LEAST_PER_SETTING, -(-context.plan.effort.calibration_networks // len(builder.settings)))
     drawn: dict[str, Values] = {SMALLEST: smallest}
-    for number, variant in enumerate(variants):
-        widths = {knob.name: knob.options[-1] for knob in builder.anatomy.widths}
-        drawn[f"{WHOLE}-{number}"] = {**variant.setting, **widths}
+    for number, setting in enumerate(builder.settings):
+        drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # A common lean of all blocks besides each one's own draw: sums of independent draws bunch up.
+            # A common lean of all knobs besides each one's own draw: sums of independent draws bunch up.
             lean = rng.uniform(0.0, 1.0)
-            levels = [_leaning(knob.level_count, lean, rng) for knob in builder.anatomy.widths]
-            chosen = {k.name: k.options[level] for k, level in zip(builder.anatomy.widths, levels, strict=True)}
-            drawn[f"random-{number}-{i}"] = {**variant.setting, **chosen}
+            chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
+            drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}
     return drawn
 
 
@@ -264,14 +261,14 @@ def _wholes(
     networks: Mapping[str, Network],
     samples: Mapping[str, Sample],
 ) -> tuple[tuple[Whole, ...], ...]:
-    """The timed networks of each variant."""
+    """The timed networks of each setting."""
     return tuple(
         tuple(
-            Whole(builder.anatomy.ops(networks[name], values, runtime), statistic_us(samples[name], "quiet"))
+            Whole(builder.kernels.ops(networks[name], runtime), statistic_us(samples[name], "quiet"))
             for name, values in drawn.items()
-            if variant.setting.items() <= values.items()
+            if setting.items() <= values.items()
         )
-        for variant in builder.variants
+        for setting in builder.settings
     )
 
 

@@ -70,7 +70,7 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
     return {
         knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
         for knob in space.knobs
-        if isinstance(knob, Choice) and knob.ordered and knob.name in known
+        if isinstance(knob, Choice) and knob.role == "width" and knob.name in known
     }
 
 

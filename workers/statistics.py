@@ -13,7 +13,7 @@ from compress.renormalise import renormalise
 from compress.rewrites import rewritten
 from search.candidate import Candidate
 from search.evaluation import Status
-from search.space import Choice, Float, Int, Levelled, Space, Value
+from search.space import Levelled, Space
 from workers.common_epochs import trains
 from workers.context import Context
 from workers.evaluator import QUICK
@@ -98,40 +98,25 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
             completed = done.status is Status.COMPLETED
             accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
         context.at("statistics", 2 + len(accuracy) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, accuracy) for knob in _levelled(space)}
+    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     if curves:
         context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
     return curves
 
 
-def _levelled(space: Space) -> list[Levelled]:
-    """The knobs whose levels are looked at one by one: all but densities, which have none."""
-    return [knob for knob in space.knobs if isinstance(knob, Int | Choice)]
-
-
-def _whole(space: Space) -> dict[str, Value]:
-    """The values that leave the network as it is."""
-    whole: dict[str, Value] = {knob.name: knob.high for knob in space.knobs if isinstance(knob, Float)}
-    return whole | {knob.name: knob.value(_top(knob)) for knob in _levelled(space)}
-
-
-def _top(knob: Levelled) -> int:
-    return 0 if isinstance(knob, Choice) and not knob.ordered else knob.level_count - 1
-
-
 def _probed(knob: Levelled) -> list[int]:
     """Levels to look at: all of an unordered knob, else some from the smallest up; the top is the original."""
-    if isinstance(knob, Choice) and not knob.ordered:
-        return [level for level in range(knob.level_count) if level != _top(knob)]
+    if not knob.ordered:
+        return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
     spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
-    return sorted(set(spread.tolist()) - {_top(knob)})
+    return sorted(set(spread.tolist()) - {knob.level_count - 1})
 
 
 def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
-    whole = _whole(space)
+    whole = space.whole
     found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
-    for knob in _levelled(space):
+    for knob in space.levelled:
         for level in _probed(knob):
             name = f"sensitivity-{knob.name}-{level}"
             values = {**whole, knob.name: knob.value(level)}
@@ -142,7 +127,7 @@ def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
 def _curve(
     knob: Levelled, probes: Mapping[tuple[str, int], Candidate], accuracy: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    levels: Sequence[int] = [*_probed(knob), _top(knob)]
+    levels: Sequence[int] = [*_probed(knob), knob.level(knob.whole)]
     seen = [accuracy[probes[knob.name, level].id] for level in levels[:-1]]
     seen.append(accuracy[probes["", 0].id])
     order = np.argsort(levels)

@@ -78,7 +78,7 @@ def timed_on(
     predicted = _predictions(context, profile, device, finalists, attempt)
     networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
     networks |= {each.name: each.model for each in finalists}
-    networks[SMALLEST] = profile.builder.anatomy.rewritten(profile.smallest)
+    networks[SMALLEST] = profile.builder.kernels.rewritten(profile.smallest)
     samples, seen = _session(context, device, networks, attempt)
     return {each.name: _timed(device, predicted[each.name], samples, seen, each.name) for each in finalists}
 
@@ -98,10 +98,10 @@ def _predictions(
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> Mapping[str, float]:
     """In the target's statistic as the original had it when predictions were calibrated."""
     builder, table, target = profile.builder, device.table, device.target
-    number = next(i for i, v in enumerate(builder.variants) if v.setting.items() <= each.values.items())
+    number = builder.kernels.setting(each.values)
     line = device.calibrations[number]
-    network = builder.anatomy.rewritten(each.values)
-    sums_us, sigmas_us = table.sums_us([builder.anatomy.ops(network, each.values, table.device.runtime)])
+    network = builder.kernels.rewritten(each.values)
+    sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
     factor = MS * statistic_us(device.original, target.statistic) / statistic_us(device.original, "quiet")
     return {

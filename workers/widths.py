@@ -24,7 +24,7 @@ def searched_widths(
     network: Network, scheme: Scheme, classes: Sequence[KernelClasses], most: int = MOST_LEVELS
 ) -> Mapping[str, tuple[int, ...]]:
     """Block name -> the widths that a job with these methods looks at on these devices, ascending."""
-    knobs = (knob for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.ordered)
+    knobs = (knob for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.role == "width")
     return block_widths(prunable_blocks(network), classes, most, {knob.name: knob.options for knob in knobs})
 
 

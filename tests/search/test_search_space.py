@@ -114,11 +114,26 @@ def test_impossible_knobs_are_refused(make: Any) -> None:
         make()
 
 
-def test_levels_need_finite_knobs() -> None:
-    space = Space((WIDTHS, Float("ratio", 0.0, 1.0)))
-    with pytest.raises(InvalidInput, match="have no levels") as caught:
-        space.levels({"conv1": 8, "ratio": 0.5})
-    assert caught.value.value == ["ratio"]
+def test_levels_are_those_of_the_knobs_that_have_some() -> None:
+    space = Space((Float("ratio", 0.0, 1.0), WIDTHS))
+    assert space.levels({"conv1": WIDTHS.options[1], "ratio": 0.5}).tolist() == [1]
+    assert space.values_of([0]) == {"ratio": 1.0, "conv1": WIDTHS.options[0]}
+
+
+def test_a_knob_says_what_it_does() -> None:
+    assert [knob.role for knob in (WIDTHS, Float("ratio", 0.0, 1.0), Choice("c", ("a", "b"), ordered=False))] == [
+        "width",
+        "density",
+        "option",
+    ]
+    assert Choice("rank", (2, 4, 8), ordered=True, role="rank", layers=("fc",)).layers == ("fc",)
+
+
+@pytest.mark.parametrize("knob", SPACE.knobs)
+def test_whole_and_least_are_values_of_the_knob(knob: Knob) -> None:
+    knob.check(knob.whole)
+    knob.check(knob.least)
+    assert knob.whole != knob.least
 
 
 def test_levels_out_of_range_are_refused() -> None:

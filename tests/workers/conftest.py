@@ -28,10 +28,10 @@ from hw_profiles.runtimes.simulated import SimulatedRuntime
 from hw_profiles.slope import time_ops
 from hw_profiles.table import LatencyTable, Row
 from hw_profiles.timing import BurstProtocol, Timing
+from workers.kernel_space import KernelSpace
 from workers.memory_ports import MemoryPorts
 from workers.plan import Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Target, Training
 from workers.problem import ProblemBuilder
-from workers.variants import Anatomy
 from workers.widths import block_widths
 
 DEVICE = "dev_1"
@@ -134,8 +134,8 @@ def known_table(trained: Network) -> LatencyTable:
     blocks = prunable_blocks(trained)
     evidence = Evidence(np.zeros((4, 1, 8, 8), np.float32), {block.name: np.ones(block.width) for block in blocks})
     scheme = Scheme.of([("filter_prune", {}), ("int8_ptq", {})])
-    anatomy = Anatomy(fold_norms(trained), scheme, block_widths(blocks, [classes]), evidence, ["simulated"])
-    ops = ProblemBuilder(anatomy, anatomy.variants()).ops("simulated")
+    widths = block_widths(blocks, [classes])
+    ops = ProblemBuilder(KernelSpace(fold_norms(trained), scheme, widths, evidence, ["simulated"])).ops("simulated")
     timed = {**timed, **time_ops(runtime, ops, device, quick)}
     rows = [Row.of(op, t) for op in (*curves.ops, *ops) if isinstance(t := timed[op.key], Timing)]
     return LatencyTable(device).updated(rows, epoch=1, classes=classes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from compress.evidence import Evidence
 from compress.fold import fold_norms
 from compress.groups import prunable_blocks
 from compress.network import Network
+from compress.node_cost import NodeCost
 from compress.scheme import Scheme
 from hw_profiles.calibration import Calibration
 from hw_profiles.kernel_classes import KernelClasses
@@ -19,12 +21,13 @@ from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
 from hw_profiles.table import LatencyTable
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective
-from search.space import Choice, Value
+from search.space import Choice, Value, Values
 from search.space import InvalidInput as InvalidValue
 from workers.errors import InvalidInput
-from workers.kernels import kernels
+from workers.kernel_space import KernelSpace
+from workers.kernel_survey import Look, node_tables
+from workers.kernel_table import Part
 from workers.problem import Device, ProblemBuilder, Wanted
-from workers.variants import Anatomy
 from workers.widths import MOST_LEVELS, block_widths
 
 WIDTHS = (4, 8, 12, 16)
@@ -52,59 +55,123 @@ class Rewriting:
     def __init__(self) -> None:
         self.asked = 0
 
-    def __call__(self, values: Mapping[str, Value]) -> list[Op]:
-        self.asked += 1
+    def __call__(self, batch: Sequence[Values]) -> list[Mapping[str, Part]]:
+        self.asked += len(batch)
+        return [self.parts(values) for values in batch]
+
+    def parts(self, values: Values) -> Mapping[str, Part]:
         a, b, c = (number(values[name]) for name in "abc")
-        return [conv(3, a), conv(a + b, c), conv(c, 10), conv(7, 7)]
+        return {
+            "first": run(conv(3, a)),
+            "join": run(conv(a + b, c)),
+            "last": run(conv(c, 10)),
+            "rest": run(conv(7, 7)),
+        }
 
 
-def test_kernels_depend_on_few_knobs_and_on_sums() -> None:
-    found = kernels(Rewriting(), KNOBS)
-    assert [kernel.sums for kernel in found] == [(("a",),), (("a", "b"), ("c",)), (("c",),), ()]
-    assert [len(kernel.distinct_ops) for kernel in found] == [4, 7 * 4, 4, 1]
+def run(*ops: Op) -> Part:
+    return Part({"engine": ops}, NodeCost())
 
 
-def test_every_point_has_the_op_that_rewriting_gives() -> None:
+def looks(parts: Callable[[Values], Mapping[str, Part]]) -> Look:
+    return lambda batch: [parts(values) for values in batch]
+
+
+def test_nodes_depend_on_few_knobs_and_on_sums() -> None:
+    found = {table.node: table for table in node_tables(Rewriting(), KNOBS)}
+    assert {name: table.sums for name, table in found.items()} == {
+        "first": (("a",),),
+        "join": (("a", "b"), ("c",)),
+        "last": (("c",),),
+        "rest": (),
+    }
+    assert {name: len(table.distinct_parts) for name, table in found.items()} == {
+        "first": 4,
+        "join": 7 * 4,
+        "last": 4,
+        "rest": 1,
+    }
+
+
+def test_every_point_has_the_part_that_rewriting_gives() -> None:
     rewriting = Rewriting()
-    found = kernels(rewriting, KNOBS)
+    found = node_tables(rewriting, KNOBS)
     looked_at = rewriting.asked
     rng = np.random.default_rng(0)
     for _ in range(20):
         values = {knob.name: knob.sample(rng) for knob in KNOBS}
-        expected = rewriting(values)
-        for kernel, op in zip(found, expected, strict=True):
-            assert kernel.ops[kernel.at(values)].key == op.key
-            at = tuple(knob.level(values[knob.name]) for knob in kernel.knobs)
-            assert kernel.distinct_ops[kernel.ids[at]].key == op.key
-    # 64 points in all, 28 of them distinct for the widest kernel: not many more networks than that are looked at.
+        expected = rewriting.parts(values)
+        for table in found:
+            assert table.parts[table.at(values)].mark == expected[table.node].mark
+            assert table.distinct_parts[table.ids[table.levels(values)]].mark == expected[table.node].mark
+    # 64 points in all, 28 of them distinct for the widest node: not many more networks than that are looked at.
     assert looked_at <= 28 + 20
 
 
 def test_widths_that_do_not_add_up_stay_apart() -> None:
-    def make_ops(values: Mapping[str, Value]) -> list[Op]:
-        return [conv(number(values["a"]), number(values["b"]) + number(values["c"]))]
+    def parts(values: Values) -> Mapping[str, Part]:
+        return {"n": run(conv(number(values["a"]), number(values["b"]) + number(values["c"])))}
 
-    (kernel,) = kernels(make_ops, KNOBS)
-    assert kernel.sums == (("a",), ("b", "c"))
+    (table,) = node_tables(looks(parts), KNOBS)
+    assert table.sums == (("a",), ("b", "c"))
 
 
-def test_a_rewrite_that_changes_how_many_kernels_there_are_is_refused() -> None:
-    def make_ops(values: Mapping[str, Value]) -> list[Op]:
-        return [conv(4, 4)] * (1 if values["a"] == 4 else 2)
+def test_a_node_may_become_no_kernel_or_several() -> None:
+    def parts(values: Values) -> Mapping[str, Part]:
+        a = number(values["a"])
+        halves = (conv(3, a), conv(a, 16)) if a < 16 else (conv(3, 16),)
+        return {"split": run(*halves), "norm": run() if a < 16 else run(conv(1, 1))}
 
-    with pytest.raises(InvalidInput, match="1 kernels where the whole has 2"):
-        kernels(make_ops, KNOBS)
+    found = {table.node: table for table in node_tables(looks(parts), KNOBS)}
+    assert [len(part.ops["engine"]) for part in found["split"].distinct_parts] == [2, 2, 2, 1]
+    assert [len(part.ops["engine"]) for part in found["norm"].distinct_parts] == [0, 0, 0, 1]
+
+
+def test_what_single_changes_do_not_show_is_found() -> None:
+    """Two knobs that only matter together, and one that matters at neither end."""
+
+    def parts(values: Values) -> Mapping[str, Part]:
+        a, b, c = (number(values[name]) for name in "abc")
+        return {
+            "both": run(conv(3, 5 if a < 16 and b < 16 else 7)),
+            "middle": run(conv(3, 4 if c == 8 else 9)),
+            "c": run(conv(3, c)),
+            "ab": run(conv(a, b)),
+        }
+
+    found = {table.node: table for table in node_tables(looks(parts), KNOBS)}
+    assert {knob.name for knob in found["both"].knobs} == {"a", "b"}
+    assert {knob.name for knob in found["middle"].knobs} == {"c"}
+    for a, b, c in product(WIDTHS, repeat=3):
+        values = {"a": a, "b": b, "c": c}
+        for name, part in parts(values).items():
+            assert found[name].parts[found[name].at(values)].mark == part.mark
+
+
+def test_networks_looked_at_grow_with_the_sum_of_the_options() -> None:
+    """Twenty layers, each in one of three ways of its own: 3 ** 20 networks, of which few are looked at."""
+    layers = [Choice(f"way{i}", ("plain", "split", "shared"), ordered=False, layers=(f"layer{i}",)) for i in range(20)]
+    asked = []
+
+    def look(batch: Sequence[Values]) -> list[Mapping[str, Part]]:
+        asked.extend(batch)
+        kinds = {"plain": (conv(8, 8),), "split": (conv(8, 2), conv(2, 8)), "shared": ()}
+        return [{knob.layers[0]: run(*kinds[str(values[knob.name])]) for knob in layers} for values in batch]
+
+    found = node_tables(look, layers)
+    assert [len(part.ops["engine"]) for part in found[3].distinct_parts] == [1, 2, 0]
+    assert len(asked) <= 1 + 20 * 2
 
 
 def test_too_many_points_are_refused() -> None:
     many = tuple(Choice(f"k{i}", tuple(range(1, 9)), ordered=True) for i in range(6))
 
-    def make_ops(values: Mapping[str, Value]) -> list[Op]:
+    def parts(values: Values) -> Mapping[str, Part]:
         # No two knobs trade against each other.
-        return [conv(1 + sum(number(values[k.name]) * 10**i for i, k in enumerate(many)), 1)]
+        return {"n": run(conv(1 + sum(number(values[k.name]) * 10**i for i, k in enumerate(many)), 1))}
 
     with pytest.raises(InvalidInput, match="use fewer levels"):
-        kernels(make_ops, many)
+        node_tables(looks(parts), many)
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +182,11 @@ def builder(trained: Network, known_table: LatencyTable) -> ProblemBuilder:
     evidence = Evidence(images, {block.name: np.ones(block.width) for block in blocks})
     widths = block_widths(blocks, [known_table.classes])
     scheme = Scheme.of([("filter_prune", {}), ("int8_ptq", {})])
-    anatomy = Anatomy(folded, scheme, widths, evidence, ["simulated"])
-    return ProblemBuilder(anatomy, anatomy.variants())
+    return ProblemBuilder(KernelSpace(folded, scheme, widths, evidence, ["simulated"]))
 
 
 def device(builder: ProblemBuilder, table: LatencyTable, *lines: Calibration) -> Device:
-    return Device("dev_1", table, lines or (Calibration(),) * len(builder.variants))
+    return Device("dev_1", table, lines or (Calibration(),) * len(builder.settings))
 
 
 def wanted(*constraints: Constraint) -> Wanted:
@@ -132,8 +198,8 @@ def test_counts_are_those_of_the_network_itself(builder: ProblemBuilder) -> None
     for _ in range(8):
         values = builder.space.sample(rng)
         counts = builder.counts(values)
-        network = builder.anatomy.rewritten(values)
-        fp32 = builder.anatomy.rewritten({**values, "int8_ptq": "fp32"})
+        network = builder.kernels.rewritten(values)
+        fp32 = builder.kernels.rewritten({**values, "int8_ptq": "fp32"})
         assert (counts["macs"], counts["parameters"]) == (cost(fp32).macs, cost(fp32).parameters)
         # The graph's own bytes vary by the lengths of its varints.
         assert counts["size_bytes"] == pytest.approx(cost(network).size_bytes, abs=100)
@@ -147,7 +213,7 @@ def test_latency_is_the_devices_line_over_the_tables_sum(builder: ProblemBuilder
     assert {values["int8_ptq"] for values in batch} == {"fp32", "int8"}
     predicted = problem.estimate(batch)[latency_metric("dev_1")]
     for values, predicted_ms in zip(batch, predicted, strict=True):
-        ops = builder.anatomy.ops(builder.anatomy.rewritten(values), values, "simulated")
+        ops = builder.kernels.ops(builder.kernels.rewritten(values), "simulated")
         line = int8 if values["int8_ptq"] == "int8" else fp32
         sum_us, _ = known_table.sums_us([ops])
         assert predicted_ms == pytest.approx(float(line.latency_us(sum_us)[0]) / 1e3)
@@ -165,20 +231,28 @@ def test_equal_terms_and_estimates(builder: ProblemBuilder, known_table: Latency
 def test_nothing_is_under_the_floor(builder: ProblemBuilder, known_table: LatencyTable) -> None:
     own = device(builder, known_table)
     floor_ms = builder.floor_ms(own)
-    levels = np.indices(builder.space.level_counts).reshape(len(builder.space.knobs), -1).T
+    levels = np.indices(builder.space.level_counts).reshape(len(builder.space.levelled), -1).T
     assert 0 < floor_ms <= builder.latency(own).latency_ms(levels).min() * (1 + 1e-12)
 
 
 def test_frequencies_are_expected_occurrences(builder: ProblemBuilder) -> None:
-    total = sum(builder.frequencies("simulated").values())
-    kernel_counts = [len(variant.kernels["simulated"]) for variant in builder.variants]
-    assert total == pytest.approx(np.mean(kernel_counts))
+    rng = np.random.default_rng(3)
+    counts = [len(builder.ops_at(builder.space.sample(rng), "simulated")) for _ in range(400)]
+    assert sum(builder.frequencies("simulated").values()) == pytest.approx(np.mean(counts), rel=0.05)
+
+
+def test_the_table_has_the_kernels_that_taking_apart_gives(builder: ProblemBuilder) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(8):
+        values = builder.space.sample(rng)
+        taken_apart = builder.kernels.ops(builder.kernels.rewritten(values), "simulated")
+        assert sorted(op.key for op in builder.ops_at(values, "simulated")) == sorted(op.key for op in taken_apart)
 
 
 def test_a_network_without_knobs_is_refused(trained: Network) -> None:
     scheme = Scheme.of([("int8_ptq", {"keep_float": ["conv0", "conv1", "conv2", "fc"]})])
     with pytest.raises(InvalidInput, match="no method finds anything"):
-        Anatomy(trained, scheme, {}, Evidence(), ())
+        KernelSpace(trained, scheme, {}, Evidence(), ())
 
 
 @pytest.mark.parametrize("methods", [("filter_prune", "weight_prune", "fp16"), ("weight_prune",)])
@@ -188,21 +262,21 @@ def test_a_density_changes_no_kernel(trained: Network, known_table: LatencyTable
     scheme = Scheme.of([(name, {}) for name in methods])
     widths = {block.name: (block.width // 2, block.width) for block in blocks}
     evidence = Evidence(importance={block.name: np.ones(block.width) for block in blocks})
-    anatomy = Anatomy(folded, scheme, widths, evidence, ["simulated"])
-    builder = ProblemBuilder(anatomy, anatomy.variants())
+    kernels = KernelSpace(folded, scheme, widths, evidence, ["simulated"])
+    builder = ProblemBuilder(kernels)
     problem = builder.problem([], wanted())
-    assert [knob.name for knob in anatomy.densities] == ["weight_prune"]
+    assert [knob.name for knob in kernels.densities] == ["weight_prune"]
     halves = {name: sizes[0] for name, sizes in widths.items()} | {"fp16": "fp16"}
     values: dict[str, Value] = {name: value for name, value in halves.items() if name in builder.space.names}
     sparse, dense = (problem.estimate([values | {"weight_prune": density}]) for density in (0.1, 1.0))
-    exact = cost(anatomy.rewritten(values | {"weight_prune": 0.1}))
+    exact = cost(kernels.rewritten(values | {"weight_prune": 0.1}))
     single = {name: value for name, value in values.items() if name != "fp16"} | {"fp16": "fp32"}
     plain = {name: value for name, value in single.items() if name in builder.space.names}
     assert {name: column for name, column in sparse.items() if name not in ("nonzeros", "stored_bytes")} == {
         name: column for name, column in dense.items() if name not in ("nonzeros", "stored_bytes")
     }
     assert dense["nonzeros"] == dense["parameters"]
-    counted = cost(anatomy.rewritten(plain | {"weight_prune": 0.1}))
+    counted = cost(kernels.rewritten(plain | {"weight_prune": 0.1}))
     assert sparse["nonzeros"][0] == pytest.approx(counted.nonzeros, abs=1)
     assert exact.stored_bytes == pytest.approx(sparse["stored_bytes"][0], rel=0.1)
     assert sparse["size_bytes"][0] == pytest.approx(exact.size_bytes, rel=0.02)
