@@ -23,6 +23,7 @@ from compress.checkpoint import Checkpoint
 from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fold import fold_norms
+from compress.input_layout import input_layout
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
@@ -92,6 +93,7 @@ class Training:
         self.network = network
         self.part = part
         self.preprocessing = preprocessing
+        self.layout = input_layout(network)
         self.recipe = recipe
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
@@ -163,7 +165,7 @@ class Training:
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)
-        pixels = torch.from_numpy(preprocess(images, self.preprocessing))
+        pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:

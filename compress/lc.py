@@ -94,7 +94,7 @@ class _Alternation(Compression):
         turns = min(schedule.l_steps, max(alternating, 1))
         self._ends = [round(turn * alternating / turns) for turn in range(turns + 1)]
         few = np.sort(np.random.default_rng(recipe.seed).permutation(len(part))[:COMPARED])
-        self._compared = preprocess(part.images[few], preprocessing), torch.from_numpy(part.labels[few])
+        self._compared = preprocess(part.images[few], preprocessing, self.layout), torch.from_numpy(part.labels[few])
         self._lambda = {name: np.zeros(network.shape(name)) for name in self.names}
         self._theta = dict[str, Array]()
         self._anchors = dict[str, Tensor]()

@@ -10,6 +10,7 @@ import numpy as np
 
 from compress.data import Dataset, Part, cache_beside, load_dataset
 from compress.fold import fold_norms
+from compress.input_layout import Layout, image_shape, input_layout
 from compress.network import Network
 from compress.preprocessing import Preprocessing, preprocess
 from compress.rewrites import rewritten
@@ -49,7 +50,7 @@ class Inputs:
             layout=plan.dataset.layout,
             classes=plan.dataset.classes,
             preprocessing=preprocessing,
-            input_shape=network.input_shape,
+            input_shape=image_shape(network),
             seed=plan.seed,
             cache=cache_beside(data),
             digest=plan.dataset.sha256,
@@ -62,6 +63,11 @@ class Inputs:
         return self.dataset.digest
 
     @cached_property
+    def layout(self) -> Layout:
+        """Of the images as the network takes them."""
+        return input_layout(self.network)
+
+    @cached_property
     def folded(self) -> Network:
         """The network with its batch norms folded in: what finished files look like."""
         return fold_norms(self.network)
@@ -72,8 +78,8 @@ class Inputs:
         return rewritten(self.folded)
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, C, H, W) and labels (N,) of a small part, in memory."""
-        return preprocess(np.asarray(part.images), self.preprocessing), part.labels
+        """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""
+        return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
         """Up to `count` validation images: what F2 ranks by."""
@@ -97,4 +103,4 @@ class Inputs:
         return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
-        return Preprocessed(part, self.preprocessing), part.labels
+        return Preprocessed(part, self.preprocessing, layout=self.layout), part.labels

@@ -18,6 +18,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         InvalidInput: the data cannot be read or do not fit the network.
     """
     from compress.data import load_dataset
+    from compress.input_layout import image_shape, input_layout
     from compress.network import Network
     from compress.preprocessing import Preprocessing, preprocess
     from compress.verify import session
@@ -31,15 +32,15 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         layout=request["layout"],
         classes=request["classes"],
         preprocessing=preprocessing,
-        input_shape=network.input_shape,
+        input_shape=image_shape(network),
         seed=request["seed"],
         cache=Path(request["cache"]),
         digest=request["digest"],
     )
     part = dataset.sample("validation", SAMPLES, request["seed"])
-    right = 0
+    right, layout = 0, input_layout(network)
     for start in range(0, len(part), BATCH):
-        images = preprocess(part.images[start : start + BATCH], preprocessing)
+        images = preprocess(part.images[start : start + BATCH], preprocessing, layout)
         logits = running.run([network.output_name], {network.input_name: images})[0].reshape(len(images), -1)
         right += int((logits.argmax(axis=1) == part.labels[start : start + BATCH]).sum())
     return {"right": right, "count": len(part), "classes": dataset.classes}
