@@ -96,7 +96,8 @@ def factored(gram: Matrix, features: int, ridge: float) -> torch.Tensor:
     scale = float(gram[diagonal, diagonal].mean()) if features else 0.0
     gram[diagonal, diagonal] += max(ridge, LEAST_RIDGE) * scale + np.finfo(np.float32).tiny
     # torch, not scipy: the caller bounds its threads, and pools run many of these at once.
-    return torch.linalg.cholesky(torch.from_numpy(gram))
+    factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(gram))
+    return factor
 
 
 def _features(channels: Indices, taps: int) -> Indices:
