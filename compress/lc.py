@@ -34,6 +34,7 @@ from compress.data import Part
 from compress.direct import Compression
 from compress.effective import effective_weights, stored
 from compress.fit import Step
+from compress.logits import logits
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
@@ -165,7 +166,7 @@ class _Alternation(Compression):
         module = TorchNetwork(theta)
         reestimate(module, images)
         with torch.inference_mode():
-            loss = float(F.cross_entropy(module.eval()(torch.from_numpy(images)), labels))
+            loss = float(F.cross_entropy(logits(module.eval(), torch.from_numpy(images)), labels))
         if loss < self._best_loss:
             self._best, self._best_loss = module.to_network(), loss
 

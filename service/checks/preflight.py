@@ -14,6 +14,8 @@ from compress.cost import CostModel
 from compress.errors import InvalidInput
 from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
+from compress.importance import fallback
+from compress.methods.filter_prune import Settings
 from compress.network import Network
 from compress.op_templates import OpTemplate, op_templates
 from compress.rewrites import rewritten
@@ -21,6 +23,7 @@ from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing
 from hw_profiles.table import LatencyTable, Prediction
+from search.space import check_settings
 from service.checks.model import describe
 from workers.widths import searched_widths
 
@@ -42,6 +45,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     templates = op_templates(network, _fused(network, table))
     blocks = prunable_blocks(network)
+    settings = check_settings(Settings, request["settings"])
     scheme = Scheme.of([("filter_prune", request["settings"])])
     smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
     whole = [template.at() for template in templates]
@@ -60,7 +64,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "floor_coverage": floor.coverage,
         "missing": len(now.missing),
         "layers": _layers(templates, {block.name for block in blocks}, now, known),
-        "warnings": _warnings(table, now, bool(blocks)),
+        "warnings": [*_warnings(table, now, bool(blocks)), *fallback(network, blocks, settings.importance)],
     }
 
 

@@ -25,8 +25,8 @@ def model_of(
     return bytes(model.SerializeToString())
 
 
-def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12) -> bytes:
-    """Three convolutions and a linear layer: image (3, 16, 16) -> 10 logits. `odd_op` follows the first."""
+def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12, odd_at: int = 0) -> bytes:
+    """Three convolutions and a linear layer: image (3, 16, 16) -> 10 logits. `odd_op` follows one of them."""
     rng = np.random.default_rng(seed)
     weights, nodes, made, channels = [], [], "image", 3
     for number in range(3):
@@ -34,7 +34,7 @@ def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12) -> byt
         weights.append(numpy_helper.from_array(kernel, f"conv{number}.weight"))
         conv, act = f"conv{number}", f"act{number}"
         nodes.append(helper.make_node("Conv", [made, f"{conv}.weight"], [conv], conv, pads=[1, 1, 1, 1]))
-        nodes.append(helper.make_node(odd_op if odd_op and number == 0 else "Relu", [conv], [act], act))
+        nodes.append(helper.make_node(odd_op if odd_op and number == odd_at else "Relu", [conv], [act], act))
         made, channels = act, width
     weights.append(numpy_helper.from_array(rng.standard_normal((10, width)).astype(np.float32), "head.weight"))
     nodes.append(helper.make_node("GlobalAveragePool", [made], ["pooled"], "pool"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,86 @@ def test_an_original_is_scored_as_the_upload_read_it(client: TestClient) -> None
     upload(client, "datasets", "light", dark_and_bright())
     answer = client.post(JOBS, json={"dataset": "light", "model": "twins", "methods": ["int8_ptq"]})
     assert answer.status_code == 201, answer.text
+
+
+def answered(client: TestClient, **body: Any) -> dict[str, Any]:
+    answer = client.post(JOBS, json={"dataset": "light", **body})
+    assert answer.status_code == 422, answer.text
+    problem: dict[str, Any] = answer.json()
+    return problem
+
+
+def test_methods_that_find_nothing_to_change_are_refused_with_the_reason(client: TestClient) -> None:
+    images = dark_and_bright()
+    batch = np.random.default_rng(0).random((8, 3, 16, 16), np.float32)
+    scheme = Scheme.of([("int8_ptq", {})])
+    network = Network.load(brightness())
+    quantised = scheme.bind({"int8_ptq": "int8"}).rewrite(network, scheme.gather(network, batch)).save()
+    upload(client, "models", "eight", quantised)
+    upload(client, "models", "floats", brightness())
+    upload(client, "datasets", "light", images)
+    for methods in (["int8_ptq"], ["int8_ptq", "fp16"]):
+        refused = answered(client, model="eight", methods=methods)
+        assert "in int8 already" in refused["detail"], refused
+        assert "model eight" in refused["detail"]
+        assert refused["errors"][0]["field"] == "methods"
+    kept = {"name": "int8_ptq", "settings": {"keep_float": ["weight"]}}
+    assert "nothing to change" in answered(client, model="floats", methods=[kept])["detail"]
+
+
+def overflowing() -> bytes:
+    """`brightness`, its scores divided by what is zero for dark images."""
+    model = onnx.load_model_from_string(brightness())
+    del model.graph.node[-1]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axes"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["raw"], "head", transB=1),
+            helper.make_node("Relu", ["raw"], ["bright"], "relu"),
+            helper.make_node("ReduceSum", ["bright", "axes"], ["total"], "total"),
+            helper.make_node("Div", ["raw", "total"], ["logits"], "share"),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
+def test_outputs_that_are_not_finite_are_refused_with_their_count(client: TestClient) -> None:
+    upload(client, "models", "broken", overflowing())
+    upload(client, "datasets", "light", dark_and_bright())
+    refused = answered(client, model="broken", methods=["int8_ptq"], force=True)
+    told = re.search(r"not finite \(NaN or infinite\) on (\d+) of (\d+) validation samples", refused["detail"])
+    assert told is not None, refused
+    broken, count = map(int, told.groups())
+    assert 0.4 * count < broken < 0.6 * count
+
+
+def normed(mean: float, shift: float = 0.0) -> bytes:
+    """`brightness` with a batch norm in training mode that expects this mean, and shifts what it puts out."""
+    model = onnx.load_model_from_string(brightness())
+    values = {"scale": 1.0, "shift": shift, "mean": mean, "variance": 0.08}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.full(3, value, np.float32), f"norm.{role}") for role, value in values.items()
+    )
+    norm = ["pooled", *(f"norm.{role}" for role in values)]
+    model.graph.node.insert(
+        1, helper.make_node("BatchNormalization", norm, ["normed", "m", "v"], "norm", training_mode=1)
+    )
+    model.graph.node[2].input[0] = "normed"
+    bias = next(each for each in model.graph.initializer if each.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(np.zeros(2, np.float32), "bias"))
+    return bytes(model.SerializeToString())
+
+
+def test_norms_in_training_mode_are_put_into_inference_mode_or_refused(client: TestClient) -> None:
+    upload(client, "models", "same", normed(0.5))
+    upload(client, "models", "other", normed(0.99))
+    upload(client, "datasets", "light", dark_and_bright())
+    assert any("training mode" in warning for warning in client.get("/api/v1/models/same").json()["warnings"])
+    taken = client.post(JOBS, json={"dataset": "light", "model": "same", "methods": ["int8_ptq"]})
+    assert taken.status_code == 201, taken.text
+    refused = answered(client, model="other", methods=["int8_ptq"], force=True)
+    assert "exported in training mode" in refused["detail"], refused
+    assert "model.eval()" in refused["detail"]
 
 
 @pytest.fixture
