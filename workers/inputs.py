@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from compress.data import Dataset, Part, cache_beside, load_dataset
-from compress.fold import fold_norms
 from compress.input_layout import Layout, image_shape, input_layout
 from compress.network import Network
 from compress.preprocessing import Preprocessing, preprocess
-from compress.rewrites import rewritten
 from workers.accuracy import Images, Labels, Right, right_in_file
 from workers.context import Context
 from workers.images import Preprocessed
 from workers.plan import JobPlan
+from workers.timed_form import cut_forms, timed_form
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,13 @@ class Inputs:
 
     @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded in: what finished files look like."""
-        return fold_norms(self.network)
+        """The network with its batch norms folded in: what the original is timed as."""
+        return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
         """The folded network with every lossless rewrite; the same object where there is none."""
-        return rewritten(self.folded)
+        return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
         """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""

@@ -13,11 +13,13 @@ import pytest
 from agent_calls import HandAgent, conv, fill
 from fastapi.testclient import TestClient
 from onnx import helper, numpy_helper
-from service_networks import classifier, model_of
+from service_networks import classifier, model_of, option_a
 from service_world import Uploaded
 
+from compress.fold import fold_norms
 from compress.network import Network
 from compress.op_templates import op_templates
+from compress.rewrites import rewritten
 from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.table import Row
@@ -260,6 +262,45 @@ def test_a_limit_below_the_floor_of_a_measured_table(client: TestClient, store: 
     taken = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ms": 50.0}]})
     assert taken.status_code == 201, taken.text
     assert not any("below" in line for line in taken.json()["warnings"])
+
+
+def measured_in_both_forms(store: Store, device_id: str) -> None:
+    """The network with its option-A shortcut takes 900 us of kernels (what slices and pads: 100 each), its lossless
+    rewrite 700, and the smallest of either 60 a convolution.
+    """
+    uploaded = fold_norms(Network.load(option_a()))
+    scheme = Scheme.of([("filter_prune", {})])
+    with store.begin() as tx:
+        device = devices.get(tx, device_id)
+        for form in (uploaded, rewritten(uploaded)):
+            smallest = {name: widths[0] for name, widths in searched_widths(form, scheme, []).items()}
+            for template in op_templates(form, runtimes.load(device.runtime).fused(form.save())):
+                own = {name: width for name, width in smallest.items() if name in template.blocks}
+                shortcut = any("every_second" in name or "new_channels" in name for name in template.layers)
+                whole_us, least_us = (100.0, 100.0) if shortcut and form is uploaded else (100.0, 60.0)
+                for op, quiet_us in ((template.at(own), least_us), (template.at(), whole_us)):
+                    timing = Timing(quiet_us=quiet_us, p50_us=quiet_us, p95_us=quiet_us, split_half=0.001, bursts=20)
+                    latency.add_row(tx, device, Row.of(op, timing))
+
+
+def test_a_ratio_is_of_the_network_as_it_was_uploaded(client: TestClient, store: Store) -> None:
+    upload(client, "models", "shortcut", option_a())
+    upload(client, "datasets", "light", dark_and_bright())
+    device_id = HandAgent(client, store).device_id
+    measured_in_both_forms(store, device_id)
+    predicted = client.post(f"/api/v1/devices/{device_id}/predict", json={"model": "shortcut"}).json()
+    found = client.get("/api/v1/models/shortcut/preflight", params={"device": device_id}).json()
+    assert min(found["coverage"], found["floor_coverage"]) == pytest.approx(1.0)
+    assert found["latency_ms"] == pytest.approx(predicted["latency_ms"])
+    assert [layer["layers"] for layer in found["layers"]] == [block["layers"] for block in predicted["blocks"]]
+    least = found["floor_low_ms"] / predicted["latency_ms"]
+    body = {"model": "shortcut", "dataset": "light", "methods": ["filter_prune"], "force": True}
+    taken = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ratio": 1.02 * least}]})
+    assert taken.status_code == 201, taken.text
+    refused = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ratio": 0.98 * least}]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "below_floor")
+    nearest = float(refused.json()["errors"][0]["message"].rpartition(" ")[2])
+    assert nearest == pytest.approx(found["floor_ms"] / predicted["latency_ms"], rel=1e-3)
 
 
 def test_an_empty_table_and_an_absent_device_only_warn(client: TestClient, uploaded: Uploaded) -> None:
