@@ -15,6 +15,7 @@ Every call may be repeated safely: a POST carries an idempotency key that its re
     NetlatheError
     ├── Unreachable                no answer after all retries
     ├── Untrusted                  the server's certificate is not trusted here
+    ├── BadProxy                   NETLATHE_PROXY names a proxy that cannot be used
     ├── Unreadable                 an answer that is not the contract's
     ├── Damaged                    a download whose sha256 is not the promised one
     └── Refused (problem)          the server's problem document: code, detail, errors by field
@@ -29,6 +30,7 @@ Every call may be repeated safely: a POST carries an idempotency key that its re
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -56,7 +58,8 @@ Named = str | Mapping[str, Any]  # "greedy", or {"name": "greedy", "settings": {
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_PROXY_VARIABLE = "NETLATHE_PROXY"
+_ENVIRONMENT = "environment"
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
 _SILENCE_S = 45.0  # three of the event stream's pings, which come each 15 s
 _PATIENCE_S = 60.0  # of an event stream, while a server restarts
@@ -76,6 +79,10 @@ class Unreachable(NetlatheError):
 
 class Untrusted(NetlatheError):
     """The server's certificate is not trusted here: self-signed, expired, or of another name."""
+
+
+class BadProxy(NetlatheError):
+    """NETLATHE_PROXY names a proxy that cannot be used."""
 
 
 class Unreadable(NetlatheError):
@@ -451,7 +458,7 @@ def _token(url: str) -> str | None:
     token = os.environ.get("NETLATHE_TOKEN")
     if token:
         return token.strip()
-    if httpx.URL(url).host not in _LOOPBACK and "NETLATHE_DATA_DIR" not in os.environ:
+    if not is_loopback(httpx.URL(url).host) and "NETLATHE_DATA_DIR" not in os.environ:
         return None
     try:
         return (data_dir() / "user-token").read_text().strip()
@@ -459,8 +466,61 @@ def _token(url: str) -> str | None:
         return None
 
 
+# The way to the server: hw_profiles/proxy.py holds the agent's copy, tests/test_proxy.py both.
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and for an address of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_to(url: str) -> str:
+    """The proxy to a server: "" for none, `environment`, or its URL.
+
+    Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that
+    is `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's
+    proxy was set for other programs and would be shown the token.
+    """
+    return "" if is_loopback(httpx.URL(url).host) else os.environ.get(_PROXY_VARIABLE, "").strip()
+
+
+def shown_proxy(proxy: str) -> str:
+    """A proxy as a person may read it: without user and password."""
+    scheme, mark, rest = proxy.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def _through(url: str) -> str:
+    proxy = proxy_to(url)
+    if proxy == _ENVIRONMENT:
+        return " through the proxy of the environment"
+    return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
+
+
+def _http_client(url: str, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
+    """An HTTP client that reaches `url` by `proxy_to`; `transport` replaces the network. Raises BadProxy."""
+    proxy = proxy_to(url)
+    try:
+        if transport is None and proxy != _ENVIRONMENT:
+            transport = httpx.HTTPTransport(proxy=proxy or None)
+        return httpx.Client(transport=transport, **options)  # without a transport: the environment's
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        why = _why_no_proxy(error, proxy)
+        raise BadProxy(f"{_PROXY_VARIABLE} is {shown_proxy(proxy)!r}: {why}") from error
+
+
+def _why_no_proxy(error: Exception, proxy: str) -> str:
+    named = "a proxy in http_proxy, https_proxy or all_proxy" if proxy == _ENVIRONMENT else "this"
+    if isinstance(error, ImportError):
+        return f"{named} is a SOCKS proxy, which needs: pip install 'httpx[socks]'"
+    return f"{named} is no proxy's address, such as http://proxy.example:3128"
+
+
 class Client:
-    """Speaks the REST contract, version 1.
+    """Speaks the REST contract, version 1. A proxy is used only as `proxy_to` says.
 
     Args:
         url: the server; NETLATHE_URL where None, else http://127.0.0.1:8000.
@@ -470,6 +530,8 @@ class Client:
         backoff_s: wait before the first retry, doubled each time, unless the server says Retry-After.
         transport, sleep, clock: for tests.
 
+    Raises:
+        BadProxy: see `proxy_to`.
     Raises (every verb):
         Refused, Unreachable, Untrusted, Unreadable
     """
@@ -492,7 +554,7 @@ class Client:
             says = "the token has a space, a line break or a letter outside ASCII within, as no token of a server has"
             raise Unauthorized(Problem(401, detail=says, code="token"))
         headers = {"User-Agent": f"netlathe/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, transport=transport)
+        self._http = _http_client(self.url, transport, base_url=self.url, headers=headers, timeout=timeout_s)
         self._retries, self._backoff_s, self._timeout_s = retries, backoff_s, timeout_s
         self._sleep, self._clock = sleep, clock
         self.models = Models(self)
@@ -603,7 +665,8 @@ class Client:
             except httpx.TransportError as error:
                 _check_trust(error, self.url)
                 if last:
-                    raise Unreachable(f"no answer from {self.url}: {error or type(error).__name__}") from error
+                    why = f"{error or type(error).__name__}"
+                    raise Unreachable(f"no answer from {self.url}{_through(self.url)}: {why}") from error
             else:
                 if last or response.status_code not in _RETRIED_STATUS:
                     _check(response)

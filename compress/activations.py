@@ -41,19 +41,22 @@ def activations(
 
 
 def channel_moments(
-    network: Network, tensors: Sequence[str], images: NDArray[np.float32], batch: int
+    network: Network, tensors: Mapping[str, int], images: NDArray[np.float32], batch: int
 ) -> dict[str, tuple[Vector, Vector]]:
-    """Mean and variance of each channel (axis 1) of each tensor over images and positions, each (C,).
+    """Mean and variance of each channel of each tensor over images and positions, each (C,).
+
+    Args:
+        tensors: their names, and the axis of each that its channels lie on.
 
     Raises:
         InvalidInput: no images.
     """
     count = dict.fromkeys(tensors, 0)
-    total = {name: np.zeros(network.shape(name)[1]) for name in tensors}
-    square = {name: np.zeros(network.shape(name)[1]) for name in tensors}
-    for values in activations(network, tensors, images, batch):
+    total = {name: np.zeros(network.shape(name)[axis]) for name, axis in tensors.items()}
+    square = {name: np.zeros(network.shape(name)[axis]) for name, axis in tensors.items()}
+    for values in activations(network, list(tensors), images, batch):
         for name, value in values.items():
-            rows = np.moveaxis(value, 1, 0).reshape(value.shape[1], -1)
+            rows = np.moveaxis(value, tensors[name], 0).reshape(value.shape[tensors[name]], -1)
             count[name] += rows.shape[1]
             total[name] += rows.sum(1, dtype=np.float64)
             square[name] += np.square(rows, dtype=np.float64).sum(1)

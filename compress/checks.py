@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
-from compress.formats.source import Labels
+from compress.formats.source import NO_LABEL, Labels
 from compress.preprocessing import Preprocessing
 
 MAX_CLASSES = 100_000
@@ -30,21 +30,42 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InvalidInput(f"{labels.where} must be one class number an image", field=labels.where, value=values.shape)
+        raise InvalidInput(
+            f"labels of {part} must be one class number an image", field=labels.where, value=values.shape
+        )
     if len(values) != images:
         raise InvalidInput(
             f"{part} has {images} images and {len(values)} labels", field=labels.where, value=len(values)
         )
     if images == 0:
         raise InvalidInput(f"{part} is empty", field=labels.where, value=0)
-    _check_integers(values, labels.where)
-    _check_bounds(values, MAX_CLASSES, labels.where)
+    _check_integers(values, part, labels.where)
+    check_classes(values, MAX_CLASSES, part, labels.where)
     return values.astype(np.int64)
 
 
-def check_classes(labels: NDArray[np.int64], classes: int, where: str) -> None:
-    """Raise InvalidInput where a label is not one of 0..classes - 1."""
-    _check_bounds(labels, classes, where)
+def is_unlabelled(labels: Labels) -> bool:
+    """Whether every label says that there is none: those of a benchmark's test part are kept back."""
+    values = labels.values
+    return values.dtype.kind in "iuf" and values.size > 0 and bool((values == NO_LABEL).all())
+
+
+def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> None:
+    """Raise InvalidInput if a label is not one of 0..classes - 1.
+
+    Args:
+        labels: (N,) integers.
+        classes: how many classes there are.
+        part: whose labels they are.
+        where: the field of the error: what the file calls the labels.
+    """
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = int(labels[outside[0]])
+        reason = f"are outside 0..{classes - 1}" if first != NO_LABEL else f"are missing or {NO_LABEL}"
+        raise InvalidInput(
+            f"{len(outside)} labels of {part} {reason}, the first at index {outside[0]}", field=where, value=first
+        )
 
 
 def check_fits(
@@ -142,21 +163,11 @@ class PixelCheck:
         return ()
 
 
-def _check_integers(values: NDArray[Any], where: str) -> None:
+def _check_integers(values: NDArray[Any], part: str, where: str) -> None:
     if values.dtype.kind in "iu":
         return
     shown: object = str(values.dtype)
     if values.dtype.kind == "f":
         broken = np.flatnonzero(values != np.floor(values))
         shown = f"{values[broken[0]]} at index {broken[0]}" if len(broken) else shown
-    raise InvalidInput(f"{where} must be integers from 0", field=where, value=shown)
-
-
-def _check_bounds(values: NDArray[Any], classes: int, where: str) -> None:
-    outside = np.flatnonzero((values < 0) | (values >= classes))
-    if len(outside):
-        raise InvalidInput(
-            f"{len(outside)} labels of {where} are outside 0..{classes - 1}, the first at index {outside[0]}",
-            field=where,
-            value=int(values[outside[0]]),
-        )
+    raise InvalidInput(f"labels of {part} must be integers from 0", field=where, value=shown)

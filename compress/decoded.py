@@ -15,7 +15,7 @@ from compress.formats.sniff import open_source
 from compress.formats.source import Limits
 from compress.preprocessing import Preprocessing
 
-DECODER = 1  # part of every key: raise it when the same file would decode to other pixels
+DECODER = 2  # part of every key: raise it when the same file would decode to other pixels
 WRITING = ".writing-"
 
 

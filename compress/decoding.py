@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,10 +22,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from compress.checks import PixelCheck, check_classes, check_labels
+from compress.checks import PixelCheck, check_classes, check_labels, is_unlabelled
 from compress.errors import InvalidInput
 from compress.formats.source import PARTS, ArraySource, EncodedSource, Item, Limits
-from compress.images import Header, decode, read_header, resize
+from compress.images import UPRIGHT, Header, decode, read_header, resize
 from compress.preprocessing import Preprocessing
 
 IMAGES_AT_ONCE = 256
@@ -91,7 +92,7 @@ def decode_source(
     labels, classes, warnings = _labels(source, classes)
     counts = {part: len(values) for part, values in labels.items()}
     shape, more = (
-        _write_arrays(source, directory, preprocessing, limits)
+        _write_arrays(source, directory, counts, preprocessing, limits)
         if isinstance(source, ArraySource)
         else _write_images(source, directory, counts, preprocessing, limits)
     )
@@ -138,10 +139,11 @@ def _labels(
 ) -> tuple[dict[str, NDArray[np.int64]], int, tuple[str, ...]]:
     if "train" not in source.labels:
         raise InvalidInput("there is no train part", field="file", value=sorted(source.labels))
+    unlabelled = [part for part in ("test",) if part in source.labels and is_unlabelled(source.labels[part])]
     checked = {
         part: check_labels(source.labels[part], _image_count(source, part), part)
         for part in PARTS
-        if part in source.labels
+        if part in source.labels and part not in unlabelled
     }
     seen = np.unique(checked["train"])
     if len(seen) == 1:
@@ -150,10 +152,12 @@ def _labels(
         )
     count = classes or len(source.class_names) or int(seen[-1]) + 1
     for part, values in checked.items():
-        check_classes(values, count, source.labels[part].where)
+        check_classes(values, count, part, source.labels[part].where)
     missing = np.setdiff1d(np.arange(count), seen)
-    warnings = (f"classes without a training image: {len(missing)}, e.g. class {missing[0]}",) if len(missing) else ()
-    return checked, count, warnings
+    warnings = [f"{_image_count(source, part)} images of {part} have no label and were not used" for part in unlabelled]
+    if len(missing):
+        warnings.append(f"classes without a training image: {len(missing)}, e.g. class {missing[0]}")
+    return checked, count, tuple(warnings)
 
 
 def _image_count(source: ArraySource | EncodedSource, part: str) -> int:
@@ -161,7 +165,7 @@ def _image_count(source: ArraySource | EncodedSource, part: str) -> int:
 
 
 def _write_arrays(
-    source: ArraySource, directory: Path, preprocessing: Preprocessing, limits: Limits
+    source: ArraySource, directory: Path, counts: Mapping[str, int], preprocessing: Preprocessing, limits: Limits
 ) -> tuple[Shape, tuple[str, ...]]:
     height, width, channels = source.shapes["train"][1:]
     if height * width > limits.image_pixels:
@@ -169,7 +173,6 @@ def _write_arrays(
             f"images have more than {limits.image_pixels} pixels", field="x_train", value=(height, width)
         )
     shape = (*(preprocessing.size or (height, width)), channels)
-    counts = {part: source.shapes[part][0] for part in source.shapes}
     _check_decoded_bytes(counts, shape, source.dtype, limits)
     warnings: tuple[str, ...] = ()
     with ThreadPoolExecutor(_threads()) as pool:
@@ -194,7 +197,7 @@ def _write_images(
     preprocessing: Preprocessing,
     limits: Limits,
 ) -> tuple[Shape | None, tuple[str, ...]]:
-    headers = {read_header(item.data, item.where, limits) for item in source.items()}
+    headers = Counter(read_header(item.data, item.where, limits) for item in _used(source, counts))
     channels = max(header.channels for header in headers)
     shape, warnings = _common_shape(headers, channels, preprocessing)
     if shape is not None:
@@ -210,7 +213,7 @@ def _write_images(
             for part, count in counts.items()
             if shape is not None
         }
-        for items in _batched(source.items()):
+        for items in _batched(_used(source, counts)):
             # Where sizes differ nothing is kept, but every image must still prove that it can be decoded.
             for item, pixels in zip(items, pool.map(to_pixels, items), strict=True):
                 if shape is not None:
@@ -218,12 +221,19 @@ def _write_images(
     return shape, warnings
 
 
+def _used(source: EncodedSource, counts: Mapping[str, int]) -> Iterator[Item]:
+    return (item for item in source.items() if item.part in counts)
+
+
 def _common_shape(
-    headers: set[Header], channels: int, preprocessing: Preprocessing
+    headers: Counter[Header], channels: int, preprocessing: Preprocessing
 ) -> tuple[Shape | None, tuple[str, ...]]:
+    turned = sum(count for header, count in headers.items() if header.orientation != UPRIGHT)
     warnings: tuple[str, ...] = ()
+    if turned:
+        warnings = (f"photos turned upright by the orientation in their EXIF data: {turned}",)
     if len({header.channels for header in headers}) > 1:
-        warnings = ("grey and colour images are mixed: all are read as RGB",)
+        warnings += ("grey and colour images are mixed: all are read as RGB",)
     if preprocessing.size is not None:
         return (*preprocessing.size, channels), warnings
     sizes = sorted({(header.height, header.width) for header in headers})

@@ -20,12 +20,14 @@ class Evidence:
         importance: block name -> (width,) scores, see `compress.importance`.
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
         statistics: what survivors are refitted with; None leaves their weights as they are.
+        notes: what was gathered otherwise than the settings say, a sentence each, for a person.
     """
 
     images: NDArray[np.float32] | None = None
     importance: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     statistics: Statistics | None = None
+    notes: tuple[str, ...] = ()
 
     def joined(self, other: Evidence) -> Evidence:
         """Both: where both know something, the other's holds; the larger number of images stays."""
@@ -35,4 +37,5 @@ class Evidence:
             {**self.importance, **other.importance},
             {**self.masks, **other.masks},
             other.statistics or self.statistics,
+            (*self.notes, *other.notes),
         )

@@ -16,16 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.augment import augmented
 from compress.checkpoint import Checkpoint
 from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fold import fold_norms
+from compress.input_layout import input_layout
+from compress.logits import logits
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
+from compress.reach import trains
 from compress.recipe import Recipe
 
 
@@ -70,7 +73,8 @@ def fit(
             as those of an uninterrupted run.
 
     Yields:
-        A Step after each step; none where the recipe has no epochs or the checkpoint is from the last step.
+        A Step after each step; none where the recipe has no epochs, the checkpoint is from the last step or no weight
+        can be trained (`compress.reach.untrained` says so).
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -92,13 +96,14 @@ class Training:
         self.network = network
         self.part = part
         self.preprocessing = preprocessing
+        self.layout = input_layout(network)
         self.recipe = recipe
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
-        self.optimiser = _optimiser(self.module, recipe)
         self.batch = min(recipe.batch, len(part))
         self.steps_per_epoch = len(part) // self.batch  # what is left over comes in another epoch's order
-        self.steps = recipe.epochs * self.steps_per_epoch
+        self.steps = recipe.epochs * self.steps_per_epoch if trains(network) else 0
+        self.optimiser = _optimiser(self.module, recipe)
         self.done = 0
         self._order: tuple[int, np.ndarray] | None = None
 
@@ -163,19 +168,19 @@ class Training:
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)
-        pixels = torch.from_numpy(preprocess(images, self.preprocessing))
+        pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits = self.module(images)
-        loss = F.cross_entropy(logits, labels)
+        made = logits(self.module, images)
+        loss = F.cross_entropy(made, labels)
         if self.teacher is None or not self.recipe.alpha:
             return loss
         with torch.no_grad():
-            wanted = self.teacher(images)
+            wanted = logits(self.teacher, images)
         alpha, temperature = self.recipe.alpha, self.recipe.temperature
         divergence = F.kl_div(
-            F.log_softmax(logits / temperature, 1),
+            F.log_softmax(made / temperature, 1),
             F.log_softmax(wanted / temperature, 1),
             reduction="batchmean",
             log_target=True,
@@ -214,9 +219,7 @@ class Training:
 
 
 def _optimiser(module: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = list(module.weights().values())
-    if not weights:
-        raise InvalidInput("the network has no weights to train", field="network")
+    weights = list(module.weights().values()) or [nn.Parameter(torch.zeros(1))]  # torch wants one
     groups = [
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},

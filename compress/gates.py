@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compress.errors import InvalidInput
 from compress.groups import Block
+from compress.logits import logits_name
 from compress.module import TorchNetwork
 from compress.network import Network, Node
 from compress.ops.row import Slot
@@ -54,15 +55,15 @@ def gate_products(
     """
     gated, gates = _gated(network, blocks)
     module = TorchNetwork(gated).eval().requires_grad_(False)
+    scores = logits_name(gated)
     for start in range(0, len(images), batch):
         part = torch.from_numpy(images[start : start + batch]).requires_grad_()
         seen: dict[str, NDArray[np.float64]] = {}
         edit = {gate.tensor: _recorder(gate, seen) for gate in gates.values()}
-        logits = module.run(part, [network.output_name], edit)[network.output_name]
+        logits = module.run(part, [scores], edit)[scores].flatten(1)
         if not logits.requires_grad:
-            raise InvalidInput(
-                f"no gradient passes {', '.join(module.opaque)}: use an importance of weights", field="importance"
-            )
+            walls = ", ".join(module.opaque)
+            raise InvalidInput(f"no gradient passes {walls}: use an importance of weights", field="importance")
         truth = logits.argmax(1) if labels is None else torch.from_numpy(labels[start : start + batch])
         F.cross_entropy(logits, truth, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
         yield {block.name: _of_block(block, gates, seen, len(part)) for block in blocks}
@@ -93,13 +94,13 @@ def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Ten
         own = value.detach()
 
         def keep(gradient: Tensor) -> None:
-            product = own * gradient
+            product = value.detach() * gradient
             seen[gate.tensor] = (product.sum(others) if others else product).double().numpy()
 
-        # A tensor of its own: the hook must see what comes from this reader alone.
-        passed = value.view_as(value)
-        if passed.requires_grad:
-            passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
+        # A tensor of its own: the hook must see what comes from this reader alone. Behind a node that passes no
+        # gradient it is where gradients begin.
+        passed = value.view_as(value) if value.requires_grad else own.requires_grad_()
+        passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
         return passed
 
     return record

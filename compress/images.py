@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from compress.errors import InvalidInput
 from compress.formats.source import Limits
@@ -19,6 +19,18 @@ from compress.preprocessing import Preprocessing
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX")
+UPRIGHT = 1
+# How the pixels of each EXIF orientation are turned upright; 1 is upright, others mean nothing.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = frozenset({5, 6, 7, 8})
 # What Pillow raises on damaged files; SyntaxError is how its PNG reader says so.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -30,11 +42,12 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 @dataclass(frozen=True)
 class Header:
-    """What an image's header says: height and width in pixels, channels 1 or 3."""
+    """What an image's header says: height and width in pixels once it is upright, channels 1 or 3, EXIF orientation."""
 
     height: int
     width: int
     channels: int
+    orientation: int = UPRIGHT
 
 
 def read_header(data: bytes, where: str, limits: Limits) -> Header:
@@ -48,11 +61,13 @@ def read_header(data: bytes, where: str, limits: Limits) -> Header:
             raise InvalidInput(
                 f"{where} has more than 8 bits a channel: convert it to 8 bits", field="image", value=image.mode
             )
-        return Header(image.height, image.width, 1 if image.mode in GREY_MODES else 3)
+        orientation = _orientation(image)
+        height, width = (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
+        return Header(height, width, 1 if image.mode in GREY_MODES else 3, orientation)
 
 
 def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np.uint8]:
-    """Decode one image.
+    """Decode one image and turn it upright: cameras store how they were held beside the pixels of their sensor.
 
     Args:
         data: the bytes of a file that passed `read_header`.
@@ -68,7 +83,9 @@ def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np
     """
     with _open(data, where, limits) as image:
         try:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+            turn = TURNS.get(_orientation(image))  # before the pixels are read: what read_header saw decides
+            upright = image if turn is None else image.transpose(turn)
+            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
         except _PILLOW_ERRORS as error:
             _refuse(where, error)
     return pixels[..., np.newaxis] if channels == 1 else pixels
@@ -100,6 +117,16 @@ def resize(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[Any]:
         for channel in range(image.shape[2])
     ]
     return np.stack(planes, axis=-1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; UPRIGHT if there is none or the EXIF data cannot be read."""
+    try:
+        # The base class's: that of PNG files would read all pixels to look for EXIF data behind them.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except _PILLOW_ERRORS:
+        return UPRIGHT
+    return orientation if isinstance(orientation, int) and orientation in TURNS else UPRIGHT
 
 
 def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:

@@ -21,9 +21,13 @@ from compress.gates import gate_products
 from compress.groups import Block
 from compress.network import Network, Node
 from compress.ops.row import Slot
+from compress.reach import listed, reach, unjudged
 
 Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+BY_GRADIENT = frozenset({"taylor", "fisher"})
+FALLBACK: Kind = "l2"
+"""What ranks the units that no gradient comes to, whatever was asked for."""
 Scores: TypeAlias = dict[str, NDArray[np.float64]]
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -35,13 +39,14 @@ class Filter:
     Attributes:
         node: the layer.
         slot: the weight's axis of output channels.
-        output: the activation after the norm, or after the layer where it has none.
+        output, axis: the activation after the norm, or after the layer where it has none; where its channels lie.
         gamma, factor: (C,) of the norm; None without one. The effective weight is weight * factor.
     """
 
     node: Node
     slot: Slot
     output: str
+    axis: int
     gamma: Vector | None
     factor: Vector | None
 
@@ -59,7 +64,8 @@ def score(
     Args:
         blocks: of this network, see `compress.groups`.
         kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of what the
-            norm puts out, which is the same thing and known for folded layers too; taylor and fisher need images.
+            norm puts out, which is the same thing and known for folded layers too; taylor and fisher need images,
+            and l2 stands in for them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
         labels: (N,) for taylor and fisher; None takes what the network itself predicts.
         batch: images per run; what bounds the memory.
@@ -72,15 +78,32 @@ def score(
     """
     if kind not in KINDS:
         raise InvalidInput(f"importance is one of {', '.join(KINDS)}", field="importance", value=kind)
-    if kind in ("taylor", "fisher"):
+    if kind in BY_GRADIENT:
         if images is None:
             raise InvalidInput(f"importance {kind} needs images", field="images")
-        return _by_gradient(network, blocks, kind == "fisher", images, labels, batch)
+        left = set(unjudged(network, blocks, reach(network)))
+        judged = [block for block in blocks if block.name not in left]
+        found = _by_gradient(network, judged, kind == "fisher", images, labels, batch) if judged else {}
+        found |= score(network, [block for block in blocks if block.name in left], FALLBACK)
+        return {block.name: found[block.name] for block in blocks}
     filters = {block.name: tuple(_filters(network, block)) for block in blocks}
     if kind == "batch_norm":
         deviations = _deviations(network, filters, images, batch)
         return {block.name: _summed(block, filters[block.name], deviations) for block in blocks}
     return {block.name: _by_weight(network, block, filters[block.name], kind) for block in blocks}
+
+
+def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
+    """One sentence where `score` ranks some of these blocks by another importance than `kind`."""
+    found = reach(network)
+    left = unjudged(network, blocks, found) if kind in BY_GRADIENT else ()
+    if not left:
+        return ()
+    why = f"no gradient passes {listed(found.walls)}" if found.walls else "the batch holds more than samples there"
+    return (
+        f"importance {kind} cannot rank the channels of {listed(left)} ({why}): "
+        f"{FALLBACK}, an importance of weights, ranks them",
+    )
 
 
 def _filters(network: Network, block: Block) -> Iterator[Filter]:
@@ -89,9 +112,15 @@ def _filters(network: Network, block: Block) -> Iterator[Filter]:
         for node in network.consumers(slot[0]):
             norm = normed.get(node.name)
             if norm is None:
-                yield Filter(node, slot, node.outputs[0], None, None)
+                yield Filter(node, slot, node.outputs[0], _axis(block, node.outputs[0]), None, None)
             else:
-                yield Filter(node, slot, norm.node.outputs[0], norm.gamma, norm.factor)
+                output = norm.node.outputs[0]
+                yield Filter(node, slot, output, _axis(block, output), norm.gamma, norm.factor)
+
+
+def _axis(block: Block, tensor: str) -> int:
+    """Where the block's channels lie on an activation."""
+    return next(axis for name, axis in block.slots if name == tensor)
 
 
 def _by_weight(network: Network, block: Block, filters: Sequence[Filter], kind: Kind) -> Vector:
@@ -118,7 +147,7 @@ def _deviations(
     layers = {layer.output: layer for parts in filters.values() for layer in parts}
     if images is None:
         return {name: np.abs(_gamma(layer)) for name, layer in layers.items()}
-    moments = channel_moments(network, list(layers), images, batch)
+    moments = channel_moments(network, {name: layer.axis for name, layer in layers.items()}, images, batch)
     return {name: np.sqrt(variance) for name, (_, variance) in moments.items()}
 
 

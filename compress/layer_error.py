@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from compress.groups import Block
 from compress.network import Network
 from compress.ops.row import Indices
-from compress.reconstruct import RIDGE, as_rows
+from compress.reconstruct import RIDGE, as_rows, factored
 from compress.statistics import Matrix, Moments, Statistics, Vector, readers
+
+FLAT = 1e-10
+"""Variance over squared mean, below which a number is a constant: what rounding leaves of float32 sums."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class _Reader:
         rows: (outputs, features) its weights.
         moments: of its input.
         units: (width, features per unit) where each unit of the block lies among the features.
+        taps: positions of its kernel.
+        has_intercept: whether a bias can take the place of a constant.
     """
 
     rows: Matrix
     moments: Moments
     units: Indices
+    taps: int
+    has_intercept: bool
 
 
 def ls_error(
@@ -52,6 +59,25 @@ def ls_error(
     }
 
 
+def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
+    """Block name -> (width,) whether a unit says nothing: it is zero or one constant for all that read it, which their
+    biases can take the place of.
+    """
+    return {block.name: _idle(list(_readers(network, block, statistics)), block.width) for block in blocks}
+
+
+def _idle(readers: Sequence[_Reader], width: int) -> NDArray[np.bool_]:
+    found = np.full(width, bool(readers))
+    for reader in readers:
+        taps = reader.units.reshape(width, -1, reader.taps)
+        mean, variance = reader.moments.mean[taps], reader.moments.variance[taps]
+        # Windows that hang over an edge see zeros there: the tap that sees most tells what a channel is.
+        most = np.argmax(mean**2 + variance, axis=2, keepdims=True)
+        flat = np.take_along_axis(variance <= FLAT * mean**2, most, 2).all((1, 2))
+        found &= flat if reader.has_intercept else flat & (mean == 0).all((1, 2))
+    return found
+
+
 def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator[_Reader]:
     for (slot, tensor), nodes in readers(network, [block]).items():
         moments = statistics.moments.get((slot[0], tensor))
@@ -63,7 +89,7 @@ def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator
             rows = _spread(rows, nodes[0].get("group", 1))
         channels = _channels(block, tensor)
         units = (channels[:, :, None] * taps + np.arange(taps)).reshape(block.width, -1)
-        yield _Reader(rows.reshape(len(rows), -1), moments, units)
+        yield _Reader(rows.reshape(len(rows), -1), moments, units, taps, nodes[0].op_type != "MatMul")
 
 
 def _channels(block: Block, tensor: str) -> Indices:
@@ -97,9 +123,7 @@ def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
         weights: Vector = np.square(rows).sum(0) * moments.variance
         return weights[ordered]
     centred = _centred(moments)[np.ix_(ordered, ordered)]
-    diagonal = np.arange(len(ordered))
-    centred[diagonal, diagonal] += RIDGE * float(centred[diagonal, diagonal].mean()) + np.finfo(np.float32).tiny
-    factor = torch.linalg.cholesky(torch.from_numpy(centred))
+    factor = factored(centred, len(ordered), RIDGE)
     energy: Vector = (torch.from_numpy(rows[:, ordered]) @ factor).square().sum(0).numpy()
     return energy
 

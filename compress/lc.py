@@ -34,6 +34,7 @@ from compress.data import Part
 from compress.direct import Compression
 from compress.effective import effective_weights, stored
 from compress.fit import Step
+from compress.logits import logits
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
@@ -94,7 +95,7 @@ class _Alternation(Compression):
         turns = min(schedule.l_steps, max(alternating, 1))
         self._ends = [round(turn * alternating / turns) for turn in range(turns + 1)]
         few = np.sort(np.random.default_rng(recipe.seed).permutation(len(part))[:COMPARED])
-        self._compared = preprocess(part.images[few], preprocessing), torch.from_numpy(part.labels[few])
+        self._compared = preprocess(part.images[few], preprocessing, self.layout), torch.from_numpy(part.labels[few])
         self._lambda = {name: np.zeros(network.shape(name)) for name in self.names}
         self._theta = dict[str, Array]()
         self._anchors = dict[str, Tensor]()
@@ -165,7 +166,7 @@ class _Alternation(Compression):
         module = TorchNetwork(theta)
         reestimate(module, images)
         with torch.inference_mode():
-            loss = float(F.cross_entropy(module.eval()(torch.from_numpy(images)), labels))
+            loss = float(F.cross_entropy(logits(module.eval(), torch.from_numpy(images)), labels))
         if loss < self._best_loss:
             self._best, self._best_loss = module.to_network(), loss
 

@@ -35,8 +35,12 @@ TIED_ROLES = frozenset({("Conv", 1), ("Gemm", 1), ("MatMul", 1), ("MatMul", 0), 
 Shape = tuple[int | None, ...]
 
 
-def load(source: bytes | Path | str) -> Network:
-    """Read, normalise and type an ONNX file. See `Network.load`."""
+def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
+    """Read, normalise and type an ONNX file. See `Network.load`.
+
+    Args:
+        as_exported: leave batch norms in training mode, if the file has them so.
+    """
     model = _prepared(parse(source))
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
@@ -50,9 +54,21 @@ def load(source: bytes | Path | str) -> Network:
     network = _private_constants(network)
     network = replace(network, nodes=tuple(_alive(network.nodes, network.outputs)))
     check_deterministic(network)
+    if not as_exported:
+        network = _in_inference(network, warnings)
     network = network.edited(network.nodes, network.constants)
     _check_outputs(network)
     return replace(network, warnings=tuple(warnings))
+
+
+def _in_inference(network: Network, warnings: list[str]) -> Network:
+    from compress.batch_statistics import in_inference, in_training
+
+    switched = in_inference(network)
+    count = len(in_training(network)) - len(in_training(switched))
+    if count:
+        warnings.append(f"{count} batch norms were exported in training mode and are in inference mode now")
+    return switched
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""From stored pixels to what the network was trained on: (pixels x scale - mean) / std, in NCHW."""
+"""From stored pixels to what the network was trained on: (pixels x scale - mean) / std, in its layout."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Preprocessing:
             raise _invalid("order", self.order, f"RGB for images of {channels} channel(s)")
 
 
-def preprocess(images: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def preprocess(images: NDArray[Any], preprocessing: Preprocessing, layout: str = "NCHW") -> NDArray[np.float32]:
     """Scale, normalise and transpose images that already have the wanted size.
 
     Resizing happens once, when data are loaded (`compress.decoding`), never here.
@@ -129,9 +129,10 @@ def preprocess(images: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np
     Args:
         images: (N, H, W, C) uint8 or float32, RGB.
         preprocessing: what the network was trained on.
+        layout: NCHW or NHWC, see `compress.input_layout`.
 
     Returns:
-        (N, C, H, W) float32, C-contiguous: (pixels x scale - mean) / std.
+        (N, C, H, W) or (N, H, W, C) float32, C-contiguous: (pixels x scale - mean) / std.
 
     Raises:
         InvalidInput: images have another rank, dtype or size, or mean and std do not fit their channels.
@@ -139,7 +140,7 @@ def preprocess(images: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         seen = f"{images.dtype} {images.shape}"
         raise InvalidInput("images are (N, H, W, C), uint8 or float32", field="images", value=seen)
-    count, height, width, channels = images.shape
+    _, height, width, channels = images.shape
     if preprocessing.size is not None and (height, width) != preprocessing.size:
         raise InvalidInput(f"images were not resized to {preprocessing.size}", field="images", value=(height, width))
     preprocessing.check_channels(channels)
@@ -147,9 +148,11 @@ def preprocess(images: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np
     std = np.asarray(preprocessing.std, np.float64)
     factor = np.broadcast_to(preprocessing.scale_of(images.dtype) / std, channels)
     offset = np.broadcast_to(-np.asarray(preprocessing.mean, np.float64) / std, channels)
-    result = np.empty((count, channels, height, width), np.float32)
-    columns = (channels, 1, 1)
-    np.multiply(ordered.transpose(0, 3, 1, 2), factor.astype(np.float32).reshape(columns), out=result)
+    first = layout == "NCHW"
+    laid_out = ordered.transpose(0, 3, 1, 2) if first else ordered
+    columns = (channels, 1, 1) if first else (channels,)
+    result = np.empty(laid_out.shape, np.float32)
+    np.multiply(laid_out, factor.astype(np.float32).reshape(columns), out=result)
     if offset.any():
         result += offset.astype(np.float32).reshape(columns)
     return result

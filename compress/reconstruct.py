@@ -23,6 +23,7 @@ from compress.ops.row import Indices
 from compress.statistics import Matrix, Moments, Statistics, Vector, readers
 
 RIDGE = 1e-4
+LEAST_RIDGE = 1e-6  # the sums are of float32 products
 
 
 def reconstructed(
@@ -80,14 +81,23 @@ def _solve(
     columns = _features(gone, taps)
     z = np.append(_features(kept, taps), len(moments.gram) - 1)
     gram = moments.gram[np.ix_(z, z)]
-    diagonal = np.arange(len(z) - 1)
-    scale = float(gram[diagonal, diagonal].mean()) if len(diagonal) else 0.0
-    gram[diagonal, diagonal] += ridge * scale + np.finfo(np.float32).tiny
-    # torch, not scipy: the caller bounds its threads, and pools run many of these at once.
-    factor = torch.linalg.cholesky(torch.from_numpy(gram))
+    factor = factored(gram, len(z) - 1, ridge)
     target = torch.from_numpy(moments.gram[np.ix_(z, columns)]) @ torch.from_numpy(lost).T
     solution = torch.cholesky_solve(target, factor).numpy()
     return solution[:-1].T.reshape(outputs, len(kept), taps), solution[-1]
+
+
+def factored(gram: Matrix, features: int, ridge: float) -> torch.Tensor:
+    """The lower Cholesky factor of a Gram matrix, in place, whose first features are held back by the ridge.
+
+    Dead inputs and those that say the same make it singular: the least ridge is what rounding calls for.
+    """
+    diagonal = np.arange(features)
+    scale = float(gram[diagonal, diagonal].mean()) if features else 0.0
+    gram[diagonal, diagonal] += max(ridge, LEAST_RIDGE) * scale + np.finfo(np.float32).tiny
+    # torch, not scipy: the caller bounds its threads, and pools run many of these at once.
+    factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(gram))
+    return factor
 
 
 def _features(channels: Indices, taps: int) -> Indices:

@@ -37,7 +37,7 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
     layers = [node for node in network.nodes if _wants_norm(network, node)]
     if not layers:
         return network
-    moments = channel_moments(network, [node.outputs[0] for node in layers], images, batch)
+    moments = channel_moments(network, {node.outputs[0]: 1 for node in layers}, images, batch)
     nodes: list[Node] = []
     constants = dict(network.constants)
     for node in network.nodes:

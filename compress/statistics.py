@@ -115,30 +115,44 @@ def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str],
 
 
 class _Sum:
-    """Running sums of one reader."""
+    """Running sums of one reader, about the mean of its first batch: of a large number that hardly changes, float32
+    squares would leave nothing of the change.
+    """
 
     def __init__(self, patches: Patches, has_gram: bool) -> None:
         self.patches = patches
-        self.features = patches.features + 1
+        self.features = patches.features
         self.has_gram = has_gram
         self.count = 0
+        self.shift: Tensor | None = None
         self.total = torch.zeros(self.features, dtype=torch.float64)
         self.squares = torch.zeros(self.features, self.features if has_gram else 1, dtype=torch.float64)
 
     def add(self, value: Tensor, images: int, rng: np.random.Generator) -> None:
-        wanted = max(MIN_ROWS, ROWS_PER_FEATURE * self.features if self.has_gram else 0)
+        wanted = max(MIN_ROWS, ROWS_PER_FEATURE * (self.features + 1) if self.has_gram else 0)
         rows = self.patches.sample(value, -(-wanted // images), rng)
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+        if self.shift is None:
+            self.shift = rows.mean(0, dtype=torch.float64).to(rows.dtype)
+        rows = rows - self.shift
         self.count += len(rows)
-        self.total += rows.sum(0)
+        self.total += rows.sum(0, dtype=torch.float64)
         self.squares += rows.T @ rows if self.has_gram else rows.square().sum(0)[:, None]
 
     def moments(self) -> Moments:
-        mean = (self.total / self.count).numpy()
-        squares = (self.squares / self.count).numpy()
+        assert self.shift is not None
+        shift, rest = self.shift.double().numpy(), (self.total / self.count).numpy()
+        squares, mean = (self.squares / self.count).numpy(), shift + rest
         power = squares.diagonal() if self.has_gram else squares[:, 0]
-        variance = np.maximum(power - mean**2, 0.0)
-        return Moments(mean[:-1], variance[:-1], squares if self.has_gram else None)
+        variance = np.maximum(power - rest**2, 0.0)
+        return Moments(mean, variance, _gram(squares - np.outer(rest, rest), mean) if self.has_gram else None)
+
+
+def _gram(covariance: Matrix, mean: Vector) -> Matrix:
+    """E[z z'] of z = (x, 1)."""
+    z = np.append(mean, 1.0)
+    gram: Matrix = np.outer(z, z)
+    gram[:-1, :-1] += covariance
+    return gram
 
 
 def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[tuple[str, str], _Sum]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,10 @@ class Calibration:
         """Half of the interval, which holds at `level`, around `latency_us`, for a measurement in another session."""
         session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
         return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
+
+    def scaled(self, factor: float) -> Calibration:
+        """The line of another statistic, `factor` times the quiet latency; relative errors stay."""
+        return replace(self, a_us=factor * self.a_us, b=factor * self.b)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal calibration."""

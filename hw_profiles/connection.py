@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import httpx
 
+from hw_profiles.proxy import http_client, through
 from hw_profiles.trust import distrust, trusting
 
 log = logging.getLogger(__name__)
@@ -75,12 +76,13 @@ class Connection:
         self, url: str, token: str, transport: httpx.BaseTransport | None = None, ca: Path | None = None
     ) -> None:
         self._url = url
-        self._http = httpx.Client(
+        self._http = http_client(
+            url,
+            transport,
+            trusting(ca, url),
             base_url=f"{url.rstrip('/')}/api/v1",
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_S,
-            transport=transport,
-            verify=trusting(ca, url),
         )
 
     def close(self) -> None:
@@ -103,7 +105,8 @@ class Connection:
                     f"the certificate of {self._url} is not trusted here ({why}): where it is self-signed or of a CA "
                     "of your own, name its file with --ca FILE or SSL_CERT_FILE"
                 ) from error
-            raise ServerAway(f"{type(error).__name__}: {error}") from error
+            why = f"{error or type(error).__name__}"
+            raise ServerAway(f"no answer from {self._url}{through(self._url)}: {why}") from error
         if response.is_success:
             return response
         raise _error(response)

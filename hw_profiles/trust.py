@@ -8,8 +8,7 @@ from pathlib import Path
 import httpx
 
 from hw_profiles.errors import InvalidInput
-
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+from hw_profiles.proxy import is_loopback
 
 
 def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
@@ -31,7 +30,7 @@ def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
         raise InvalidInput("ca", str(ca), f"cannot be read: {error.strerror}") from error
     # The server's own certificate is an anchor, too, where somebody else issued it (Python 3.13 does so anyway).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.check_hostname = httpx.URL(url).host not in LOOPBACK
+    context.check_hostname = not is_loopback(httpx.URL(url).host)
     return context
 
 

@@ -5,6 +5,7 @@ Optuna is imported inside the functions that use it: who never asks does without
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
@@ -35,13 +36,14 @@ _PROPOSALS = 32
 
 
 class Sampled:
-    """Ask n is the first proposal of a sampler seeded by `default_rng([seed, n])` that is not known yet.
+    """Ask n is the first proposal of a sampler seeded by `default_rng([seed, n, origin])` that is not known yet.
 
-    The first `startup` points are drawn as by `random`, and so is what follows where the sampler only repeats
-    itself. A proposal is brought to the limits before it is evaluated: all its ordered knobs shrink by one share
-    until the estimate meets them, and grow while it does, if all that is wanted is a metric that no estimate knows
-    (accuracy): room under a limit is worth nothing then. Samplers learn from what was evaluated, not from what they
-    proposed, and see what is in flight. Raises: InvalidInput for a Subset knob.
+    The first `startup` points are drawn at random, and so is what follows if the sampler only repeats itself. The
+    origin, this strategy's name, gives it points of its own: two of one race would else pay for one sample. A
+    proposal is brought to the limits before it is evaluated: all its ordered knobs shrink by one share until the
+    estimate meets them, and grow while it does, if all that is wanted is a metric that no estimate knows (accuracy):
+    room under a limit is worth nothing then. Samplers learn from what was evaluated, not from what they proposed, and
+    see what is in flight. Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, startup: int, sampler: MakeSampler) -> None:
@@ -50,6 +52,7 @@ class Sampled:
                 raise InvalidInput(knob.name, knob, "this strategy chooses widths, and cannot search a Subset knob")
         self._problem = problem
         self._seed = seed
+        self._stream = zlib.crc32(origin.encode())
         self._startup = startup
         self._sampler = sampler
         self._known = Knowledge(problem, origin, seed)
@@ -57,7 +60,7 @@ class Sampled:
     def ask(self, count: int) -> list[Candidate]:
         asked: list[Candidate] = []
         while len(asked) < count:
-            values = self._next(np.random.default_rng([self._seed, self._known.asked]))
+            values = self._next(np.random.default_rng([self._seed, self._known.asked, self._stream]))
             if values is None:
                 break
             asked.append(self._known.candidate(values))

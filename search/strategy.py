@@ -44,12 +44,18 @@ class Strategy(Protocol):
         ...
 
 
+def no_startup(_settings: Any) -> int:
+    """A strategy that uses its first result."""
+    return 0
+
+
 @dataclass(frozen=True)
 class StrategyFamily:
     """A strategy as the catalogue shows it. Each file of search/strategies offers one as `STRATEGY`.
 
     `source`: the paper; `settings`: a frozen dataclass (search.settings); `make(problem, settings, seed)`;
-    `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4).
+    `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4);
+    `startup(settings)`: evaluations before it models anything, and until which it draws at random.
     """
 
     name: str
@@ -59,3 +65,4 @@ class StrategyFamily:
     make: Callable[[Problem, Any, int], Strategy]
     baseline: bool = False
     trains: bool = False
+    startup: Callable[[Any], int] = no_startup

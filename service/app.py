@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import anyio
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from service import pages, problems
@@ -15,6 +15,7 @@ from service.blobs import Blobs
 from service.depends import State
 from service.feed import Feed
 from service.housekeeping import Housekeeping
+from service.known_parts import only_known_parts
 from service.routes import routers
 from service.security import BodyLimit, Headers, HostGuard, OriginGuard
 from service.settings import Settings
@@ -33,6 +34,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
+        dependencies=[Depends(only_known_parts)],
     )
     app.state.netlathe = state
     for router in routers():

@@ -108,7 +108,7 @@ def _told(error: Exception) -> tuple[str, int]:
     """The line and the exit code of an error: what was asked wrongly is usage, all else has failed."""
     import netlathe
 
-    if isinstance(error, netlathe.Invalid):
+    if isinstance(error, netlathe.Invalid | netlathe.BadProxy):
         return f"{error}", 2
     if isinstance(error, netlathe.Unauthorized):
         return f"{error}: set NETLATHE_TOKEN, or NETLATHE_DATA_DIR to the server's data folder", FAILED

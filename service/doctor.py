@@ -12,13 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from hw_profiles.errors import install_command
-from netlathe import Client, NetlatheError, data_dir
+from netlathe import Client, NetlatheError, data_dir, is_loopback, proxy_to, shown_proxy
 
 MIB = 1024**2
 WANTED_MIB = 2048
 """A job with its checkpoints and a decoded data set of 50,000 images of 32x32."""
+ANSWERS_WITHIN_S = 5.0
+"""A server that is there answers `/readyz` sooner; a person waits for doctor."""
 EXTRAS = {"agent": "onnxruntime", "export": "torch", "server": "fastapi"}
 
 
@@ -64,7 +68,13 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 
 def _server() -> Iterator[Finding]:
-    with Client(retries=0, timeout_s=5.0) as client:
+    try:
+        client = Client(retries=0, timeout_s=ANSWERS_WITHIN_S)
+    except NetlatheError as error:
+        yield Finding("proxy", "wrong", str(error))
+        return
+    yield _proxy(client.url)
+    with client:
         try:
             ready = client.ready()
         except NetlatheError as error:
@@ -80,6 +90,20 @@ def _server() -> Iterator[Finding]:
         for device in devices:
             state: Literal["ok", "note"] = "ok" if device.state in ("online", "busy") else "note"
             yield Finding("device", state, f"{device.name} is {device.state}")
+
+
+def _proxy(url: str) -> Finding:
+    """How the server is reached; a proxy of the shell is not used unasked."""
+    proxy = proxy_to(url)
+    if proxy == "environment":
+        return Finding("proxy", "ok", "those of http_proxy, https_proxy, all_proxy (NETLATHE_PROXY is environment)")
+    if proxy:
+        return Finding("proxy", "ok", f"{shown_proxy(proxy)} (NETLATHE_PROXY)")
+    shell = sorted(getproxies_environment().keys() - {"no"})
+    if not shell or is_loopback(urlsplit(url).hostname or ""):
+        return Finding("proxy", "ok", f"none to {url}")
+    named = ", ".join(f"{name}_proxy" for name in shell)
+    return Finding("proxy", "note", f"none to {url}: {named} would be used with NETLATHE_PROXY=environment")
 
 
 def _open_ports(proc: Path) -> Iterator[Finding]:

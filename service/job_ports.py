@@ -58,7 +58,10 @@ TELL_S = 0.2
 
 
 class StorePorts:
-    """The ports of one held job. `stopping`: this conductor wants to end; `lost`: the job is somebody else's."""
+    """The ports of one held job.
+
+    `stopping`: this conductor wants to end; `lost`: another conductor has the job; `phase`: the last one told.
+    """
 
     def __init__(
         self,
@@ -83,6 +86,7 @@ class StorePorts:
         self._told_s = -TELL_S
         with store.read() as tx:
             job = jobs.get(tx, held.job_id)
+            self.phase: str = job.phase or "run"
             self._front = RunningFront(axes(job.request)).plus(evaluations.of_job(tx, job.id))
 
     # what a run tells
@@ -114,6 +118,7 @@ class StorePorts:
             case Warned():
                 self._warn(tx, message)
             case Phased():
+                self.phase = message.phase
                 self._progress(tx, message)
             case Summarised():
                 self._summary(tx, message)

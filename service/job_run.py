@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from sqlalchemy.exc import OperationalError
-
+from compress.errors import TrainingDiverged, Unsupported
+from hw_profiles.errors import ExtraMissing
+from search.errors import Infeasible
 from service.job_ports import StorePorts
+from service.machine_failure import machine_failure
 from service.store.job_states import State
 from workers.context import Halted
-from workers.errors import DeviceOffline, JobFailed, LeaseLost, MeasurementFailed, NoRoom, PoolBroken
+from workers.errors import DeviceOffline, Diverged, JobFailed, LeaseLost, MeasurementFailed, NoRoom, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports
 
@@ -61,12 +61,11 @@ class Run:
         except SystemExit as error:  # Ray's way of telling that it is lost
             self.ending = of_error(PoolBroken(f"the run was told to exit ({error.code})"))
         except Exception as error:
-            self.ending = of_error(error)
+            self.ending = of_error(error, self._ports.phase)
         finally:
             self.done.set()
 
 
-_PATH = re.compile(r"(: )?'?/[^'\s]*'?")
 _CRASH = "The machine failed and not the job, which is queued again"
 _STATES: Mapping[str, State] = {"finished": "succeeded", "paused": "paused", "cancelled": "cancelled"}
 
@@ -77,8 +76,22 @@ def _of_outcome(outcome: Outcome) -> Ending:
     return Ending(_STATES[outcome.end], values, lines)
 
 
-def of_error(error: Exception) -> Ending | None:
-    """What an exception out of a run means for its job; None: nothing, it is somebody else's."""
+_KNOWN: Mapping[type[Exception], tuple[str, str | None]] = {
+    Infeasible: ("infeasible", "limits"),
+    Unsupported: ("unsupported", "model"),
+    TrainingDiverged: ("diverged", "training"),
+    Diverged: ("diverged", "training"),
+    ExtraMissing: ("missing_extra", None),
+}
+"""Errors whose text is written for people: the failure's code and the field of the request that it is about."""
+
+
+def of_error(error: Exception, step: str = "run") -> Ending | None:
+    """What an exception out of a run means for its job; None: nothing, another conductor has it.
+
+    Args:
+        step: the phase in which it came up.
+    """
     match error:
         case LeaseLost():
             log.warning("%s", error)
@@ -86,10 +99,6 @@ def of_error(error: Exception) -> Ending | None:
         case NoRoom():
             log.info("%s; the job waits in the queue", error)
             return Ending("queued", lines=(("info", f"Others have all there is to compute on ({error}): it waits."),))
-        case PoolBroken() | MemoryError() | OSError() | OperationalError():
-            log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
-            reason = _reason(error)
-            return Ending("queued", lines=(("warning", f"{_CRASH}: {reason}"),), machine_failure=reason)
         case Halted():
             return Ending(_STATES[error.end])
         case JobFailed():
@@ -99,24 +108,30 @@ def of_error(error: Exception) -> Ending | None:
         case MeasurementFailed():
             return _failed("measurement_failed", "device", "targets", str(error))
         case ValueError() if hasattr(error, "field") and hasattr(error, "value"):
-            return _failed("invalid", "run", str(error.field), str(error))
+            return _failed("invalid", step, str(error.field), str(error))
+    for kind, (code, about) in _KNOWN.items():
+        if isinstance(error, kind):
+            return _failed(code, step, about, str(error))
+    return _machine_failed(error) or _unexpected(error, step)
+
+
+def _machine_failed(error: Exception) -> Ending | None:
+    reason = machine_failure(error)
+    if reason is None:
+        return None
+    log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
+    return Ending("queued", lines=(("warning", f"{_CRASH}: {reason}"),), machine_failure=reason)
+
+
+def _unexpected(error: Exception, step: str) -> Ending:
+    """An error of an engine or of ours: its words are for the operator, who finds them by the id."""
     number = secrets.token_hex(6)
     log.error("internal error %s", number, exc_info=error)
-    return _failed("internal", "run", None, f"the run broke; error id {number} in the conductor's log")
-
-
-def _reason(error: PoolBroken | MemoryError | OSError | OperationalError) -> str:
-    """What is wrong with the machine, without its paths and addresses: those are in the conductor's log."""
-    match error:
-        case MemoryError():
-            return "out of memory"
-        case OSError(strerror=str(text)):
-            return text[:1].lower() + text[1:]
-        case OperationalError(orig=sqlite3.Error() as cause):
-            return str(cause)
-        case PoolBroken():
-            return f"no evaluator comes up ({_PATH.sub('', str(error))[:200]})"
-    return type(error).__name__
+    if type(error).__module__.split(".")[0] == "onnxruntime":
+        detail = f"onnxruntime could not run a network of this job; why is in the server's log, error id {number}"
+        return _failed("engine_failed", step, "model", detail)
+    detail = f"a fault of Netlathe, not of what you sent; the server's log has it as error id {number}"
+    return _failed("internal", step, None, detail)
 
 
 def _failed(code: str, step: str, field: str | None, detail: str) -> Ending:

@@ -13,7 +13,7 @@ from service.blobs import Blobs
 from service.checking import in_turn
 from service.errors import InvalidInput
 from service.intake import preflight
-from service.sandbox import Limits
+from service.sandbox import Limits, run
 from service.scoring import score
 from service.store import devices, latency
 from service.store.base import Store
@@ -30,11 +30,12 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[s
     """Warnings that a job is taken with.
 
     Raises:
-        InvalidInput: a check of the body fails, the original is at chance and `force` is not set, or a limit
-            is below what the device's table says can be reached.
+        InvalidInput: a check of the body fails, no method finds anything to change, the original is at chance and
+            `force` is not set, or a limit is below what the device's table says can be reached.
     """
     with store.read() as tx:
         resolved = resolve(tx, body)
+    _check_changes(blobs, resolved)
     warnings = _check_chance(store, blobs, resolved, body)
     methods = [item["name"] for item in resolved.request["methods"]]
     for index, target in enumerate(resolved.request["targets"]):
@@ -55,6 +56,19 @@ def still_true(warnings: Sequence[str]) -> list[str]:
 
 class BelowFloor(InvalidInput):
     """A limit that pruning alone cannot meet."""
+
+
+def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
+    """Raises: InvalidInput where no method finds anything to change.
+
+    A channel that can go has a layer in floating point, which each method can do something about if it may.
+    """
+    methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
+    model = resolved.model
+    if any(group["prunable"] for group in model.groups) and not any(given.get("keep_float") for _, given in methods):
+        return
+    request = {"path": str(blobs.path(model.sha256).absolute()), "name": model.name, "methods": methods}
+    in_turn(lambda: run("changes", request, LIMITS, field="model"))
 
 
 def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:

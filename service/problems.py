@@ -200,7 +200,12 @@ def internal(request: Request, error: Exception) -> JSONResponse:
     """Anything else: an id to ask the operator about, and nothing of the inside."""
     number = secrets.token_hex(6)
     log.error("internal error %s at %s %s", number, request.method, request.scope["path"], exc_info=error)
-    return problem(INTERNAL.status, INTERNAL.code, INTERNAL.title, f"the server failed; error id {number}")
+    return problem(
+        INTERNAL.status,
+        INTERNAL.code,
+        INTERNAL.title,
+        f"a fault of Netlathe; the server's log has it as error id {number}",
+    )
 
 
 Handler = Callable[[Request, Exception], Response | Awaitable[Response]]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -138,7 +138,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     names = [item["name"] for item in methods]
     _check_sparse([item["name"] for item in strategies], names)
     _check_lowered(body.objective.metric, names)
-    warnings += _odd(body, names)
+    warnings += [*_odd(body, names), *_all_random(strategies, body.budget.evaluations)]
     request = {
         **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
         "model": model.id,
@@ -334,6 +334,18 @@ def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
     if body.objective.metric == DECIDING and not body.targets and not limited:
         found.append("no target, no limit, and accuracy as the objective: nothing asks for a smaller network")
     return found
+
+
+def _all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
+    """A warning for each strategy that the budget ends before it has begun: every result of a race counts for it."""
+    for index, item in enumerate(strategies):
+        family = catalogue.strategies()[item["name"]]
+        startup = family.startup(family.settings(**item["settings"]))
+        if startup >= evaluations:
+            yield (
+                f"strategies.{index}: {family.name} needs {startup} evaluations before it models anything; with a "
+                f"budget of {evaluations} it is random search"
+            )
 
 
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:

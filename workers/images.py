@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data import Part
+from compress.input_layout import Layout
 from compress.preprocessing import Preprocessing, preprocess
 
 BATCH = 128
@@ -16,20 +17,21 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """Reads like an array (N, C, H, W) of float32 by slices of its first axis, and makes only what is read: a part
-    may be a memory map of many gigabytes. `mirrored`: left and right exchanged.
+    """Reads like an array (N, *input_shape) of float32 by slices of its first axis, and makes only what is read: a part
+    may be a memory map of many gigabytes. `mirrored`: left and right exchanged; `layout`: of the network's input.
     """
 
     part: Part
     preprocessing: Preprocessing
     mirrored: bool = False
+    layout: Layout = "NCHW"
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        images = preprocess(np.asarray(self.part.images[rows]), self.preprocessing)
-        return np.ascontiguousarray(images[..., ::-1]) if self.mirrored else images
+        images = preprocess(np.asarray(self.part.images[rows]), self.preprocessing, self.layout)
+        return np.ascontiguousarray(np.flip(images, self.layout.index("W"))) if self.mirrored else images
 
     def mirror(self) -> Preprocessed:
         """The same images seen in a mirror."""

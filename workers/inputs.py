@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from compress.data import Dataset, Part, cache_beside, load_dataset
-from compress.fold import fold_norms
+from compress.input_layout import Layout, image_shape, input_layout
 from compress.network import Network
 from compress.preprocessing import Preprocessing, preprocess
-from compress.rewrites import rewritten
 from workers.accuracy import Images, Labels, Right, right_in_file
 from workers.context import Context
 from workers.images import Preprocessed
 from workers.plan import JobPlan
+from workers.timed_form import cut_forms, timed_form
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Inputs:
             layout=plan.dataset.layout,
             classes=plan.dataset.classes,
             preprocessing=preprocessing,
-            input_shape=network.input_shape,
+            input_shape=image_shape(network),
             seed=plan.seed,
             cache=cache_beside(data),
             digest=plan.dataset.sha256,
@@ -62,18 +62,23 @@ class Inputs:
         return self.dataset.digest
 
     @cached_property
+    def layout(self) -> Layout:
+        """Of the images as the network takes them."""
+        return input_layout(self.network)
+
+    @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded in: what finished files look like."""
-        return fold_norms(self.network)
+        """The network with its batch norms folded in: what the original is timed as."""
+        return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
         """The folded network with every lossless rewrite; the same object where there is none."""
-        return rewritten(self.folded)
+        return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, C, H, W) and labels (N,) of a small part, in memory."""
-        return preprocess(np.asarray(part.images), self.preprocessing), part.labels
+        """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""
+        return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
         """Up to `count` validation images: what F2 ranks by."""
@@ -97,4 +102,4 @@ class Inputs:
         return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
-        return Preprocessed(part, self.preprocessing), part.labels
+        return Preprocessed(part, self.preprocessing, layout=self.layout), part.labels

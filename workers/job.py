@@ -15,7 +15,6 @@ from typing import Any
 
 from compress.recipe import Recipe
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing import statistic_us
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import METRICS
@@ -43,7 +42,6 @@ from workers.searching import cut_short, problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
 from workers.summary import COUNTS, summary
 from workers.table_watch import TableWatch
-from workers.timed import MS
 from workers.verdict import Judged, best_of, judged, nearest_of
 
 __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
@@ -105,10 +103,7 @@ class _Run:
         self, found: Profile, beside: Mapping[str, Mapping[str, float]] | None = None, test: float | None = None
     ) -> dict[str, Any]:
         """`beside`: what it took in the session that the finalists were judged in, once there was one."""
-        first = {
-            timed.target.device_id: {"measured": statistic_us(timed.original, timed.target.statistic) * MS}
-            for timed in found.devices
-        }
+        first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
         return summary(
             accuracy=found.original["accuracy"],
             test_accuracy=test,
@@ -119,24 +114,18 @@ class _Run:
     def _under_the_floor(self, found: Profile) -> TimedDevice | None:
         """A target that nothing in the space can reach: neither by table nor as the smallest network runs."""
         for timed in found.devices:
-            smallest_ms = statistic_us(timed.smallest, timed.target.statistic) * MS
-            quiet = statistic_us(timed.original, "quiet") / statistic_us(timed.original, timed.target.statistic)
-            if smallest_ms > timed.limit_ms and found.floor_ms(timed) > timed.limit_ms * quiet:
+            if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
                 return timed
         return None
 
     def _missed_early(self, found: Profile, timed: TimedDevice) -> Outcome:
-        floor_ms = statistic_us(timed.smallest, timed.target.statistic) * MS
         reason = (
             f"{timed.target.device_name}: {timed.limit_ms:.3f} ms are asked for, and the smallest network that "
-            f"the methods can make takes {floor_ms:.3f} ms."
+            f"the methods can make takes {timed.resting_ms(timed.smallest):.3f} ms."
         )
         self.context.say(reason, "warning")
         metrics = found.builder.counts(found.smallest)
-        latency = {
-            each.target.device_id: {"measured": statistic_us(each.smallest, each.target.statistic) * MS}
-            for each in found.devices
-        }
+        latency = {each.target.device_id: {"measured": each.resting_ms(each.smallest)} for each in found.devices}
         self._clear("best")
         self._summarise("nearest", summary(latency_ms=latency, counts=metrics, values=dict(found.smallest)))
         package(self.context, self.inputs, found, Findings("missed", reason, self.summaries))

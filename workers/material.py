@@ -53,12 +53,12 @@ class Material:
 
     @cached_property
     def ranking(self) -> tuple[Images, Labels]:
-        """Preprocessed validation images (N, C, H, W) and their labels (N,): what F2 takes accuracy on."""
+        """Preprocessed validation images (N, *input_shape) and their labels (N,): what F2 takes accuracy on."""
         return self._array("ranking_images"), self._array("ranking_labels")
 
     @cached_property
     def reference(self) -> Images:
-        """Preprocessed training images (N, C, H, W): for batch norms, statistics and int8 ranges."""
+        """Preprocessed training images (N, *input_shape): for batch norms, statistics and int8 ranges."""
         images: Images = self._array("reference_images")
         return images
 

@@ -18,6 +18,7 @@ from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.ops import Op
 from hw_profiles.table import LatencyTable
 from hw_profiles.timing import BurstProtocol, Sample, statistic_us
+from hw_profiles.unrest import Unrest, unrest
 from search.metrics import latency_metric
 from search.space import Value, Values
 from workers.accuracy import Right
@@ -49,9 +50,10 @@ class Whole:
 
 @dataclass(frozen=True)
 class TimedDevice:
-    """A target with what was found out. `limit_ms` is in the target's own statistic.
+    """A target with what was found out. Whatever is in milliseconds is in the target's own statistic, as on a machine
+    at rest: the limit, predictions, floors and bounds.
 
-    `wholes`: by setting, the networks that the device's lines are fitted on.
+    `wholes`: by setting, the networks that the device's lines are fitted on; `unrest`: the statistic over quiet.
     """
 
     target: Target
@@ -59,28 +61,51 @@ class TimedDevice:
     wholes: tuple[tuple[Whole, ...], ...]
     original: Sample
     smallest: Sample
-    limit_ms: float
+    unrest: Unrest
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """a + b * sum for each setting, fitted on the networks of that setting."""
+        """a + b * sum, the quiet latency, for each setting, fitted on the networks of that setting."""
         return tuple(_line(self.table, wholes) for wholes in self.wholes)
+
+    @property
+    def lines(self) -> tuple[Calibration, ...]:
+        """The calibrations in the target's statistic."""
+        return tuple(line.scaled(self.unrest.value) for line in self.calibrations)
 
     @property
     def device(self) -> Device:
         """As the problem builder wants it."""
-        return Device(self.target.device_id, self.table, self.calibrations)
+        return Device(self.target.device_id, self.table, self.lines)
 
     def with_table(self, table: LatencyTable) -> TimedDevice:
         """The same by another snapshot; alignment rules stay, so that the search's grid does."""
         return replace(self, table=table.updated(classes=self.table.classes))
 
+    def resting_ms(self, sample: Sample) -> float:
+        """What a network that was timed in some session takes on a machine at rest."""
+        return self.unrest.value * statistic_us(sample, "quiet") / 1e3
+
+    @property
+    def limit_ms(self) -> float:
+        """The limit; a ratio is of the original in the session that predictions are calibrated in."""
+        if self.target.max_latency_ms is not None:
+            return self.target.max_latency_ms
+        assert self.target.max_latency_ratio is not None
+        return self.target.max_latency_ratio * self.resting_ms(self.original)
+
+    @property
+    def allowed_ms(self) -> float:
+        """What predictions are held against: over a limit in milliseconds if others' work hid how far the statistic
+        is from quiet. Of a ratio both sides are as far from it.
+        """
+        return self.limit_ms * (self.unrest.leniency if self.target.max_latency_ms is not None else 1.0)
+
     @property
     def bound_ms(self) -> float:
-        """The limit as tables see it: in quiet time, less a margin for what predictions err."""
-        quiet = statistic_us(self.original, "quiet") / statistic_us(self.original, self.target.statistic)
+        """`allowed_ms` less a margin for what predictions err."""
         worst = max(line.residual for line in self.calibrations)
-        return self.limit_ms * quiet * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
+        return self.allowed_ms * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
 
 
 @dataclass(frozen=True)
@@ -136,7 +161,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         "accuracy": _accuracy(context, inputs),
     }
     for timed in devices:
-        original[latency_metric(timed.target.device_id)] = statistic_us(timed.original, "quiet") / 1e3
+        original[latency_metric(timed.target.device_id)] = timed.resting_ms(timed.original)
     return Profile(network, builder, tuple(devices), original, smallest)
 
 
@@ -224,12 +249,9 @@ def _timed(
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
     # The original once more: a limit that is a share of it must be of the session that predictions speak of.
     samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
-    limit_ms = target.max_latency_ms
-    if limit_ms is None:
-        assert target.max_latency_ratio is not None
-        limit_ms = target.max_latency_ratio * statistic_us(samples[UPLOADED], target.statistic) / 1e3
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
-    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], limit_ms)
+    factor = unrest(list(samples.values()), target.statistic)
+    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)
     _report_lines(context, timed)
     return timed
 
@@ -283,6 +305,12 @@ def _report_lines(context: Context, timed: TimedDevice) -> None:
         context.say(
             f"{timed.target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
             f"error {error} on {line.networks} whole networks."
+        )
+    if timed.target.statistic != "quiet":
+        seen = timed.unrest
+        context.say(
+            f"{timed.target.device_name}: {timed.target.statistic} is {seen.value:.2f} x quiet on a machine at rest "
+            f"({seen.low:.2f} to {seen.high:.2f} in this session)."
         )
     # A device keeps one line; that of the first setting is the network's own precision.
     line = timed.calibrations[0]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from compress.data import Part
 from compress.network import Network
+from compress.reach import untrained
 from compress.renormalise import renormalise
 from compress.rewrites import rewritten
 from search.candidate import Candidate
@@ -53,6 +54,8 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     context.at("statistics", 1, 3)
     with context.computing():
         evidence = material.scheme.gather(network, images, labels, context.plan.seed)
+    for note in (*evidence.notes, *(untrained(network) if context.plan.training.epochs else ())):
+        context.warn(note)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
     ranking = inputs.ranking(effort.accuracy_images)
     training = _for_training(context, inputs) if trains(context) else None

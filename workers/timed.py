@@ -96,18 +96,16 @@ def _predictions(
 
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> Mapping[str, float]:
-    """In the target's statistic as the original had it when predictions were calibrated."""
-    builder, table, target = profile.builder, device.table, device.target
-    number = builder.kernels.setting(each.values)
-    line = device.calibrations[number]
+    """In the target's statistic, as the search had it: on a machine at rest."""
+    builder, table = profile.builder, device.table
+    line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
     sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
-    factor = MS * statistic_us(device.original, target.statistic) / statistic_us(device.original, "quiet")
     return {
-        "predicted_ms": factor * latency_us,
-        "low_ms": factor * max(0.0, latency_us - half_us),
-        "high_ms": factor * (latency_us + half_us),
+        "predicted_ms": MS * latency_us,
+        "low_ms": MS * max(0.0, latency_us - half_us),
+        "high_ms": MS * (latency_us + half_us),
         "level": line.level,
     }
 
@@ -192,9 +190,6 @@ def _timed(
 
 
 def _unrest(device: TimedDevice, original: Sample) -> float:
-    """How much further the statistic is from quiet in this session than when predictions were calibrated."""
-    now, then = (
-        statistic_us(sample, device.target.statistic) / statistic_us(sample, "quiet")
-        for sample in (original, device.original)
-    )
-    return now / then
+    """How much further the statistic is from quiet in this session than on a machine at rest."""
+    now = statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
+    return now / device.unrest.value

@@ -1,10 +1,13 @@
-"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, nothing pickled."""
+"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, nothing pickled.
+
+Suffixes are those that `compress.formats.parts` knows: x_valid is x_val.
+"""
 
 from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,9 +18,9 @@ from numpy.typing import NDArray
 from compress.errors import InvalidInput
 from compress.formats.archive import open_archive
 from compress.formats.layout import nhwc_shape, resolve_layout, to_nhwc
-from compress.formats.source import Labels, Limits
+from compress.formats.parts import part_named
+from compress.formats.source import PARTS, Labels, Limits
 
-SUFFIXES = {"train": "train", "validation": "val", "test": "test"}
 BLOCK_BYTES = 4 * 1024**2
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]  # shape, fortran_order, dtype
 
@@ -44,17 +47,18 @@ class NpzSource:
         with open_archive(path, limits) as archive:
             files = archive.namelist()
             names = {file.removesuffix(".npy") for file in files if file.endswith(".npy")}
-            self.warnings = _unknown(names)
+            self._suffixes = _suffixes(names)
             headers = self._headers(archive, names)
-        first = next(iter(headers.values()))
+            self.warnings = _not_used(names, self._suffixes, headers)
+        first = headers["train"]
         self.dtype = first[2]
-        self.layout = resolve_layout(first[0], layout, input_shape, "x_train")
-        _check_same(headers, self.layout)
+        self.layout = resolve_layout(first[0], layout, input_shape, f"x_{self._suffixes['train']}")
+        _check_same({f"x_{self._suffixes[part]}": header for part, header in headers.items()}, self.layout)
         self.shapes = {part: nhwc_shape(header[0], self.layout) for part, header in headers.items()}
 
     def blocks(self, part: str) -> Iterator[NDArray[Any]]:
         """The images of a part in order, as (n, H, W, C) arrays of about BLOCK_BYTES."""
-        name = "x_" + SUFFIXES[part]
+        name = f"x_{self._suffixes[part]}"
         with open_archive(self._path, self._limits) as archive, archive.open(f"{name}.npy") as stream:
             shape, fortran_order, dtype = _header(stream, name)
             if fortran_order:  # rows are scattered over the whole file: no way to stream it
@@ -69,19 +73,46 @@ class NpzSource:
                 yield to_nhwc(block.reshape(count, *shape[1:]), self.layout)
 
     def _headers(self, archive: zipfile.ZipFile, names: set[str]) -> dict[str, Header]:
-        if "x_train" not in names:
+        if "train" not in self._suffixes:
             raise InvalidInput("the .npz has no array x_train", field="x_train", value=sorted(names))
         headers: dict[str, Header] = {}
-        for part, suffix in SUFFIXES.items():
+        for part, suffix in self._suffixes.items():
             x_name, y_name = f"x_{suffix}", f"y_{suffix}"
-            if x_name not in names and y_name not in names:
-                continue
+            if part == "test" and y_name not in names:
+                continue  # images to predict: `_not_used` says so
             for name in (x_name, y_name):
                 if name not in names:
                     raise InvalidInput(f"the .npz has no array {name}", field=name, value=sorted(names))
             headers[part] = _images_header(archive, x_name)
             self.labels[part] = Labels(_labels(archive, y_name), y_name)
         return headers
+
+
+def _suffixes(names: Set[str]) -> dict[str, str]:
+    """Part -> the suffix of its arrays, in the order of PARTS.
+
+    Raises:
+        InvalidInput: two suffixes mean one part.
+    """
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        letter, _, suffix = name.partition("_")
+        part = part_named(suffix) if letter in ("x", "y") else None
+        if part is not None and found.setdefault(part, suffix) != suffix:
+            raise InvalidInput(
+                f"x_{found[part]} and {name} are both {part}: put them into one array", field=name, value=sorted(names)
+            )
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def _not_used(names: Set[str], suffixes: Mapping[str, str], headers: Mapping[str, Header]) -> tuple[str, ...]:
+    used = {f"{letter}_{suffixes[part]}" for letter in "xy" for part in headers}
+    unlabelled = {f"x_{suffixes[part]}" for part in suffixes.keys() - headers.keys()}
+    unknown = sorted(names - used - unlabelled)
+    found = [f"{name} has no labels beside it and was not used" for name in unlabelled]
+    if unknown:
+        found.append(f"arrays not used: {', '.join(unknown[:5])}")
+    return tuple(found)
 
 
 def _images_header(archive: zipfile.ZipFile, name: str) -> Header:
@@ -132,20 +163,13 @@ def _exactly(stream: IO[bytes], count: int, name: str) -> bytes:
 
 
 def _check_same(headers: Mapping[str, Header], layout: str) -> None:
-    (first_shape, _, first_dtype), *_ = headers.values()
-    for part, (shape, _, dtype) in headers.items():
-        name = "x_" + SUFFIXES[part]
+    (first_name, (first_shape, _, first_dtype)), *_ = headers.items()
+    for name, (shape, _, dtype) in headers.items():
         if shape[1:] != first_shape[1:]:
             raise InvalidInput(
-                f"images of {name} differ in shape from x_train's {first_shape[1:]}", field=name, value=shape[1:]
+                f"images of {name} differ in shape from {first_name}'s {first_shape[1:]}", field=name, value=shape[1:]
             )
         if dtype != first_dtype:
-            raise InvalidInput(f"{name} differs from x_train's {first_dtype}", field=name, value=str(dtype))
+            raise InvalidInput(f"{name} differs from {first_name}'s {first_dtype}", field=name, value=str(dtype))
         if 0 in nhwc_shape(shape, layout)[1:]:
             raise InvalidInput(f"images of {name} have no pixels", field=name, value=shape)
-
-
-def _unknown(names: set[str]) -> tuple[str, ...]:
-    known = {f"{letter}_{suffix}" for letter in "xy" for suffix in SUFFIXES.values()}
-    unknown = sorted(names - known)
-    return (f"arrays not used: {', '.join(unknown[:5])}",) if unknown else ()

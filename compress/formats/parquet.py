@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
-from compress.formats.source import PARTS, Item, Labels, Limits
+from compress.formats.parts import part_named
+from compress.formats.source import NO_LABEL, PARTS, Item, Labels, Limits
 
 IMAGE_COLUMNS = ("image", "img")
 ROWS_AT_ONCE = 64
@@ -51,10 +52,9 @@ class ParquetSource:
         InvalidInput: naming the column and what it holds.
     """
 
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self, files: Sequence[ParquetFile], limits: Limits) -> None:
+    def __init__(self, files: Sequence[ParquetFile], limits: Limits, warnings: Sequence[str] = ()) -> None:
         self._limits = limits
+        self.warnings = tuple(warnings)
         self._tables = [_read_table(file) for file in files]
         self.class_names = self._tables[0].class_names
         self.labels: dict[str, Labels] = {}
@@ -142,20 +142,21 @@ def _image_column(schema: pa.Schema) -> str:
 
 
 def _labels(column: pa.ChunkedArray) -> NDArray[Any]:
-    if column.null_count:
-        raise InvalidInput(f"{column.null_count} rows have no label", field="label", value=None)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise InvalidInput("labels must be integers from 0", field="label", value=str(column.type))
-    values: NDArray[Any] = column.to_numpy()
+    if column.null_count and pa.types.is_integer(column.type):
+        column = column.cast(pa.int64(), safe=False)  # unsigned ones have no room for NO_LABEL
+    values: NDArray[Any] = column.fill_null(NO_LABEL).to_numpy()
     return values
 
 
 def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
     names = column.unique().to_pylist()
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise InvalidInput(f"split is one of {', '.join(PARTS)}", field="split", value=unknown[0])
-    codes = np.array([PARTS.index(name) for name in names], np.int8)
+    parts_of = [part_named(name) for name in names]
+    known = [part for part in parts_of if part is not None]
+    if len(known) < len(names):
+        raise InvalidInput(f"split is one of {', '.join(PARTS)}", field="split", value=names[parts_of.index(None)])
+    codes = np.array([PARTS.index(part) for part in known], np.int8)
     indices: NDArray[Any] = column.combine_chunks().dictionary_encode().indices.to_numpy()
     parts: NDArray[np.int8] = codes[indices]
     return parts

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARTS = ("train", "validation", "test")
+NO_LABEL = -1  # as Hugging Face marks rows whose labels are kept back
 GIB = 1024**3
 
 

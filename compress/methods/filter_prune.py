@@ -19,7 +19,8 @@ from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.groups import Block, prunable_blocks
-from compress.importance import Kind, score
+from compress.importance import Kind, fallback, score
+from compress.layer_error import idle
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
 from compress.ops import find_row
@@ -160,9 +161,13 @@ class FilterPrune:
         """Scores of all units, and the statistics for the refit."""
         blocks = prunable_blocks(network)
         few = slice(IMPORTANCE_IMAGES)
-        scores = score(network, blocks, self.settings.importance, images[few], None if labels is None else labels[few])
+        kind = self.settings.importance
+        scores = score(network, blocks, kind, images[few], None if labels is None else labels[few])
         statistics = Statistics.gather(network, blocks, images, seed) if self.settings.refit else None
-        return Evidence(importance=scores, statistics=statistics)
+        if statistics is not None:
+            useless = idle(network, blocks, statistics)
+            scores = {name: np.where(useless[name], 0.0, values) for name, values in scores.items()}
+        return Evidence(importance=scores, statistics=statistics, notes=fallback(network, blocks, kind))
 
     def bind(self, values: Values) -> PruneOperator:
         """Values that name no block belong to other methods."""

@@ -61,4 +61,5 @@ STRATEGY = StrategyFamily(
     source="Deb et al. 2002, A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II",
     settings=Settings,
     make=make,
+    startup=lambda settings: settings.population,
 )

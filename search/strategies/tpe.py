@@ -41,4 +41,5 @@ STRATEGY = StrategyFamily(
     source="Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization",
     settings=Settings,
     make=make,
+    startup=lambda settings: settings.startup,
 )

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.fold import fold_norms
 from compress.network import Network
 from compress.op_templates import op_templates
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing, InvalidInput
+from workers.timed_form import timed_form
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """`{path, runtime}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
 
-    Batch norms are folded first, as every runtime does: the blocks are then those that jobs have timed.
+    They are those of the network as it was uploaded (`workers.timed_form`), which is what jobs call the original.
     """
-    network = fold_norms(Network.load(Path(request["path"])))
+    network = timed_form(Network.load(Path(request["path"])))
     try:
         fused = runtimes.load(request["runtime"]).fused(network.save())
     except (ExtraMissing, InvalidInput) as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.batch_statistics import check_independent
 from compress.cost import cost
 from compress.errors import InvalidInput
 from compress.groups import Group, groups
@@ -31,6 +32,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     _check_input(network, preprocessing)
     samples = np.random.default_rng(0).standard_normal((SAMPLES, *network.input_shape), np.float32)
     verify(network, samples)
+    check_independent(network, samples)
     found, counted = groups(network), cost(network)
     return {
         "parameters": counted.parameters,

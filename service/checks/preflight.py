@@ -12,16 +12,18 @@ import numpy as np
 
 from compress.cost import CostModel
 from compress.errors import InvalidInput
-from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
+from compress.importance import fallback
+from compress.methods.filter_prune import Settings
 from compress.network import Network
 from compress.op_templates import OpTemplate, op_templates
-from compress.rewrites import rewritten
 from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing
 from hw_profiles.table import LatencyTable, Prediction
+from search.space import check_settings
 from service.checks.model import describe
+from workers.timed_form import cut_forms, timed_form
 from workers.widths import searched_widths
 
 NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
@@ -31,22 +33,23 @@ PARTLY_MEASURED = 0.8  # below this coverage a limit under the floor is not refu
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """`{path, table, settings}` -> the answer of GET /api/v1/models/{id}/preflight.
 
-    `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
-    filter_prune: no limit below it can be met by pruning alone.
+    Latencies and layers are of the network as it was uploaded, the form that limits are a ratio of and that `predict`
+    shows. `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
+    filter_prune, in the form that a job cuts: no limit below it can be met by pruning alone.
     All milliseconds are null where the table covers nothing.
 
     Raises:
         InvalidInput: the network cannot be read, or the device's runtime is not installed here.
     """
-    network = rewritten(fold_norms(Network.load(Path(request["path"]))))  # the form that jobs cut and time
+    network = timed_form(Network.load(Path(request["path"])))
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
+    scheme = Scheme.of([("filter_prune", request["settings"])])
     templates = op_templates(network, _fused(network, table))
     blocks = prunable_blocks(network)
-    scheme = Scheme.of([("filter_prune", request["settings"])])
-    smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
-    whole = [template.at() for template in templates]
-    least = [template.at(_own(template, smallest)) for template in templates]
-    now, floor = table.predict([whole, least])
+    settings = check_settings(Settings, request["settings"])
+    smallest = _smallest(network, scheme, table)
+    (now,) = table.predict([[template.at() for template in templates]])
+    floor = _floor(network, scheme, table)
     known = now.coverage > 0
     return {
         "prunable_share": _prunable_shares(network, smallest),
@@ -60,8 +63,24 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "floor_coverage": floor.coverage,
         "missing": len(now.missing),
         "layers": _layers(templates, {block.name for block in blocks}, now, known),
-        "warnings": _warnings(table, now, bool(blocks)),
+        "warnings": [*_warnings(table, now, bool(blocks)), *fallback(network, blocks, settings.importance)],
     }
+
+
+def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str, int]:
+    return {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
+
+
+def _floor(network: Network, scheme: Scheme, table: LatencyTable) -> Prediction:
+    """The smallest network in the form whose kernels the table knows best: a job has measured those of the form that
+    it kept. Of forms known alike the faster one.
+    """
+    found: list[Prediction] = []
+    for form in cut_forms(network):
+        smallest = _smallest(form, scheme, table)
+        templates = op_templates(form, _fused(form, table))
+        found += table.predict([[template.at(_own(template, smallest)) for template in templates]])
+    return min(found, key=lambda floor: (-floor.coverage, floor.latency_us))
 
 
 def _fused(network: Network, table: LatencyTable) -> tuple[frozenset[str], ...]:

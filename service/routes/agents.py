@@ -106,7 +106,7 @@ def list_agents(store: StoreDep, _user: UserDep, page: PageDep) -> Page[AgentPub
         return paged(tx, agents.rows(), page, SORTABLE, Agent.id, lambda agent: _public(tx, agent), "machine")
 
 
-@router.post("/{agent_id}/drain", responses=documented(401, 403, 404, 409))
+@router.post("/{agent_id}/drain", responses=documented(401, 403, 404, 409, 422))
 def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPublic:
     """Let an agent finish what it holds and take no more until it starts again."""
     with store.begin() as tx:

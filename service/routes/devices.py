@@ -197,7 +197,7 @@ def _read_table(content: bytes, content_type: str) -> LatencyTable:
 
 @router.post("/{ref}/predict", responses=documented(401, 403, 404, 409, 422))
 def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user: UserDep) -> PredictionPublic:
-    """What the device would take for a model, from its table."""
+    """What the device would take for a model as it was uploaded, from its table."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         model = _model(tx, body.model)

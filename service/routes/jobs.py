@@ -78,19 +78,19 @@ def get_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
         return job_public(jobs.get(tx, job_ref))
 
 
-@router.post("/{job_ref}/cancel", responses=documented(401, 403, 404, 409))
+@router.post("/{job_ref}/cancel", responses=documented(401, 403, 404, 409, 422))
 def cancel_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
     """End a job; after its end nothing happens."""
     return _steer(store, job_ref, job_states.cancel)
 
 
-@router.post("/{job_ref}/pause", responses=documented(401, 403, 404, 409))
+@router.post("/{job_ref}/pause", responses=documented(401, 403, 404, 409, 422))
 def pause_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
     """Stop a job for a while: its `state` becomes `paused` when its running work has ended."""
     return _steer(store, job_ref, job_states.pause)
 
 
-@router.post("/{job_ref}/resume", responses=documented(401, 403, 404, 409))
+@router.post("/{job_ref}/resume", responses=documented(401, 403, 404, 409, 422))
 def resume_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
     """Let a paused job go on."""
     return _steer(store, job_ref, job_states.resume)
@@ -106,7 +106,7 @@ def _steer(store: Store, ref: str, move: Callable[[Tx, Job], None]) -> JobPublic
 
 
 @router.post(
-    "/{job_ref}/retry", status_code=201, response_model=JobPublic, responses=documented(401, 403, 404, 409, 429)
+    "/{job_ref}/retry", status_code=201, response_model=JobPublic, responses=documented(401, 403, 404, 409, 422, 429)
 )
 def retry_job(job_ref: JobRef, once: OnceDep, settings: SettingsDep, _user: UserDep) -> Response:
     """Queue the same request as a new job, with `retry_of`."""

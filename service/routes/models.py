@@ -97,8 +97,9 @@ class LayerShare(BaseModel):
 
 class Preflight(BaseModel):
     """What pruning can gain on a device. `prunable_share`: how much of each count goes at the smallest
-    widths that a job searches there; `floor_ms`: the prediction at those, below which no limit can be met by pruning
-    alone.
+    widths that a job searches there; `latency_ms`: of the network as it was uploaded, as `predict` shows it and as
+    ratios count it; `floor_ms`: the prediction at the smallest widths in the form that a job cuts, below which no limit
+    can be met by pruning alone.
     """
 
     model: str

@@ -119,3 +119,19 @@ def mobile(seed: int = 0, classes: int = 4) -> Network:
 def images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> Any:
     """Random images (count, *shape) float32."""
     return np.random.default_rng(seed).normal(size=(count, *shape)).astype(np.float32)
+
+
+def walled(wall: str = "GroupNorm") -> Network:
+    """Two convolutions on 3 x 8 x 8 images, with an op between them that has no row, and a third behind."""
+    graph = Graph((3, 8, 8), opset=21)
+    x = graph.relu(graph.conv("image", "stem", (3, 8)), "stem_relu")
+    x = graph.relu(graph.conv(x, "early", (8, 8)), "early_relu")
+    if wall == "GroupNorm":
+        graph.constant("scale", np.ones(8, np.float32))
+        graph.constant("shift", np.zeros(8, np.float32))
+        x = graph.op("GroupNormalization", [x, "scale", "shift"], "wall", num_groups=2, epsilon=1e-5)
+    else:
+        x = graph.op(wall, [x], "wall")
+    x = graph.relu(graph.conv(x, "late", (8, 8)), "late_relu")
+    graph.gemm(graph.pool_flat(x, "flat"), "logits", (8, 4))
+    return graph.network()

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from compress_graphs import residual
+from compress_graphs import Graph, images, residual, walled
 
 from compress.augment import augmented
 from compress.checkpoint import Checkpoint
 from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fit import Step, fit
+from compress.groups import prunable_blocks
+from compress.importance import score
+from compress.logits import logits_name
 from compress.module import TorchNetwork
-from compress.network import Network
+from compress.network import Network, Node
 from compress.preprocessing import Preprocessing, preprocess
+from compress.reach import untrained
 from compress.recipe import Recipe
 
 PIXELS = Preprocessing(mean=(0.5,), std=(0.25,))
@@ -202,3 +206,74 @@ def test_a_flip_mirrors_half_and_none_leaves_all() -> None:
     mirrored = [np.array_equal(image, original[:, ::-1]) for image, original in zip(result, images, strict=True)]
     assert 0.4 < np.mean(mirrored) < 0.6  # sides under 8 are not shifted
     assert augmented(images, "none", np.random.default_rng(0)) is images
+
+
+def test_what_lies_before_a_node_without_gradients_stays_and_the_rest_trains() -> None:
+    network = walled()
+    steps = run(network, stripes(64), RECIPE)
+    after = steps[-1].network().constants
+    for name in ("stem.weight", "early.weight"):
+        np.testing.assert_array_equal(after[name], network.constants[name])
+    assert (after["late.weight"] != network.constants["late.weight"]).any()
+    (said,) = untrained(network)
+    assert "stem" in said
+    assert "early" in said
+    assert "late" not in said
+    assert "wall_node" in said
+    assert untrained(residual()) == ()
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_a_network_that_cannot_be_trained_has_no_steps(weights: bool) -> None:
+    graph = Graph((3, 8, 8))
+    x = graph.conv("image", "stem", (3, 4)) if weights else "image"
+    graph.op("Sin", [graph.pool_flat(x, "flat")], "logits")
+    network = graph.network()
+    assert run(network, stripes(64), RECIPE) == []
+    assert untrained(network)
+
+
+def ending(network: Network, *nodes: Node) -> Network:
+    """The network with more nodes behind its logits, the last of which makes the output."""
+    made = replace(network, outputs={nodes[-1].outputs[0]: network.outputs["logits"]})
+    return made.edited([*made.nodes, *nodes], made.constants)
+
+
+ENDINGS = {
+    "Softmax": (Node("Softmax", "last", ("logits",), ("scores",), {"axis": 1}),),
+    "LogSoftmax": (Node("LogSoftmax", "last", ("logits",), ("scores",), {"axis": -1}),),
+    "Sigmoid": (Node("Sigmoid", "last", ("logits",), ("scores",)),),
+    "flattened": (
+        Node("Softmax", "last", ("logits",), ("probabilities",), {"axis": 1}),
+        Node("Flatten", "flat", ("probabilities",), ("scores",), {"axis": 1}),
+    ),
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_loss_takes_the_logits_before_a_last_activation(end: str, taught: bool) -> None:
+    plain = residual()
+    ended = ending(plain, *ENDINGS[end])
+    recipe = replace(RECIPE, alpha=0.5 if taught else 0.0)
+    last = [run(n, stripes(64), recipe, teacher=n if taught else None)[-1] for n in (plain, ended)]
+    assert last[0].loss == last[1].loss
+    assert_same(last[0].network(), last[1].network())
+    assert last[1].network().nodes[-1].outputs == ("scores",)
+    assert logits_name(ended) == "logits"
+
+
+def test_fisher_takes_the_logits_too() -> None:
+    plain = residual()
+    ended = ending(plain, *ENDINGS["Softmax"])
+    batch, truth = images(8), np.arange(8) % 4
+    found = [score(network, prunable_blocks(network), "fisher", batch, truth) for network in (plain, ended)]
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name])
+
+
+def test_a_softmax_that_is_not_over_the_classes_stays_in_the_loss() -> None:
+    graph = Graph((4, 3, 3))
+    x = graph.op("Softmax", [graph.conv("image", "stem", (4, 4))], "mixed", axis=2)
+    graph.op("Flatten", [x], "logits")
+    assert logits_name(graph.network()) == "logits"

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from compress_graphs import Graph, images, mobile, residual
+from compress_graphs import Graph, images, mobile, residual, walled
 
 from compress.data import load_dataset
 from compress.errors import InvalidInput
 from compress.fold import fold_norms
 from compress.gates import gate_products
 from compress.groups import Block, prunable_blocks
-from compress.importance import KINDS, Kind, score
+from compress.importance import KINDS, Kind, fallback, score
 from compress.module import TorchNetwork
 from compress.network import Network
 from compress.preprocessing import Preprocessing, preprocess
+from compress.verify import run_onnxruntime
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +146,79 @@ def test_an_op_that_passes_no_gradient_is_named() -> None:
     network = graph.network()
     with pytest.raises(InvalidInput, match="opaque_node"):
         next(gate_products(network, (), images(4), None, 4))
+
+
+@pytest.mark.parametrize("kind", ["fisher", "taylor"])
+@pytest.mark.parametrize("wall", ["GroupNorm", "Sin"])
+def test_weights_rank_what_no_gradient_comes_to_and_it_is_said(wall: str, kind: Kind) -> None:
+    network = walled(wall)
+    blocks = {block.name: block for block in prunable_blocks(network)}
+    found, by_weight = (score(network, tuple(blocks.values()), each, images(16), labels(16)) for each in (kind, "l2"))
+    assert found.keys() == blocks.keys() == {"stem", "late"}
+    np.testing.assert_array_equal(found["stem"], by_weight["stem"])
+    only = score(network, [blocks["late"]], kind, images(16), labels(16))["late"]
+    np.testing.assert_array_equal(found["late"], only)
+    assert (only != by_weight["late"]).all()
+    assert (only > 0).any()
+    (said,) = fallback(network, tuple(blocks.values()), kind)
+    assert "stem" in said
+    assert "late" not in said
+    assert "wall_node" in said
+    assert "l2" in said
+    assert fallback(network, tuple(blocks.values()), "l1") == ()
+
+
+def test_a_gradient_that_comes_everywhere_is_not_replaced() -> None:
+    assert fallback(residual(), prunable_blocks(residual()), "fisher") == ()
+
+
+def test_a_unit_read_on_both_sides_of_a_wall_is_ranked_by_weights() -> None:
+    graph = Graph((3, 8, 8))
+    x = graph.relu(graph.conv("image", "stem", (3, 4)), "stem_relu")
+    dark = graph.op("Sin", [graph.conv(x, "dark", (4, 4))], "wall")
+    light = graph.conv(x, "light", (4, 4))
+    graph.gemm(graph.pool_flat(graph.op("Add", [dark, light], "sum"), "flat"), "logits", (4, 4))
+    network = graph.network()
+    (stem,) = (block for block in prunable_blocks(network) if block.name == "stem")
+    found, by_weight = (score(network, [stem], kind, images(8), labels(8)) for kind in ("fisher", "l2"))
+    np.testing.assert_array_equal(found["stem"], by_weight["stem"])
+
+
+def windowed() -> Network:
+    """A channel-last layer on windows that are folded into the batch, as MobileViT has them."""
+    graph = Graph((3, 8, 8), opset=18)
+    x = graph.relu(graph.conv("image", "stem", (3, 4)), "stem_relu")
+    x = graph.op("Transpose", [x], "last", perm=[0, 2, 3, 1])
+    x = graph.op("Reshape", [x, graph.constant("fold", np.array([-1, 16, 4]))], "windows")
+    x = graph.op("MatMul", [x, graph.constant("up.weight", graph.rng.normal(size=(4, 6)).astype(np.float32))], "up")
+    x = graph.op(
+        "MatMul",
+        [graph.relu(x, "up_relu"), graph.constant("down.weight", graph.rng.normal(size=(6, 4)).astype(np.float32))],
+        "down",
+    )
+    x = graph.op("Reshape", [x, graph.constant("unfold", np.array([-1, 64, 4]))], "unfolded")
+    x = graph.op("ReduceMean", [x, graph.constant("axes", np.array([1]))], "pooled", keepdims=0)
+    graph.gemm(x, "logits", (4, 4))
+    return graph.network()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_folded_into_the_batch_have_importance(kind: Kind) -> None:
+    network = windowed()
+    blocks = prunable_blocks(network)
+    assert "up" in [block.name for block in blocks]
+    found = score(network, blocks, kind, images(8), labels(8))
+    assert all(values.shape == (block.width,) for block, values in zip(blocks, found.values(), strict=True))
+    if kind in ("taylor", "fisher"):
+        np.testing.assert_array_equal(found["up"], score(network, blocks, "l2")["up"])
+
+
+def test_batch_norm_importance_of_a_channel_last_layer_is_the_deviation_of_its_channels() -> None:
+    network = windowed()
+    (up,) = (block for block in prunable_blocks(network) if block.name == "up")
+    batch = images(8)
+    values = run_onnxruntime(network, batch, ["up"])["up"].reshape(-1, 6)
+    np.testing.assert_allclose(score(network, [up], "batch_norm", batch)["up"], values.std(0), rtol=1e-4)
 
 
 @pytest.mark.shared

@@ -18,6 +18,7 @@ from compress.layer_error import ls_error
 from compress.network import Network
 from compress.patches import Patches
 from compress.reconstruct import reconstructed
+from compress.scheme import Scheme
 from compress.statistics import Statistics
 from compress.testing import example_images
 from compress.verify import run_onnxruntime
@@ -123,6 +124,54 @@ def test_a_constant_channel_moves_into_the_bias_whole() -> None:
     assert logit_error(smaller, network) > 1e-3
     # Not to the last digit: at the border zeros are padded in where the channel was 2.
     assert logit_error(better, network) < 0.15 * logit_error(smaller, network)
+
+
+def with_bad_channels(spatial: int = 8) -> Network:
+    """Of eight channels that a convolution reads, 2 is dead, 5 a large constant, and 6 moves a little about one."""
+    graph = Graph((3, spatial, spatial))
+    x = graph.relu(graph.conv("image", "first", (3, 8)), "first_relu")
+    x = graph.relu(graph.conv(x, "second", (8, 6)), "second_relu")
+    graph.gemm(graph.pool_flat(x, "flat"), "logits", (6, 4))
+    network = graph.network()
+    weight, bias = (network.constants[f"first.{role}"].copy() for role in ("weight", "bias"))
+    weight[[2, 5]], bias[[2, 5, 6]] = 0.0, (-1.0, 3e4, 1e4)
+    return network.with_constants({"first.weight": weight, "first.bias": bias})
+
+
+@pytest.mark.parametrize("spatial", [8, 1])
+def test_dead_and_constant_channels_go_first(spatial: int) -> None:
+    network = with_bad_channels(spatial)
+    batch = np.random.default_rng(0).normal(size=(64, 3, spatial, spatial)).astype(np.float32)
+    scores = Scheme.of([("filter_prune", {"importance": "l2"})]).gather(network, batch).importance["first"]
+    assert np.flatnonzero(scores == 0).tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 0.0])
+def test_fits_stand_dead_constant_and_equal_channels(ridge: float) -> None:
+    network = with_bad_channels()
+    weight, bias = (network.constants[f"first.{role}"].copy() for role in ("weight", "bias"))
+    weight[1], bias[1] = weight[0], bias[0]
+    network = network.with_constants({"first.weight": weight, "first.bias": bias})
+    blocks = prunable_blocks(network)
+    method = Scheme.of([("filter_prune", {"ridge": ridge})])
+    evidence = method.gather(network, example_images(256))
+    assert evidence.statistics is not None
+    for errors in ls_error(network, blocks, evidence.statistics, evidence.importance).values():
+        assert np.isfinite(errors).all()
+    for width in range(1, 8):
+        made = method.bind({"first": width}).rewrite(network, evidence)
+        assert all(np.isfinite(value).all() for value in made.constants.values())
+
+
+def test_moments_of_a_large_constant_with_little_change_are_those_of_float64() -> None:
+    network = with_bad_channels()
+    blocks, batch = prunable_blocks(network), example_images(128)
+    found = Statistics.gather(network, blocks, batch).moments["second.weight", "first_relu"]
+    seen = run_onnxruntime(network, batch, ["first_relu"])["first_relu"].astype(np.float64)
+    np.testing.assert_allclose(found.variance.reshape(8, 9)[:, 4], seen.var((0, 2, 3)), rtol=1e-3, atol=1e-9)
+    assert found.gram is not None
+    inner = found.gram[:-1, :-1] - np.outer(found.mean, found.mean)
+    np.testing.assert_allclose(inner.diagonal(), found.variance, rtol=1e-3, atol=1e-6)
 
 
 def test_only_means_are_used_where_no_gram_is_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,11 +81,17 @@ def test_every_kind_of_knob_comes_back_as_it_is(name: str, startup: str) -> None
 
 
 @BOTH
-def test_the_first_points_are_those_of_random(name: str, startup: str) -> None:
-    ours = searched(strategy(name, problem(), **{startup: 6}), 8)
-    theirs = searched(strategy("random", problem()), 8)
-    same = [a.candidate.values == b.candidate.values for a, b in zip(ours, theirs, strict=True)]
+def test_the_model_proposes_nothing_before_its_startup(name: str, startup: str) -> None:
+    early, late = (searched(strategy(name, problem(), **{startup: first}), 8) for first in (6, 8))
+    same = [a.candidate.values == b.candidate.values for a, b in zip(early, late, strict=True)]
     assert same == [True] * 6 + [False] * 2
+    assert load(name).startup(load(name).settings(**{startup: 6})) == 6
+
+
+def test_strategies_of_one_race_start_from_points_of_their_own() -> None:
+    firsts = [strategy(name, problem()).ask(8) for name in ("tpe", "nsga2", "random")]
+    drawn = [json.dumps(dict(candidate.values), sort_keys=True) for asked in firsts for candidate in asked]
+    assert len(set(drawn)) == len(drawn) == 24
 
 
 @BOTH

@@ -25,8 +25,8 @@ def model_of(
     return bytes(model.SerializeToString())
 
 
-def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12) -> bytes:
-    """Three convolutions and a linear layer: image (3, 16, 16) -> 10 logits. `odd_op` follows the first."""
+def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12, odd_at: int = 0) -> bytes:
+    """Three convolutions and a linear layer: image (3, 16, 16) -> 10 logits. `odd_op` follows one of them."""
     rng = np.random.default_rng(seed)
     weights, nodes, made, channels = [], [], "image", 3
     for number in range(3):
@@ -34,10 +34,44 @@ def classifier(seed: int = 0, odd_op: str | None = None, width: int = 12) -> byt
         weights.append(numpy_helper.from_array(kernel, f"conv{number}.weight"))
         conv, act = f"conv{number}", f"act{number}"
         nodes.append(helper.make_node("Conv", [made, f"{conv}.weight"], [conv], conv, pads=[1, 1, 1, 1]))
-        nodes.append(helper.make_node(odd_op if odd_op and number == 0 else "Relu", [conv], [act], act))
+        nodes.append(helper.make_node(odd_op if odd_op and number == odd_at else "Relu", [conv], [act], act))
         made, channels = act, width
     weights.append(numpy_helper.from_array(rng.standard_normal((10, width)).astype(np.float32), "head.weight"))
     nodes.append(helper.make_node("GlobalAveragePool", [made], ["pooled"], "pool"))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"))
     nodes.append(helper.make_node("Gemm", ["flat", "head.weight"], ["logits"], "head", transB=1))
     return model_of(nodes, {"image": (3, 16, 16)}, (10,), weights)
+
+
+def option_a(seed: int = 0, width: int = 16) -> bytes:
+    """A block with an option-A shortcut, every second pixel and zeros for new channels: image (3, 16, 16) -> 2 logits.
+
+    Two Slices and a Pad, which a lossless rewrite makes one strided convolution of.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = {"stem": (width, 3, 3, 3), "first": (2 * width, width, 3, 3), "second": (2 * width, 2 * width, 3, 3)}
+    weights = [
+        numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32) / 10, f"{name}.weight")
+        for name, shape in shapes.items()
+    ]
+    weights.append(numpy_helper.from_array(rng.standard_normal((2, 2 * width)).astype(np.float32), "head.weight"))
+    numbers = {"from": [0], "to": [2**31], "rows": [2], "columns": [3], "step": [2]}
+    numbers["pads"] = [0, width // 2, 0, 0, 0, width - width // 2, 0, 0]
+    weights += [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in numbers.items()]
+    near = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["image", "stem.weight"], ["stem"], "stem", **near),
+        helper.make_node("Relu", ["stem"], ["stream"], "stem_relu"),
+        helper.make_node("Conv", ["stream", "first.weight"], ["first"], "first", strides=[2, 2], **near),
+        helper.make_node("Relu", ["first"], ["inner"], "first_relu"),
+        helper.make_node("Conv", ["inner", "second.weight"], ["second"], "second", **near),
+        helper.make_node("Slice", ["stream", "from", "to", "rows", "step"], ["half"], "every_second_row"),
+        helper.make_node("Slice", ["half", "from", "to", "columns", "step"], ["quarter"], "every_second_column"),
+        helper.make_node("Pad", ["quarter", "pads"], ["short"], "new_channels"),
+        helper.make_node("Add", ["second", "short"], ["sum"], "sum"),
+        helper.make_node("Relu", ["sum"], ["end"], "sum_relu"),
+        helper.make_node("GlobalAveragePool", ["end"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "head.weight"], ["logits"], "head", transB=1),
+    ]
+    return model_of(nodes, {"image": (3, 16, 16)}, (2,), weights)

@@ -59,3 +59,30 @@ def test_a_token_that_others_can_read_is_wrong(tmp_path: Path, monkeypatch: pyte
     token.chmod(0o600)
     assert {finding.name: finding for finding in examine(tmp_path)}["user token"].state == "ok"
     assert all("nl_u_x" not in finding.detail for finding in found.values())
+
+
+AWAY = "http://server.invalid:8000"
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "state", "says"),
+    [
+        ("http://127.0.0.1:9", {"http_proxy": "http://p:1", "NETLATHE_PROXY": "http://p:1"}, "ok", "none to"),
+        (AWAY, {}, "ok", "none to"),
+        (AWAY, {"http_proxy": "http://p:1"}, "note", "http_proxy would be used with NETLATHE_PROXY=environment"),
+        (AWAY, {"NETLATHE_PROXY": "http://me:secret@127.0.0.1:9"}, "ok", "http://127.0.0.1:9 (NETLATHE_PROXY)"),
+        (AWAY, {"NETLATHE_PROXY": "environment"}, "ok", "NETLATHE_PROXY is environment"),
+        (AWAY, {"NETLATHE_PROXY": "ftp://me:secret@p"}, "wrong", "no proxy's address"),
+    ],
+)
+def test_the_proxy_is_told_without_its_password(
+    url: str, environment: dict[str, str], state: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in {"NETLATHE_URL": url, **environment}.items():
+        monkeypatch.setenv(name, value)
+    (found,) = (finding for finding in examine(tmp_path) if finding.name == "proxy")
+    assert found.state == state
+    assert says in found.detail
+    assert "secret" not in found.detail

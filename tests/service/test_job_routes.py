@@ -349,3 +349,23 @@ def test_what_is_wanted_is_told_in_words_with_the_value(
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
     assert (error["field"], error["message"]) == (field, says)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "evaluations", "told"),
+    [
+        (["tpe"], 8, ["strategies.0: tpe needs 10 evaluations before it models anything; with a budget of 8 it is"]),
+        (["tpe"], 10, ["strategies.0: tpe needs 10"]),
+        (["tpe"], 11, []),
+        (["greedy", {"name": "nsga2", "settings": {"population": 30}}], 30, ["strategies.1: nsga2 needs 30"]),
+        ([{"name": "tpe", "settings": {"startup": 4}}, "greedy", "random"], 8, []),
+    ],
+)
+def test_a_budget_within_a_strategys_startup_is_said(
+    strategies: list[Any], evaluations: int, told: list[str], client: TestClient, uploaded: Uploaded
+) -> None:
+    answer = client.post(JOBS, json=body(strategies=strategies, budget={"evaluations": evaluations}))
+    assert answer.status_code == 201, answer.text
+    warnings = [text for text in answer.json()["warnings"] if text.startswith("strategies.")]
+    assert len(warnings) == len(told)
+    assert all(warning.startswith(text) for warning, text in zip(warnings, told, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 from agent_calls import HandAgent, conv, fill
 from fastapi.testclient import TestClient
 from onnx import helper, numpy_helper
-from service_networks import classifier, model_of
+from service_networks import classifier, model_of, option_a
 from service_world import Uploaded
 
+from compress.fold import fold_norms
 from compress.network import Network
 from compress.op_templates import op_templates
+from compress.rewrites import rewritten
 from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.table import Row
@@ -89,6 +92,86 @@ def test_an_original_is_scored_as_the_upload_read_it(client: TestClient) -> None
     upload(client, "datasets", "light", dark_and_bright())
     answer = client.post(JOBS, json={"dataset": "light", "model": "twins", "methods": ["int8_ptq"]})
     assert answer.status_code == 201, answer.text
+
+
+def answered(client: TestClient, **body: Any) -> dict[str, Any]:
+    answer = client.post(JOBS, json={"dataset": "light", **body})
+    assert answer.status_code == 422, answer.text
+    problem: dict[str, Any] = answer.json()
+    return problem
+
+
+def test_methods_that_find_nothing_to_change_are_refused_with_the_reason(client: TestClient) -> None:
+    images = dark_and_bright()
+    batch = np.random.default_rng(0).random((8, 3, 16, 16), np.float32)
+    scheme = Scheme.of([("int8_ptq", {})])
+    network = Network.load(brightness())
+    quantised = scheme.bind({"int8_ptq": "int8"}).rewrite(network, scheme.gather(network, batch)).save()
+    upload(client, "models", "eight", quantised)
+    upload(client, "models", "floats", brightness())
+    upload(client, "datasets", "light", images)
+    for methods in (["int8_ptq"], ["int8_ptq", "fp16"]):
+        refused = answered(client, model="eight", methods=methods)
+        assert "in int8 already" in refused["detail"], refused
+        assert "model eight" in refused["detail"]
+        assert refused["errors"][0]["field"] == "methods"
+    kept = {"name": "int8_ptq", "settings": {"keep_float": ["weight"]}}
+    assert "nothing to change" in answered(client, model="floats", methods=[kept])["detail"]
+
+
+def overflowing() -> bytes:
+    """`brightness`, its scores divided by what is zero for dark images."""
+    model = onnx.load_model_from_string(brightness())
+    del model.graph.node[-1]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axes"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["raw"], "head", transB=1),
+            helper.make_node("Relu", ["raw"], ["bright"], "relu"),
+            helper.make_node("ReduceSum", ["bright", "axes"], ["total"], "total"),
+            helper.make_node("Div", ["raw", "total"], ["logits"], "share"),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
+def test_outputs_that_are_not_finite_are_refused_with_their_count(client: TestClient) -> None:
+    upload(client, "models", "broken", overflowing())
+    upload(client, "datasets", "light", dark_and_bright())
+    refused = answered(client, model="broken", methods=["int8_ptq"], force=True)
+    told = re.search(r"not finite \(NaN or infinite\) on (\d+) of (\d+) validation samples", refused["detail"])
+    assert told is not None, refused
+    broken, count = map(int, told.groups())
+    assert 0.4 * count < broken < 0.6 * count
+
+
+def normed(mean: float, shift: float = 0.0) -> bytes:
+    """`brightness` with a batch norm in training mode that expects this mean, and shifts what it puts out."""
+    model = onnx.load_model_from_string(brightness())
+    values = {"scale": 1.0, "shift": shift, "mean": mean, "variance": 0.08}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.full(3, value, np.float32), f"norm.{role}") for role, value in values.items()
+    )
+    norm = ["pooled", *(f"norm.{role}" for role in values)]
+    model.graph.node.insert(
+        1, helper.make_node("BatchNormalization", norm, ["normed", "m", "v"], "norm", training_mode=1)
+    )
+    model.graph.node[2].input[0] = "normed"
+    bias = next(each for each in model.graph.initializer if each.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(np.zeros(2, np.float32), "bias"))
+    return bytes(model.SerializeToString())
+
+
+def test_norms_in_training_mode_are_put_into_inference_mode_or_refused(client: TestClient) -> None:
+    upload(client, "models", "same", normed(0.5))
+    upload(client, "models", "other", normed(0.99))
+    upload(client, "datasets", "light", dark_and_bright())
+    assert any("training mode" in warning for warning in client.get("/api/v1/models/same").json()["warnings"])
+    taken = client.post(JOBS, json={"dataset": "light", "model": "same", "methods": ["int8_ptq"]})
+    assert taken.status_code == 201, taken.text
+    refused = answered(client, model="other", methods=["int8_ptq"], force=True)
+    assert "exported in training mode" in refused["detail"], refused
+    assert "model.eval()" in refused["detail"]
 
 
 @pytest.fixture
@@ -179,6 +262,45 @@ def test_a_limit_below_the_floor_of_a_measured_table(client: TestClient, store: 
     taken = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ms": 50.0}]})
     assert taken.status_code == 201, taken.text
     assert not any("below" in line for line in taken.json()["warnings"])
+
+
+def measured_in_both_forms(store: Store, device_id: str) -> None:
+    """The network with its option-A shortcut takes 900 us of kernels (what slices and pads: 100 each), its lossless
+    rewrite 700, and the smallest of either 60 a convolution.
+    """
+    uploaded = fold_norms(Network.load(option_a()))
+    scheme = Scheme.of([("filter_prune", {})])
+    with store.begin() as tx:
+        device = devices.get(tx, device_id)
+        for form in (uploaded, rewritten(uploaded)):
+            smallest = {name: widths[0] for name, widths in searched_widths(form, scheme, []).items()}
+            for template in op_templates(form, runtimes.load(device.runtime).fused(form.save())):
+                own = {name: width for name, width in smallest.items() if name in template.blocks}
+                shortcut = any("every_second" in name or "new_channels" in name for name in template.layers)
+                whole_us, least_us = (100.0, 100.0) if shortcut and form is uploaded else (100.0, 60.0)
+                for op, quiet_us in ((template.at(own), least_us), (template.at(), whole_us)):
+                    timing = Timing(quiet_us=quiet_us, p50_us=quiet_us, p95_us=quiet_us, split_half=0.001, bursts=20)
+                    latency.add_row(tx, device, Row.of(op, timing))
+
+
+def test_a_ratio_is_of_the_network_as_it_was_uploaded(client: TestClient, store: Store) -> None:
+    upload(client, "models", "shortcut", option_a())
+    upload(client, "datasets", "light", dark_and_bright())
+    device_id = HandAgent(client, store).device_id
+    measured_in_both_forms(store, device_id)
+    predicted = client.post(f"/api/v1/devices/{device_id}/predict", json={"model": "shortcut"}).json()
+    found = client.get("/api/v1/models/shortcut/preflight", params={"device": device_id}).json()
+    assert min(found["coverage"], found["floor_coverage"]) == pytest.approx(1.0)
+    assert found["latency_ms"] == pytest.approx(predicted["latency_ms"])
+    assert [layer["layers"] for layer in found["layers"]] == [block["layers"] for block in predicted["blocks"]]
+    least = found["floor_low_ms"] / predicted["latency_ms"]
+    body = {"model": "shortcut", "dataset": "light", "methods": ["filter_prune"], "force": True}
+    taken = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ratio": 1.02 * least}]})
+    assert taken.status_code == 201, taken.text
+    refused = client.post(JOBS, json={**body, "targets": [{"device": device_id, "max_latency_ratio": 0.98 * least}]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "below_floor")
+    nearest = float(refused.json()["errors"][0]["message"].rpartition(" ")[2])
+    assert nearest == pytest.approx(found["floor_ms"] / predicted["latency_ms"], rel=1e-3)
 
 
 def test_an_empty_table_and_an_absent_device_only_warn(client: TestClient, uploaded: Uploaded) -> None:

@@ -468,6 +468,20 @@ def test_preflight_with_a_table_sums_up(client: TestClient, store: Store, device
     assert any("Celu" in group["reason"] for group in found["frozen"])
 
 
+def test_preflight_says_what_is_ranked_otherwise_than_asked(client: TestClient, device_id: str) -> None:
+    post(client, classifier(odd_op="Sin", odd_at=1), name="walled")
+    post(client, classifier(), name="free")
+    seen = {}
+    for name in ("walled", "free"):
+        answer = client.get(f"/api/v1/models/{name}/preflight", params={"device": device_id})
+        assert answer.status_code == 200, answer.text
+        seen[name] = [warning for warning in answer.json()["warnings"] if "importance fisher" in warning]
+    assert seen["free"] == []
+    (said,) = seen["walled"]
+    assert "conv0 (no gradient passes act1)" in said
+    assert "l2" in said
+
+
 def test_preflight_of_what_is_not_there(client: TestClient, device_id: str, checked: list[Any]) -> None:
     post(client)
     assert client.get("/api/v1/models/other/preflight", params={"device": device_id}).status_code == 404

@@ -18,7 +18,7 @@ from compress.direct import fine_tune as honest
 from compress.effective import layer_weights
 from compress.errors import TrainingDiverged
 from compress.fold import fold_norms
-from compress.network import Network
+from compress.network import Network, Node
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
 from search.problem import Problem
@@ -27,7 +27,7 @@ from workers import finalists
 from workers.errors import JobFailed
 from workers.job import run
 from workers.memory_ports import MemoryPorts
-from workers.plan import Budget, JobPlan, Named, Training
+from workers.plan import Budget, JobPlan, ModelInput, Named, Training
 from workers.ports import Signal
 from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased, Warned
 from workers.searching import problem_of
@@ -99,6 +99,22 @@ def test_the_same_job_started_again_repeats_nothing(job: Job, lock: HostLock) ->
     assert len(evaluated(ports, "F2")) == count
     assert len(evaluated(ports, "F4")) == 2
     assert sum(isinstance(m, Checkpointed) for m in ports.messages) == checkpoints
+
+
+def test_a_job_on_what_passes_no_gradient_ends_and_says_what_it_did(job: Job, lock: HostLock, trained: Network) -> None:
+    plan, ports = job(known=False)
+    # Behind a Relu a Celu changes nothing, and it has no row.
+    wall = Node("Celu", "wall", ("r1",), ("walled",))
+    nodes = [replace(n, inputs=tuple("walled" if name == "r1" else name for name in n.inputs)) for n in trained.nodes]
+    walled = trained.edited([*nodes, wall], trained.constants)
+    outcome = run(replace(plan, model=ModelInput(ports.put_bytes(walled.save()), "walled")), ports, lock)
+    assert outcome.end == "finished"
+    warned = [message.text for message in ports.messages if isinstance(message, Warned)]
+    (ranked,) = [text for text in warned if "importance fisher" in text]
+    assert "conv0 (no gradient passes wall)" in ranked
+    (left,) = [text for text in warned if "training leaves" in text]
+    assert "conv0" in left
+    assert "conv2" not in left
 
 
 def reached(messages: Sequence[Message]) -> list[tuple[int, float]]:

@@ -1,0 +1,71 @@
+"""Proxy: the way from an agent to its server. netlathe.py holds the client's copy, and tests/test_proxy.py both.
+
+Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that is
+`environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's proxy
+was set for other programs and would be shown the token.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from typing import Any
+
+import httpx
+
+from hw_profiles.errors import InvalidInput
+
+VARIABLE = "NETLATHE_PROXY"
+ENVIRONMENT = "environment"
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost` and for an address of this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def proxy_to(url: str) -> str:
+    """The proxy to a server: "" for none, `environment`, or its URL."""
+    return "" if is_loopback(httpx.URL(url).host) else os.environ.get(VARIABLE, "").strip()
+
+
+def shown_proxy(proxy: str) -> str:
+    """A proxy as a person may read it: without user and password."""
+    scheme, mark, rest = proxy.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def through(url: str) -> str:
+    """The words that say through which proxy `url` was asked; "" for none."""
+    proxy = proxy_to(url)
+    if proxy == ENVIRONMENT:
+        return " through the proxy of the environment"
+    return f" through the proxy {shown_proxy(proxy)}" if proxy else ""
+
+
+def http_client(
+    url: str, transport: httpx.BaseTransport | None, verify: ssl.SSLContext | bool, **options: Any
+) -> httpx.Client:
+    """An HTTP client that reaches `url` as above; `transport` replaces the network.
+
+    Raises:
+        InvalidInput: NETLATHE_PROXY names a proxy that cannot be used.
+    """
+    proxy = proxy_to(url)
+    try:
+        if transport is None and proxy != ENVIRONMENT:
+            transport = httpx.HTTPTransport(verify=verify, proxy=proxy or None)
+        return httpx.Client(transport=transport, verify=verify, **options)  # without a transport: the environment's
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise InvalidInput(VARIABLE, shown_proxy(proxy), _why_not(error, proxy)) from error
+
+
+def _why_not(error: Exception, proxy: str) -> str:
+    named = "a proxy in http_proxy, https_proxy or all_proxy" if proxy == ENVIRONMENT else "this"
+    if isinstance(error, ImportError):
+        return f"{named} is a SOCKS proxy, which needs: pip install 'httpx[socks]'"
+    return f"{named} is no proxy's address, such as http://proxy.example:3128"
