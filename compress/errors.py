@@ -3,6 +3,7 @@
 CompressError
 ├── InvalidInput (ValueError)   what the user gave is wrong: field, value, what to do
 │   └── Disagreement            torch and onnxruntime differ: the first node that does
+├── Mistake                     our code fails on what is not known to be wrong; no user can act on it
 ├── Unsupported                 a case that a row of the op table does not cover; caught, and frozen
 └── TrainingDiverged            the loss of a training step is not a finite number
 """
@@ -46,6 +47,20 @@ class Disagreement(InvalidInput):
         super().__init__(message, field="file", value=node)
         self.node = node
         self.difference = difference
+
+
+class Mistake(CompressError):
+    """Our code fails on an input that is not known to be wrong: ours to mend, and nothing a user can act on.
+
+    The message is for our log; a user is told an id.
+    """
+
+    ours = True
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: no mistake, and nothing that an op is to blame for."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in ("bad_alloc", "memory"))
 
 
 class Unsupported(CompressError):

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 OPSET = 20
 TOLERANCE = 1e-4  # of the output's largest magnitude, fp32
 CHECKED_BATCHES = (1, 3)
+# What torch warns itself of while it exports: of its own LSTM and GRU, and of functions that it calls.
+_OF_ITS_OWN = (
+    r"`isinstance\(treespec, LeafSpec\)`",
+    r"The tensor attributes? .*_flat_weights",
+    r"_check_is_size will be removed",
+)
 
 
 class ExportError(Exception):
@@ -199,7 +205,8 @@ def _quiet_torch() -> Iterator[None]:
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+            for told in _OF_ITS_OWN:
+                warnings.filterwarnings("ignore", message=told)
             yield
     finally:
         logger.setLevel(level)

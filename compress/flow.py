@@ -29,6 +29,13 @@ class Trace:
     filters: list[Slot] = field(default_factory=list)
     readers: list[tuple[Slot, str]] = field(default_factory=list)
 
+    @classmethod
+    def start(cls, network: Network) -> Trace:
+        """What is known before the first node: the channels of the inputs, which stay."""
+        found = cls({name: 1 if len(kind.shape) > 1 else None for name, kind in network.inputs.items()})
+        found.freeze(network.inputs, "input of the network")
+        return found
+
     def add(self, flow: Flow) -> None:
         """Take in the flow of one more node."""
         self.axes.update(flow.axes)
@@ -48,21 +55,19 @@ class Trace:
 
 def trace(network: Network) -> Trace:
     """The channel flow of every node. One without a row, or a case its row does not cover, freezes what it touches."""
-    found = Trace()
-    for name, kind in network.inputs.items():
-        found.axes[name] = 1 if len(kind.shape) > 1 else None
-    found.freeze(network.inputs, "input of the network")
+    found = Trace.start(network)
     for node in network.nodes:
-        found.add(_flow(node, network, found))
+        found.add(flow_of(node, network, found))
     found.freeze(network.outputs, "output of the network")
     return found
 
 
-def _flow(node: Node, network: Network, found: Trace) -> Flow:
+def flow_of(node: Node, network: Network, found: Trace) -> Flow:
+    """How channels pass through one node, after what was found before it."""
     row = find_row(node)
     try:
         if row is None:
-            raise Unsupported(f"op {node.op_type} is not in the op tables")
+            raise Unsupported(node.opaque or f"op {node.op_type} is not in the op tables")
         return row.flow(node, network, found.axes)
     except Unsupported as case:
         touched = [name for name in (*node.inputs, *node.outputs) if name]

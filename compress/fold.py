@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.agreement import judge
 from compress.errors import InvalidInput
 from compress.network import Array, Network, Node
-from compress.verify import TOLERANCE, relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime, runtime_noise
 
 EPSILON = 1e-5  # ONNX's default for BatchNormalization
 
@@ -138,14 +140,19 @@ def check_same_function(changed: Network, original: Network, images: NDArray[np.
     """Hold an edit that should change nothing against the original, in onnxruntime.
 
     Raises:
-        InvalidInput: an output differs by more than 1e-4 of its scale.
+        InvalidInput: an output differs by more than rounding explains.
     """
     expected = run_onnxruntime(original, images)
     for name, value in run_onnxruntime(changed, images).items():
-        difference = relative_difference(value, expected[name])
-        if not difference <= TOLERANCE["float32"]:
+        agreement = judge(value, expected[name], partial(_noise, original, images, name))
+        if not agreement.holds:
             raise InvalidInput(
-                f"batch norms cannot be moved without loss: output {name!r} differs by {difference:.1e} of its scale",
+                f"batch norms cannot be moved without loss: output {name!r} differs by {agreement.difference:.1e} "
+                f"of its scale, {agreement.tolerance:.1e} is rounding",
                 field="file",
-                value=difference,
+                value=agreement.difference,
             )
+
+
+def _noise(network: Network, images: NDArray[np.float32], output: str) -> float:
+    return runtime_noise(network.save(), {network.input_name: images})[output]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,15 +12,16 @@ from torch import Tensor, nn
 
 from compress.errors import Unsupported
 from compress.network import Array, Network, Node
+from compress.opaque import by_onnxruntime
 from compress.ops import find_row
-from compress.ops.row import Mode, TorchOp
+from compress.ops.row import Mode, Row, TorchOp
 
 
 @dataclass(frozen=True)
 class _Step:
     node: Node
     run: TorchOp
-    inputs: tuple[str, ...]  # what is looked up at run time, "" for a left-out or steering input
+    inputs: tuple[str, ...]  # what is looked up at run time, "" for one left out or baked into `run`
     moded: bool
     dead: tuple[str, ...] = ()  # tensors nobody reads afterwards
 
@@ -28,7 +30,8 @@ class TorchNetwork(nn.Module):
     """The network's own weights as parameters, its graph as a list of torch calls.
 
     An op without a row, or a case its row does not cover, runs in onnxruntime and passes no gradient: `opaque`
-    names such nodes, and what lies only before them does not train.
+    names such nodes, and what lies only before them does not train. Rows that read an integer constant when they
+    are built (a shape, an axis) are given it at run time too: only they know which of their inputs are data.
 
     Attributes:
         network: what it was built from.
@@ -42,6 +45,7 @@ class TorchNetwork(nn.Module):
         self.momentum = 0.1
         self._parameter_of: dict[str, str] = {}
         self._buffer_of: dict[str, str] = {}
+        self._integer_of: dict[str, str] = {}
         opaque: list[str] = []
         steps = [self._step(node, opaque) for node in network.nodes]
         self.opaque = tuple(opaque)
@@ -53,33 +57,38 @@ class TorchNetwork(nn.Module):
             if row is None:
                 raise Unsupported(f"{node.op_type} has no row")
             run = row.build(node, self.network)
+            self._hold(node, row)
         except Unsupported:
             opaque.append(node.name)
-            run, row = _by_onnxruntime(node, self.network), None
-        inputs = []
-        for position, name in enumerate(node.inputs):
-            steering = name in self.network.constants and not self._hold(name, position, row)
-            inputs.append("" if steering else name)
-        while row is not None and inputs and not inputs[-1]:
+            inputs = ["" if name in self.network.constants else name for name in node.inputs]
+            return _Step(node, by_onnxruntime(node, self.network), tuple(inputs), moded=False)
+        inputs = list(node.inputs)
+        while inputs and not inputs[-1]:
             inputs.pop()
-        return _Step(node, run, tuple(inputs), row is not None and row.moded)
+        return _Step(node, run, tuple(inputs), row.moded)
 
-    def _hold(self, name: str, position: int, row: object) -> bool:
-        """Register a constant as parameter or buffer; False for integers, which rows read when built."""
-        value = self.network.constants[name]
-        if row is None or value.dtype.kind != "f":
-            return False
-        if name in self._parameter_of or name in self._buffer_of:
-            return True
-        tensor = torch.from_numpy(np.array(value))
-        trained = position in getattr(row, "trained", ()) and value.ndim > 0
-        if trained:
-            self._parameter_of[name] = f"weight_{len(self._parameter_of)}"
-            self.register_parameter(self._parameter_of[name], nn.Parameter(tensor))
-        else:
-            self._buffer_of[name] = f"constant_{len(self._buffer_of)}"
-            self.register_buffer(self._buffer_of[name], tensor)
-        return True
+    def _hold(self, node: Node, row: Row) -> None:
+        """Register the node's constants as parameters or buffers. Raises Unsupported for numbers torch has not."""
+        for position, name in enumerate(node.inputs):
+            if name not in self.network.constants or name in self._constant_names():
+                continue
+            value = self.network.constants[name]
+            try:
+                tensor = torch.from_numpy(np.array(value))
+            except TypeError as error:
+                raise Unsupported(f"{node.op_type} of {value.dtype} numbers") from error
+            if not tensor.is_floating_point():
+                self._integer_of[name] = f"integer_{len(self._integer_of)}"
+                self.register_buffer(self._integer_of[name], tensor, persistent=False)
+            elif position in row.trained and value.ndim > 0:
+                self._parameter_of[name] = f"weight_{len(self._parameter_of)}"
+                self.register_parameter(self._parameter_of[name], nn.Parameter(tensor))
+            else:
+                self._buffer_of[name] = f"constant_{len(self._buffer_of)}"
+                self.register_buffer(self._buffer_of[name], tensor)
+
+    def _constant_names(self) -> Mapping[str, str]:
+        return ChainMap(self._parameter_of, self._buffer_of, self._integer_of)
 
     def weights(self) -> dict[str, nn.Parameter]:
         """The trained constants by their names in the network."""
@@ -121,18 +130,24 @@ class TorchNetwork(nn.Module):
         env: dict[str, Tensor] = {self.network.input_name: images}
         if edit and self.network.input_name in edit:
             env[self.network.input_name] = edit[self.network.input_name](images)
-        for name, own in (*self._parameter_of.items(), *self._buffer_of.items()):
-            env[name] = getattr(self, own)
+        env |= {name: getattr(self, own) for name, own in self._constant_names().items()}
         for step in self._steps:
-            arguments = [env[name] if name else None for name in step.inputs]
-            made = step.run(mode, *arguments) if step.moded else step.run(*arguments)
-            outputs: Sequence[Tensor] = (made,) if isinstance(made, Tensor) else made
-            for name, tensor in zip(step.node.outputs, outputs, strict=False):
+            for name, tensor in _made(step, mode, env).items():
                 env[name] = edit[name](tensor) if edit and name in edit else tensor
             for name in step.dead:
                 if keep is None or name not in keep:
                     del env[name]
         return env
+
+    def made(self, node: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What one node makes of these activations, in eval mode.
+
+        Args:
+            given: tensor of the graph -> its value; a constant given here takes the place of the module's own.
+        """
+        step = next(step for step in self._steps if step.node.name == node)
+        own = {name: getattr(self, held) for name, held in self._constant_names().items() if name in step.inputs}
+        return _made(step, Mode(training=False), {**own, **given})
 
     def write_back(self) -> dict[str, Array]:
         """Weights and running statistics by constant name, for `network.with_constants`."""
@@ -147,6 +162,13 @@ class TorchNetwork(nn.Module):
         return self.network.with_constants(self.write_back())
 
 
+def _made(step: _Step, mode: Mode, env: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    arguments = [env[name] if name else None for name in step.inputs]
+    made = step.run(mode, *arguments) if step.moded else step.run(*arguments)
+    outputs: Sequence[Tensor] = (made,) if isinstance(made, Tensor) else made
+    return {name: tensor for name, tensor in zip(step.node.outputs, outputs, strict=False) if name}
+
+
 def _with_releases(steps: list[_Step], outputs: set[str]) -> list[_Step]:
     """Each activation is dropped after its last reader, so that memory is that of the widest cut of the graph."""
     seen, result = set(outputs), []
@@ -157,32 +179,3 @@ def _with_releases(steps: list[_Step], outputs: set[str]) -> list[_Step]:
         seen.update(dead)
         result.append(replace(step, dead=dead))
     return result[::-1]
-
-
-def _by_onnxruntime(node: Node, network: Network) -> TorchOp:
-    """Run one node in onnxruntime, without a gradient. Its constant inputs are baked in."""
-    from compress.network import TensorType
-    from compress.verify import session
-
-    activations = [name for name in node.inputs if name and name not in network.constants]
-    single = Network(
-        (node,),
-        {name: network.constants[name] for name in node.inputs if name in network.constants},
-        {name: network.types.get(name, TensorType((), "float32")) for name in dict.fromkeys(activations)},
-        {name: network.types[name] for name in node.outputs if name},
-        network.opset,
-        network.ir_version,
-        network.types,
-    )
-    runner = session(single.save())
-    wanted = [name for name in node.outputs if name]
-
-    def run(*tensors: Tensor | None) -> tuple[Tensor, ...]:
-        given = {
-            name: tensor.detach().cpu().numpy()
-            for name, tensor in zip(node.inputs, tensors, strict=False)
-            if tensor is not None
-        }
-        return tuple(torch.from_numpy(np.asarray(value)) for value in runner.run(wanted, given))
-
-    return run

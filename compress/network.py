@@ -23,7 +23,12 @@ BATCH = "batch"
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. `inputs` may hold "" for an optional input left out."""
+    """One operation.
+
+    Attributes:
+        inputs: tensor names, "" for an optional input left out.
+        opaque: why no row of the op tables is asked about this node; "" where one may be.
+    """
 
     op_type: str
     name: str
@@ -31,6 +36,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     domain: str = ""
+    opaque: str = ""
 
     def input(self, position: int) -> str:
         """The input's tensor name, "" where it is left out."""
@@ -220,7 +226,7 @@ def _element_type(dtype: str) -> int:
 
 
 def node_proto(node: Node) -> onnx.NodeProto:
-    """The node as ONNX has it."""
+    """A NodeProto of a Node; attributes come sorted, so that equal nodes give equal bytes."""
     proto = helper.make_node(node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain)
     for key, value in sorted(node.attributes.items()):
         proto.attribute.append(_attribute(key, value))

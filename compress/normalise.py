@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
-from compress.network import Array, Network, Node, TensorType, _frozen, parse, read_node
+from compress.network import Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
@@ -41,6 +41,8 @@ def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
     Args:
         as_exported: leave batch norms in training mode, if the file has them so.
     """
+    from compress.faults import without_faults
+
     model = _prepared(parse(source))
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
@@ -58,7 +60,7 @@ def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
         network = _in_inference(network, warnings)
     network = network.edited(network.nodes, network.constants)
     _check_outputs(network)
-    return replace(network, warnings=tuple(warnings))
+    return without_faults(replace(network, warnings=tuple(warnings)))
 
 
 def _in_inference(network: Network, warnings: list[str]) -> Network:
@@ -156,7 +158,7 @@ def _evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -
     """The outputs of one node for known inputs; None where onnx's reference cannot run it."""
     feeds = {name: np.asarray(values[name]) for name in node.inputs if name}
     graph = helper.make_graph(
-        [_proto(node)],
+        [node_proto(node)],
         "one",
         [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()],
         [helper.make_empty_tensor_value_info(name) for name in node.outputs if name],
@@ -167,12 +169,6 @@ def _evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -
     except Exception:  # whatever a third-party op raises: the node is then simply kept
         return None
     return {name: np.asarray(value) for name, value in zip(filter(None, node.outputs), results, strict=True)}
-
-
-def _proto(node: Node) -> onnx.NodeProto:
-    from compress.network import node_proto
-
-    return node_proto(node)
 
 
 def _check_finite(network: Network) -> None:
@@ -190,17 +186,26 @@ def _check_finite(network: Network) -> None:
 
 def _unbake_batch(network: Network, warnings: list[str]) -> Network:
     """A 1 at the head of a Reshape's constant shape is the exporter's batch of 1: make it follow the batch."""
+    baked = {node.name for node in network.nodes if _starts_with_one(node, network)}
+    if not baked:
+        return network
+    seen = _inferred(network, 1)
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
-        shape = constants.get(node.input(1)) if node.op_type == "Reshape" else None
-        if shape is not None and shape.ndim == 1 and shape.size and shape[0] == 1 and not node.get("allowzero", 0):
-            name = f"{node.name}_shape"
+        # Integers are shapes and positions, not samples: theirs is a 1 that is meant.
+        if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
+            name, shape = f"{node.name}_shape", constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
             node = replace(node, inputs=(node.input(0), name))
             warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it follows the batch now")
         nodes.append(node)
     return replace(network, nodes=tuple(nodes), constants=_frozen(constants))
+
+
+def _starts_with_one(node: Node, network: Network) -> bool:
+    shape = network.constants.get(node.input(1)) if node.op_type == "Reshape" else None
+    return bool(shape is not None and shape.ndim == 1 and shape.size and shape[0] == 1 and not node.get("allowzero", 0))
 
 
 def _fold_shape_chains(network: Network) -> Network:
@@ -387,7 +392,7 @@ def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
         if name not in small
     ]
     graph = helper.make_graph(
-        [_proto(node) for node in network.nodes],
+        [node_proto(node) for node in network.nodes],
         "skeleton",
         inputs,
         [helper.make_empty_tensor_value_info(name) for name in network.outputs],

@@ -20,6 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 from compress import methods
+from compress.agreement import relative_difference
 from compress.cost import cost
 from compress.cut import Keep
 from compress.evidence import Evidence
@@ -27,7 +28,7 @@ from compress.fold import fold_norms
 from compress.groups import groups
 from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
 CHILD = """

@@ -20,8 +20,8 @@ def _table() -> Mapping[str, Row]:
 
 
 def find_row(node: Node) -> Row | None:
-    """The row of this node's op; None where there is none."""
-    return None if node.domain not in ("", "ai.onnx") else _table().get(node.op_type)
+    """The row of this node's op; None if there is none, or it was seen to break on this node."""
+    return None if node.opaque or node.domain not in ("", "ai.onnx") else _table().get(node.op_type)
 
 
 def covered() -> tuple[str, ...]:

@@ -17,19 +17,19 @@ from compress.ops.row import Axes, Flow, Link, Row, TorchOp, channel_axis, freez
 Unary = Callable[[Tensor], Tensor]
 
 
-def _bound(node: Node, network: Network, position: int, attribute: str, default: float) -> float:
+def _bound(node: Node, network: Network, position: int, attribute: str) -> float | int | None:
+    """None where there is none; an integer for integers, which a float would make floats."""
     name = node.input(position)
     if not name:
-        return float(node.get(attribute, default))
+        return node.get(attribute, None)  # type: ignore[no-any-return]  # an attribute's value is Any
     if name not in network.constants:
         raise Unsupported(f"{node.op_type} with a computed bound")
-    return float(scalar(network.constants[name]))
+    return scalar(network.constants[name])
 
 
 def _clip(node: Node, network: Network) -> TorchOp:
-    low = _bound(node, network, 1, "min", -np.inf)
-    high = _bound(node, network, 2, "max", np.inf)
-    return lambda x, *_: x.clamp(low, high)
+    low, high = _bound(node, network, 1, "min"), _bound(node, network, 2, "max")
+    return lambda x, *_: x if low is None and high is None else x.clamp(low, high)
 
 
 def _leaky_relu(node: Node, network: Network) -> TorchOp:

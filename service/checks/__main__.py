@@ -76,10 +76,13 @@ def _without_paths(text: str, request: Mapping[str, Any]) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the code is wrong and not the file: it cannot be imported, or lacks a name, in one of our files.
+    """Whether the code is wrong and not the file: it says so itself, cannot be imported, or lacks a name that one
+    of our files asks for.
 
     The same errors out of a library are the file's doing: it made that library stumble.
     """
+    if getattr(error, "ours", False):  # compress.errors.Mistake
+        return True
     if isinstance(error, ImportError):  # a library that finds no memory to be loaded into is the file's doing
         return isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
     if not isinstance(error, AttributeError | NameError) or error.__traceback__ is None:

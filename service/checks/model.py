@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.batch_statistics import check_independent
 from compress.cost import cost
-from compress.errors import InvalidInput
+from compress.errors import InvalidInput, Mistake, lacks_memory
 from compress.groups import Group, groups
 from compress.network import Network
 from compress.ops import find_row
@@ -25,7 +25,19 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         InvalidInput: whatever is wrong with the file or its preprocessing.
+        Mistake: our code failed on it, which is no word against the file.
     """
+    try:
+        return _checked(request)
+    except (InvalidInput, Mistake, OSError):
+        raise
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise Mistake(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(request["path"])
     network = Network.load(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])

@@ -10,6 +10,7 @@ import pytest
 from onnx_graphs import Graph
 from test_compress_groups import BUILT, blocks_of, random_keep
 
+from compress.agreement import relative_difference
 from compress.cost import CostModel, cost, sent
 from compress.cut import cut
 from compress.evidence import Evidence
@@ -18,7 +19,7 @@ from compress.network import Network
 from compress.op_templates import op_templates, ops
 from compress.rewrites import rewritten
 from compress.scheme import Scheme
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_graphs import Graph
 
+from compress.agreement import relative_difference
 from compress.cut import cut
 from compress.errors import InvalidInput
 from compress.groups import Block, groups
@@ -18,7 +19,7 @@ from compress.module import TorchNetwork
 from compress.network import Network
 from compress.normalise import infer_types
 from compress.testing import zeroed
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 Built = tuple[Graph, Network]
 

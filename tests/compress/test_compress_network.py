@@ -8,10 +8,11 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_graphs import Graph
 
+from compress.agreement import relative_difference
 from compress.errors import Disagreement, InvalidInput
 from compress.network import Network
 from compress.ops.row import Row
-from compress.verify import relative_difference, run_onnxruntime, verify
+from compress.verify import run_onnxruntime, verify
 
 
 def classifier(**shape: int) -> Graph:

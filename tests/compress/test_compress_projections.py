@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from compress_graphs import residual
 
+from compress.agreement import relative_difference
 from compress.cost import cost, sparse_bytes
 from compress.cut import cut
 from compress.effective import effective, effective_weights, layer_weights, stored
@@ -24,7 +25,7 @@ from compress.network import Array, Network
 from compress.op_templates import ops
 from compress.scheme import BoundScheme, Scheme
 from compress.testing import example_images, example_network
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 from hw_profiles.runtimes import load
 from search.space import Value
 

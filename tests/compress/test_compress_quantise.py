@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from compress_graphs import Graph, images, mobile, residual
 
+from compress.agreement import relative_difference
 from compress.calibration import Range, calibrate
 from compress.data import load_dataset
 from compress.evidence import Evidence
@@ -21,7 +22,7 @@ from compress.precision import choose
 from compress.preprocessing import Preprocessing, preprocess
 from compress.quantise import activation_scale, quantise, quantised_weight, weight_scale
 from compress.scheme import Scheme
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 
 def int8(network: Network, **settings: object) -> Network:

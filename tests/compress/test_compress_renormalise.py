@@ -7,6 +7,7 @@ import pytest
 import torch
 from compress_graphs import Graph, images, mobile, residual
 
+from compress.agreement import relative_difference
 from compress.cost import cost
 from compress.errors import InvalidInput
 from compress.fold import fold_norms
@@ -14,7 +15,7 @@ from compress.module import TorchNetwork
 from compress.network import Network
 from compress.reestimate import reestimate
 from compress.renormalise import renormalise
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 
 def normed(network: Network) -> set[str]:

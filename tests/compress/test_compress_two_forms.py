@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from compress import builtin
+from compress.agreement import relative_difference
 from compress.cut import cut
 from compress.fold import fold_norms
 from compress.groups import groups, prunable_blocks
@@ -19,7 +20,7 @@ from compress.importance import score
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.testing import zeroed
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 
 @cache

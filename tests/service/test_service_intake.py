@@ -420,6 +420,7 @@ def test_whatever_happens_in_the_child_is_an_answer_about_the_file(
         "import service.not_written_yet",
         "from service.sandbox import not_there",
         "from service.foreign import refuse_foreign; refuse_foreign(3, 'x.onnx')",
+        "from compress.errors import Mistake; raise Mistake('a rule of ours')",
     ],
 )
 def test_mistakes_of_our_own_are_no_answer_about_the_file(task: Callable[[str], str], body: str) -> None:

@@ -91,6 +91,25 @@ def test_torch_and_onnxruntime_that_disagree_are_a_422_naming_the_first_node(
     assert client.get("/api/v1/models").json()["total"] == 0
 
 
+BROKEN_GROUPS = """
+import compress.groups
+def broken(network):
+    raise TypeError("expected Tensor as element 0 in argument 0")
+compress.groups.groups = broken
+"""
+
+
+def test_code_of_ours_that_fails_on_a_file_is_a_500_and_no_word_against_the_file(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_GROUPS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answer = post(client, classifier())
+    assert answer.status_code == 500
+    assert "error id" in answer.json()["detail"]
+    assert "Tensor" not in answer.text
+
+
 def test_a_mistake_of_the_check_is_a_500_with_an_id(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise CheckBroken("Traceback: ImportError of something secret")
