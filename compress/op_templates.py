@@ -45,6 +45,12 @@ class OpTemplate:
         ]
         return self._op(Kept(self._network, self._trace.axes, kept_slots(self._network, chosen, self._touched)))
 
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of what it holds, in the order of the op's constants."""
+        used = (name for node in self.nodes for name in node.inputs)
+        return tuple(dict.fromkeys(name for name in used if name in self._network.constants))
+
     @cached_property
     def _calibrated(self) -> frozenset[str]:
         """Scales and zero points: their values are a calibration's, not the kernel's."""
@@ -113,6 +119,17 @@ def op_templates(network: Network, fused: Iterable[frozenset[str]]) -> tuple[OpT
     sets = _in_order(network, fused)
     producers = _producer_kinds(network, sets)
     return tuple(_template(network, nodes, blocks, flow, producers) for nodes in sets)
+
+
+def held_before(templates: Iterable[OpTemplate]) -> tuple[frozenset[int], ...]:
+    """Of each kernel, which of its op's constants an earlier kernel holds as well: weights that are used again."""
+    seen: set[str] = set()
+    found = []
+    for template in templates:
+        own = template.constants
+        found.append(frozenset(index for index, name in enumerate(own) if name in seen))
+        seen.update(own)
+    return tuple(found)
 
 
 def ops(network: Network, fused: Iterable[frozenset[str]]) -> tuple[Op, ...]:

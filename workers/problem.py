@@ -24,7 +24,10 @@ from search.space import Choice, Space, Values
 from workers.kernels import Kernel
 from workers.variants import Anatomy, Variant
 
-OpCost = Callable[[Op], float]
+OpCost = Callable[[Op, frozenset[int]], float]
+"""A number of an op; these of its constants count elsewhere."""
+Counted = tuple[Kernel, Mapping[str, float]]
+"""A kernel, and by key a number of each of its ops."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ class ProblemBuilder:
         ops = self.ops(runtime)
         known_ms = {op.key: entry.latency_us / 1e3 for op, entry in zip(ops, device.table.entries(ops), strict=True)}
         lines = [(line.a_us / 1e3, line.b) for line in device.calibrations]
-        return self._terms([v.kernels[runtime] for v in self.variants], known_ms, lines)
+        return self._terms([[(kernel, known_ms) for kernel in v.kernels[runtime]] for v in self.variants], lines)
 
     def floor_ms(self, device: Device) -> float:
         """A bound that no candidate's predicted latency is under: each kernel at its own fastest."""
@@ -191,61 +194,60 @@ class ProblemBuilder:
         """Counts as sums over kernels; what no kernel shows (the graph's own bytes) is the same at any width."""
         runtime = next(iter(self.variants[0].kernels))
         of_op: dict[str, OpCost] = {
-            "macs": lambda op: float(op.features["macs"]),
+            "macs": lambda op, _: float(op.features["macs"]),
             "parameters": trained_elements,
-            "size_bytes": lambda op: float(op.features["weight_bytes"]),
+            "size_bytes": _weight_bytes,
         }
         found = {}
         for metric, count in of_op.items():
             # A setting may change the bytes. Work and weights are those of the network it was made from.
             sources = [v if metric == "size_bytes" else self.variants[0] for v in self.variants]
-            per_op = {op.key: count(op) for op in self.ops(runtime)}
-            kernels = [source.kernels[runtime] for source in sources]
+            counted = [_counted(source, runtime, count) for source in sources]
             rest = [
-                getattr(source.whole, metric) - sum(per_op[k.distinct_ops[-1].key] for k in of)
-                for source, of in zip(sources, kernels, strict=True)
+                getattr(source.whole, metric) - sum(per_op[kernel.distinct_ops[-1].key] for kernel, per_op in of)
+                for source, of in zip(sources, counted, strict=True)
             ]
-            found[metric] = self._terms(kernels, per_op, [(offset, 1.0) for offset in rest])
+            found[metric] = self._terms(counted, [(offset, 1.0) for offset in rest])
         return found
 
     def _held(self) -> tuple[Terms, Terms]:
         """The numbers that layers' weights hold, and their bytes."""
         runtime = next(iter(self.variants[0].kernels))
-        ops = self.ops(runtime)
         nothing = [(0.0, 1.0) for _ in self.variants]
-        plain = [self.variants[0].kernels[runtime] for _ in self.variants]
-        own = [variant.kernels[runtime] for variant in self.variants]
-        numbers = {op.key: float(sum(spec.elements for spec in _layer_specs(op))) for op in ops}
-        held_bytes = {
-            op.key: float(sum(spec.elements * np.dtype(spec.dtype).itemsize for spec in _layer_specs(op))) for op in ops
-        }
-        return self._terms(plain, numbers, nothing), self._terms(own, held_bytes, nothing)
+        plain = [_counted(self.variants[0], runtime, _layer_elements) for _ in self.variants]
+        own = [_counted(variant, runtime, _layer_bytes) for variant in self.variants]
+        return self._terms(plain, nothing), self._terms(own, nothing)
 
     def _terms(
         self,
-        kernels: Sequence[Sequence[Kernel]],
-        per_op: Mapping[str, float],
+        kernels: Sequence[Sequence[Counted]],
         lines: Sequence[tuple[float, float]],
     ) -> Terms:
-        """Kernels by variant, a number per op and a line (a, b) per variant -> a + b * sum."""
+        """Kernels by variant with a number per op, and a line (a, b) per variant -> a + b * sum."""
         names = tuple(knob.name for knob in self.space.knobs if isinstance(knob, Choice))
         settings = self.anatomy.settings
         if not settings:
             (offset, scale), (own,) = lines[0], kernels
-            fixed, terms = _split(own, per_op)
+            fixed, terms = _split(own)
             return Terms(names, offset, scale, terms, fixed)
         shape = tuple(knob.level_count for knob in settings)
         whole = np.zeros(shape)
         terms = ()
         for at, own, (offset, scale) in zip(np.ndindex(*shape), kernels, lines, strict=True):
-            fixed, parts = _split(own, per_op)
+            fixed, parts = _split(own)
             whole[at] = offset + scale * fixed
             terms += tuple(_under(settings, shape, at, part, scale) for part in parts)
         return Terms(names, 0.0, 1.0, (Term(tuple(knob.name for knob in settings), whole), *terms))
 
 
-def trained_elements(op: Op) -> float:
-    """How many trained numbers an op holds."""
+def _counted(variant: Variant, runtime: str, count: OpCost) -> list[Counted]:
+    """A variant's kernels with a number for each of their ops; what an earlier kernel holds counts there."""
+    pairs = zip(variant.kernels[runtime], variant.tied[runtime], strict=True)
+    return [(kernel, {op.key: count(op, tied) for op in kernel.distinct_ops}) for kernel, tied in pairs]
+
+
+def trained_elements(op: Op, tied: frozenset[int] = frozenset()) -> float:
+    """How many trained numbers an op holds, but for these constants of its."""
     names = {
         node.inputs[position]
         for node in op.nodes
@@ -253,20 +255,37 @@ def trained_elements(op: Op) -> float:
         for position in row.trained
         if position < len(node.inputs) and node.inputs[position].startswith("w")
     }
-    specs = [op.constants[int(name[1:])].spec for name in names]
+    specs = [op.constants[index].spec for index in {int(name[1:]) for name in names} - tied]
     return float(sum(spec.elements for spec in specs if spec.shape))
 
 
-def _layer_specs(op: Op) -> list[TensorSpec]:
+def _specs(op: Op, tied: frozenset[int]) -> list[TensorSpec]:
+    return [each.spec for index, each in enumerate(op.constants) if index not in tied]
+
+
+def _weight_bytes(op: Op, tied: frozenset[int]) -> float:
+    return float(sum(spec.elements * np.dtype(spec.dtype).itemsize for spec in _specs(op, tied)))
+
+
+def _layer_specs(op: Op, tied: frozenset[int]) -> list[TensorSpec]:
     """The weights of layers: what has more than one axis; biases, norms and scales have one."""
-    return [each.spec for each in op.constants if len(each.spec.shape) > 1 and each.value is None]
+    own = (each for index, each in enumerate(op.constants) if index not in tied)
+    return [each.spec for each in own if len(each.spec.shape) > 1 and each.value is None]
 
 
-def _split(kernels: Sequence[Kernel], per_op: Mapping[str, float]) -> tuple[float, tuple[Term, ...]]:
+def _layer_elements(op: Op, tied: frozenset[int]) -> float:
+    return float(sum(spec.elements for spec in _layer_specs(op, tied)))
+
+
+def _layer_bytes(op: Op, tied: frozenset[int]) -> float:
+    return float(sum(spec.elements * np.dtype(spec.dtype).itemsize for spec in _layer_specs(op, tied)))
+
+
+def _split(kernels: Sequence[Counted]) -> tuple[float, tuple[Term, ...]]:
     """What no knob changes as one number, and a term for each other kernel; those on equal knobs as one."""
     fixed = 0.0
     tables: dict[tuple[str, ...], NDArray[np.float64]] = {}
-    for kernel in kernels:
+    for kernel, per_op in kernels:
         names = tuple(knob.name for knob in kernel.knobs)
         if not names:
             fixed += per_op[kernel.ops[()].key]

@@ -15,7 +15,7 @@ from compress.cost import Cost, cost
 from compress.evidence import Evidence
 from compress.method import Widths
 from compress.network import Network
-from compress.op_templates import ops
+from compress.op_templates import held_before, op_templates, ops
 from compress.scheme import Scheme
 from hw_profiles.ops import Op
 from hw_profiles.runtimes import load as load_runtime
@@ -28,12 +28,16 @@ FusedSets = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """One setting: the uncut network under it, what that is, and its kernels by runtime."""
+    """One setting: the uncut network under it, what that is, and its kernels by runtime.
+
+    `tied`: by runtime and kernel, which constants of its op an earlier kernel holds as well.
+    """
 
     setting: Mapping[str, Value]
     network: Network
     whole: Cost
     kernels: Mapping[str, tuple[Kernel, ...]]
+    tied: Mapping[str, tuple[frozenset[int], ...]]
 
 
 class Anatomy:
@@ -89,8 +93,12 @@ class Anatomy:
             setting: dict[str, Value] = {knob.name: o for knob, o in zip(self.settings, options, strict=True)}
             network = self.rewritten({**full, **setting})
             surveyed = {runtime: self._survey(setting, runtime) for runtime in self._runtimes}
-            made.append(Variant(setting, network, cost(network), surveyed))
+            tied = {runtime: self._tied(network, setting, runtime) for runtime in self._runtimes}
+            made.append(Variant(setting, network, cost(network), surveyed, tied))
         return tuple(made)
+
+    def _tied(self, network: Network, setting: Values, runtime: str) -> tuple[frozenset[int], ...]:
+        return held_before(op_templates(network, self._fused_sets(setting, runtime)))
 
     def _survey(self, setting: Mapping[str, Value], runtime: str) -> tuple[Kernel, ...]:
         def make_ops(widths: Values) -> tuple[Op, ...]:
