@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compress.agreement import relative_difference
 from compress.errors import InvalidInput
 from compress.network import Network, Node
-from compress.verify import relative_difference, run_onnxruntime
+from compress.verify import run_onnxruntime
 
 ALONE = 0.05
 """Relative difference between a sample's outputs alone and in a batch: rounding, and steps of int8, are far smaller."""

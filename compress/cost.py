@@ -11,17 +11,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compress.effective import trained
 from compress.groups import Block
-from compress.network import Array, Network
-from compress.ops import find_row
+from compress.network import Array, Network, Node
+from compress.work import macs, weights
 
 Counts = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Exact counts. `parameters` are trained weights (running statistics are not), `macs` are at batch 1,
+    """Exact counts. `parameters` are weights (running statistics are not), `macs` are at batch 1,
     `size_bytes` is the length of the saved file, `nonzeros` are the parameters that are not zero, and `stored_bytes`
     is what the file takes where each constant is stored as `sparse_bytes` says.
     """
@@ -35,15 +34,14 @@ class Cost:
 
 def cost(network: Network) -> Cost:
     """Count a network as it is."""
-    macs = sum(row.macs(node, network) for node in network.nodes if (row := find_row(node)) is not None)
-    moved = [network.constants[name] for name in trained(network)]
+    held = [network.constants[name] for name in weights(network)]
     size_bytes = len(network.save())
     saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in network.constants.values())
     return Cost(
-        parameters=sum(value.size for value in moved),
-        macs=macs,
+        parameters=sum(value.size for value in held),
+        macs=sum(macs(node, network) for node in network.nodes),
         size_bytes=size_bytes,
-        nonzeros=sum(int(np.count_nonzero(value)) for value in moved),
+        nonzeros=sum(int(np.count_nonzero(value)) for value in held),
         stored_bytes=size_bytes - saved_bytes,
     )
 
@@ -106,10 +104,13 @@ class CostModel:
         self.blocks = tuple(blocks)
         names = tuple(network.constants)
         self._shares = [_Share(network.shape(name), _axis_parts(name, blocks)) for name in names]
-        moved = set(trained(network))
-        self._trained = np.array([name in moved for name in names], dtype=np.float64)
+        held = set(weights(network))
+        self._held = np.array([name in held for name in names], dtype=np.float64)
         self._bytes = np.array([network.constants[name].dtype.itemsize for name in names], dtype=np.float64)
-        self._positions = np.array([_positions(network).get(name, 0.0) for name in names])
+        positions = _positions(network)
+        self._positions = np.array([positions.get(name, 0.0) for name in names])
+        # Of activations with each other, whose widths stay.
+        self._other_macs = sum(macs(node, network) for node in network.nodes if not _weight(node, network))
         self._overhead_bytes = len(network.save()) - sum(value.nbytes for value in network.constants.values())
 
     def counts(self, widths: NDArray[np.int64]) -> Mapping[str, Counts]:
@@ -119,8 +120,8 @@ class CostModel:
         """
         sizes = np.stack([share.sizes(widths) for share in self._shares], axis=1)
         return {
-            "parameters": sizes @ self._trained,
-            "macs": sizes @ self._positions,
+            "parameters": sizes @ self._held,
+            "macs": sizes @ self._positions + self._other_macs,
             "size_bytes": sizes @ self._bytes + self._overhead_bytes,
         }
 
@@ -153,9 +154,12 @@ def _positions(network: Network) -> dict[str, float]:
     """Multiply-accumulates per element of each weight: how many output positions it serves."""
     found: dict[str, float] = {}
     for node in network.nodes:
-        row = find_row(node)
-        macs = row.macs(node, network) if row else 0
-        weight = node.input(1)
-        if macs and weight in network.constants:
-            found[weight] = found.get(weight, 0.0) + macs / network.constants[weight].size
+        weight = _weight(node, network)
+        if weight:
+            found[weight] = found.get(weight, 0.0) + macs(node, network) / network.constants[weight].size
     return found
+
+
+def _weight(node: Node, network: Network) -> str:
+    """The constant that a node's work is a multiple of, "" where there is none."""
+    return node.input(1) if node.input(1) in network.constants and network.constants[node.input(1)].size else ""

@@ -23,6 +23,8 @@ from compress.ops.row import Indices, Slot
 
 SHOWN_LAYERS = 20
 """Names in an error."""
+ONE_CHANNEL = "it has one channel, which must stay"
+ALL_AT_ONCE = "its channels are tied to each other: they can only go all at once, and some must stay"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +80,13 @@ class Group:
     @property
     def reason(self) -> str:
         """Why (parts of) the group are frozen, "" where nothing is."""
-        return "; ".join(dict.fromkeys(block.reason for block in self.blocks if block.reason))
+        told = "; ".join(dict.fromkeys(block.reason for block in self.blocks if block.reason))
+        return told if told or self.prunable else ALL_AT_ONCE if self._is_tied else ONE_CHANNEL
+
+    @property
+    def _is_tied(self) -> bool:
+        """Whether a unit is several channels of one tensor."""
+        return any(index.shape[1] > 1 for block in self.blocks for index in block.slots.values())
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -10,9 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from compress.network import Network, Node, node_proto
-from compress.ops import find_row
-
-WIDENING = frozenset({"Cast", "DequantizeLinear"})
+from compress.work import macs, weights
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class NodeCost:
 
 def node_costs(network: Network) -> Mapping[str, NodeCost]:
     """Node name -> what it adds. The graph's own header belongs to no node."""
-    counted = set(parameters(network))
+    counted = set(weights(network))
     seen: set[str] = set()
     found = {}
     for node in network.nodes:
@@ -51,32 +49,8 @@ def node_costs(network: Network) -> Mapping[str, NodeCost]:
     return found
 
 
-def parameters(network: Network) -> tuple[str, ...]:
-    """Names of the constants that hold trained numbers, those stored in few bits (behind a Cast or DequantizeLinear)
-    included; scalars are none.
-    """
-    names: dict[str, None] = {}
-    for node in network.nodes:
-        row = find_row(node)
-        for position in row.trained if row else ():
-            name = _stored(node.input(position), network)
-            if name in network.constants and network.constants[name].ndim:
-                names[name] = None
-    return tuple(names)
-
-
-def _stored(tensor: str, network: Network) -> str:
-    """The constant behind a tensor that a Cast or DequantizeLinear widens, else the tensor itself."""
-    producer = network.producer(tensor)
-    while producer is not None and producer.op_type in WIDENING:
-        tensor = producer.input(0)
-        producer = network.producer(tensor)
-    return tensor
-
-
 def _own(node: Node, network: Network) -> NodeCost:
-    row = find_row(node)
-    return NodeCost(macs=row.macs(node, network) if row else 0, size_bytes=framed_bytes(node_proto(node)))
+    return NodeCost(macs=macs(node, network), size_bytes=framed_bytes(node_proto(node)))
 
 
 def _held(name: str, network: Network, counted: bool) -> NodeCost:

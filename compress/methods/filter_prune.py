@@ -23,10 +23,10 @@ from compress.importance import Kind, fallback, score
 from compress.layer_error import idle
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
-from compress.ops import find_row
 from compress.ops.row import Indices
 from compress.reconstruct import reconstructed
 from compress.statistics import Statistics
+from compress.work import macs
 from search.space import Bounds, Choice, Doc, Features, Knob, Value, Values
 
 IMPORTANCE_IMAGES = 512
@@ -176,9 +176,9 @@ class FilterPrune:
 
 def _mac_shares(network: Network) -> dict[str, float]:
     """Each node's share of the network's multiply-accumulates."""
-    macs = {node.name: row.macs(node, network) for node in network.nodes if (row := find_row(node)) is not None}
-    total = sum(macs.values()) or 1
-    return {name: count / total for name, count in macs.items()}
+    counts = {node.name: macs(node, network) for node in network.nodes}
+    total = sum(counts.values()) or 1
+    return {name: count / total for name, count in counts.items()}
 
 
 def _features(network: Network, block: Block, shares: Mapping[str, float]) -> Features:

@@ -43,6 +43,58 @@ def test_macs_of_a_convolution() -> None:
     assert cost(network).parameters == 6 * 3 * 9 + 6 + 6 * 5 + 5
 
 
+def test_work_and_weights_of_ops_without_a_row_are_counted() -> None:
+    g = Graph(3, 8, 8)
+    x = g.op("ConvTranspose", "image", g.random("up.weight", 3, 4, 2, 2), g.random("up.bias", 4), strides=[2, 2])
+    before = 4 * 3 * 2 * 2 * 8 * 8
+    x = g.op("Transpose", g.op("Reshape", x, g.ints("rows", -1, 16, 64)), perm=[1, 0, 2])
+    weights = (g.random("w", 1, 4 * 5, 64), g.random("r", 1, 4 * 5, 5), g.random("b", 1, 8 * 5))
+    x = g.op("LSTM", x, *weights, outputs=3, hidden_size=5)[0]
+    recurrent = 16 * (20 * 64 + 20 * 5)
+    x = g.op("Transpose", g.op("Squeeze", x, g.ints("axis", 1)), perm=[1, 0, 2])
+    x = g.op("MatMul", g.op("Softmax", g.op("MatMul", x, g.op("Transpose", x, perm=[0, 2, 1]))), x)
+    attention = 2 * 16 * 16 * 5
+    counted = cost(g.network(g.gemm(g.op("Flatten", x), "head", 80, 5)))
+    assert counted.macs == before + recurrent + attention + 80 * 5
+    assert counted.parameters == 3 * 4 * 4 + 4 + 20 * 64 + 20 * 5 + 40 + 80 * 5 + 5
+
+
+def test_work_of_a_gru_in_both_directions_and_of_activations_alone_stays_at_every_width() -> None:
+    g = Graph(3, 8, 8)
+    x = g.op("Relu", g.conv("image", "a", 3, 6))
+    rows = g.op("Reshape", "image", g.ints("rows", -1, 3, 64))
+    again = g.op("MatMul", rows, g.op("Transpose", rows, perm=[0, 2, 1]))
+    steps = g.op("Transpose", again, perm=[1, 0, 2])
+    made = g.op(
+        "GRU",
+        steps,
+        g.random("w", 2, 6, 3),
+        g.random("r", 2, 6, 2),
+        outputs=2,
+        hidden_size=2,
+        direction="bidirectional",
+    )
+    state = g.op("Reshape", g.op("Transpose", made[1], perm=[1, 0, 2]), g.ints("flat", -1, 4))
+    network = g.network(g.op("Add", g.head(x, 6), g.gemm(state, "other", 4, 5)))
+    (block,) = (block for block in blocks_of(network) if block.name == "a")
+    other = 3 * 3 * 64 + 3 * 2 * (6 * 3 + 6 * 2) + 4 * 5
+    for width in (6, 2):
+        counts = CostModel(network, [block]).counts(np.array([[width]]))
+        assert counts["macs"] == [width * 3 * 9 * 64 + width * 5 + other]
+        assert counts["macs"] == [cost(cut(network, {"a": np.arange(width)})).macs]
+
+
+def test_parameters_in_fewer_bits_are_counted() -> None:
+    g = Graph(3, 8, 8)
+    network = g.network(g.head(g.op("Relu", g.conv("image", "a", 3, 6)), 6))
+    batch = g.images(4)
+    for knob, option in (("int8_ptq", "int8"), ("fp16", "fp16")):
+        scheme = Scheme.of([(knob, {})])
+        made = scheme.bind({knob: option}).rewrite(network, scheme.gather(network, batch))
+        assert cost(made).parameters == cost(network).parameters
+        assert cost(Network.load(made.save())).macs == cost(network).macs
+
+
 def test_what_was_sent_costs_no_more_than_its_file() -> None:
     g = Graph(3, 8, 8)
     network = g.network(g.head(g.conv("image", "a", 3, 60), 60))

@@ -305,3 +305,19 @@ def test_a_wrong_cut_names_the_block_and_the_value(keep: dict[str, list[int]], s
         cut(network, keep)
     assert error.value.field == "keep"
     assert error.value.value == seen
+
+
+def test_every_frozen_group_has_a_reason() -> None:
+    g = Graph(3, 8, 8)
+    x = g.conv(g.op("Relu", g.conv("image", "one", 3, 1)), "stem", 1, 8)
+    for i in range(2):
+        y = g.conv(x, f"grouped{i}", 8, 8, kernel=1, group=2)
+        y = g.op("Reshape", y, g.ints(f"split{i}", -1, 2, 4, 8, 8))
+        y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3, 4]), g.ints(f"join{i}", -1, 8, 8, 8))
+        x = g.op("Add", x, g.conv(g.conv(y, f"depth{i}", 8, 8, group=8), f"point{i}", 8, 8, kernel=1, group=2))
+    found = {group.name: group for group in groups(g.network(g.head(x, 8)))}
+    assert not found["one"].prunable
+    assert "one channel" in found["one"].reason
+    assert not found["grouped0"].prunable
+    assert "all at once" in found["grouped0"].reason
+    assert [group.name for group in found.values() if not group.prunable and not group.reason] == []

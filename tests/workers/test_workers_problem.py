@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from compress.cost import cost
 from compress.evidence import Evidence
@@ -253,6 +254,54 @@ def test_a_network_without_knobs_is_refused(trained: Network) -> None:
     scheme = Scheme.of([("int8_ptq", {"keep_float": ["conv0", "conv1", "conv2", "fc"]})])
     with pytest.raises(InvalidInput, match="no method finds anything"):
         KernelSpace(trained, scheme, {}, Evidence(), ())
+
+
+def reused(times: int = 4) -> Network:
+    """One convolution that serves each part of a tensor, and another behind it that reads their sum."""
+    rng = np.random.default_rng(0)
+    shapes = {"stem.weight": (8 * times, 1, 3, 3), "block.weight": (12, 8, 3, 3), "last.weight": (16, 12, 3, 3)}
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays |= {"sizes": np.array([8] * times), "fc.weight": rng.standard_normal((10, 16)).astype(np.float32)}
+    parts, made = [f"s{i}" for i in range(times)], [f"b{i}" for i in range(times)]
+    nodes = [
+        helper.make_node("Conv", ["image", "stem.weight"], ["stem"], "stem", pads=[1] * 4),
+        helper.make_node("Split", ["stem", "sizes"], parts, "split", axis=1),
+        *(
+            helper.make_node("Conv", [x, "block.weight"], [y], y, pads=[1] * 4)
+            for x, y in zip(parts, made, strict=True)
+        ),
+        helper.make_node("Add", made[:2], ["sum0"], "sum0"),
+        *(helper.make_node("Add", [f"sum{i}", made[i + 2]], [f"sum{i + 1}"], f"sum{i + 1}") for i in range(times - 2)),
+        helper.make_node("Conv", [f"sum{times - 2}", "last.weight"], ["last"], "last", pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["last"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"),
+        helper.make_node("Gemm", ["flat", "fc.weight"], ["logits"], "fc", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "reused",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(value, name) for name, value in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return Network.load(model.SerializeToString())
+
+
+@pytest.mark.parametrize("methods", [("filter_prune",), ("filter_prune", "weight_prune"), ("filter_prune", "int8_ptq")])
+def test_a_weight_that_is_used_again_counts_once(methods: tuple[str, ...]) -> None:
+    network = reused()
+    blocks = prunable_blocks(network)
+    scheme = Scheme.of([(name, {}) for name in methods])
+    widths = {block.name: (block.width // 2, block.width) for block in blocks}
+    evidence = Evidence(np.zeros((4, 1, 8, 8), np.float32), {block.name: np.ones(block.width) for block in blocks})
+    builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence))
+    for halved in ("block", "stem"):
+        values = {**builder.whole, halved: widths[halved][0]}
+        real, counted = cost(builder.kernels.rewritten(values)), builder.counts(values)
+        assert (counted["parameters"], counted["macs"]) == (real.parameters, real.macs)
+        assert counted["nonzeros"] == real.nonzeros
+        assert counted["size_bytes"] == pytest.approx(real.size_bytes, abs=64)
 
 
 @pytest.mark.parametrize("methods", [("filter_prune", "weight_prune", "fp16"), ("weight_prune",)])
