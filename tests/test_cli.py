@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 import netlathe
 from service.cli import run
@@ -484,7 +485,9 @@ def test_the_command_starts_light() -> None:
         "import sys; from service.cli import run; run(['submit', '--help']); "
         f"print(sorted({heavy!r} & {{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert done.stderr.strip() == "[]"
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from service import kept_alive
 from service.kept_alive import KeptAlive
 from service.lifeline import Child
 
-PATIENCE_S = 60.0
 SHORT_LIFE = "raise SystemExit(3)"
 OBEDIENT = "import sys; sys.stdin.read()"
 
