@@ -174,7 +174,7 @@ def test_a_failure_of_the_machine_queues_the_job_again_but_not_for_ever(
         until(lambda: job_of(store, queued).state == "succeeded")
     assert len(runs) == 2
     assert job_of(store, queued).crashes == 1
-    assert log_of(store, queued)[0] == f"The machine failed and not the job, which is queued again: {reason}"
+    assert log_of(store, queued)[0] == f"The machine failed, not the job; the job is queued again: {reason}"
 
 
 def test_a_machine_that_fails_again_and_again_fails_the_job(
