@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from service.switch import is_on
-
 if TYPE_CHECKING:
     import netlathe
 
@@ -64,6 +62,8 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _fail(_missing(error), FAILED, as_json)
     except Exception as error:
+        from service.switch import is_on
+
         if is_on("NETLATHE_TRACE"):
             raise
         return _fail(*_told(error), as_json, getattr(error, "problem", None))

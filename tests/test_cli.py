@@ -427,7 +427,7 @@ def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str])
     assert "1.500 ms [1.400, 1.600]" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/predict", {"latency_ms": None, "coverage": 0.0})
     assert run(["predict", "pi5", "--model", "net", "--fill"]) == 3
-    assert "--fill measures them" in capsys.readouterr().out
+    assert "--fill has them measured" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/measurements", {"id": "mea_1", "state": "queued"}, 202)
     server.on("GET", "/measurements/mea_1", {"id": "mea_1", "state": "done", "latency_ms": 1.5})
     assert run(["measure", "pi5", "--model", "net"]) == 0
