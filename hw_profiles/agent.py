@@ -211,14 +211,14 @@ class Agent:
                 answer = connection.call("POST", f"/agents/{agent_id}/heartbeat", self._heartbeat(held).to_json())
                 self._obey(HeartbeatAnswer.from_json(answer.json()), held)
             except ServerAway as error:
-                log.warning("no heartbeat: %s", error)
+                log.warning("the server did not take the heartbeat: %s", error)
             except (NotAccepted, UpgradeNeeded) as error:
                 self._voided = error
                 self._cancel(held)
                 self._drain.set()
                 return
             except AgentError as error:
-                log.warning("the server knows nothing of our lease: %s", error)
+                log.warning("the server does not know this agent's lease: %s", error)
                 self._cancel(held)
 
     def _heartbeat(self, held: Held | None) -> Heartbeat:
@@ -252,7 +252,7 @@ class Agent:
             except ServerAway:
                 return  # drained while the server was away: nothing is held
             except LeaseLost as error:  # 409: another request of ours is being decided
-                log.warning("no lease: %s", error)
+                log.warning("the server gave no lease: %s", error)
                 self._drain.wait(IDLE_S)
                 continue
             if answer.status_code == 204:
@@ -280,7 +280,7 @@ class Agent:
         except Cancelled:
             self._give_back(connection, held, "cancelled", "")
         except (Refused, OSError, InvalidInput) as error:
-            log.exception("lease %s is given back", lease.id)
+            log.exception("lease %s failed and is returned to the server", lease.id)
             self._give_back(connection, held, type(error).__name__, str(error)[:500])
         except ServerAway as error:
             log.warning("drained while the server was away: %s", error)
@@ -292,7 +292,7 @@ class Agent:
         try:
             connection.call("POST", f"/leases/{held.lease.id}/fail", body)
         except AgentError as error:  # it ends by itself when it expires
-            log.warning("lease %s could not be given back: %s", held.lease.id, error)
+            log.warning("lease %s could not be returned to the server: %s", held.lease.id, error)
 
 
 def _say(text: str, code: int) -> int:

@@ -61,14 +61,16 @@ def _end_with_stdin(agent: Agent) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="netlathe agent", description=__doc__)
     parser.add_argument("--url", default=os.environ.get("NETLATHE_URL", "http://127.0.0.1:8000"))
-    parser.add_argument("--machine", help="name in the devices' names; default: the host's")
-    parser.add_argument("--runtime", action="append", help="offer only this runtime; may be repeated")
-    parser.add_argument("--state-dir", type=Path, help="where credentials are kept")
+    parser.add_argument("--machine", help="first part of the device names; default: host name")
+    parser.add_argument("--runtime", action="append", help="offer only this runtime; repeat for several")
+    parser.add_argument("--state-dir", type=Path, help="folder for the agent's credentials")
     parser.add_argument(
-        "--ca", type=Path, help="trust this certificate, or CA, of the server; else SSL_CERT_FILE counts"
+        "--ca",
+        type=Path,
+        help="certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs",
     )
     parser.add_argument("--end-with-stdin", action="store_true", help="end when stdin closes")
-    parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit and end")
+    parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit, and do nothing else")
     return parser
 
 

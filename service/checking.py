@@ -140,7 +140,7 @@ def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Foun
             with store.begin() as tx:
                 uploads.settle(tx, kind, row_id, _outcome(ended))
         except Exception:  # nobody waits for this thread: the row counts as interrupted after a while
-            log.exception("the end of the check of %s could not be noted", row_id)
+            log.exception("the result of the check of %s could not be stored", row_id)
 
     check.add_done_callback(note)
 
@@ -153,5 +153,5 @@ def _outcome(ended: Future[Found]) -> Found | InvalidInput:
         return error
     if isinstance(error, NoSpace):
         return InvalidInput("file", None, f"{error.detail}: upload the file again once there is room")
-    log.error("a check failed inside the server", exc_info=error)
+    log.error("a check failed by a fault of the server", exc_info=error)
     return InvalidInput("file", None, "the check failed inside the server: upload the file again")

@@ -6,7 +6,6 @@ Exit codes: 0 done and met, 1 missed, 2 usage, 3 failed, 130 interrupted.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -60,7 +59,9 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _fail(_missing(error), FAILED, as_json)
     except Exception as error:
-        if os.environ.get("NETLATHE_TRACE"):
+        from service.switch import is_on
+
+        if is_on("NETLATHE_TRACE"):
             raise
         return _fail(*_told(error), as_json, getattr(error, "problem", None))
     return result if isinstance(result, int) else 0

@@ -51,7 +51,7 @@ GRACE_S = 8.0
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
-GIVEN_BACK = (("info", "the server ended while this job ran; the job goes on where it was when a server is back"),)
+GIVEN_BACK = (("info", "the server stopped while this job ran; the job continues from there once a server runs again"),)
 """Said instead of what the run says of its end: to it, a conductor that ends looks like a user's pause."""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
@@ -110,11 +110,11 @@ class Conductor:
                     asks.interrupted(tx, held.job_id)
                 return held
         except OperationalError:
-            log.warning("the store did not answer; looking for jobs again")
+            log.warning("the store did not answer; this conductor asks for jobs again")
             return None
 
     def _conduct(self, held: Held) -> None:
-        log.info("job %s: running, epoch %d", held.job_id, held.epoch)
+        log.info("job %s: claimed, epoch %d", held.job_id, held.epoch)
         try:
             run = self._begin(held)
         except Exception as error:
@@ -175,9 +175,9 @@ class Conductor:
         try:
             self._end(held, ending)
         except LeaseLost:
-            log.warning("job %s: lost before its end was recorded", held.job_id)
+            log.warning("job %s: another conductor took it before its end was recorded", held.job_id)
         except OperationalError:
-            log.warning("job %s: its end could not be recorded; it will be run on", held.job_id)
+            log.warning("job %s: its end could not be recorded; a conductor will continue it", held.job_id)
 
     def _end(self, held: Held, ending: Ending) -> None:
         given_back = ending.state == "paused" and self._ended_by_us(held)
@@ -225,14 +225,14 @@ class Conductor:
             with self._store.begin() as tx:
                 conductors.seen(tx, self.id, executor)
         except OperationalError:
-            log.warning("the store did not answer; this conductor looks dead until it does")
+            log.warning("the store did not answer; until it does, this conductor counts as dead")
 
     def _leave(self) -> None:
         try:
             with self._store.begin() as tx:
                 conductors.left(tx, self.id)
         except OperationalError:
-            log.warning("the store did not answer; this conductor counts as alive for a while")
+            log.warning("the store did not answer; this conductor counts as alive until its entry expires")
 
 
 def conduct(settings: Settings, *, as_child: bool = False) -> int:

@@ -107,4 +107,4 @@ def _note(file: TextIO, url: str) -> None:
         file.write(f"{os.getpid()} {url}\n")
         file.flush()
     except OSError:  # the lock holds without it
-        log.warning("our address could not be noted in the data folder", exc_info=True)
+        log.warning("the server's address could not be written to its lock file", exc_info=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ import typer
 
 from netlathe import Client, Job, Summary
 from service.embedded import embedded_server
+from service.switch import is_on
 from service.verbs.report import count, latency
 from service.verbs.terminal import FAILED, MET, CommandFailed, exit_code, print_table, show
 from workers.intervals import wilson
@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 SEED = 0
 EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
-EXECUTOR_WITHIN_S = 120.0
+EXECUTOR_WITHIN_S = 300.0
 DEVICE_WITHIN_S = 300.0
 """An agent tests itself first, and waits for that while another program on this machine measures."""
 FOLDER = Path("netlathe-demo")
@@ -73,7 +73,7 @@ class Checked:
 def run(*, as_json: bool = False) -> int:
     """Run the demo; 0 only when the verdict is met and the file has passed in a clean process."""
     started = time.monotonic()
-    keep = bool(os.environ.get("KEEP"))
+    keep = is_on("KEEP")
     folder = FOLDER.resolve()
     folder.mkdir(exist_ok=True)
     say: Say = (lambda _: None) if as_json else typer.echo

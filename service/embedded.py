@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-STARTS_WITHIN_S = 60.0
+STARTS_WITHIN_S = 180.0
+"""Guards against hanging: a busy machine takes its time to import what a server needs."""
 STOPS_WITHIN_S = 20.0
 
 

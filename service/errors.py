@@ -78,7 +78,7 @@ class Conflict(ServiceError):
 
 
 class Unauthorised(ServiceError):
-    """Nobody that we know."""
+    """No valid credentials."""
 
 
 class Forbidden(ServiceError):

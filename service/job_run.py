@@ -66,7 +66,7 @@ class Run:
             self.done.set()
 
 
-_CRASH = "The machine failed and not the job, which is queued again"
+_CRASH = "The machine failed, not the job; the job is queued again"
 _STATES: Mapping[str, State] = {"finished": "succeeded", "paused": "paused", "cancelled": "cancelled"}
 
 
@@ -98,7 +98,7 @@ def of_error(error: Exception, step: str = "run") -> Ending | None:
             return None
         case NoRoom():
             log.info("%s; the job waits in the queue", error)
-            return Ending("queued", lines=(("info", f"Others have all there is to compute on ({error}): it waits."),))
+            return Ending("queued", lines=(("info", f"Other jobs use all processors ({error}): this job waits."),))
         case Halted():
             return Ending(_STATES[error.end])
         case JobFailed():
@@ -119,7 +119,7 @@ def _machine_failed(error: Exception) -> Ending | None:
     reason = machine_failure(error)
     if reason is None:
         return None
-    log.error("the infrastructure failed; the job goes back to the queue", exc_info=error)
+    log.error("the machine failed; the job is queued again", exc_info=error)
     return Ending("queued", lines=(("warning", f"{_CRASH}: {reason}"),), machine_failure=reason)
 
 

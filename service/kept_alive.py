@@ -65,10 +65,10 @@ class KeptAlive:
             try:
                 status = self._live()
             except (SQLAlchemyError, OSError):
-                log.exception("%s could not be started; it will be tried again", self._name)
+                log.exception("%s could not be started; the next attempt follows", self._name)
             else:
                 if status is not None:
-                    log.warning("%s ended with %d; another will be started", self._name, status)
+                    log.warning("%s ended with exit status %d and is started again", self._name, status)
             rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
             self._ending.wait(rest_s)
             rest_s = min(2 * rest_s, LONGEST_REST_S)

@@ -105,7 +105,7 @@ def until_done(step: Callable[[], None]) -> None:
         try:
             return step()
         except (SQLAlchemyError, OSError):
-            log.exception("the beginning of the service failed; trying again in %.0f s", AGAIN_S)
+            log.exception("a start-up step failed; trying again in %.0f s", AGAIN_S)
             time.sleep(AGAIN_S)
 
 

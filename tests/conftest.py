@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Servers that tests start compute in child processes of their own, unless a test is about Ray.
 os.environ["NETLATHE_EXECUTOR"] = "local"
 SHARED = Path(os.environ.get("NETLATHE_SHARED", ROOT.parent / "shared"))
-ALL = bool(os.environ.get("NETLATHE_TEST_ALL"))
+ALL = os.environ.get("NETLATHE_TEST_ALL", "0") not in ("", "0")
 Shared = Callable[[str], Path]
 
 

@@ -12,9 +12,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import typer
+from patience import PATIENCE_S
 
 import netlathe
-from service.cli import run
+from service.cli import build, run
 from service.verbs.report import accuracy, print_networks
 
 VERBS = (
@@ -107,6 +109,16 @@ def test_every_verb_takes_json(verb: str, capsys: pytest.CaptureFixture[str]) ->
     assert "--json" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", [*VERBS, "tokens create"])
+def test_every_argument_and_option_says_what_it_is(verb: str) -> None:
+    command: Any = typer.main.get_command(build())
+    for name in verb.split():
+        command = command.commands[name]
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{verb}: {parameter.name}"
+
+
 def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
     run(["--help"])
     listed = capsys.readouterr().out.partition("Commands:")[2].splitlines()
@@ -188,7 +200,7 @@ def test_show_prints_original_against_best(server: Server, capsys: pytest.Captur
     shown = capsys.readouterr().out
     for text in (
         "best (greedy)",
-        "0.9750, -0.20 % [-0.59, +0.19]",
+        "0.9750, drop +0.20 points [-0.19, +0.59]",
         "0.9711",
         "1.234 ms (predicted 1.210 [1.150, 1.270])",
         "269,722",
@@ -415,7 +427,7 @@ def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str])
     assert "1.500 ms [1.400, 1.600]" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/predict", {"latency_ms": None, "coverage": 0.0})
     assert run(["predict", "pi5", "--model", "net", "--fill"]) == 3
-    assert "--fill measures them" in capsys.readouterr().out
+    assert "--fill has them measured" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/measurements", {"id": "mea_1", "state": "queued"}, 202)
     server.on("GET", "/measurements/mea_1", {"id": "mea_1", "state": "done", "latency_ms": 1.5})
     assert run(["measure", "pi5", "--model", "net"]) == 0
@@ -484,7 +496,9 @@ def test_the_command_starts_light() -> None:
         "import sys; from service.cli import run; run(['submit', '--help']); "
         f"print(sorted({heavy!r} & {{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert done.stderr.strip() == "[]"
 
 
@@ -499,7 +513,7 @@ def test_an_address_of_another_kind_is_refused_in_one_line(capsys: pytest.Captur
 
 def test_no_loss_has_no_minus() -> None:
     same = netlathe.AccuracyDrop(mean=0.0, low=-0.01, high=0.01, n=100)
-    assert accuracy(netlathe.Summary(accuracy=0.9, accuracy_drop=same)) == "0.9000, +0.00 % [-1.00, +1.00]"
+    assert accuracy(netlathe.Summary(accuracy=0.9, accuracy_drop=same)) == "0.9000, drop +0.00 points [-1.00, +1.00]"
 
 
 def test_zeros_have_columns_where_they_save_something(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import PATIENCE_S
 
 import netlathe
 from netlathe import Client
@@ -375,5 +376,7 @@ def test_the_module_needs_only_the_base_dependencies() -> None:
         "import sys, netlathe; heavy = {'torch', 'onnx', 'numpy', 'fastapi', 'pydantic', 'sqlalchemy', 'service'};"
         "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert done.stdout.strip() == "[]"

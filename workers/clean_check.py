@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,8 @@ from compress.verify import session
 from workers.accuracy import Labels
 from workers.errors import JobFailed
 from workers.images import Preprocessed
+
+log = logging.getLogger(__name__)
 
 COMPARED = 64
 """Images at once; the outputs of the first so many are compared."""
@@ -104,7 +108,16 @@ def _run(folder: Path) -> dict[str, Any]:
     except subprocess.TimeoutExpired as error:
         raise JobFailed("recheck_failed", "package", f"a clean process took over {_PATIENCE_S:.0f} s") from error
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise JobFailed("recheck_failed", "package", f"a clean process could not run the file: {last}")
+        raise _broken(done)
     said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return said
+
+
+def _broken(done: subprocess.CompletedProcess[str]) -> Exception:
+    """Why the process ended: its own words, with libraries' messages and paths, are for the server's log."""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode == -signal.SIGKILL or last.startswith("MemoryError"):  # Linux kills what finds no memory
+        return MemoryError("the clean process ran out of memory")
+    log.error("the clean process ended with %d: %s", done.returncode, done.stderr.strip())
+    why = f"exit status {done.returncode}; its error message is in the server's log"
+    return JobFailed("recheck_failed", "package", f"a clean process could not run the file ({why})")

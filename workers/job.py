@@ -218,9 +218,9 @@ class _Run:
         other.ahead(self.executor)
         again = other.control()
         if again.accuracy <= control.accuracy:
-            self.context.say("It trains no better without the batch norms that it had been given: they stay.")
+            self.context.say("Removing the inserted batch norms did not improve the control; they are kept.")
             return trainer, control
-        self.context.say("It trains better without the batch norms that it had been given: they are taken away.")
+        self.context.say("Removing the inserted batch norms improved the control; they are removed.")
         return other, again
 
     def _lasts_for_another(self, control: Trained) -> bool:

@@ -104,7 +104,7 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
     curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     if curves:
-        context.say(f"{len(probes)} quick looks tell how much each of {len(curves)} knobs costs.")
+        context.say(f"Measured the sensitivity of {len(curves)} knobs with {len(probes)} quick evaluations.")
     return curves
 
 

@@ -131,8 +131,8 @@ def _session(
         context.say(f"{target.device_name}: {_off(seen)}; session {turn + 1} of at most {SESSIONS}.", "warning")
     samples, seen = min(found, key=lambda pair: max(pair[1].spread, abs(pair[1].drift)))
     context.warn(
-        f"{target.device_name} was not itself in any of {SESSIONS} timing sessions: {_off(seen)}. "
-        "Its latencies are doubtful."
+        f"{target.device_name}: the anchors disagreed in all {SESSIONS} timing sessions ({_off(seen)}); treat its "
+        "latencies as unreliable."
     )
     return samples, seen
 

@@ -1,4 +1,4 @@
-"""Smaller networks whose latency was measured on the device they are for.
+"""Make trained networks smaller; their latency is measured on the device that they are for.
 
 \b
   netlathe demo                                  the whole path on this machine, in a few minutes
@@ -6,7 +6,8 @@
   netlathe submit --model net.onnx --data images.npz --device local-onnxruntime-t1-fp32 \\
                   --max-latency-ratio 0.5 --max-accuracy-drop 0.02 --watch
 
-Clients read NETLATHE_URL (default http://127.0.0.1:8000) and NETLATHE_TOKEN (default: the local server's own).
+Clients read NETLATHE_URL (default http://127.0.0.1:8000), NETLATHE_TOKEN (default: the local server's own) and
+NETLATHE_PROXY (default: none).
 
 Exit codes: 0 done and met, 1 missed, 2 usage, 3 failed.
 """

@@ -18,7 +18,7 @@ ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help="Id o
 
 
 def devices(
-    device: Annotated[str | None, typer.Argument(help="Only this one, with all that is known of it.")] = None,
+    device: Annotated[str | None, typer.Argument(help="Show only this device, in full.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List devices. A device is one configuration of a machine: runtime, threads, number type.
@@ -42,8 +42,10 @@ def devices(
 
 def table(
     device: DeviceRef,
-    load: Annotated[Path | None, typer.Option("--import", metavar="FILE", help="Add a table's rows first.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as JSON.")] = None,
+    load: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE", help="First add the rows of this table.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to this file as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show, export or import the latency table of a device: a row is one operation, measured.
@@ -75,10 +77,12 @@ def _print_rows(found: Any) -> None:
 def predict(
     device: DeviceRef,
     model: ModelOption,
-    fill: Annotated[bool, typer.Option("--fill", help="Have the agent measure what is missing, for later.")] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Ask the agent to measure the missing rows, for later predictions.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Predict a network's latency from a device's table; nothing is run.
+    """Predict a network's latency from a device's table, without running the network.
 
     \b
       netlathe predict local-onnxruntime-t1-fp32 --model resnet20
@@ -92,7 +96,7 @@ def predict(
 
 def _print_prediction(found: Prediction) -> None:
     if found.latency_ms is None:
-        return typer.echo("unknown: the table has none of this network's operations; --fill measures them")
+        return typer.echo("unknown: the table holds none of this network's operations; --fill has them measured")
     print_fields({"latency": _interval(found), "coverage": _percent(found.coverage), "missing": found.missing})
     return print_table(
         ("layers", "latency", "source"),
@@ -101,7 +105,7 @@ def _print_prediction(found: Prediction) -> None:
 
 
 def measure(device: DeviceRef, model: ModelOption, as_json: AsJson = False) -> int:
-    """Time a whole network on a device, and wait for it.
+    """Time a whole network on a device and print the result.
 
     \b
       netlathe measure local-onnxruntime-t1-fp32 --model resnet20
@@ -114,10 +118,12 @@ def measure(device: DeviceRef, model: ModelOption, as_json: AsJson = False) -> i
 
 def preflight(
     model: ModelRef,
-    device: Annotated[str, typer.Option(help="Where its time goes there, and the floor.")],
+    device: Annotated[
+        str, typer.Option(help="Device to predict for: share of time by layer, lowest latency that pruning can reach.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """What can be done to a network, before any search: prunable groups, frozen ones with reasons, the floor.
+    """Show what can be done to a network: prunable groups, frozen groups with reasons, the latency floor.
 
     \b
       netlathe preflight resnet20 --device local-onnxruntime-t1-fp32

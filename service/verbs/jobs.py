@@ -11,9 +11,11 @@ from service.verbs.terminal import AsJson, JobRef, connect, exit_code, moment, p
 
 
 def jobs(
-    state: Annotated[str | None, typer.Option(help="queued, running, paused, succeeded, failed or cancelled.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only jobs that are queued, running, paused, succeeded, failed or cancelled.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Only jobs for this device.")] = None,
-    page: Annotated[int, typer.Option(min=1)] = 1,
+    page: Annotated[int, typer.Option(min=1, help="Page of the list; one holds 50.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first.
@@ -48,7 +50,7 @@ def show_job(
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Show a job: its state, and original, control and best side by side.
+    """Show a job: its state, and the original, the control and the best network side by side.
 
     Exit code 0: met, or not finished. 1: missed. 3: failed or cancelled.
 
@@ -65,7 +67,7 @@ def show_job(
 
 
 def cancel(job: JobRef, as_json: AsJson = False) -> None:
-    """Cancel a job; what it has found so far is kept.
+    """Cancel a job; its results so far are kept.
 
     \b
       netlathe cancel digits-half
@@ -74,7 +76,7 @@ def cancel(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def pause(job: JobRef, as_json: AsJson = False) -> None:
-    """Pause a job after the evaluation it is at. `netlathe resume` goes on.
+    """Pause a job when its running evaluations have ended; `netlathe resume` continues it.
 
     \b
       netlathe pause digits-half
@@ -83,7 +85,7 @@ def pause(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def resume(job: JobRef, as_json: AsJson = False) -> None:
-    """Go on with a paused job: no evaluation is lost or run twice.
+    """Continue a paused job; no evaluation is lost or repeated.
 
     \b
       netlathe resume digits-half
@@ -92,7 +94,7 @@ def resume(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def retry(job: JobRef, as_json: AsJson = False) -> None:
-    """Submit a finished job again, as a new one.
+    """Submit the request of a finished job again, as a new job.
 
     \b
       netlathe retry digits-half
@@ -108,7 +110,10 @@ def _steer(job: str, verb: str, as_json: bool) -> None:
 
 def artifacts(
     job: JobRef,
-    download: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Fetch them all, sha256 checked.")] = None,
+    download: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Download all of them into this folder and check their sha256."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the files a job made: the ONNX file, the report, the manifest.

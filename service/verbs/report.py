@@ -91,13 +91,14 @@ def _row(slot: str, summary: Summary, devices: Sequence[str], sparse: bool) -> l
 
 
 def accuracy(summary: Summary) -> str | None:
-    """`0.9750`, and `-0.20 % [-0.59, +0.19]` for its distance to the control where that was measured."""
+    """`0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was measured; + is lost."""
     if summary.accuracy is None:
         return None
     lost = summary.accuracy_drop
     if lost is None:
         return f"{summary.accuracy:.4f}"
-    return f"{summary.accuracy:.4f}, {-100 * lost.mean:+z.2f} % [{-100 * lost.high:+z.2f}, {-100 * lost.low:+z.2f}]"
+    mean, low, high = (f"{100 * share:+z.2f}" for share in (lost.mean, lost.low, lost.high))
+    return f"{summary.accuracy:.4f}, drop {mean} points [{low}, {high}]"
 
 
 def latency(found: Latency | None) -> str | None:

@@ -18,39 +18,49 @@ if TYPE_CHECKING:
 def _folder(given: str) -> Path:
     """An empty name is a variable that is not set, and would be the working folder."""
     if not given:
-        raise typer.BadParameter("is empty")
+        raise typer.BadParameter("the path is empty")
     return Path(given)
 
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(parser=_folder, metavar="PATH", help="Blobs, SQLite file, first user's token. [NETLATHE_DATA_DIR]"),
+    typer.Option(
+        parser=_folder,
+        metavar="PATH",
+        help="Folder for uploads, results, the SQLite file and the first user's token. [NETLATHE_DATA_DIR]",
+    ),
 ]
 DatabaseUrl = Annotated[
-    str | None, typer.Option(help="PostgreSQL instead of SQLite; [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
+    str | None, typer.Option(help="PostgreSQL instead of SQLite. [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option(help="host:port of a Ray cluster's head; default: a Ray of its own. Its token: RAY_AUTH_TOKEN_PATH."),
+    typer.Option(
+        help="host:port of a Ray cluster's head; default: start a local Ray. The cluster's token: RAY_AUTH_TOKEN_PATH."
+    ),
 ]
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Default 8000; 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; default 8000, 0 for a free one.")
+    ] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     ray_address: RayAddress = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Plain HTTP also off loopback.")] = False,
-    conductor: Annotated[bool, typer.Option(help="Run jobs here too.")] = True,
-    agent: Annotated[bool, typer.Option(help="Offer this machine as a device.")] = True,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain of the server, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow plain HTTP on an address that other machines reach.")
+    ] = False,
+    conductor: Annotated[bool, typer.Option(help="Also run jobs on this machine.")] = True,
+    agent: Annotated[bool, typer.Option(help="Also offer this machine as a device.")] = True,
     as_json: AsJson = False,
 ) -> int:
     """Run the service: API, dashboard, a conductor and an agent for this machine, with SQLite.
 
-    Prints a one-time link to sign in, to a terminal only. Every setting is also an environment variable:
+    Prints a one-time sign-in link if the output is a terminal. Every setting is also an environment variable:
     NETLATHE_PORT, NETLATHE_DATA_DIR, ...
 
     \b
@@ -83,7 +93,7 @@ def conduct(
     ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> int:
-    """Run jobs, and nothing else: beside `netlathe serve --no-conductor`, on the same data folder and database.
+    """Run jobs for `netlathe serve --no-conductor`, with the same data folder and database.
 
     \b
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://...
@@ -99,21 +109,28 @@ def conduct(
 
 
 def agent(
-    url: Annotated[str | None, typer.Option(help="The server. [NETLATHE_URL]")] = None,
-    machine: Annotated[str | None, typer.Option(help="First part of the devices' names; default: host name.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the server. [NETLATHE_URL]")] = None,
+    machine: Annotated[str | None, typer.Option(help="First part of the device names; default: host name.")] = None,
     enrolment_token: Annotated[
-        str | None, typer.Option(help="Needed once. [NETLATHE_ENROLMENT_TOKEN, or a file: ..._FILE]")
+        str | None,
+        typer.Option(
+            help="One-time token; only the first start needs it. [NETLATHE_ENROLMENT_TOKEN, or a file: ..._FILE]"
+        ),
     ] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="Only these runtimes; may be repeated.")] = None,
-    state_dir: Annotated[Path | None, typer.Option(help="Where its credentials are kept.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="Offer only this runtime; repeat for several.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Folder for the agent's credentials.")] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(help="The server's certificate or its CA's, PEM. [SSL_CERT_FILE instead of usual CAs]"),
+        typer.Option(help="Certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs."),
     ] = None,
-    print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd user unit and end.")] = False,
+    print_unit: Annotated[
+        bool, typer.Option("--print-unit", help="Print a systemd user unit, and do nothing else.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Make this machine a device: time what the server asks for, until stopped. Works behind NAT.
+
+    A proxy is used only if NETLATHE_PROXY names it, or is `environment` for http_proxy and the like; never on loopback.
 
     \b
       netlathe tokens create pi5 --kind enrolment          (on the server; prints nl_e_...)
@@ -121,7 +138,7 @@ def agent(
       netlathe agent --url https://netlathe.example --print-unit > ~/.config/systemd/user/netlathe-agent.service
 
     \b
-    Through ssh, where the server listens on loopback only:
+    Through ssh, if the server listens on loopback only:
       ssh -N -R 8000:127.0.0.1:8000 pi5 &                  (on the server)
       netlathe agent --url http://127.0.0.1:8000           (on pi5)
     """
@@ -143,7 +160,7 @@ def agent(
 
 
 def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: AsJson = False) -> None:
-    """Bring the database to the newest schema; `netlathe serve` with SQLite does it by itself.
+    """Bring the database to the newest schema; with SQLite, `netlathe serve` does this itself.
 
     \b
       netlathe migrate --database-url postgresql://...
@@ -166,7 +183,7 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json:
 
 
 def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
-    """Check this installation: extras, data folder, server, token, devices, and ports open to the network.
+    """Check this installation: extras, data folder, proxy, server, token, devices, and ports open to the network.
 
     \b
       netlathe doctor
@@ -185,10 +202,10 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
 
 
 def demo(as_json: AsJson = False) -> int:
-    """The whole path on this machine, in a few minutes: train a small network, halve its latency, check the file.
+    """Run the whole path on this machine in a few minutes: train a small network, halve its latency, check the file.
 
     Uses handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Leaves files
-    in netlathe-demo/ and no process, unless KEEP=1 keeps the server for a look at the dashboard.
+    in netlathe-demo/ and no process; KEEP=1 keeps the server running for a look at the dashboard.
 
     \b
       netlathe demo

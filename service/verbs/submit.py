@@ -24,40 +24,66 @@ PICKLES = (".pt", ".pt2", ".pth", ".pkl", ".bin", ".ckpt")
 def submit(
     model: Annotated[str, typer.Option(help="file.onnx, package.module:factory, or an uploaded model.")],
     data: Annotated[str, typer.Option(help=".npz, .parquet or .zip, or an uploaded data set.")],
-    device: Annotated[list[str] | None, typer.Option(help="Where the limit holds; may be repeated.")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="Device whose latency is limited; repeat for several.")
+    ] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Limit on each device, in milliseconds.")] = None,
-    max_latency_ratio: Annotated[float | None, typer.Option(help="Or as a share of the original's.")] = None,
-    max_accuracy_drop: Annotated[float | None, typer.Option(help="Against the control; 0.01 is one point.")] = None,
+    max_latency_ratio: Annotated[float | None, typer.Option(help="Or as a share of the original network's.")] = None,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="Accuracy lost at most against the control; 0.01 is one point.")
+    ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="What is wanted most: accuracy, or, under --max-accuracy-drop, the least of size_bytes, ..."),
+        typer.Option(help="Metric to optimise: accuracy, or with --max-accuracy-drop size_bytes, stored_bytes, ..."),
     ] = None,
-    limit: Annotated[list[str] | None, typer.Option(help="Another limit, such as max_size_bytes=100000.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="Another limit, e.g. max_size_bytes=100000; repeat for several.")
+    ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="filter_prune, weight_prune, int8_ptq, fp16; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Method, e.g. filter_prune, weight_prune, int8_ptq or fp16; repeat to combine several."),
     ] = None,
-    strategy: Annotated[list[str] | None, typer.Option(help="Such as greedy; may be repeated, they race.")] = None,
-    evaluations: Annotated[int | None, typer.Option(help="Budget of the search.")] = None,
-    wall_s: Annotated[float | None, typer.Option(help="Seconds for search and training.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="How many are trained.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Training of finalists and control.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none, crop, crop_flip or auto.")] = None,
-    input_shape: Annotated[str | None, typer.Option(help="Of one image, for a factory: 3,32,32.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dictionary for a factory: .pt or .safetensors.")] = None,
-    preprocessing: Annotated[str | None, typer.Option(help="JSON or a file of it: scale, mean, std, ...")] = None,
-    layout: Annotated[str | None, typer.Option(help="Of the images, where ambiguous: NHW, NHWC or NCHW.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, where the labels do not tell.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the job.")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Also where the original looks untrained.")] = False,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Search strategy, e.g. greedy; repeat to race several.")
+    ] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Number of candidates that the search evaluates.")] = None,
+    wall_s: Annotated[float | None, typer.Option(help="Seconds for search and training together.")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Number of candidates that are trained after the search.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of training, for finalists and control alike.")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="Augmentation of the training images: none, crop, crop_flip or auto.")
+    ] = None,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Shape of one input image, e.g. 3,32,32 (with package.module:factory).")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="State dictionary, .pt or .safetensors (with package.module:factory).")
+    ] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="JSON, or a file that holds it: scale, mean, std, ...")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Axes of the images if their shape is ambiguous: NHW, NHWC or NCHW.")
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes if the labels do not show all.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job; generated if omitted.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness: same seed, same candidates.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Submit even if the original network looks untrained.")
+    ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
-    download: Annotated[Path | None, typer.Option(metavar="FOLDER", help="After --watch: fetch the files.")] = None,
+    download: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="With --watch: download the files into this folder at the end."),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Submit a job; with --watch wait for it and print original against result.
 
     A factory returns the trained module, or (module, example). It is exported here, in a process of its own with this
-    folder first on its path: your code never leaves this machine. A file that is not changed is not uploaded twice.
+    folder first on its path: your code never leaves this machine. An unchanged file is not uploaded again.
 
     \b
       netlathe submit --model net.onnx --data images.npz --device local-onnxruntime-t1-fp32 \\
@@ -71,7 +97,7 @@ def submit(
                       --objective stored_bytes --max-accuracy-drop 0.003
     """
     if download is not None and not watch:
-        raise typer.BadParameter("--download needs --watch: there are no files before the job's end")
+        raise typer.BadParameter("--download needs --watch: the files exist only after the job has ended")
     fields: dict[str, Any] = {
         "objective": {"metric": objective} if objective is not None else None,
         "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
@@ -180,8 +206,8 @@ def _check_read_already(
         wrong = [name for name, value in given.items() if value is not None]
         if known and wrong:
             raise typer.BadParameter(
-                f"{' and '.join(wrong)}: only for a file that is uploaded now; {option} is {ref}, no file here but the "
-                "name of an upload, read as was said then"
+                f"{' and '.join(wrong)}: only for a file that is uploaded now; {option} {ref} is no file here, so it "
+                "names an earlier upload, which keeps the settings it was uploaded with"
             )
 
 

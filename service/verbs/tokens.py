@@ -26,7 +26,11 @@ tokens = typer.Typer(
 
 
 @tokens.callback()
-def listed(context: typer.Context, page: Annotated[int, typer.Option(min=1)] = 1, as_json: AsJson = False) -> None:
+def listed(
+    context: typer.Context,
+    page: Annotated[int, typer.Option(min=1, help="Page of the list; one holds 50.")] = 1,
+    as_json: AsJson = False,
+) -> None:
     if context.invoked_subcommand is not None:
         return
     with connect() as client:
@@ -37,9 +41,11 @@ def listed(context: typer.Context, page: Annotated[int, typer.Option(min=1)] = 1
 
 @tokens.command()
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
-    kind: Annotated[str, typer.Option(help="user or enrolment.")] = "user",
-    days: Annotated[float | None, typer.Option(help="Days until it expires; never where left out.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the token: its person, pipeline or machine.")],
+    kind: Annotated[
+        str, typer.Option(help="user: for a person or a pipeline; enrolment: enrols one machine, once.")
+    ] = "user",
+    days: Annotated[float | None, typer.Option(help="Days until it expires; never if omitted.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token and print its secret, which is never shown again.
@@ -58,7 +64,7 @@ def create(
 
 
 @tokens.command()
-def delete(token: Annotated[str, typer.Argument(help="Its id, from `netlathe tokens`.")]) -> None:
+def delete(token: Annotated[str, typer.Argument(help="Id of the token, from `netlathe tokens`.")]) -> None:
     """Revoke a token at once.
 
     \b

@@ -47,4 +47,4 @@ def _reason(stderr: str) -> str:
         answer = json.loads(lines[-1])
         return f"{answer['detail']}" + (f" ({answer['where']})" if answer["where"] else "")
     except (IndexError, ValueError, KeyError, TypeError):
-        return lines[-1][:300] if lines else "the exporting process ended without a word"
+        return lines[-1][:300] if lines else "the exporting process ended without an error message"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_files import class_folders, labels, pixels, png, pngs, write_npz, write_parquet, write_zip
+from patience import PATIENCE_S
 
 from compress.builtin.digits import digits, digits_npz
 from compress.data import Dataset, check_fits, inspect_dataset, load_dataset
@@ -362,7 +363,7 @@ def test_a_refused_file_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_copy_both_succeed(tmp_path: Path) -> None:
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=PATIENCE_S)
     target = tmp_path / "made"
     failures: list[BaseException] = []
 
@@ -380,7 +381,7 @@ def test_two_writers_of_one_copy_both_succeed(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert not failures
     assert (target / "content").read_text() == "same"
     assert [path.name for path in tmp_path.iterdir()] == ["made"]

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from patience import PATIENCE_S
 from torch import nn
 
 from compress import export as export_file
@@ -277,5 +278,5 @@ def test_the_file_imports_nothing_of_ours() -> None:
         "print(sorted({name.split('.')[0] for name in sys.modules} "
         "& {'compress', 'search', 'service', 'workers', 'hw_profiles', 'netlathe', 'torch'}))"
     )
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout.strip() == "[]", done.stderr

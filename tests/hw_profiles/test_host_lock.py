@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 
@@ -24,7 +25,6 @@ with getattr(HostLock(Path(sys.argv[1])), sys.argv[2])():
     sys.stdin.readline()
 print("out", flush=True)
 """
-GUARD_S = 60.0
 
 
 class Holder:
@@ -52,19 +52,19 @@ class Holder:
                 self.inside.set()
 
     def waits_inside(self) -> None:
-        assert self.inside.wait(GUARD_S), self.lines
+        assert self.inside.wait(PATIENCE_S), self.lines
 
     def leave(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        self.process.wait(GUARD_S)
+        self.process.wait(PATIENCE_S)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(GUARD_S)
-        self._reader.join(GUARD_S)
+        self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
@@ -139,7 +139,7 @@ def test_a_killed_holder_blocks_nobody(tmp_path: Path, holders: list[Holder], ki
     holders.append(dead)
     dead.waits_inside()
     dead.process.kill()
-    dead.process.wait(GUARD_S)
+    dead.process.wait(PATIENCE_S)
     with HostLock(tmp_path).exclusive():
         pass
 
@@ -152,7 +152,7 @@ def test_a_killed_waiter_opens_the_gate_again(tmp_path: Path, holders: list[Hold
     holders.append(waiter)
     assert _blocked(waiter)
     waiter.process.kill()
-    waiter.process.wait(GUARD_S)
+    waiter.process.wait(PATIENCE_S)
     with HostLock(tmp_path).shared():
         pass
 

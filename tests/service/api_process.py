@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import connection, context, get_context
 
+from patience import PATIENCE_S
+
 from service.settings import Settings
 
-PATIENCE_S = 120.0
-"""A guard against hanging, not an expectation of speed."""
 PORTS = range(20_000, 32_768)
 """Below those that the system gives to clients: a client that tries again and again while the server is away would in
 the end be given the very port it calls, be connected with itself, and keep the server from it."""

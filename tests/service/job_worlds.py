@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from patience import PATIENCE_S
+
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded, Signal
 from workers.progress import Asked, Checkpointed, Evaluated, Logged, Made, Phased, Summarised
 
-PATIENCE_S = 60.0
-"""A guard against hanging, not an expectation of speed."""
 EVALUATIONS = 20
 
 

@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from patience import PATIENCE_S
 
 from service.app import create_app
 from service.settings import Settings
 from service.store import Store
 
-GUARD_S = 60.0
-
 
 def until(true: Callable[[], bool], what: str) -> None:
     """Wait for something; the limit only guards against hanging."""
-    end_s = time.monotonic() + GUARD_S
+    end_s = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < end_s, f"waited in vain: {what}"
         time.sleep(0.05)
@@ -72,5 +71,5 @@ def serving(settings: Settings, store: Store, port: int = 0) -> Iterator[str]:
         yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(GUARD_S)
+        thread.join(PATIENCE_S)
         listener.close()

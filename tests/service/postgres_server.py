@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 
+from patience import PATIENCE_S
 from sqlalchemy import create_engine, text
-
-PATIENCE_S = 60.0
-"""A guard against hanging, not an expectation of speed."""
 
 
 class NoPostgres(Exception):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from agent_calls import conv, enrolment_token, fill
-from live_server import GUARD_S, serving, until
+from live_server import serving, until
+from patience import PATIENCE_S
 from service_world import HandClock
 
 from hw_profiles.agent import Agent
@@ -57,7 +58,7 @@ def running(url: str, store: Store, folder: Path, runtime: str = "simulated") ->
         yield agent
     finally:
         agent.drain()
-        thread.join(GUARD_S)
+        thread.join(PATIENCE_S)
     assert codes == [0]
 
 
@@ -191,7 +192,7 @@ def test_kill_9_in_mid_lease_returns_the_items_and_leaves_no_process(
         timing = _children(agent.pid)
     finally:
         agent.kill()
-        agent.wait(GUARD_S)
+        agent.wait(PATIENCE_S)
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in timing), "the timing process to end")
     clock.advance(30)
     with store.begin() as tx:
@@ -209,17 +210,19 @@ def test_sigterm_drains_and_the_credentials_serve_again(url: str, store: Store, 
     folder = tmp_path / "agent"
     first = _process(url, store, folder, "simulated")
     found = device_id(store)
+    # The server has the device before the agent has read that, and saved its credentials.
+    until(lambda: any((folder / "agents").glob("*.json")), "the credentials")
     saved = list((folder / "agents").glob("*.json"))
     assert [stat.S_IMODE(path.stat().st_mode) for path in saved] == [0o600]
     first.send_signal(signal.SIGTERM)
-    assert first.wait(GUARD_S) == 0
+    assert first.wait(PATIENCE_S) == 0
     fill(store, found, [conv(8)])
     agent = Agent(url, machine="bench", runtimes=["simulated"], state_dir=folder, lock=HostLock(folder))
     thread = threading.Thread(target=agent.run)
     thread.start()
     until(lambda: filled(store, found), "the table, without an enrolment token")
     agent.drain()
-    thread.join(GUARD_S)
+    thread.join(PATIENCE_S)
     assert "nl_" not in (folder / "log").read_text()
 
 
@@ -238,7 +241,7 @@ def test_an_agent_survives_a_restart_of_its_server(settings: Settings, store: St
     with serving(settings, store, port):
         until(lambda: filled(store, found), "the table after the restart")
         agent.drain()
-        thread.join(GUARD_S)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from agent_calls import enrolment_token
-from live_server import GUARD_S, serving, until
+from live_server import serving, until
+from patience import PATIENCE_S
 
 from hw_profiles.agent import Agent, print_unit
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
@@ -91,7 +92,7 @@ def test_an_agent_that_is_given_the_certificate_enrols(url: str, store: Store, c
         until(lambda: enrolled(store), "the agent to enrol")
     finally:
         agent.drain()
-        thread.join(GUARD_S)
+        thread.join(PATIENCE_S)
     assert codes == [0]
 
 

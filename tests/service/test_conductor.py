@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from job_worlds import EVALUATIONS, candidate, lines, package, search, until
+from patience import PATIENCE_S
 from service_world import HandClock, Uploaded, queue
 from sqlalchemy.exc import OperationalError
 
@@ -28,7 +29,7 @@ from workers.context import Halted
 from workers.errors import DeviceOffline, InvalidInput, JobFailed, LeaseLost, MeasurementFailed, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports, Recorded
-from workers.progress import Asked, Logged
+from workers.progress import Asked, Logged, Phased
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def conducting(store: Store, settings: Settings, run: RunJob) -> Iterator[Conduc
         yield conductor
     finally:
         conductor.stopping.set()
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -130,6 +131,16 @@ def test_what_a_run_dies_of_is_told(
     assert log_of(store, queued) == [found["detail"]]
 
 
+def test_the_phase_in_which_a_run_dies_is_told(store: Store, settings: Settings, queued: str) -> None:
+    def run(plan: JobPlan, ports: Ports) -> Outcome:
+        ports.emit(Phased("statistics", 0, 3))
+        raise InvalidInput("limits.max_macs", 3, "is too small")
+
+    with conducting(store, settings, run):
+        until(lambda: job_of(store, queued).state == "failed")
+    assert (job_of(store, queued).failure or {})["step"] == "statistics"
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -163,7 +174,7 @@ def test_a_failure_of_the_machine_queues_the_job_again_but_not_for_ever(
         until(lambda: job_of(store, queued).state == "succeeded")
     assert len(runs) == 2
     assert job_of(store, queued).crashes == 1
-    assert log_of(store, queued)[0] == f"The machine failed and not the job, which is queued again: {reason}"
+    assert log_of(store, queued)[0] == f"The machine failed, not the job; the job is queued again: {reason}"
 
 
 def test_a_machine_that_fails_again_and_again_fails_the_job(
@@ -265,7 +276,7 @@ def test_a_run_that_does_not_listen_is_given_up_and_fenced_off(
     go, refused = threading.Event(), threading.Event()
 
     def run(plan: JobPlan, ports: Ports) -> Outcome:
-        go.wait(60)
+        go.wait(PATIENCE_S)
         try:
             ports.emit(Logged("info", "too late"))
         except LeaseLost:
@@ -277,7 +288,7 @@ def test_a_run_that_does_not_listen_is_given_up_and_fenced_off(
         until(lambda: job_of(store, queued).state == "running")
     assert job_of(store, queued).state == "queued"
     go.set()
-    assert refused.wait(60)
+    assert refused.wait(PATIENCE_S)
     assert log_of(store, queued) == [GIVEN_BACK[0][1]]
 
 
@@ -375,7 +386,7 @@ def _queue_by_the_real_clock(settings: Settings, store: Store, uploaded: Uploade
 def _environment(here: Path) -> dict[str, str]:
     import os
 
-    return {**os.environ, "PYTHONPATH": f"{here}:{here.parent.parent}"}
+    return {**os.environ, "PYTHONPATH": f"{here}:{here.parent}:{here.parent.parent}"}
 
 
 def test_the_front_is_told_when_it_changes(store: Store, settings: Settings, queued: str) -> None:

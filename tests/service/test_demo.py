@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE_S
 
 from netlathe import Client, Summary
+from service import demo
 from service.demo import CHECK, Checked, Prepared, _check, _compare
 from service.embedded import ServerDied, _said_url, embedded_server
 from service.verbs.terminal import CommandFailed
@@ -56,7 +58,7 @@ def test_a_file_that_does_not_load_is_one_line(prepared: Prepared) -> None:
 def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> None:
     program = f"import sys, runpy, netlathe; sys.argv = ['x', {str(prepared.data)!r}, '1', '0', '1', "
     program += f"{str(prepared.model)!r}]; runpy.run_path({str(CHECK)!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert "not clean, it has imported netlathe" in done.stderr
 
 
@@ -122,3 +124,36 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
         embedded_server(tmp_path / "data", tmp_path / "server.log"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (None, False),
+        ("", False),
+        ("0", False),
+        ("false", False),
+        ("No", False),
+        ("off", False),
+        ("1", True),
+        ("yes", True),
+    ],
+)
+def test_the_server_is_kept_only_if_asked(
+    value: str | None, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KEEP", raising=False)
+    if value is not None:
+        monkeypatch.setenv("KEEP", value)
+    asked: list[bool] = []
+
+    def no_server(_data_dir: Path, _log: Path, *, keep: bool) -> contextlib.AbstractContextManager[str]:
+        asked.append(keep)
+        raise ServerDied("not started here")
+
+    monkeypatch.setattr("service.demo.embedded_server", no_server)
+    monkeypatch.setattr("service.demo._train", lambda *_: None)
+    monkeypatch.setattr("service.demo.FOLDER", tmp_path / "netlathe-demo")
+    with pytest.raises(ServerDied):
+        demo.run(as_json=True)
+    assert asked == [kept]

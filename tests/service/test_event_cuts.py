@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
-from api_process import PATIENCE_S, ApiProcess, free_port
+from api_process import ApiProcess, free_port
 from live_server import until
+from patience import PATIENCE_S
 
 from netlathe import Client
 from service.settings import Settings

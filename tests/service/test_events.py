@@ -16,14 +16,13 @@ import httpx
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from patience import PATIENCE_S
 from service_world import HandClock, Uploaded, queue
 
 from service.app import create_app
 from service.settings import Settings
 from service.store import Store, events, jobs, tokens
 from service.store.devices import Device
-
-PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from anyio import to_thread
+from patience import PATIENCE_S
 from sqlalchemy.exc import OperationalError
 
 from service.feed import Feed, Notice
@@ -23,7 +24,7 @@ def test_a_look_under_way_ends_before_the_feed_does(store: Store, monkeypatch: p
     @contextmanager
     def slow_read() -> Iterator[Tx]:
         began.set()
-        may_end.wait(60)
+        may_end.wait(PATIENCE_S)
         with read() as tx:
             yield tx
         ended.set()

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from api_process import PATIENCE_S, ApiProcess, free_port
+from api_process import ApiProcess, free_port
+from patience import PATIENCE_S
 from postgres_server import NoPostgres, running
 from service_world import Uploaded
 from sqlalchemy import select

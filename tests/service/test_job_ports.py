@@ -13,6 +13,7 @@ import pytest
 from agent_calls import HandAgent, conv, network_result
 from fastapi.testclient import TestClient
 from job_worlds import until
+from patience import PATIENCE_S
 from service_world import HandClock, Uploaded, queue
 
 from hw_profiles.calibration import Calibration
@@ -77,7 +78,7 @@ def test_rows_are_asked_for_and_awaited(ports: StorePorts, agent: HandAgent) -> 
     assert ports.wait(agent.device_id, 0.0) == 2
     with background(ports.wait, agent.device_id, 60.0) as news:
         agent.finish(agent.lease(), {ops[0].key: 8.0, ops[1].key: 16.0})
-        assert news.result(60) < 2
+        assert news.result(PATIENCE_S) < 2
     assert ports.wait(agent.device_id, 60.0) == 0
     table = ports.table(agent.device_id)
     assert table.rows[ops[1].key].latency_us == pytest.approx(16.0)
@@ -115,7 +116,7 @@ def test_networks_are_measured_together(ports: StorePorts, agent: HandAgent, tmp
             latency_us = {b"original": 900.0, b"best": 400.0}[content]
             assert agent.put(lease, item["key"], network_result(lease["epoch"], latency_us)).status_code == 200
         assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
-        found = samples.result(60)
+        found = samples.result(PATIENCE_S)
     assert found["original"].timing().quiet_us == pytest.approx(900.0)
     assert found["best"].timing().quiet_us == pytest.approx(400.0)
 
@@ -128,7 +129,7 @@ def test_a_network_that_does_not_run_there_fails_the_measurement(
         failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no kernel for Odd"}
         agent.put(lease, lease["items"][0]["key"], failure)
         with pytest.raises(MeasurementFailed, match=r"odd: .*no kernel for Odd"):
-            samples.result(60)
+            samples.result(PATIENCE_S)
 
 
 def test_a_run_that_is_stopped_waits_for_no_measurement(
@@ -139,7 +140,7 @@ def test_a_run_that_is_stopped_waits_for_no_measurement(
         with store.begin() as tx:
             job_states.cancel(tx, jobs.get(tx, the_job(store).id))
         with pytest.raises(Halted, match="cancelled"):
-            samples.result(60)
+            samples.result(PATIENCE_S)
     measurement = measurement_of(store)
     assert measurement is not None
     assert measurement.state == "failed"

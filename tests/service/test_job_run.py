@@ -21,7 +21,7 @@ def test_a_cluster_that_others_use_is_waited_for_and_no_failure() -> None:
     ending = of_error(NoRoom("no worker with 1 CPUs came up within 120 s"))
     assert ending is not None
     assert (ending.state, ending.machine_failure) == ("queued", None)
-    assert "it waits" in ending.lines[0][1]
+    assert "this job waits" in ending.lines[0][1]
 
 
 @pytest.mark.parametrize("error", [PoolBroken("gone"), ClusterDown("gone"), MemoryError()])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from agent_calls import conv
+from patience import PATIENCE_S
 from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 from service_world import Uploaded, queue
 from test_pages import proposed, record, searched
@@ -26,6 +27,7 @@ from workers.progress import Evaluated
 pytestmark = pytest.mark.browser
 
 CHROMIUM = os.environ.get("NETLATHE_CHROMIUM") or shutil.which("chromium")
+expect.set_options(timeout=PATIENCE_S * 1000)
 # A browser that phones home is refused by a closed network, loudly.
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -75,6 +77,7 @@ class Watched:
 def tab(chromium: Browser, url: str, user_token: str) -> Iterator[Watched]:
     """A signed-in tab: the token went through the form."""
     context = chromium.new_context(base_url=url)
+    context.set_default_timeout(PATIENCE_S * 1000)
     watched = Watched(context.new_page())
     page = watched.page
     page.goto("/devices")
@@ -96,6 +99,7 @@ def shot(page: Page, name: str) -> None:
 
 def test_a_wrong_token_is_told_so(chromium: Browser, url: str) -> None:
     page = chromium.new_page(base_url=url)
+    page.set_default_timeout(PATIENCE_S * 1000)
     page.goto("/sign-in")
     page.get_by_label("Token").fill("nl_u_wrong")
     page.get_by_role("button", name="Sign in").click()

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from job_worlds import PATIENCE_S, until
+from job_worlds import until
+from patience import PATIENCE_S
 from sqlalchemy.exc import OperationalError
 
 from service import data_folder

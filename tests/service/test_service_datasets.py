@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from patience import PATIENCE_S
 
 from compress.builtin.digits import digits_npz
 from compress.data import cache_beside
@@ -170,7 +171,7 @@ def test_a_slow_check_of_data_ends_in_the_same_columns(
     }
 
     def check(*_arguments: Any) -> dict[str, Any]:
-        assert end.wait(60)
+        assert end.wait(PATIENCE_S)
         return dict(found)
 
     monkeypatch.setattr(intake, "check_dataset", check)

@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from patience import PATIENCE_S
 from service_networks import classifier, model_of
 
 from compress.builtin.digits import digits_npz
@@ -328,7 +329,7 @@ def test_a_check_waits_while_somebody_measures_and_its_limit_does_not_run(
             found = pool.submit(outcome, name, Limits(wall_s=10))
             with pytest.raises(TimeoutError):
                 found.result(11)
-        assert found.result(60) == {}
+        assert found.result(PATIENCE_S) == {}
 
 
 def test_nobody_measures_while_a_check_computes(
@@ -356,8 +357,8 @@ def test_nobody_measures_while_a_check_computes(
         measuring = pool.submit(measure)
         early = measured.wait(0.3)
         may_end.touch()
-        assert check.result(60) == {}
-        measuring.result(60)
+        assert check.result(PATIENCE_S) == {}
+        measuring.result(PATIENCE_S)
     assert not early
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from agent_calls import HandAgent
 from fastapi.testclient import TestClient
+from patience import PATIENCE_S
 from service_networks import classifier
 from service_world import HandClock
 
@@ -297,7 +298,7 @@ def test_an_idempotency_key_repeats_the_answer_even_after_the_model_went(
 
 
 def test_two_uploads_of_one_name_at_once_make_one_model(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=PATIENCE_S)
 
     def check(*_arguments: Any) -> dict[str, Any]:
         both.wait()
@@ -309,7 +310,7 @@ def test_two_uploads_of_one_name_at_once_make_one_model(client: TestClient, monk
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert sorted(answer.status_code for answer in answers) == [200, 201]
     assert answers[0].json() == answers[1].json()
 
@@ -352,7 +353,7 @@ class SlowCheck:
         monkeypatch.setattr(checking.uploads, "settle", settle_and_tell)
 
     def __call__(self, *_arguments: Any) -> dict[str, Any]:
-        assert self.end.wait(60)
+        assert self.end.wait(PATIENCE_S)
         if self.error is not None:
             raise self.error
         return dict(FOUND)
@@ -360,7 +361,7 @@ class SlowCheck:
     def finish(self, error: Exception | None = None) -> None:
         self.error = error
         self.end.set()
-        assert self.noted.wait(60)
+        assert self.noted.wait(PATIENCE_S)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 from isolation import bring_up_loopback
+from patience import PATIENCE_S
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -28,7 +29,6 @@ from workers.pool import Evaluator, Pool
 from workers.ray_executor import RayExecutor
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def main(folder: Path) -> None:
         for process in nodes.values():
             process.terminate()
         for process in nodes.values():
-            process.wait(60)
+            process.wait(PATIENCE_S)
 
 
 if __name__ == "__main__":

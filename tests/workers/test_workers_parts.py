@@ -333,6 +333,24 @@ def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> 
         clean_check(trained.save()[:100], images, labels, accuracy)
 
 
+@pytest.mark.parametrize(
+    ("script", "error", "says"),
+    [
+        ("raise ValueError('/srv/secret')", JobFailed, r"could not run the file \(exit status 1"),
+        ("raise MemoryError", MemoryError, "out of memory"),
+        ("import os; os.kill(os.getpid(), 9)", MemoryError, "out of memory"),
+    ],
+)
+def test_a_clean_process_that_ends_is_told_without_its_own_words(
+    script: str, error: type[Exception], says: str, trained: Network, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.clean_check._SCRIPT", script)
+    part = Part(digits[0][:10], digits[1][:10])
+    with pytest.raises(error, match=says) as caught:
+        clean_check(trained.save(), Preprocessed(part, Preprocessing()), part.labels, 0.9)
+    assert "secret" not in str(caught.value)
+
+
 def report(name: str = "r20") -> dict[str, Any]:
     row = {
         "accuracy": 0.9,
