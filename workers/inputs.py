@@ -60,6 +60,11 @@ class Inputs:
         """Names the images accuracy is taken on."""
         return self.dataset.digest
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing among all classes."""
+        return 1.0 / self.dataset.classes
+
     @cached_property
     def folded(self) -> Network:
         """The network with its batch norms folded in: what the original is timed as."""

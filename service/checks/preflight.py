@@ -71,7 +71,7 @@ def _floor(network: Network, scheme: Scheme, table: LatencyTable) -> Prediction:
     """The smallest network in the form whose kernels the table knows best: a job has measured those of the form that
     it kept. Of forms known alike the faster one.
     """
-    found = []
+    found: list[Prediction] = []
     for form in cut_forms(network):
         smallest = _smallest(form, scheme, table)
         templates = op_templates(form, _fused(form, table))
