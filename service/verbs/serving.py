@@ -110,6 +110,9 @@ def agent(
         Path | None,
         typer.Option(help="The server's certificate or its CA's, PEM. [SSL_CERT_FILE instead of usual CAs]"),
     ] = None,
+    offer_again: Annotated[
+        bool, typer.Option("--offer-again", help="Offer a device again after it was deleted on the server.")
+    ] = False,
     print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd user unit and end.")] = False,
     as_json: AsJson = False,
 ) -> int:
@@ -138,7 +141,8 @@ def agent(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
-    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, ca=ca, **chosen)
+    chosen |= {"state_dir": state_dir, "ca": ca, "offer_again": offer_again}
+    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, **chosen)
     return made.run()
 
 
