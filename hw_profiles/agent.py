@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,6 +26,7 @@ from hw_profiles import runtimes
 from hw_profiles.batch import LEAST_DEADLINE_S, Cancelled
 from hw_profiles.connection import (
     AgentError,
+    AllRemoved,
     Connection,
     LeaseLost,
     NotAccepted,
@@ -39,12 +41,14 @@ from hw_profiles.errors import ExtraMissing, InvalidInput
 from hw_profiles.exits import DONE, FAILED, USAGE
 from hw_profiles.host_lock import HostLock
 from hw_profiles.lease_run import Held, LeaseRun
+from hw_profiles.offered import Offered
 from hw_profiles.self_test import self_test
 from hw_profiles.sign_on import SignOn
 from hw_profiles.unit import print_unit
 from hw_profiles.wire import (
     PROTOCOL,
     AgentState,
+    Enrolled,
     Enrolment,
     Heartbeat,
     HeartbeatAnswer,
@@ -77,6 +81,8 @@ class Agent:
         transport: for tests, in place of the network.
         ca: file with the server's certificate or its CA's, where the usual CAs did not issue it.
         least_deadline_s: a timing process may be silent for at least this long.
+        offer_again: offer a device again that was deleted on the server; else the agent goes on with its others, and
+            ends when none is left.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class Agent:
         transport: httpx.BaseTransport | None = None,
         ca: Path | None = None,
         least_deadline_s: float = LEAST_DEADLINE_S,
+        offer_again: bool = False,
     ) -> None:
         self.url = url.rstrip("/")
         self.machine = machine or this_machine.machine_name()
@@ -104,7 +111,7 @@ class Agent:
         self._drain = threading.Event()
         self._stop = threading.Event()
         self._held: Held | None = None
-        self._devices: dict[str, DeviceConfig] = {}
+        self._offered = Offered(again=offer_again)
         self._voided: AgentError | None = None
 
     def run(self) -> int:
@@ -154,17 +161,17 @@ class Agent:
                 signal.signal(number, former)
 
     def _serve(self) -> None:
-        offers = self._offers()
+        offers = self._offered.configs = self._offers()
         enrolment = self._enrolment(offers)
         signing = SignOn(self.url, self._credentials, self._drain, self._transport, self._ca)
         credentials, enrolled = signing.sign_on(enrolment, self._enrolment_token)
-        self._devices = dict(zip(enrolled.device_ids, offers, strict=True))
+        self._offered.accepted(enrolled.device_ids)
         log.info("agent %s serves %s", credentials.agent_id, ", ".join(d.name for d in offers))
         connection = Connection(self.url, credentials.token, self._transport, self._ca)
         heart = threading.Thread(target=self._beat, args=(connection, credentials.agent_id, enrolled.heartbeat_s))
         heart.start()
         try:
-            self._pull(connection, credentials.agent_id)
+            self._pull(connection, credentials.agent_id, enrolment)
         finally:
             self._stop.set()
             heart.join()
@@ -237,18 +244,35 @@ class Agent:
             self._cancel(held)
         elif answer.action == "drain":
             self._drain.set()
+        elif answer.action == "removed":
+            self._removed(answer.device_ids)
+
+    def _removed(self, device_ids: Sequence[str]) -> None:
+        names = self._offered.removed(device_ids)
+        if names and not self._offered.ids and not self._offered.again:
+            self._voided = AllRemoved(
+                f"every device of this agent was deleted on the server, {', '.join(names)} last; start it again to "
+                "offer them as new devices, or with --offer-again to have that done by itself"
+            )
+            self._drain.set()
 
     @staticmethod
     def _cancel(held: Held | None) -> None:
         if held is not None:
             held.cancelled.set()
 
-    def _pull(self, connection: Connection, agent_id: str) -> None:
+    def _pull(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
         """Lease after lease, until drained."""
-        request = LeaseRequest(agent_id, tuple(self._devices)).to_json()
         while not self._drain.is_set():
             try:
-                answer = persist(lambda: connection.call("POST", "/leases", request), self._drain)
+                if self._offered.missing.is_set():
+                    self._announce(connection, agent_id, enrolment)
+                ids = self._offered.ids
+                if not ids:  # the heartbeat's thread is just about to say so
+                    self._drain.wait(IDLE_S)
+                    continue
+                request = LeaseRequest(agent_id, ids).to_json()
+                answer = persist(partial(connection.call, "POST", "/leases", request), self._drain)
             except ServerAway:
                 return  # drained while the server was away: nothing is held
             except LeaseLost as error:  # 409: another request of ours is being decided
@@ -260,6 +284,12 @@ class Agent:
                 continue
             self._work(connection, Lease.from_json(answer.json()))
 
+    def _announce(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
+        """Offer every device again: those that were deleted become new ones."""
+        call = partial(connection.call, "PUT", f"/agents/{agent_id}", enrolment.to_json())
+        self._offered.accepted(Enrolled.from_json(persist(call, self._drain).json()).device_ids)
+        log.info("offered again: %s", ", ".join(config.name for config in self._offered.configs))
+
     def _work(self, connection: Connection, lease: Lease) -> None:
         """Time a lease and report it; a lease that is lost on the way is dropped."""
         held = Held(lease)
@@ -269,7 +299,7 @@ class Agent:
                 LeaseRun(
                     connection,
                     held,
-                    self._devices[lease.device_id],
+                    self._offered.config(lease.device_id),
                     self._lock,
                     Path(folder),
                     self._drain,

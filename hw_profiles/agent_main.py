@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         enrolment_token=os.environ.pop(TOKEN_VARIABLE, None),
         state_dir=given.state_dir,
         ca=given.ca,
+        offer_again=given.offer_again,
     )
     if given.end_with_stdin:
         _end_with_stdin(agent)
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs",
     )
+    parser.add_argument("--offer-again", action="store_true", help="offer a device again after it was deleted")
     parser.add_argument("--end-with-stdin", action="store_true", help="end when stdin closes")
     parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit, and do nothing else")
     return parser

@@ -5,6 +5,7 @@ AgentError
 │   └── Untrusted    its certificate is not trusted here; it may be renewed, or want `--ca`
 ├── LeaseLost        409 or 410: the lease counts no more
 ├── NotAccepted      401 or 403: the credentials are void
+├── AllRemoved       every device that this agent offered was deleted on the server
 ├── UpgradeNeeded    426: this agent is too old (or too new)
 └── Refused          any other refusal: repeating will not help
 """
@@ -48,6 +49,10 @@ class LeaseLost(AgentError):
 
 class NotAccepted(AgentError):
     """The server does not know these credentials."""
+
+
+class AllRemoved(AgentError):
+    """The server has no device of this agent any more."""
 
 
 class UpgradeNeeded(AgentError):

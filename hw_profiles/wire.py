@@ -28,7 +28,7 @@ MAX_LATENCY_US = 3.6e9
 MAX_BURSTS = 10_000
 
 AgentState = Literal["idle", "working", "draining"]
-Action = Literal["continue", "cancel", "drain"]
+Action = Literal["continue", "cancel", "drain", "removed"]
 ItemKind = Literal["block", "network"]
 FailureKind = Literal["error", "crash", "timeout"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
@@ -179,9 +179,12 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAnswer(Message):
-    """`cancel`: drop the lease. `drain`: finish it and take no more."""
+    """`cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices with these ids were deleted
+    and are not to be asked for any more; said until the agent announces itself again.
+    """
 
     action: Action
+    device_ids: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("action", self.action, get_args(Action))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from search.errors import InvalidInput
 from search.evaluation import Evaluation, Status
+from search.nearness import distance_of
 from search.problem import Goal, Problem
 
 
@@ -51,10 +52,12 @@ def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | No
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """The evaluation with the smallest violation, then the best objective; None where there is none."""
+    """The evaluation that is nearest to the limits (`search.nearness`), then the best objective; None if there is
+    none.
+    """
     return min(
         _judged(evaluations, problem),
-        key=lambda e: (problem.violation(e.metrics), -_utility(e, problem), e.candidate.id),
+        key=lambda e: (distance_of(problem, e.metrics), -_utility(e, problem), e.candidate.id),
         default=None,
     )
 

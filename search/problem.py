@@ -84,7 +84,8 @@ class Problem:
     Accuracy limits are no constraints here: F2 accuracy ranks candidates and is the objective; limits on
     accuracy are judged after training, against the control. `level` is such a limit, as the least accuracy of
     a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known. Where
-    something else is the objective, all evaluations are whole trainings and `level` bounds them.
+    something else is the objective, all evaluations are whole trainings and `level` bounds them. `chance` is the
+    accuracy of guessing.
     """
 
     space: Space
@@ -98,6 +99,7 @@ class Problem:
     evaluations: int = 60
     level: float | None = None
     images: int | None = None
+    chance: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -106,6 +108,8 @@ class Problem:
             raise InvalidInput("evaluations", self.evaluations, "the budget must be at least 1")
         if self.level is not None and not 0.0 <= self.level <= 1.0:
             raise InvalidInput("level", self.level, "must be an accuracy in [0, 1]")
+        if not 0.0 <= self.chance <= 1.0:
+            raise InvalidInput("chance", self.chance, "must be an accuracy in [0, 1]")
         if self.images is not None and self.images < 1:
             raise InvalidInput("images", self.images, "must be at least 1")
         for metric, terms in self.terms.items():

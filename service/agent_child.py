@@ -33,7 +33,7 @@ def agent_child(
         runtimes: None offers all that time something real.
         ca: the server's own certificate.
     """
-    arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin"]
+    arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin", "--offer-again"]
     if ca is not None:
         arguments += ["--ca", str(ca.absolute())]
     for name in runtimes or ():

@@ -224,7 +224,7 @@ class StorePorts:
         """Ask for rows, the highest priority first; returns at once, idempotent by op key."""
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
-            work_items.fill(tx, device_id, ops, priority)
+            work_items.fill(tx, device_id, ops, priority, self._held.job_id)
 
     def wait(self, device_id: str, timeout_s: float) -> int:
         """Rows of this device still outstanding, after waiting for news for at most `timeout_s`.

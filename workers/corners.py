@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.knowledge import values_key
+from search.nearness import distance_of
 from search.problem import ACCURACY, Problem
 from search.space import Values
+from workers.finalists import chosen_finalists
 from workers.problem import ProblemBuilder
 from workers.progress import Evaluated
 
 ORIGIN = "corner"
+UNCHANGED = "unchanged"
+REACH = 0.25
+"""Relative violation that no estimate has been wrong by: those of benchmarks/results/resnet20_rest.jsonl err by up to
+13 %."""
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
@@ -27,6 +33,27 @@ def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Va
     return within
 
 
+def unchanged(problem: Problem, builder: ProblemBuilder) -> Evaluated:
+    """The uncut network as it is, by estimate."""
+    return _judged(problem, {UNCHANGED: builder.whole})[0][1]
+
+
+def out_of_reach(
+    problem: Problem, builder: ProblemBuilder, smallest: Values, evaluated: Sequence[Evaluated]
+) -> list[Evaluated]:
+    """The nearest network (`search.nearness`), alone, if no limit can be met: neither what was evaluated nor an end of
+    the space is within REACH of the limits by estimate, and whatever was trained would be trained in vain. Else none.
+
+    The uncut network keeps its accuracy; in another setting it is taken to keep it.
+    """
+    corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
+    over = problem.violations([each.evaluation.candidate.values for each in evaluated])
+    if min([*over.tolist(), *(far for far, _ in corners)]) <= REACH:
+        return []
+    contenders = [*chosen_finalists(evaluated, problem, 1), *(each for _, each in corners[:-1])]
+    return [min(contenders, key=lambda each: distance_of(problem, each.evaluation.metrics))]
+
+
 def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
     """The uncut network or the smallest, whichever is nearer to the limits by estimate."""
     judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
@@ -35,7 +62,7 @@ def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) 
 
 def _uncut(builder: ProblemBuilder) -> dict[str, Values]:
     points = ({**builder.whole, **setting} for setting in builder.settings)
-    return {f"uncut-{i}" if i else "unchanged": values for i, values in enumerate(points)}
+    return {f"uncut-{i}" if i else UNCHANGED: values for i, values in enumerate(points)}
 
 
 def _judged(problem: Problem, points: Mapping[str, Values]) -> list[tuple[float, Evaluated]]:

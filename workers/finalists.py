@@ -25,6 +25,7 @@ from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import values_key
 from search.metrics import base_metric
+from search.nearness import guesses
 from search.problem import Problem
 from workers import durable
 from workers.accuracy import Right, right_in_file
@@ -400,7 +401,8 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
 
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
     """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
-    nearest where none is feasible.
+    nearest if none is feasible: that of the smallest violation, as accuracy is judged after training, but none that
+    guesses.
 
     Trained samples (F4) and untrained proxies (F2) cannot be compared: the best of each takes its place in turn.
     """
@@ -412,13 +414,23 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     ]
     utility = problem.objective.utility
 
-    def rank(each: Evaluated) -> tuple[float, float, float, float, float, str]:
+    def rank(each: Evaluated) -> tuple[bool, float, float, float, float, float, str]:
         metrics = each.evaluation.metrics
+        # Nothing is trained on that guesses before training, while anything else is there.
+        blind = not each.feasible and guesses(metrics.get("accuracy", 0.0), problem.chance, problem.images or 1)
         # Of equals the more accurate, then the faster, then the smaller one.
         slow = sum(value for name, value in metrics.items() if base_metric(name) == "latency_ms")
         size = metrics.get("stored_bytes", 0.0)
         inaccurate = -metrics.get("accuracy", 0.0)
-        return (problem.violation(metrics), -utility(metrics), inaccurate, slow, size, each.evaluation.candidate.id)
+        return (
+            blind,
+            problem.violation(metrics),
+            -utility(metrics),
+            inaccurate,
+            slow,
+            size,
+            each.evaluation.candidate.id,
+        )
 
     ordered = sorted(searched, key=rank)
     kinds: dict[str, list[Evaluated]] = {}

@@ -61,6 +61,11 @@ class Inputs:
         """Names the images accuracy is taken on."""
         return self.dataset.digest
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing among all classes."""
+        return 1.0 / self.dataset.classes
+
     @cached_property
     def layout(self) -> Layout:
         """Of the images as the network takes them."""

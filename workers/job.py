@@ -22,13 +22,13 @@ from search.problem import Problem
 from workers.accuracy import drop, interval, right_in_file
 from workers.common_epochs import common_epochs, shortened, trains
 from workers.context import Context, Halted
-from workers.corners import nearest_corner, uncut_within
+from workers.corners import ORIGIN, REACH, UNCHANGED, nearest_corner, out_of_reach, unchanged, uncut_within
 from workers.course import OUT_OF_TIME
 from workers.decided import decided
 from workers.errors import JobFailed
 from workers.evaluator import EvaluatorFactory
 from workers.executor import Executor, LocalExecutor
-from workers.finalists import Trained, Trainer, chosen_finalists, recipe_of
+from workers.finalists import FINALIST, Trained, Trainer, chosen_finalists, recipe_of
 from workers.inputs import Inputs
 from workers.material import Material
 from workers.neighbour import smaller_neighbour
@@ -40,7 +40,7 @@ from workers.progress import Evaluated, Slot, Summarised
 from workers.sampler import Sampler
 from workers.searching import cut_short, problem_of, searched
 from workers.statistics import gathered, norm_count, sensitivities
-from workers.summary import COUNTS, summary
+from workers.summary import COUNTS, predicted_summary, summary
 from workers.table_watch import TableWatch
 from workers.verdict import Judged, best_of, judged, nearest_of
 
@@ -94,6 +94,11 @@ class _Run:
             return self._missed_early(found, blocked)
         material = gathered(self.context, self.inputs, found)
         found, problem, evaluated = self._search(found, material)
+        nearest = decided(
+            self.context, "out-of-reach", lambda: out_of_reach(problem, found.builder, found.smallest, evaluated)
+        )
+        if nearest:
+            return self._missed_untrained(found, problem, nearest[0], evaluated)
         control, verdicts = self._train_and_verify(found, material, problem, evaluated)
         return self._concluded(found, control, verdicts, evaluated)
 
@@ -123,12 +128,18 @@ class _Run:
             f"{timed.target.device_name}: {timed.limit_ms:.3f} ms are asked for, and the smallest network that "
             f"the methods can make takes {timed.resting_ms(timed.smallest):.3f} ms."
         )
-        self.context.say(reason, "warning")
         metrics = found.builder.counts(found.smallest)
         latency = {each.target.device_id: {"measured": each.resting_ms(each.smallest)} for each in found.devices}
+        return self._missed(found, reason, summary(latency_ms=latency, counts=metrics, values=dict(found.smallest)))
+
+    def _missed(
+        self, found: Profile, reason: str, nearest: Mapping[str, Any], evaluated: Sequence[Evaluated] = ()
+    ) -> Outcome:
+        """The end of a job of which nothing is trained."""
+        self.context.say(reason, "warning")
         self._clear("best")
-        self._summarise("nearest", summary(latency_ms=latency, counts=metrics, values=dict(found.smallest)))
-        package(self.context, self.inputs, found, Findings("missed", reason, self.summaries))
+        self._summarise("nearest", nearest)
+        package(self.context, self.inputs, found, Findings("missed", reason, self.summaries, evaluated))
         return Outcome("finished", "missed", reason, self.summaries)
 
     # statistics and search
@@ -148,7 +159,7 @@ class _Run:
             curves = sensitivities(self.context, found.builder.space, material, pool)
 
             def make(newest: Profile) -> Problem:
-                return problem_of(self.context, newest, curves, material, reference)
+                return problem_of(self.context, newest, curves, material, reference, self.inputs.chance)
 
             watch = TableWatch(self.context, found, make)
             ended = searched(self.context, self.inputs, watch, pool, Sampler(material, training).reached)
@@ -162,6 +173,24 @@ class _Run:
         )
         trainer.ahead(self.executor)
         return trainer.control()
+
+    def _missed_untrained(
+        self, found: Profile, problem: Problem, nearest: Evaluated, evaluated: Sequence[Evaluated]
+    ) -> Outcome:
+        candidate = nearest.evaluation.candidate
+        known = [candidate.values, found.smallest, *(each.evaluation.candidate.values for each in evaluated)]
+        over = problem.violations(known)
+        reason = (
+            f"No network that was found is predicted within {REACH:.0%} of the limits: each is at least "
+            f"{over.min():.1%} over them. The nearest that is worth having, {candidate.id}, is {over[0]:.1%} over "
+            "them. Nothing was trained."
+        )
+        row = {**predicted_summary(nearest), "values": dict(candidate.values)}
+        if candidate.origin == ORIGIN:  # no evaluation of the search
+            row["evaluation_id"] = None
+        if candidate.id == UNCHANGED:
+            row["accuracy"] = found.original["accuracy"]
+        return self._missed(found, reason, row, evaluated)
 
     # train and verify
 
@@ -192,8 +221,26 @@ class _Run:
             if trained is None:
                 break
             verdicts += judged(self.context, self.inputs, found, control, [trained], attempt)
+        verdicts += self._uncut(found, problem, control, verdicts)
         self.given_up = trainer.given_up
         return control, verdicts
+
+    def _uncut(
+        self, found: Profile, problem: Problem, control: Trained, verdicts: Sequence[Judged]
+    ) -> tuple[Judged, ...]:
+        """The control, judged as the uncut network, if no finalist meets the limits and the nearest one has lost
+        accuracy: what has lost too much of it is no answer, and the uncut network may be nearer.
+        """
+        nearest = nearest_of(verdicts)
+        known = [each.trained.candidate_id for each in verdicts]
+        if nearest is None or best_of(verdicts) is not None or nearest.only_slow or UNCHANGED in known:
+            return ()
+        if nearest.trained.accuracy >= control.accuracy:
+            return ()
+        corner = unchanged(problem, found.builder).evaluation
+        values, predicted = corner.candidate.values, corner.metrics
+        uncut = replace(control, name=f"{FINALIST}{UNCHANGED}", strategy=ORIGIN, values=values, predicted=predicted)
+        return judged(self.context, self.inputs, found, control, [uncut], NEIGHBOURS + 1, searched=False)
 
     def _control(self, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
         """The control, and a trainer of the form that trains well: given-back batch norms are taken away again

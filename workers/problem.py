@@ -45,6 +45,7 @@ class Wanted:
     statistics: Statistics
     level: float | None = None
     images: int | None = None
+    chance: float = 0.0
 
 
 class ProblemBuilder:
@@ -122,6 +123,7 @@ class ProblemBuilder:
             evaluations=wanted.evaluations,
             level=wanted.level,
             images=wanted.images,
+            chance=wanted.chance,
         )
 
     def counts(self, values: Values) -> dict[str, float]:

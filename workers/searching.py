@@ -38,12 +38,14 @@ def problem_of(
     sensitivity: Mapping[str, NDArray[np.float64]],
     material: Material,
     reference: float | None = None,
+    chance: float = 0.0,
 ) -> Problem:
     """What the strategies work on: the plan's objective, every limit that can be estimated as a bound.
 
     Args:
         reference: the control's accuracy on the ranking images, where whole trainings are searched: what a sample's
             accuracy is held against. Else it is the original's.
+        chance: the accuracy of guessing.
     """
     plan = context.plan
     original = profile.original if reference is None else {**profile.original, "accuracy": reference}
@@ -60,6 +62,7 @@ def problem_of(
         },
         level=level(plan, original),
         images=len(material.ranking[1]),
+        chance=chance,
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
+from search.nearness import distance, guesses
 from search.problem import Constraint, Objective
 from workers.accuracy import Drop, drop
 from workers.context import Context
@@ -23,7 +25,8 @@ from workers.timed import Timed, timed_on
 class Judged:
     """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
     limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
-    the predictions are of; `utility`: the objective, more is better.
+    the predictions are of; `utility`: the objective, more is better; `distance`: how far it is from the limits as a
+    user weighs them (`search.nearness`), infinite for a network that guesses; `searched`: it is not the control.
     """
 
     trained: Trained
@@ -31,9 +34,11 @@ class Judged:
     drop: Drop
     violation: float
     utility: float
+    distance: float
     broken: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     table_epochs: Mapping[str, int] = field(default_factory=dict)
+    searched: bool = True
 
     @property
     def met(self) -> bool:
@@ -41,8 +46,10 @@ class Judged:
         return not self.broken
 
     @property
-    def evaluations(self) -> tuple[Evaluated, Evaluated]:
-        """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict."""
+    def evaluations(self) -> tuple[Evaluated, ...]:
+        """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict. The
+        control was trained for its own sake.
+        """
         trained = self.trained
         origin, strategy = trained.candidate_id, trained.strategy or ""
         taught = Candidate(f"{origin}-trained", trained.values, origin=strategy, parents=(origin,), fidelity="F4")
@@ -51,10 +58,10 @@ class Judged:
         latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
         measured = {**trained.counts, **latency, "accuracy": trained.accuracy}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
-        return (
-            Evaluated(strategy, done, self.met, table_epochs=self.table_epochs),
-            Evaluated(strategy, Evaluation(file, Status.COMPLETED, measured), self.met),
-        )
+        timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, measured), self.met)
+        if not self.searched:
+            return (timed,)
+        return (Evaluated(strategy, done, self.met, table_epochs=self.table_epochs), timed)
 
     @property
     def only_slow(self) -> bool:
@@ -69,8 +76,12 @@ def judged(
     control: Trained,
     finalists: Sequence[Trained],
     attempt: int = 0,
+    searched: bool = True,
 ) -> tuple[Judged, ...]:
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
+
+    Args:
+        searched: False for the control itself in the place of a finalist.
 
     Raises:
         DeviceOffline, MeasurementFailed: out of the ports.
@@ -82,7 +93,11 @@ def judged(
         here = timed_on(context, inputs, profile, device, control, finalists, attempt)
         for each in finalists:
             timed[each.name].append(here[each.name])
-    found = tuple(_judge(context.plan, profile, control, each, timed[each.name]) for each in finalists)
+    chance = inputs.chance
+    found = tuple(
+        replace(_judge(context.plan, profile, control, each, timed[each.name], chance), searched=searched)
+        for each in finalists
+    )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:
         _say(context, one)
@@ -99,8 +114,10 @@ def best_of(found: Sequence[Judged]) -> Judged | None:
 
 
 def nearest_of(found: Sequence[Judged]) -> Judged | None:
-    """The finalist with the smallest violation, then as `best_of`."""
-    return min(found, key=lambda each: (each.violation, *_rank(each), each.trained.name), default=None)
+    """What a user would take if no finalist meets every limit: the one nearest to them in the measure of
+    `search.nearness`, which weighs every limit and puts networks that guess last; then as `best_of`.
+    """
+    return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 
 
 def _rank(each: Judged) -> tuple[float, float, float, float]:
@@ -109,7 +126,9 @@ def _rank(each: Judged) -> tuple[float, float, float, float]:
     return -each.utility, -trained.accuracy, sum(t.measured_ms for t in each.timed), trained.counts["stored_bytes"]
 
 
-def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]) -> Judged:
+def _judge(
+    plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed], chance: float
+) -> Judged:
     targets = {target.device_id: target for target in plan.targets}
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)
@@ -120,7 +139,8 @@ def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, tim
         doubts.append(
             f"{each.candidate_id} went on from a sample and had {each.epochs} epochs, the control {control.epochs}"
         )
-    for name, constraint in _other_limits(plan, profile, control):
+    limits = _other_limits(plan, profile, control)
+    for name, constraint in limits:
         over = constraint.violation(metrics)
         if over:
             violation += over
@@ -131,7 +151,9 @@ def _judge(plan: JobPlan, profile: Profile, control: Trained, each: Trained, tim
             doubts.append(f"{name} is {allowed:.2%}, within the 95 % interval of what {each.candidate_id} lost: {lost}")
     epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
-    return Judged(each, tuple(timed), lost, violation, utility, tuple(broken), tuple(doubts), epochs)
+    far = sum(math.log1p(t.excess) for t in timed) + distance((one for _, one in limits), metrics, chance)
+    far = math.inf if guesses(each.accuracy, chance, len(each.right)) else far
+    return Judged(each, tuple(timed), lost, violation, utility, far, tuple(broken), tuple(doubts), epochs)
 
 
 def _slow(target: Target, timed: Timed) -> str:

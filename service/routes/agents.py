@@ -92,11 +92,11 @@ def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: 
     return Enrolled(agent.id, "", device_ids)
 
 
-@router.post("/{agent_id}/heartbeat", responses=documented(401, 403, 404, 422))
+@router.post("/{agent_id}/heartbeat", response_model_exclude_defaults=True, responses=documented(401, 403, 404, 422))
 def agent_heartbeat(agent_id: AgentId, body: Heartbeat, store: StoreDep, caller: AgentDep) -> HeartbeatAnswer:
     """Say that the agent lives; extends the lease that it names."""
     with store.begin() as tx:
-        return HeartbeatAnswer(agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body))
+        return agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body)
 
 
 @router.get("", responses=documented(401, 403, 422))

@@ -121,7 +121,9 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
-    """Forget a device and what was measured on it. It comes back, empty, when its agent starts again."""
+    """Forget a device and what was measured on it. Its agent is told, goes on with its other devices, and ends when
+    none is left; the device comes back, empty, when the agent starts again or was started with `--offer-again`.
+    """
     with store.begin() as tx:
         device = devices.get(tx, ref)
         waiting = jobs.selected(device_id=device.id).where(Job.state.in_(UNFINISHED)).limit(1)

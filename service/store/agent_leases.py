@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from hw_profiles.wire import LEASE_S, Action, Completion, Heartbeat, LeaseRequest, Surrender
+from hw_profiles.wire import LEASE_S, Action, Completion, Heartbeat, HeartbeatAnswer, LeaseRequest, Surrender
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store import agents, anchors, devices, measurements, work_items
 from service.store.agents import Agent
@@ -135,16 +135,17 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
 
 
 def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
-    """Ids of the wanted devices that may be given work.
+    """Ids of the wanted devices that may be given work; those that were deleted are passed over until the agent knows.
 
     Raises:
         Forbidden: a device is not this agent's.
     """
     mine = {device.id: device for device in devices.of_machine(tx, agent.machine) if device.agent_id == agent.id}
-    foreign = [device_id for device_id in request.device_ids if device_id not in mine]
+    wanted = [device_id for device_id in request.device_ids if device_id not in (agent.removed or ())]
+    foreign = [device_id for device_id in wanted if device_id not in mine]
     if foreign:
         raise Forbidden(f"device {foreign[0]!r} is not this agent's", code="foreign_device")
-    return [device_id for device_id in request.device_ids if not mine[device_id].quarantined]
+    return [device_id for device_id in wanted if not mine[device_id].quarantined]
 
 
 def has_stale(tx: Tx, agent: Agent) -> bool:
@@ -232,7 +233,7 @@ def _anchor(anchor: Mapping[str, Any], number: int) -> LeaseItem:
     return LeaseItem(**values, kind="block", role="anchor", state="open", number=number)
 
 
-def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> Action:
+def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
     """Note a heartbeat, extend the lease it names; what the agent shall do.
 
     Raises:
@@ -241,7 +242,8 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> Action:
     devices.of_machine(tx, agent.machine, lock=True)
     agents.heard(tx, agent, heartbeat)
     devices.seen(tx, agent.id)
-    action: Action = "drain" if agent.drain else "continue"
+    removed = tuple(agent.removed or ())
+    action: Action = "drain" if agent.drain else "removed" if removed else "continue"
     if heartbeat.lease_id is not None:
         lease = own(tx, heartbeat.lease_id, agent.id)
         if lease.state == "active" and not lease.alive(tx.now):
@@ -254,12 +256,14 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> Action:
     tx.session.flush()
     tx.session.expire_all()
     devices.refresh_states(tx, agent.machine)
-    return action
+    return HeartbeatAnswer(action, removed if action == "removed" else ())
 
 
 def _unwanted(tx: Tx, lease: AgentLease) -> bool:
-    """Whether nobody waits for the networks of this lease any more."""
-    return lease.measurement_id is not None and measurements.measurement(tx, lease.measurement_id).state == "failed"
+    """Whether nothing waits for what this lease times any more."""
+    if lease.measurement_id is None:
+        return work_items.unwanted(tx, lease.id)
+    return measurements.measurement(tx, lease.measurement_id).state == "failed"
 
 
 def complete(tx: Tx, lease: AgentLease, completion: Completion) -> None:
@@ -307,6 +311,8 @@ def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> 
     else:
         for item in lost:
             work_items.give_back(tx, item, reason, blame=blame)
+        tx.session.flush()
+        work_items.drop_unwanted(tx)
     tx.session.flush()
     devices.refresh_states(tx, lease.machine)
 

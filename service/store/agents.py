@@ -18,7 +18,9 @@ ALIVE = timedelta(seconds=LEASE_S)
 
 
 class Agent(Base):
-    """One agent. `fingerprint` tells two machines of one name apart; `drain`: it shall take no more work."""
+    """One agent. `fingerprint` tells two machines of one name apart; `drain`: it shall take no more work; `removed`:
+    ids of its devices that were deleted since it last announced itself.
+    """
 
     __tablename__ = "agents"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -29,6 +31,7 @@ class Agent(Base):
     state: Mapped[str] = mapped_column(String(16), default="idle")
     self_test: Mapped[dict[str, Any]]
     drain: Mapped[bool] = mapped_column(default=False)
+    removed: Mapped[list[Any] | None]
     done: Mapped[int] = mapped_column(default=0)
     total: Mapped[int] = mapped_column(default=0)
     temperature_c: Mapped[float | None]
@@ -101,6 +104,7 @@ def announce(tx: Tx, agent: Agent, enrolment: Enrolment) -> None:
     agent.protocol = enrolment.protocol
     agent.self_test = enrolment.self_test.to_json()
     agent.state, agent.done, agent.total, agent.drain = "idle", 0, 0, False
+    agent.removed = None
     agent.last_seen_at = tx.now
     tx.session.add(agent)
     tx.session.flush()

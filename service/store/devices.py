@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.device import DeviceConfig
 from service.errors import Conflict, NotFound
-from service.store.agents import ALIVE
+from service.store.agents import ALIVE, Agent
 from service.store.base import Base, Tx
 
 State = Literal["online", "busy", "offline", "quarantined"]
@@ -143,11 +143,14 @@ def refresh_states(tx: Tx, machine: str | None = None) -> None:
 
 
 def remove(tx: Tx, device: Device) -> None:
-    """Forget a device and everything measured on it.
+    """Forget a device and everything measured on it; its agent is told by the answer to its next heartbeat.
 
     Raises:
         Conflict: it is at work now.
     """
     if state(tx, device) == "busy":
         raise Conflict(f"device {device.name!r} is measuring; try again when it is done", code="busy")
+    agent = None if device.agent_id is None else tx.session.get(Agent, device.agent_id)
+    if agent is not None:
+        agent.removed = [*(agent.removed or []), device.id]
     tx.session.execute(delete(Device).where(Device.id == device.id))

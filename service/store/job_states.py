@@ -47,6 +47,7 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
         Conflict: the job moved in the meantime (code `state`).
         ValueError: the table knows no such move.
     """
+    from service.store import work_items
     from service.store.jobs import Job, topic
 
     if target not in MOVES[source]:
@@ -59,6 +60,8 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
     moved = tx.session.execute(guarded.values(state=target, **values).returning(Job.id)).scalar_one_or_none()
     if moved is None:
         raise Conflict(f"the job is no longer {source}", code="state")
+    if target in FINAL:
+        work_items.withdraw(tx, job_id)
     said: dict[str, Any] = {"state": target}
     if target == "succeeded":
         said["verdict"] = values.get("verdict")

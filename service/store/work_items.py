@@ -2,6 +2,8 @@
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
+
+A queued block that no job and no user waits for any more is deleted (service.store.wishes).
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from sqlalchemy import ForeignKey, Index, Integer, String, UniqueConstraint, delete, func, select, update
+from sqlalchemy import ForeignKey, Index, Integer, String, UniqueConstraint, delete, exists, func, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
 
 from hw_profiles.ops import Op
 from hw_profiles.slope import COPIES
 from service.errors import InvalidInput
-from service.store import devices, latency
+from service.store import devices, latency, wishes
 from service.store.base import Base, Tx
 from service.store.devices import Device
+from service.store.wishes import USER, Wish
 
 Digests: TypeAlias = tuple[str, str]
 """sha256 of a block's timing models: with many copies and with one."""
@@ -62,8 +65,8 @@ class WorkItem(Base):
     )
 
 
-def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> int:
-    """Ask for the rows of `ops`, the highest priority first; how many are newly asked for.
+def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], job_id: str = USER) -> int:
+    """Ask for the rows of `ops` on behalf of a job, the highest priority first; how many are newly asked for.
 
     Idempotent by op key: what is measured is not asked for again, what is queued gets the higher priority,
     what the device cannot run stays refused.
@@ -81,13 +84,37 @@ def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -
         wanted[op.key] = (op, weight if known is None else max(weight, known[1]))
     for key in latency.measured(tx, device):
         wanted.pop(key, None)
-    for item in _blocks(tx, device):
-        if item.key in wanted:
-            item.priority = max(item.priority, wanted.pop(item.key)[1])
-    for op, weight in wanted.values():
-        tx.session.add(_block(device, op, weight, tx.now))
+    waiting = [item for item in _blocks(tx, device) if item.key in wanted]
+    for item in waiting:
+        item.priority = max(item.priority, wanted.pop(item.key)[1])
+    fresh = [_block(device, op, weight, tx.now) for op, weight in wanted.values()]
+    tx.session.add_all(fresh)
     tx.session.flush()
-    return len(wanted)
+    wishes.add(tx, [item.id for item in (*waiting, *fresh)], job_id)
+    return len(fresh)
+
+
+def withdraw(tx: Tx, job_id: str) -> None:
+    """The job waits for nothing any more: what is queued for it alone is not timed."""
+    if wishes.forget(tx, job_id):
+        devices.lock_all(tx)  # a block that is being lent at this moment is lent first, and stays
+        drop_unwanted(tx)
+
+
+def drop_unwanted(tx: Tx) -> None:
+    """Delete the queued blocks that neither a job nor a user waits for."""
+    idle = (WorkItem.kind == "block") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
+    tx.session.execute(delete(WorkItem).where(idle))
+
+
+def unwanted(tx: Tx, lease_id: str) -> bool:
+    """Whether a lease has open blocks and nothing waits for any of them."""
+    lent = select(WorkItem.id).where(
+        WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
+    )
+    waited_for = lent.where(exists().where(Wish.item_id == WorkItem.id))
+    found = [tx.session.execute(rows.limit(1)).scalar_one_or_none() for rows in (lent, waited_for)]
+    return found[0] is not None and found[1] is None
 
 
 def _blocks(tx: Tx, device: Device) -> Sequence[WorkItem]:

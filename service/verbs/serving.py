@@ -123,6 +123,9 @@ def agent(
         Path | None,
         typer.Option(help="Certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs."),
     ] = None,
+    offer_again: Annotated[
+        bool, typer.Option("--offer-again", help="Offer a device again after it was deleted on the server.")
+    ] = False,
     print_unit: Annotated[
         bool, typer.Option("--print-unit", help="Print a systemd user unit, and do nothing else.")
     ] = False,
@@ -155,7 +158,8 @@ def agent(
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
-    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, state_dir=state_dir, ca=ca, **chosen)
+    chosen |= {"state_dir": state_dir, "ca": ca, "offer_again": offer_again}
+    made = profiling.Agent(url, runtimes=runtime, enrolment_token=token, **chosen)
     return made.run()
 
 

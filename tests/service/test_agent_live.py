@@ -40,7 +40,9 @@ def url(settings: Settings, store: Store) -> Iterator[str]:
 
 
 @contextmanager
-def running(url: str, store: Store, folder: Path, runtime: str = "simulated") -> Iterator[Agent]:
+def running(
+    url: str, store: Store, folder: Path, runtime: str = "simulated", offer_again: bool = False
+) -> Iterator[Agent]:
     """An agent in a thread; it has drained when the block ends."""
     agent = Agent(
         url,
@@ -49,6 +51,7 @@ def running(url: str, store: Store, folder: Path, runtime: str = "simulated") ->
         enrolment_token=enrolment_token(store, f"token-{os.urandom(4).hex()}"),
         state_dir=folder,
         lock=HostLock(folder),
+        offer_again=offer_again,
     )
     codes: list[int] = []
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,6 +207,32 @@ def test_kill_9_in_mid_lease_returns_the_items_and_leaves_no_process(
     assert (item.state, item.attempt) == ("queued", 1)
     with HostLock(tmp_path / "agent").exclusive():
         pass  # the dead holder does not block
+
+
+def removed(store: Store, found: str) -> None:
+    with store.begin() as tx:
+        devices.remove(tx, devices.get(tx, found))
+
+
+def test_an_agent_whose_only_device_is_deleted_says_so_and_ends(url: str, store: Store, tmp_path: Path) -> None:
+    agent = _process(url, store, tmp_path / "agent", "simulated")
+    removed(store, device_id(store))
+    assert agent.wait(GUARD_S) == 3
+    log = (tmp_path / "agent" / "log").read_text()
+    assert "every device of this agent was deleted on the server, bench-simulated-t1-fp32 last" in log
+    assert "--offer-again" in log
+    assert "enrol" not in log
+    assert "Traceback" not in log
+
+
+def test_an_agent_offers_a_deleted_device_again_if_it_was_told_to(url: str, store: Store, tmp_path: Path) -> None:
+    with running(url, store, tmp_path / "agent", offer_again=True):
+        first = device_id(store)
+        removed(store, first)
+        second = device_id(store)
+        assert second != first
+        fill(store, second, [conv(8)])
+        until(lambda: filled(store, second), "the new device's table")
 
 
 def test_sigterm_drains_and_the_credentials_serve_again(url: str, store: Store, tmp_path: Path) -> None:

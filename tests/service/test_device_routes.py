@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from agent_calls import HandAgent, bearer, conv, fill, network_result
+from agent_calls import OFFER, HandAgent, bearer, conv, enrolment, fill, network_result
 from fastapi.testclient import TestClient
 from service_networks import classifier
 from service_world import HandClock, Uploaded, add_model, queue
@@ -337,6 +337,22 @@ def test_a_device_is_deleted_unless_it_is_busy_or_wanted(
     assert client.get(f"/api/v1/devices/{agent.device_id}").status_code == 404
     with store.read() as tx:
         assert tx.session.query(latency.LatencyRow).count() == 0
+
+
+def test_an_agent_is_told_of_its_deleted_device_and_goes_on_with_the_others(client: TestClient, store: Store) -> None:
+    offers = [OFFER, {**OFFER, "settings": {"threads": 2, "kind": "simulated"}}]
+    agent = HandAgent(client, store, "pair", runtimes=offers)
+    gone, kept = agent.device_ids
+    assert client.delete(f"/api/v1/devices/{gone}").status_code == 204
+    fill(store, kept, [conv(8)])
+    assert agent.lease()["device_id"] == kept, "it does not know yet, and asks for both"
+    for _ in range(2):  # an answer may get lost
+        answer = agent.call("POST", f"/agents/{agent.id}/heartbeat", {"state": "idle"}).json()
+        assert answer == {"action": "removed", "device_ids": [gone]}
+    again = agent.call("PUT", f"/agents/{agent.id}", enrolment("pair", runtimes=offers)).json()["device_ids"]
+    assert (again[1], gone in again, len(set(again))) == (kept, False, 2)
+    answer = agent.call("POST", f"/agents/{agent.id}/heartbeat", {"state": "idle"}).json()
+    assert answer == {"action": "continue"}
 
 
 def test_agents_come_in_pages_in_the_order_asked_for(

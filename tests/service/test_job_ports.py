@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_calls import HandAgent, conv, network_result
+from agent_calls import HandAgent, conv, fill, network_result
 from fastapi.testclient import TestClient
 from job_worlds import until
 from patience import PATIENCE_S
@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.store import Store, devices, events, job_leases, job_states, jobs
 from service.store.jobs import Job
 from service.store.measurements import Measurement
+from service.store.work_items import WorkItem
 from workers.context import Halted
 from workers.errors import DeviceOffline, LeaseLost, MeasurementFailed
 from workers.progress import Calibrated, Checkpointed, Learned, Phased, Summarised, Warned
@@ -252,3 +253,55 @@ def test_a_warning_is_kept_once(store: Store, settings: Settings, queued: str) -
     ports.emit(Warned("The interval crosses the limit."))
     ports.emit(Warned("The interval crosses the limit."))
     assert the_job(store).warnings == [*before, "The interval crosses the limit."]
+
+
+def queued(store: Store, device_id: str) -> set[str]:
+    """Keys of the blocks that wait for an agent."""
+    with store.read() as tx:
+        rows = tx.session.query(WorkItem).filter_by(device_id=device_id, state="queued").all()
+        return {row.key for row in rows}
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "failed", "succeeded"])
+def test_the_blocks_of_a_job_that_has_ended_leave_the_queue(
+    ending: job_states.State, ports: StorePorts, agent: HandAgent, store: Store, settings: Settings, uploaded: Uploaded
+) -> None:
+    own, shared, asked = conv(8), conv(16), conv(24)
+    target = {"device": agent.device_id, "max_latency_ms": 1.0}
+    queue(store, uploaded, targets=[target])
+    other = held_ports(store, settings)
+    ports.fill(agent.device_id, [own, shared, asked], [3.0, 2.0, 1.0])
+    other.fill(agent.device_id, [shared], [1.0])
+    fill(store, agent.device_id, [asked])  # by a user
+    with store.begin() as tx:
+        job_leases.end(tx, ports._held, ending)
+    assert queued(store, agent.device_id) == {shared.key, asked.key}
+    with store.begin() as tx:
+        job_leases.end(tx, other._held, ending)
+    assert queued(store, agent.device_id) == {asked.key}
+
+
+def test_a_queued_job_that_is_cancelled_withdraws_what_it_asked_for(
+    ports: StorePorts, agent: HandAgent, store: Store
+) -> None:
+    ports.fill(agent.device_id, [conv(8)], [1.0])
+    with store.begin() as tx:
+        job_leases.end(tx, ports._held, "queued")
+    assert len(queued(store, agent.device_id)) == 1, "it will go on"
+    with store.begin() as tx:
+        job_states.cancel(tx, jobs.get(tx, ports._held.job_id))
+    assert not queued(store, agent.device_id)
+
+
+def test_an_agent_gives_up_blocks_that_nothing_waits_for(ports: StorePorts, agent: HandAgent, store: Store) -> None:
+    ports.fill(agent.device_id, [conv(8), conv(16)], [1.0, 2.0])
+    lease = agent.lease()
+    beat = {"state": "working", "lease_id": lease["id"]}
+    assert agent.call("POST", f"/agents/{agent.id}/heartbeat", beat).json() == {"action": "continue"}
+    with store.begin() as tx:
+        job_leases.end(tx, ports._held, "cancelled")
+    assert agent.call("POST", f"/agents/{agent.id}/heartbeat", beat).json()["action"] == "cancel"
+    back = {"epoch": lease["epoch"], "error_class": "cancelled", "detail": ""}
+    assert agent.call("POST", f"/leases/{lease['id']}/fail", back).status_code in (200, 204)
+    assert not queued(store, agent.device_id)
+    assert agent.ask().status_code == 204

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from compress.network import Network
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing import BurstProtocol, Sample, Statistic
+from search.candidate import Candidate
+from workers.finalists import Trainer
 from workers.job import run
 from workers.memory_ports import MemoryPorts
 from workers.plan import JobPlan, Target
@@ -74,3 +78,43 @@ def test_predictions_speak_of_the_statistic_of_the_limit(job: Job, lock: HostLoc
     for each in report["finalists"]:
         (timed,) = each["timed"]
         assert timed["predicted_ms"] == pytest.approx(said[each["name"].removeprefix("finalist-")], rel=1e-6)
+
+
+def test_nothing_is_trained_for_limits_that_nothing_comes_near(job: Job, lock: HostLock) -> None:
+    plan, ports = job(targets=(), limits={"max_size_ratio": 1e-4, "max_accuracy_drop": 0.02})
+    outcome = run(plan, ports, lock)
+    assert (outcome.end, outcome.verdict) == ("finished", "missed")
+    assert "Nothing was trained" in outcome.reason
+    assert "train" not in ports.phases
+    assert "control" not in outcome.summaries
+    nearest, original = outcome.summaries["nearest"], outcome.summaries["original"]
+    assert nearest["accuracy"] > 0.5 * original["accuracy"]
+    again = run(plan, ports, lock)
+    assert again.summaries == outcome.summaries
+
+
+def test_a_network_that_guesses_is_nearest_to_nothing(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training makes every finalist forget all it knew: they keep every other limit, and the uncut network does not."""
+    honest = Trainer._final
+
+    def forgetful(
+        trainer: Trainer, network: Network, candidate: Candidate | None, *stages: Literal["sparsity"]
+    ) -> Network:
+        final = honest(trainer, network, candidate, *stages)
+        return final if candidate is None else final.with_constants({"fc.weight": 0 * final.constants["fc.weight"]})
+
+    monkeypatch.setattr(Trainer, "_final", forgetful)
+    plan, ports = job(ratio=0.85, limits={"max_macs_ratio": 0.85, "max_accuracy_drop": 0.02})
+    outcome = run(plan, ports, lock)
+    assert outcome.verdict == "missed"
+    report = json.loads(ports.files["report_json"].read_text())
+    tried = {each["name"]: each["accuracy"] for each in report["finalists"]}
+    assert tried.pop("finalist-unchanged") > 0.8
+    assert max(tried.values()) < 0.15
+    nearest, control = outcome.summaries["nearest"], outcome.summaries["control"]
+    assert (nearest["strategy"], nearest["accuracy"]) == ("corner", control["accuracy"])
+    assert nearest["latency_ms"]["dev_1"]["measured"] > 0
+    assert "onnx" in ports.files
+    assert run(plan, ports, lock).summaries == outcome.summaries

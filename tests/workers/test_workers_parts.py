@@ -19,7 +19,7 @@ from compress.scheme import Scheme
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric
-from search.problem import Objective
+from search.problem import Constraint, Objective
 from search.replay import make_replay
 from workers.accuracy import drop, right_in_file, right_in_torch
 from workers.attempt import attempt
@@ -254,6 +254,9 @@ def test_other_fidelities_are_refused(material: Material) -> None:
 # finalists and neighbours
 
 
+SMALL = Constraint("macs", 1.0, "max")
+
+
 def test_finalists_are_the_best_feasible_each_once() -> None:
     replay = make_replay(0, knobs=4, levels=4)
     rng = np.random.default_rng(0)
@@ -276,6 +279,22 @@ def test_finalists_are_the_best_feasible_each_once() -> None:
         replay.problem.violation(e.evaluation.metrics) for e in infeasible if e.evaluation.status is Status.COMPLETED
     ]
     assert replay.problem.violation(nearest.evaluation.metrics) == min(violations)
+
+
+def test_a_candidate_that_guesses_is_trained_only_if_all_do() -> None:
+    replay = make_replay(0, knobs=4, levels=4)
+    problem = replace(replay.problem, chance=0.1, images=500, estimate=lambda values: {}, constraints=(SMALL,))
+    rng = np.random.default_rng(0)
+    found = [
+        Evaluated("s", Evaluation(Candidate(name, problem.space.sample(rng)), Status.COMPLETED, metrics), False)
+        for name, metrics in {
+            "fastest": {"macs": 1.1, "accuracy": 0.1},
+            "slower": {"macs": 1.2, "accuracy": 0.12},
+            "uncut": {"macs": 1.4, "accuracy": 0.9},
+        }.items()
+    ]
+    assert [each.evaluation.candidate.id for each in chosen_finalists(found, problem, 3)] == ["uncut"]
+    assert [each.evaluation.candidate.id for each in chosen_finalists(found[:2], problem, 3)] == ["fastest"]
 
 
 def test_of_finalists_with_equal_objectives_the_more_accurate_comes_first() -> None:
