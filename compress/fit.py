@@ -24,6 +24,7 @@ from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fold import fold_norms
 from compress.input_layout import input_layout
+from compress.kept import drift, kept_outputs
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
@@ -66,7 +67,7 @@ def fit(
     Args:
         network: what is trained, batch norms in it (see `compress.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
-        teacher: whose outputs are imitated; of the same input and classes.
+        teacher: whose outputs are imitated, all of them; of the same input and classes.
         checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
             as those of an uninterrupted run.
 
@@ -94,6 +95,8 @@ class Training:
         self.part = part
         self.preprocessing = preprocessing
         self.layout = input_layout(network)
+        self.kept = () if teacher is None else kept_outputs(network)
+        self._read = (network.output_name, *self.kept)
         self.recipe = recipe
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
@@ -169,12 +172,16 @@ class Training:
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits = self.module(images)
+        made = self.module.run(images, self._read)
+        logits = made[self.network.output_name]
         loss = F.cross_entropy(logits, labels)
-        if self.teacher is None or not self.recipe.alpha:
+        if self.teacher is None or not (self.recipe.alpha or self.kept):
             return loss
         with torch.no_grad():
-            wanted = self.teacher(images)
+            taught = self.teacher.run(images, self._read)
+        return self._distilled(loss, logits, taught[self.network.output_name]) + drift(self.kept, made, taught)
+
+    def _distilled(self, loss: Tensor, logits: Tensor, wanted: Tensor) -> Tensor:
         alpha, temperature = self.recipe.alpha, self.recipe.temperature
         divergence = F.kl_div(
             F.log_softmax(logits / temperature, 1),

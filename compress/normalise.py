@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
-from compress.network import Array, Network, Node, TensorType, _frozen, parse, read_node
+from compress.network import SCORED, Array, Network, Node, TensorType, _frozen, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
@@ -37,7 +37,8 @@ Shape = tuple[int | None, ...]
 
 def load(source: bytes | Path | str) -> Network:
     """Read, normalise and type an ONNX file. See `Network.load`."""
-    model = _prepared(parse(source))
+    given = parse(source)
+    model = _prepared(given)
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
@@ -52,7 +53,13 @@ def load(source: bytes | Path | str) -> Network:
     check_deterministic(network)
     network = network.edited(network.nodes, network.constants)
     _check_outputs(network)
-    return replace(network, warnings=tuple(warnings))
+    return replace(network, warnings=tuple(warnings), scored=_scored(given))
+
+
+def _scored(model: onnx.ModelProto) -> str | None:
+    """The output that a file of ours says is scored."""
+    said = next((each.value for each in model.metadata_props if each.key == SCORED), None)
+    return said if said in {output.name for output in model.graph.output} else None
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,7 +12,7 @@ BATCH = 100
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{model, preprocessing, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
+    """`{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
 
     Raises:
         InvalidInput: the data cannot be read or do not fit the network.
@@ -20,12 +20,12 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.data import load_dataset
     from compress.input_layout import image_shape, input_layout
     from compress.network import Network
+    from compress.outputs import decided
     from compress.preprocessing import Preprocessing, preprocess
     from compress.verify import session
 
     # As a job reads it: normalised, so that what was mended at the upload is mended here.
     network = Network.load(Path(request["model"]))
-    running = session(network.save())
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     dataset = load_dataset(
         Path(request["dataset"]),
@@ -37,6 +37,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         cache=Path(request["cache"]),
         digest=request["digest"],
     )
+    network = decided(network, request["output"], dataset.classes)
+    running = session(network.save())
     part = dataset.sample("validation", SAMPLES, request["seed"])
     right, layout = 0, input_layout(network)
     for start in range(0, len(part), BATCH):
