@@ -832,11 +832,16 @@ class Models(_Resource):
 
     path = "/api/v1/models"
 
-    def create(self, file: str | Path, name: str | None = None, *, preprocessing: Json | None = None) -> Model:
-        """Upload an ONNX file; the name is made from the file's where None. The same content again: the same model."""
-        name = name or default_name(Path(file), preprocessing)
-        form = {"name": name, "preprocessing": None if preprocessing is None else json.dumps(preprocessing)}
-        return self._create_from_file(Model, file, form)
+    def create(
+        self, file: str | Path, name: str | None = None, *, preprocessing: Json | None = None, output: str | None = None
+    ) -> Model:
+        """Upload an ONNX file; the name is made from the file's where None. The same content again: the same model.
+
+        `output` names the output that is scored, if there is more than one; the others are kept as they are.
+        """
+        name = name or default_name(Path(file), preprocessing, *([] if output is None else [output]))
+        pixels = None if preprocessing is None else json.dumps(preprocessing)
+        return self._create_from_file(Model, file, {"name": name, "preprocessing": pixels, "output": output})
 
     def get(self, model: str) -> Model:
         return _read(Model, self._client.get(self._at(model)))

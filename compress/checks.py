@@ -62,9 +62,11 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(labels[outside[0]])
-        reason = f"are outside 0..{classes - 1}" if first != NO_LABEL else f"are missing or {NO_LABEL}"
+        none = f" ({NO_LABEL} or null is no label)" if first == NO_LABEL else ""
         raise InvalidInput(
-            f"{len(outside)} labels of {part} {reason}, the first at index {outside[0]}", field=where, value=first
+            f"{len(outside)} labels of {part} are outside 0..{classes - 1}{none}, the first at index {outside[0]}",
+            field=where,
+            value=first,
         )
 
 
@@ -99,21 +101,28 @@ def check_fits(
     if height_width != size:
         raise InvalidInput(
             f"images of {height_width} do not fit the model's input of {size} (height, width): "
-            f"give preprocessing.size {size} to have them resized",
+            f"upload the model with preprocessing.size {size} to have them resized",
             field="dataset",
             value=height_width,
         )
     if image_shape is not None and image_shape[2] != channels:
+        seen, wanted = _channels(image_shape[2]), _channels(channels)
         raise InvalidInput(
-            f"images have {image_shape[2]} channels and the model takes {channels}",
+            f"the images have {seen} and the model takes {wanted}: convert the images or take another model",
             field="dataset",
-            value=image_shape[2],
+            value=list(image_shape),
         )
     preprocessing.check_channels(channels)
     if classes > outputs:
         raise InvalidInput(
-            f"labels go up to {classes - 1} and the model has {outputs} outputs", field="dataset", value=classes
+            f"labels go up to {classes - 1} and the model scores {outputs} classes (0..{outputs - 1})",
+            field="dataset",
+            value=classes,
         )
+
+
+def _channels(count: int) -> str:
+    return {1: "1 channel (grey)", 3: "3 channels (colour)"}.get(count, f"{count} channels")
 
 
 class PixelCheck:

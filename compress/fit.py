@@ -24,7 +24,8 @@ from compress.data import Part
 from compress.errors import InvalidInput, TrainingDiverged
 from compress.fold import fold_norms
 from compress.input_layout import input_layout
-from compress.logits import logits
+from compress.kept import drift, kept_outputs
+from compress.logits import logits_name
 from compress.module import TorchNetwork
 from compress.network import Array, Network
 from compress.preprocessing import Preprocessing, preprocess
@@ -68,7 +69,7 @@ def fit(
     Args:
         network: what is trained, batch norms in it (see `compress.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
-        teacher: whose outputs are imitated; of the same input and classes.
+        teacher: whose outputs are imitated, all of them; of the same input and classes.
         checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
             as those of an uninterrupted run.
 
@@ -97,6 +98,7 @@ class Training:
         self.part = part
         self.preprocessing = preprocessing
         self.layout = input_layout(network)
+        self.kept = () if teacher is None else kept_outputs(network)
         self.recipe = recipe
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
@@ -172,12 +174,21 @@ class Training:
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        made = logits(self.module, images)
-        loss = F.cross_entropy(made, labels)
-        if self.teacher is None or not self.recipe.alpha:
+        made, scores = self._run(self.module, images)
+        loss = F.cross_entropy(scores, labels)
+        if self.teacher is None or not (self.recipe.alpha or self.kept):
             return loss
         with torch.no_grad():
-            wanted = logits(self.teacher, images)
+            taught, wanted = self._run(self.teacher, images)
+        return self._distilled(loss, scores, wanted) + drift(self.kept, made, taught)
+
+    def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The kept outputs by name, and the logits (N, classes)."""
+        name = logits_name(module.network)
+        made = module.run(images, (name, *self.kept))
+        return made, made[name] if name == module.network.output_name else made[name].flatten(1)
+
+    def _distilled(self, loss: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
         alpha, temperature = self.recipe.alpha, self.recipe.temperature
         divergence = F.kl_div(
             F.log_softmax(made / temperature, 1),

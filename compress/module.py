@@ -100,7 +100,7 @@ class TorchNetwork(nn.Module):
         return getattr(self, own)  # type: ignore[no-any-return]  # nn.Module types attributes as Tensor | Module
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, *input_shape) float32 -> the first output, the logits (N, classes)."""
+        """(N, *input_shape) float32 -> the scored output, the logits (N, classes)."""
         return self._execute(images, None)[self.network.output_name]
 
     def run(

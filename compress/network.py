@@ -19,6 +19,7 @@ from compress.errors import InvalidInput
 
 Array = NDArray[Any]
 BATCH = "batch"
+SCORED = "netlathe.output"  # the metadata that names the scored output of a file with several
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Network:
         opset: domain -> version.
         types: type of every tensor that is not a constant.
         warnings: what normalising changed or could not do, for a person.
+        scored: the output that is scored if that is not the first; the others are kept as they are.
     """
 
     nodes: tuple[Node, ...]
@@ -77,6 +79,7 @@ class Network:
     ir_version: int
     types: Mapping[str, TensorType] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
+    scored: str | None = None
 
     @classmethod
     def load(cls, source: bytes | Path | str) -> Network:
@@ -110,8 +113,13 @@ class Network:
 
     @property
     def output_name(self) -> str:
-        """Name of the first output: the logits."""
-        return next(iter(self.outputs))
+        """Name of the output that is scored: the logits."""
+        return self.scored or next(iter(self.outputs))
+
+    def scoring(self, output: str) -> Network:
+        """The same network, this output of it scored; saved files keep it, see `compress.outputs`."""
+        first = next(iter(self.outputs))
+        return replace(self, scored=None if output == first else output)
 
     @cached_property
     def _producers(self) -> Mapping[str, Node]:
@@ -195,7 +203,7 @@ class Network:
         return result
 
     def to_proto(self) -> onnx.ModelProto:
-        """The network as an onnx ModelProto, without metadata."""
+        """The network as an onnx ModelProto; its only metadata is the name of a scored output that is not the first."""
         graph = helper.make_graph(
             [node_proto(node) for node in self.nodes],
             "network",
@@ -204,7 +212,10 @@ class Network:
             [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.constants.items()],
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(self.opset.items())]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe")
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe")
+        if self.scored is not None:
+            helper.set_model_props(model, {SCORED: self.scored})
+        return model
 
 
 def _frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:

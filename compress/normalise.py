@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
-from compress.network import Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
+from compress.network import SCORED, Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
@@ -43,7 +43,8 @@ def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
     """
     from compress.faults import without_faults
 
-    model = _prepared(parse(source))
+    given = parse(source)
+    model = _prepared(given)
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
@@ -60,7 +61,7 @@ def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
         network = _in_inference(network, warnings)
     network = network.edited(network.nodes, network.constants)
     _check_outputs(network)
-    return without_faults(replace(network, warnings=tuple(warnings)))
+    return without_faults(replace(network, warnings=tuple(warnings), scored=_scored(given)))
 
 
 def _in_inference(network: Network, warnings: list[str]) -> Network:
@@ -71,6 +72,12 @@ def _in_inference(network: Network, warnings: list[str]) -> Network:
     if count:
         warnings.append(f"{count} batch norms were exported in training mode and are in inference mode now")
     return switched
+
+
+def _scored(model: onnx.ModelProto) -> str | None:
+    """The output that a file of ours says is scored."""
+    said = next((each.value for each in model.metadata_props if each.key == SCORED), None)
+    return said if said in {output.name for output in model.graph.output} else None
 
 
 def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:

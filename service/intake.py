@@ -14,17 +14,20 @@ from service.foreign import refuse_foreign
 from service.sandbox import Limits, run
 
 
-def check_model(path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    """Check an uploaded network.
+def check_model(
+    path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits, output: str | None = None
+) -> dict[str, Any]:
+    """Check an uploaded network; `output` is the name of its scored output, if the user said it.
 
     Returns:
-        parameters, macs, size_bytes, input_shape, outputs, groups and warnings, as the contract shows them.
+        parameters, macs, size_bytes, input_shape, inputs, outputs, groups and warnings, as the contract shows them.
 
     Raises:
         InvalidInput: naming what is wrong; also for a crash of the check and for a limit it broke.
     """
     refuse_foreign(path, file_name)
-    return run("model", {"path": str(path.absolute()), "preprocessing": dict(preprocessing)}, limits)
+    request = {"path": str(path.absolute()), "preprocessing": dict(preprocessing), "output": output}
+    return run("model", request, limits)
 
 
 def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:

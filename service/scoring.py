@@ -55,6 +55,7 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int)
     request = {
         "model": str(blobs.path(model.sha256).absolute()),
         "preprocessing": model.preprocessing,
+        "output": model.output,
         "dataset": str(path.absolute()),
         "digest": dataset.sha256,
         "layout": dataset.layout,

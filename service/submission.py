@@ -130,10 +130,11 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     _check_metrics(body)
     _check_room(body.limits)
     model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
-    _check_fit(model, dataset)
+    scored = _check_fit(model, dataset)
     methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
     _check_prunable(model, methods)
     targets, warnings = _targets(tx, body.targets)
+    warnings += scored
     strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
     names = [item["name"] for item in methods]
     _check_sparse([item["name"] for item in strategies], names)
@@ -161,7 +162,7 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
     return JobPlan(
         job_id=job_id,
         name=request["name"],
-        model=ModelInput(model.sha256, model.name, model.preprocessing),
+        model=ModelInput(model.sha256, model.name, model.preprocessing, model.output),
         dataset=DatasetInput(dataset.sha256, dataset.name, dataset.file_name, dataset.layout, dataset.class_count),
         methods=tuple(Named(item["name"], item["settings"]) for item in request["methods"]),
         strategies=tuple(Named(item["name"], item["settings"]) for item in request["strategies"]),
@@ -275,24 +276,39 @@ def _check_ready(field: str, ref: str, state: str) -> None:
         raise InvalidInput(field, ref, "was refused by its checks")
 
 
-def _check_fit(model: Model, dataset: Dataset) -> None:
-    """Raises: InvalidInput where the images cannot become the model's input, or the labels its outputs."""
+def _check_fit(model: Model, dataset: Dataset) -> list[str]:
+    """What is said of the output that is scored, if the data told which.
+
+    Raises:
+        InvalidInput: the images cannot become the model's input, or the labels its outputs.
+    """
     from compress.checks import check_fits
+    from compress.outputs import scored_for
     from compress.preprocessing import Preprocessing
 
-    scores = model.outputs[0]
-    if len(scores["shape"]) != 1:
-        seen = ", ".join(["batch", *map(str, scores["shape"])])
-        wanted = f"its first output, {scores['name']}, must be one score a class, (batch, classes), and is ({seen})"
-        raise InvalidInput("model", model.name, wanted)
+    shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
+    known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
+    scored = known or scored_for(shapes, dataset.classes)
     shape = tuple(dataset.image_shape)
     check_fits(
         (shape[0], shape[1], shape[2]) if shape else None,
         Preprocessing.from_json(model.preprocessing),
-        model.input_shape[-3:],
+        _image_shape(model),
         classes=dataset.classes,
-        outputs=scores["shape"][0],
+        outputs=shapes[scored][0],
     )
+    kept = [name for name in shapes if name != scored]
+    if known or not kept:
+        return []
+    return [f"output {scored} is scored: it alone fits {dataset.classes} classes; {', '.join(kept)}: kept as it is"]
+
+
+def _image_shape(model: Model) -> Sequence[int]:
+    """(C, H, W) of the images that the model takes."""
+    if any(each["layout"] == "NHWC" for each in model.inputs):
+        height, width, channels = model.input_shape
+        return (channels, height, width)
+    return model.input_shape[-3:]
 
 
 def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:

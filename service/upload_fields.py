@@ -52,3 +52,15 @@ def whole_number(fields: Mapping[str, str], name: str, least: int, most: int) ->
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise InvalidInput(name, text[:80], f"must be a whole number from {least} to {most}")
     return int(text)
+
+
+def short_text(fields: Mapping[str, str], name: str, most: int) -> str | None:
+    """A field that holds at most so many characters; None where it is left out.
+
+    Raises:
+        InvalidInput: it holds more.
+    """
+    text = fields.get(name, "").strip()
+    if len(text) > most:
+        raise InvalidInput(name, text[:80], f"must be at most {most} characters")
+    return text or None

@@ -202,6 +202,16 @@ def test_an_upload_is_whole_at_each_retry_and_named_by_content(tmp_path: Path) -
     assert name != netlathe.default_name(path, None)
 
 
+def test_the_output_that_is_scored_goes_up_with_the_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"onnx")
+    server = Server(httpx.Response(201, json={"id": "mdl_1", "name": "n"}))
+    _client(server).models.create(path, output="scores")
+    content = server.asked[0].content
+    assert b'name="output"\r\n\r\nscores' in content
+    assert netlathe.default_name(path, None, "scores").encode() in content
+
+
 def test_an_upload_that_is_still_being_checked_is_awaited(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     path.write_bytes(b"x")

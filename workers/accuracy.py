@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from compress.module import TorchNetwork
+from compress.outputs import scored_of
 from compress.verify import session
 from workers.errors import Diverged
 from workers.images import BATCH, Preprocessed
@@ -61,7 +62,7 @@ def right_in_file(model: bytes, images: Source, labels: Labels, batch: int = BAT
     """
     running = session(model, threads=torch.get_num_threads())
     name = running.get_inputs()[0].name
-    output = running.get_outputs()[0].name
+    output = scored_of(running)
 
     def logits(part: Images) -> NDArray[np.float32]:
         return np.asarray(running.run([output], {name: part})[0])

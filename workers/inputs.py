@@ -11,6 +11,7 @@ import numpy as np
 from compress.data import Dataset, Part, cache_beside, load_dataset
 from compress.input_layout import Layout, image_shape, input_layout
 from compress.network import Network
+from compress.outputs import decided
 from compress.preprocessing import Preprocessing, preprocess
 from workers.accuracy import Images, Labels, Right, right_in_file
 from workers.context import Context
@@ -54,7 +55,7 @@ class Inputs:
             cache=cache_beside(data),
             digest=plan.dataset.sha256,
         )
-        return cls(network, dataset, preprocessing, plan.seed)
+        return cls(decided(network, plan.model.output, dataset.classes), dataset, preprocessing, plan.seed)
 
     @property
     def split(self) -> str:

@@ -33,11 +33,15 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """The uploaded network: a blob, and how pixels become its input (compress.data.Preprocessing as JSON)."""
+    """The uploaded network: a blob, and how pixels become its input (compress.data.Preprocessing as JSON).
+
+    `output`: the one that is scored, if the user said so; else the classes of the data tell.
+    """
 
     sha256: str
     name: str
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    output: str | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ BEARABLE = 0.01
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{model, preprocessing, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
+    """`{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
 
     Raises:
         InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it does well
@@ -35,6 +35,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.input_layout import image_shape
     from compress.network import Network, parse
     from compress.normalise import load
+    from compress.outputs import decided
     from compress.preprocessing import Preprocessing
 
     # As a job reads it: normalised, so that what was mended at the upload is mended here.
@@ -51,10 +52,14 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         cache=Path(request["cache"]),
         digest=request["digest"],
     )
+    network = decided(network, request["output"], dataset.classes)
     part = dataset.sample("validation", SAMPLES, request["seed"])
     right = _right(network, part, preprocessing)
     if has_training_norms(parse(path)):
-        _check_mode(right, _right(load(path, as_exported=True), part, preprocessing))
+        _check_mode(
+            right,
+            _right(decided(load(path, as_exported=True), request["output"], dataset.classes), part, preprocessing),
+        )
     return {"right": int(right.sum()), "count": len(part), "classes": dataset.classes}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import BaseModel
@@ -26,7 +26,7 @@ from service.store import devices, latency, uploads
 from service.store.base import Store, Tx, new_id
 from service.store.models import Model
 from service.upload import Upload, form_schema, receive
-from service.upload_fields import checked_name, json_object
+from service.upload_fields import checked_name, json_object, short_text
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
@@ -37,6 +37,7 @@ SORTABLE: dict[str, InstrumentedAttribute[Any]] = {
     "size_bytes": Model.size_bytes,
     "macs": Model.macs,
 }
+MAX_OUTPUT = 400  # characters of an output's name
 FORM = form_schema(
     {
         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
@@ -45,15 +46,32 @@ FORM = form_schema(
             "contentMediaType": "application/json",
             "description": "scale, mean, std, order, size, resize, crop: (pixels x scale - mean) / std",
         },
+        "output": {
+            "type": "string",
+            "maxLength": MAX_OUTPUT,
+            "description": "the output that is scored, if there is more than one",
+        },
     }
 )
 
 
-class Output(BaseModel):
-    """An output of a network; its shape without the batch."""
+class Input(BaseModel):
+    """An input of a network; its shape without the batch. `layout`: which axis of it is which."""
 
     name: str
     shape: list[int]
+    dtype: str
+    layout: Literal["NCHW", "NHWC"]
+
+
+class Output(BaseModel):
+    """An output of a network; its shape without the batch. `role`: scored against the labels, or kept as it is; null if
+    the classes of a job's data tell.
+    """
+
+    name: str
+    shape: list[int]
+    role: Literal["scored", "kept"] | None = None
 
 
 class GroupPublic(BaseModel):
@@ -77,6 +95,7 @@ class ModelPublic(BaseModel):
     macs: int
     size_bytes: int
     input_shape: list[int]
+    inputs: list[Input]
     outputs: list[Output]
     groups: list[GroupPublic]
     preprocessing: dict[str, Any]
@@ -134,7 +153,7 @@ async def create_model(
     request: Request, store: StoreDep, blobs: BlobsDep, settings: SettingsDep, once: OnceDep, _user: UserDep
 ) -> Response:
     """Upload a network. Checked in a process of its own; what it says of itself is verified in onnxruntime."""
-    upload = await receive(request, blobs, settings.max_model_bytes, ("name", "preprocessing"))
+    upload = await receive(request, blobs, settings.max_model_bytes, ("name", "preprocessing", "output"))
     return await run_in_threadpool(_create, upload, store, blobs, settings, once)
 
 
@@ -198,24 +217,29 @@ def preflight(
 def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once: Once) -> Response:
     name = checked_name(upload.fields)
     preprocessing = Preprocessing.from_json(json_object(upload.fields, "preprocessing")).to_json()
+    output = short_text(upload.fields, "output", MAX_OUTPUT)
     sha256 = upload.blob.sha256
+    settled = (sha256, preprocessing, output)
 
     def row(tx: Tx) -> Model:
         blobs.record(tx, upload.blob)
-        return Model(id=new_id("mdl"), name=name, sha256=sha256, preprocessing=preprocessing, created_at=tx.now)
+        own = {"preprocessing": preprocessing, "output": output}
+        return Model(id=new_id("mdl"), name=name, sha256=sha256, created_at=tx.now, **own)
 
     arrival = checking.Arrival(
         kind=Model,
         name=name,
-        same=lambda model: (model.sha256, model.preprocessing) == (sha256, preprocessing),
+        same=lambda model: (model.sha256, model.preprocessing, model.output) == settled,
         check=partial(
-            intake.check_model, blobs.path(sha256), upload.file_name, preprocessing, checking.limits(settings)
+            intake.check_model, blobs.path(sha256), upload.file_name, preprocessing, checking.limits(settings), output
         ),
         drop=partial(blobs.drop, store, sha256),
         row=row,
         public=partial(_public, settings=settings),
     )
     of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
+    if output is not None:  # left out otherwise: keys that were kept before there was the field stay good
+        of["output"] = output
     return checking.answer(arrival, of, once, store, settings)
 
 

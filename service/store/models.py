@@ -12,7 +12,9 @@ from service.store.base import Base, Tx
 
 
 class Model(Base):
-    """One network: a blob and what the checks found. `state`: `checking`, `ready` or `refused`."""
+    """One network: a blob and what the checks found. `state`: `checking`, `ready` or `refused`; `output`: the one that
+    is to be scored, if the user said which.
+    """
 
     __tablename__ = "models"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -20,10 +22,12 @@ class Model(Base):
     sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"), index=True)
     state: Mapped[str] = mapped_column(String(16), default="ready")
     preprocessing: Mapped[dict[str, Any]]
+    output: Mapped[str | None] = mapped_column(String(400))
     parameters: Mapped[int] = mapped_column(BigInteger, default=0)
     macs: Mapped[int] = mapped_column(BigInteger, default=0)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     input_shape: Mapped[list[Any]] = mapped_column(default=list)
+    inputs: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     outputs: Mapped[list[Any]] = mapped_column(default=list)
     groups: Mapped[list[Any]] = mapped_column(default=list)
     warnings: Mapped[list[Any]] = mapped_column(default=list)

@@ -64,6 +64,7 @@ def submit(
     preprocessing: Annotated[
         str | None, typer.Option(help="JSON, or a file that holds it: scale, mean, std, ...")
     ] = None,
+    output: Annotated[str | None, typer.Option(help="Name of the output that is scored, if there are several.")] = None,
     layout: Annotated[
         str | None, typer.Option(help="Axes of the images if their shape is ambiguous: NHW, NHWC or NCHW.")
     ] = None,
@@ -108,9 +109,10 @@ def submit(
         "training": _given(epochs=epochs, augment=augment),
     }
     settings = _preprocessing(preprocessing)
-    _check_read_already(model, data, {"--preprocessing": preprocessing}, {"--layout": layout, "--classes": classes})
+    of_model = {"--preprocessing": preprocessing, "--output": output}
+    _check_read_already(model, data, of_model, {"--layout": layout, "--classes": classes})
     with connect() as client:
-        model_id = _upload_model(client, model, input_shape, weights, settings)
+        model_id = _upload_model(client, model, input_shape, weights, settings, output)
         data_id = _upload_data(client, data, layout, classes)
         job = client.jobs.create(model=model_id, dataset=data_id, name=name, seed=seed, force=force, **fields)
         if watch:
@@ -212,7 +214,12 @@ def _check_read_already(
 
 
 def _upload_model(
-    client: Client, model: str, input_shape: str | None, weights: Path | None, preprocessing: dict[str, Any] | None
+    client: Client,
+    model: str,
+    input_shape: str | None,
+    weights: Path | None,
+    preprocessing: dict[str, Any] | None,
+    output: str | None,
 ) -> str:
     path = Path(model)
     if path.suffix in PICKLES:
@@ -226,7 +233,7 @@ def _upload_model(
     if path.suffix != ".onnx" and not is_factory:
         return model
     with _exported(model, input_shape, weights) if path.suffix != ".onnx" else _as_it_is(path) as file:
-        return client.models.create(file, preprocessing=preprocessing).id
+        return client.models.create(file, preprocessing=preprocessing, output=output).id
 
 
 @contextmanager

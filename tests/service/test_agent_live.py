@@ -217,7 +217,7 @@ def removed(store: Store, found: str) -> None:
 def test_an_agent_whose_only_device_is_deleted_says_so_and_ends(url: str, store: Store, tmp_path: Path) -> None:
     agent = _process(url, store, tmp_path / "agent", "simulated")
     removed(store, device_id(store))
-    assert agent.wait(GUARD_S) == 3
+    assert agent.wait(PATIENCE_S) == 3
     log = (tmp_path / "agent" / "log").read_text()
     assert "every device of this agent was deleted on the server, bench-simulated-t1-fp32 last" in log
     assert "--offer-again" in log

@@ -63,7 +63,7 @@ def test_a_good_network_is_described(tmp_path: Path) -> None:
     path.write_bytes(classifier())
     found = check_model(path, "model.onnx", {"scale": 0.5}, LIMITS)
     assert found["input_shape"] == [3, 16, 16]
-    assert found["outputs"] == [{"name": "logits", "shape": [10]}]
+    assert found["outputs"] == [{"name": "logits", "shape": [10], "role": "scored"}]
     assert found["macs"] > 0
     assert found["size_bytes"] > 4 * found["parameters"] > 0
     prunable = [group for group in found["groups"] if group["prunable"]]

@@ -1,0 +1,29 @@
+"""Kept outputs: those that are not scored are held to the teacher's, so that whoever reads them sees no change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from compress.network import Network
+
+SMALLEST = 1e-12  # variance of an output that is the same for all images
+
+
+def kept_outputs(network: Network) -> tuple[str, ...]:
+    """The outputs that are not scored and that a gradient can hold."""
+    return tuple(
+        name
+        for name, kind in network.outputs.items()
+        if name != network.output_name and kind.dtype.startswith("float") and kind.batch_axis is not None
+    )
+
+
+def drift(names: Sequence[str], made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
+    """How far outputs are from those of the teacher: squared error over the variance of the teacher's, summed."""
+    total = torch.zeros(())
+    for name in names:
+        total = total + (made[name] - wanted[name]).square().mean() / wanted[name].var().clamp_min(SMALLEST)
+    return total

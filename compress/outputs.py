@@ -1,0 +1,97 @@
+"""Which output of a network is scored, one score a class; the others are kept as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from compress.errors import InvalidInput
+from compress.network import SCORED, Network
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Output -> its shape without the batch, in the order of the file."""
+
+
+def output_shapes(network: Network) -> Shapes:
+    """Those of a network's outputs."""
+    return {name: kind.shape[1:] for name, kind in network.outputs.items()}
+
+
+def check_output(shapes: Shapes, name: str) -> None:
+    """Check that the output of this name can be scored.
+
+    Raises:
+        InvalidInput: there is no such output, or it is not one score a class.
+    """
+    if name not in shapes:
+        raise InvalidInput(f"the network has no such output; it has {', '.join(shapes)}", field="output", value=name)
+    if name not in _widths(shapes):
+        shown = _shown(shapes, [name])
+        raise InvalidInput(f"must be one score a class, (batch, classes), and is {shown}", field="output", value=name)
+
+
+def scored_at_upload(shapes: Shapes) -> str | None:
+    """The only output that can be scored; None if there is none, or if the classes of a data set will tell.
+
+    Raises:
+        InvalidInput: two of them are alike, so that no data set tells them apart.
+    """
+    widths = _widths(shapes)
+    alike = [name for name in widths if list(widths.values()).count(widths[name]) > 1]
+    if alike:
+        raise _ask(shapes, alike, "output")
+    return next(iter(widths)) if len(widths) == 1 else None
+
+
+def scored_for(shapes: Shapes, classes: int) -> str:
+    """The output that must be the scores of so many classes.
+
+    Raises:
+        InvalidInput: none can be, or more than one.
+    """
+    widths = _widths(shapes)
+    if not widths:
+        wanted = f"no output of the model is one score a class, (batch, classes): {_shown(shapes, shapes)}"
+        raise InvalidInput(wanted, field="model", value=None)
+    if len(widths) == 1:
+        return next(iter(widths))
+    exact = [name for name, width in widths.items() if width == classes]
+    fitting = exact or [name for name, width in widths.items() if width > classes]
+    if len(fitting) != 1:
+        raise _ask(shapes, fitting or list(widths), "model")
+    return fitting[0]
+
+
+def decided(network: Network, asked: str | None, classes: int) -> Network:
+    """The network with the output that is scored for data of so many classes.
+
+    Raises:
+        InvalidInput: as `check_output` and `scored_for`.
+    """
+    shapes, name = output_shapes(network), asked or network.scored
+    if name is not None:
+        check_output(shapes, name)
+    return network.scoring(name or scored_for(shapes, classes))
+
+
+def scored_of(session: onnxruntime.InferenceSession) -> str:
+    """The scored output of a file that was saved by `Network.save`."""
+    said = session.get_modelmeta().custom_metadata_map.get(SCORED)
+    return said or str(session.get_outputs()[0].name)
+
+
+def _widths(shapes: Shapes) -> dict[str, int]:
+    return {name: shape[0] for name, shape in shapes.items() if len(shape) == 1 and shape[0] > 1}
+
+
+def _ask(shapes: Shapes, names: list[str], field: str) -> InvalidInput:
+    how = "say which as `output`" if field == "output" else "say which as `output` when the model is uploaded"
+    wanted = f"more than one output could be the scores of the classes, {_shown(shapes, names)}: {how}"
+    return InvalidInput(wanted, field=field, value=names)
+
+
+def _shown(shapes: Shapes, names: Mapping[str, object] | list[str]) -> str:
+    return ", ".join(f"{name} (batch, {', '.join(map(str, shapes[name]))})" for name in names)
