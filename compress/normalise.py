@@ -23,6 +23,7 @@ from compress.errors import InvalidInput
 from compress.network import Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
+IR_MIN = 4
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
 SHAPE_CONSTANT_MAX = 1024
 # Folding these would turn a user's quantised weights back into floats.
@@ -43,9 +44,10 @@ def load(source: bytes | Path | str) -> Network:
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
+    nodes = [_without_empty(node, constants) for node in nodes]
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
-    network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version)
+    network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), _ir_version(model))
     _check_finite(network)
     network = _unbake_batch(network, warnings)
     network = _fold_shape_chains(network)
@@ -73,6 +75,19 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
     return (("" if item.domain == "ai.onnx" else item.domain, item.version) for item in model.opset_import)
+
+
+def _ir_version(model: onnx.ModelProto) -> int:
+    """The file's own, or the first that goes with its opsets: before 4, weights had to be inputs too."""
+    return max(model.ir_version, helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True), IR_MIN)
+
+
+def _without_empty(node: Node, constants: Mapping[str, Array]) -> Node:
+    """Opset 11 had no way to leave out `roi` and `scales` of a Resize: torch gave empty tensors."""
+    if node.op_type != "Resize":
+        return node
+    left_out = {name for name in node.inputs[1:] if name in constants and constants[name].size == 0}
+    return replace(node, inputs=tuple("" if name in left_out else name for name in node.inputs))
 
 
 def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
@@ -344,13 +359,42 @@ def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
 def _inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
     """Shapes and dtypes of all activations at this batch, as far as onnx infers them."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            _skeleton(network, batch), check_type=True, strict_mode=True, data_prop=True
-        )
+        return _shapes(network, batch, strict=True)
     except Exception as error:  # onnx raises InferenceError, and others for broken attributes
+        mixing = _mixing(network) if batch > 1 else None
+        if mixing is not None:
+            raise InvalidInput(
+                f"the graph mixes the batch with other axes at node {mixing.name!r} ({mixing.op_type}), so that it "
+                "takes one sample only: export with Flatten(1), or a Reshape that keeps the batch first",
+                field="file",
+                value=mixing.name,
+            ) from error
         raise InvalidInput(
             f"shapes do not fit at batch {batch}: {str(error)[:300]}", field="file", value=batch
         ) from error
+
+
+def _mixing(network: Network) -> Node | None:
+    """The first node that brings the batch into an axis with other things in it; None if there is none."""
+    one, three = _shapes(network, 1, strict=False), _shapes(network, 3, strict=False)
+    for node in network.nodes:
+        x, y = node.input(0), node.outputs[0]
+        if node.op_type in ("Flatten", "Reshape") and {x, y} <= one.keys() & three.keys():
+            before, after = (_grown(one[name][0], three[name][0]) for name in (x, y))
+            if before == 1 and after is not None and after > 1:
+                return node
+    return None
+
+
+def _grown(at_one: Shape, at_three: Shape) -> int | None:
+    """The size at batch 1 of the axis that follows the batch."""
+    return next((a for a, b in zip(at_one, at_three, strict=True) if a != b), None)
+
+
+def _shapes(network: Network, batch: int, *, strict: bool) -> dict[str, tuple[Shape, str]]:
+    inferred = onnx.shape_inference.infer_shapes(
+        _skeleton(network, batch), check_type=strict, strict_mode=strict, data_prop=True
+    )
     found: dict[str, tuple[Shape, str]] = {}
     graph = inferred.graph
     for value in (*graph.value_info, *graph.output, *graph.input):
