@@ -20,6 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
+from compress.names import Names
 from compress.network import Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
@@ -95,6 +96,7 @@ def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[d
         raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes, taken, renamed = [], set[str](), dict[str, str]()
+    given = {proto.name for proto in graph.node}
     for position, proto in enumerate(graph.node):
         if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
             raise InvalidInput(
@@ -103,7 +105,7 @@ def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[d
                 value=proto.name,
             )
         name = proto.name or f"{proto.op_type}_{position}"
-        while name in taken:
+        while name in taken or (name != proto.name and name in given):
             name = f"{name}_{position}"
         if proto.name and name != proto.name:
             renamed[name] = proto.name
@@ -188,13 +190,13 @@ def _unbake_batch(network: Network, warnings: list[str]) -> Network:
     baked = {node.name for node in network.nodes if _starts_with_one(node, network)}
     if not baked:
         return network
-    seen = _inferred(network, 1)
+    seen, names = _inferred(network, 1), Names(network)
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
         # Integers are shapes and positions, not samples: theirs is a 1 that is meant.
         if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
-            name, shape = f"{node.name}_shape", constants[node.input(1)]
+            name, shape = names.new(f"{node.name}_shape"), constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
             node = replace(node, inputs=(node.input(0), name))
             warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it follows the batch now")
@@ -210,7 +212,7 @@ def _starts_with_one(node: Node, network: Network) -> bool:
 def _fold_shape_chains(network: Network) -> Network:
     """Values that follow from shapes alone become constants; every Reshape gets a constant shape, -1 for the batch."""
     (at_three, shapes_three), (at_five, shapes_five) = (_shape_values(network, batch) for batch in (3, 5))
-    constants = dict(network.constants)
+    constants, names = dict(network.constants), Names(network)
     nodes = []
     for node in network.nodes:
         known = [name for name in node.outputs if name in at_three]
@@ -220,12 +222,17 @@ def _fold_shape_chains(network: Network) -> Network:
             continue
         if node.op_type == "Reshape" and node.outputs[0] in shapes_three:
             symbolic = _batch_symbolic(shapes_three[node.outputs[0]][0], shapes_five[node.outputs[0]][0])
-            if symbolic is not None:
-                name = f"{node.name}_shape"
+            if symbolic is not None and not _reshapes_to(node, symbolic, constants):
+                name = names.new(f"{node.name}_shape")
                 constants[name] = symbolic
                 node = replace(node, inputs=(node.input(0), name), attributes={})
         nodes.append(node)
     return replace(network, nodes=tuple(_alive(nodes, network.outputs)), constants=_frozen(constants))
+
+
+def _reshapes_to(node: Node, shape: Array, constants: Mapping[str, Array]) -> bool:
+    """Whether the node says so already: then its shape keeps its name, however often a file is loaded and saved."""
+    return not node.attributes and np.array_equal(constants.get(node.input(1), np.empty(0)), shape)
 
 
 def _batch_symbolic(at_three: Shape, at_five: Shape) -> Array | None:
@@ -268,7 +275,7 @@ def _evaluated_from_shapes(
 def _private_constants(network: Network) -> Network:
     """One copy of a constant per use, except a weight used again in the same role: that is tied on purpose."""
     constants = dict(network.constants)
-    seen: dict[str, set[tuple[str, int]]] = {}
+    seen, names = dict[str, set[tuple[str, int]]](), Names(network)
     nodes = []
     for node in network.nodes:
         inputs = list(node.inputs)
@@ -278,19 +285,12 @@ def _private_constants(network: Network) -> Network:
             role = (node.op_type, position)
             earlier = seen.setdefault(name, set())
             if earlier and not (role in TIED_ROLES and earlier == {role}):
-                inputs[position] = _copy_name(name, node, constants)
+                inputs[position] = names.new(f"{name}/{node.name}")
                 constants[inputs[position]] = network.constants[name].copy()
             else:
                 earlier.add(role)
         nodes.append(replace(node, inputs=tuple(inputs)))
     return replace(network, nodes=tuple(nodes), constants=_frozen(constants))
-
-
-def _copy_name(name: str, node: Node, constants: Mapping[str, Array]) -> str:
-    copy = f"{name}/{node.name}"
-    while copy in constants:
-        copy += "_"
-    return copy
 
 
 def _alive(nodes: Iterable[Node], outputs: Iterable[str]) -> list[Node]:
