@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from compress.agreement import judge
 from compress.errors import InvalidInput
+from compress.names import Names
 from compress.network import Array, Network, Node
 from compress.verify import run_onnxruntime, runtime_noise
 
@@ -107,10 +108,7 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
     name = layer.input(position)
     if name and network.sole_consumer(name) is layer:
         return name
-    name = f"{layer.name}/{role}"
-    while name in network.constants or name in network.types:
-        name += "_"
-    return name
+    return Names(network).new(f"{layer.name}/{role}")
 
 
 def fold_norms(network: Network) -> Network:

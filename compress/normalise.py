@@ -20,9 +20,11 @@ from onnx.reference import ReferenceEvaluator
 
 from compress.determinism import RANDOM_OPS, check_deterministic
 from compress.errors import InvalidInput
+from compress.names import Names
 from compress.network import SCORED, Array, Network, Node, TensorType, _frozen, node_proto, parse, read_node
 
 OPSET_MIN, OPSET_CONVERTED = 13, 17
+IR_MIN = 4
 # Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
 SHAPE_CONSTANT_MAX = 1024
 # Folding these would turn a user's quantised weights back into floats.
@@ -48,9 +50,10 @@ def load(source: bytes | Path | str, *, as_exported: bool = False) -> Network:
     warnings: list[str] = []
     constants, nodes = _constants_and_nodes(model.graph, warnings)
     nodes, constants = _fold_constants(nodes, constants, dict(_opsets(model)))
+    nodes = [_without_empty(node, constants) for node in nodes]
     inputs = _inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
-    network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), model.ir_version)
+    network = Network(tuple(nodes), _frozen(constants), inputs, outputs, dict(_opsets(model)), _ir_version(model))
     _check_finite(network)
     network = _unbake_batch(network, warnings)
     network = _fold_shape_chains(network)
@@ -98,11 +101,25 @@ def _opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
     return (("" if item.domain == "ai.onnx" else item.domain, item.version) for item in model.opset_import)
 
 
+def _ir_version(model: onnx.ModelProto) -> int:
+    """The file's own, or the first that goes with its opsets: before 4, weights had to be inputs too."""
+    return max(model.ir_version, helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True), IR_MIN)
+
+
+def _without_empty(node: Node, constants: Mapping[str, Array]) -> Node:
+    """Opset 11 had no way to leave out `roi` and `scales` of a Resize: torch gave empty tensors."""
+    if node.op_type != "Resize":
+        return node
+    left_out = {name for name in node.inputs[1:] if name in constants and constants[name].size == 0}
+    return replace(node, inputs=tuple("" if name in left_out else name for name in node.inputs))
+
+
 def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
     if graph.sparse_initializer:
         raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes, taken, renamed = [], set[str](), dict[str, str]()
+    given = {proto.name for proto in graph.node}
     for position, proto in enumerate(graph.node):
         if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
             raise InvalidInput(
@@ -111,7 +128,7 @@ def _constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[d
                 value=proto.name,
             )
         name = proto.name or f"{proto.op_type}_{position}"
-        while name in taken:
+        while name in taken or (name != proto.name and name in given):
             name = f"{name}_{position}"
         if proto.name and name != proto.name:
             renamed[name] = proto.name
@@ -196,13 +213,13 @@ def _unbake_batch(network: Network, warnings: list[str]) -> Network:
     baked = {node.name for node in network.nodes if _starts_with_one(node, network)}
     if not baked:
         return network
-    seen = _inferred(network, 1)
+    seen, names = _inferred(network, 1), Names(network)
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
         # Integers are shapes and positions, not samples: theirs is a 1 that is meant.
         if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
-            name, shape = f"{node.name}_shape", constants[node.input(1)]
+            name, shape = names.new(f"{node.name}_shape"), constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
             node = replace(node, inputs=(node.input(0), name))
             warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it follows the batch now")
@@ -218,7 +235,7 @@ def _starts_with_one(node: Node, network: Network) -> bool:
 def _fold_shape_chains(network: Network) -> Network:
     """Values that follow from shapes alone become constants; every Reshape gets a constant shape, -1 for the batch."""
     (at_three, shapes_three), (at_five, shapes_five) = (_shape_values(network, batch) for batch in (3, 5))
-    constants = dict(network.constants)
+    constants, names = dict(network.constants), Names(network)
     nodes = []
     for node in network.nodes:
         known = [name for name in node.outputs if name in at_three]
@@ -228,12 +245,17 @@ def _fold_shape_chains(network: Network) -> Network:
             continue
         if node.op_type == "Reshape" and node.outputs[0] in shapes_three:
             symbolic = _batch_symbolic(shapes_three[node.outputs[0]][0], shapes_five[node.outputs[0]][0])
-            if symbolic is not None:
-                name = f"{node.name}_shape"
+            if symbolic is not None and not _reshapes_to(node, symbolic, constants):
+                name = names.new(f"{node.name}_shape")
                 constants[name] = symbolic
                 node = replace(node, inputs=(node.input(0), name), attributes={})
         nodes.append(node)
     return replace(network, nodes=tuple(_alive(nodes, network.outputs)), constants=_frozen(constants))
+
+
+def _reshapes_to(node: Node, shape: Array, constants: Mapping[str, Array]) -> bool:
+    """Whether the node says so already: then its shape keeps its name, however often a file is loaded and saved."""
+    return not node.attributes and np.array_equal(constants.get(node.input(1), np.empty(0)), shape)
 
 
 def _batch_symbolic(at_three: Shape, at_five: Shape) -> Array | None:
@@ -276,7 +298,7 @@ def _evaluated_from_shapes(
 def _private_constants(network: Network) -> Network:
     """One copy of a constant per use, except a weight used again in the same role: that is tied on purpose."""
     constants = dict(network.constants)
-    seen: dict[str, set[tuple[str, int]]] = {}
+    seen, names = dict[str, set[tuple[str, int]]](), Names(network)
     nodes = []
     for node in network.nodes:
         inputs = list(node.inputs)
@@ -286,19 +308,12 @@ def _private_constants(network: Network) -> Network:
             role = (node.op_type, position)
             earlier = seen.setdefault(name, set())
             if earlier and not (role in TIED_ROLES and earlier == {role}):
-                inputs[position] = _copy_name(name, node, constants)
+                inputs[position] = names.new(f"{name}/{node.name}")
                 constants[inputs[position]] = network.constants[name].copy()
             else:
                 earlier.add(role)
         nodes.append(replace(node, inputs=tuple(inputs)))
     return replace(network, nodes=tuple(nodes), constants=_frozen(constants))
-
-
-def _copy_name(name: str, node: Node, constants: Mapping[str, Array]) -> str:
-    copy = f"{name}/{node.name}"
-    while copy in constants:
-        copy += "_"
-    return copy
 
 
 def _alive(nodes: Iterable[Node], outputs: Iterable[str]) -> list[Node]:
@@ -367,13 +382,42 @@ def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
 def _inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
     """Shapes and dtypes of all activations at this batch, as far as onnx infers them."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            _skeleton(network, batch), check_type=True, strict_mode=True, data_prop=True
-        )
+        return _shapes(network, batch, strict=True)
     except Exception as error:  # onnx raises InferenceError, and others for broken attributes
+        mixing = _mixing(network) if batch > 1 else None
+        if mixing is not None:
+            raise InvalidInput(
+                f"the graph mixes the batch with other axes at node {mixing.name!r} ({mixing.op_type}), so that it "
+                "takes one sample only: export with Flatten(1), or a Reshape that keeps the batch first",
+                field="file",
+                value=mixing.name,
+            ) from error
         raise InvalidInput(
             f"shapes do not fit at batch {batch}: {str(error)[:300]}", field="file", value=batch
         ) from error
+
+
+def _mixing(network: Network) -> Node | None:
+    """The first node that brings the batch into an axis with other things in it; None if there is none."""
+    one, three = _shapes(network, 1, strict=False), _shapes(network, 3, strict=False)
+    for node in network.nodes:
+        x, y = node.input(0), node.outputs[0]
+        if node.op_type in ("Flatten", "Reshape") and {x, y} <= one.keys() & three.keys():
+            before, after = (_grown(one[name][0], three[name][0]) for name in (x, y))
+            if before == 1 and after is not None and after > 1:
+                return node
+    return None
+
+
+def _grown(at_one: Shape, at_three: Shape) -> int | None:
+    """The size at batch 1 of the axis that follows the batch."""
+    return next((a for a, b in zip(at_one, at_three, strict=True) if a != b), None)
+
+
+def _shapes(network: Network, batch: int, *, strict: bool) -> dict[str, tuple[Shape, str]]:
+    inferred = onnx.shape_inference.infer_shapes(
+        _skeleton(network, batch), check_type=strict, strict_mode=strict, data_prop=True
+    )
     found: dict[str, tuple[Shape, str]] = {}
     graph = inferred.graph
     for value in (*graph.value_info, *graph.output, *graph.input):

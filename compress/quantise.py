@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from compress.calibration import Range
 from compress.fold import output_axis
+from compress.names import Names
 from compress.network import Array, Network, Node
 from compress.precision import Precision
 
@@ -109,13 +110,13 @@ def one_reader_each(network: Network) -> Network:
     Runtimes do the same before they fuse (onnxruntime's unit of fusion is a node with its own pairs); done here, a
     kernel in the network is the kernel that is timed alone.
     """
-    nodes, constants = {node.name: node for node in network.nodes}, dict(network.constants)
+    nodes, constants, names = {node.name: node for node in network.nodes}, dict(network.constants), Names(network)
     for shared in network.nodes:
         if shared.op_type != "DequantizeLinear" or shared.input(0) in network.constants:
             continue
         for number, reader in enumerate(network.consumers(shared.outputs[0])[1:], start=2):
-            copy = f"{shared.outputs[0]}/{number}"
-            inputs = (shared.input(0), *(f"{name}/{number}" for name in shared.inputs[1:]))
+            copy = names.new(f"{shared.outputs[0]}/{number}")
+            inputs = (shared.input(0), *(names.new(f"{name}/{number}") for name in shared.inputs[1:]))
             constants |= {new: network.constants[old] for old, new in zip(shared.inputs[1:], inputs[1:], strict=True)}
             nodes[copy] = replace(shared, name=copy, inputs=inputs, outputs=(copy,))
             swapped = tuple(copy if name == shared.outputs[0] else name for name in nodes[reader.name].inputs)
@@ -152,11 +153,12 @@ class _Edit:
         self.precision = precision
         self.scales = scales
         self.bits_w = bits_w
+        self.new = Names(network).new
         self.nodes: list[Node] = []
         self.constants: dict[str, Array] = {}
 
     def result(self) -> Network:
-        seen = {name: self._pair(name, name, f"{name}/dequantised") for name in self.precision.read}
+        seen = {name: self._pair(name, name, self.new(f"{name}/dequantised")) for name in self.precision.read}
         gone = [*self.precision.nodes, *self.precision.absorbed]
         for node in self.network.nodes:
             if node.name in self.precision.nodes:
@@ -172,7 +174,7 @@ class _Edit:
         target = clamp.outputs[0] if clamp is not None and absorbed else output
         if target not in self.precision.made:
             return node
-        raw = output if absorbed else f"{output}/float"
+        raw = output if absorbed else self.new(f"{output}/float")
         self._pair(raw, target, target)
         return replace(node, outputs=(raw, *node.outputs[1:]))
 
@@ -195,22 +197,23 @@ class _Edit:
         return replace(node, inputs=tuple(inputs))
 
     def _dequantised(self, name: str, levels: Array, scale: Scale) -> str:
-        self.constants[f"{name}/levels"] = levels
-        self.nodes.append(self._linear("DequantizeLinear", f"{name}/levels", f"{name}/float", scale))
-        return f"{name}/float"
+        own, target = self.new(f"{name}/levels"), self.new(f"{name}/float")
+        self.constants[own] = levels
+        self.nodes.append(self._linear("DequantizeLinear", own, target, scale))
+        return target
 
     def _pair(self, source: str, tensor: str, target: str) -> str:
         """`source` to 8 bits with the scale of `tensor`, and back to float under the name `target`."""
         scale = self.scales[tensor]
-        levels = f"{tensor}/quantised"
+        levels = self.new(f"{tensor}/quantised")
         self.nodes.append(self._linear("QuantizeLinear", source, levels, scale))
         self.nodes.append(self._linear("DequantizeLinear", levels, target, scale))
         return target
 
     def _linear(self, op_type: str, source: str, target: str, scale: Scale) -> Node:
-        name = f"{target}/{op_type}"
-        self.constants[f"{name}/scale"] = scale.scale
-        self.constants[f"{name}/zero_point"] = scale.zero_point
-        inputs = (source, f"{name}/scale", f"{name}/zero_point")
+        name = self.new(f"{target}/{op_type}")
+        step, zero = self.new(f"{name}/scale"), self.new(f"{name}/zero_point")
+        self.constants |= {step: scale.scale, zero: scale.zero_point}
+        inputs = (source, step, zero)
         axis = {} if scale.axis is None else {"axis": scale.axis}
         return Node(op_type, name, inputs, (target,), axis)

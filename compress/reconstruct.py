@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from compress.cut import kept_slots
 from compress.fold import output_axis
 from compress.groups import Block
+from compress.names import Names
 from compress.network import Array, Network, Node
 from compress.ops.row import Indices
 from compress.statistics import Matrix, Moments, Statistics, Vector, readers
@@ -146,7 +147,7 @@ class _Refit:
             self.constants[norm.inputs[3]] = (value - intercept).astype(value.dtype)
         elif node.op_type != "MatMul":
             own = self.cut.node(node.name)
-            name = f"{node.name}/intercept"
+            name = Names(self.cut).new(f"{node.name}/intercept")
             self.constants[name] = intercept.astype(self.cut.constants[node.inputs[1]].dtype)
             self.nodes[node.name] = replace(own, inputs=(*own.inputs[:2], name))
 

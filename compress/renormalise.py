@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from compress.activations import channel_moments
 from compress.fold import EPSILON, check_same_function
+from compress.names import Names
 from compress.network import Array, Network, Node
 
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -39,10 +40,10 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
         return network
     moments = channel_moments(network, {node.outputs[0]: 1 for node in layers}, images, batch)
     nodes: list[Node] = []
-    constants = dict(network.constants)
+    names, constants = Names(network), dict(network.constants)
     for node in network.nodes:
         if node.outputs[0] in moments:
-            pair, own = _normed(node, *moments[node.outputs[0]])
+            pair, own = _normed(node, names, *moments[node.outputs[0]])
             nodes += pair
             constants |= own
         else:
@@ -84,14 +85,16 @@ def _downstream(network: Network, node: Node) -> Iterator[Node]:
 
 
 def _normed(
-    node: Node, mean: NDArray[np.float64], variance: NDArray[np.float64]
+    node: Node, names: Names, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[list[Node], dict[str, Array]]:
     """The layer, and a norm behind it that changes nothing: gamma is the deviation, beta the mean."""
     output = node.outputs[0]
     values = {"gamma": np.sqrt(variance + EPSILON), "beta": mean, "mean": mean, "variance": variance}
     constants: dict[str, Array] = {
-        f"{node.name}/norm/{role}": value.astype(np.float32) for role, value in values.items()
+        names.new(f"{node.name}/norm/{role}"): value.astype(np.float32) for role, value in values.items()
     }
-    raw = f"{output}/raw"
-    norm = Node("BatchNormalization", f"{node.name}/norm", (raw, *constants), (output,), {"epsilon": EPSILON})
+    raw = names.new(f"{output}/raw")
+    norm = Node(
+        "BatchNormalization", names.new(f"{node.name}/norm"), (raw, *constants), (output,), {"epsilon": EPSILON}
+    )
     return [replace(node, outputs=(raw,)), norm], constants

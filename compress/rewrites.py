@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compress.names import Names
 from compress.network import Array, Network, Node
 from compress.ops.pad import pads_of
 from compress.ops.select import ranges_of
@@ -75,8 +76,8 @@ def _convolution(network: Network, chain: _Chain) -> tuple[list[Node], dict[str,
     channels = network.shape(chain.source)[1]
     weight = np.zeros((chain.front + channels + chain.back, channels, 1, 1), dtype=np.float32)
     weight[chain.front + np.arange(channels), np.arange(channels)] = 1.0
-    name = f"{chain.nodes[-1].name}_select"
+    names = Names(network)
+    name = names.new(f"{chain.nodes[-1].name}_select")
+    own = names.new(f"{name}.weight")
     attributes = {"kernel_shape": (1, 1), "strides": chain.strides}
-    return [Node("Conv", name, (chain.source, f"{name}.weight"), (chain.result,), attributes)], {
-        f"{name}.weight": weight
-    }
+    return [Node("Conv", name, (chain.source, own), (chain.result,), attributes)], {own: weight}

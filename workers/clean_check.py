@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from compress.agreement import judge
 from compress.outputs import scored_of
-from compress.verify import session
+from compress.verify import runtime_noise, session
 from workers.accuracy import Labels
 from workers.errors import JobFailed
 from workers.images import Preprocessed
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 COMPARED = 64
 """Images at once; the outputs of the first so many are compared."""
-TOLERANCE = 1e-4
 _PATIENCE_S = 600.0
 
 # Runs with nothing but the standard library, numpy and onnxruntime; prints one line of JSON.
@@ -67,8 +67,8 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
     Raises:
         JobFailed: they are not, or the process could not run the file.
     """
-    with tempfile.TemporaryDirectory(prefix="netlathe-check-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch:
+        folder = Path(scratch)
         (folder / "model.onnx").write_bytes(model)
         _save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
@@ -76,11 +76,12 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
         output = scored_of(running)
         said = _run(folder, output)
         logits = np.load(folder / "logits.npy", allow_pickle=False)
-    own = np.asarray(running.run([output], {running.get_inputs()[0].name: images[: len(logits)]})[0])
-    difference = float(np.abs(logits - own).max() / max(float(np.abs(own).max()), 1e-12))
-    found = Checked(said["right"] / said["count"], said["count"], difference, said["onnxruntime"])
+    given = {running.get_inputs()[0].name: images[: len(logits)]}
+    own = np.asarray(running.run([output], given)[0])
+    agreement = judge(logits, own, lambda: runtime_noise(model, given)[output])
+    found = Checked(said["right"] / said["count"], said["count"], agreement.difference, said["onnxruntime"])
     # One image may fall on the other side of a tie between two builds of the same arithmetic.
-    if said["ours"] or difference > TOLERANCE or abs(found.accuracy - accuracy) > 1.5 / found.count:
+    if said["ours"] or not agreement.holds or abs(found.accuracy - accuracy) > 1.5 / found.count:
         raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {accuracy:.4f}")
     return found
 

@@ -18,6 +18,7 @@ from compress.evidence import Evidence
 from compress.fold import fold_norms
 from compress.groups import layer_name, unknown_layer
 from compress.method import MethodFamily, Stage, Widths
+from compress.names import Names
 from compress.network import Array, Network, Node
 from search.space import Choice, Doc, Knob, Values
 
@@ -52,9 +53,10 @@ class HalfOperator:
         self._check_kept(network)
         folded = fold_norms(network)
         # What the Cast makes takes the weight's name: readers stay as they are.
-        halves = {name: f"{name}/half" for name in self.projected(folded)}
+        names = Names(folded)
+        halves = {name: names.new(f"{name}/half") for name in self.projected(folded)}
         casts = [
-            Node("Cast", f"{name}/widened", (half,), (name,), {"to": int(TensorProto.FLOAT)})
+            Node("Cast", names.new(f"{name}/widened"), (half,), (name,), {"to": int(TensorProto.FLOAT)})
             for name, half in halves.items()
         ]
         constants = {half: nearest_half(folded.constants[name]).astype(np.float16) for name, half in halves.items()}

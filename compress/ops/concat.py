@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from compress.errors import Unsupported
+from compress.names import Names
 from compress.network import Network, Node
 from compress.ops.row import Axes, Flow, Kept, Link, Resized, Row, TorchOp, channel_axis, whole
 
@@ -67,7 +68,7 @@ def _resize_split(node: Node, kept: Kept) -> Resized:
     x = node.input(0)
     if not kept.touched(x) or _split_axis(node, kept.network) != kept.axes.get(x):
         return Resized(node)
-    name = node.input(1) or f"{node.name}_split"
+    name = node.input(1) or Names(kept.network).new(f"{node.name}_split")
     attributes = {key: value for key, value in node.attributes.items() if key not in ("num_outputs", "split")}
     sizes = np.array([len(kept.index(output)) for output in node.outputs], dtype=np.int64)
     return Resized(Node("Split", node.name, (x, name), node.outputs, attributes), {name: sizes})

@@ -107,3 +107,34 @@ def test_norms_of_a_noisy_network_are_folded_and_a_wrong_fold_is_found() -> None
     wrong = folded.with_constants({"third.weight": folded.constants["third.weight"] * np.float32(1.05)})
     with pytest.raises(InvalidInput, match="cannot be moved without loss"):
         check_same_function(wrong, network, g.images(3))
+
+
+def on_the_edge(monkeypatch: pytest.MonkeyPatch, factor: float) -> tuple[Network, np.ndarray]:  # type: ignore[type-arg]
+    """An int8 network of one layer, on samples that lie between two levels; our convolution is off by a factor."""
+    g = Graph(1, 4, 4)
+    step, zero = g.constant("step", np.float32(0.5)), g.constant("zero", np.uint8(0))
+    weight = g.constant("weight", np.ones((1, 1, 1, 1), np.float32))
+    levels = g.op("QuantizeLinear", g.op("Conv", "image", weight, kernel_shape=[1, 1]), step, zero)
+    other = g.constant("other_step", np.float32(0.5)), g.constant("other_zero", np.uint8(0))
+    network = g.network(g.op("Flatten", g.op("DequantizeLinear", levels, *other)))
+    row = ops._table()["Conv"]
+
+    def build(node: object, network: Network) -> object:
+        honest = row.build(node, network)  # type: ignore[arg-type]  # passes through
+        return lambda *given: honest(*given) * factor  # type: ignore[operator]  # one tensor
+
+    table = dict(ops._table()) | {"Conv": Row(row.op_types, build, row.flow, row.resize)}  # type: ignore[arg-type]
+    monkeypatch.setattr(ops, "_table", lambda: table)
+    return network, (np.arange(48, dtype=np.float32).reshape(3, 1, 4, 4) + np.float32(0.5)) * np.float32(0.5)
+
+
+def test_a_level_beside_is_rounding_in_an_int8_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, samples = on_the_edge(monkeypatch, 1 + 1e-6)
+    assert verify(network, samples) > FLOOR["float32"], "no sample fell to another level: nothing was tested"
+
+
+def test_a_wrong_row_is_found_in_an_int8_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, samples = on_the_edge(monkeypatch, 1.01)
+    with pytest.raises(Disagreement) as caught:
+        verify(network, samples)
+    assert "Conv" in str(caught.value)
