@@ -77,21 +77,21 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
     taps = reader.units.reshape(width, -1, reader.taps)
     mean, variance = reader.moments.mean[taps], reader.moments.variance[taps]
     power, flat = mean**2 + variance, variance <= FLAT * mean**2
-    dead = _each(power.max(axis=2) == 0)
+    dead = _each(np.equal(power, 0.0))
     if not reader.has_intercept:
         return dead
     # Windows that hang over an edge see zeros beside a constant, so that no bias is the same. Another constant is.
-    constant = _each(flat.all(2))
+    constant = _each(flat)
     most = np.argmax(power, axis=2, keepdims=True)
-    edged = _each(np.take_along_axis(flat, most, 2)[..., 0]) & ~constant
+    edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
     if edged.any():
         edged[np.argmax(np.where(edged, power.sum((1, 2)), -1.0))] = False
     return dead | constant | edged
 
 
-def _each(channels: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(width, multiplicity) -> (width,) whether it holds for every channel of a unit."""
-    return np.asarray(channels.all(axis=1))
+def _each(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(width, multiplicity, taps) -> (width,) whether it holds for all of a unit."""
+    return np.asarray(holds.all(axis=(1, 2)))
 
 
 def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator[_Reader]:
