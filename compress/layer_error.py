@@ -60,8 +60,8 @@ def ls_error(
 
 
 def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
-    """Block name -> (width,) whether a unit says nothing: it is zero or one constant for all that read it, which their
-    biases can take the place of.
+    """Block name -> (width,) whether a unit says nothing: for all that read it, it is zero, or a constant whose place
+    their biases or another constant can take.
     """
     return {block.name: _idle(list(_readers(network, block, statistics)), block.width) for block in blocks}
 
@@ -69,13 +69,29 @@ def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> d
 def _idle(readers: Sequence[_Reader], width: int) -> NDArray[np.bool_]:
     found = np.full(width, bool(readers))
     for reader in readers:
-        taps = reader.units.reshape(width, -1, reader.taps)
-        mean, variance = reader.moments.mean[taps], reader.moments.variance[taps]
-        # Windows that hang over an edge see zeros there: the tap that sees most tells what a channel is.
-        most = np.argmax(mean**2 + variance, axis=2, keepdims=True)
-        flat = np.take_along_axis(variance <= FLAT * mean**2, most, 2).all((1, 2))
-        found &= flat if reader.has_intercept else flat & (mean == 0).all((1, 2))
+        found &= _idle_for(reader, width)
     return found
+
+
+def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
+    taps = reader.units.reshape(width, -1, reader.taps)
+    mean, variance = reader.moments.mean[taps], reader.moments.variance[taps]
+    power, flat = mean**2 + variance, variance <= FLAT * mean**2
+    dead = _each(np.equal(power, 0.0))
+    if not reader.has_intercept:
+        return dead
+    # Windows that hang over an edge see zeros beside a constant, so that no bias is the same. Another constant is.
+    constant = _each(flat)
+    most = np.argmax(power, axis=2, keepdims=True)
+    edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
+    if edged.any():
+        edged[np.argmax(np.where(edged, power.sum((1, 2)), -1.0))] = False
+    return dead | constant | edged
+
+
+def _each(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(width, multiplicity, taps) -> (width,) whether it holds for all of a unit."""
+    return np.asarray(holds.all(axis=(1, 2)))
 
 
 def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator[_Reader]:

@@ -69,7 +69,8 @@ def untrained(network: Network) -> tuple[str, ...]:
     if not left:
         return ()
     why = f"no gradient passes {listed(found.walls)}" if found.walls else "the scores do not depend on them"
-    return (f"training leaves {listed(layer_name(name) for name in left)} as they are: {why}",)
+    layers = [layer_name(name) for name in left if network.constants[name].ndim > 1] or left
+    return (f"training leaves {listed(layers)} as they are: {why}",)
 
 
 def listed(names: Iterable[str]) -> str:

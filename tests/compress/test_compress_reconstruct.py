@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from compress.cut import cut
 from compress.errors import InvalidInput
 from compress.groups import Block, prunable_blocks
 from compress.importance import score
-from compress.layer_error import ls_error
+from compress.layer_error import idle, ls_error
 from compress.network import Network
 from compress.patches import Patches
 from compress.reconstruct import reconstructed
@@ -138,12 +139,24 @@ def with_bad_channels(spatial: int = 8) -> Network:
     return network.with_constants({"first.weight": weight, "first.bias": bias})
 
 
-@pytest.mark.parametrize("spatial", [8, 1])
-def test_dead_and_constant_channels_go_first(spatial: int) -> None:
+@pytest.mark.parametrize(("spatial", "expected"), [(8, [2, 5]), (1, [2, 3, 5])])
+def test_dead_and_constant_channels_go_first(spatial: int, expected: list[int]) -> None:
+    """3 is a constant too, and the largest: where windows hang over the edge, it alone can stand in for the others."""
     network = with_bad_channels(spatial)
+    weight, bias = (network.constants[f"first.{role}"].copy() for role in ("weight", "bias"))
+    weight[3], bias[3] = 0.0, 4e4
+    network = network.with_constants({"first.weight": weight, "first.bias": bias})
     batch = np.random.default_rng(0).normal(size=(64, 3, spatial, spatial)).astype(np.float32)
-    scores = Scheme.of([("filter_prune", {"importance": "l2"})]).gather(network, batch).importance["first"]
-    assert np.flatnonzero(scores == 0).tolist() == [2, 5]
+    method = Scheme.of([("filter_prune", {"importance": "l2"})])
+    evidence = method.gather(network, batch)
+    assert evidence.statistics is not None
+    useless = idle(network, prunable_blocks(network), evidence.statistics)["first"]
+    assert np.flatnonzero(useless).tolist() == expected
+    assert (evidence.importance["first"][expected] == 0).all()
+    bound = method.bind({"first": 8 - len(expected)})
+    smaller = bound.rewrite(network, replace(evidence, masks={"first": ~useless}))
+    seen, wanted = (run_onnxruntime(n, batch)["logits"] for n in (smaller, network))
+    assert np.abs(seen - wanted).max() < 1e-2 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("ridge", [1e-4, 0.0])
