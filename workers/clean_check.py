@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.network import SCORED
 from compress.outputs import scored_of
 from compress.verify import session
 from workers.accuracy import Labels
@@ -28,7 +29,7 @@ _PATIENCE_S = 600.0
 _SCRIPT = """
 import json, sys
 import numpy, onnxruntime
-folder, batch, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+folder, batch, scored = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 options.log_severity_level = 3
@@ -36,6 +37,7 @@ running = onnxruntime.InferenceSession(folder + "/model.onnx", options, provider
 images = numpy.load(folder + "/images.npy", mmap_mode="r", allow_pickle=False)
 labels = numpy.load(folder + "/labels.npy", allow_pickle=False)
 name = running.get_inputs()[0].name
+output = running.get_modelmeta().custom_metadata_map.get(scored) or running.get_outputs()[0].name
 right, first = 0, []
 for start in range(0, len(images), batch):
     logits = running.run([output], {name: numpy.array(images[start:start + batch])})[0]
@@ -68,11 +70,10 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
         (folder / "model.onnx").write_bytes(model)
         _save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
-        running = session(model)
-        output = scored_of(running)
-        said = _run(folder, output)
+        said = _run(folder)
         logits = np.load(folder / "logits.npy", allow_pickle=False)
-    own = np.asarray(running.run([output], {running.get_inputs()[0].name: images[: len(logits)]})[0])
+    running = session(model)
+    own = np.asarray(running.run([scored_of(running)], {running.get_inputs()[0].name: images[: len(logits)]})[0])
     difference = float(np.abs(logits - own).max() / max(float(np.abs(own).max()), 1e-12))
     found = Checked(said["right"] / said["count"], said["count"], difference, said["onnxruntime"])
     # One image may fall on the other side of a tie between two builds of the same arithmetic.
@@ -92,9 +93,9 @@ def _save(path: Path, images: Preprocessed) -> None:
     file.flush()
 
 
-def _run(folder: Path, output: str) -> dict[str, Any]:
+def _run(folder: Path) -> dict[str, Any]:
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
-    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder), str(COMPARED), output]
+    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder), str(COMPARED), SCORED]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
     try:
         done = subprocess.run(
