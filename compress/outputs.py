@@ -42,12 +42,12 @@ def scored_at_upload(shapes: Shapes) -> str | None:
     widths = _widths(shapes)
     alike = [name for name in widths if list(widths.values()).count(widths[name]) > 1]
     if alike:
-        raise _ask(shapes, alike, "output")
+        raise _ask(shapes, alike, "output", alike)
     return next(iter(widths)) if len(widths) == 1 else None
 
 
-def scored_for(shapes: Shapes, classes: int) -> str:
-    """The output that must be the scores of so many classes.
+def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
+    """The output that must be the scores of so many classes; `model` is the network's name, for the error.
 
     Raises:
         InvalidInput: none can be, or more than one.
@@ -55,13 +55,13 @@ def scored_for(shapes: Shapes, classes: int) -> str:
     widths = _widths(shapes)
     if not widths:
         wanted = f"no output of the model is one score a class, (batch, classes): {_shown(shapes, shapes)}"
-        raise InvalidInput(wanted, field="model", value=None)
+        raise InvalidInput(wanted, field="model", value=model)
     if len(widths) == 1:
         return next(iter(widths))
     exact = [name for name, width in widths.items() if width == classes]
     fitting = exact or [name for name, width in widths.items() if width > classes]
     if len(fitting) != 1:
-        raise _ask(shapes, fitting or list(widths), "model")
+        raise _ask(shapes, fitting or list(widths), "model", model)
     return fitting[0]
 
 
@@ -87,11 +87,11 @@ def _widths(shapes: Shapes) -> dict[str, int]:
     return {name: shape[0] for name, shape in shapes.items() if len(shape) == 1 and shape[0] > 1}
 
 
-def _ask(shapes: Shapes, names: list[str], field: str) -> InvalidInput:
+def _ask(shapes: Shapes, names: list[str], field: str, value: object) -> InvalidInput:
     how = "say which as `output`" if field == "output" else "say which as `output` when the model is uploaded"
     wanted = f"more than one output could be the scores of the classes, {_shown(shapes, names)}: {how}"
-    return InvalidInput(wanted, field=field, value=names)
+    return InvalidInput(wanted, field=field, value=value)
 
 
 def _shown(shapes: Shapes, names: Mapping[str, object] | list[str]) -> str:
-    return ", ".join(f"{name} (batch, {', '.join(map(str, shapes[name]))})" for name in names)
+    return ", ".join(f"{name} ({', '.join(['batch', *map(str, shapes[name])])})" for name in names)

@@ -288,7 +288,7 @@ def _check_fit(model: Model, dataset: Dataset) -> list[str]:
 
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
-    scored = known or scored_for(shapes, dataset.classes)
+    scored = known or scored_for(shapes, dataset.classes, model.name)
     shape = tuple(dataset.image_shape)
     check_fits(
         (shape[0], shape[1], shape[2]) if shape else None,

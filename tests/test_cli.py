@@ -146,6 +146,7 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
             ["submit", "--model", "n", "--data", "d", "--preprocessing", "{}"],
             "--preprocessing: only for a file that is",
         ),
+        (["submit", "--model", "n", "--data", "d", "--output", "scores"], "--output: only for a file that is"),
         (
             ["submit", "--model", "n", "--data", "d", "--layout", "NHW", "--classes", "3"],
             "--layout and --classes: only",

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from compress.agreement import judge
+from compress.network import SCORED
 from compress.outputs import scored_of
 from compress.verify import runtime_noise, session
 from workers.accuracy import Labels
@@ -32,7 +33,7 @@ _PATIENCE_S = 600.0
 _SCRIPT = """
 import json, sys
 import numpy, onnxruntime
-folder, batch, output = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+folder, batch, scored = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 options.log_severity_level = 3
@@ -40,6 +41,7 @@ running = onnxruntime.InferenceSession(folder + "/model.onnx", options, provider
 images = numpy.load(folder + "/images.npy", mmap_mode="r", allow_pickle=False)
 labels = numpy.load(folder + "/labels.npy", allow_pickle=False)
 name = running.get_inputs()[0].name
+output = running.get_modelmeta().custom_metadata_map.get(scored) or running.get_outputs()[0].name
 right, first = 0, []
 for start in range(0, len(images), batch):
     logits = running.run([output], {name: numpy.array(images[start:start + batch])})[0]
@@ -72,11 +74,10 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
         (folder / "model.onnx").write_bytes(model)
         _save(folder / "images.npy", images)
         np.save(folder / "labels.npy", labels)
-        running = session(model)
-        output = scored_of(running)
-        said = _run(folder, output)
+        said = _run(folder)
         logits = np.load(folder / "logits.npy", allow_pickle=False)
-    given = {running.get_inputs()[0].name: images[: len(logits)]}
+    running = session(model)
+    output, given = scored_of(running), {running.get_inputs()[0].name: images[: len(logits)]}
     own = np.asarray(running.run([output], given)[0])
     agreement = judge(logits, own, lambda: runtime_noise(model, given)[output])
     found = Checked(said["right"] / said["count"], said["count"], agreement.difference, said["onnxruntime"])
@@ -97,9 +98,9 @@ def _save(path: Path, images: Preprocessed) -> None:
     file.flush()
 
 
-def _run(folder: Path, output: str) -> dict[str, Any]:
+def _run(folder: Path) -> dict[str, Any]:
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
-    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder), str(COMPARED), output]
+    command = [sys.executable, "-I", "-c", _SCRIPT, str(folder), str(COMPARED), SCORED]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
     try:
         done = subprocess.run(

@@ -216,18 +216,18 @@ def test_no_prunable_group_is_refused_with_the_reasons(client: TestClient, store
 
 
 @pytest.mark.parametrize(("shape", "seen"), [([], "(batch)"), ([16, 32, 32], "(batch, 16, 32, 32)")])
-def test_a_first_output_without_scores_is_refused(
+def test_outputs_without_scores_are_refused(
     client: TestClient, store: Store, uploaded: Uploaded, shape: list[int], seen: str
 ) -> None:
     with store.begin() as tx:
         model = models.find(tx, uploaded.model_id)
         assert model is not None
-        model.outputs = [{"name": "label", "shape": shape}, {"name": "logits", "shape": [10]}]
+        model.outputs = [{"name": "label", "shape": shape}, {"name": "map", "shape": [4, 4]}]
     answer = client.post(JOBS, json=body())
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("model", "net")
-    assert error["message"].endswith(f"label, must be one score a class, (batch, classes), and is {seen}")
+    assert error["message"].endswith(f"one score a class, (batch, classes): label {seen}, map (batch, 4, 4)")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:
