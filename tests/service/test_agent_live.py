@@ -238,6 +238,7 @@ def test_sigterm_drains_and_the_credentials_serve_again(url: str, store: Store, 
     folder = tmp_path / "agent"
     first = _process(url, store, folder, "simulated")
     found = device_id(store)
+    until(lambda: any((folder / "agents").glob("*.json")), "the agent to hear that it is enrolled")
     saved = list((folder / "agents").glob("*.json"))
     assert [stat.S_IMODE(path.stat().st_mode) for path in saved] == [0o600]
     first.send_signal(signal.SIGTERM)
