@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from search.errors import InvalidInput
 from search.evaluation import Evaluation, Status
 from search.nearness import distance_of
+from search.preference import preference
 from search.problem import Goal, Problem
 
 
@@ -46,18 +47,16 @@ def hypervolume(points: NDArray[np.float64], goals: Sequence[Goal], reference: t
 
 
 def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """The feasible evaluation with the best objective, then the smaller latency; None while there is none."""
+    """The feasible evaluation that comes first by `search.preference`; None while there is none."""
     feasible = [e for e in _judged(evaluations, problem) if problem.feasible(e.metrics)]
-    return min(feasible, key=lambda e: (-_utility(e, problem), _latency_ms(e), e.candidate.id), default=None)
+    return min(feasible, key=lambda e: (*_preference(e, problem), e.candidate.id), default=None)
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """The evaluation that is nearest to the limits (`search.nearness`), then the best objective; None if there is
-    none.
-    """
+    """The evaluation that is nearest to the limits (`search.nearness`), then as `best`; None if there is none."""
     return min(
         _judged(evaluations, problem),
-        key=lambda e: (distance_of(problem, e.metrics), -_utility(e, problem), e.candidate.id),
+        key=lambda e: (distance_of(problem, e.metrics), *_preference(e, problem), e.candidate.id),
         default=None,
     )
 
@@ -68,13 +67,8 @@ def _judged(evaluations: Iterable[Evaluation], problem: Problem) -> list[Evaluat
     return [e for e in evaluations if e.status is Status.COMPLETED and wanted <= e.metrics.keys()]
 
 
-def _utility(evaluation: Evaluation, problem: Problem) -> float:
-    return problem.objective.utility(evaluation.metrics)
-
-
-def _latency_ms(evaluation: Evaluation) -> float:
-    """Summed over the devices: what breaks a tie must not depend on which device is looked at first."""
-    return sum(value for key, value in sorted(evaluation.metrics.items()) if key.partition("@")[0] == "latency_ms")
+def _preference(evaluation: Evaluation, problem: Problem) -> tuple[float, ...]:
+    return preference(problem.objective.utility(evaluation.metrics), evaluation.metrics)
 
 
 def _costs(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.float64]:

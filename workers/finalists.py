@@ -24,8 +24,8 @@ from compress.recipe import Augment, Recipe
 from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import values_key
-from search.metrics import base_metric
 from search.nearness import guesses
+from search.preference import preference
 from search.problem import Problem
 from workers import durable
 from workers.accuracy import Right, right_in_file
@@ -412,25 +412,13 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
         replace(each, evaluation=newest, feasible=problem.feasible(newest.metrics))
         for each, newest in zip(old, renewed, strict=True)
     ]
-    utility = problem.objective.utility
 
-    def rank(each: Evaluated) -> tuple[bool, float, float, float, float, float, str]:
+    def rank(each: Evaluated) -> tuple[float | str, ...]:
         metrics = each.evaluation.metrics
         # Nothing is trained on that guesses before training, while anything else is there.
         blind = not each.feasible and guesses(metrics.get("accuracy", 0.0), problem.chance, problem.images or 1)
-        # Of equals the more accurate, then the faster, then the smaller one.
-        slow = sum(value for name, value in metrics.items() if base_metric(name) == "latency_ms")
-        size = metrics.get("stored_bytes", 0.0)
-        inaccurate = -metrics.get("accuracy", 0.0)
-        return (
-            blind,
-            problem.violation(metrics),
-            -utility(metrics),
-            inaccurate,
-            slow,
-            size,
-            each.evaluation.candidate.id,
-        )
+        own = preference(problem.objective.utility(metrics), metrics)
+        return blind, problem.violation(metrics), *own, each.evaluation.candidate.id
 
     ordered = sorted(searched, key=rank)
     kinds: dict[str, list[Evaluated]] = {}

@@ -10,6 +10,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.nearness import distance, guesses
+from search.preference import preference
 from search.problem import Constraint, Objective
 from workers.accuracy import Drop, drop
 from workers.context import Context
@@ -46,6 +47,12 @@ class Judged:
         return not self.broken
 
     @property
+    def measured(self) -> Mapping[str, float]:
+        """The metrics of the file itself."""
+        latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
+        return {**self.trained.counts, **latency, "accuracy": self.trained.accuracy}
+
+    @property
     def evaluations(self) -> tuple[Evaluated, ...]:
         """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict. The
         control was trained for its own sake.
@@ -55,10 +62,8 @@ class Judged:
         taught = Candidate(f"{origin}-trained", trained.values, origin=strategy, parents=(origin,), fidelity="F4")
         file = Candidate(f"{origin}-timed", trained.values, origin=strategy, parents=(origin,), fidelity="F5")
         known = {**trained.predicted, **trained.counts, "accuracy": trained.accuracy}
-        latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
-        measured = {**trained.counts, **latency, "accuracy": trained.accuracy}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
-        timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, measured), self.met)
+        timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if not self.searched:
             return (timed,)
         return (Evaluated(strategy, done, self.met, table_epochs=self.table_epochs), timed)
@@ -106,9 +111,7 @@ def judged(
 
 
 def best_of(found: Sequence[Judged]) -> Judged | None:
-    """The finalist that meets every limit with the best objective, then the better accuracy, the smaller latency, the
-    fewer bytes.
-    """
+    """The finalist that meets every limit and comes first by `search.preference`."""
     met = [each for each in found if each.met]
     return min(met, key=lambda each: (*_rank(each), each.trained.name), default=None)
 
@@ -120,10 +123,8 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 
 
-def _rank(each: Judged) -> tuple[float, float, float, float]:
-    """Smaller is better in all of them."""
-    trained = each.trained
-    return -each.utility, -trained.accuracy, sum(t.measured_ms for t in each.timed), trained.counts["stored_bytes"]
+def _rank(each: Judged) -> tuple[float, ...]:
+    return preference(each.utility, each.measured)
 
 
 def _judge(
