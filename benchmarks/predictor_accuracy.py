@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -36,6 +37,7 @@ from hw_profiles.anchors import Session, session
 from hw_profiles.batch import Batch, Work
 from hw_profiles.calibration import calibrate
 from hw_profiles.device import DeviceConfig
+from hw_profiles.features import features_from_json
 from hw_profiles.host_lock import HostLock
 from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.ops import Op
@@ -250,6 +252,14 @@ def _anchors(work: Path) -> dict[str, float]:
 def errors_of(held_out: Sequence[Mapping[str, Any]], scale: float) -> list[float]:
     """Relative errors of the predictions in these rows, the common speed of the session taken out."""
     return [row["predicted_us"] / (scale * _quiet(row["minima_us"])) - 1 for row in held_out]
+
+
+def class_spreads(rows: Sequence[Mapping[str, Any]], classes: Mapping[str, Any]) -> list[float]:
+    """Relative standard deviations of the latencies in these rows, of each kernel class that has several."""
+    found, learned = defaultdict(list), KernelClasses.from_json(classes)
+    for row in rows:
+        found[learned.class_of(features_from_json(row["features"]))].append(row["latency_us"])
+    return [float(np.std(each) / np.mean(each)) for name, each in found.items() if name is not None and len(each) > 1]
 
 
 def _quiet(minima_us: Sequence[float]) -> float:

@@ -20,7 +20,9 @@ def predictor(rows: Rows) -> Iterator[str]:
     yield taken([facts])
     runtime = f"{device['runtime']} {device['runtime_version']}, threads: {device['threads']}"
     yield f"{facts['held_out_networks']} networks, {facts['processor']}, {runtime}."
+    spreads = predictor_accuracy.class_spreads([row for row in rows if row["kind"] == "row"], facts["classes"])
     yield figures([Figure("one network: prediction off by", errors, percent)], "networks")
+    yield figures([Figure("standard deviation within one kernel class", spreads, percent)], "classes")
     yield figures(_predictor(facts))
 
 
@@ -30,6 +32,8 @@ def _predictor(facts: Row) -> Iterator[Figure]:
     yield Figure("Kendall's tau", [facts["kendall_tau"]], unit("", 3), least=predictor_accuracy.MIN_TAU)
     yield Figure("share of networks within 5 %", [facts["within_5"]], percent)
     yield Figure("share of networks within 10 %", [facts["within_10"]], percent)
+    yield Figure("standard deviation of the errors", [facts["spread"]], percent)
+    yield Figure("common factor of the session", [facts["session_scale"]], unit("", 3))
     yield Figure("mean error without anchors", [bare["mape"]], percent)
     yield Figure("largest error without anchors", [bare["max_error"]], percent)
     yield Figure("share of networks within their 95 % interval", [facts["interval_coverage"]], percent)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PRODUCT = ("service", "workers", "search", "hw_profiles", "compress")
 RESULTS = sorted(path.stem for path in (ROOT / "benchmarks" / "results").glob("*.jsonl"))
 
 
@@ -129,3 +130,13 @@ def test_a_way_without_its_counterpart_is_not_compared(report: Any) -> None:
     rows = report.rows("lc_against_direct")
     with pytest.raises(ValueError, match="each way once with each seed"):
         report.lc_against_direct.compared([row for row in rows if row["scheme"] == "filters 60%"][:-1])
+
+
+def test_what_is_called_measured_says_where() -> None:
+    files = [path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > len(PRODUCT)
+    texts = {path: path.read_text() for path in files}
+    assert [path for path, text in texts.items() if re.search(r"(?<!\w)\(measured( \d[^)]*)?\)", text)] == []
+    named = {name for text in texts.values() for name in re.findall(r"benchmarks/\w+\.py", text)}
+    assert named
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
