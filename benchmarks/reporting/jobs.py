@@ -10,7 +10,7 @@ import ray_dispatch
 import resnet20_rest
 import takeover
 
-from reporting.figures import Figure, Row, Rows, figures, percent, points, table, taken, unit
+from reporting.figures import Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
 
 MS, SECONDS, NUMBER = unit("ms", 2), unit("s", 1), unit("", 0)
 
@@ -27,23 +27,37 @@ def rest(rows: Rows) -> Iterator[str]:
 
 def _kind(name: str, rows: Rows) -> Iterator[Figure]:
     own = [row for row in rows if row["name"] == name]
-    errors = [abs(row["prediction_error"]) for row in own]
-    yield Figure(f"{name}: prediction off by", errors, percent, most=resnet20_rest.MAX_ERROR)
-    lost = [row["accuracy_drop"]["mean"] for row in own]
-    yield Figure(f"{name}: accuracy lost against the control", lost, points, most=resnet20_rest.MAX_DROP)
-    shares = [row["measured_ms"] / row["original_ms"] for row in own]
-    yield Figure(f"{name}: share of the original's latency", shares, percent, most=resnet20_rest.WANTED[name].ratio)
-    lost = [row["original_test_accuracy"] - row["test_accuracy"] for row in own]
-    yield Figure(f"{name}: accuracy lost on test against the original", lost, points)
-    yield Figure(f"{name}: wall time", [row["wall_s"] for row in own], unit("s", 0))
+    timed = [row for row in own if row["prediction_error"] is not None]
+    trained = [row for row in own if row["accuracy_drop"] is not None]
+    if timed:
+        errors = [abs(row["prediction_error"]) for row in timed]
+        yield Figure(f"{name}: prediction off by", errors, percent, most=resnet20_rest.MAX_ERROR)
+        shares, ratio = [row["measured_ms"] / row["original_ms"] for row in timed], resnet20_rest.WANTED[name].ratio
+        yield Figure(f"{name}: share of the original's latency", shares, percent, most=ratio)
+    if trained:
+        lost = [row["accuracy_drop"]["mean"] for row in trained]
+        yield Figure(f"{name}: accuracy lost against the control", lost, points, most=resnet20_rest.MAX_DROP)
+        lost = [row["original_test_accuracy"] - row["test_accuracy"] for row in trained]
+        yield Figure(f"{name}: accuracy lost on test against the original", lost, points)
+    if own:
+        yield Figure(f"{name}: wall time", [row["wall_s"] for row in own], unit("s", 0))
 
 
 def _job(row: Row) -> tuple[str, ...]:
-    latencies = (f"{row[name]:.3f} ms" for name in ("original_ms", "measured_ms", "predicted_ms"))
-    drop = points(row["accuracy_drop"]["mean"])
-    goals = "met" if resnet20_rest.good(row) else "**missed**"
-    at = str(row["at"])[:16].replace("T", " ")
-    return at, row["name"], row["verdict"], *latencies, f"{100 * row['prediction_error']:+.2f} %", drop, goals
+    drop = None if row["accuracy_drop"] is None else row["accuracy_drop"]["mean"]
+    return (
+        str(row["at"])[:16].replace("T", " "),
+        row["name"],
+        row["verdict"] or row["state"],
+        *(_or_dash(row[name], unit("ms", 3)) for name in ("original_ms", "measured_ms", "predicted_ms")),
+        _or_dash(row["prediction_error"], lambda error: f"{100 * error:+.2f} %"),
+        _or_dash(drop, points),
+        "met" if resnet20_rest.good(row) else "**missed**",
+    )
+
+
+def _or_dash(value: float | None, shown: Shown) -> str:
+    return "-" if value is None else shown(value)
 
 
 def streams(rows: Rows) -> Iterator[str]:

@@ -132,6 +132,15 @@ def test_a_way_without_its_counterpart_is_not_compared(report: Any) -> None:
         report.lc_against_direct.compared([row for row in rows if row["scheme"] == "filters 60%"][:-1])
 
 
+def test_a_job_without_figures_is_a_miss_in_the_table(report: Any) -> None:
+    *rows, last = report.rows("resnet20_rest")[:4]
+    failed = {key: value if key in ("name", "at", "wall_s") else None for key, value in last.items()}
+    _, counts, kinds, jobs = report.REPORTS["resnet20_rest"].blocks([*rows, {**failed, "state": "failed"}])
+    assert counts == "3 of 4 jobs ended `met`; 3 reached all goals and **1 did not**."
+    assert [line.split(" | ")[1] for line in kinds.splitlines() if "prediction off by" in line] == ["1", "1", "1"]
+    assert jobs.splitlines()[-1].endswith("| prune | failed | - | - | - | - | - | **missed** |")
+
+
 def test_what_is_called_measured_says_where() -> None:
     files = [path for folder in PRODUCT for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > len(PRODUCT)
