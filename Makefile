@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What a user's own file beside them, such as the README's mynet.py, looks like is nobody's business.
 CODE := service workers search hw_profiles compress netlathe.py tests benchmarks
 
-.PHONY: install demo test test-all check bench clean
+.PHONY: install demo test test-all check clean
 
 install: $(VENV)/installed
 

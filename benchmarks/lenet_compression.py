@@ -3,12 +3,13 @@
 One knob, the density of single weights; every sample is a whole L-C training from the original's weights, ranked on the
 validation digits against the original less 0.3 points. Of the samples that reach that level the sparsest is reported:
 its accuracy on the test digits beside the original's, its numbers that are not zero, and the bytes that they take with
-their indices (`compress.cost.sparse_bytes`), in float32 and float16. Goal: at least 14 times fewer numbers for LeNet-5.
+their indices (`compress.cost.sparse_bytes`), in float32 and float16. Goal: at least MIN_FEWER times fewer numbers, for
+LeNet-5.
 
 `--sweep` trains at 30 densities, evenly apart in their logarithm, fits a falling (isotonic) curve to the accuracies on
-the validation digits, and says how far the inferred sparsity is from where the fit crosses the level. Goal: 0.02.
+the validation digits, and says how far the inferred sparsity is from where the fit crosses the level. Goal: MAX_APART.
 
-Samples that are in the results are not trained again.
+Samples that are in the results are not trained again; what the originals are is counted once.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from itertools import pairwise
@@ -26,6 +28,7 @@ import numpy as np
 import torch
 from lenet import NETWORKS, PIXELS, images, network, training
 from sklearn.isotonic import IsotonicRegression
+from stamp import stamp
 
 from compress.cost import cost
 from compress.evidence import Evidence
@@ -41,6 +44,8 @@ from workers.accuracy import right_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 DROP = 0.003
+MIN_FEWER = {"lenet5": 14.0}
+MAX_APART = 0.02
 SCHEME = Scheme.of([("weight_prune", {}), ("fp16", {})])
 SWEEP = 30
 SPARSEST = 0.995
@@ -49,17 +54,41 @@ RESULTS = Path(__file__).parent / "results" / "lenet_compression.jsonl"
 
 def problem(name: str) -> Problem:
     """As few numbers as the level on the validation digits lets there be."""
-    whole = network(name)
-    right = right_in_file(whole.save(), *images("validation"))
-    total = cost(whole).nonzeros
+    whole = original(name)
+    total, knobs = float(whole["nonzeros"]), SCHEME.knobs(network(name), {})
     return Problem(
-        space=Space(tuple(knob for knob in SCHEME.knobs(whole, {}) if knob.name == "weight_prune")),
+        space=Space(tuple(knob for knob in knobs if knob.name == "weight_prune")),
         objectives=(Objective("nonzeros", "min"),),
         constraints=(),
         estimate=lambda batch: {"nonzeros": np.array([total * float(each["weight_prune"]) for each in batch])},  # type: ignore[arg-type]  # a Float's value
-        original={"accuracy": float(right.mean()), "nonzeros": float(total)},
-        level=float(right.mean()) - DROP,
-        images=len(right),
+        original={"accuracy": whole["validation"], "nonzeros": total},
+        level=level(whole),
+        images=whole["validation_images"],
+    )
+
+
+def level(whole: Mapping[str, Any]) -> float:
+    """The least accuracy on the validation digits that counts as reached."""
+    return float(whole["validation"]) - DROP
+
+
+def original(name: str) -> dict[str, Any]:
+    """What the network is before anything is done to it; read where it has been counted."""
+    for each in known():
+        if {"kind": "original", "network": name}.items() <= each.items():
+            return each
+    whole = network(name)
+    right = {split: right_in_file(whole.save(), *images(split)) for split in ("validation", "test")}
+    return _kept(
+        {
+            "kind": "original",
+            "network": name,
+            "nonzeros": cost(whole).nonzeros,
+            "size_bytes": cost(whole).size_bytes,
+            **{split: float(seen.mean()) for split, seen in right.items()},
+            "validation_images": len(right["validation"]),
+            "test_images": len(right["test"]),
+        }
     )
 
 
@@ -78,6 +107,11 @@ def sample(name: str, density: float) -> dict[str, Any]:
     trained = last.network()
     made = {**key, "nonzeros": cost(trained).nonzeros, **_facts(trained, "fp32")}
     made |= _facts(SCHEME.bind({"weight_prune": density, "fp16": "fp16"}).rewrite(trained, Evidence()), "fp16")
+    return _kept(made)
+
+
+def _kept(made: dict[str, Any]) -> dict[str, Any]:
+    made |= stamp()
     with RESULTS.open("a") as out:
         out.write(json.dumps(made) + "\n")
     return made
@@ -90,30 +124,43 @@ def _facts(final: Network, form: str) -> dict[str, float]:
 
 def inferred(name: str) -> dict[str, Any] | None:
     """The sparsest sample of the search that is at or above the level; None where none is."""
-    wanted = problem(name)
+    wanted, least = problem(name), level(original(name))
     family = load("bayesian")
     searching = family.make(wanted, family.settings(), 0)
-    reached = []
+    samples = []
     while asked := searching.ask(1):
         made = sample(name, float(asked[0].values["weight_prune"]))  # type: ignore[arg-type]  # a Float's value
         metrics = {"accuracy": made["validation_fp32"], "nonzeros": float(made["nonzeros"])}
         searching.tell([Evaluation(asked[0], Status.COMPLETED, metrics)], [])
-        assert wanted.level is not None
-        if made["validation_fp32"] >= wanted.level:
-            reached.append(made)
+        samples.append(made)
         print(json.dumps({k: v for k, v in made.items() if k not in ("recipe", "schedule")}), flush=True)
+    return sparsest(samples, least)
+
+
+def sparsest(samples: Sequence[dict[str, Any]], least: float) -> dict[str, Any] | None:
+    """Of the samples that reach the level the one with the fewest numbers; None where none does."""
+    reached = [each for each in samples if each["validation_fp32"] >= least]
     return min(reached, key=lambda each: int(each["nonzeros"]), default=None)
 
 
+def fewer(whole: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """How many times fewer numbers are left."""
+    return float(whole["nonzeros"] / found["nonzeros"])
+
+
+def sweep_densities() -> list[float]:
+    """SWEEP densities from 1 to that of SPARSEST."""
+    return [round(float(each), 6) for each in np.geomspace(1.0, 1.0 - SPARSEST, SWEEP)]
+
+
 def swept(name: str, processes: int) -> list[dict[str, Any]]:
-    """Samples at SWEEP densities from 1 to that of SPARSEST."""
-    densities = [round(float(each), 6) for each in np.geomspace(1.0, 1.0 - SPARSEST, SWEEP)]
+    """The samples of the sweep."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(sample, [name] * SWEEP, densities))
+        return list(pool.map(sample, [name] * SWEEP, sweep_densities()))
 
 
-def crossing(rows: list[dict[str, Any]], level: float) -> float | None:
+def crossing(rows: Sequence[Mapping[str, Any]], least: float) -> float | None:
     """The sparsity where the isotonic fit of the validation accuracies falls under the level; None where it is nowhere
     above: this recipe costs the dense LeNet-300-100 more than the level allows.
     """
@@ -121,8 +168,8 @@ def crossing(rows: list[dict[str, Any]], level: float) -> float | None:
     accuracy = np.array([row["validation_fp32"] for row in rows])
     fitted = IsotonicRegression(increasing=False).fit(s, accuracy).predict(s)
     for (left, above), (right, below) in pairwise(sorted(zip(s.tolist(), fitted.tolist(), strict=True))):
-        if above >= level > below:
-            return float(left + (right - left) * (above - level) / (above - below))
+        if above >= least > below:
+            return float(left + (right - left) * (above - least) / (above - below))
     return None
 
 
@@ -134,21 +181,18 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:
-        whole, found = network(name), inferred(name)
+        whole, found = original(name), inferred(name)
         if found is None:
             print(f"{name}: no sample is within {DROP:.1%} of the original")
             continue
-        before, test = cost(whole), right_in_file(whole.save(), *images("test")).mean()
         print(
-            f"{name}: sparsity {1 - found['density']:.4f}, {before.nonzeros / found['nonzeros']:.1f}x fewer non-zeros "
-            f"({found['nonzeros']:,} of {before.nonzeros:,}); test {test:.2%} -> {found['test_fp32']:.2%} "
-            f"(fp16 {found['test_fp16']:.2%}); bytes {before.size_bytes:,} -> {found['bytes_fp32']:,} "
+            f"{name}: sparsity {1 - found['density']:.4f}, {fewer(whole, found):.1f}x fewer non-zeros "
+            f"({found['nonzeros']:,} of {whole['nonzeros']:,}); test {whole['test']:.2%} -> {found['test_fp32']:.2%} "
+            f"(fp16 {found['test_fp16']:.2%}); bytes {whole['size_bytes']:,} -> {found['bytes_fp32']:,} "
             f"(fp16 {found['bytes_fp16']:,})"
         )
         if given.sweep:
-            level = problem(name).level
-            assert level is not None
-            crosses = crossing(swept(name, given.processes), level)
+            crosses = crossing(swept(name, given.processes), level(whole))
             apart = (
                 "nowhere" if crosses is None else f"at {crosses:.4f}: off by {abs(1 - found['density'] - crosses):.4f}"
             )

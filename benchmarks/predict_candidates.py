@@ -4,7 +4,7 @@ A problem of 12 knobs with 32 levels each and 40 terms, most of two knobs and so
 residual network give them. With `--table FILE` (what `netlathe table` exports, or the table that
 predictor_accuracy.py leaves in its --work folder) also the real one: every kernel of the filter-pruned ResNet-20
 from rows measured on a device. Figures: level arrays (what greedy steps and knapsacks use), candidates as values,
-and `estimate` (all metrics: latency, MACs, parameters, bytes), each the median of nine. Goal: at most 20 ms.
+and `estimate` (all metrics: latency, MACs, parameters, bytes), each the median of nine. Goal: at most GOAL_MS.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from stamp import stamp
 
 from search.space import Choice, Space
 from search.terms import Term, Terms
@@ -96,7 +97,7 @@ def main() -> None:
     chosen = parser.parse_args()
     rng = np.random.default_rng(0)
     rows = [synthetic(rng), *([real(chosen.table, rng)] if chosen.table else [])]
-    facts = {"goal_ms": GOAL_MS, "python": platform.python_version(), "numpy": np.__version__}
+    facts = {"goal_ms": GOAL_MS, "python": platform.python_version(), "numpy": np.__version__, **stamp()}
     with RESULTS.open("w") as out:
         for row in rows:
             print(json.dumps({**row, **facts}))

@@ -23,11 +23,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from resnet20 import PREPROCESSING, model_path, shared
+from stamp import stamp
 
 from netlathe import Client, Job, Latency, Summary
 from service.embedded import embedded_server
@@ -192,8 +192,7 @@ def main() -> int:
                 row = run(client, name, on, chosen.seed)
                 rows.append(row)
                 with RESULTS.open("a") as out:
-                    at = datetime.now(UTC).isoformat(timespec="seconds")
-                    out.write(json.dumps({**row, "good": good(row), "at": at}) + "\n")
+                    out.write(json.dumps({**row, "good": good(row), **stamp()}) + "\n")
                 print(table([row]), file=sys.stderr, flush=True)
     print(table(rows))
     return 0 if all(good(row) for row in rows) else 1

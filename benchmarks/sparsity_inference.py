@@ -3,7 +3,7 @@
 Known curves that collapse like a sigmoid, as trained networks do along Condensa's one sparsity; each sample adds a
 normal error of 0.3 points, and the level is two points under the dense accuracy. What is found is the sparsest sample
 that reached the level: what a job would keep. `bisection` gets the same curves and errors of the same size. Goals over
-20 seeds: a median error of at most 0.01 with at most ten samples, and no more than that of `bisection`.
+SEEDS seeds: a median error of at most MAX_ERROR with at most MAX_SAMPLES samples, and no more than that of `bisection`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stamp import stamp
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -29,6 +30,7 @@ DROP = 0.02
 """Condensa's tolerance: two points."""
 WIDTH = 1000
 SEEDS = 20
+MAX_ERROR, MAX_SAMPLES = 0.01, 10
 RESULTS = Path(__file__).parent / "results" / "sparsity_inference.jsonl"
 
 
@@ -127,6 +129,7 @@ def row(strategy: str, kind: str, seeds: int) -> dict[str, Any]:
     wrong, taken = errors(strategy, kind, seeds)
     return {
         "kind": kind,
+        **stamp(),
         "strategy": strategy,
         "seeds": seeds,
         "noise": NOISE,

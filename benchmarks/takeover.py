@@ -18,12 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from sqlalchemy import func, select
+from stamp import stamp
 
 from compress.builtin import export_builtin
 from compress.builtin.digits import digits_npz
@@ -136,7 +136,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
         rows = []
         for number in range(REPETITIONS):
             row = {"repetition": number, **repetition(watched, pair, folder, moment)}
-            rows.append({**row, "at": datetime.now(UTC).isoformat(timespec="seconds")})
+            rows.append({**row, **stamp()})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         client.jobs.cancel(job.id)
         client.jobs.wait(job.id)

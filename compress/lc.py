@@ -15,7 +15,8 @@ units away behind a norm, which undoes what shrinks all of a unit's weights alik
 
 Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
 which a small mu does not move w at all: there are fewer of them, and mu grows by a half each time. With a rate that
-falls over the L steps mu is large only where nothing moves any more (seen on LeNet-5, benchmarks/lc_against_direct.py).
+falls over the L steps mu is large only where nothing moves any more: a choice made on one seed of LeNet-5, no benchmark
+shows it.
 """
 
 from __future__ import annotations

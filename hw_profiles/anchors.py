@@ -1,9 +1,10 @@
 """Anchors: models timed in every session, which tell how fast the machine was in it.
 
-Between sessions of one machine all latencies moved by a common factor: 2.5 % between two processes, up to 13 % within
-ten minutes on a shared one, where whole networks kept within 1 % of their common factor and the median of six blocks
-within 1 % of theirs (measured). So drift is a scale, anchors take it out, and a large scale alone is no fault; anchors
-that disagree with each other, or change while they are timed, are.
+Between sessions of one machine all latencies move by a common factor: `session_scale` in the rows of
+benchmarks/predictor_accuracy.py, whose figures with and without anchors are in docs/benchmarks.md. On a shared machine
+it was up to 13 % within ten minutes, and six whole networks kept within 1 % of it (looked at once, no rows were kept).
+So drift is a scale, anchors take it out, and a large scale alone is no fault; anchors that disagree with each other, or
+change while they are timed, are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The burst scheduler: times many calls interleaved, so that a disturbance hits all of them alike.
 
-Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold. Short bursts spread over
-many rounds meet quiet moments for every model; more runs in a row do not (benchmarks/burst_protocol.py: 0.2 %
-split-half difference against 47-100 % between passes of warm-up-then-median).
+Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (looked at on one; no rows were
+kept). Short bursts spread over many rounds meet quiet moments for every model; more runs in a row do not. How far both
+ways repeat is what benchmarks/burst_protocol.py measures (docs/benchmarks.md).
 """
 
 from __future__ import annotations

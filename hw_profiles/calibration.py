@@ -19,10 +19,12 @@ from hw_profiles.errors import InvalidInput
 
 Array = npt.NDArray[np.float64]
 
-# Slope tables of ResNet-20 needed b = 1.05 on other networks than they were fitted on (measured): b is drawn
-# towards 1 with this standard deviation, which decides only while there are few networks.
+# b is drawn towards 1 with this standard deviation, which decides only while there are few networks. A choice, wider
+# than needed: `calibration` in the rows of benchmarks/predictor_accuracy.py has a b within some percent of 1.
 B_SPREAD = 0.15
-# Relative noise of one whole network's quiet latency between sessions, after the anchor (measured 1.7 %).
+# Relative noise of one whole network's quiet latency between sessions, after the anchor. A choice, made on the
+# machine this was written on: in the rows of benchmarks/predictor_accuracy.py noise and errors of predictions together
+# spread by less (docs/benchmarks.md).
 NETWORK_NOISE = 0.017
 # Relative error to expect before any network was measured; weighs as much as PRIOR_NETWORKS networks do.
 PRIOR_RESIDUAL = 0.05

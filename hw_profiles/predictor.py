@@ -1,7 +1,8 @@
 """KindPredictor: a Gaussian process for ops of one kind that were not measured, on kernel-class-aware columns.
 
 Matern-3/2 with one length scale per column and white noise, on log latency around a ridge line (Rasmussen and
-Williams 2006, 2.7). With these columns 15 % of the entries gave network predictions within 1.2-2.3 % (measured).
+Williams 2006, 2.7). The columns are a choice, made on tables in which most entries had to be predicted, on the machine
+this was written on; no benchmark shows it, for those of `benchmarks/` fill their tables.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MIN_ROWS = 8
 # Rows used to fit length scales (cost grows with the cube) and rows kept to predict from.
 MAX_FIT_ROWS = 250
 MAX_ROWS = 1000
-# The process's own intervals covered 77-90 % where 95 % was meant (measured), hence wider ones.
+# A choice: on those tables the process's own intervals covered less than was meant, hence wider ones.
 SIGMA_INFLATION = 1.5
 # Logs need something above 0; no kernel call takes less.
 MIN_LATENCY_US = 0.05

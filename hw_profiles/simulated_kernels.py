@@ -27,11 +27,13 @@ GROUPED_MACS_PER_US = 10_000.0
 MATMUL_MACS_PER_US = 20_000.0
 BYTES_PER_US = 20_000.0
 KERNEL_US = 0.8
-# From this many input channels on, a count off the modulus leaves the fast path, at this price (measured 1.8).
+# From this many input channels on, a count off the modulus leaves the fast path, at this price. A choice, higher
+# than `slow_path` in the rows of benchmarks/predictor_accuracy.py.
 SLOW_FROM, SLOW_PATH = 16, 1.8
 # A last step of output channels that is partly filled must be cropped back.
 CROP = 1.02
-# int8 does this many times the work; kernels of the same class differ by about this much (measured 2.6 %).
+# int8 does this many times the work; kernels of the same class differ by about this much. Choices, the second smaller
+# than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
 INT8_SPEED = 2.0
 SPREAD = 0.01
 

@@ -22,8 +22,8 @@ from hw_profiles.timing import Timing
 
 Source = Literal["measured", "class", "gp", "missing"]
 
-# Ops of one kernel class differed by 2.6 % in the median (measured); a class row never claims to know better
-# than this.
+# A class row never claims to know better than this. In the rows of benchmarks/predictor_accuracy.py the fp32 ops of one
+# kernel class spread by about as much, those of int8 by more (docs/benchmarks.md).
 CLASS_SIGMA_FLOOR = 0.02
 # A row whose block fused unlike one kernel is trusted to this share of its latency.
 SUSPECT_SIGMA = 0.10

@@ -14,8 +14,8 @@ from hw_profiles.errors import InvalidInput
 Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
-# The percentile of burst minima that counts as the latency of an undisturbed machine: measured on a loaded machine
-# (benchmarks/burst_protocol.py), it repeats to 0.2 % where the median of a long run repeats to 50-100 %.
+# The percentile of burst minima that counts as the latency of an undisturbed machine. A choice; how well it repeats
+# on a loaded machine beside the median of a long run is in docs/benchmarks.md (benchmarks/burst_protocol.py).
 QUIET_PERCENTILE = 5.0
 # p50 over quiet from which other work on the machine deserves a word.
 NOISY = 1.3

@@ -122,7 +122,8 @@ class _Builder:
         """`name` as a copy, by a pool of one pixel, of what one convolution makes for all slots.
 
         Integer convolutions to few channels run unsteadily: with one in each slot the slope of a block behind 3 or 10
-        channels was off by up to a quarter, with copies by 2 % (measured).
+        channels was off by up to a quarter, with copies by 2 %: looked at on the machine this was written on, no
+        benchmark shows it.
         """
         source = f"source_{'x'.join(map(str, spec.shape))}_{spec.dtype}"
         if all(source not in node.output for node in self._nodes):

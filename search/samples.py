@@ -41,7 +41,8 @@ class Samples:
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
         self.problem = problem
         self.sparsities = Sparsities.of(problem)
-        if recipe == "auto":  # as benchmarks/lc_against_direct.py found: L-C loses to direct compression on filters
+        # A choice: on filters L-C was behind direct compression in the few seeds of benchmarks/lc_against_direct.py.
+        if recipe == "auto":
             recipe = "lc" if densities(problem) else "direct"
         self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
         self._limit = limit

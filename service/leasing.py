@@ -16,7 +16,8 @@ from service.store.work_items import Digests
 from service.timing_files import digests
 
 BLOCK_ROUNDS = 30
-"""Of 130 models some always miss the 1 % between halves; past this the others would only wait for them."""
+"""Of many models some always miss the 1 % between halves (`split_half` in rows of benchmarks/predictor_accuracy.py);
+past this the others would only wait for them."""
 
 
 def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Digests] | None:

@@ -1,9 +1,9 @@
 """The C library's allocator, told to keep what an evaluator frees: the next candidate needs it again.
 
-glibc maps large blocks anew each time and gives back the free end of its heaps, and activations are such blocks. An
-evaluation of ResNet-20 took 1,000 page faults, 85,000 or 200,000, as a process's first allocations had it, and up to
-40 % more time with them; two workers of one job differed by that. What is kept is at most what the largest candidate
-needed. Other C libraries (musl, macOS) are left as they are.
+glibc maps large blocks anew each time and gives back the free end of its heaps, and activations are such blocks. How
+many page faults an evaluation takes then depends on a process's first allocations, so that two workers of one job
+differ: for ResNet-20 by up to 40 % of the time, looked at on the machine this was written on; no benchmark shows it.
+What is kept is at most what the largest candidate needed. Other C libraries (musl, macOS) are left as they are.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from workers.widths import MOST_LEVELS, searched_widths
 
 UPLOADED, REWRITTEN, SMALLEST, WHOLE = "uploaded", "rewritten", "smallest", "whole"
 _QUICK = BurstProtocol()
-_WHOLE = BurstProtocol(min_rounds=20)  # brings whole networks within 3 %
+_WHOLE = BurstProtocol(min_rounds=20)  # a choice: two halves of so many differ by under 1 % (docs/benchmarks.md)
 _FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
 _LEAST_PER_SETTING = 4
 _MARGIN = (0.01, 0.05)

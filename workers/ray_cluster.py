@@ -35,7 +35,8 @@ LOOK_S = 2.0
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
-"""How long a node of a cluster may take to come up; 10 s were measured on a busy machine."""
+"""How long a node of a cluster may take to come up. A choice, for busy machines: `ray_up_s` in the rows of
+benchmarks/ray_dispatch.py is what it took once."""
 RELEASE_S = 4.0
 """How long those that use a Ray that was lost may take to let go of it: taken from under them, it ends the process."""
 HEAD_LOOKS = 2

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _PROVIDERS = ["CPUExecutionProvider"]
-# Spinning threads of one session disturb the session timed next, and 2 threads ran faster without (measured).
+# Spinning threads of one session disturb the session timed next. A choice: on the machine this was
+# written on 2 threads ran faster without; no benchmark shows it.
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 

@@ -1,8 +1,9 @@
 """A device that is only arithmetic: known truth, the same noise as a shared machine, a clock of its own.
 
-It behaves like a server CPU under onnxruntime, one thread, as measured: output channels cost by steps of 16, input
-channels off a multiple of 4 leave the fast path, a call costs 70 us, bursts of contention slow everything twofold,
-and each session is off by up to 2.5 %. Everything is a function of the seed and of the number of sessions before.
+It behaves like the server CPU under onnxruntime, one thread, whose `classes` are in the rows of
+benchmarks/predictor_accuracy.py: output channels cost by steps of 16, input channels off a multiple of 4 leave the fast
+path. By choice a call costs 70 us, bursts of contention slow everything twofold, and a session is off by up to 2.5 %.
+Everything is a function of the seed and of the number of sessions before.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonR
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
-"""So many rounds bring a whole network's quiet latency within 3 % (measured); a verdict takes more."""
+"""Rounds of a whole network; a verdict takes more. A choice: in the rows of benchmarks/predictor_accuracy.py two halves
+of so many rounds differ by less than 1 % in the mean, in one session (docs/benchmarks.md)."""
 UNFINISHED = ("queued", "running", "paused")
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "name": Device.name,

@@ -22,11 +22,13 @@ from service.store.latency import LatencyRow
 from service.store.work_items import by_key
 
 ANCHORS = 6
-"""Single blocks scatter by 2-3 % around a session's scale (measured); the median of six is within 1 %."""
+"""A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where it was looked at (no
+rows were kept), and the median of six does so less."""
 LEAST = 3
 """Rows that a first lease must have for anchors to be taken from it."""
 SMOOTHING = 0.2
-"""Weight of the newest session in the running mean of scales: one session is off by up to 2.5 % (measured)."""
+"""Weight of the newest session in the running mean of scales. A choice: a single session is off by some percent, as is
+`session_scale` in the rows of benchmarks/predictor_accuracy.py."""
 MAX_REFUSED = 3
 Pair = tuple[float | None, float | None]
 

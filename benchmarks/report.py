@@ -1,0 +1,95 @@
+"""Every published figure, computed from the committed rows: `python benchmarks/report.py [--write]`.
+
+Prints the figures part of docs/benchmarks.md; with `--write` it is put there, between its two markers. Nothing is
+measured: rows come from `benchmarks/results/`, goals from the benchmarks that made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import burst_protocol
+import event_streams
+import f2_overhead
+import lc_against_direct
+import lenet_compression
+import predict_candidates
+import predictor_accuracy
+import ray_dispatch
+import resnet20_rest
+import sparsity_inference
+import takeover
+from reporting import compression, jobs, latency
+from reporting.figures import Rows
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+BEGIN = "<!-- What follows is written by `python benchmarks/report.py --write`. -->"
+END = "<!-- Here the written part ends. -->"
+
+
+@dataclass(frozen=True)
+class Report:
+    """One file of rows: what it is about, the script that writes it, and what is said of it."""
+
+    title: str
+    script: ModuleType
+    blocks: Callable[[Rows], Iterator[str]]
+
+
+REPORTS: Mapping[str, Report] = {
+    "resnet20_rest": Report("Jobs on ResNet-20 through REST", resnet20_rest, jobs.rest),
+    "predictor_accuracy-fp32": Report("Predicted latencies, fp32", predictor_accuracy, latency.predictor),
+    "predictor_accuracy-int8": Report("Predicted latencies, int8", predictor_accuracy, latency.predictor),
+    "predict_candidates": Report("Time to predict candidates", predict_candidates, latency.candidates),
+    "burst_protocol": Report("How well a timing repeats", burst_protocol, latency.bursts),
+    "lc_against_direct": Report("L-C against direct compression", lc_against_direct, compression.against_direct),
+    "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),
+    "sparsity_inference": Report("Inferring a sparsity", sparsity_inference, compression.sparsities),
+    "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
+    "ray_dispatch": Report("What Ray costs", ray_dispatch, jobs.dispatch),
+    "event_streams": Report("Event streams", event_streams, jobs.streams),
+    "takeover": Report("A conductor is killed", takeover, jobs.takeovers),
+}
+
+
+def rows(name: str) -> Rows:
+    """The rows of one file."""
+    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+
+
+def section(name: str) -> str:
+    """What the page says of one file."""
+    report = REPORTS[name]
+    source = f"`benchmarks/{report.script.__name__}.py`, rows in `benchmarks/results/{name}.jsonl`."
+    return "\n\n".join([f"### {report.title}", source, *report.blocks(rows(name))])
+
+
+def generated() -> str:
+    """All sections."""
+    return "\n\n".join(section(name) for name in REPORTS)
+
+
+def written(page: str, sections: str) -> str:
+    """The page with these sections between its markers."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{sections}\n\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/benchmarks.md")
+    if parser.parse_args().write:
+        PAGE.write_text(written(PAGE.read_text(), generated()))
+    else:
+        print(generated())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the committed rows say, as Markdown: a function for each benchmark."""
