@@ -25,14 +25,15 @@ from hw_profiles.wire import Enrolment, RuntimeOffer, RuntimeSettings, SelfTest
 # What a machine that only runs an agent need not have.
 HEAVY = (
     "torch fastapi starlette pydantic sqlalchemy alembic sklearn scipy ray optuna pyarrow PIL jinja2 plotly uvicorn"
-    " onnxruntime onnxscript service workers search compress platformdirs typer rich"
+    " onnxruntime onnxscript service workers compress platformdirs typer rich"
 )
 
 LIGHT_IMPORT = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in sys.argv[1].split():
+        of_search = name.startswith("search.") and name != "search.discovery"
+        if name.split(".")[0] in sys.argv[1].split() or of_search:
             raise ImportError(f"{name} is not installed on an agent's machine")
 sys.meta_path.insert(0, Refuse())
 import hw_profiles.agent, hw_profiles.agent_main, hw_profiles.timing_child
