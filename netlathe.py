@@ -466,7 +466,7 @@ def _token(url: str) -> str | None:
         return None
 
 
-# The way to the server: hw_profiles/proxy.py holds the agent's copy, tests/test_proxy.py both.
+# The way to the server: hw_profiles/agent/proxy.py holds the agent's copy, tests/test_proxy.py both.
 
 
 def is_loopback(host: str) -> bool:

@@ -23,10 +23,10 @@ from resnet20 import RUNTIME, builder, drawn
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
-from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.runtimes import load
-from hw_profiles.slope import slope_models
-from hw_profiles.timing import BurstProtocol, Sample
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.timing.copies_timing import slope_models
+from hw_profiles.timing.protocol import BurstProtocol, Sample
 
 PASSES = 5
 NETWORKS = KERNELS = 6

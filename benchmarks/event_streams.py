@@ -34,11 +34,12 @@ from typing import Any
 from stamp import stamp
 from stream_clients import Address, faults, run
 
-from service.feed import HELD
+from service.http.event_feed import HELD
+from service.jobs.submission import JobCreate, NamedBody
 from service.settings import Settings
-from service.store import Store, events, jobs, make_engine
+from service.store import Store, events, make_engine
+from service.store.jobs import jobs
 from service.store.migrate import migrate
-from service.submission import JobCreate, NamedBody
 from service.testing import add_inputs
 
 RESULTS = Path(__file__).parent / "results" / "event_streams.jsonl"

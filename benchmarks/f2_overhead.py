@@ -20,17 +20,17 @@ import torch
 from resnet20 import PREPROCESSING, Images, dataset, images, model_path
 from stamp import stamp
 
-from compress.groups import prunable_blocks
-from compress.module import TorchNetwork
+from compress.data.preprocessing import Preprocessing
+from compress.graph.groups import prunable_blocks
+from compress.graph.module import TorchNetwork
+from compress.graph.rewrites import rewritten
 from compress.network import Network
-from compress.preprocessing import Preprocessing
-from compress.renormalise import renormalise
-from compress.rewrites import rewritten
 from compress.scheme import Scheme
+from compress.training.renormalise import renormalise
 from search.candidate import Candidate
-from workers.evaluator import CutEvaluator
-from workers.images import BATCH
-from workers.material import Material
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.evaluator import CutEvaluator
+from workers.evaluating.images import BATCH
 
 PAIRS = 9
 REFERENCE_IMAGES, RANKING_IMAGES = 1024, 2000

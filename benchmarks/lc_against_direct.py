@@ -34,19 +34,19 @@ from numpy.typing import NDArray
 from scipy.stats import t
 from stamp import stamp
 
-from compress.cost import cost
-from compress.data import Part
-from compress.direct import direct
+from compress.counting.cost import cost
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing
 from compress.evidence import Evidence
-from compress.fit import Step, fit
-from compress.groups import prunable_blocks
-from compress.importance import score
-from compress.lc import Schedule, lc
+from compress.graph.groups import prunable_blocks
 from compress.network import Network
-from compress.preprocessing import Preprocessing
-from compress.recipe import Recipe
+from compress.pruning.importance import score
 from compress.scheme import BoundScheme, Scheme
-from workers.accuracy import right_in_file
+from compress.training.direct import direct
+from compress.training.fit import Step, fit
+from compress.training.lc import Schedule, lc
+from compress.training.recipe import Recipe
+from workers.evaluating.accuracy import right_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from resnet20 import shared
 
-from compress.data import Part
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing, preprocess
 from compress.network import Network
-from compress.preprocessing import Preprocessing, preprocess
 
 NETWORKS = {"lenet5": "lenet5-mnist.onnx", "lenet300": "lenet300-mnist.onnx"}
 PIXELS = Preprocessing()

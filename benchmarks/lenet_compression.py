@@ -3,8 +3,8 @@
 One knob, the density of single weights; every sample is a whole L-C training from the original's weights, ranked on the
 validation digits against the original less 0.3 points. Of the samples that reach that level the sparsest is reported:
 its accuracy on the test digits beside the original's, its numbers that are not zero, and the bytes that they take with
-their indices (`compress.cost.sparse_bytes`), in float32 and float16. Goal: at least MIN_FEWER times fewer numbers, for
-LeNet-5.
+their indices (`compress.counting.cost.sparse_bytes`), in float32 and float16. Goal: at least MIN_FEWER times fewer
+numbers, for LeNet-5.
 
 `--sweep` trains at 30 densities, evenly apart in their logarithm, fits a falling (isotonic) curve to the accuracies on
 the validation digits, and says how far the inferred sparsity is from where the fit crosses the level. Goal: MAX_APART.
@@ -30,17 +30,17 @@ from lenet import NETWORKS, PIXELS, images, network, training
 from sklearn.isotonic import IsotonicRegression
 from stamp import stamp
 
-from compress.cost import cost
+from compress.counting.cost import cost
 from compress.evidence import Evidence
-from compress.lc import Schedule, lc
 from compress.network import Network
-from compress.recipe import Recipe
 from compress.scheme import Scheme
+from compress.training.lc import Schedule, lc
+from compress.training.recipe import Recipe
 from search.evaluation import Evaluation, Status
 from search.problem import Objective, Problem
 from search.space import Space
 from search.strategies import load
-from workers.accuracy import right_in_file
+from workers.evaluating.accuracy import right_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 DROP = 0.003

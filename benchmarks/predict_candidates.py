@@ -71,9 +71,9 @@ def real(path: Path, rng: np.random.Generator) -> dict[str, Any]:
     """The filter-pruned ResNet-20 from a table in which every kernel was measured."""
     from resnet20 import builder
 
-    from hw_profiles.table import LatencyTable
+    from hw_profiles.tables.table import LatencyTable
     from search.problem import Objective
-    from workers.problem import Device, Wanted
+    from workers.problem.builder import Device, Wanted
 
     table = LatencyTable.from_json(json.loads(path.read_text()))
     made = builder(["filter_prune"], table.classes)

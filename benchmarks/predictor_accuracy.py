@@ -33,22 +33,22 @@ from resnet20 import RUNTIME, builder, drawn
 from scipy.stats import kendalltau
 from stamp import stamp
 
-from hw_profiles.anchors import Session, session
-from hw_profiles.batch import Batch, Work
-from hw_profiles.calibration import calibrate
 from hw_profiles.device import DeviceConfig
-from hw_profiles.features import features_from_json
 from hw_profiles.host_lock import HostLock
-from hw_profiles.kernel_classes import KernelClasses
 from hw_profiles.ops import Op
-from hw_profiles.probe import probe
 from hw_profiles.runtimes import load
-from hw_profiles.slope import slope_models, slope_timing
-from hw_profiles.table import LatencyTable, Row
-from hw_profiles.timing import BurstProtocol, Failure, Sample
+from hw_profiles.tables.anchors import Session, session
+from hw_profiles.tables.calibration import calibrate
+from hw_profiles.tables.features import features_from_json
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.probe import probe
+from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.batch import Batch, Work
+from hw_profiles.timing.copies_timing import slope_models, slope_timing
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from search.space import Values
-from workers.kernel_table import NodeTable
-from workers.problem import ProblemBuilder
+from workers.problem.builder import ProblemBuilder
+from workers.problem.kernel_table import NodeTable
 
 METHODS = {"fp32": ("filter_prune",), "int8": ("filter_prune", "int8_ptq")}
 RESULTS = Path(__file__).parent / "results"

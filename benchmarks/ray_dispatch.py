@@ -30,21 +30,22 @@ from stamp import stamp
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.replay import make_replay
 from search.strategies.random import Random, Settings
-from service.blobs import Blobs
-from service.job_ports import StorePorts
-from service.store import Store, job_leases, jobs, make_engine
+from search.synthetic.replay import make_replay
+from service.conducting.store_ports import StorePorts
+from service.files.blobs import Blobs
+from service.store import Store, make_engine
+from service.store.jobs import job_leases, jobs
 from service.store.migrate import migrate
 from service.testing import add_inputs, request
-from workers.allocator import keep_freed_memory
-from workers.evaluator import EvaluatorFactory
-from workers.in_process_pool import InProcessPool
-from workers.loop import Rules, loop
-from workers.material import Material
-from workers.pool import Evaluator, Pool
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.evaluator import EvaluatorFactory
+from workers.on_ray.cluster import RayCluster
+from workers.pools.in_process_pool import InProcessPool
+from workers.pools.malloc_settings import keep_freed_memory
+from workers.pools.pool import Evaluator, Pool
 from workers.progress import Asked, Evaluated, Message, Phased
-from workers.ray_cluster import RayCluster
+from workers.search.loop import Rules, loop
 
 DISPATCHED = 400
 MAX_DISPATCH_MS, MIN_SHARE_OF_BARE = 15.0, 0.90
@@ -196,7 +197,7 @@ def main() -> None:
         cluster.start()
         cluster.wait(READY_S)
         tell("facts", **stamp(), ray_up_s=time.perf_counter() - begun_s)
-        from workers.ray_pool import RayPool
+        from workers.on_ray.pool import RayPool
 
         tell("stored", **stored(Path(folder) / "stored"))
         tell("dispatch", pool="in process", **dispatched(InProcessPool(AtOnce()), Path(folder) / "local"))

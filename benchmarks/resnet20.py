@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from compress.data import Dataset, load_dataset
+from compress.data.dataset import Dataset, load_dataset
+from compress.data.preprocessing import Preprocessing, preprocess
 from compress.evidence import Evidence
-from compress.fold import fold_norms
-from compress.groups import prunable_blocks
+from compress.graph.fold import fold_norms
+from compress.graph.groups import prunable_blocks
+from compress.graph.rewrites import rewritten
 from compress.network import Network
-from compress.preprocessing import Preprocessing, preprocess
-from compress.rewrites import rewritten
 from compress.scheme import Scheme
-from hw_profiles.kernel_classes import KernelClasses
+from hw_profiles.tables.kernel_classes import KernelClasses
 from search.space import Choice, Levelled, Value
-from workers.kernel_space import KernelSpace
-from workers.problem import ProblemBuilder
-from workers.widths import block_widths
+from workers.problem.builder import ProblemBuilder
+from workers.problem.kernel_space import KernelSpace
+from workers.problem.widths import block_widths
 
 RUNTIME = "onnxruntime"
 SPLITS = {"validation": slice(0, 2000), "test": slice(2000, None)}

@@ -30,7 +30,7 @@ from resnet20 import PREPROCESSING, model_path, shared
 from stamp import stamp
 
 from netlathe import Client, Job, Latency, Summary
-from service.embedded import embedded_server
+from service.processes.own_server import embedded_server
 
 RESULTS = Path(__file__).parent / "results" / "resnet20_rest.jsonl"
 DEVICE = "onnxruntime-t1-fp32"

@@ -29,9 +29,10 @@ from compress.builtin import export_builtin
 from compress.builtin.digits import digits_npz
 from netlathe import Client
 from service.settings import Settings
-from service.store import Store, conductors, make_engine
-from service.store.evaluations import EvaluationRow
-from service.store.jobs import Job
+from service.store import Store, make_engine
+from service.store.jobs import conductors
+from service.store.jobs.evaluations import EvaluationRow
+from service.store.jobs.jobs import Job
 
 RESULTS = Path(__file__).parent / "results" / "takeover.jsonl"
 REPETITIONS = 5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.statistics import Statistics
+from compress.pruning.statistics import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Evidence:
 
     Attributes:
         images: (N, *input_shape) float32, preprocessed real images, for calibration.
-        importance: block name -> (width,) scores, see `compress.importance`.
+        importance: block name -> (width,) scores, see `compress.pruning.importance`.
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
         statistics: what survivors are refitted with; None leaves their weights as they are.
         notes: what was gathered otherwise than the settings say, a sentence each, for a person.

@@ -188,7 +188,7 @@ def _noise(data: bytes, images: torch.Tensor, name: str, optimised: Any) -> floa
 
 @functools.cache
 def _agreement() -> Any:
-    """compress/agreement.py by its place: as a script, this file has no package around it."""
+    """compress/importing/agreement.py by its place: as a script, this file has no package around it."""
     name = "netlathe_agreement"
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("agreement.py"))
     assert spec is not None

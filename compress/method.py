@@ -9,9 +9,9 @@ from typing import Any, Literal, Protocol, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.effective import Weights
 from compress.evidence import Evidence
 from compress.network import Array, Network
+from compress.pruning.effective_weights import Weights
 from search.space import Knob, Values
 
 Stage: TypeAlias = Literal["structure", "sparsity", "precision", "storage"]

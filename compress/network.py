@@ -88,7 +88,7 @@ class Network:
         Raises:
             InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
         """
-        from compress.normalise import load
+        from compress.importing.normalise import load
 
         return load(source)
 
@@ -117,7 +117,7 @@ class Network:
         return self.scored or next(iter(self.outputs))
 
     def scoring(self, output: str) -> Network:
-        """The same network, this output of it scored; saved files keep it, see `compress.outputs`."""
+        """The same network, this output of it scored; saved files keep it, see `compress.importing.outputs`."""
         first = next(iter(self.outputs))
         return replace(self, scored=None if output == first else output)
 
@@ -178,7 +178,7 @@ class Network:
         Raises:
             InvalidInput: strict shape inference refuses the result.
         """
-        from compress.normalise import infer_types, sort_nodes
+        from compress.importing.normalise import infer_types, sort_nodes
 
         ordered = sort_nodes(tuple(nodes), set(constants) | set(self.inputs))
         used = {name for node in ordered for name in node.inputs}
@@ -193,7 +193,7 @@ class Network:
         Raises:
             InvalidInput: the result is not a network that onnxruntime runs.
         """
-        from compress.verify import run_onnxruntime
+        from compress.importing.verify import run_onnxruntime
 
         gone = set(remove)
         rest = [node for node in self.nodes if node.name not in gone]

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress import methods
-from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.method import STAGES, Method, Operator, Stage, Widths
 from compress.network import Array, Network
+from compress.pruning.effective_weights import Weights
 from search.space import Knob, Values, check_settings
 
 

@@ -20,15 +20,15 @@ import pytest
 from numpy.typing import NDArray
 
 from compress import methods
-from compress.agreement import relative_difference
-from compress.cost import cost
-from compress.cut import Keep
+from compress.counting.cost import cost
 from compress.evidence import Evidence
-from compress.fold import fold_norms
-from compress.groups import groups
+from compress.graph.cut import Keep
+from compress.graph.fold import fold_norms
+from compress.graph.groups import groups
+from compress.importing.agreement import relative_difference
+from compress.importing.verify import run_onnxruntime
 from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
-from compress.verify import run_onnxruntime
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
 CHILD = """

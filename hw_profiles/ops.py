@@ -22,7 +22,7 @@ from hw_profiles.errors import InvalidInput
 if TYPE_CHECKING:
     import onnx
 
-    from hw_profiles.features import Features
+    from hw_profiles.tables.features import Features
 
 Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
 Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
@@ -181,13 +181,13 @@ class Op:
     @cached_property
     def features(self) -> Features:
         """Typed columns for predictors and people; never an identity."""
-        from hw_profiles.features import features
+        from hw_profiles.tables.features import features
 
         return features(self)
 
     def model(self, copies: int) -> onnx.ModelProto:
         """The timing model with `copies` parallel copies of this block; see `timing_model.timing_model`."""
-        from hw_profiles.timing_model import timing_model
+        from hw_profiles.timing.timing_model import timing_model
 
         return timing_model(self, copies)
 

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
-from hw_profiles.probe import probe_op
 from hw_profiles.runtimes import Runtime
-from hw_profiles.slope import time_ops
-from hw_profiles.timing import BurstProtocol, Failure, Sample, Timing
+from hw_profiles.tables.probe import probe_op
+from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
 
 FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
 

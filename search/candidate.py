@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from search.errors import InvalidInput
-from search.knob import Value
 from search.space import Values
+from search.space.knob import Value
 
 Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
 

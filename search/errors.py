@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from search.knob import Value
+    from search.space.knob import Value
 
 
 class SearchError(Exception):

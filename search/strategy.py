@@ -53,7 +53,7 @@ def no_startup(_settings: Any) -> int:
 class StrategyFamily:
     """A strategy as the catalogue shows it. Each file of search/strategies offers one as `STRATEGY`.
 
-    `source`: the paper; `settings`: a frozen dataclass (search.settings); `make(problem, settings, seed)`;
+    `source`: the paper; `settings`: a frozen dataclass (search.space.settings); `make(problem, settings, seed)`;
     `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4);
     `startup(settings)`: evaluations before it models anything, and until which it draws at random.
     """

@@ -26,8 +26,8 @@ from search.errors import Infeasible
 from search.evaluation import Evaluation, Status
 from search.knowledge import values_key
 from search.metrics import latency_metric
-from search.replay import Replay, make_replay, run
 from search.strategy import Strategy, StrategyFamily
+from search.synthetic.replay import Replay, make_replay, run
 
 SEVERAL = {latency_metric("small-cpu"): 0.5, latency_metric("wide-gpu"): 0.9, "macs": 0.8, "size_bytes": 0.7}
 """Limits on two devices, the MACs and the size at once."""

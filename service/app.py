@@ -10,14 +10,15 @@ import anyio
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from service import pages, problems
-from service.blobs import Blobs
+from service import pages
 from service.depends import State
-from service.feed import Feed
-from service.housekeeping import Housekeeping
-from service.known_parts import only_known_parts
+from service.files.blobs import Blobs
+from service.files.housekeeping import Housekeeping
+from service.http import problem_details
+from service.http.event_feed import Feed
+from service.http.known_parts import only_known_parts
+from service.http.security import BodyLimit, Headers, HostGuard, OriginGuard
 from service.routes import routers
-from service.security import BodyLimit, Headers, HostGuard, OriginGuard
 from service.settings import Settings
 from service.store import Store, make_engine
 
@@ -39,7 +40,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     app.state.netlathe = state
     for router in routers():
         app.include_router(router)
-    problems.install(app)
+    problem_details.install(app)
     pages.install(app)  # after the problems: a lost browser gets a page instead of one
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)

@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         return _fail(_missing(error), FAILED, as_json)
     except Exception as error:
-        from service.switch import is_on
+        from service.processes.switch import is_on
 
         if is_on("NETLATHE_TRACE"):
             raise

@@ -11,12 +11,12 @@ from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Header, Request
 
-from service.blobs import Blobs
 from service.errors import Forbidden, Unauthorised
-from service.feed import Feed
-from service.idempotency import Once
-from service.paging import Page, PageDep, PageQuery, paged
-from service.security import COOKIE
+from service.files.blobs import Blobs
+from service.http.event_feed import Feed
+from service.http.idempotency import Once
+from service.http.paging import Page, PageDep, PageQuery, paged
+from service.http.security import COOKIE
 from service.settings import Settings
 from service.store import tokens
 from service.store.base import Store

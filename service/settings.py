@@ -114,5 +114,5 @@ class Settings(BaseSettings):
 
     @property
     def secret_path(self) -> Path:
-        """32 random bytes, mode 0600: derives the secrets of repeated requests (see service.idempotency)."""
+        """32 random bytes, mode 0600: derives the secrets of repeated requests (see service.http.idempotency)."""
         return self.data_dir / "secret"

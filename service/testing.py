@@ -23,32 +23,18 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from service.blobs import Blobs
 from service.errors import Conflict, Unauthorised
-from service.store import (
-    Base,
-    Store,
-    Tx,
-    artifacts,
-    asks,
-    blobs,
-    checkpoints,
-    evaluations,
-    events,
-    idempotency,
-    job_leases,
-    job_states,
-    jobs,
-    tokens,
-)
+from service.files.blobs import Blobs
+from service.files.secret_values import new_secret
+from service.store import Base, Store, Tx, blobs, events, idempotency, tokens
 from service.store.base import database_now
 from service.store.blobs import StoredBlob
-from service.store.datasets import Dataset
-from service.store.job_leases import Held
-from service.store.jobs import Job
+from service.store.jobs import artifacts, asks, checkpoints, evaluations, job_leases, job_states, jobs
+from service.store.jobs.job_leases import Held
+from service.store.jobs.jobs import Job
 from service.store.migrate import is_newest, migrate
-from service.store.models import Model
-from service.tokens import new_secret
+from service.store.uploads.datasets import Dataset
+from service.store.uploads.models import Model
 from workers.errors import LeaseLost
 from workers.progress import Asked, Evaluated
 
@@ -417,7 +403,7 @@ class StoreContract:
     def test_a_sweep_takes_nothing_that_is_pointed_at(
         self, stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("service.blobs.KEEP_UNREFERENCED_S", -3600.0)  # what nothing points at goes at once
+        monkeypatch.setattr("service.files.blobs.KEEP_UNREFERENCED_S", -3600.0)  # what nothing points at goes at once
         folder, over = Blobs(tmp_path), threading.Event()
         fates: list[str] = []
 

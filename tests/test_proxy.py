@@ -13,10 +13,10 @@ from typing import cast
 import pytest
 
 import netlathe
-from hw_profiles import proxy as agents
-from hw_profiles.connection import Connection, ServerAway
+from hw_profiles.agent import proxy as agents
+from hw_profiles.agent.connection import Connection, ServerAway
+from hw_profiles.agent.tls import distrust
 from hw_profiles.errors import InvalidInput
-from hw_profiles.trust import distrust
 
 AWAY = "http://server.invalid:8000"  # RFC 2606: no name server knows it
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there

@@ -66,7 +66,7 @@ def test_benchmarks_that_are_named_exist() -> None:
 
 def test_the_preprocessing_is_that_of_the_demos_digits() -> None:
     from compress.builtin.digits import digits
-    from service.demo import SEED
+    from service.demo.demo import SEED
 
     pixels = digits(SEED).train.images / 255.0
     wanted = f'{{"mean": [{round(float(pixels.mean()), 4)}], "std": [{round(float(pixels.std()), 4)}]}}'

@@ -13,36 +13,36 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from compress.recipe import Recipe
+from compress.training.recipe import Recipe
 from hw_profiles.host_lock import HostLock
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import METRICS
 from search.problem import Problem
-from workers.accuracy import drop, interval, right_in_file
-from workers.common_epochs import common_epochs, shortened, trains
-from workers.context import Context, Halted
-from workers.corners import ORIGIN, REACH, UNCHANGED, nearest_corner, out_of_reach, unchanged, uncut_within
-from workers.course import OUT_OF_TIME
-from workers.decided import decided
 from workers.errors import JobFailed
-from workers.evaluator import EvaluatorFactory
-from workers.executor import Executor, LocalExecutor
-from workers.finalists import FINALIST, Trained, Trainer, chosen_finalists, recipe_of
-from workers.inputs import Inputs
-from workers.material import Material
-from workers.neighbour import smaller_neighbour
-from workers.package import Findings, package
+from workers.evaluating.accuracy import drop, interval, right_in_file
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.evaluator import EvaluatorFactory
+from workers.evaluating.whole_training import Sampler
+from workers.phases.package import Findings, package
+from workers.phases.profile import Profile, TimedDevice, original_right, profile
+from workers.phases.search import cut_short, problem_of, searched
+from workers.phases.statistics import gathered, norm_count, sensitivities
+from workers.phases.train import FINALIST, Trained, Trainer, chosen_finalists, recipe_of
+from workers.phases.verify import Judged, best_of, judged, nearest_of
 from workers.plan import JobPlan
+from workers.pools.executor import Executor, LocalExecutor
 from workers.ports import Outcome, Ports, Recorded, Verdict
-from workers.profile import Profile, TimedDevice, original_right, profile
 from workers.progress import Evaluated, Slot, Summarised
-from workers.sampler import Sampler
-from workers.searching import cut_short, problem_of, searched
-from workers.statistics import gathered, norm_count, sensitivities
-from workers.summary import COUNTS, predicted_summary, summary
-from workers.table_watch import TableWatch
-from workers.verdict import Judged, best_of, judged, nearest_of
+from workers.reporting.summary import COUNTS, predicted_summary, summary
+from workers.running.context import Context, Halted
+from workers.running.decided import decided
+from workers.running.inputs import Inputs
+from workers.search.endpoints import ORIGIN, REACH, UNCHANGED, nearest_corner, out_of_reach, unchanged, uncut_within
+from workers.search.neighbour import smaller_neighbour
+from workers.search.table_watch import TableWatch
+from workers.training.common_epochs import common_epochs, shortened, trains
+from workers.training.parallel_training import OUT_OF_TIME
 
 __all__ = ["JobPlan", "Outcome", "Ports", "Recorded", "run"]
 

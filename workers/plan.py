@@ -33,7 +33,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """The uploaded network: a blob, and how pixels become its input (compress.data.Preprocessing as JSON).
+    """The uploaded network: a blob, and how pixels become its input (compress.data.dataset.Preprocessing as JSON).
 
     `output`: the one that is scored, if the user said so; else the classes of the data tell.
     """
@@ -46,7 +46,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """The uploaded data: a blob (`file_name` tells its kind), read by compress.data.load_dataset."""
+    """The uploaded data: a blob (`file_name` tells its kind), read by compress.data.dataset.load_dataset."""
 
     sha256: str
     name: str

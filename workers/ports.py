@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from hw_profiles.ops import Op
-from hw_profiles.table import LatencyTable
-from hw_profiles.timing import BurstProtocol, Sample
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Asked, Evaluated, Message, Phase
 
 Signal: TypeAlias = Literal["continue", "pause", "cancel"]

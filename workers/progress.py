@@ -111,7 +111,7 @@ class Checkpointed:
 class Calibrated:
     """The line a + b * sum of one device for this network, fitted on whole networks timed for this job.
 
-    `calibration` is the JSON form of hw_profiles.calibration.Calibration.
+    `calibration` is the JSON form of hw_profiles.tables.calibration.Calibration.
     """
 
     device_id: str
@@ -123,7 +123,7 @@ class Calibrated:
 class Learned:
     """The alignment rules of one device, learned from its probe curves.
 
-    `classes` is the JSON form of hw_profiles.kernel_classes.KernelClasses.
+    `classes` is the JSON form of hw_profiles.tables.kernel_classes.KernelClasses.
     """
 
     device_id: str

@@ -19,7 +19,7 @@ import pytest
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.errors import InvalidInput, PoolClosed
-from workers.pool import Evaluator, EvaluatorFactory, Pool
+from workers.pools.pool import Evaluator, EvaluatorFactory, Pool
 
 PATIENCE_S = 120.0
 """A guard against hanging, not an expectation of speed."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from compress.data import Dataset, Part
+from compress.data.dataset import Dataset, Part
 
 SIDE = 32  # pixels
 INK = 16  # scikit-learn's pixels count 0..16

@@ -14,19 +14,19 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.cut import cut
-from compress.effective import Weights
+from compress.counting.work import macs
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
-from compress.groups import Block, prunable_blocks
-from compress.importance import Kind, fallback, score
-from compress.layer_error import idle
+from compress.graph.cut import cut
+from compress.graph.groups import Block, prunable_blocks
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
 from compress.ops.row import Indices
-from compress.reconstruct import reconstructed
-from compress.statistics import Statistics
-from compress.work import macs
+from compress.pruning.effective_weights import Weights
+from compress.pruning.importance import Kind, fallback, score
+from compress.pruning.layer_error import idle
+from compress.pruning.reconstruct import reconstructed
+from compress.pruning.statistics import Statistics
 from search.space import Bounds, Choice, Doc, Features, Knob, Value, Values
 
 IMPORTANCE_IMAGES = 512

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from compress.effective import Weights, layer_weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
-from compress.fold import fold_norms
-from compress.groups import layer_name, unknown_layer
+from compress.graph.fold import fold_norms
+from compress.graph.groups import layer_name, unknown_layer
+from compress.graph.names import Names
 from compress.method import MethodFamily, Stage, Widths
-from compress.names import Names
 from compress.network import Array, Network, Node
+from compress.pruning.effective_weights import Weights, layer_weights
 from search.space import Choice, Doc, Knob, Values
 
 KNOB = "fp16"

@@ -12,17 +12,17 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.calibration import Clipping, calibrate
-from compress.effective import Weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
-from compress.fold import fold_norms
-from compress.groups import unknown_layer
+from compress.graph.fold import fold_norms
+from compress.graph.groups import unknown_layer
+from compress.graph.rewrites import rewritten
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
-from compress.precision import HEAVY, choose, layer_names
-from compress.quantise import Activations, on_grid, quantise, weight_axis
-from compress.rewrites import rewritten
+from compress.pruning.effective_weights import Weights
+from compress.quantising.calibration import Clipping, calibrate
+from compress.quantising.precision import HEAVY, choose, layer_names
+from compress.quantising.quantise import Activations, on_grid, quantise, weight_axis
 from search.space import Bounds, Choice, Doc, Knob, Values
 
 KNOB = "int8_ptq"

@@ -14,11 +14,11 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.effective import Weights, effective, layer_weights
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
+from compress.pruning.effective_weights import Weights, effective, layer_weights
 from search.space import Bounds, Doc, Float, Knob, Values
 
 KNOB = "weight_prune"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from compress.errors import Unsupported
-from compress.names import Names
+from compress.graph.names import Names
 from compress.network import Network, Node
 from compress.ops.row import Axes, Flow, Kept, Link, Resized, Row, TorchOp, channel_axis, whole
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
-from hw_profiles.timing import BurstProtocol, Failure, Sample
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from search.discovery import Discovery
 
 Progress: TypeAlias = Callable[[int, int], None]

@@ -7,7 +7,7 @@ At most ten whole trainings (F4), in two stages:
 2. the objective on (0, s_acc]: read off the estimate where that gives it, else by GP-UCB on what is measured.
 Departures, the paper's repository having no search at all:
 - "clearly" is two standard deviations of the accuracy: one unlucky sample must not end the search too early;
-- accuracies are squashed around the level (search.curve);
+- accuracies are squashed around the level (search.sparsity.curve);
 - until the level is bracketed the middle is taken, as by bisection: a process would extrapolate; after that a
   proposal keeps its distance from the ends of the bracket, as in Brent's method;
 - limits on cost restrict the domain by estimate. With accuracy as the objective there is no stage 1 under such
@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.candidate import Candidate
-from search.curve import Curve, fit
 from search.evaluation import Evaluation
 from search.problem import ACCURACY, Problem
-from search.samples import Bracket, Sample, Samples
-from search.settings import Bounds, Doc
+from search.space.settings import Bounds, Doc
+from search.sparsity.curve import Curve, fit
+from search.sparsity.samples import Bracket, Sample, Samples
 from search.strategy import StrategyFamily
 
 _CLEARLY = 2.0  # standard deviations under the level

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.problem import Problem
-from search.samples import Bracket, Samples
-from search.settings import Bounds, Doc
+from search.space.settings import Bounds, Doc
+from search.sparsity.samples import Bracket, Samples
 from search.strategy import StrategyFamily
 
 

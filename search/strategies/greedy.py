@@ -24,11 +24,11 @@ import numpy as np
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
-from search.lattice import Lattice, Point, distinct
-from search.losses import Losses
-from search.moves import Moves
 from search.problem import Problem
-from search.settings import Bounds, Doc
+from search.space.settings import Bounds, Doc
+from search.stepping.lattice import Lattice, Point, distinct
+from search.stepping.losses import Losses
+from search.stepping.moves import Moves
 from search.strategy import StrategyFamily
 
 

@@ -9,11 +9,11 @@ from typing import Annotated
 import numpy as np
 
 from search.candidate import Candidate
-from search.draws import BATCH, BATCHES, drawn
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
 from search.problem import Problem
-from search.settings import Bounds, Doc
+from search.sampling.draws import BATCH, BATCHES, drawn
+from search.space.settings import Bounds, Doc
 from search.strategy import StrategyFamily
 
 

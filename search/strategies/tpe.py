@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from search.problem import Problem
-from search.sampling import Sampled
-from search.settings import Bounds, Doc
+from search.sampling.sampled import Sampled
+from search.space.settings import Bounds, Doc
 from search.strategy import StrategyFamily
 
 if TYPE_CHECKING:

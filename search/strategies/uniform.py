@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
-from search.lattice import Lattice, Point, distinct
 from search.problem import Problem
-from search.settings import Bounds, Doc
+from search.space.settings import Bounds, Doc
+from search.stepping.lattice import Lattice, Point, distinct
 from search.strategy import StrategyFamily
 
 _MOST_COMBINATIONS = 64

@@ -10,9 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from search.discovery import modules
+from service.http.problem_details import of_http
 from service.pages.assets import router as assets
 from service.pages.page import Page, environment
-from service.problems import of_http
 
 __all__ = ["Page", "install", "pages"]
 

@@ -8,11 +8,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import select
 
-from service import catalogue
 from service.depends import StoreDep, UserDep
-from service.problems import documented
+from service.http.problem_details import documented
+from service.jobs import catalogue
 from service.store.base import Store
-from service.store.devices import Device
+from service.store.devices.devices import Device
 
 router = APIRouter(prefix="/api/v1/catalogue", tags=["catalogue"])
 

@@ -14,21 +14,21 @@ from sqlalchemy.orm import InstrumentedAttribute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from compress.checks import MAX_CLASSES
-from compress.formats.layout import LAYOUTS
-from service import checking, intake
-from service.blobs import Blobs
-from service.content import file_answer
+from compress.data.checks import MAX_CLASSES
+from compress.data.formats.layout import LAYOUTS
 from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
 from service.errors import InvalidInput
-from service.idempotency import Once
-from service.problems import documented
+from service.files.blobs import Blobs
+from service.http.downloads import file_answer
+from service.http.idempotency import Once
+from service.http.multipart import Upload, form_schema, receive
+from service.http.problem_details import documented
+from service.http.upload_fields import checked_name, whole_number
 from service.settings import Settings
-from service.store import uploads
 from service.store.base import Store, Tx, new_id
-from service.store.datasets import Dataset
-from service.upload import Upload, form_schema, receive
-from service.upload_fields import checked_name, whole_number
+from service.store.uploads import uploads
+from service.store.uploads.datasets import Dataset
+from service.uploads import checking, intake
 
 router = APIRouter(prefix="/api/v1/datasets", tags=["datasets"])
 

@@ -18,10 +18,12 @@ from starlette.responses import StreamingResponse
 
 from service.depends import FeedDep, SettingsDep, StoreDep, UserDep, is_user
 from service.errors import InvalidInput
-from service.feed import BATCH, Feed, Notice, notice
-from service.problems import documented
-from service.store import devices, events, jobs
+from service.http.event_feed import BATCH, Feed, Notice, notice
+from service.http.problem_details import documented
+from service.store import events
 from service.store.base import Store, Tx
+from service.store.devices import devices
+from service.store.jobs import jobs
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
 

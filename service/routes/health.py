@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
-from service import data_folder
 from service.depends import SettingsDep, StoreDep
-from service.store import conductors, events, jobs
+from service.files import data_folder
+from service.store import events
 from service.store.base import Store
+from service.store.jobs import conductors, jobs
 from service.store.migrate import is_newest
 
 router = APIRouter(tags=["health"])

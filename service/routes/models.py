@@ -13,20 +13,21 @@ from sqlalchemy.orm import InstrumentedAttribute
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from compress.preprocessing import Preprocessing
-from service import checking, intake
-from service.blobs import Blobs
-from service.content import file_answer
+from compress.data.preprocessing import Preprocessing
 from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
 from service.errors import Conflict
-from service.idempotency import Once
-from service.problems import documented
+from service.files.blobs import Blobs
+from service.http.downloads import file_answer
+from service.http.idempotency import Once
+from service.http.multipart import Upload, form_schema, receive
+from service.http.problem_details import documented
+from service.http.upload_fields import checked_name, json_object, short_text
 from service.settings import Settings
-from service.store import devices, latency, uploads
 from service.store.base import Store, Tx, new_id
-from service.store.models import Model
-from service.upload import Upload, form_schema, receive
-from service.upload_fields import checked_name, json_object, short_text
+from service.store.devices import devices, latency
+from service.store.uploads import uploads
+from service.store.uploads.models import Model
+from service.uploads import checking, intake
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 

@@ -8,16 +8,16 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, SecretStr, model_validator
 from starlette.responses import Response
 
-from service.bodies import Body
 from service.depends import SettingsDep, StoreDep, UserDep
 from service.errors import Unauthorised
-from service.json_route import JsonRoute
-from service.problems import documented
-from service.security import COOKIE
+from service.files.secret_values import new_secret, read_user_token
+from service.http.bodies import Body
+from service.http.json_route import JsonRoute
+from service.http.problem_details import documented
+from service.http.security import COOKIE
 from service.settings import Settings
 from service.store import tokens
 from service.store.base import Tx
-from service.tokens import new_secret, read_user_token
 
 router = APIRouter(prefix="/api/v1/session", tags=["session"], route_class=JsonRoute)
 

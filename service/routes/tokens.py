@@ -10,11 +10,11 @@ from pydantic import AwareDatetime, BaseModel, Field
 from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
-from service.bodies import Body, Name
 from service.depends import OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import InvalidInput
-from service.idempotency import Answer
-from service.problems import documented
+from service.http.bodies import Body, Name
+from service.http.idempotency import Answer
+from service.http.problem_details import documented
 from service.store import tokens
 from service.store.base import Tx
 from service.store.tokens import Token

@@ -1,4 +1,4 @@
-"""Rows of blobs: which content is on the data volume. The files themselves are service.blobs' business."""
+"""Rows of blobs: which content is on the data volume. The files themselves are service.files.blobs' business."""
 
 from __future__ import annotations
 

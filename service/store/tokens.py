@@ -10,8 +10,8 @@ from sqlalchemy import ForeignKey, Select, String, delete, or_, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
 from service.errors import Conflict, NotFound, Unauthorised
+from service.files.secret_values import digest
 from service.store.base import Base, Tx, new_id
-from service.tokens import digest
 
 Kind: TypeAlias = Literal["user", "agent", "enrolment", "sign_in"]
 

@@ -79,7 +79,7 @@ def serve(
         insecure=insecure or None,
     )
 
-    from service.serve import serve as run
+    from service.processes.serve import serve as run
 
     def ready(url: str) -> None:
         show({"url": url}, as_json, lambda: typer.echo(f"Netlathe listens on {url}"))
@@ -99,8 +99,8 @@ def conduct(
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://...
       netlathe conduct --data-dir /srv/netlathe --database-url postgresql://... --ray-address head:6379
     """
-    from service import data_folder
-    from service.conductor import conduct as run
+    from service.conducting.conductor import conduct as run
+    from service.files import data_folder
 
     settings = _settings(data_dir=data_dir, database_url=database_url, ray_address=ray_address)
     data_folder.prepare(settings.data_dir)
@@ -148,7 +148,7 @@ def agent(
     from netlathe import DEFAULT_URL
 
     url = url or os.environ.get("NETLATHE_URL") or DEFAULT_URL
-    from hw_profiles import agent as profiling
+    from hw_profiles.agent import agent as profiling
 
     if print_unit:
         unit = profiling.print_unit(url, machine, ca)
@@ -169,7 +169,7 @@ def migrate(data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json:
     \b
       netlathe migrate --database-url postgresql://...
     """
-    from service import data_folder
+    from service.files import data_folder
     from service.store import make_engine
     from service.store.migrate import migrate as run
     from service.store.migrate import newest_revision
@@ -215,7 +215,7 @@ def demo(as_json: AsJson = False) -> int:
       netlathe demo
       KEEP=1 netlathe demo
     """
-    from service.demo import run
+    from service.demo.demo import run
 
     return run(as_json=as_json)
 

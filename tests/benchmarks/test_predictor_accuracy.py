@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hw_profiles.probe import probe
-from hw_profiles.timing import BurstProtocol, Sample
+from hw_profiles.tables.probe import probe
+from hw_profiles.timing.protocol import BurstProtocol, Sample
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LEASE = 8

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compress import builtin
-from compress.cost import cost
+from compress.counting.cost import cost
 from compress.errors import InvalidInput
 from compress.network import Network
 

@@ -17,8 +17,8 @@ import pytest
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.runtimes import Progress
-from hw_profiles.runtimes.simulated import SimulatedRuntime
-from hw_profiles.timing import BurstProtocol, Failure, Sample
+from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 CRASHES, HANGS, REFUSED = 13, 17, 19
 """Output channels of the convolutions that do so."""

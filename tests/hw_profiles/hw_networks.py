@@ -10,8 +10,8 @@ from hw_blocks import CONV, block, node
 from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.ops import Op
-from hw_profiles.random_constants import random_constants
-from hw_profiles.timing_model import block_nodes, output_specs
+from hw_profiles.timing.random_constants import random_constants
+from hw_profiles.timing.timing_model import block_nodes, output_specs
 
 SIZE = 32
 

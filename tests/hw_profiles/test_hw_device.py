@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from hw_profiles.anchors import session
-from hw_profiles.cores import big_cores, pinned
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import ExtraMissing, InvalidInput
+from hw_profiles.runtimes.onnxruntime.cores import big_cores, pinned
+from hw_profiles.tables.anchors import session
 
 
 def test_the_name_is_the_contracts() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
-from service.store import Store, tokens, work_items
-from service.tokens import new_secret
+from service.files.secret_values import new_secret
+from service.store import Store, tokens
+from service.store.devices import work_items
 
 OFFER = {"name": "simulated", "version": "1", "settings": {"threads": 1, "kind": "simulated"}}
 

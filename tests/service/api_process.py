@@ -16,7 +16,7 @@ from service.settings import Settings
 PORTS = range(20_000, 32_768)
 """Below those that the system gives to clients: a client that tries again and again while the server is away would in
 the end be given the very port it calls, be connected with itself, and keep the server from it."""
-IMPORTED = ["service.serve", "compress.methods.filter_prune", "search.strategies.greedy"]
+IMPORTED = ["service.processes.serve", "compress.methods.filter_prune", "search.strategies.greedy"]
 """Once for all starts, in the process that the servers are forked from: the last two bring torch and scipy."""
 
 
@@ -36,7 +36,7 @@ def _forks() -> context.ForkServerContext:
 
 
 def _serve(settings: Settings, ready: connection.Connection) -> None:
-    from service.serve import serve
+    from service.processes.serve import serve
 
     serve(settings, conductor=False, agent=False, ready=ready.send)
 

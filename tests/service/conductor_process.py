@@ -9,8 +9,8 @@ from pathlib import Path
 
 from job_worlds import search
 
-from service.blobs import Blobs
-from service.conductor import Conductor
+from service.conducting.conductor import Conductor
+from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import Store, make_engine
 

@@ -11,13 +11,14 @@ from fastapi.testclient import TestClient
 from service_world import HandClock, Uploaded, add_model, queue
 
 from service.app import create_app
-from service.blobs import Blobs
+from service.files.blobs import Blobs
+from service.files.secret_values import new_secret
 from service.settings import Settings
-from service.store import Store, make_engine, scores, tokens
-from service.store.datasets import Dataset
-from service.store.devices import Device
+from service.store import Store, make_engine, tokens
+from service.store.devices.devices import Device
 from service.store.migrate import migrate
-from service.tokens import new_secret
+from service.store.uploads import scores
+from service.store.uploads.datasets import Dataset
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ from whole_job import SLOW, data_set, network, until
 
 from hw_profiles.host_lock import HostLock
 from service.settings import Settings
-from service.store import Store, evaluations, jobs, make_engine
+from service.store import Store, make_engine
+from service.store.jobs import evaluations, jobs
 
 EVALUATIONS = 50
 KILLS = 10

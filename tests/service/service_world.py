@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from service.store import Store, Tx, jobs
-from service.store.models import Model
-from service.submission import JobCreate, resolve
+from service.jobs.submission import JobCreate, resolve
+from service.store import Store, Tx
+from service.store.jobs import jobs
+from service.store.uploads.models import Model
 from service.testing import HandClock
 
 __all__ = ["HandClock", "Uploaded", "add_model", "queue"]

@@ -10,7 +10,8 @@ from pathlib import Path
 def test_a_server_comes_up_without_torch(tmp_path: Path) -> None:
     """Ready within seconds: what is heavy comes with the first request that needs it."""
     program = (
-        "import sys; from service.app import create_app; from service.settings import Settings; import service.serve;"
+        "import sys; from service.app import create_app; from service.settings import Settings;"
+        "import service.processes.serve;"
         f"create_app(Settings(data_dir={str(tmp_path)!r}));"
         "print([name for name in ('torch', 'onnxruntime', 'sklearn', 'ray') if name in sys.modules])"
     )

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from processes import children, command_line
 
-from compress.data import Part
-from compress.fit import fit
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing
 from compress.network import Network
-from compress.preprocessing import Preprocessing
-from compress.recipe import Recipe
-from hw_profiles.probe import probe
-from hw_profiles.runtimes.simulated import SimulatedRuntime
-from hw_profiles.slope import time_ops
-from hw_profiles.table import LatencyTable, Row
-from hw_profiles.timing import BurstProtocol, Timing
+from compress.training.fit import fit
+from compress.training.recipe import Recipe
+from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
+from hw_profiles.tables.probe import probe
+from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.protocol import BurstProtocol, Timing
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 240.0
@@ -42,7 +42,7 @@ EPOCHS = 3
 SERVER = """
 import sys
 from pathlib import Path
-from service.serve import serve
+from service.processes.serve import serve
 from service.settings import Settings
 settings = Settings(data_dir=Path(sys.argv[1]), port=int(sys.argv[2]), lease_s=2.0, renew_s=0.5, job_processes=1)
 sys.exit(serve(settings, agent=False, ready=lambda url: print(url, flush=True)))
@@ -194,11 +194,13 @@ class Service:
         return answer.json()
 
     def conductor(self) -> int:
-        """The process id of the conductor: the child of the server that runs service.conductor."""
+        """The process id of the conductor: the child of the server that runs service.conducting.conductor."""
         found: list[int] = []
 
         def there() -> bool:
-            found[:] = [pid for pid in children(self.process.pid) if "service.conductor" in command_line(pid)]
+            found[:] = [
+                pid for pid in children(self.process.pid) if "service.conducting.conductor" in command_line(pid)
+            ]
             return len(found) == 1
 
         until(there, "a conductor")
@@ -232,7 +234,7 @@ class Service:
 def agent(service: Service, folder: Path) -> Iterator[str]:
     """A real agent process with a simulated device; the device's name."""
     made = service.post("/tokens", json={"kind": "enrolment", "name": "bench"})
-    command = [sys.executable, "-m", "hw_profiles.agent_main", "--url", str(service.client.base_url)]
+    command = [sys.executable, "-m", "hw_profiles.agent", "--url", str(service.client.base_url)]
     command += ["--machine", "bench", "--runtime", "simulated", "--state-dir", str(folder)]
     environment = {**os.environ, "NETLATHE_ENROLMENT_TOKEN": made["token"]}
     with (folder.parent / "agent.log").open("w") as log:

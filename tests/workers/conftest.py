@@ -13,26 +13,26 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
-from compress.data import Part
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing
 from compress.evidence import Evidence
-from compress.fit import fit
-from compress.fold import fold_norms
-from compress.groups import prunable_blocks
+from compress.graph.fold import fold_norms
+from compress.graph.groups import prunable_blocks
 from compress.network import Network
-from compress.preprocessing import Preprocessing
-from compress.recipe import Recipe
 from compress.scheme import Scheme
+from compress.training.fit import fit
+from compress.training.recipe import Recipe
 from hw_profiles.host_lock import HostLock
-from hw_profiles.probe import probe
-from hw_profiles.runtimes.simulated import SimulatedRuntime
-from hw_profiles.slope import time_ops
-from hw_profiles.table import LatencyTable, Row
-from hw_profiles.timing import BurstProtocol, Timing
-from workers.kernel_space import KernelSpace
-from workers.memory_ports import MemoryPorts
+from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
+from hw_profiles.tables.probe import probe
+from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.protocol import BurstProtocol, Timing
 from workers.plan import Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Target, Training
-from workers.problem import ProblemBuilder
-from workers.widths import block_widths
+from workers.problem.builder import ProblemBuilder
+from workers.problem.kernel_space import KernelSpace
+from workers.problem.widths import block_widths
+from workers.running.memory_ports import MemoryPorts
 
 DEVICE = "dev_1"
 NORM = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}

@@ -24,9 +24,9 @@ from patience import PATIENCE_S
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from workers.attempt import ended
-from workers.pool import Evaluator, Pool
-from workers.ray_executor import RayExecutor
+from workers.evaluating.evaluate_safely import ended
+from workers.on_ray.executor import RayExecutor
+from workers.pools.pool import Evaluator, Pool
 
 ROOT = Path(__file__).parents[2]
 

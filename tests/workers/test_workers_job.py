@@ -14,23 +14,23 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from compress.direct import fine_tune as honest
-from compress.effective import layer_weights
 from compress.errors import TrainingDiverged
-from compress.fold import fold_norms
+from compress.graph.fold import fold_norms
 from compress.network import Network, Node
+from compress.pruning.effective_weights import layer_weights
+from compress.training.direct import fine_tune as honest
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
 from search.problem import Problem
 from search.space import Choice
-from workers import finalists
 from workers.errors import JobFailed
 from workers.job import run
-from workers.memory_ports import MemoryPorts
+from workers.phases import train
+from workers.phases.search import problem_of
 from workers.plan import Budget, JobPlan, ModelInput, Named, Training
 from workers.ports import Signal
 from workers.progress import PHASES, Asked, Checkpointed, Evaluated, Logged, Message, Phased, Warned
-from workers.searching import problem_of
+from workers.running.memory_ports import MemoryPorts
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 
@@ -285,7 +285,7 @@ def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatc
             raise TrainingDiverged(0, 3, float("nan"))
         return honest(*arguments)
 
-    monkeypatch.setattr(finalists, "fine_tune", fit)
+    monkeypatch.setattr(train, "fine_tune", fit)
     assert run(plan, ports, lock).verdict == "met"
     trained = [e.evaluation for e in evaluated(ports, "F4")]
     assert sorted(e.status for e in trained) == [Status.COMPLETED, Status.FAILED]
@@ -311,7 +311,7 @@ def test_given_back_batch_norms_are_taken_away_where_they_hurt(
                 step = replace(step, network=partial(_same, forgetful))
             yield step
 
-    monkeypatch.setattr(finalists, "fine_tune", fit)
+    monkeypatch.setattr(train, "fine_tune", fit)
     outcome = run(plan, ports, lock)
     assert outcome.verdict == "met"
     assert outcome.summaries["control"]["accuracy"] > 0.8
@@ -324,7 +324,7 @@ def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch
     def fit(*arguments: Any) -> Any:
         raise TrainingDiverged(0, 3, float("nan"))
 
-    monkeypatch.setattr(finalists, "fine_tune", fit)
+    monkeypatch.setattr(train, "fine_tune", fit)
     with pytest.raises(JobFailed) as failure:
         run(plan, ports, lock)
     assert (failure.value.code, failure.value.step) == ("control_diverged", "train")

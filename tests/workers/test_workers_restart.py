@@ -18,19 +18,19 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric
 from search.problem import Problem
-from search.replay import make_replay
 from search.space import Values
-from workers.best_so_far import BestSoFar
-from workers.context import Context
-from workers.course import Course, Ended, learn
-from workers.estimated import estimated
-from workers.executor import LocalExecutor
-from workers.finalists import chosen_finalists
-from workers.inputs import Inputs
+from search.synthetic.replay import make_replay
 from workers.job import run
-from workers.memory_ports import MemoryPorts
+from workers.phases.train import chosen_finalists
 from workers.plan import JobPlan
+from workers.pools.executor import LocalExecutor
+from workers.problem.estimated import estimated
 from workers.progress import Asked, Checkpointed, Evaluated, Message, Phased, Summarised
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+from workers.running.memory_ports import MemoryPorts
+from workers.search.best_so_far import BestSoFar
+from workers.training.parallel_training import Course, Ended, learn
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 LATENCY = latency_metric("small-cpu")

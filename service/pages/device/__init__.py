@@ -8,12 +8,13 @@ from typing import Any
 
 from fastapi import Request
 
-from hw_profiles.table import Row
+from hw_profiles.tables.table import Row
 from service.depends import State
 from service.pages.page import Page
-from service.routes.devices import device_public
-from service.store import devices, events, latency
-from service.store.device_figures import figures
+from service.routes.devices.devices import device_public
+from service.store import events
+from service.store.devices import devices, latency
+from service.store.devices.device_figures import figures
 
 AXES = {"out_channels": "in_channels", "in_channels": "out_channels"}
 MIN_POINTS = 3

@@ -9,9 +9,10 @@ from fastapi import Request
 
 from service.depends import State
 from service.pages.page import Page
-from service.routes.devices import device_public
-from service.store import devices, events
-from service.store.device_figures import figures
+from service.routes.devices.devices import device_public
+from service.store import events
+from service.store.devices import devices
+from service.store.devices.device_figures import figures
 
 
 def _fill(request: Request, state: State) -> Mapping[str, Any]:

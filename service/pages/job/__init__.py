@@ -10,10 +10,13 @@ from sqlalchemy import select
 
 from search.metrics import METRICS, base_metric, latency_metric
 from service.depends import State
-from service.fronts import axes, front_of
-from service.job_view import artifact_public, evaluation_public, job_public, log_line
+from service.jobs.fronts import axes, front_of
+from service.jobs.view import artifact_public, evaluation_public, job_public, log_line
 from service.pages.page import Page
-from service.store import artifacts, conductors, datasets, devices, evaluations, events, jobs, models
+from service.store import events
+from service.store.devices import devices
+from service.store.jobs import artifacts, conductors, evaluations, jobs
+from service.store.uploads import datasets, models
 
 SHOWN_EVALUATIONS = 200
 LOG_LINES = 1000

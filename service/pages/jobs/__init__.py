@@ -10,10 +10,12 @@ from fastapi import Request
 from sqlalchemy import func, select
 
 from service.depends import State
-from service.job_view import job_public
+from service.jobs.view import job_public
 from service.pages.page import Page
-from service.store import devices, events, jobs
-from service.store.job_states import State as JobState
+from service.store import events
+from service.store.devices import devices
+from service.store.jobs import jobs
+from service.store.jobs.job_states import State as JobState
 
 PAGE_SIZE = 50
 

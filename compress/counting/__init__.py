@@ -1,0 +1,1 @@
+"""What a network costs in parameters, multiply-accumulates and bytes."""

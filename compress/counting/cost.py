@@ -1,0 +1,165 @@
+"""Cost: parameters, multiply-accumulates and bytes of a network, at its own widths or at any others, vectorised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from compress.counting.work import macs, weights
+from compress.graph.groups import Block
+from compress.network import Array, Network, Node
+
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Exact counts. `parameters` are weights (running statistics are not), `macs` are at batch 1,
+    `size_bytes` is the length of the saved file, `nonzeros` are the parameters that are not zero, and `stored_bytes`
+    is what the file takes where each constant is stored as `sparse_bytes` says.
+    """
+
+    parameters: int
+    macs: int
+    size_bytes: int
+    nonzeros: int
+    stored_bytes: int
+
+
+def cost(network: Network) -> Cost:
+    """Count a network as it is."""
+    held = [network.constants[name] for name in weights(network)]
+    size_bytes = len(network.save())
+    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in network.constants.values())
+    return Cost(
+        parameters=sum(value.size for value in held),
+        macs=sum(macs(node, network) for node in network.nodes),
+        size_bytes=size_bytes,
+        nonzeros=sum(int(np.count_nonzero(value)) for value in held),
+        stored_bytes=size_bytes - saved_bytes,
+    )
+
+
+def sent(counted: Cost, file: bytes) -> Cost:
+    """What a network costs that came as this ONNX file: no more bytes than those, lest what is made of it be flattered.
+
+    A file may be smaller than what we would save: its weights may be stored as float16 and widened, as ours are loaded.
+    """
+    saved_bytes = 0
+    for tensor in onnx.load_model_from_string(file).graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype.kind in "fiu":  # those of fewer than 8 bits are no arrays of numpy's own, and are dense
+            # A file may hold numbers in fewer bytes than an array of theirs: as integers of variable length.
+            saved_bytes += max(0, min(value.nbytes, tensor.ByteSize()) - sparse_bytes(value))
+    return replace(
+        counted,
+        size_bytes=min(counted.size_bytes, len(file)),
+        stored_bytes=min(counted.stored_bytes, len(file) - saved_bytes),
+    )
+
+
+def sparse_bytes(value: Array) -> int:
+    """Bytes that an array takes, indices counted, in the smallest of four forms.
+
+    As it is. A bitmap: one bit per number, then the numbers that are not zero. Gaps of 16 or of 8 bits: before each
+    number that is not zero, how many zeros lie between it and the one before it in C order; where a gap is larger than
+    its bits can say, a zero is stored as a number of its own that bridges as many zeros as it can (Han et al., Deep
+    Compression, arXiv 1510.00149). The gaps' forms need four bytes more, for their count.
+    """
+    at = np.flatnonzero(value)
+    gaps = np.diff(at, prepend=-1) - 1
+    forms = [value.nbytes, -(-value.size // 8) + len(at) * value.itemsize]
+    for bits in (8, 16):
+        entries = len(at) + int((gaps // 2**bits).sum())
+        forms.append(4 + entries * (bits // 8 + value.itemsize))
+    return min(forms)
+
+
+def sparse_share(density: Counts, itemsize: Counts) -> Counts:
+    """Bytes per number that `sparse_bytes` is expected to take where this share of the numbers, drawn at random, is not
+    zero; vectorised.
+    """
+    forms = [itemsize, 1 / 8 + density * itemsize]
+    for bits in (8, 16):
+        far = (1.0 - density) ** 2**bits  # a gap is that long or longer; each time it is again, one more zero is stored
+        forms.append(density * (1.0 + far / np.maximum(1.0 - far, 1e-12)) * (bits // 8 + itemsize))
+    return np.asarray(np.minimum.reduce(forms))
+
+
+class CostModel:
+    """Counts of every cut of a network without cutting it: a constant's size is the product of its axes' widths.
+
+    Args:
+        network: the uncut network.
+        blocks: the blocks whose widths vary, in the order of the columns of `widths`.
+    """
+
+    def __init__(self, network: Network, blocks: Sequence[Block]) -> None:
+        self.blocks = tuple(blocks)
+        names = tuple(network.constants)
+        self._shares = [_Share(network.shape(name), _axis_parts(name, blocks)) for name in names]
+        held = set(weights(network))
+        self._held = np.array([name in held for name in names], dtype=np.float64)
+        self._bytes = np.array([network.constants[name].dtype.itemsize for name in names], dtype=np.float64)
+        positions = _positions(network)
+        self._positions = np.array([positions.get(name, 0.0) for name in names])
+        # Of activations with each other, whose widths stay.
+        self._other_macs = sum(macs(node, network) for node in network.nodes if not _weight(node, network))
+        self._overhead_bytes = len(network.save()) - sum(value.nbytes for value in network.constants.values())
+
+    def counts(self, widths: NDArray[np.int64]) -> Mapping[str, Counts]:
+        """`widths` (n, blocks) -> parameters, macs and size_bytes, each (n,).
+
+        `size_bytes` counts the weights exactly and takes the graph's own bytes from the uncut file.
+        """
+        sizes = np.stack([share.sizes(widths) for share in self._shares], axis=1)
+        return {
+            "parameters": sizes @ self._held,
+            "macs": sizes @ self._positions + self._other_macs,
+            "size_bytes": sizes @ self._bytes + self._overhead_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The size of one constant: per axis a fixed part plus multiplicity x width for each block on it."""
+
+    shape: tuple[int, ...]
+    parts: Mapping[int, tuple[tuple[int, int, int], ...]]  # axis -> (column, multiplicity, full width)
+
+    def sizes(self, widths: NDArray[np.int64]) -> Counts:
+        size = np.full(len(widths), float(prod(s for axis, s in enumerate(self.shape) if axis not in self.parts)))
+        for axis, parts in self.parts.items():
+            fixed = self.shape[axis] - sum(multiplicity * full for _, multiplicity, full in parts)
+            size *= fixed + sum(multiplicity * widths[:, column] for column, multiplicity, _ in parts)
+        return size
+
+
+def _axis_parts(name: str, blocks: Sequence[Block]) -> dict[int, tuple[tuple[int, int, int], ...]]:
+    parts: dict[int, list[tuple[int, int, int]]] = {}
+    for column, block in enumerate(blocks):
+        for (tensor, axis), index in block.slots.items():
+            if tensor == name:
+                parts.setdefault(axis, []).append((column, index.shape[1], block.width))
+    return {axis: tuple(found) for axis, found in parts.items()}
+
+
+def _positions(network: Network) -> dict[str, float]:
+    """Multiply-accumulates per element of each weight: how many output positions it serves."""
+    found: dict[str, float] = {}
+    for node in network.nodes:
+        weight = _weight(node, network)
+        if weight:
+            found[weight] = found.get(weight, 0.0) + macs(node, network) / network.constants[weight].size
+    return found
+
+
+def _weight(node: Node, network: Network) -> str:
+    """The constant that a node's work is a multiple of, "" where there is none."""
+    return node.input(1) if node.input(1) in network.constants and network.constants[node.input(1)].size else ""

@@ -1,0 +1,70 @@
+"""Cost by node: what each node of a network adds to its counts, so that counts are sums over nodes as latency is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from compress.counting.work import macs, weights
+from compress.network import Network, Node, node_proto
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """Counts of one node and of the constants that it is the first to read: those of a tie are counted once.
+
+    `macs` at batch 1; `parameters` trained numbers; `size_bytes` what the node and its constants take in the file;
+    `weights` and `weight_bytes` the numbers and bytes of layers' weights (more than one axis), which a density thins.
+    """
+
+    macs: int = 0
+    parameters: int = 0
+    size_bytes: int = 0
+    weights: int = 0
+    weight_bytes: int = 0
+
+    def __add__(self, other: NodeCost) -> NodeCost:
+        return NodeCost(
+            self.macs + other.macs,
+            self.parameters + other.parameters,
+            self.size_bytes + other.size_bytes,
+            self.weights + other.weights,
+            self.weight_bytes + other.weight_bytes,
+        )
+
+
+def node_costs(network: Network) -> Mapping[str, NodeCost]:
+    """Node name -> what it adds. The graph's own header belongs to no node."""
+    counted = set(weights(network))
+    seen: set[str] = set()
+    found = {}
+    for node in network.nodes:
+        fresh = [name for name in dict.fromkeys(node.inputs) if name in network.constants and name not in seen]
+        seen.update(fresh)
+        found[node.name] = _own(node, network) + sum((_held(n, network, n in counted) for n in fresh), NodeCost())
+    return found
+
+
+def _own(node: Node, network: Network) -> NodeCost:
+    return NodeCost(macs=macs(node, network), size_bytes=framed_bytes(node_proto(node)))
+
+
+def _held(name: str, network: Network, counted: bool) -> NodeCost:
+    value = network.constants[name]
+    layer = counted and value.ndim > 1
+    return NodeCost(
+        parameters=value.size if counted else 0,
+        size_bytes=framed_bytes(numpy_helper.from_array(np.asarray(value, order="C"), name)),
+        weights=value.size if layer else 0,
+        weight_bytes=value.nbytes if layer else 0,
+    )
+
+
+def framed_bytes(message: onnx.NodeProto | onnx.TensorProto) -> int:
+    """Bytes of a message inside another one: itself, its tag, and its length in groups of seven bits."""
+    size = int(message.ByteSize())
+    return 1 + max(1, -(-size.bit_length() // 7)) + size

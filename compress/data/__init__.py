@@ -1,0 +1,1 @@
+"""Data sets: reading, checking, decoding, splitting and preprocessing them."""

@@ -1,0 +1,182 @@
+"""What must hold of labels and pixels before anything is trained on them. Each failure names where and what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.formats.source import NO_LABEL, Labels
+from compress.data.preprocessing import Preprocessing
+from compress.errors import InvalidInput
+
+MAX_CLASSES = 100_000
+
+
+def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
+    """Check the labels of one part and bring them to int64.
+
+    Args:
+        labels: (N,) or (N, 1), of any dtype.
+        images: how many images the part has.
+        part: its name.
+
+    Raises:
+        InvalidInput: empty part, counts differ, not integers, negative, or absurdly large.
+    """
+    values = labels.values
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise InvalidInput(
+            f"labels of {part} must be one class number an image", field=labels.where, value=values.shape
+        )
+    if len(values) != images:
+        raise InvalidInput(
+            f"{part} has {images} images and {len(values)} labels", field=labels.where, value=len(values)
+        )
+    if images == 0:
+        raise InvalidInput(f"{part} is empty", field=labels.where, value=0)
+    _check_integers(values, part, labels.where)
+    check_classes(values, MAX_CLASSES, part, labels.where)
+    return values.astype(np.int64)
+
+
+def is_unlabelled(labels: Labels) -> bool:
+    """Whether every label says that there is none: those of a benchmark's test part are kept back."""
+    values = labels.values
+    return values.dtype.kind in "iuf" and values.size > 0 and bool((values == NO_LABEL).all())
+
+
+def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> None:
+    """Raise InvalidInput if a label is not one of 0..classes - 1.
+
+    Args:
+        labels: (N,) integers.
+        classes: how many classes there are.
+        part: whose labels they are.
+        where: the field of the error: what the file calls the labels.
+    """
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        first = int(labels[outside[0]])
+        none = f" ({NO_LABEL} or null is no label)" if first == NO_LABEL else ""
+        raise InvalidInput(
+            f"{len(outside)} labels of {part} are outside 0..{classes - 1}{none}, the first at index {outside[0]}",
+            field=where,
+            value=first,
+        )
+
+
+def check_fits(
+    image_shape: tuple[int, int, int] | None,
+    preprocessing: Preprocessing,
+    input_shape: Sequence[int],
+    *,
+    classes: int,
+    outputs: int,
+) -> None:
+    """Check that a data set is one that a network can take.
+
+    Args:
+        image_shape: (H, W, C) of the data; None where images differ in size.
+        preprocessing: of the network.
+        input_shape: (C, H, W) of the network.
+        classes: of the data.
+        outputs: length of the network's output vector.
+
+    Raises:
+        InvalidInput: field `dataset` or `preprocessing.*`, with both shapes.
+    """
+    channels, *size = input_shape
+    if image_shape is None and preprocessing.size is None:
+        raise InvalidInput(
+            f"images differ in size: the model's preprocessing must give size, here {size}",
+            field="preprocessing.size",
+            value=None,
+        )
+    height_width = list(preprocessing.size or (image_shape or ())[:2])
+    if height_width != size:
+        raise InvalidInput(
+            f"images of {height_width} do not fit the model's input of {size} (height, width): "
+            f"upload the model with preprocessing.size {size} to have them resized",
+            field="dataset",
+            value=height_width,
+        )
+    if image_shape is not None and image_shape[2] != channels:
+        seen, wanted = _channels(image_shape[2]), _channels(channels)
+        raise InvalidInput(
+            f"the images have {seen} and the model takes {wanted}: convert the images or take another model",
+            field="dataset",
+            value=list(image_shape),
+        )
+    preprocessing.check_channels(channels)
+    if classes > outputs:
+        raise InvalidInput(
+            f"labels go up to {classes - 1} and the model scores {outputs} classes (0..{outputs - 1})",
+            field="dataset",
+            value=classes,
+        )
+
+
+def _channels(count: int) -> str:
+    return {1: "1 channel (grey)", 3: "3 channels (colour)"}.get(count, f"{count} channels")
+
+
+class PixelCheck:
+    """Counts the pixels of a part that are not finite, block by block.
+
+    Args:
+        part: its name.
+    """
+
+    def __init__(self, part: str) -> None:
+        self._part = part
+        self._images = 0
+        self._wrong = 0
+        self._first: tuple[int, ...] | None = None
+        self.lowest, self.highest = np.inf, -np.inf
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Look at the next (n, H, W, C) images of the part."""
+        finite = np.isfinite(block) if block.dtype.kind == "f" else None
+        if finite is not None and not finite.all():
+            index = np.argwhere(~finite)
+            self._wrong += len(index)
+            if self._first is None:
+                self._first = (self._images + int(index[0, 0]), *(int(step) for step in index[0, 1:]))
+        elif block.size:
+            self.lowest = min(self.lowest, float(block.min()))
+            self.highest = max(self.highest, float(block.max()))
+        self._images += len(block)
+
+    def finish(self) -> None:
+        """Raise InvalidInput where a pixel was NaN or infinite: how many, and where the first is."""
+        if self._first is not None:
+            raise InvalidInput(
+                f"{self._wrong} pixels of {self._part} are NaN or infinite, the first at "
+                f"(image, row, column, channel) {self._first}",
+                field=f"images of {self._part}",
+                value=self._first,
+            )
+
+    def warnings(self, dtype: np.dtype[Any]) -> tuple[str, ...]:
+        """What looks like the wrong dtype for these pixels: the default scale follows the dtype."""
+        seen = f"pixels of {self._part} are {dtype} from {self.lowest:g} to {self.highest:g}"
+        if dtype == np.float32 and self.lowest >= 0 and self.highest > 2:
+            return (f"{seen}: float32 is not divided by 255 unless preprocessing.scale says so",)
+        if dtype == np.uint8 and self.highest <= 1:
+            return (f"{seen}: uint8 is divided by 255 unless preprocessing.scale says otherwise",)
+        return ()
+
+
+def _check_integers(values: NDArray[Any], part: str, where: str) -> None:
+    if values.dtype.kind in "iu":
+        return
+    shown: object = str(values.dtype)
+    if values.dtype.kind == "f":
+        broken = np.flatnonzero(values != np.floor(values))
+        shown = f"{values[broken[0]]} at index {broken[0]}" if len(broken) else shown
+    raise InvalidInput(f"labels of {part} must be integers from 0", field=where, value=shown)

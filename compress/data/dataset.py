@@ -1,0 +1,223 @@
+"""Dataset: labelled images in three parts, from a file of any format; decoded once, then mapped in milliseconds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.checks import check_fits
+from compress.data.decoded import DecodeRequest, cache_beside, file_digest, once, text_digest
+from compress.data.decoding import NpyWriter, Summary, images_path, labels_path
+from compress.data.formats.source import PARTS, Limits
+from compress.data.preprocessing import Preprocessing
+from compress.data.split import draw
+from compress.errors import InvalidInput
+
+__all__ = ["PARTS", "Dataset", "Limits", "Part", "cache_beside", "check_fits", "inspect_dataset", "load_dataset"]
+
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Labelled images.
+
+    Args:
+        images: (N, H, W, C) uint8 or float32, RGB; possibly a read-only memory map.
+        labels: (N,) int64, from 0.
+
+    Raises:
+        InvalidInput: shapes or dtypes are others, counts differ, or there is no image.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
+            seen = f"{self.images.dtype} {self.images.shape}"
+            raise InvalidInput("images are (N, H, W, C), uint8 or float32", field="images", value=seen)
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            seen = f"{self.labels.dtype} {self.labels.shape}"
+            raise InvalidInput(f"labels are int64 ({len(self.images)},)", field="labels", value=seen)
+        if len(self.labels) == 0 or self.labels.min() < 0:
+            raise InvalidInput("labels are empty or negative", field="labels", value=len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> Part:
+        """A copy of the images at these indices."""
+        return Part(np.asarray(self.images[indices]), self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set with all three parts.
+
+    Args:
+        train, validation, test: the parts, images of one shape and dtype.
+        classes: how many classes there are; labels are 0..classes - 1.
+        class_names: their names, or none.
+        drawn: the parts that were drawn from train, because the file has none.
+        warnings: for the user.
+        digest: sha256 of the bytes and of every setting that decides which image is in which part.
+    """
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: int
+    class_names: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        for name in PARTS:
+            part = self.part(name)
+            if part.images.shape[1:] != self.image_shape or part.images.dtype != self.train.images.dtype:
+                seen = f"{part.images.dtype} {part.images.shape[1:]}"
+                raise InvalidInput(f"{name} has other images than train", field=name, value=seen)
+            if part.labels.max() >= self.classes:
+                raise InvalidInput(
+                    f"labels of {name} are 0..{self.classes - 1}", field=name, value=int(part.labels.max())
+                )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        height, width, channels = self.train.images.shape[1:]
+        return (height, width, channels)
+
+    def part(self, name: str) -> Part:
+        """The part of that name, one of PARTS.
+
+        Raises:
+            InvalidInput: there is no such part.
+        """
+        if name not in PARTS:
+            raise InvalidInput(f"a part is one of {', '.join(PARTS)}", field="part", value=name)
+        part: Part = getattr(self, name)
+        return part
+
+    def sample(self, part: str, count: int, seed: int) -> Part:
+        """`count` images of a part without repetition, or all of them where there are fewer; the seed decides.
+
+        They come in drawn order, not in that of the file, which may hold one class after another: the first n of a
+        sample are a sample too.
+        """
+        whole = self.part(part)
+        rng = np.random.default_rng([seed, PARTS.index(part)])
+        return whole.take(rng.choice(len(whole), min(count, len(whole)), replace=False))
+
+
+def load_dataset(
+    path: Path,
+    *,
+    layout: str | None = None,
+    classes: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    input_shape: Sequence[int] | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    digest: str | None = None,
+    limits: Limits | None = None,
+) -> Dataset:
+    """Load a data set with all of its parts, resized to what the network wants.
+
+    Args:
+        path: .npz, Parquet or zip; told apart by content.
+        layout: of an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
+        classes: how many classes there are; None counts them.
+        preprocessing: only `size`, `resize` and `crop` matter here.
+        input_shape: (C, H, W) of the network, or None.
+        seed: decides which training images a missing part gets.
+        cache: folder for decoded copies, memory-mapped by later calls; None decodes into memory each time.
+        digest: sha256 of the file, where the caller knows it.
+        limits: what the file may cost.
+
+    Raises:
+        InvalidInput: naming the field and the value seen.
+    """
+    request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
+    with ExitStack() as stack:
+        folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netlathe-data-")))
+        whole = _decoded(request, preprocessing or Preprocessing(), input_shape, folder)
+        summary = Summary.load(whole)
+        missing = tuple(part for part in PARTS if part not in summary.counts)
+        split = whole / f"split-{seed}"
+        if missing:
+            once(split, lambda target: _write_split(whole, target, missing, seed))
+        homes = {part: split if missing and part in ("train", *missing) else whole for part in PARTS}
+        parts = {part: _open_part(homes[part], part, mapped=cache is not None) for part in PARTS}
+    return Dataset(
+        **parts,
+        classes=summary.classes,
+        class_names=summary.class_names,
+        drawn=missing,
+        warnings=(*summary.warnings, *_drawn_warnings(parts, missing)),
+        digest=text_digest(f"{whole.name} {seed if missing else 'as given'}"),
+    )
+
+
+def _decoded(
+    request: DecodeRequest, preprocessing: Preprocessing, input_shape: Sequence[int] | None, folder: Path
+) -> Path:
+    """The decoded copy. The network's input is asked only where the layout stays open without it, so that all
+    networks of one size share one copy."""
+    try:
+        return request.sized(preprocessing, folder)
+    except InvalidInput as error:
+        if error.field != "layout" or request.layout is not None or input_shape is None:
+            raise
+    return replace(request, input_shape=input_shape).sized(preprocessing, folder)
+
+
+def inspect_dataset(
+    path: Path,
+    *,
+    layout: str | None = None,
+    classes: int | None = None,
+    cache: Path | None = None,
+    digest: str | None = None,
+    limits: Limits | None = None,
+) -> Summary:
+    """Check every label and every pixel, and leave the decoded copy in the cache; no network is needed.
+
+    Arguments and errors are those of `load_dataset`. Images of different sizes pass: a network's preprocessing
+    may name a size.
+    """
+    request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
+    with ExitStack() as stack:
+        folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netlathe-data-")))
+        return Summary.load(request.native(folder))
+
+
+def _write_split(whole: Path, target: Path, missing: tuple[str, ...], seed: int) -> None:
+    train = _open_part(whole, "train", mapped=True)
+    for part, indices in draw(train.labels, missing, seed).items():
+        shape = (len(indices), *train.images.shape[1:])
+        with NpyWriter(images_path(target, part), shape, train.images.dtype) as writer:
+            for start in range(0, len(indices), ROWS_AT_ONCE):
+                writer.write(train.images[indices[start : start + ROWS_AT_ONCE]])
+        np.save(labels_path(target, part), train.labels[indices])
+
+
+def _open_part(directory: Path, part: str, *, mapped: bool) -> Part:
+    images = np.load(images_path(directory, part), mmap_mode="r" if mapped else None, allow_pickle=False)
+    return Part(images, np.load(labels_path(directory, part), allow_pickle=False))
+
+
+def _drawn_warnings(parts: dict[str, Part], missing: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"no {part} part: {len(parts[part])} images were drawn from train, which the network may have seen"
+        for part in missing
+    )

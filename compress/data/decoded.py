@@ -1,0 +1,116 @@
+"""Decoded copies of data sets: made once, whole or not at all, and found again by what decides their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compress.data.decoding import Summary, decode_source
+from compress.data.formats.sniff import open_source
+from compress.data.formats.source import Limits
+from compress.data.preprocessing import Preprocessing
+from compress.errors import InvalidInput
+
+DECODER = 2  # part of every key: raise it when the same file would decode to other pixels
+WRITING = ".writing-"
+
+
+def cache_beside(path: Path) -> Path:
+    """The folder beside a stored file for its decoded copies; whoever removes the file removes it too."""
+    return path.with_name(f"{path.name}.decoded")
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """A file and what decides how it is read.
+
+    Args:
+        path: .npz, Parquet or zip.
+        digest: sha256 of the file.
+        layout: of an .npz, or None to find it.
+        classes: how many there are, or None to count them.
+        input_shape: (C, H, W) of the network, or None.
+        limits: what the file may cost.
+    """
+
+    path: Path
+    digest: str
+    layout: str | None
+    classes: int | None
+    input_shape: Sequence[int] | None
+    limits: Limits
+
+    def native(self, folder: Path) -> Path:
+        """The decoded copy of the images in their own size; only a summary where they differ in size.
+
+        Raises:
+            InvalidInput: naming what is wrong with the file.
+        """
+        return self._decode(Preprocessing(), folder)
+
+    def sized(self, preprocessing: Preprocessing, folder: Path) -> Path:
+        """The decoded copy with images of `preprocessing.size`: the native one where they have it already.
+
+        Raises:
+            InvalidInput: images differ in size and there is no `preprocessing.size`, or the file is wrong.
+        """
+        native = self.native(folder)
+        shape = Summary.load(native).image_shape
+        if shape is None and preprocessing.size is None:
+            raise InvalidInput(
+                "images differ in size: the model's preprocessing must give a size",
+                field="preprocessing.size",
+                value=None,
+            )
+        if shape is not None and preprocessing.size in (None, shape[:2]):
+            return native
+        return self._decode(preprocessing, folder)
+
+    def _decode(self, preprocessing: Preprocessing, folder: Path) -> Path:
+        geometry = [preprocessing.size, preprocessing.resize, preprocessing.crop]
+        settings = [DECODER, self.digest, self.layout, self.classes, self.input_shape]
+        target = folder / text_digest(json.dumps([*settings, geometry if preprocessing.size else None]))
+        once(target, lambda directory: self._write(directory, preprocessing))
+        return target
+
+    def _write(self, directory: Path, preprocessing: Preprocessing) -> None:
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=WRITING) as scratch:
+            source = open_source(
+                self.path,
+                Path(scratch),
+                layout=self.layout,
+                input_shape=self.input_shape,
+                limits=self.limits,
+            )
+            decode_source(source, directory, classes=self.classes, preprocessing=preprocessing, limits=self.limits)
+
+
+def once(target: Path, write: Callable[[Path], None]) -> None:
+    """Have `target` written by `write`, unless it is there; whole or not at all, however many processes try."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=WRITING) as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        write(made)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.exists():  # else another process was first, with the same content
+                raise
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,55 @@
+"""Which format a file is, by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from compress.data.formats.archive import open_archive
+from compress.data.formats.folders import open_folders
+from compress.data.formats.npz import NpzSource
+from compress.data.formats.parquet import ParquetFile, ParquetSource
+from compress.data.formats.source import ArraySource, EncodedSource, Limits
+from compress.errors import InvalidInput
+
+PARQUET = b"PAR1"
+ZIP = b"PK"
+
+
+def open_source(
+    path: Path,
+    scratch: Path,
+    *,
+    layout: str | None = None,
+    input_shape: Sequence[int] | None = None,
+    limits: Limits | None = None,
+) -> ArraySource | EncodedSource:
+    """Open a data set of any format.
+
+    Args:
+        path: the file.
+        scratch: an empty folder that stays as long as the source is read.
+        layout: one of `layout.LAYOUTS`; only for .npz.
+        input_shape: (C, H, W) of the model that the data are for, or None; tells layouts apart.
+        limits: what the file may cost; None takes the defaults.
+
+    Raises:
+        InvalidInput: none of the formats, or what the format's own reader refuses.
+    """
+    limits = limits or Limits()
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic.startswith(ZIP):
+        with open_archive(path, limits) as archive:
+            is_npz = any(name.endswith(".npy") for name in archive.namelist())
+        if is_npz:
+            return NpzSource(path, layout, input_shape, limits)
+    if layout is not None:
+        raise InvalidInput("layout is for .npz files only", field="layout", value=layout)
+    if magic == PARQUET:
+        return ParquetSource([ParquetFile(path, "the file")], limits)
+    if magic.startswith(ZIP):
+        return open_folders(path, scratch, limits)
+    raise InvalidInput(
+        "a data set is an .npz, a Parquet file or a zip; this is none of them", field="file", value=magic.hex()
+    )

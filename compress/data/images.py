@@ -1,0 +1,169 @@
+"""One image: its header, its pixels, its size. Strangers' files, so the header is judged before pixels are."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from compress.data.formats.source import Limits
+from compress.data.preprocessing import Preprocessing
+from compress.errors import InvalidInput
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+GREY_MODES = ("1", "L", "LA")
+COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX")
+UPRIGHT = 1
+# How the pixels of each EXIF orientation are turned upright; 1 is upright, others mean nothing.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = frozenset({5, 6, 7, 8})
+# What Pillow raises on damaged files; SyntaxError is how its PNG reader says so.
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+# A second line of defence behind `_open`, for the whole process: Pillow would only warn up to twice its limit.
+Image.MAX_IMAGE_PIXELS = Limits().image_pixels
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image's header says: height and width in pixels once it is upright, channels 1 or 3, EXIF orientation."""
+
+    height: int
+    width: int
+    channels: int
+    orientation: int = UPRIGHT
+
+
+def read_header(data: bytes, where: str, limits: Limits) -> Header:
+    """Read the header alone.
+
+    Raises:
+        InvalidInput: no image of FORMATS, too many pixels, more than one frame, or 16 bits a channel.
+    """
+    with _open(data, where, limits) as image:
+        if image.mode not in GREY_MODES + COLOUR_MODES:
+            raise InvalidInput(
+                f"{where} has more than 8 bits a channel: convert it to 8 bits", field="image", value=image.mode
+            )
+        orientation = _orientation(image)
+        height, width = (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
+        return Header(height, width, 1 if image.mode in GREY_MODES else 3, orientation)
+
+
+def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np.uint8]:
+    """Decode one image and turn it upright: cameras store how they were held beside the pixels of their sensor.
+
+    Args:
+        data: the bytes of a file that passed `read_header`.
+        where: what to call it in an error.
+        channels: 1 (grey) or 3 (RGB). Alpha is dropped.
+        limits: what an image may cost.
+
+    Returns:
+        (H, W, channels) uint8.
+
+    Raises:
+        InvalidInput: the pixels are damaged or cut short.
+    """
+    with _open(data, where, limits) as image:
+        try:
+            turn = TURNS.get(_orientation(image))  # before the pixels are read: what read_header saw decides
+            upright = image if turn is None else image.transpose(turn)
+            pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
+        except _PILLOW_ERRORS as error:
+            _refuse(where, error)
+    return pixels[..., np.newaxis] if channels == 1 else pixels
+
+
+def resize(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[Any]:
+    """Bring an image to `preprocessing.size`, bilinear with antialiasing; no-op where it has that size.
+
+    `shorter` with a centred crop is one operation here: the largest centred box of the wanted aspect is
+    resized, so that nothing is rounded in between.
+
+    Args:
+        image: (H, W, C) uint8 or float32.
+        preprocessing: its size, resize and crop.
+
+    Returns:
+        (height, width, C) of the same dtype.
+    """
+    if preprocessing.size is None or image.shape[:2] == preprocessing.size:
+        return image
+    height, width = preprocessing.size
+    box = _box(image.shape[0], image.shape[1], preprocessing)
+    planes = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(image[..., channel])).resize(
+                (width, height), Image.Resampling.BILINEAR, box
+            )
+        )
+        for channel in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=-1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; UPRIGHT if there is none or the EXIF data cannot be read."""
+    try:
+        # The base class's: that of PNG files would read all pixels to look for EXIF data behind them.
+        orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+    except _PILLOW_ERRORS:
+        return UPRIGHT
+    return orientation if isinstance(orientation, int) and orientation in TURNS else UPRIGHT
+
+
+def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of what is kept of the original."""
+    if preprocessing.resize == "stretch" or preprocessing.size is None:
+        return (0, 0, width, height)
+    scale = min(height / preprocessing.size[0], width / preprocessing.size[1])
+    kept_height, kept_width = preprocessing.size[0] * scale, preprocessing.size[1] * scale
+    top, left = (height - kept_height) / 2, (width - kept_width) / 2
+    # Rounding must not push the box a hair outside the image: Pillow refuses that.
+    return (max(left, 0), max(top, 0), min(left + kept_width, width), min(top + kept_height, height))
+
+
+def _open(data: bytes, where: str, limits: Limits) -> Image.Image:
+    if len(data) > limits.image_bytes:
+        raise InvalidInput(f"{where} is larger than {limits.image_bytes} bytes", field="image", value=len(data))
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except _BOMBS as error:
+        raise _bomb(where, limits, str(error)) from error
+    except _PILLOW_ERRORS as error:
+        _refuse(where, error)
+    if image.width * image.height > limits.image_pixels:
+        raise _bomb(where, limits, f"{image.width} x {image.height}")
+    if getattr(image, "n_frames", 1) != 1:
+        raise InvalidInput(f"{where} has more than one frame", field="image", value=where)
+    return image
+
+
+def _bomb(where: str, limits: Limits, seen: str) -> InvalidInput:
+    return InvalidInput(
+        f"{where} has more than {limits.image_pixels} pixels (an image bomb)", field="image", value=seen
+    )
+
+
+def _refuse(where: str, error: Exception) -> NoReturn:
+    reason = str(error)
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"not one of {', '.join(FORMATS)}"
+    raise InvalidInput(f"{where} is not a readable image: {reason}", field="image", value=where) from error

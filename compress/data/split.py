@@ -1,0 +1,60 @@
+"""Parts that a data set does not bring are drawn from its training images, by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.formats.source import PARTS
+from compress.errors import InvalidInput
+
+SHARE = 0.1  # of the training images, for each part drawn
+ENOUGH = 500  # images: fewer cannot tell a network from chance, so a small set gives up a larger share ...
+LARGEST_SHARE = 0.2  # ... but never more than this
+
+
+def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Indices of the parts drawn, and of what is left of `train`, each ascending.
+
+    Every class gives its share (systematic sampling over the shuffled images of each class in turn). The same
+    seed draws the same validation part whether or not a test part has to be drawn as well.
+
+    Args:
+        labels: (N,) of the training images.
+        missing: parts to draw, in the order in which they are drawn.
+        seed: of the draw.
+
+    Raises:
+        InvalidInput: too few training images.
+    """
+    count = drawn_count(len(labels))
+    if count == 0:
+        raise InvalidInput(
+            f"train has too few images to draw {' and '.join(missing)} from", field="train", value=len(labels)
+        )
+    left = np.arange(len(labels))
+    parts: dict[str, NDArray[np.int64]] = {}
+    for number, part in enumerate(missing):
+        rng = np.random.default_rng([seed, number])
+        shuffled = rng.permutation(left)
+        by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+        start = rng.uniform()
+        chosen = by_class[((np.arange(count) + start) * len(left) / count).astype(np.int64)]
+        parts[part] = np.sort(chosen)
+        left = np.setdiff1d(left, chosen, assume_unique=True)
+    return {"train": left, **parts}
+
+
+def drawn_count(images: int) -> int:
+    """How many images a drawn part gets out of so many training images."""
+    return int(min(max(images * SHARE, ENOUGH), images * LARGEST_SHARE))
+
+
+def counts_after_draw(counts: Mapping[str, int]) -> dict[str, int]:
+    """How many images each of PARTS has once the missing ones are drawn."""
+    drawn = drawn_count(counts["train"])
+    after = {part: counts.get(part, drawn) for part in PARTS}
+    after["train"] = counts["train"] - drawn * sum(part not in counts for part in PARTS)
+    return after

@@ -1,0 +1,156 @@
+"""Fold: batch norms become part of the convolution or linear layer in front of them, without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import InvalidInput
+from compress.graph.names import Names
+from compress.importing.agreement import judge
+from compress.importing.verify import run_onnxruntime, runtime_noise
+from compress.network import Array, Network, Node
+
+EPSILON = 1e-5  # ONNX's default for BatchNormalization
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer and the batch norm that alone reads it, which can be folded into it.
+
+    Attributes:
+        layer: Conv, ConvTranspose or Gemm.
+        node: the BatchNormalization.
+        gamma, beta: (C,) float64, what the norm does to a channel: gamma * (x - mean) / deviation + beta.
+        mean, deviation: (C,) float64, deviation = sqrt(variance + epsilon).
+    """
+
+    layer: Node
+    node: Node
+    gamma: NDArray[np.float64]
+    beta: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+    @property
+    def factor(self) -> NDArray[np.float64]:
+        """(C,) what the layer's weights are multiplied by."""
+        return self.gamma / self.deviation
+
+    @property
+    def offset(self) -> NDArray[np.float64]:
+        """(C,) what is added after that."""
+        return self.beta - self.mean * self.factor
+
+
+def norms(network: Network) -> tuple[Norm, ...]:
+    """Every batch norm that can be folded: its input is read by nothing else, its layer's weight is constant."""
+    return tuple(_found(network))
+
+
+def _found(network: Network) -> Iterator[Norm]:
+    for node in network.nodes:
+        if node.op_type != "BatchNormalization" or node.get("training_mode", 0):
+            continue
+        layer = network.producer(node.inputs[0])
+        if layer is None or network.sole_consumer(layer.outputs[0]) is not node or not foldable(network, layer):
+            continue
+        gamma, beta, mean, variance = (network.constants[name].astype(np.float64) for name in node.inputs[1:5])
+        deviation = np.sqrt(variance + node.get("epsilon", EPSILON))
+        yield Norm(layer, node, gamma, beta, mean, deviation)
+
+
+def foldable(network: Network, layer: Node) -> bool:
+    """Whether the layer's weight and bias are constants that can carry a factor and an offset per channel."""
+    if layer.op_type not in ("Conv", "ConvTranspose", "Gemm") or layer.input(1) not in network.constants:
+        return False
+    if layer.input(2) and layer.input(2) not in network.constants:
+        return False
+    if layer.op_type == "ConvTranspose":
+        return bool(layer.get("group", 1) == 1)
+    return layer.op_type == "Conv" or layer.get("beta", 1.0) == 1.0
+
+
+def output_axis(layer: Node) -> int:
+    """The axis of the layer's weight that its output channels lie on."""
+    if layer.op_type == "Gemm":
+        return 0 if layer.get("transB", 0) else 1
+    return 1 if layer.op_type == "ConvTranspose" else 0
+
+
+def scaled(
+    network: Network, layer: Node, factor: NDArray[np.float64], offset: NDArray[np.float64]
+) -> tuple[Node, dict[str, Array]]:
+    """The layer with `factor * its output + offset` per channel, and the constants it then reads.
+
+    Args:
+        factor, offset: (C,).
+    """
+    weight = network.constants[layer.inputs[1]]
+    shape = [1] * weight.ndim
+    shape[output_axis(layer)] = -1
+    bias = network.constants[layer.inputs[2]].reshape(-1) if layer.input(2) else np.zeros(1)
+    weight_name = _own_name(network, layer, 1, "weight")
+    bias_name = _own_name(network, layer, 2, "bias")
+    constants = {
+        weight_name: (weight * factor.reshape(shape)).astype(weight.dtype),
+        bias_name: (bias * factor + offset).astype(weight.dtype),
+    }
+    return replace(layer, inputs=(layer.inputs[0], weight_name, bias_name)), constants
+
+
+def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
+    """The constant's name where this layer alone reads it, else a new one: a tied weight stays as it is."""
+    name = layer.input(position)
+    if name and network.sole_consumer(name) is layer:
+        return name
+    return Names(network).new(f"{layer.name}/{role}")
+
+
+def fold_norms(network: Network) -> Network:
+    """The same function with every foldable batch norm gone; the norm's output keeps its name.
+
+    Raises:
+        InvalidInput: the result is not a network that onnxruntime runs, or computes something else.
+    """
+    found = norms(network)
+    if not found:
+        return network
+    folded, constants = dict[str, Node](), dict(network.constants)
+    for norm in found:
+        layer, own = scaled(network, norm.layer, norm.factor, norm.offset)
+        folded[layer.name] = replace(layer, outputs=norm.node.outputs[:1])
+        constants |= own
+    gone = {norm.node.name for norm in found}
+    # In place: groups are named after the first layer in execution order, which must not change.
+    nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
+    result = network.edited(nodes, constants)
+    noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
+    check_same_function(result, network, noise)
+    return result
+
+
+def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:
+    """Hold an edit that should change nothing against the original, in onnxruntime.
+
+    Raises:
+        InvalidInput: an output differs by more than rounding explains.
+    """
+    expected = run_onnxruntime(original, images)
+    for name, value in run_onnxruntime(changed, images).items():
+        agreement = judge(value, expected[name], partial(_noise, original, images, name))
+        if not agreement.holds:
+            raise InvalidInput(
+                f"batch norms cannot be moved without loss: output {name!r} differs by {agreement.difference:.1e} "
+                f"of its scale, {agreement.tolerance:.1e} is rounding",
+                field="file",
+                value=agreement.difference,
+            )
+
+
+def _noise(network: Network, images: NDArray[np.float32], output: str) -> float:
+    return runtime_noise(network.save(), {network.input_name: images})[output]

@@ -1,0 +1,1 @@
+"""Which channels go, and how what reads them is refitted."""

@@ -1,0 +1,117 @@
+"""Gates: what the loss would change, to first order, if a unit were zero wherever it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from compress.errors import InvalidInput
+from compress.graph.groups import Block
+from compress.graph.module import TorchNetwork
+from compress.network import Network, Node
+from compress.ops.row import Slot
+from compress.training.logits import logits_name
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The tensor that a reader reads, and the axis its channels lie on."""
+
+    tensor: str
+    axis: int
+
+
+Products = dict[str, NDArray[np.float64]]
+Edge = tuple[Slot, str]  # (the weight's axis that reads, the activation that is read)
+
+
+def gate_products(
+    network: Network,
+    blocks: Sequence[Block],
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    batch: int,
+) -> Iterator[Products]:
+    """Per sample and unit, activation times gradient, summed over positions and over all that read the unit.
+
+    A gate sits at every reader's input, not on the tensor: on a residual stream the tensor's own gradient
+    also holds what passes through the addition, which a later gate of the same unit counts again.
+
+    Args:
+        images: (N, *input_shape) float32.
+        labels: (N,); None takes what the network itself predicts.
+
+    Yields:
+        For each batch: block name -> (batch, width) float64. A unit that no gradient reaches has zeros.
+
+    Raises:
+        InvalidInput: no gradient reaches the output at all.
+    """
+    gated, gates = _gated(network, blocks)
+    module = TorchNetwork(gated).eval().requires_grad_(False)
+    scores = logits_name(gated)
+    for start in range(0, len(images), batch):
+        part = torch.from_numpy(images[start : start + batch]).requires_grad_()
+        seen: dict[str, NDArray[np.float64]] = {}
+        edit = {gate.tensor: _recorder(gate, seen) for gate in gates.values()}
+        logits = module.run(part, [scores], edit)[scores].flatten(1)
+        if not logits.requires_grad:
+            walls = ", ".join(module.opaque)
+            raise InvalidInput(f"no gradient passes {walls}: use an importance of weights", field="importance")
+        truth = logits.argmax(1) if labels is None else torch.from_numpy(labels[start : start + batch])
+        F.cross_entropy(logits, truth, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
+        yield {block.name: _of_block(block, gates, seen, len(part)) for block in blocks}
+
+
+def _gated(network: Network, blocks: Sequence[Block]) -> tuple[Network, dict[Edge, Gate]]:
+    """The network with an Identity in front of every reader."""
+    gates: dict[Edge, Gate] = {}
+    nodes = {node.name: node for node in network.nodes}
+    for block in blocks:
+        for edge in block.readers:
+            (weight, _), tensor = edge
+            axis = next(axis for name, axis in block.slots if name == tensor)
+            gates[edge] = Gate(f"{tensor}/gate/{weight}", axis)
+            for node in network.consumers(weight):
+                own = nodes[node.name]
+                inputs = tuple(gates[edge].tensor if name == tensor else name for name in own.inputs)
+                nodes[node.name] = replace(own, inputs=inputs)
+    identities = [Node("Identity", gate.tensor, (tensor,), (gate.tensor,)) for (_, tensor), gate in gates.items()]
+    return network.edited([*nodes.values(), *identities], network.constants), gates
+
+
+def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Tensor], Tensor]:
+    """Lets the gate's tensor pass; when its gradient comes, keeps their product's sums per sample and channel."""
+
+    def record(value: Tensor) -> Tensor:
+        others = [axis for axis in range(1, value.ndim) if axis != gate.axis]
+        own = value.detach()
+
+        def keep(gradient: Tensor) -> None:
+            product = value.detach() * gradient
+            seen[gate.tensor] = (product.sum(others) if others else product).double().numpy()
+
+        # A tensor of its own: the hook must see what comes from this reader alone. Behind a node that passes no
+        # gradient it is where gradients begin.
+        passed = value.view_as(value) if value.requires_grad else own.requires_grad_()
+        passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
+        return passed
+
+    return record
+
+
+def _of_block(
+    block: Block, gates: Mapping[Edge, Gate], seen: Mapping[str, NDArray[np.float64]], samples: int
+) -> NDArray[np.float64]:
+    total = np.zeros((samples, block.width))
+    for edge in block.readers:
+        gate = gates[edge]
+        if gate.tensor in seen:
+            total += seen[gate.tensor][:, block.slots[(edge[1], gate.axis)]].sum(2)
+    return total

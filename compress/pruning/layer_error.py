@@ -1,0 +1,149 @@
+"""Layer error: what cutting a block costs in the layers that read it, from statistics alone (F1).
+
+Shares of the variance of a reader's output after the least-squares refit, summed over the readers of the block, for
+every width at once: with the features ordered from kept longest to cut first and G = L L', the error of keeping the
+first m is the sum of |W L|^2 over the columns from m on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compress.graph.groups import Block
+from compress.network import Network
+from compress.ops.row import Indices
+from compress.pruning.reconstruct import RIDGE, as_rows, factored
+from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
+
+FLAT = 1e-10
+"""Variance over squared mean, below which a number is a constant: what rounding leaves of float32 sums."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One layer that reads a block.
+
+    Attributes:
+        rows: (outputs, features) its weights.
+        moments: of its input.
+        units: (width, features per unit) where each unit of the block lies among the features.
+        taps: positions of its kernel.
+        has_intercept: whether a bias can take the place of a constant.
+    """
+
+    rows: Matrix
+    moments: Moments
+    units: Indices
+    taps: int
+    has_intercept: bool
+
+
+def ls_error(
+    network: Network, blocks: Sequence[Block], statistics: Statistics, importance: Mapping[str, Vector]
+) -> dict[str, Vector]:
+    """Block name -> (width + 1,) error when so many units are kept, the most important ones; 0 at full width."""
+    return {
+        block.name: sum(
+            (
+                _errors(reader, np.argsort(-importance[block.name], kind="stable"))
+                for reader in _readers(network, block, statistics)
+            ),
+            np.zeros(block.width + 1),
+        )
+        for block in blocks
+    }
+
+
+def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
+    """Block name -> (width,) whether a unit says nothing: for all that read it, it is zero, or a constant whose place
+    their biases or another constant can take.
+    """
+    return {block.name: _idle(list(_readers(network, block, statistics)), block.width) for block in blocks}
+
+
+def _idle(readers: Sequence[_Reader], width: int) -> NDArray[np.bool_]:
+    found = np.full(width, bool(readers))
+    for reader in readers:
+        found &= _idle_for(reader, width)
+    return found
+
+
+def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
+    taps = reader.units.reshape(width, -1, reader.taps)
+    mean, variance = reader.moments.mean[taps], reader.moments.variance[taps]
+    power, flat = mean**2 + variance, variance <= FLAT * mean**2
+    dead = _each(np.equal(power, 0.0))
+    if not reader.has_intercept:
+        return dead
+    # Windows that hang over an edge see zeros beside a constant, so that no bias is the same. Another constant is.
+    constant = _each(flat)
+    most = np.argmax(power, axis=2, keepdims=True)
+    edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
+    if edged.any():
+        edged[np.argmax(np.where(edged, power.sum((1, 2)), -1.0))] = False
+    return dead | constant | edged
+
+
+def _each(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(width, multiplicity, taps) -> (width,) whether it holds for all of a unit."""
+    return np.asarray(holds.all(axis=(1, 2)))
+
+
+def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator[_Reader]:
+    for (slot, tensor), nodes in readers(network, [block]).items():
+        moments = statistics.moments.get((slot[0], tensor))
+        if moments is None:
+            continue
+        rows = as_rows(network.constants[slot[0]], nodes[0])
+        taps = rows.shape[2]
+        if nodes[0].get("group", 1) > 1:
+            rows = _spread(rows, nodes[0].get("group", 1))
+        channels = _channels(block, tensor)
+        units = (channels[:, :, None] * taps + np.arange(taps)).reshape(block.width, -1)
+        yield _Reader(rows.reshape(len(rows), -1), moments, units, taps, nodes[0].op_type != "MatMul")
+
+
+def _channels(block: Block, tensor: str) -> Indices:
+    """(width, multiplicity) where the block's units lie on the tensor that is read."""
+    return next(index for (name, _), index in block.slots.items() if name == tensor)
+
+
+def _spread(rows: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """A grouped layer's weights as a dense layer's: zero outside the own group."""
+    outputs, inputs, taps = rows.shape
+    dense = np.zeros((outputs, groups * inputs, taps))
+    for group, part in enumerate(np.split(np.arange(outputs), groups)):
+        dense[part, group * inputs : (group + 1) * inputs] = rows[part]
+    return dense
+
+
+def _errors(reader: _Reader, order: Indices) -> Vector:
+    rows, moments, units = reader.rows, reader.moments, reader.units
+    own = units[order].reshape(-1)
+    others = np.setdiff1d(np.arange(rows.shape[1]), own)
+    ordered = np.concatenate([others, own])
+    energy = _energy(rows, moments, ordered)
+    by_unit = energy[len(others) :].reshape(len(units), -1).sum(1)
+    errors = np.append(np.cumsum(by_unit[::-1])[::-1], 0.0)
+    return errors / max(float(energy.sum()), np.finfo(np.float64).tiny)
+
+
+def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
+    """(features,) what each feature adds to the output that those before it, and the intercept, do not explain."""
+    if moments.gram is None:
+        weights: Vector = np.square(rows).sum(0) * moments.variance
+        return weights[ordered]
+    centred = _centred(moments)[np.ix_(ordered, ordered)]
+    factor = factored(centred, len(ordered), RIDGE)
+    energy: Vector = (torch.from_numpy(rows[:, ordered]) @ factor).square().sum(0).numpy()
+    return energy
+
+
+def _centred(moments: Moments) -> Matrix:
+    assert moments.gram is not None
+    return moments.gram[:-1, :-1] - np.outer(moments.mean, moments.mean)

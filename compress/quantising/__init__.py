@@ -1,0 +1,1 @@
+"""Numbers of few bits: which nodes, which ranges, which scales."""

@@ -1,0 +1,134 @@
+"""Precision: which nodes of a network run in int8, and which tensors are therefore quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from compress.graph.groups import layer_name
+from compress.network import Network, Node
+
+HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
+# Worth int8 only where their inputs are int8 already: alone, the conversions cost more than they save.
+LIGHT = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "LeakyRelu", "Sigmoid"})
+# The values pass through: input and output share one scale, and the op moves bytes.
+MOVING = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"})
+# Cutting off a range is what quantising does anyway: nothing is left of these.
+CLAMPING = frozenset({"Relu", "Clip"})
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What is quantised.
+
+    Attributes:
+        nodes: names of the nodes that run in int8.
+        absorbed: names of the Relu and Clip nodes that the quantised range replaces.
+        made: tensors that an int8 node makes (an absorbed clamp's output, not its input) -> their scale's tensor.
+        read: tensors that only int8 readers see quantised (the input, what a float node makes) -> likewise.
+        floats: name of a layer that could not be quantised -> the reason.
+    """
+
+    nodes: frozenset[str]
+    absorbed: frozenset[str]
+    made: Mapping[str, str]
+    read: Mapping[str, str]
+    floats: Mapping[str, str]
+
+    @property
+    def calibrated(self) -> tuple[str, ...]:
+        """The tensors whose range decides a scale, each once."""
+        return tuple(dict.fromkeys([*self.read.values(), *self.made.values()]))
+
+
+def choose(network: Network, keep_float: Collection[str] = ()) -> Precision:
+    """Every layer in int8, and with it every light op that would otherwise convert forth and back.
+
+    Args:
+        keep_float: what stays in floating point, by name of the node or of its layer (`layer_names`).
+    """
+    return _Choice(network, frozenset(keep_float)).result()
+
+
+class _Choice:
+    def __init__(self, network: Network, keep_float: frozenset[str]) -> None:
+        self.network = network
+        self.keep_float = keep_float
+        self.nodes: set[str] = set()
+        self.absorbed: set[str] = set()
+        self.made: dict[str, str] = {}
+        self.read: dict[str, str] = {}
+        self.floats: dict[str, str] = {}
+
+    def result(self) -> Precision:
+        heavy = {node.name for node in self.network.nodes if node.op_type in HEAVY and self._covered(node)}
+        wanted = {node.inputs[0] for node in self.network.nodes if node.name in heavy}
+        for node in self.network.nodes:
+            if self._kept(node) or node.name in self.absorbed:
+                continue
+            if node.name in heavy:
+                self._quantise(node, node.inputs[:1])
+            elif node.op_type in MOVING and node.inputs[0] in self.made:
+                self.nodes.add(node.name)
+                self.made[node.outputs[0]] = self.made[node.inputs[0]]
+            elif node.op_type in LIGHT and self._surrounded(node, wanted):
+                self._quantise(node, [name for name in node.inputs if name in self.network.types])
+        return Precision(frozenset(self.nodes), frozenset(self.absorbed), self.made, self.read, self.floats)
+
+    def _quantise(self, node: Node, inputs: Collection[str]) -> None:
+        self.nodes.add(node.name)
+        for name in inputs:
+            if name not in self.made:
+                self.read[name] = name
+        output = node.outputs[0]
+        if node.op_type in ("Gemm", "MatMul") and output in self.network.outputs:
+            return  # the integer product is scaled straight to float: rounding it first would only cost accuracy
+        clamp = self.network.sole_consumer(output)
+        if clamp is not None and self._absorbs(clamp):
+            self.absorbed.add(clamp.name)
+            output = clamp.outputs[0]
+        self.made[output] = output
+
+    def _absorbs(self, clamp: Node) -> bool:
+        if clamp.op_type not in CLAMPING or self._kept(clamp):
+            return False
+        return clamp.op_type == "Relu" or all(name in self.network.constants for name in clamp.inputs[1:] if name)
+
+    def _surrounded(self, node: Node, wanted: Collection[str]) -> bool:
+        """Whether every activation that it reads is quantised anyway, and it reads nothing but activations."""
+        return all(
+            name in self.network.types and (name in self.made or name in self.read or name in wanted)
+            for name in node.inputs
+        )
+
+    def _kept(self, node: Node) -> bool:
+        return not self.keep_float.isdisjoint(layer_names(node))
+
+    def _covered(self, node: Node) -> bool:
+        reason = "kept by the settings" if self._kept(node) else _gap(self.network, node)
+        if reason:
+            self.floats[node.name] = reason
+        return not reason
+
+
+def layer_names(node: Node) -> tuple[str, ...]:
+    """What a node is called: its name, and for a layer that of its weight without ".weight"."""
+    return (node.name, layer_name(node.inputs[1])) if node.op_type in HEAVY else (node.name,)
+
+
+def _gap(network: Network, node: Node) -> str:
+    """Why a layer cannot run in int8; empty where it can."""
+    if node.input(0) not in network.types or network.types[node.input(0)].dtype != "float32":
+        return "its input is not a float32 activation"
+    if any(name not in network.constants for name in node.inputs[1:] if name):
+        return "its weights are not constants"
+    weight = network.constants[node.inputs[1]]
+    if node.op_type == "MatMul" and weight.ndim != 2:
+        return f"a MatMul with weights of {weight.ndim} axes"
+    if node.op_type == "Gemm":
+        if node.get("transA", 0) or node.get("alpha", 1.0) != 1.0 or node.get("beta", 1.0) != 1.0:
+            return "a Gemm with transA, alpha or beta"
+        width = weight.shape[0 if node.get("transB", 0) else 1]
+        if node.input(2) and network.constants[node.inputs[2]].size != width:
+            return "a Gemm whose bias is not one number per output"
+    return ""

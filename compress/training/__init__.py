@@ -1,0 +1,1 @@
+"""Training: distillation, learning-compression, batch norms and checkpoints."""

@@ -1,0 +1,71 @@
+"""Checkpoint: where a training stands, as safetensors bytes with a JSON header. Never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import InvalidInput
+from compress.network import Array
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Everything that the next step depends on. Draws depend on the seed and the step, so no generator is kept.
+
+    Attributes:
+        step: how many steps are done.
+        fingerprint: of network, recipe and data: what it can be resumed with.
+        weights: constant name -> value, running statistics included.
+        momentum: weight name -> momentum buffer.
+        state: what else the way of training keeps, see `compress.training.fit.Training.state`.
+    """
+
+    step: int
+    fingerprint: str
+    weights: Mapping[str, Array]
+    momentum: Mapping[str, Array]
+    state: Mapping[str, Array] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """As a safetensors file."""
+        from safetensors.numpy import save
+
+        arrays: dict[str, NDArray[Any]] = {f"weights/{name}": value for name, value in self.weights.items()}
+        arrays |= {f"momentum/{name}": value for name, value in self.momentum.items()}
+        arrays |= {f"state/{name}": value for name, value in self.state.items()}
+        header = {"format": FORMAT, "step": str(self.step), "fingerprint": self.fingerprint}
+        data: bytes = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, header)
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """What `to_bytes` gave.
+
+        Raises:
+            InvalidInput: not such a file, or of another format.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            arrays = load(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+            if header["format"] != FORMAT:
+                raise ValueError(f"format {header['format']}")
+            step, fingerprint = int(header["step"]), str(header["fingerprint"])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise InvalidInput(f"not a readable checkpoint: {error}", field="checkpoint") from error
+        weights, momentum, state = (_under(arrays, f"{role}/") for role in ("weights", "momentum", "state"))
+        return cls(step, fingerprint, weights, momentum, state)
+
+
+def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

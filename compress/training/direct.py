@@ -1,0 +1,89 @@
+"""Direct: compress once, then train with the same weights held at zero. The baseline of `compress.training.lc`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing
+from compress.network import Array, Network
+from compress.pruning.effective_weights import effective_weights
+from compress.scheme import BoundScheme
+from compress.training.fit import Step, Training, fit
+from compress.training.recipe import Recipe
+
+
+def direct(
+    network: Network,
+    part: Part,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    bound: BoundScheme,
+    teacher: Network | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Step]:
+    """Project once, then train; `Step.network` has the projection's zeros.
+
+    Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
+    """
+    training = Compression(network, part, preprocessing, recipe, teacher, bound)
+    training.hold(bound.project(network, effective_weights(network)))
+    yield from training.run(checkpoint)
+
+
+def fine_tune(
+    network: Network,
+    part: Part,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    bound: BoundScheme,
+    teacher: Network | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Step]:
+    """`fit`, but single weights that the scheme's values leave out are zero from the first step on.
+
+    Without it they would only go after training, with nothing to make up for them. Bits wait until after training.
+    """
+    sparse = BoundScheme(bound.steps("sparsity"))
+    if not sparse.projected(network):
+        return fit(network, part, preprocessing, recipe, teacher, checkpoint)
+    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint)
+
+
+class Compression(Training):
+    """A training of `fit` in which weights can be held at zero."""
+
+    def __init__(
+        self,
+        network: Network,
+        part: Part,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        teacher: Network | None,
+        bound: BoundScheme,
+    ) -> None:
+        super().__init__(network, part, preprocessing, recipe, teacher)
+        self.bound = bound
+        self.names = bound.projected(network)
+        self._masks: list[tuple[Tensor, Tensor]] = []
+
+    def hold(self, weights: Mapping[str, Array]) -> None:
+        """From now on, what is zero in these is zero in the network."""
+        held = self.module.weights()
+        self._masks = [(held[name], torch.from_numpy(weights[name] != 0)) for name in self.names]
+        self._zero()
+
+    def stepped(self) -> None:
+        """Held weights are zero again after a step."""
+        self._zero()
+
+    def _zero(self) -> None:
+        for weight, mask in self._masks:
+            weight.data *= mask
+
+    def identity(self) -> tuple[str, ...]:
+        """With what the set is."""
+        return (*super().identity(), type(self).__name__, repr(self.bound))

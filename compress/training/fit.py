@@ -1,0 +1,244 @@
+"""Fit: training as a resumable generator of steps. The bookkeeping (progress, checkpoints, stopping) is the caller's.
+
+for step in fit(network, part, preprocessing, Recipe(epochs=5), teacher=original):
+    if step.last_of_epoch:
+        save(step.checkpoint())
+trained = step.network()
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.data.augment import augmented
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing, preprocess
+from compress.errors import InvalidInput, TrainingDiverged
+from compress.graph.fold import fold_norms
+from compress.graph.module import TorchNetwork
+from compress.importing.input_layout import input_layout
+from compress.network import Array, Network
+from compress.pruning.reach import trains
+from compress.training.checkpoint import Checkpoint
+from compress.training.kept import drift, kept_outputs
+from compress.training.logits import logits_name
+from compress.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, just done.
+
+    Attributes:
+        epoch: from 0, of `epochs`; step: from 0, of `steps`, over all epochs.
+        loss: of this batch; lr: its learning rate.
+        last_of_epoch: whether an epoch ended with it.
+        network: the network as it is now; valid until the next step is asked for.
+        checkpoint: bytes that `fit` goes on from, see `compress.training.checkpoint`; valid likewise.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    last_of_epoch: bool
+    network: Callable[[], Network]
+    checkpoint: Callable[[], bytes]
+
+
+def fit(
+    network: Network,
+    part: Part,
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    teacher: Network | None = None,
+    checkpoint: bytes | None = None,
+) -> Iterator[Step]:
+    """Train a network; every draw depends on the recipe's seed, the epoch and the step alone.
+
+    Args:
+        network: what is trained, batch norms in it (see `compress.training.renormalise`).
+        part: the training images, as stored; they are augmented, then preprocessed.
+        teacher: whose outputs are imitated, all of them; of the same input and classes.
+        checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
+            as those of an uninterrupted run.
+
+    Yields:
+        A Step after each step; none where the recipe has no epochs, the checkpoint is from the last step or no weight
+        can be trained (`compress.pruning.reach.untrained` says so).
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        InvalidInput: a checkpoint of another network or recipe, or fewer than two images.
+    """
+    yield from Training(network, part, preprocessing, recipe, teacher).run(checkpoint)
+
+
+class Training:
+    """One training and where it stands. Other ways to train override `rate`, `penalty`, `stepped` and `result`, and
+    name in `state` what they keep besides the weights.
+    """
+
+    def __init__(
+        self, network: Network, part: Part, preprocessing: Preprocessing, recipe: Recipe, teacher: Network | None
+    ) -> None:
+        if len(part) < 2:
+            raise InvalidInput("training needs at least two images", field="train", value=len(part))
+        self.network = network
+        self.part = part
+        self.preprocessing = preprocessing
+        self.layout = input_layout(network)
+        self.kept = () if teacher is None else kept_outputs(network)
+        self.recipe = recipe
+        self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
+        self.module = TorchNetwork(network).train()
+        self.batch = min(recipe.batch, len(part))
+        self.steps_per_epoch = len(part) // self.batch  # what is left over comes in another epoch's order
+        self.steps = recipe.epochs * self.steps_per_epoch if trains(network) else 0
+        self.optimiser = _optimiser(self.module, recipe)
+        self.done = 0
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def run(self, checkpoint: bytes | None = None) -> Iterator[Step]:
+        """All steps that are left, see `fit`."""
+        if checkpoint is not None:
+            self.restore(checkpoint)
+        while self.done < self.steps:
+            yield self.advance()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.recipe.lr_at(step, self.steps)
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss."""
+        return None
+
+    def stepped(self) -> None:
+        """Called after each step, `done` counted up."""
+
+    def result(self) -> Network:
+        """The network as it is now."""
+        return self.module.to_network()
+
+    def state(self) -> Mapping[str, Array]:
+        """What the next step depends on besides weights, momentum and the step's number."""
+        return {}
+
+    def resume(self, state: Mapping[str, Array]) -> None:
+        """Take up what `state` gave; weights and momentum are in place."""
+
+    def identity(self) -> tuple[str, ...]:
+        """Text that changes with anything that the steps depend on."""
+        teacher = "" if self.teacher is None else self.teacher.network.digest
+        return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
+
+    def advance(self) -> Step:
+        """Do the next step."""
+        step, epoch = self.done, self.done // self.steps_per_epoch
+        lr = self.rate(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        images, labels = self._draw(epoch, step % self.steps_per_epoch)
+        loss = self._loss(images, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingDiverged(epoch, step, value)
+        penalty = self.penalty()
+        self.optimiser.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch's
+        self.optimiser.step()
+        self.done += 1
+        self.stepped()
+        last = self.done % self.steps_per_epoch == 0
+        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.result, self.save)
+
+    def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
+        # Ascending: reading a memory map in order is faster, and the order within a batch means nothing.
+        chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
+        rng = np.random.default_rng([self.recipe.seed, epoch, position])
+        images = augmented(self.part.images[chosen], self.recipe.augment, rng)
+        pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
+        return pixels, torch.from_numpy(self.part.labels[chosen])
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        made, scores = self._run(self.module, images)
+        loss = F.cross_entropy(scores, labels)
+        if self.teacher is None or not (self.recipe.alpha or self.kept):
+            return loss
+        with torch.no_grad():
+            taught, wanted = self._run(self.teacher, images)
+        return self._distilled(loss, scores, wanted) + drift(self.kept, made, taught)
+
+    def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The kept outputs by name, and the logits (N, classes)."""
+        name = logits_name(module.network)
+        made = module.run(images, (name, *self.kept))
+        return made, made[name] if name == module.network.output_name else made[name].flatten(1)
+
+    def _distilled(self, loss: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
+        alpha, temperature = self.recipe.alpha, self.recipe.temperature
+        divergence = F.kl_div(
+            F.log_softmax(made / temperature, 1),
+            F.log_softmax(wanted / temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        return (1 - alpha) * loss + alpha * temperature**2 * divergence
+
+    def save(self) -> bytes:
+        """Where the training stands, as the bytes of a Checkpoint."""
+        momentum = {
+            name: self.optimiser.state[weight]["momentum_buffer"].numpy()
+            for name, weight in self.module.weights().items()
+            if "momentum_buffer" in self.optimiser.state[weight]
+        }
+        weights = self.module.write_back()
+        return Checkpoint(self.done, self._fingerprint(), weights, momentum, self.state()).to_bytes()
+
+    def restore(self, data: bytes) -> None:
+        """Go on from what `save` gave.
+
+        Raises:
+            InvalidInput: it is of another training.
+        """
+        checkpoint = Checkpoint.from_bytes(data)
+        if checkpoint.fingerprint != self._fingerprint():
+            raise InvalidInput("the checkpoint is of another network, recipe or data", field="checkpoint")
+        self.done = checkpoint.step
+        for name, value in checkpoint.weights.items():
+            self.module.held(name).data.copy_(torch.from_numpy(value))
+        for name, weight in self.module.weights().items():
+            if name in checkpoint.momentum:
+                self.optimiser.state[weight]["momentum_buffer"] = torch.from_numpy(checkpoint.momentum[name])
+        self.resume(checkpoint.state)
+
+    def _fingerprint(self) -> str:
+        return hashlib.sha256("\n".join(self.identity()).encode()).hexdigest()
+
+
+def _optimiser(module: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:
+    weights = list(module.weights().values()) or [nn.Parameter(torch.zeros(1))]  # torch wants one
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )

@@ -1,0 +1,34 @@
+"""Reestimate: the running statistics of batch norms, renewed after channels or weights changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compress.graph.module import TorchNetwork
+
+
+def reestimate(module: TorchNetwork, images: NDArray[np.float32], batch: int = 128) -> None:
+    """One forward sweep in train mode: running mean and variance become the average over all batches, in place.
+
+    Args:
+        module: left in the mode (train or eval) that it came in. Without batch norms nothing is run.
+        images: (N, *input_shape) float32, real data; 1,024 are enough.
+        batch: images per step; the last one is as large as what is left, at least 2.
+    """
+    if not any(node.op_type == "BatchNormalization" for node in module.network.nodes):
+        return
+    was_training, momentum = module.training, module.momentum
+    module.train()
+    seen = 0
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            part = torch.from_numpy(images[start : start + batch])
+            if len(part) < 2:  # a variance needs two
+                continue
+            seen += len(part)
+            module.momentum = len(part) / seen
+            module(part)
+    module.momentum = momentum
+    module.train(was_training)

@@ -1,0 +1,100 @@
+"""Renormalise: give a folded network its batch norms back, for training; `compress.graph.fold` takes them out again.
+
+Most ONNX files have batch norm folded in, and without it a network that lost channels trains badly. A layer gets
+a norm with the statistics of real data and the affine that leaves the function unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.fold import EPSILON, check_same_function
+from compress.graph.names import Names
+from compress.network import Array, Network, Node
+from compress.quantising.activations import channel_moments
+
+LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+
+
+def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
+    """The same function, with a batch norm behind every convolution that feeds none, is no output head and shares
+    its weight with no other.
+
+    Args:
+        images: (N, *input_shape) float32, real data; a thousand give steady statistics.
+        batch: images per run; what bounds the memory.
+
+    Returns:
+        The network itself where there is nothing to do. Activations keep their names; a convolution's own output
+        is called `<name>/raw` then.
+
+    Raises:
+        InvalidInput: no images, or the result computes something else (checked in onnxruntime on some of them).
+    """
+    layers = [node for node in network.nodes if _wants_norm(network, node)]
+    if not layers:
+        return network
+    moments = channel_moments(network, {node.outputs[0]: 1 for node in layers}, images, batch)
+    nodes: list[Node] = []
+    names, constants = Names(network), dict(network.constants)
+    for node in network.nodes:
+        if node.outputs[0] in moments:
+            pair, own = _normed(node, names, *moments[node.outputs[0]])
+            nodes += pair
+            constants |= own
+        else:
+            nodes.append(node)
+    result = network.edited(nodes, constants)
+    check_same_function(result, network, images[:8])
+    return result
+
+
+def _wants_norm(network: Network, node: Node) -> bool:
+    if node.op_type != "Conv" or node.input(1) not in network.constants:
+        return False
+    # Folding needs the weight for itself: two norms behind one weight would make it two.
+    if network.sole_consumer(node.input(1)) is None:
+        return False
+    output = node.outputs[0]
+    if output in network.outputs or any(n.op_type == "BatchNormalization" for n in network.consumers(output)):
+        return False
+    # One value per image (squeeze and excitation) is too little for the statistics of a training batch, and a
+    # 0/1 weight selects channels: it has nothing to learn.
+    spatial = network.shape(output)[2:]
+    selects = np.isin(network.constants[node.input(1)], (0.0, 1.0)).all()
+    return bool(np.prod(spatial) > 1) and not selects and not _is_head(network, node)
+
+
+def _is_head(network: Network, node: Node) -> bool:
+    """Whether no layer with weights comes after this one."""
+    return not any(later.op_type in LAYERS for later in _downstream(network, node))
+
+
+def _downstream(network: Network, node: Node) -> Iterator[Node]:
+    waiting, seen = list(node.outputs), set[str]()
+    while waiting:
+        for consumer in network.consumers(waiting.pop()):
+            if consumer.name not in seen:
+                seen.add(consumer.name)
+                waiting += consumer.outputs
+                yield consumer
+
+
+def _normed(
+    node: Node, names: Names, mean: NDArray[np.float64], variance: NDArray[np.float64]
+) -> tuple[list[Node], dict[str, Array]]:
+    """The layer, and a norm behind it that changes nothing: gamma is the deviation, beta the mean."""
+    output = node.outputs[0]
+    values = {"gamma": np.sqrt(variance + EPSILON), "beta": mean, "mean": mean, "variance": variance}
+    constants: dict[str, Array] = {
+        names.new(f"{node.name}/norm/{role}"): value.astype(np.float32) for role, value in values.items()
+    }
+    raw = names.new(f"{output}/raw")
+    norm = Node(
+        "BatchNormalization", names.new(f"{node.name}/norm"), (raw, *constants), (output,), {"epsilon": EPSILON}
+    )
+    return [replace(node, outputs=(raw,)), norm], constants

@@ -1,0 +1,119 @@
+"""LeaseRun: what an agent does with one lease."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from hw_profiles.agent.connection import Connection, persist
+from hw_profiles.device import DeviceConfig
+from hw_profiles.errors import InvalidInput
+from hw_profiles.host_lock import HostLock
+from hw_profiles.timing.batch import Batch, Cancelled, Outcome, Work
+from hw_profiles.timing.protocol import Failure
+from hw_profiles.wire.calls import Bursts, Completion, FailureKind, Item, Lease, Result
+
+_KINDS: Mapping[str, FailureKind] = {"crash": "crash", "timeout": "timeout"}
+"""Any other kind is the runtime's own: it would say the same again."""
+
+
+@dataclass
+class Held:
+    """The lease at work, as the heartbeat tells of it."""
+
+    lease: Lease
+    done: int = 0
+    total: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class LeaseRun:
+    """One lease from its files to its completion. `stop`: no longer wait for a server that is away."""
+
+    connection: Connection
+    held: Held
+    device: DeviceConfig
+    lock: HostLock
+    folder: Path
+    stop: threading.Event
+    least_deadline_s: float
+
+    def run(self) -> None:
+        """Fetch, time, report.
+
+        Raises:
+            LeaseLost: it counts no more.
+            Cancelled: nobody wants it any more.
+            AgentError: the server refused, or was away when `stop` was set.
+            InvalidInput: the server sent another file than it promised.
+        """
+        lease = self.held.lease
+        began_s = time.monotonic()
+        items = [*lease.anchors, *lease.items]  # anchors first: their results give the scale of the others
+        batch = Batch(
+            device=self.device,
+            protocol=lease.protocol.bursts(),
+            lock=self.lock,
+            progress=self._progress,
+            cancelled=self.held.cancelled.is_set,
+            least_deadline_s=self.least_deadline_s,
+        )
+        done = failed = 0
+        for key, outcome in batch.time([self._fetch(item) for item in items]):
+            self._upload(key, outcome)
+            done, failed = (done, failed + 1) if isinstance(outcome, Failure) else (done + 1, failed)
+        self._check()
+        completion = Completion(lease.epoch, done, failed, time.monotonic() - began_s)
+        self._call("POST", "complete", completion.to_json())
+
+    def _check(self) -> None:
+        if self.held.cancelled.is_set():
+            raise Cancelled
+
+    def _progress(self, done: int, total: int) -> None:
+        self.held.done, self.held.total = done, total
+
+    def _fetch(self, item: Item) -> Work:
+        """Download an item's files, each checked against its digest."""
+        self._check()
+        names = {"many": item.sha256} | ({"single": item.single_sha256} if item.single_sha256 else {})
+        files = {name: self._download(digest) for name, digest in names.items()}
+        return Work(item.key, files, item.expected_us)
+
+    def _download(self, digest: str) -> Path:
+        path = self.folder / f"{digest}.onnx"
+        if not path.exists():
+            content = self._call("GET", f"files/{digest}").content
+            seen = hashlib.sha256(content).hexdigest()
+            if seen != digest:
+                raise InvalidInput("sha256", seen, f"the server sent another file than {digest}")
+            path.write_bytes(content)
+        return path
+
+    def _upload(self, key: str, outcome: Outcome) -> None:
+        self._check()
+        self._call("PUT", f"results/{key}", _result(self.held.lease.epoch, outcome).to_json())
+
+    def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """A call about this lease, repeated while the server is away.
+
+        Raises:
+            AgentError: as `persist`.
+        """
+        whole = f"/leases/{self.held.lease.id}/{path}"
+        return persist(lambda: self.connection.call(method, whole, body), self.stop)
+
+
+def _result(epoch: int, outcome: Outcome) -> Result:
+    if isinstance(outcome, Failure):
+        kind: FailureKind = _KINDS.get(outcome.kind, "error")
+        return Result(epoch, failure=kind, reason=outcome.reason[:2000])
+    single = outcome.get("single")
+    return Result(epoch, bursts=Bursts.of(outcome["many"]), single=Bursts.of(single) if single else None)

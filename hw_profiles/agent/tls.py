@@ -1,0 +1,42 @@
+"""Trust: whose certificate an agent takes for its server's."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import httpx
+
+from hw_profiles.agent.proxy import is_loopback
+from hw_profiles.errors import InvalidInput
+
+
+def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
+    """What httpx is to verify with: the certificates of the file `ca` alone, else the usual CAs or $SSL_CERT_FILE.
+
+    The file may hold the server's own certificate or that of its CA. On loopback, as through a tunnel, the
+    certificate need not name the address: hardly any names 127.0.0.1, and the file says whom to expect.
+
+    Raises:
+        InvalidInput: `ca` cannot be read or holds no certificate.
+    """
+    if ca is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=str(ca))
+    except ssl.SSLError as error:
+        raise InvalidInput("ca", str(ca), "this file holds no certificate in PEM form") from error
+    except OSError as error:
+        raise InvalidInput("ca", str(ca), f"cannot be read: {error.strerror}") from error
+    # The server's own certificate is an anchor, too, where somebody else issued it (Python 3.13 does so anyway).
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = not is_loopback(httpx.URL(url).host)
+    return context
+
+
+def distrust(error: BaseException) -> str | None:
+    """Why a certificate was not trusted, where that is what an error came of."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return None if cause is None else cause.verify_message

@@ -1,0 +1,1 @@
+"""What a device costs, as known: latency tables, predictors, calibration, anchors."""

@@ -1,0 +1,266 @@
+"""LatencyTable: a frozen, epoch-stamped snapshot of what blocks cost on one device."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from hw_profiles.device import DeviceConfig
+from hw_profiles.errors import InvalidInput
+from hw_profiles.ops import Op
+from hw_profiles.tables.calibration import Array, Calibration
+from hw_profiles.tables.features import Features, features_from_json
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.predictor import KindPredictor, work
+from hw_profiles.timing.protocol import Timing
+
+Source = Literal["measured", "class", "gp", "missing"]
+
+# A class row never claims to know better than this. In the rows of benchmarks/predictor_accuracy.py the fp32 ops of one
+# kernel class spread by about as much, those of int8 by more (docs/benchmarks.md).
+CLASS_SIGMA_FLOOR = 0.02
+# A row whose block fused unlike one kernel is trusted to this share of its latency.
+SUSPECT_SIGMA = 0.10
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured block: `latency_us` after the session's scale, its standard deviation, the epoch it was
+    measured in. `key` is the op's.
+    """
+
+    key: str
+    features: Features
+    timing: Timing
+    latency_us: float
+    sigma_us: float
+    epoch: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("latency_us", "sigma_us"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise InvalidInput(name, getattr(self, name), "finite and at least 0")
+
+    @classmethod
+    def of(cls, op: Op, timing: Timing, scale: float = 1.0, epoch: int = 0) -> Row:
+        """The row of a slope timing (see `slope.py`), its latency multiplied by the session's `scale`."""
+        latency_us = max(timing.quiet_us * scale, 0.0)
+        sigma_us = float(timing.extra.get("sigma_us", 0.0)) * scale
+        if "suspect" in timing.extra:
+            sigma_us = max(sigma_us, SUSPECT_SIGMA * latency_us)
+        return cls(op.key, op.features, timing, latency_us, sigma_us, epoch)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `from_json` makes an equal row."""
+        return {
+            "key": self.key,
+            "features": dict(self.features),
+            "timing": self.timing.to_json(),
+            "latency_us": self.latency_us,
+            "sigma_us": self.sigma_us,
+            "epoch": self.epoch,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Row:
+        """Raises InvalidInput on unknown, missing or wrong fields."""
+        try:
+            return cls(**{**data, "features": features_from_json(data["features"]), "timing": Timing(**data["timing"])})
+        except (TypeError, KeyError) as error:
+            raise InvalidInput("row", dict(data), f"not the JSON form of a row: {error}") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a table knows of one op. `missing` is a guess from the work done, as uncertain as it is large; it
+    is NaN in an empty table.
+    """
+
+    latency_us: float
+    sigma_us: float
+    source: Source
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network's latency with its 95 % interval. `coverage`: share of the blocks' time that comes from rows
+    measured exactly or in class. `missing`: the ops that do not, each once, the most uncertain first.
+    `blocks`: one entry for each op of the network, in order.
+    """
+
+    latency_us: float
+    low_us: float
+    high_us: float
+    sigma_us: float
+    coverage: float
+    missing: tuple[Op, ...]
+    blocks: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Rows by op key. Lookup order: measured row, row of the same kernel class, predictor of the kind,
+    missing. Answers are cached in the snapshot: asking twice costs a dictionary access.
+    """
+
+    device: DeviceConfig
+    epoch: int = 0
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
+    classes: KernelClasses = field(default_factory=KernelClasses)
+    _cache: dict[str, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def lookup(self, op: Op) -> Entry:
+        """What the table knows of `op`."""
+        return self._cache.get(op.key) or self.entries([op])[0]
+
+    def latency_us(self, op: Op) -> float:
+        """Latency of one block, uncalibrated; NaN only where the table is empty."""
+        return self.lookup(op).latency_us
+
+    def entries(self, ops: Sequence[Op]) -> tuple[Entry, ...]:
+        """`lookup` for many ops at once: one predictor call for each kind."""
+        unknown = {op.key: op for op in ops if op.key not in self._cache}
+        predicted: dict[str, list[Op]] = defaultdict(list)
+        for key, op in unknown.items():
+            entry = self._measured(key) or self._in_class(op)
+            if entry:
+                self._cache[key] = entry
+            else:
+                predicted[op.features["kind"]].append(op)
+        for kind, same_kind in predicted.items():
+            self._predict_kind(kind, same_kind)
+        return tuple(self._cache[op.key] for op in ops)
+
+    def predict(self, networks: Sequence[Sequence[Op]]) -> tuple[Prediction, ...]:
+        """One prediction for each network, a network being its ops (repeated where it repeats a block)."""
+        self.entries([op for network in networks for op in network])
+        return tuple(self._predict(network) for network in networks)
+
+    def sums_us(self, networks: Sequence[Sequence[Op]]) -> tuple[Array, Array]:
+        """(sums of block latencies, standard deviations of the sums), each of shape (networks,)."""
+        self.entries([op for network in networks for op in network])
+        sums = [sum(self._cache[op.key].latency_us for op in network) for network in networks]
+        sigmas = [_sum_sigma([(op.key, self._cache[op.key]) for op in network]) for network in networks]
+        return np.asarray(sums, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
+
+    def updated(
+        self,
+        rows: Iterable[Row] = (),
+        *,
+        epoch: int | None = None,
+        calibration: Calibration | None = None,
+        classes: KernelClasses | None = None,
+    ) -> LatencyTable:
+        """A new snapshot with these rows added (same key: replaced) and whatever else is given."""
+        return replace(
+            self,
+            rows={**self.rows, **{row.key: row for row in rows}},
+            epoch=self.epoch if epoch is None else epoch,
+            calibration=calibration or self.calibration,
+            classes=classes or self.classes,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, from which `from_json` makes an equal table."""
+        return {
+            "device": self.device.to_json(),
+            "epoch": self.epoch,
+            "rows": [row.to_json() for row in self.rows.values()],
+            "calibration": self.calibration.to_json(),
+            "classes": self.classes.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LatencyTable:
+        """Raises InvalidInput on unknown, missing or wrong fields."""
+        try:
+            rows = [Row.from_json(row) for row in data["rows"]]
+            return cls(
+                device=DeviceConfig.from_json(data["device"]),
+                epoch=int(data["epoch"]),
+                rows={row.key: row for row in rows},
+                calibration=Calibration.from_json(data["calibration"]),
+                classes=KernelClasses.from_json(data["classes"]),
+            )
+        except KeyError as error:
+            raise InvalidInput("table", sorted(data), f"lacks the field {error}") from error
+
+    def _measured(self, key: str) -> Entry | None:
+        row = self.rows.get(key)
+        return Entry(row.latency_us, row.sigma_us, "measured") if row else None
+
+    @cached_property
+    def _class_rows(self) -> dict[str, list[Row]]:
+        found = defaultdict(list)
+        for row in self.rows.values():
+            name = self.classes.class_of(row.features)
+            if name is not None:
+                found[name].append(row)
+        return dict(found)
+
+    def _in_class(self, op: Op) -> Entry | None:
+        """Median and spread of the measured rows of the op's class."""
+        name = self.classes.class_of(op.features)
+        rows = self._class_rows.get(name, []) if name is not None else []
+        if not rows:
+            return None
+        latencies = np.array([row.latency_us for row in rows])
+        latency_us = float(np.median(latencies))
+        own_sigma = max(row.sigma_us for row in rows)
+        sigma_us = max(float(latencies.std()), own_sigma, CLASS_SIGMA_FLOOR * latency_us)
+        return Entry(latency_us, sigma_us, "class")
+
+    @cached_property
+    def _predictors(self) -> dict[str, KindPredictor]:
+        return {}
+
+    @cached_property
+    def _us_per_work(self) -> float:
+        rates = [row.latency_us / work(row.features) for row in self.rows.values() if work(row.features)]
+        return float(np.median(rates)) if rates else math.nan
+
+    def _predict_kind(self, kind: str, ops: Sequence[Op]) -> None:
+        if kind not in self._predictors:
+            rows = [row for row in self.rows.values() if row.features["kind"] == kind]
+            columns, latencies = [row.features for row in rows], [row.latency_us for row in rows]
+            self._predictors[kind] = KindPredictor(columns, latencies, self.classes)
+        answers = self._predictors[kind].predict([op.features for op in ops])
+        for index, op in enumerate(ops):
+            if answers is not None:
+                self._cache[op.key] = Entry(float(answers[0][index]), float(answers[1][index]), "gp")
+            else:
+                guess_us = self._us_per_work * work(op.features)
+                self._cache[op.key] = Entry(guess_us, guess_us, "missing")
+
+    def _predict(self, network: Sequence[Op]) -> Prediction:
+        blocks = tuple(self._cache[op.key] for op in network)
+        sum_us = np.float64(sum(entry.latency_us for entry in blocks))
+        sum_sigma_us = _sum_sigma([(op.key, self._cache[op.key]) for op in network])
+        latency_us = float(self.calibration.latency_us(np.asarray(sum_us)))
+        sigma_us = float(self.calibration.sigma_us(np.asarray(sum_us), np.asarray(sum_sigma_us)))
+        half_us = float(self.calibration.half_width_us(np.asarray(sum_us), np.asarray(sum_sigma_us)))
+        covered_us = sum(entry.latency_us for entry in blocks if entry.source in ("measured", "class"))
+        open_ops = {op.key: op for op, e in zip(network, blocks, strict=True) if e.source in ("gp", "missing")}
+        return Prediction(
+            latency_us=latency_us,
+            low_us=max(latency_us - half_us, 0.0),
+            high_us=latency_us + half_us,
+            sigma_us=sigma_us,
+            coverage=float(covered_us / sum_us) if sum_us > 0 else 0.0,
+            missing=tuple(sorted(open_ops.values(), key=lambda op: -self._cache[op.key].sigma_us)),
+            blocks=blocks,
+        )
+
+
+def _sum_sigma(blocks: Sequence[tuple[str, Entry]]) -> float:
+    """Standard deviation of a sum: the same op's errors add up, different ops' are independent."""
+    counts = Counter(key for key, _ in blocks)
+    sigmas = {key: entry.sigma_us for key, entry in blocks}
+    return math.sqrt(sum((count * sigmas[key]) ** 2 for key, count in counts.items()))

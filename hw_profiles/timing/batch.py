@@ -1,0 +1,223 @@
+"""Batches: models timed together in a child process, so that a model that crashes or hangs costs only itself.
+
+A batch whose child dies is halved until the culprit stands alone; all others keep their timings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+from hw_profiles.device import DeviceConfig
+from hw_profiles.host_lock import HostLock
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
+
+LEAST_DEADLINE_S = 20.0
+DEADLINE_FACTOR = 10.0
+START_S = 120.0
+"""For the interpreter and the engine to load, on a slow card with cold caches."""
+LOAD_S = 0.1
+"""Expected for a session to be built and its fusion looked at, each model."""
+UNKNOWN_RUN_S = 0.25
+"""Expected for one run of a model that nothing is known of."""
+POLL_S = 0.25
+STDERR_SHOWN = 400
+
+
+class Cancelled(Exception):
+    """Nobody wants the batch any more."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One item: its files by name, timed in one session. `expected_us`: a guess of a run of the largest."""
+
+    key: str
+    files: Mapping[str, Path]
+    expected_us: float | None = None
+
+
+Outcome: TypeAlias = Mapping[str, Sample] | Failure
+"""Samples by file name, or why there are none: kind `error`, `crash` or `timeout`."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a child ended that did not finish: kind `crash` or `timeout`."""
+
+    kind: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Times work on one device. `progress(done, all)` counts models; `cancelled` is asked often."""
+
+    device: DeviceConfig
+    protocol: BurstProtocol
+    lock: HostLock
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+    cancelled: Callable[[], bool] = lambda: False
+    least_deadline_s: float = LEAST_DEADLINE_S
+    _finished: int = field(default=0, init=False)
+    _total: int = field(default=0, init=False)
+
+    def time(self, work: Sequence[Work]) -> Iterator[tuple[str, Outcome]]:
+        """Outcomes by key, as they come; no lock is held while the caller deals with one.
+
+        Raises:
+            Cancelled: `cancelled` said so.
+        """
+        self._total = sum(len(item.files) for item in work)
+        parts = [list(work)] if work else []
+        while parts:
+            part = parts.pop(0)
+            answers = self._in_child(part)
+            if isinstance(answers, Death) and len(part) > 1:
+                half = len(part) // 2
+                parts[:0] = [part[:half], part[half:]]
+                continue
+            self._finished += sum(len(item.files) for item in part)
+            for item in part:
+                yield item.key, _outcome(item, answers)
+
+    def _in_child(self, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
+        with _child() as child:
+            child.tell(json.dumps(self._wanted(part)))
+            ready = child.listen(START_S, self.cancelled)
+            if isinstance(ready, Death):
+                return ready
+            with self.lock.exclusive():
+                child.tell("go")
+                return self._collect(child, part)
+
+    def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
+        models = {f"{item.key}/{name}": str(path) for item in part for name, path in item.files.items()}
+        return {"device": self.device.to_json(), "protocol": asdict(self.protocol), "models": models}
+
+    def _collect(self, child: _Child, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
+        found: dict[str, Sample | Failure] = {}
+        patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * self._expected_s(part))
+        while True:
+            began_s = time.monotonic()
+            message = child.listen(patience_s, self.cancelled)
+            if isinstance(message, Death):
+                return message
+            if "progress" in message:
+                gap_s = time.monotonic() - began_s  # from now on the rounds themselves tell what to expect
+                patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * gap_s)
+                self.progress(self._finished + message["progress"][0], self._total)
+            elif "sample" in message:
+                sample = message["sample"]
+                bursts = tuple(sample["minima_us"]), tuple(sample["medians_us"])
+                found[sample["key"]] = Sample(sample["key"], *bursts, sample["extra"])
+            elif "failure" in message:
+                found[message["failure"]["key"]] = Failure(**message["failure"])
+            else:
+                return found
+
+    def _expected_s(self, part: Sequence[Work]) -> float:
+        """How long the first round should take: every model loaded, warmed up and run."""
+        runs = self.protocol.warm_runs + self.protocol.timed_runs + 3
+        run_s = [UNKNOWN_RUN_S if item.expected_us is None else item.expected_us * 1e-6 for item in part]
+        return sum((LOAD_S + runs * each) * len(item.files) for item, each in zip(part, run_s, strict=True))
+
+
+def _outcome(item: Work, answers: Mapping[str, Sample | Failure] | Death) -> Outcome:
+    if isinstance(answers, Death):
+        return Failure(item.key, answers.reason, answers.kind)
+    samples: dict[str, Sample] = {}
+    for name in item.files:
+        answer = answers.get(f"{item.key}/{name}")
+        if not isinstance(answer, Sample):
+            reason = answer.reason if answer else "the runtime gave no answer"
+            return Failure(item.key, reason, "error")
+        samples[name] = answer
+    return samples
+
+
+class _Child:
+    """The parent's end of a timing process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._errors = process, errors
+        self._stdin, self._stdout = process.stdin, process.stdout
+        self._unread = b""
+
+    def tell(self, line: str) -> None:
+        with suppress(BrokenPipeError):  # it has died already: the next `listen` says how
+            self._stdin.write(line.encode() + b"\n")
+            self._stdin.flush()
+
+    def listen(self, deadline_s: float, cancelled: Callable[[], bool]) -> dict[str, Any] | Death:
+        """The next message, or how the child died; one that is silent for too long is killed."""
+        end_s = time.monotonic() + deadline_s
+        while b"\n" not in self._unread:
+            if cancelled():
+                raise Cancelled
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
+                self.kill()
+                return Death("timeout", f"silent for {deadline_s:.0f} s, killed")
+            if select.select([self._stdout], [], [], min(left_s, POLL_S))[0]:
+                chunk = os.read(self._stdout.fileno(), 65536)
+                if not chunk:
+                    return self._death()
+                self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _death(self) -> Death:
+        code = self._process.wait()
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip()[-STDERR_SHOWN:]
+        return Death("crash", f"the timing process ended with {how}: {said}" if said else f"ended with {how}")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def _child() -> Iterator[_Child]:
+    """A timing process; it is gone when the block ends."""
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "hw_profiles.timing.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+        )
+        child = _Child(process, errors)
+        try:
+            yield child
+        finally:
+            child.kill()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                with suppress(BrokenPipeError):  # what was still buffered for a dead process
+                    pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without our own settings, tokens among them; the folder of this package is importable."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
+    root = str(Path(__file__).parents[2])
+    kept["PYTHONPATH"] = os.pathsep.join(part for part in (root, kept.get("PYTHONPATH")) if part)
+    return kept

@@ -1,0 +1,69 @@
+"""Unrest: how far a statistic lies over the quiet latency on a machine that does nothing else.
+
+Tables know quiet latencies and a limit speaks of `quiet`, `p50` or `p95`. The factor between the two is a property of
+the device only while the machine is quiet: what a timing session saw of it as a whole may be the work of others, and
+a limit divided by that would refuse networks that meet it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hw_profiles.errors import InvalidInput
+from hw_profiles.timing.protocol import QUIET_PERCENTILE, Sample, Statistic, statistic_us, statistic_values
+
+NARROW = 0.05
+"""Relative width of an interval up to which its value is used: as much as a search's own margin takes off a limit."""
+
+
+@dataclass(frozen=True)
+class Unrest:
+    """A statistic over the quiet latency: `value` on a machine at rest, somewhere from `low` to `high`.
+
+    `low`: bursts as undisturbed as the quiet latency itself; `high`: the session as it was, disturbances included.
+    """
+
+    low: float = 1.0
+    value: float = 1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.value <= self.high:
+            raise InvalidInput("unrest", (self.low, self.value, self.high), "low, value and high in this order")
+
+    @property
+    def leniency(self) -> float:
+        """What a limit is multiplied by before predictions at `value` are held against it: 1 if the interval is
+        narrow, else what it takes to refuse nothing that would meet the limit on a machine at rest.
+        """
+        return 1.0 if self.high <= (1.0 + NARROW) * self.low else self.value / self.low
+
+
+def unrest(samples: Sequence[Sample], statistic: Statistic) -> Unrest:
+    """The factor of this statistic, the median over networks that were timed in one session.
+
+    Raises:
+        InvalidInput: there is no sample, or the statistic is unknown.
+    """
+    if not samples:
+        raise InvalidInput("samples", 0, "at least one")
+    if statistic == "quiet":
+        return Unrest()
+    seen = np.median([_factors(sample, statistic) for sample in samples], axis=0)
+    low, value, high = np.maximum.accumulate(seen).tolist()
+    return Unrest(low, value, high)
+
+
+def _factors(sample: Sample, statistic: Statistic) -> tuple[float, float, float]:
+    """At the quiet percentile of the medians, in the quieter half of the bursts, and over all of them."""
+    quiet_us = statistic_us(sample, "quiet")
+    medians_us, percentile = statistic_values(sample, statistic)
+    calm = np.argsort(sample.minima_us, kind="stable")[: -(-sample.bursts // 2)]
+    least, rest, whole = (
+        float(np.percentile(values, level))
+        for values, level in ((medians_us, QUIET_PERCENTILE), (medians_us[calm], percentile), (medians_us, percentile))
+    )
+    return least / quiet_us, rest / quiet_us, whole / quiet_us

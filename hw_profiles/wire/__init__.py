@@ -1,0 +1,1 @@
+"""What agents and server tell each other, as types that both use."""

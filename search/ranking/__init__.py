@@ -1,0 +1,1 @@
+"""Which of several evaluations is better, nearer to the limits, or beaten by none."""

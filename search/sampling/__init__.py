@@ -1,0 +1,1 @@
+"""What strategies share that draw points or ask a sampler of optuna."""

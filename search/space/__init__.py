@@ -1,0 +1,24 @@
+"""The space: knobs and their values. Also the one door through which compress declares its settings."""
+
+from search.errors import InvalidInput
+from search.space.knob import Choice, Features, Float, Int, Knob, Levelled, Role, Subset, Value
+from search.space.settings import Bounds, Doc, check_settings
+from search.space.space import Space, Values
+
+__all__ = [
+    "Bounds",
+    "Choice",
+    "Doc",
+    "Features",
+    "Float",
+    "Int",
+    "InvalidInput",
+    "Knob",
+    "Levelled",
+    "Role",
+    "Space",
+    "Subset",
+    "Value",
+    "Values",
+    "check_settings",
+]

@@ -1,0 +1,1 @@
+"""What strategies share that infer one sparsity for the whole network."""

@@ -1,0 +1,162 @@
+"""Full samples along one sparsity: which ran, how they ended, where the next may lie. Shared by the scalar searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.candidate import Candidate
+from search.errors import Infeasible
+from search.evaluation import NAN, Evaluation, Status
+from search.knowledge import Knowledge
+from search.problem import ACCURACY, Problem
+from search.sparsity.sparsities import Sparsities, densities
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None where it came to nothing.
+
+    `lost`: whether that was the machine's doing (a killed worker, a time-out) and says nothing of this sparsity.
+    """
+
+    index: int
+    accuracy: float | None
+    utility: float | None
+    network: str | None
+    lost: bool = False
+
+
+class Samples:
+    """Candidates of fidelity F4 with one recipe, one at a time, each started from the nearest solved one.
+
+    A sample that diverged counts as infeasible: what cannot be trained at s is not to be had at a higher s either.
+    """
+
+    def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
+        self.problem = problem
+        self.sparsities = Sparsities.of(problem)
+        # A choice: on filters L-C was behind direct compression in the few seeds of benchmarks/lc_against_direct.py.
+        if recipe == "auto":
+            recipe = "lc" if densities(problem) else "direct"
+        self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
+        self._limit = limit
+
+    @property
+    def level(self) -> float | None:
+        """The accuracy whose crossing is to be found; None where there is none, or where it decides nothing.
+
+        Accuracy as the objective under limits on cost asks for the *least* sparsity that meets them.
+        """
+        aimed = self.problem.objective.metric == ACCURACY and bool(self.problem.constraints)
+        return None if aimed else self.problem.level
+
+    def note(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        """Take in what `Strategy.tell` was given."""
+        self._known.note(evaluations, pending)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may be asked for now: a sample runs, or the last one was asked for."""
+        running = any(self.sparsities.index(values) is not None for values in self._known.running())
+        return running or self._known.asked >= self._limit
+
+    @cached_property
+    def allowed(self) -> NDArray[np.int64]:
+        """Indices of the points that meet the constraints by estimate, ascending.
+
+        Raises: Infeasible where there is none.
+        """
+        violations = self.problem.violations(self.sparsities.values)
+        found = np.flatnonzero(violations == 0.0)
+        if not len(found):
+            raise self._infeasible(int(np.argmin(violations)), float(violations.min()))
+        return found.astype(np.int64)
+
+    def _infeasible(self, index: int, violation: float) -> Infeasible:
+        values = self.sparsities.values[index]
+        estimate = self.problem.estimate([values])
+        return Infeasible(values, {name: float(column[0]) for name, column in estimate.items()}, violation)
+
+    @cached_property
+    def estimated(self) -> NDArray[np.float64] | None:
+        """(n,) the objective of every point, more is better; None where only an evaluation can tell."""
+        objective = self.problem.objective
+        column = self.problem.estimate(self.sparsities.values).get(objective.metric)
+        if column is None:
+            return None
+        return np.asarray(column if objective.goal == "max" else -np.asarray(column), dtype=float)
+
+    def ended(self) -> list[Sample]:
+        """What came of every sample that has ended, by ascending sparsity."""
+        found = []
+        for evaluation in self._known.evaluations():
+            index = self.sparsities.index(evaluation.candidate.values)
+            if index is not None:
+                done = evaluation.status is Status.COMPLETED
+                accuracy = evaluation.metrics.get(ACCURACY) if done else None
+                utility = self._known.utility(evaluation.candidate.values)
+                network = evaluation.network if done else None
+                found.append(Sample(index, accuracy, utility, network, not done and evaluation.reason != NAN))
+        return sorted(found, key=lambda sample: sample.index)
+
+    def fresh(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the points that nothing is known of."""
+        known = {sample.index for sample in self.ended()}
+        return np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
+
+    def candidate(self, index: int) -> Candidate:
+        """A sample at this point, from the weights of the nearest solved one under it: those above have lost more."""
+        below = [sample for sample in self.ended() if sample.index < index and sample.network]
+        values = self.sparsities.values
+        if not below:
+            return self._known.candidate(values[index])
+        nearest = below[-1]
+        return self._known.candidate(values[index], self._known.parents(values[nearest.index]), nearest.network)
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Between which points the accuracy crosses the level.
+
+    `low`: the sparsest sample that reached the level, -1 without one. `missed`: the first above it that did not;
+    `barred`: the first above it that did not by more than `margin`; each n without one. `close`: whether `low`
+    and `missed` are nearer than `tolerance`.
+    """
+
+    low: int
+    missed: int
+    barred: int
+    close: bool
+
+    @classmethod
+    def of(cls, samples: Samples, level: float, margin: float, tolerance: float) -> Bracket:
+        told = [sample for sample in samples.ended() if not sample.lost]
+        judged = [(s.index, -math.inf if s.accuracy is None else s.accuracy) for s in told]
+        low = max((index for index, accuracy in judged if accuracy >= level), default=-1)
+        above = [(index, accuracy) for index, accuracy in judged if index > low]
+        end = len(samples.sparsities)
+        missed = min((index for index, _ in above), default=end)
+        barred = min((index for index, accuracy in above if accuracy < level - margin), default=end)
+        close = low >= 0 and missed < end and _gap(samples.sparsities, low, missed) < tolerance
+        return cls(low, missed, barred, close)
+
+    def middle(self, samples: Samples, fresh: NDArray[np.int64]) -> int | None:
+        """The fresh point half way between `low` and `missed`; None where there is none left."""
+        x = samples.sparsities.x
+        inside = fresh[(fresh > self.low) & (fresh < self.missed)]
+        if not len(inside):
+            return None
+        half = (x[max(self.low, 0)] + x[min(self.missed, len(x) - 1)]) / 2
+        return int(inside[np.argmin(np.abs(x[inside] - half))])
+
+
+def _gap(sparsities: Sparsities, low: int, high: int) -> float:
+    """How far apart two points are: in s, or as a share of the way, whichever is more."""
+    x, s = sparsities.x, sparsities.s
+    return float(max(s[high] - s[low], x[high] - x[low]))

@@ -1,0 +1,1 @@
+"""What strategies share that step up and down the knobs: rungs, moves and predicted losses."""

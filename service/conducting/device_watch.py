@@ -1,0 +1,51 @@
+"""DeviceWatch: while a run waits for a device, its job says so when the device is away, and gives up in the end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from service.store.base import Store
+from service.store.devices import devices
+from service.store.jobs import job_leases, jobs
+from service.store.jobs.job_leases import Held
+from workers.errors import DeviceOffline
+
+AWAY = ("offline", "quarantined")
+
+
+class DeviceWatch:
+    """Looks after one device for one job; `offline_s`: how long a job waits for a device that is away."""
+
+    def __init__(self, store: Store, held: Held, device_id: str, offline_s: float) -> None:
+        self._store = store
+        self._held = held
+        self._device_id = device_id
+        self._offline_s = offline_s
+
+    def look(self) -> None:
+        """Note whether the job waits for the device.
+
+        Raises:
+            DeviceOffline: it has waited for `offline_s`; a deleted device is not waited for.
+        """
+        with self._store.read() as tx:
+            device = devices.find(tx, self._device_id)
+            job = jobs.get(tx, self._held.job_id)
+            if device is None:
+                raise DeviceOffline(self._device_id, "it was deleted")
+            state = devices.state(tx, device)
+            waiting = job.waiting_for
+            now = tx.now
+        if state not in AWAY:
+            if waiting is not None:
+                self._note(None)
+            return
+        if waiting is None or waiting["device"] != self._device_id:
+            self._note(self._device_id)
+        elif (now - datetime.fromisoformat(waiting["since"])).total_seconds() >= self._offline_s:
+            raise DeviceOffline(self._device_id, f"{device.name} has been {state} for {self._offline_s:.0f} s")
+
+    def _note(self, device_id: str | None) -> None:
+        with self._store.begin() as tx:
+            job_leases.fence(tx, self._held)
+            jobs.wait_for(tx, self._held.job_id, device_id)

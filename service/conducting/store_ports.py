@@ -1,0 +1,277 @@
+"""StorePorts: what a conductor gives a run; the workers' Ports over the store and the blobs.
+
+Every write is fenced: a conductor that lost its job gets LeaseLost instead of a row.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hw_profiles.ops import Op
+from hw_profiles.tables.calibration import Calibration
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import BurstProtocol, Sample
+from service.conducting.device_watch import DeviceWatch
+from service.files.blobs import Blobs
+from service.jobs.fronts import RunningFront, axes
+from service.store.base import Store, Tx
+from service.store.blobs import StoredBlob
+from service.store.devices import latency, measurements, work_items
+from service.store.jobs import artifacts, asks, checkpoints, evaluations, job_leases, jobs
+from service.store.jobs.job_leases import Held
+from workers.errors import LeaseLost, MeasurementFailed
+from workers.ports import Recorded, Signal
+from workers.progress import (
+    PHASES,
+    Asked,
+    Calibrated,
+    Checkpointed,
+    Evaluated,
+    Learned,
+    Logged,
+    Made,
+    Message,
+    Phased,
+    Summarised,
+    Warned,
+)
+from workers.running.context import Halted
+
+LOOK_S = 0.25
+"""How old an answer of `signal` may be, and how often a device is looked at while a run waits for it."""
+TELL_S = 0.2
+"""Progress within a phase is told to listeners no more often than this; the job's row has all of it."""
+
+
+class StorePorts:
+    """The ports of one held job.
+
+    `stopping`: this conductor wants to end; `lost`: another conductor has the job; `phase`: the last one told.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        held: Held,
+        work_dir: Path,
+        *,
+        offline_s: float,
+        stopping: threading.Event,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.work_dir = work_dir
+        self.lost = threading.Event()
+        self._store = store
+        self._blobs = blobs
+        self._held = held
+        self._offline_s = offline_s
+        self._stopping = stopping
+        self._clock_s = clock_s
+        self._signal: tuple[float, Signal] | None = None
+        self._told_s = -TELL_S
+        with store.read() as tx:
+            job = jobs.get(tx, held.job_id)
+            self.phase: str = job.phase or "run"
+            self._front = RunningFront(axes(job.request)).plus(evaluations.of_job(tx, job.id))
+
+    # what a run tells
+
+    def emit(self, *messages: Message) -> None:
+        """Store all messages in one transaction; returns when they are durable.
+
+        Raises:
+            LeaseLost: the job belongs to somebody else now.
+        """
+        files = {id(m): self._blobs.put_file(m.path) for m in messages if isinstance(m, Made)}
+        with self._store.begin() as tx:
+            job_leases.fence(tx, self._held)
+            rows = [self._record(tx, message, files.get(id(message))) for message in messages]
+            front = self._front.plus(row for row in rows if row is not None)
+            if front.ids != self._front.ids:
+                tx.emit(jobs.topic(self._held.job_id), "front.changed", {"front": sorted(front.ids)})
+        self._front = front  # only now: the transaction might have failed
+
+    def _record(self, tx: Tx, message: Message, file: StoredBlob | None) -> evaluations.EvaluationRow | None:
+        """Store one message; the row, where it is an evaluation that was not known."""
+        match message:
+            case Asked():
+                asks.add(tx, self._held, message)
+            case Evaluated():
+                return evaluations.add(tx, self._held, message)
+            case Logged():
+                tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": message.level, "text": message.text})
+            case Warned():
+                self._warn(tx, message)
+            case Phased():
+                self.phase = message.phase
+                self._progress(tx, message)
+            case Summarised():
+                self._summary(tx, message)
+            case Checkpointed():
+                path = message.path.resolve().relative_to(self.work_dir.resolve())
+                checkpoints.keep(tx, self._held, message.name, PurePosixPath(path))
+            case Calibrated():
+                latency.record_calibration(tx, message.device_id, Calibration.from_json(message.calibration))
+            case Learned():
+                latency.record_classes(tx, message.device_id, KernelClasses.from_json(message.classes))
+            case Made():
+                assert file is not None
+                self._blobs.record(tx, file)
+                artifacts.add(tx, self._held, message.kind, message.name, file)
+        return None
+
+    def _progress(self, tx: Tx, message: Phased) -> None:
+        job = jobs.get(tx, self._held.job_id)
+        now_s = self._clock_s()
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases do not count it
+        if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
+            # A run that goes on where another one ended looks through its phases again: no progress is lost by that.
+            job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
+            return
+        due = job.phase != message.phase or message.done == message.total or now_s - self._told_s >= TELL_S
+        self._told_s = now_s if due else self._told_s
+        values |= {name: getattr(message, name) for name in ("phase", "done", "total", "eta_s")}
+        job_leases.progress(tx, self._held, tell=due, **values)
+
+    def _warn(self, tx: Tx, message: Warned) -> None:
+        known = jobs.get(tx, self._held.job_id).warnings
+        if message.text not in known:
+            job_leases.fence(tx, self._held, warnings=[*known, message.text])
+            tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": "warning", "text": message.text})
+
+    def _summary(self, tx: Tx, message: Summarised) -> None:
+        summary = dict(message.summary) if message.summary is not None else None
+        row = self._evaluation_of(tx, summary)
+        if row is not None and summary is not None:
+            summary["evaluation_id"] = row.id
+        job_leases.fence(tx, self._held, **{message.slot: summary})
+        tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
+
+    def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
+        """A run knows its candidates; clients know the evaluations that were made of them."""
+        name = summary.get("evaluation_id") if summary is not None else None
+        return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
+
+    # what a run asks
+
+    def signal(self) -> Signal:
+        """What the user wants now; a conductor that ends wants a pause.
+
+        Raises:
+            LeaseLost: the job belongs to somebody else now.
+        """
+        if self.lost.is_set():
+            raise LeaseLost(f"job {self._held.job_id}: epoch {self._held.epoch} is over")
+        now_s = self._clock_s()
+        if self._signal is None or now_s - self._signal[0] >= LOOK_S:
+            with self._store.read() as tx:
+                self._signal = (now_s, job_leases.signal(tx, self._held))
+        wanted = self._signal[1]
+        return "pause" if wanted == "continue" and self._stopping.is_set() else wanted
+
+    def recorded(self) -> Recorded:
+        """Everything stored for this job so far."""
+        with self._store.read() as tx:
+            job = jobs.get(tx, self._held.job_id)
+            kept = checkpoints.of_job(tx, job.id)
+            return Recorded(
+                asks=tuple(asks.of_job(tx, job.id)),
+                takeovers=asks.takeovers(tx, job.id),
+                evaluations=tuple(row.evaluated for row in evaluations.of_job(tx, job.id)),
+                checkpoints={name: self.work_dir / path for name, path in kept.items()},
+                phase=next((phase for phase in PHASES if phase == job.phase), None),
+                spent_s=job.spent_s,
+            )
+
+    def path(self, sha256: str) -> Path:
+        """A blob on the data volume.
+
+        Raises:
+            KeyError: no such blob.
+        """
+        return self._blobs.path(sha256)
+
+    def put(self, path: Path) -> str:
+        """Copy a file into the blob store; its sha256."""
+        blob = self._blobs.put_file(path)
+        with self._store.begin() as tx:
+            self._blobs.record(tx, blob)
+        return blob.sha256
+
+    # what a run wants of devices
+
+    def table(self, device_id: str) -> LatencyTable:
+        """The device's newest snapshot."""
+        with self._store.read() as tx:
+            return latency.table(tx, device_id)
+
+    def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
+        """Ask for rows, the highest priority first; returns at once, idempotent by op key."""
+        with self._store.begin() as tx:
+            job_leases.fence(tx, self._held)
+            work_items.fill(tx, device_id, ops, priority, self._held.job_id)
+
+    def wait(self, device_id: str, timeout_s: float) -> int:
+        """Rows of this device still outstanding, after waiting for news for at most `timeout_s`.
+
+        Raises:
+            DeviceOffline: the device has been away for longer than a job waits.
+        """
+        end_s = self._clock_s() + timeout_s
+        watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
+        with self._store.read() as tx:
+            before = work_items.outstanding(tx, device_id)
+        while True:
+            watch.look()
+            with self._store.read() as tx:
+                left = work_items.outstanding(tx, device_id)
+            wait_s = min(LOOK_S, end_s - self._clock_s())
+            if left == 0 or left != before or wait_s <= 0 or self.signal() != "continue":
+                return left
+            time.sleep(wait_s)
+
+    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
+        """Time whole networks, interleaved in one lease; blocks until done.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: a network does not run there.
+            Halted: the user, or the end of this conductor, does not let it wait.
+        """
+        digests = {name: self.put(path) for name, path in networks.items()}
+        with self._store.begin() as tx:
+            job_leases.fence(tx, self._held)
+            measurement_id = measurements.measure(tx, device_id, digests, protocol)
+        try:
+            return self._measured(device_id, measurement_id)
+        except BaseException:
+            with self._store.begin() as tx:
+                measurements.cancel(tx, measurement_id)
+            raise
+
+    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample]:
+        watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
+        while True:
+            with self._store.read() as tx:
+                found = measurements.measurement(tx, measurement_id)
+                if found.state == "done":
+                    return found.samples()
+                if found.state == "failed":
+                    failure = found.failure or {}
+                    raise MeasurementFailed(device_id, f"{failure.get('network')}: {failure.get('reason')}")
+            wanted = self.signal()
+            if wanted != "continue":
+                raise Halted("paused" if wanted == "pause" else "cancelled")
+            watch.look()
+            time.sleep(LOOK_S)
+
+
+def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:
+    """How far that is into a job: it only grows."""
+    return PHASES.index(phase) if phase in PHASES else -1, done / total if total else 0.0

@@ -1,0 +1,1 @@
+"""The demo: a small network trained, compressed and re-checked on this machine."""

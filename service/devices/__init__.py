@@ -1,0 +1,1 @@
+"""Devices as the server sees them: leases handed out, results judged, predictions."""

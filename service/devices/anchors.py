@@ -1,0 +1,101 @@
+"""Anchors of a device: blocks of known latency, timed again with every lease of blocks.
+
+They give the session's scale. A session that is too far off is refused and its blocks are timed again; an agent
+whose sessions are refused again and again is quarantined until it starts anew with a clean self-test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import numpy as np
+from sqlalchemy import select
+
+from hw_profiles.tables.anchors import Session, session
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.probe import Probe, probe
+from service.store.base import Tx
+from service.store.devices import devices, latency
+from service.store.devices.devices import Device
+from service.store.devices.latency import LatencyRow
+from service.store.devices.work_items import by_key
+
+ANCHORS = 6
+"""A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where it was looked at (no
+rows were kept), and the median of six does so less."""
+LEAST = 3
+"""Rows that a first lease must have for anchors to be taken from it."""
+SMOOTHING = 0.2
+"""Weight of the newest session in the running mean of scales. A choice: a single session is off by some percent, as is
+`session_scale` in the rows of benchmarks/predictor_accuracy.py."""
+MAX_REFUSED = 3
+Pair = tuple[float | None, float | None]
+
+
+def judge(pairs: Iterable[Pair]) -> Session | None:
+    """The session that (reference, measured) latencies of anchors show; None where no anchor was measured.
+
+    Items of a lease that are no anchors have no reference and count for nothing.
+    """
+    known = {str(i): (r, m) for i, (r, m) in enumerate(pairs) if r is not None and m is not None and m > 0}
+    if not known:
+        return None
+    references = {key: reference for key, (reference, _) in known.items()}
+    # All models of a lease are timed round-robin: drift within it falls on all alike, and the anchors' bursts
+    # span it from first to last.
+    latencies = {key: measured for key, (_, measured) in known.items()}
+    return session(references, latencies, latencies)
+
+
+def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None:
+    """Draw the conclusions of a finished lease of blocks: scale, quarantine, first anchors, kernel classes."""
+    seen = judge(pairs)
+    if seen is not None and not seen.accepted:
+        device.refused += 1
+        device.quarantined = device.refused >= MAX_REFUSED
+        devices.refresh_states(tx, device.machine)
+        return
+    device.refused = 0
+    if seen is not None:
+        device.scale += SMOOTHING * (seen.scale - device.scale)
+    if not device.anchors:
+        _choose(tx, device, lease_id)
+    if device.classes is None:
+        _learn(tx, device)
+
+
+def _choose(tx: Tx, device: Device, lease_id: str) -> None:
+    """Take the anchors from the rows of the first lease, evenly from the middle one to the largest."""
+    wanted = select(LatencyRow).where(LatencyRow.lease_id == lease_id, LatencyRow.status == "ok")
+    rows = [row for row in tx.session.scalars(wanted.order_by(LatencyRow.latency_us)) if row.latency_us > 0]
+    if len(rows) < LEAST:
+        return
+    chosen = [rows[rank] for rank in np.linspace(len(rows) // 2, len(rows) - 1, ANCHORS).round().astype(int)]
+    device.anchors = [
+        {
+            "key": row.key,
+            "op": row.op,
+            "sha256": item.sha256,
+            "single_sha256": item.single_sha256,
+            "reference_us": row.latency_us,
+        }
+        for row in {row.key: row for row in chosen}.values()
+        if (item := by_key(tx, device.id, row.key)) is not None
+    ]
+
+
+def _learn(tx: Tx, device: Device) -> None:
+    """Learn the kernel classes once both probe curves are in the table."""
+    curves = _probe()
+    keys = {op.key for op in curves.ops}
+    if not keys <= latency.measured(tx, device):
+        return
+    rows = latency.table(tx, device.id).rows
+    learned: KernelClasses = curves.learn({key: rows[key].latency_us for key in keys})
+    latency.record_classes(tx, device.id, learned)
+
+
+@cache
+def _probe() -> Probe:
+    return probe()

@@ -1,0 +1,93 @@
+"""Leasing: hand out work without holding the store's lock while files are built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import or_, select
+
+import hw_profiles.errors
+from hw_profiles.ops import Op
+from hw_profiles.wire.calls import Item, ItemKind, Lease, LeaseRequest, Protocol
+from service.devices.timing_files import digests
+from service.store.base import Store, Tx
+from service.store.devices import agent_leases, agents, measurements, work_items
+from service.store.devices.agent_leases import AgentLease, LeaseItem
+from service.store.devices.work_items import Digests
+
+BLOCK_ROUNDS = 30
+"""Of many models some always miss the 1 % between halves (`split_half` in rows of benchmarks/predictor_accuracy.py);
+past this the others would only wait for them."""
+
+
+def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Digests] | None:
+    """Digests of the files of what comes next, to be handed to `agent_leases.grant`; None: there is no work.
+
+    An agent that finds nothing to do costs no write. Blocks that cannot be modelled are refused here.
+
+    Raises:
+        Forbidden: a device is not this agent's.
+    """
+    with store.read() as tx:
+        agent = agents.get(tx, agent_id)
+        next_items = work_items.next_work(tx, agent_leases.usable(tx, agent, request), request.max_items)
+        stale = agent_leases.has_stale(tx, agent)
+        fresh = [(item.device_id, item.key, item.op) for item in next_items if item.sha256 is None]
+    if not next_items and not stale:
+        return None
+    known, refused = _digests(fresh)
+    if refused:
+        with store.begin() as tx:
+            for device_id, key, reason in refused:
+                work_items.refuse(tx, device_id, key, reason)
+    return known
+
+
+def _digests(
+    fresh: Sequence[tuple[str, str, dict[str, object] | None]],
+) -> tuple[dict[str, Digests], list[tuple[str, str, str]]]:
+    """Digests by key, and (device, key, reason) of what cannot be modelled."""
+    known: dict[str, Digests] = {}
+    refused: list[tuple[str, str, str]] = []
+    for device_id, key, op in fresh:
+        assert op is not None
+        try:
+            known[key] = digests(Op.from_json(op))
+        except hw_profiles.errors.InvalidInput as error:
+            refused.append((device_id, key, str(error)))
+    return known, refused
+
+
+def public(tx: Tx, lease: AgentLease) -> Lease:
+    """A lease as its agent sees it."""
+    protocol = Protocol(seed=lease.epoch, max_rounds=BLOCK_ROUNDS)
+    if lease.measurement_id is not None:
+        protocol = Protocol.from_json(measurements.measurement(tx, lease.measurement_id).protocol)
+    return Lease(
+        id=lease.id,
+        epoch=lease.epoch,
+        device_id=lease.device_id,
+        items=tuple(_item(item) for item in lease.items if item.role == "item"),
+        protocol=protocol,
+        anchors=tuple(_item(item) for item in lease.items if item.role == "anchor"),
+        expires_at=lease.expires_at.isoformat(),
+    )
+
+
+def _item(item: LeaseItem) -> Item:
+    kind: ItemKind = "network" if item.kind == "network" else "block"
+    return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us)
+
+
+def op_of_file(tx: Tx, lease: AgentLease, sha256: str) -> Op | None:
+    """The block that a file of this lease belongs to; None for a network.
+
+    Raises:
+        KeyError: no file of this lease.
+    """
+    # One row of some seventy: an agent asks for each file by itself.
+    has_file = or_(LeaseItem.sha256 == sha256, LeaseItem.single_sha256 == sha256)
+    item = tx.session.scalars(select(LeaseItem).where(LeaseItem.lease_id == lease.id, has_file)).first()
+    if item is None:
+        raise KeyError(sha256)
+    return None if item.op is None else Op.from_json(item.op)

@@ -1,0 +1,98 @@
+"""Results of leases: taken once, and only from whoever holds the lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from hw_profiles.ops import Op
+from hw_profiles.tables.table import Row
+from hw_profiles.timing.copies_timing import slope_timing
+from hw_profiles.timing.protocol import Timing
+from hw_profiles.wire.calls import Bursts, Result
+from service.devices import anchors
+from service.errors import Conflict, Gone, InvalidInput, NotFound
+from service.store.base import Tx
+from service.store.devices import devices, latency, measurements, work_items
+from service.store.devices.agent_leases import AgentLease, LeaseItem
+from service.store.devices.work_items import WorkItem
+
+
+def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
+    """Take the result of one item. The first one counts; the same key again is accepted and ignored.
+
+    Raises:
+        NotFound: the lease has no such key.
+        Conflict: the lease was lost and the key is done.
+        Gone: the lease was lost and the key is still open, elsewhere or in the queue.
+        InvalidInput: a block without both of its models.
+    """
+    lent = tx.session.get(LeaseItem, (lease.id, key))
+    if lent is None:
+        raise NotFound("key in this lease", key)
+    if lent.state != "open":
+        return
+    if result.epoch != lease.epoch:
+        raise Conflict(f"epoch {result.epoch} is not this lease's ({lease.epoch})", code="lease_lost")
+    item = work_items.of_lease(tx, lease.id, key)
+    if not lease.alive(tx.now) or (lent.role == "item" and item is None):
+        _refuse(tx, lease, key)
+    if lent.kind == "block" and result.failure is None and result.single is None:
+        raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")
+    lent.state = "ok" if result.failure is None else "failed"
+    if lent.role == "anchor":
+        lent.latency_us = None if result.failure else _slope(key, result).quiet_us
+    elif item is not None and item.kind == "network":
+        measurements.record(tx, item, result)
+    elif item is not None:
+        _put_block(tx, lease, lent, item, result)
+    tx.session.flush()
+
+
+def _refuse(tx: Tx, lease: AgentLease, key: str) -> None:
+    """Answer to a result that comes too late."""
+    now = work_items.by_key(tx, lease.device_id, key)
+    if now is None or now.state not in work_items.OPEN:
+        raise Conflict(f"the lease was lost, and {key} is done", code="lease_lost")
+    raise Gone("the lease has expired; the item went back to the queue", code="lease_expired")
+
+
+def _slope(key: str, result: Result) -> Timing:
+    assert result.single is not None
+    assert result.bursts is not None
+    return slope_timing(result.single.sample(key), result.bursts.sample(key))
+
+
+def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, result: Result) -> None:
+    if result.failure == "error":  # the runtime said no: it would again
+        item.state, item.reason = "failed", result.reason
+        return
+    if result.failure is not None:  # it took the process with it: worth another try
+        work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
+        return
+    device = devices.get(tx, lease.device_id)
+    seen = anchors.judge(_anchors(tx, lease))
+    scale = 1.0 if seen is None else seen.scale
+    accepted = seen is None or seen.accepted
+    assert lent.op is not None
+    op = Op.from_json(lent.op)
+    row = Row.of(op, _slope(lent.key, result), scale)
+    bursts = {"many": _plain(result.bursts), "single": _plain(result.single)}
+    latency.add_row(tx, device, row, op=op, bursts=bursts, scale=scale, accepted=accepted, lease_id=lease.id)
+    if accepted:
+        item.state = "done"
+        return
+    lent.state = "rejected"
+    work_items.give_back(tx, item, f"the anchors were off by a factor of {scale:.3f}", blame=False)
+
+
+def _anchors(tx: Tx, lease: AgentLease) -> Sequence[anchors.Pair]:
+    """What is known of the lease's anchors so far, without its other items: this is asked for each of those."""
+    pairs = select(LeaseItem.reference_us, LeaseItem.latency_us)
+    rows = tx.session.execute(pairs.where(LeaseItem.lease_id == lease.id, LeaseItem.role == "anchor"))
+    return [(reference_us, latency_us) for reference_us, latency_us in rows]
+
+
+def _plain(bursts: Bursts | None) -> dict[str, object] | None:
+    return None if bursts is None else bursts.to_json()

@@ -1,0 +1,112 @@
+"""Predictions: a stored model's blocks as a device's runtime runs them, summed up from the device's table."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import lru_cache
+from importlib import metadata
+
+from pydantic import BaseModel
+
+import hw_profiles.errors
+from hw_profiles import runtimes
+from hw_profiles.device import DeviceConfig
+from hw_profiles.ops import Op
+from hw_profiles.tables.table import Entry, LatencyTable, Prediction, Source
+from service.errors import Conflict
+from service.files.blobs import Blobs
+from service.uploads import checking, sandbox
+from service.uploads.sandbox import Limits
+
+LIMITS = Limits(cpu_s=600, wall_s=300.0)
+HELD = 32
+"""Models whose blocks stay in memory."""
+
+
+class BlockPrediction(BaseModel):
+    """One fused block. `source` is `missing` where the table has nothing to go by."""
+
+    layers: list[str]
+    latency_ms: float | None
+    source: Source
+
+
+class PredictionPublic(BaseModel):
+    """What a device would take for a model. Everything is null at coverage 0. `missing`: blocks not measured."""
+
+    latency_ms: float | None
+    low_ms: float | None
+    high_ms: float | None
+    coverage: float
+    missing: int
+    blocks: list[BlockPrediction]
+    warnings: list[str]
+
+
+Blocks = tuple[tuple[tuple[str, ...], Op], ...]
+"""(names of the layers, op) of each block of a network, in the order of execution."""
+
+
+def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig) -> Blocks:
+    """The blocks of a stored model on a device: found in the sandbox once, then read from beside the blob.
+
+    Raises:
+        Conflict: the device's runtime is not installed where the server runs.
+        InvalidInput: the network cannot be read any more.
+    """
+    return _blocks(blobs, sha256, device.runtime)
+
+
+@lru_cache(maxsize=HELD)
+def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
+    try:
+        version = runtimes.load(runtime).version()
+    except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
+        raise _unable(runtime, str(error)) from error
+    # What is fused depends on the runtime's version, what a block is called on ours.
+    kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
+    content = blobs.beside(sha256, kept)
+    if content is None:
+        request = {"path": str(blobs.path(sha256).absolute()), "runtime": runtime}
+        found = checking.in_turn(lambda: sandbox.run("blocks", request, LIMITS, field="model"))
+        if "missing" in found:
+            raise _unable(runtime, found["missing"])
+        content = json.dumps(found).encode()
+        blobs.keep_beside(sha256, kept, content)
+    return tuple((tuple(each["layers"]), Op.from_json(each["op"])) for each in json.loads(content)["blocks"])
+
+
+def _unable(runtime: str, why: str) -> Conflict:
+    return Conflict(f"the server cannot tell what {runtime} fuses: {why}", code="runtime_missing")
+
+
+def predict(table: LatencyTable, blocks: Blocks) -> tuple[Prediction, PredictionPublic]:
+    """The prediction for one network, as computed and as shown."""
+    (found,) = table.predict([[op for _, op in blocks]])
+    known = found.coverage > 0
+    warnings = []
+    if table.calibration.networks == 0:
+        warnings.append("no whole network was measured on this device yet: the interval is a prior")
+    if found.missing:
+        warnings.append(f"{len(found.missing)} blocks are not measured; ask with fill to have them measured")
+    if table.device.emulated:
+        warnings.append("this device is emulated: its figures say nothing about speed")
+    shown = PredictionPublic(
+        latency_ms=_ms(found.latency_us) if known else None,
+        low_ms=_ms(found.low_us) if known else None,
+        high_ms=_ms(found.high_us) if known else None,
+        coverage=found.coverage,
+        missing=len(found.missing),
+        blocks=[_block(layers, entry) for (layers, _), entry in zip(blocks, found.blocks, strict=True)],
+        warnings=warnings,
+    )
+    return found, shown
+
+
+def _block(layers: tuple[str, ...], entry: Entry) -> BlockPrediction:
+    return BlockPrediction(layers=list(layers), latency_ms=_ms(entry.latency_us), source=entry.source)
+
+
+def _ms(latency_us: float) -> float | None:
+    return latency_us / 1000.0 if math.isfinite(latency_us) else None

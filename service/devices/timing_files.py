@@ -1,0 +1,43 @@
+"""The ONNX files that agents time. Those of blocks are built when asked for: an op makes the same bytes each time.
+
+Blocks carry random weights, so that storing thousands of them would only fill the volume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+
+from hw_profiles.ops import Op
+from hw_profiles.timing.copies_timing import slope_models
+
+HELD = 4
+"""Blocks whose files stay in memory: an agent asks for both files of one block, one after the other."""
+
+
+def digests(op: Op) -> tuple[str, str]:
+    """sha256 of a block's timing models: with many copies and with one.
+
+    Raises:
+        InvalidInput: the op cannot be modelled.
+    """
+    single, many = slope_models(op)
+    return hashlib.sha256(many).hexdigest(), hashlib.sha256(single).hexdigest()
+
+
+def block_file(op: Op, sha256: str) -> bytes:
+    """The timing model of a block with this digest.
+
+    Raises:
+        LookupError: this version of the software builds another file; the lease is of an older one.
+    """
+    for content in _files(json.dumps(op.to_json())):
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return content
+    raise LookupError(f"block {op.key} has no file {sha256}")
+
+
+@lru_cache(maxsize=HELD)
+def _files(op: str) -> tuple[bytes, bytes]:
+    return slope_models(Op.from_json(json.loads(op)))

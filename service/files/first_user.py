@@ -1,0 +1,44 @@
+"""The first user: a token in a file that only this machine's user can read, and one-time links to sign in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import timedelta
+
+from service.errors import Unauthorised
+from service.files.secret_values import new_secret, read_user_token, write_private
+from service.settings import Settings
+from service.store import tokens
+from service.store.base import Store
+
+NAME = "owner"
+
+
+def ensure_user_token(store: Store, settings: Settings) -> None:
+    """See to it that `DATA_DIR/user-token` holds a token that works.
+
+    A file that is there is believed: its token is stored again if the database does not know it, so that a
+    new database on an old data folder needs no new token on the clients.
+    """
+    with suppress(FileExistsError):
+        write_private(settings.user_token_path, f"{new_secret('user')}\n".encode())
+    secret = read_user_token(settings.user_token_path)
+    with store.begin() as tx:
+        try:
+            tokens.find(tx, secret)
+        except Unauthorised:
+            taken = {token.name for token in tokens.listed(tx, "user")}
+            number, name = 1, NAME
+            while name in taken:
+                number += 1
+                name = f"{NAME}-{number}"
+            tokens.create(tx, "user", name, secret)
+
+
+def sign_in_code(store: Store, settings: Settings) -> str:
+    """A new code that signs one browser in, once, within `sign_in_minutes`."""
+    secret = new_secret("sign_in")
+    with store.begin() as tx:
+        expires_at = tx.now + timedelta(minutes=settings.sign_in_minutes)
+        tokens.create(tx, "sign_in", "sign-in", secret, expires_at=expires_at)
+    return secret

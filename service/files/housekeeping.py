@@ -1,0 +1,85 @@
+"""Housekeeping: what a server does every few seconds or hours without being asked. Servers may do it at once."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+import anyio
+from anyio import to_thread
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.files.blobs import Blobs
+from service.settings import Settings
+from service.store import events
+from service.store.base import Store
+from service.store.devices import agent_leases, measurements
+from service.store.jobs import checkpoints
+from service.store.jobs.job_states import FINAL
+from service.store.jobs.jobs import Job
+
+log = logging.getLogger(__name__)
+
+LEASES_EVERY_S = 5.0
+STORAGE_EVERY_S = 3600.0
+EVENTS_AT_ONCE = 500
+KEEP_S = 24 * 3600.0
+"""How long what an ended job or measurement left is kept, for whoever looks into a failure."""
+
+
+class Housekeeping:
+    """Expires agents' leases, forgets old events, removes what ended jobs left and contents nothing points at."""
+
+    def __init__(self, store: Store, blobs: Blobs, settings: Settings) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Until it is cancelled. A chore that fails is logged and done again at its next turn."""
+        storage_s = time.monotonic()
+        while True:
+            await anyio.sleep(LEASES_EVERY_S)
+            await to_thread.run_sync(_attempt, self.expire_leases)
+            if time.monotonic() - storage_s >= STORAGE_EVERY_S:
+                storage_s = time.monotonic()
+                await to_thread.run_sync(_attempt, self.tidy_storage)
+
+    def expire_leases(self) -> None:
+        """Take back what silent agents hold, and tell listeners which devices went away."""
+        with self._store.begin() as tx:
+            agent_leases.sweep(tx)
+
+    def tidy_storage(self) -> None:
+        """Forget events older than the settings keep them, and contents that nothing points at."""
+        pruned = EVENTS_AT_ONCE
+        while pruned == EVENTS_AT_ONCE:
+            with self._store.begin() as tx:
+                before = tx.now - timedelta(days=self._settings.event_days)
+                pruned = events.prune(tx, before, EVENTS_AT_ONCE)
+        self._tidy_jobs()
+        with self._store.begin() as tx:
+            measurements.release(tx, tx.now - timedelta(seconds=KEEP_S))
+        self._blobs.sweep(self._store)
+
+    def _tidy_jobs(self) -> None:
+        """Remove the folders of jobs that are gone, and of those that ended a day ago."""
+        for folder in sorted(path for path in (self._settings.data_dir / "jobs").glob("*") if path.is_dir()):
+            with self._store.begin() as tx:
+                job = tx.session.get(Job, folder.name)
+                if job is not None:
+                    before = tx.now - timedelta(seconds=KEEP_S)
+                    if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
+                        continue
+                    checkpoints.forget(tx, job.id)
+            shutil.rmtree(folder, ignore_errors=True)  # what stays now goes the next time
+
+
+def _attempt(chore: Callable[[], None]) -> None:
+    try:
+        chore()
+    except (SQLAlchemyError, OSError):
+        log.exception("housekeeping could not finish; it will try again")

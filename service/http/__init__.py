@@ -1,0 +1,1 @@
+"""HTTP: bodies, errors, paging, uploads, downloads, events and access."""

@@ -1,0 +1,65 @@
+"""JsonRoute: routes whose JSON body is read as people wrote it, and refused where it says two things at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from service.errors import InvalidInput
+from service.http.problem_details import Refused
+
+
+class JsonRoute(APIRoute):
+    """A route of people's requests: what is wrong with the JSON itself is told by line, column or key."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The framework's handler, given a request that reads its body as `JsonRequest` does."""
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            return await handle(_JsonRequest(request.scope, request.receive))
+
+        return handler
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        """The body.
+
+        Raises:
+            Refused: it is no JSON, or names a key twice.
+        """
+        body = await self.body()
+        try:
+            return json.loads(body, object_pairs_hook=_once)
+        except json.JSONDecodeError as error:
+            where = f"line {error.lineno}, column {error.colno}"
+            seen = error.doc[max(error.pos - 20, 0) : error.pos + 20]
+            problem = InvalidInput("body", seen, f"is no JSON: {error.msg} at {where}")
+        except UnicodeDecodeError as error:
+            problem = InvalidInput("body", body[error.start : error.start + 4], "is no JSON: not UTF-8")
+        except RecursionError:
+            problem = InvalidInput("body", None, "is nested too deeply")
+        except _Twice as error:
+            problem = InvalidInput(error.key, error.value, "the key stands twice in one object")
+        raise Refused(problem)
+
+
+class _Twice(ValueError):
+    def __init__(self, key: str, value: object) -> None:
+        super().__init__(key)
+        self.key, self.value = key, value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twice(key, value)
+        found[key] = value
+    return found

@@ -1,0 +1,66 @@
+"""Fields of an upload: text in a multipart body, with the checks that JSON bodies get from their schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from service.errors import InvalidInput
+from service.http.bodies import check_name
+
+
+def checked_name(fields: Mapping[str, str]) -> str:
+    """The field `name`.
+
+    Raises:
+        InvalidInput: missing, or no name of a resource.
+    """
+    if "name" not in fields:
+        raise InvalidInput("name", None, "is missing")
+    try:
+        return check_name(fields["name"])
+    except ValueError as error:
+        raise InvalidInput("name", fields["name"][:80], str(error)) from error
+
+
+def json_object(fields: Mapping[str, str], name: str) -> dict[str, Any]:
+    """A field that holds a JSON object; empty where it is left out.
+
+    Raises:
+        InvalidInput: something else.
+    """
+    text = fields.get(name, "").strip() or "{}"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(name, text[:200], f"must be a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidInput(name, text[:200], "must be a JSON object")
+    return value
+
+
+def whole_number(fields: Mapping[str, str], name: str, least: int, most: int) -> int | None:
+    """A field that holds a whole number; None where it is left out.
+
+    Raises:
+        InvalidInput: something else, or out of range.
+    """
+    text = fields.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
+        raise InvalidInput(name, text[:80], f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def short_text(fields: Mapping[str, str], name: str, most: int) -> str | None:
+    """A field that holds at most so many characters; None where it is left out.
+
+    Raises:
+        InvalidInput: it holds more.
+    """
+    text = fields.get(name, "").strip()
+    if len(text) > most:
+        raise InvalidInput(name, text[:80], f"must be at most {most} characters")
+    return text or None

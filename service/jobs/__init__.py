@@ -1,0 +1,1 @@
+"""What a job asks for, whether it can be taken, and how it is shown."""

@@ -1,0 +1,117 @@
+"""What is found out about a job before it is queued: can its original do the task, can its limits be met?
+
+A wrong scale or order of channels puts a good network at chance, and a limit under what any width can
+reach is never met: searching either would waste hours, so that it is refused now, with the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.errors import InvalidInput
+from service.files.blobs import Blobs
+from service.jobs.submission import WAITS, JobCreate, Resolved, resolve
+from service.store.base import Store
+from service.store.devices import devices, latency
+from service.uploads.checking import in_turn
+from service.uploads.intake import preflight
+from service.uploads.sandbox import Limits, run
+from service.uploads.scoring import score
+
+TRUSTED_COVERAGE = 0.8
+"""Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+TOO_LITTLE = "too little was measured there to say whether the limit can be met"
+MEASURED_LATER = "can meet it is found out by measuring"
+LIMITS = Limits(cpu_s=600, wall_s=300.0)
+
+
+def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[str]:
+    """Warnings that a job is taken with.
+
+    Raises:
+        InvalidInput: a check of the body fails, no method finds anything to change, the original is at chance and
+            `force` is not set, or a limit is below what the device's table says can be reached.
+    """
+    with store.read() as tx:
+        resolved = resolve(tx, body)
+    _check_changes(blobs, resolved)
+    warnings = _check_chance(store, blobs, resolved, body)
+    methods = [item["name"] for item in resolved.request["methods"]]
+    for index, target in enumerate(resolved.request["targets"]):
+        try:
+            warnings += _check_floor(store, blobs, resolved, index, target)
+        except BelowFloor as error:
+            if methods == ["filter_prune"]:
+                raise
+            # What other methods reach is not in the table: the floor of pruning refuses nothing, but it is known.
+            warnings.append(f"{error}; whether {' and '.join(methods)} {MEASURED_LATER}")
+    return warnings
+
+
+def still_true(warnings: Sequence[str]) -> list[str]:
+    """Without those that asked what a verdict has answered."""
+    return [text for text in warnings if not text.endswith((TOO_LITTLE, MEASURED_LATER, WAITS))]
+
+
+class BelowFloor(InvalidInput):
+    """A limit that pruning alone cannot meet."""
+
+
+def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
+    """Raises: InvalidInput where no method finds anything to change.
+
+    A channel that can go has a layer in floating point, which each method can do something about if it may.
+    """
+    methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
+    model = resolved.model
+    if any(group["prunable"] for group in model.groups) and not any(given.get("keep_float") for _, given in methods):
+        return
+    request = {"path": str(blobs.path(model.sha256).absolute()), "name": model.name, "methods": methods}
+    in_turn(lambda: run("changes", request, LIMITS, field="model"))
+
+
+def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:
+    scored = score(store, blobs, resolved.model, resolved.dataset, body.seed)
+    if not scored.at_chance:
+        return []
+    found = (
+        f"the original classifies {scored.accuracy:.1%} of {scored.count} validation samples as labelled, "
+        f"chance is {scored.chance:.1%}; preprocessing used: {_shown(resolved.model.preprocessing)}"
+    )
+    if not body.force:
+        raise InvalidInput("dataset", scored.accuracy, f"{found}; `force` takes the job anyway", code="at_chance")
+    return [found]
+
+
+def _shown(preprocessing: Mapping[str, Any]) -> str:
+    """The settings as they act: without a scale, that is of the kind of pixels."""
+    known = {name: value for name, value in preprocessing.items() if value is not None}
+    return str({"scale": "1/255 of uint8 pixels, 1 of float32 ones", **known})
+
+
+def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]) -> list[str]:
+    """Compare a target with the latency of the smallest widths, where the device's table knows enough of it.
+
+    Raises:
+        InvalidInput: the limit is below the floor's lower bound.
+    """
+    with store.read() as tx:
+        device = devices.get(tx, target["device"])
+        empty = not latency.measured(tx, device)
+        table = None if empty else latency.table(tx, device.id)
+    unknown = f"device {device.name}: {TOO_LITTLE}"
+    if table is None:
+        return [unknown]
+    path = blobs.path(resolved.model.sha256)
+    methods = {item["name"]: item["settings"] for item in resolved.request["methods"]}
+    found = in_turn(lambda: preflight(path, table, LIMITS, methods.get("filter_prune", {})))
+    if min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
+        return [unknown]
+    field = "max_latency_ms" if target["max_latency_ms"] is not None else "max_latency_ratio"
+    unit_ms = 1.0 if field == "max_latency_ms" else found["latency_ms"]
+    if target[field] * unit_ms < found["floor_low_ms"]:
+        nearest = found["floor_ms"] / unit_ms
+        message = f"is below what pruning can reach on {device.name}; the nearest possible is {nearest:.4g}"
+        raise BelowFloor(f"targets.{index}.{field}", target[field], message, code="below_floor")
+    return []

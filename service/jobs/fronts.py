@@ -1,0 +1,107 @@
+"""Fronts of a job: which evaluations no other one beats in the objective and in every device's latency.
+
+Read from what is recorded, so that the same function answers for the live front and for "what if the
+limit were 4 ms": filters change which evaluations take part, never what was measured. Only the search's
+evaluations take part: finalists are trained (F4) and measured whole (F5), so that their accuracy and latency
+are other quantities than the untrained accuracy and predicted latency that candidates are compared by. For the same
+reason whole trainings that a search asked for (F4) are compared with each other, and proxies (F2) likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from search.metrics import latency_metric
+from search.problem import Goal
+from search.ranking.pareto import front
+
+
+class Judged(Protocol):
+    """What a front needs to know of an evaluation."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def fidelity(self) -> str: ...
+    @property
+    def searched(self) -> bool: ...
+    @property
+    def metrics(self) -> Mapping[str, Any]: ...
+
+
+def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
+    """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
+
+    With accuracy as the objective and without a target MACs take the place of latency, or, where single weights are
+    pruned, which no MAC shows, the stored bytes.
+    """
+    metric, goal = request["objective"]["metric"], request["objective"]["goal"]
+    axes: dict[str, Goal] = {
+        "accuracy": "max",
+        **{latency_metric(each["device"]): "min" for each in request["targets"]},
+    }
+    if metric != "latency_ms":
+        axes.setdefault(metric, goal)
+    if len(axes) == 1:
+        sparse = any(item["name"] == "weight_prune" for item in request.get("methods", ()))
+        axes["stored_bytes" if sparse else "macs"] = "min"
+    return list(axes.items())
+
+
+@dataclass(frozen=True)
+class RunningFront:
+    """The front while evaluations come in: each is compared with what is on it, not with all that came before.
+
+    What has fallen off never comes back: whatever beats that which beat it, beats it too. `points`: fidelity -> id ->
+    its numbers along the axes, of the evaluations on the front.
+    """
+
+    axes: Sequence[tuple[str, Goal]]
+    points: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the evaluations on the front."""
+        return frozenset(name for points in self.points.values() for name in points)
+
+    def plus(self, evaluations: Iterable[Judged]) -> RunningFront:
+        """With these as well; those that lack one of the metrics take no part."""
+        points = {fidelity: {**known} for fidelity, known in self.points.items()}
+        for each in evaluations:
+            if each.status == "completed" and each.searched and all(key in each.metrics for key, _ in self.axes):
+                numbers = tuple(float(each.metrics[key]) for key, _ in self.axes)
+                points.setdefault(each.fidelity, {})[each.id] = numbers
+        return replace(self, points={fidelity: self._front(of_it) for fidelity, of_it in points.items()})
+
+    def _front(self, points: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        ids = list(points)
+        kept = front(np.array([points[name] for name in ids]), [goal for _, goal in self.axes])
+        return {ids[index]: points[ids[index]] for index in kept}
+
+
+def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:
+    """Ids of the evaluations on the front; those that lack one of its metrics take no part."""
+    return RunningFront(axes(request)).plus(evaluations).ids
+
+
+def under(
+    evaluations: Iterable[Judged],
+    request: Mapping[str, Any],
+    *,
+    max_latency_ms: float | None,
+    min_accuracy: float | None,
+) -> Sequence[Judged]:
+    """The evaluations that would meet these limits, on every target's device."""
+    latencies = [latency_metric(item["device"]) for item in request["targets"]]
+    found = [each for each in evaluations if each.status == "completed" and each.searched]
+    if max_latency_ms is not None:
+        found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
+    if min_accuracy is not None:
+        found = [e for e in found if e.metrics.get("accuracy", -np.inf) >= min_accuracy]
+    return found

@@ -1,0 +1,402 @@
+"""A submitted job: the form of its body, and every check that needs no measurement.
+
+`resolve` turns names into ids and fills in every default, so that what is stored says all that was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from service.errors import InvalidInput
+from service.http.bodies import Body, Name
+from service.jobs import catalogue
+from service.store.base import Tx
+from service.store.devices import devices
+from service.store.uploads import datasets, models
+from service.store.uploads.datasets import Dataset
+from service.store.uploads.models import Model
+from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
+
+if TYPE_CHECKING:
+    from search.metrics import Metric  # numpy comes with it
+
+Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+MAX_SEED = 2**31 - 1
+WAITS = "the job waits for it"
+DECIDING = "accuracy"
+"""The metric that ranks and decides; `test_accuracy` is read once, at the end, and decides nothing."""
+
+
+class ObjectiveBody(Body):
+    """What is wanted most, under the limits; other than accuracy only where whole trainings are searched. `goal`: the
+    metric's own, which is the only one.
+    """
+
+    metric: str = DECIDING
+    goal: Literal["min", "max"] | None = None
+
+
+class TargetBody(Body):
+    """A device and its limit. `statistic`: quiet for ratios, p50 for milliseconds, unless it is named."""
+
+    device: Ref
+    max_latency_ms: Positive | None = None
+    max_latency_ratio: Positive | None = None
+    statistic: Statistic | None = None
+    batch: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> TargetBody:
+        if (self.max_latency_ms is None) == (self.max_latency_ratio is None):
+            raise ValueError("needs exactly one of max_latency_ms and max_latency_ratio")
+        return self
+
+
+class NamedBody(Body):
+    """A strategy or a method with settings; its name alone stands for the default ones."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def _with_settings(given: object) -> object:
+    if isinstance(given, str):
+        return {"name": given}
+    if not isinstance(given, Mapping | NamedBody):
+        raise ValueError("must be a name, or an object with name and settings")
+    return given
+
+
+Chosen: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_schema_input_type=str | NamedBody)]
+
+
+class BudgetBody(Body):
+    """`evaluations` counts F2 evaluations; `wall_s` covers search and training: where it does not last for the epochs
+    of the control and one finalist, all train for fewer, alike.
+    """
+
+    evaluations: int = Field(60, ge=1, le=1_000_000)
+    wall_s: float = Field(900.0, gt=0, le=30 * 86400.0)
+    finalists: int = Field(3, ge=1, le=100)
+
+
+class TrainingBody(Body):
+    """The recipe that finalists and control go through alike."""
+
+    epochs: int = Field(5, ge=0, le=10_000)
+    augment: Augment = "auto"
+
+
+class JobCreate(Body):
+    """A job, as the contract has it."""
+
+    name: Name | None = None
+    model: Ref
+    dataset: Ref
+    metric: str = DECIDING
+    objective: ObjectiveBody = ObjectiveBody()
+    targets: list[TargetBody] = Field([], max_length=16)
+    limits: dict[str, float | None] = Field(default_factory=dict)
+    methods: list[Chosen] = Field([NamedBody(name="filter_prune")], min_length=1, max_length=16)
+    strategies: list[Chosen] = Field([NamedBody(name="greedy")], min_length=1, max_length=16)
+    budget: BudgetBody = BudgetBody()
+    training: TrainingBody = TrainingBody()
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A job that can be queued. `request` is its body with ids and all defaults."""
+
+    request: Mapping[str, Any]
+    model: Model
+    dataset: Dataset
+    warnings: tuple[str, ...]
+
+
+def resolve(tx: Tx, body: JobCreate) -> Resolved:
+    """Check a job against what is known now.
+
+    Raises:
+        InvalidInput: the first thing that is wrong, with its field and the value seen.
+    """
+    from search.metrics import METRICS
+
+    _check_metrics(body)
+    _check_room(body.limits)
+    model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
+    scored = _check_fit(model, dataset)
+    methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
+    _check_prunable(model, methods)
+    targets, warnings = _targets(tx, body.targets)
+    warnings += scored
+    strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
+    names = [item["name"] for item in methods]
+    _check_sparse([item["name"] for item in strategies], names)
+    _check_lowered(body.objective.metric, names)
+    warnings += [*_odd(body, names), *_all_random(strategies, body.budget.evaluations)]
+    request = {
+        **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
+        "model": model.id,
+        "dataset": dataset.id,
+        "methods": methods,
+        "strategies": strategies,
+        "targets": targets,
+        "objective": {"metric": body.objective.metric, "goal": METRICS[body.objective.metric].goal},
+    }
+    return Resolved(request, model, dataset, tuple(warnings))
+
+
+def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None = None) -> JobPlan:
+    """The plan of a stored request: what a run gets.
+
+    Raises:
+        InvalidInput: the model or the data set is gone.
+    """
+    model, dataset = _model(tx, request["model"]), _dataset(tx, request["dataset"])
+    return JobPlan(
+        job_id=job_id,
+        name=request["name"],
+        model=ModelInput(model.sha256, model.name, model.preprocessing, model.output),
+        dataset=DatasetInput(dataset.sha256, dataset.name, dataset.file_name, dataset.layout, dataset.class_count),
+        methods=tuple(Named(item["name"], item["settings"]) for item in request["methods"]),
+        strategies=tuple(Named(item["name"], item["settings"]) for item in request["strategies"]),
+        targets=tuple(
+            Target(
+                device_id=item["device"],
+                device_name=item["device_name"],
+                max_latency_ms=item["max_latency_ms"],
+                max_latency_ratio=item["max_latency_ratio"],
+                statistic=item["statistic"],
+            )
+            for item in request["targets"]
+        ),
+        limits=request["limits"],
+        metric=request["metric"],
+        objective_metric=request["objective"]["metric"],
+        objective_goal=request["objective"]["goal"],
+        budget=Budget(**request["budget"]),
+        training=Training(**request["training"]),
+        effort=effort or Effort(),
+        seed=request["seed"],
+        force=request["force"],
+    )
+
+
+def _check_metrics(body: JobCreate) -> None:
+    from search.errors import did_you_mean
+    from search.metrics import LIMITS
+
+    if body.metric != DECIDING:
+        raise InvalidInput("metric", body.metric, f"must be {DECIDING}")
+    _check_objective(body)
+    for name, value in body.limits.items():
+        if name not in LIMITS:
+            given = [each for each, limit in LIMITS.items() if _may_be_limited(limit.metric)]
+            raise InvalidInput(f"limits.{name}", value, f"no such limit; {did_you_mean(name, given)}")
+        limit = LIMITS[name]
+        if limit.metric.per_device:
+            raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs to a target, with its device")
+        if not _may_be_limited(limit.metric):
+            raise InvalidInput(f"limits.{name}", value, "the test part decides nothing; limit the accuracy")
+        if value is not None:
+            try:
+                limit.check(value)
+            except ValueError as error:
+                raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+
+
+def _may_be_limited(metric: Metric) -> bool:
+    """By a job as a whole: a latency is one device's, and the test part decides nothing."""
+    return not metric.per_device and metric.name != "test_accuracy"
+
+
+def _check_objective(body: JobCreate) -> None:
+    """Raises: InvalidInput where no strategy of the job can say how good a candidate is by this objective.
+
+    As small as an accuracy limit lets it be: that takes candidates whose accuracy is that of a trained network.
+    """
+    from search.metrics import METRICS
+
+    name, goal = body.objective.metric, body.objective.goal
+    if name not in METRICS or name == "test_accuracy":
+        known = ", ".join(metric for metric in METRICS if metric != "test_accuracy")
+        raise InvalidInput("objective.metric", name, f"must be one of {known}")
+    if goal not in (None, METRICS[name].goal):
+        raise InvalidInput("objective.goal", goal, f"must be {METRICS[name].goal}")
+    if name == DECIDING:
+        return
+    if METRICS[name].per_device and not body.targets:
+        raise InvalidInput("objective.metric", name, "needs a target, on whose device it is")
+    if not body.limits.get(f"min_{DECIDING}") and body.limits.get(f"max_{DECIDING}_drop") is None:
+        raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop")
+    known_strategies = catalogue.strategies()
+    for index, (strategy, _) in enumerate(_pairs(body.strategies)):
+        if strategy in known_strategies and not known_strategies[strategy].trains:
+            trains = ", ".join(each for each, family in known_strategies.items() if family.trains)
+            wanted = f"judges untrained candidates; where {name} is the objective, only these can be named: {trains}"
+            raise InvalidInput(f"strategies.{index}", strategy, wanted)
+
+
+def _check_room(limits: Mapping[str, float | None]) -> None:
+    """Raises: InvalidInput where a metric must be above one bound and below a smaller one."""
+    from search.metrics import METRICS
+
+    for name in METRICS:
+        low, high = limits.get(f"min_{name}"), limits.get(f"max_{name}")
+        if low is not None and high is not None and low > high:
+            raise InvalidInput(f"limits.min_{name}", low, f"must be at most limits.max_{name}, which is {high:g}")
+
+
+def _model(tx: Tx, ref: str) -> Model:
+    model = models.find(tx, ref)
+    if model is None:
+        raise InvalidInput("model", ref, "there is no such model")
+    _check_ready("model", ref, model.state)
+    return model
+
+
+def _dataset(tx: Tx, ref: str) -> Dataset:
+    dataset = datasets.find(tx, ref)
+    if dataset is None:
+        raise InvalidInput("dataset", ref, "there is no such data set")
+    _check_ready("dataset", ref, dataset.state)
+    return dataset
+
+
+def _check_ready(field: str, ref: str, state: str) -> None:
+    if state == "checking":
+        raise InvalidInput(field, ref, "is still being checked; submit the job when it is ready")
+    if state != "ready":
+        raise InvalidInput(field, ref, "was refused by its checks")
+
+
+def _check_fit(model: Model, dataset: Dataset) -> list[str]:
+    """What is said of the output that is scored, if the data told which.
+
+    Raises:
+        InvalidInput: the images cannot become the model's input, or the labels its outputs.
+    """
+    from compress.data.checks import check_fits
+    from compress.data.preprocessing import Preprocessing
+    from compress.importing.outputs import scored_for
+
+    shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
+    known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
+    scored = known or scored_for(shapes, dataset.classes, model.name)
+    shape = tuple(dataset.image_shape)
+    check_fits(
+        (shape[0], shape[1], shape[2]) if shape else None,
+        Preprocessing.from_json(model.preprocessing),
+        _image_shape(model),
+        classes=dataset.classes,
+        outputs=shapes[scored][0],
+    )
+    kept = [name for name in shapes if name != scored]
+    if known or not kept:
+        return []
+    return [f"output {scored} is scored: it alone fits {dataset.classes} classes; {', '.join(kept)}: kept as it is"]
+
+
+def _image_shape(model: Model) -> Sequence[int]:
+    """(C, H, W) of the images that the model takes."""
+    if any(each["layout"] == "NHWC" for each in model.inputs):
+        height, width, channels = model.input_shape
+        return (channels, height, width)
+    return model.input_shape[-3:]
+
+
+def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
+    """Raises: InvalidInput where a strategy looks for one sparsity and no method has one."""
+    if any(catalogue.methods()[name].sparse for name in methods):
+        return
+    sparse = ", ".join(name for name, family in catalogue.methods().items() if family.sparse)
+    for index, name in enumerate(strategies):
+        if catalogue.strategies()[name].trains:
+            wanted = (
+                f"looks for one sparsity of the network: name one of {sparse} among the methods ({', '.join(methods)})"
+            )
+            raise InvalidInput(f"strategies.{index}", name, wanted)
+
+
+def _check_lowered(metric: str, methods: Sequence[str]) -> None:
+    """Raises: InvalidInput where the least of a metric is wanted that no method of the job lowers."""
+    if metric == DECIDING or _lowered(metric, methods):
+        return
+    known = catalogue.methods()
+    do = ", ".join(name for name in known if _lowered(metric, [name]))
+    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
+
+
+def _lowered(metric: str, methods: Sequence[str]) -> bool:
+    return any(metric in catalogue.methods()[name].lowers for name in methods)
+
+
+def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
+    """What is allowed and probably not meant."""
+    found = []
+    if body.targets and not _lowered("latency_ms", methods):
+        found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
+    if body.budget.evaluations < len(body.strategies):
+        found.append(
+            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}: some get none"
+        )
+    limited = any(value is not None for value in body.limits.values())
+    if body.objective.metric == DECIDING and not body.targets and not limited:
+        found.append("no target, no limit, and accuracy as the objective: nothing asks for a smaller network")
+    return found
+
+
+def _all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
+    """A warning for each strategy that the budget ends before it has begun: every result of a race counts for it."""
+    for index, item in enumerate(strategies):
+        family = catalogue.strategies()[item["name"]]
+        startup = family.startup(family.settings(**item["settings"]))
+        if startup >= evaluations:
+            yield (
+                f"strategies.{index}: {family.name} needs {startup} evaluations before it models anything; with a "
+                f"budget of {evaluations} it is random search"
+            )
+
+
+def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
+    if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
+        return
+    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has none"
+    raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
+
+
+def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], list[str]]:
+    targets: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    for index, target in enumerate(given):
+        device = devices.find(tx, target.device)
+        if device is None:
+            raise InvalidInput(f"targets.{index}.device", target.device, "there is no such device")
+        if any(other["device"] == device.id for other in targets):
+            raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
+        state = devices.state(tx, device)
+        if state in ("offline", "quarantined"):
+            warnings.append(f"device {device.name} is {state}: {WAITS}")
+        default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
+        targets.append(
+            {
+                "device": device.id,
+                "device_name": device.name,
+                "max_latency_ms": target.max_latency_ms,
+                "max_latency_ratio": target.max_latency_ratio,
+                "statistic": target.statistic or default,
+                "batch": target.batch,
+            }
+        )
+    return targets, warnings
+
+
+def _pairs(given: list[NamedBody]) -> list[tuple[str, Mapping[str, object]]]:
+    return [(item.name, item.settings) for item in given]

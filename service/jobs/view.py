@@ -1,0 +1,201 @@
+"""Jobs and their parts as clients see them."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from service.store.events import Event
+from service.store.jobs.artifacts import Artifact
+from service.store.jobs.evaluations import EvaluationRow
+from service.store.jobs.job_states import State
+from service.store.jobs.jobs import Job
+from workers.progress import PHASES, Phase
+
+
+class Progress(BaseModel):
+    """`done` of `total` steps of the phase; `fraction` of the whole job, each phase weighing the same."""
+
+    fraction: float
+    done: float
+    total: float
+
+
+class WaitingFor(BaseModel):
+    """The device that a job cannot go on without; its `wall_s` stands still meanwhile."""
+
+    device: str
+    since: datetime
+
+
+class Failure(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    step: str
+    field: str | None
+    detail: str
+
+
+class Latency(BaseModel):
+    """Milliseconds on one device; what was not measured is null."""
+
+    model_config = ConfigDict(extra="allow")
+
+    predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    measured: float | None = None
+    measured_high: float | None = None
+
+
+class Summary(BaseModel):
+    """One network of the result table."""
+
+    model_config = ConfigDict(extra="allow")
+
+    evaluation_id: str | None = None
+    strategy: str | None = None
+    accuracy: float | None = None
+    test_accuracy: float | None = None
+    latency_ms: dict[str, Latency] = {}
+    macs: int | None = None
+    parameters: int | None = None
+    size_bytes: int | None = None
+    nonzeros: int | None = None
+    stored_bytes: int | None = None
+
+
+class JobPublic(BaseModel):
+    """A job: what was asked for, resolved to ids, and where it stands."""
+
+    id: str
+    name: str
+    model: str
+    dataset: str
+    metric: str
+    objective: dict[str, Any]
+    targets: list[dict[str, Any]]
+    limits: dict[str, float | None]
+    methods: list[dict[str, Any]]
+    strategies: list[dict[str, Any]]
+    budget: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    force: bool
+
+    state: State
+    signal: Literal["continue", "pause", "cancel"]
+    verdict: Literal["met", "missed"] | None
+    phase: Phase
+    progress: Progress
+    eta_s: float | None
+    warnings: list[str]
+    waiting_for: WaitingFor | None
+    original: Summary | None
+    control: Summary | None
+    best: Summary | None
+    nearest: Summary | None
+    evaluations_done: int
+    failure: Failure | None
+    retry_of: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class EvaluationPublic(BaseModel):
+    """What came of one candidate. `table_epochs`: device id -> the table snapshot that its latency is from; `searched`:
+    whether the search asked for it, and not the training or timing of the finalists.
+    """
+
+    id: str
+    number: int
+    strategy: str
+    status: Literal["completed", "stopped", "infeasible", "failed"]
+    fidelity: Literal["F0", "F1", "F2", "F3", "F4", "F5"]
+    values: dict[str, Any]
+    metrics: dict[str, float]
+    feasible: bool
+    on_front: bool
+    searched: bool
+    cached: bool
+    elapsed_s: float
+    reason: str
+    table_epoch: int | None
+    table_epochs: dict[str, int]
+    created_at: datetime
+
+
+class ArtifactPublic(BaseModel):
+    """A finished file; its bytes are under `/api/v1/artifacts/{id}/content`."""
+
+    id: str
+    kind: Literal["onnx", "report_html", "report_json", "manifest"]
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+
+
+class LogLine(BaseModel):
+    """One line of a job's log."""
+
+    number: int
+    at: datetime
+    level: Literal["info", "warning", "error"]
+    text: str
+
+
+class Log(BaseModel):
+    """The last lines, oldest first; `before` asks for those before them, null where there are none."""
+
+    items: list[LogLine]
+    before: int | None
+
+
+def job_public(job: Job) -> JobPublic:
+    """The job of a row."""
+    kept = {name: getattr(job, name) for name in JobPublic.model_fields if name in Job.__table__.columns}
+    return JobPublic.model_validate(
+        {
+            **{name: value for name, value in job.request.items() if name in JobPublic.model_fields},
+            **kept,
+            "phase": job.phase or PHASES[0],
+            "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
+        }
+    )
+
+
+def _fraction(job: Job) -> float:
+    if job.state == "succeeded":
+        return 1.0
+    begun = next(index for index, phase in enumerate(PHASES) if phase == (job.phase or PHASES[0]))
+    within = job.done / job.total if job.total else 0.0
+    return (begun + within) / len(PHASES)
+
+
+def evaluation_public(row: EvaluationRow, front: Set[str]) -> EvaluationPublic:
+    """The evaluation of a row; `front` holds the ids that are on the job's front."""
+    epochs: dict[str, int] = row.table_epochs
+    return EvaluationPublic.model_validate(
+        {
+            **{name: getattr(row, name) for name in EvaluationPublic.model_fields if hasattr(row, name)},
+            "values": row.candidate["values"],
+            "on_front": row.id in front,
+            "table_epoch": max(epochs.values(), default=None),
+        }
+    )
+
+
+def artifact_public(row: Artifact) -> ArtifactPublic:
+    """The artifact of a row."""
+    return ArtifactPublic.model_validate({name: getattr(row, name) for name in ArtifactPublic.model_fields})
+
+
+def log_line(event: Event) -> LogLine:
+    """The line that an event of type `log.line` carries."""
+    return LogLine(number=event.number, at=event.at, level=event.data["level"], text=event.data["text"])

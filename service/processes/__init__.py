@@ -1,0 +1,1 @@
+"""The processes of a server, and how each ends with its parent."""

@@ -1,0 +1,50 @@
+"""The agent of the server's own machine: a child that speaks the same REST calls as any other agent."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from hw_profiles.agent.__main__ import GRACE_S, TOKEN_VARIABLE
+from service.files.secret_values import new_secret
+from service.processes.child import Child
+from service.processes.restarting import KeptAlive
+from service.store import tokens
+from service.store.base import Store
+
+MACHINE = "local"
+TOKEN_LIFE = timedelta(minutes=10)
+
+
+def agent_child(
+    url: str,
+    store: Store,
+    state_dir: Path,
+    *,
+    machine: str = MACHINE,
+    runtimes: tuple[str, ...] | None = None,
+    ca: Path | None = None,
+) -> KeptAlive:
+    """An agent, and another whenever it dies. It ends with this process, however that ends.
+
+    Args:
+        state_dir: keeps its credentials between starts.
+        runtimes: None offers all that time something real.
+        ca: the server's own certificate.
+    """
+    arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin", "--offer-again"]
+    if ca is not None:
+        arguments += ["--ca", str(ca.absolute())]
+    for name in runtimes or ():
+        arguments += ["--runtime", name]
+
+    def spawn() -> Child:
+        secret = new_secret("enrolment")
+        with store.begin() as tx:
+            name = f"agent-{secrets.token_hex(4)}"
+            tokens.create(tx, "enrolment", name, secret, expires_at=tx.now + TOKEN_LIFE)
+        return Child("hw_profiles.agent", arguments, {TOKEN_VARIABLE: secret})
+
+    # Its timing process has GRACE_S; then it ends itself.
+    return KeptAlive("the agent of this machine", spawn, GRACE_S + 1.0)

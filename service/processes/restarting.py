@@ -1,0 +1,83 @@
+"""KeptAlive: a child process that is started again whenever it dies, until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service.processes.child import Child
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 30.0
+GOOD_LIFE_S = 60.0
+"""A child that lived this long did not die of its start: the next rest is short again."""
+
+
+class KeptAlive:
+    """One child, by turns the first, the second...; `name` is what the log calls it.
+
+    `spawn` starts one; what it raises of the store or the machine is logged, and it is tried again. `grace_s`:
+    how long a child that is told to end may take.
+    """
+
+    def __init__(self, name: str, spawn: Callable[[], Child], grace_s: float) -> None:
+        self._name = name
+        self._spawn = spawn
+        self._grace_s = grace_s
+        self._ending = threading.Event()
+        self._child: Child | None = None
+        self._watcher = threading.Thread(target=self._watch, name=f"watcher of {name}", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the newest child; None before the first."""
+        return None if self._child is None else self._child.pid
+
+    def start(self) -> None:
+        """Start the first child, and others when it is time; returns at once."""
+        self._watcher.start()
+
+    def ask_to_end(self) -> None:
+        """Tell the child, without waiting; no other is started."""
+        self._ending.set()
+        if self._child is not None:
+            self._child.ask_to_end()
+
+    def end(self) -> None:
+        """End the child; afterwards none is left."""
+        self.ask_to_end()
+        if self._watcher.is_alive():
+            self._watcher.join(self._grace_s)
+        if self._child is not None:
+            self._child.end(self._grace_s)
+
+    def _watch(self) -> None:
+        rest_s = FIRST_REST_S
+        while not self._ending.is_set():
+            born_s = time.monotonic()
+            try:
+                status = self._live()
+            except (SQLAlchemyError, OSError):
+                log.exception("%s could not be started; the next attempt follows", self._name)
+            else:
+                if status is not None:
+                    log.warning("%s ended with exit status %d and is started again", self._name, status)
+            rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
+            self._ending.wait(rest_s)
+            rest_s = min(2 * rest_s, LONGEST_REST_S)
+
+    def _live(self) -> int | None:
+        """One child's life: its exit status, or None where all is to end."""
+        self._child = child = self._spawn()
+        while (status := child.ended()) is None and not self._ending.wait(LOOK_S):
+            pass
+        # Closes our end of a dead one's pipe; a child that came up as all was told to end hears of it here.
+        child.ask_to_end()
+        return status

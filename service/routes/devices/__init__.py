@@ -1,0 +1,1 @@
+"""Routes of devices and of their agents."""

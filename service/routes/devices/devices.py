@@ -1,0 +1,252 @@
+"""Devices: their state, their latency tables, predictions and measurements on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import BaseModel
+from sqlalchemy.orm import InstrumentedAttribute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import BurstProtocol
+from service.depends import BlobsDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
+from service.devices import predictions, table_files
+from service.devices.predictions import PredictionPublic
+from service.errors import Conflict, InvalidInput, NotFound
+from service.http.bodies import Body
+from service.http.idempotency import Answer
+from service.http.json_route import JsonRoute
+from service.http.problem_details import documented
+from service.routes.devices.measurements import MeasurementPublic, measurement_public
+from service.store.base import Tx
+from service.store.devices import devices, latency, measurements, work_items
+from service.store.devices.device_figures import Figures, figures
+from service.store.devices.devices import Device, State
+from service.store.jobs import jobs
+from service.store.jobs.jobs import Job
+from service.store.uploads import models
+from service.store.uploads.models import Model
+
+router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonRoute)
+
+Ref = Annotated[str, Path(max_length=80)]
+MEASURED_ROUNDS = 20
+"""Rounds of a whole network; a verdict takes more. A choice: in the rows of benchmarks/predictor_accuracy.py two halves
+of so many rounds differ by less than 1 % in the mean, in one session (docs/benchmarks.md)."""
+UNFINISHED = ("queued", "running", "paused")
+SORTABLE: dict[str, InstrumentedAttribute[object]] = {
+    "name": Device.name,
+    "created_at": Device.created_at,
+    "last_seen_at": Device.last_seen_at,
+}
+
+
+class DevicePublic(BaseModel):
+    """A device. `coverage`: share of the blocks asked for that are measured; `error_mape`: of its predictions
+    on networks measured whole, each left out in turn; null before three of them.
+    """
+
+    id: str
+    name: str
+    machine: str
+    kind: Literal["cpu", "gpu", "mobile", "simulated"]
+    runtime: str
+    runtime_version: str
+    threads: int
+    dtype: str
+    emulated: bool
+    state: State
+    coverage: float
+    error_mape: float | None
+    epoch: int
+    outstanding: int
+    refused: int
+    last_seen_at: datetime
+
+
+class PredictBody(Body):
+    """`fill`: have the missing blocks measured."""
+
+    model: str
+    fill: bool = False
+
+
+class MeasureBody(Body):
+    """Time a model whole."""
+
+    model: str
+
+
+class Imported(BaseModel):
+    """What an import changed."""
+
+    rows: int
+    epoch: int
+
+
+def device_public(tx: Tx, device: Device, known: Mapping[str, Figures]) -> DevicePublic:
+    """The device as it is shown; `known` are the figures of this one, or of all."""
+    found = known.get(device.id, Figures())
+    return DevicePublic.model_validate(
+        {
+            **{name: getattr(device, name) for name in DevicePublic.model_fields if hasattr(device, name)},
+            "state": devices.state(tx, device),
+            "coverage": found.coverage,
+            "error_mape": found.error_mape,
+            "outstanding": found.outstanding,
+            "refused": found.refused,
+        }
+    )
+
+
+@router.get("", responses=documented(401, 403, 422))
+def list_devices(store: StoreDep, _user: UserDep, page: PageDep) -> Page[DevicePublic]:
+    """All devices."""
+    with store.read() as tx:
+        known = figures(tx)
+        return paged(tx, devices.rows(), page, SORTABLE, Device.id, lambda row: device_public(tx, row, known), "name")
+
+
+@router.get("/{ref}", responses=documented(401, 403, 404))
+def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
+    """One device by id or name."""
+    with store.read() as tx:
+        device = devices.get(tx, ref)
+        return device_public(tx, device, figures(tx, device.id))
+
+
+@router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
+def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
+    """Forget a device and what was measured on it. Its agent is told, goes on with its other devices, and ends when
+    none is left; the device comes back, empty, when the agent starts again or was started with `--offer-again`.
+    """
+    with store.begin() as tx:
+        device = devices.get(tx, ref)
+        waiting = jobs.selected(device_id=device.id).where(Job.state.in_(UNFINISHED)).limit(1)
+        if (job := tx.session.execute(waiting).scalar_one_or_none()) is not None:
+            raise Conflict(f"job {job.name!r} has a target on device {device.name!r}", code="referenced")
+        devices.remove(tx, device)
+
+
+@router.get(
+    "/{ref}/table",
+    response_class=Response,
+    responses={200: {"content": {table_files.JSON: {}, table_files.PARQUET: {}}}, **documented(401, 403, 404, 422)},
+)
+def read_table(
+    ref: Ref,
+    store: StoreDep,
+    _user: UserDep,
+    format: Annotated[Literal["json", "parquet"] | None, Query()] = None,
+    accept: Annotated[str, Header(max_length=1000)] = "",
+) -> Response:
+    """The newest latency table, as JSON or (`format=parquet`, or by Accept) as Parquet."""
+    with store.read() as tx:
+        device = devices.get(tx, ref)
+        table = latency.table(tx, device.id)
+    if format == "parquet" or (format is None and table_files.PARQUET in accept):
+        name = f'attachment; filename="{device.name}.parquet"'
+        content = table_files.to_parquet(table)
+        return Response(content, media_type=table_files.PARQUET, headers={"Content-Disposition": name})
+    return JSONResponse(table.to_json())
+
+
+@router.post(
+    "/{ref}/table",
+    status_code=201,
+    openapi_extra={
+        "requestBody": {"required": True, "content": {table_files.JSON: {}, table_files.PARQUET: {}}},
+    },
+    response_model=Imported,
+    responses=documented(401, 403, 404, 409, 413, 422),
+)
+async def import_table(
+    ref: Ref, request: Request, once: OnceDep, _user: UserDep, content_type: Annotated[str, Header()] = ""
+) -> Response:
+    """Fill gaps of a device's table from a file that `GET` gave on the same configuration."""
+    content = await request.body()
+
+    def read_and_store() -> Response:
+        of = {"device": ref, "table": hashlib.sha256(content).hexdigest()}
+        if (kept := once.replayed(of)) is not None:
+            return kept
+        table = _read_table(content, content_type)
+
+        def make(tx: Tx) -> Answer:
+            device = devices.get(tx, ref)
+            added = latency.import_table(tx, device, table)
+            return Answer(Imported(rows=added, epoch=device.epoch))
+
+        return once(make, of=of)
+
+    return await run_in_threadpool(read_and_store)
+
+
+def _read_table(content: bytes, content_type: str) -> LatencyTable:
+    if content_type.startswith(table_files.PARQUET):
+        return table_files.from_parquet(content)
+    try:
+        return table_files.from_json(json.loads(content))
+    except ValueError as error:
+        if hasattr(error, "field"):
+            raise
+        raise InvalidInput("table", len(content), f"neither JSON nor sent as {table_files.PARQUET}: {error}") from error
+
+
+@router.post("/{ref}/predict", responses=documented(401, 403, 404, 409, 422))
+def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user: UserDep) -> PredictionPublic:
+    """What the device would take for a model as it was uploaded, from its table."""
+    with store.read() as tx:
+        device = devices.get(tx, ref)
+        model = _model(tx, body.model)
+        table = latency.table(tx, device.id)
+        refused = {item.key: item.reason for item in work_items.refused(tx, device.id)}
+    blocks = predictions.blocks_of(blobs, model.sha256, table.device)
+    found, shown = predictions.predict(table, blocks)
+    bad = [op.key for op in found.missing if op.key in refused]
+    if bad:
+        shown.warnings.append(f"{len(bad)} blocks cannot be timed on this device: {refused[bad[0]]}")
+    if body.fill and found.missing:
+        ranked = list(range(len(found.missing), 0, -1))  # the most uncertain is first
+        with store.begin() as tx:
+            work_items.fill(tx, device.id, found.missing, [float(rank) for rank in ranked])
+    return shown
+
+
+@router.post(
+    "/{ref}/measurements",
+    status_code=202,
+    response_model=MeasurementPublic,
+    responses=documented(401, 403, 404, 409, 422),
+)
+def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user: UserDep, once: OnceDep) -> Response:
+    """Time a model whole on the device; it joins the device's calibration."""
+    with store.read() as tx:
+        device = devices.get(tx, ref)
+        model = _model(tx, body.model)
+        config = device.config
+    ops = [op for _, op in predictions.blocks_of(blobs, model.sha256, config)]
+    protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
+
+    def make(tx: Tx) -> Answer:
+        new_id = measurements.measure(tx, device.id, {model.name: model.sha256}, protocol, {model.name: ops})
+        shown = measurement_public(measurements.measurement(tx, new_id))
+        return Answer(shown, 202, {"Location": f"/api/v1/measurements/{new_id}"})
+
+    return once(make, of=body)
+
+
+def _model(tx: Tx, ref: str) -> Model:
+    model = models.find(tx, ref)
+    if model is None:
+        raise NotFound("model", ref)
+    if model.state != "ready":
+        raise Conflict(f"model {model.name!r} is {model.state}", code="state")
+    return model

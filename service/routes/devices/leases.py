@@ -1,0 +1,114 @@
+"""Leases: work pulled by agents, and its results."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, RootModel
+from starlette.responses import FileResponse, Response
+
+from hw_profiles.wire.calls import Completion, Lease, LeaseRequest, Result, Surrender
+from service.depends import AgentDep, BlobsDep, OnceDep, StoreDep
+from service.devices import handing_out, lease_results
+from service.devices.timing_files import block_file
+from service.errors import Forbidden, NotFound
+from service.http.idempotency import Answer
+from service.http.problem_details import documented
+from service.store.base import Tx
+from service.store.devices import agent_leases
+
+router = APIRouter(prefix="/api/v1/leases", tags=["agents"])
+
+RETRY_AFTER_S = 1
+LeaseId = Annotated[str, Path(max_length=80)]
+Key = Annotated[str, Path(max_length=80)]
+Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$")]
+MEDIA_TYPE = "application/octet-stream"
+
+
+class Taken(BaseModel):
+    """The server has it."""
+
+    state: str
+
+
+class _NothingToDo(Exception):
+    """Rolls back a grant that found nothing."""
+
+
+@router.post(
+    "",
+    response_model=Lease,
+    responses={204: {"description": "nothing to do; Retry-After seconds"}, **documented(401, 403, 404, 422)},
+)
+def take_lease(body: LeaseRequest, caller: AgentDep, store: StoreDep, once: OnceDep) -> Response:
+    """The next work for this agent's devices."""
+    if body.agent_id != caller.agent_id:
+        raise Forbidden("this token is another agent's", code="foreign_agent")
+    replayed = once.replayed(body.to_json())
+    if replayed is not None:
+        return replayed
+    digests = handing_out.prepare(store, body.agent_id, body)
+    if digests is None:
+        return _nothing()
+
+    def make(tx: Tx) -> Answer:
+        granted = agent_leases.grant(tx, body.agent_id, body, digests)
+        if granted is None:
+            raise _NothingToDo
+        return Answer(RootModel[Lease](handing_out.public(tx, granted)), status=200)
+
+    try:
+        return once(make, of=body.to_json())
+    except _NothingToDo:
+        return _nothing()
+
+
+def _nothing() -> Response:
+    return Response(status_code=204, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+
+@router.get(
+    "/{lease_id}/files/{sha256}",
+    response_class=Response,
+    responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
+)
+def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
+    """An ONNX file to time. Only files of the lease, and only while it lasts: a user's weights travel no further."""
+    with store.read() as tx:
+        lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
+        agent_leases.held(lease, lease.epoch, tx.now)
+        try:
+            op = handing_out.op_of_file(tx, lease, sha256)
+        except KeyError:
+            raise NotFound("file in this lease", sha256) from None
+    headers = {"ETag": f'"{sha256}"'}
+    if op is None:
+        return FileResponse(blobs.path(sha256), media_type=MEDIA_TYPE, headers=headers)
+    return Response(block_file(op, sha256), media_type=MEDIA_TYPE, headers=headers)
+
+
+@router.put("/{lease_id}/results/{key}", responses=documented(401, 403, 404, 409, 410, 422))
+def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, store: StoreDep) -> Taken:
+    """The timing of one item. Idempotent: the first result of a key counts."""
+    with store.begin() as tx:
+        lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
+        lease_results.put(tx, lease, key, body)
+    return Taken(state="taken")
+
+
+@router.post("/{lease_id}/complete", responses=documented(401, 403, 404, 409, 410, 422))
+def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store: StoreDep) -> Taken:
+    """Everything is reported."""
+    with store.begin() as tx:
+        agent_leases.complete(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
+    return Taken(state="completed")
+
+
+@router.post("/{lease_id}/fail", responses=documented(401, 403, 404, 409, 410, 422))
+def fail_lease(lease_id: LeaseId, body: Surrender, caller: AgentDep, store: StoreDep) -> Taken:
+    """The agent gives the lease back; what is open goes to the queue again."""
+    with store.begin() as tx:
+        agent_leases.surrender(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
+    return Taken(state="failed")

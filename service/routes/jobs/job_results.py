@@ -1,0 +1,107 @@
+"""What a job has brought: evaluations, their front, the log, the files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from sqlalchemy import Select
+
+from service.depends import Page, PageDep, PageQuery, StoreDep, UserDep, paged
+from service.errors import Conflict
+from service.http.problem_details import documented
+from service.jobs.fronts import front_of, under
+from service.jobs.view import (
+    ArtifactPublic,
+    EvaluationPublic,
+    Log,
+    artifact_public,
+    evaluation_public,
+    log_line,
+)
+from service.routes.jobs.jobs import JobRef
+from service.store import events
+from service.store.base import Tx
+from service.store.jobs import artifacts, evaluations, jobs
+from service.store.jobs.artifacts import Artifact
+from service.store.jobs.evaluations import EvaluationRow
+from service.store.jobs.jobs import Job
+
+router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+
+
+@router.get("/{job_ref}/evaluations", responses=documented(401, 403, 404, 422))
+def list_evaluations(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    page: PageDep,
+    since: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> Page[EvaluationPublic]:
+    """Evaluations with a number above `since`, by number."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        front = front_of(evaluations.of_job(tx, job.id), job.request)
+        return _evaluations(tx, evaluations.selected(job.id, since), page, front)
+
+
+@router.get("/{job_ref}/front", responses=documented(401, 403, 404, 409, 422))
+def read_front(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    page: PageDep,
+    max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+    max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
+) -> Page[EvaluationPublic]:
+    """The search's evaluations that no other one beats; with limits, the front as it would be under them.
+
+    Candidates that are cut and corrected (F2) and whole trainings (F4) have a front each. A drop of accuracy counts
+    from the original's.
+    """
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
+        rows = evaluations.of_job(tx, job.id)
+        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_accuracy=lowest)}
+        front = front_of((row for row in rows if row.id in kept), job.request)
+        on_front = evaluations.selected(job.id).where(EvaluationRow.id.in_(sorted(front)))
+        return _evaluations(tx, on_front, page, front)
+
+
+def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: frozenset[str]) -> Page[EvaluationPublic]:
+    columns = {"number": EvaluationRow.number, "elapsed_s": EvaluationRow.elapsed_s}
+    return paged(tx, rows, page, columns, EvaluationRow.number, lambda row: evaluation_public(row, front), "number")
+
+
+def _reference(job: Job) -> float:
+    """What a drop of accuracy counts from: the original."""
+    if job.original is None or job.original.get("accuracy") is None:
+        raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
+    return float(job.original["accuracy"])
+
+
+@router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))
+def read_log(
+    job_ref: JobRef,
+    store: StoreDep,
+    _user: UserDep,
+    tail: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    before: Annotated[int | None, Query(ge=1)] = None,
+) -> Log:
+    """The last `tail` lines of the log, or those before line number `before`."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        rows = events.of_topic(tx, jobs.topic(job.id), ("log.line",), before, tail + 1)
+    lines = [log_line(row) for row in rows]
+    kept = lines[-tail:]
+    return Log(items=kept, before=kept[0].number if len(lines) > tail else None)
+
+
+@router.get("/{job_ref}/artifacts", responses=documented(401, 403, 404, 422))
+def list_artifacts(job_ref: JobRef, store: StoreDep, _user: UserDep, page: PageDep) -> Page[ArtifactPublic]:
+    """The finished files of a job."""
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        columns = {"created_at": Artifact.created_at, "kind": Artifact.kind, "name": Artifact.name}
+        return paged(tx, artifacts.selected(job.id), page, columns, Artifact.id, artifact_public, "created_at")

@@ -1,0 +1,1 @@
+"""Tables of devices, agents, and the work that is asked of them."""

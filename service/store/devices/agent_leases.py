@@ -1,0 +1,329 @@
+"""Agent leases: which agent times what until when. One active lease a machine; dead ones give their items back.
+
+    active -> completed | failed (given back by its agent) | expired
+
+A lease's `epoch` fences it off: it is higher than that of every earlier lease of the machine and comes back with
+each result. Times are the database's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, func, select, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from hw_profiles.wire.calls import LEASE_S, Action, Completion, Heartbeat, HeartbeatAnswer, LeaseRequest, Surrender
+from service.devices import anchors
+from service.errors import Conflict, Forbidden, Gone, NotFound
+from service.store.base import Base, Tx, new_id
+from service.store.devices import agents, devices, measurements, work_items
+from service.store.devices.agents import Agent
+from service.store.devices.work_items import WorkItem
+
+LEASE = timedelta(seconds=LEASE_S)
+LATE = "its agent was not heard of in time"
+BLAMELESS = frozenset({"cancelled", "drained"})
+"""What an agent may give a lease back for without counting an attempt of its items."""
+
+
+class LeaseItem(Base):
+    """One file (or pair) of a lease. `role`: `item` or `anchor`; `state`: open, ok, failed or rejected.
+
+    `op` is given for blocks; `latency_us` is set by the result of an anchor.
+    """
+
+    __tablename__ = "agent_lease_items"
+    lease_id: Mapped[str] = mapped_column(ForeignKey("agent_leases.id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    role: Mapped[str] = mapped_column(String(16))
+    op: Mapped[dict[str, Any] | None]
+    sha256: Mapped[str] = mapped_column(String(64))
+    single_sha256: Mapped[str | None] = mapped_column(String(64))
+    expected_us: Mapped[float | None]
+    reference_us: Mapped[float | None]
+    latency_us: Mapped[float | None]
+    state: Mapped[str] = mapped_column(String(16), default="open")
+    number: Mapped[int]
+
+
+class AgentLease(Base):
+    """Some items of one device, lent to one agent. `kind`: block or network. `scale`: what the anchors said."""
+
+    __tablename__ = "agent_leases"
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"), index=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), index=True)
+    machine: Mapped[str] = mapped_column(String(32), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    measurement_id: Mapped[str | None] = mapped_column(String(40))
+    epoch: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), default="active")
+    reason: Mapped[str] = mapped_column(String(2000), default="")
+    granted_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    items: Mapped[list[LeaseItem]] = relationship(order_by=LeaseItem.number, passive_deletes=True)
+    __table_args__ = (
+        Index(
+            "uq_agent_leases_active_machine",
+            "machine",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+    def alive(self, now: datetime) -> bool:
+        """Whether its agent may still report."""
+        return self.state == "active" and now < self.expires_at
+
+
+def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
+    """The lease with this id, which must be this agent's; locked, after its machine's devices, until the end of the
+    transaction.
+
+    Raises:
+        NotFound: there is none.
+        Forbidden: it is another agent's.
+    """
+    machine = tx.session.execute(select(AgentLease.machine).where(AgentLease.id == lease_id)).scalar_one_or_none()
+    if machine is None:
+        raise NotFound("lease", lease_id)
+    devices.of_machine(tx, machine, lock=True)
+    wanted = select(AgentLease).where(AgentLease.id == lease_id).with_for_update()
+    lease = tx.session.execute(wanted.execution_options(populate_existing=True)).scalar_one()
+    if lease.agent_id != agent_id:
+        raise Forbidden("this lease is another agent's", code="foreign_lease")
+    return lease
+
+
+def held(lease: AgentLease, epoch: int, now: datetime) -> None:
+    """Check that the lease still counts.
+
+    Raises:
+        Conflict: `epoch` is not this lease's.
+        Gone: it expired or was given back.
+    """
+    if epoch != lease.epoch:
+        raise Conflict(f"epoch {epoch} is not this lease's ({lease.epoch})", code="lease_lost")
+    if not lease.alive(now):
+        raise Gone(f"the lease is over: {lease.state if lease.state != 'active' else 'expired'}", code="lease_expired")
+
+
+def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, work_items.Digests]) -> AgentLease | None:
+    """The next work for this agent, or None. `digests`: of the files of blocks that never were in a lease.
+
+    Networks that somebody waits for go first, all of one measurement together; then blocks by priority, all of
+    one device.
+
+    Raises:
+        Forbidden: a device is not this agent's.
+    """
+    agent = agents.get(tx, agent_id)
+    devices.of_machine(tx, agent.machine, lock=True)  # of two requests one waits for the other
+    repeated = _end_stale(tx, agent)
+    if repeated is not None:
+        return repeated
+    if agent.drain or _active_on(tx, agent.machine) is not None:
+        return None
+    chosen = work_items.next_work(tx, usable(tx, agent, request), request.max_items)
+    ready = [item for item in chosen if work_items.digested(item, digests)]
+    return _lend(tx, agent, ready) if ready else None
+
+
+def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
+    """Ids of the wanted devices that may be given work; those that were deleted are passed over until the agent knows.
+
+    Raises:
+        Forbidden: a device is not this agent's.
+    """
+    mine = {device.id: device for device in devices.of_machine(tx, agent.machine) if device.agent_id == agent.id}
+    wanted = [device_id for device_id in request.device_ids if device_id not in (agent.removed or ())]
+    foreign = [device_id for device_id in wanted if device_id not in mine]
+    if foreign:
+        raise Forbidden(f"device {foreign[0]!r} is not this agent's", code="foreign_device")
+    return [device_id for device_id in wanted if not mine[device_id].quarantined]
+
+
+def has_stale(tx: Tx, agent: Agent) -> bool:
+    """Whether a lease on this machine waits to be ended: overdue, or of an agent that asks for new work."""
+    lease = _active_on(tx, agent.machine)
+    return lease is not None and (lease.agent_id == agent.id or not lease.alive(tx.now))
+
+
+def _active_on(tx: Tx, machine: str) -> AgentLease | None:
+    active = select(AgentLease).where(AgentLease.machine == machine, AgentLease.state == "active")
+    return tx.session.execute(active).scalar_one_or_none()
+
+
+def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
+    """End what keeps the machine from new work. An agent that asks again before it did anything with its lease
+    has not had our answer: it gets the same lease.
+    """
+    lease = _active_on(tx, agent.machine)
+    if lease is None:
+        return None
+    if not lease.alive(tx.now):
+        lose(tx, lease, "expired", LATE, blame=True)
+    elif lease.agent_id == agent.id:
+        if lease.expires_at == lease.granted_at + LEASE and all(item.state == "open" for item in lease.items):
+            return lease
+        lose(tx, lease, "failed", "its agent asked for new work", blame=True)
+    return None
+
+
+def abandon(tx: Tx, agent: Agent) -> None:
+    """The agent has started anew: whatever it held is lost."""
+    lease = _active_on(tx, agent.machine)
+    if lease is not None and lease.agent_id == agent.id:
+        lose(tx, lease, "failed", "its agent started anew", blame=True)
+
+
+def _lend(tx: Tx, agent: Agent, items: list[WorkItem]) -> AgentLease:
+    device = devices.get(tx, items[0].device_id)
+    newest = select(func.max(AgentLease.epoch)).where(AgentLease.machine == agent.machine)
+    lease = AgentLease(
+        id=new_id("lse"),
+        agent_id=agent.id,
+        device_id=device.id,
+        machine=agent.machine,
+        kind=items[0].kind,
+        measurement_id=items[0].measurement_id,
+        epoch=(tx.session.execute(newest).scalar_one() or 0) + 1,
+        granted_at=tx.now,
+        expires_at=tx.now + LEASE,
+    )
+    tx.session.add(lease)
+    for number, item in enumerate(items):
+        item.state, item.lease_id = "leased", lease.id
+        lease.items.append(_lent(item, number))
+    if lease.kind == "block":
+        known = {item.key for item in items}
+        extra = [anchor for anchor in device.anchors if anchor["key"] not in known]
+        lease.items.extend(_anchor(anchor, len(items) + index) for index, anchor in enumerate(extra))
+    if lease.measurement_id is not None:
+        measurements.start(tx, lease.measurement_id, device)
+    device.busy_until = lease.expires_at
+    tx.session.flush()
+    devices.refresh_states(tx, agent.machine)
+    return lease
+
+
+def _lent(item: WorkItem, number: int) -> LeaseItem:
+    assert item.sha256 is not None
+    return LeaseItem(
+        key=item.key,
+        kind=item.kind,
+        role="item",
+        op=item.op,
+        sha256=item.sha256,
+        single_sha256=item.single_sha256,
+        expected_us=work_items.expected_us(item),
+        state="open",
+        number=number,
+    )
+
+
+def _anchor(anchor: Mapping[str, Any], number: int) -> LeaseItem:
+    names = ("key", "op", "sha256", "single_sha256", "reference_us")
+    values = {name: anchor[name] for name in names}
+    return LeaseItem(**values, kind="block", role="anchor", state="open", number=number)
+
+
+def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
+    """Note a heartbeat, extend the lease it names; what the agent shall do.
+
+    Raises:
+        NotFound, Forbidden: as `own`.
+    """
+    devices.of_machine(tx, agent.machine, lock=True)
+    agents.heard(tx, agent, heartbeat)
+    devices.seen(tx, agent.id)
+    removed = tuple(agent.removed or ())
+    action: Action = "drain" if agent.drain else "removed" if removed else "continue"
+    if heartbeat.lease_id is not None:
+        lease = own(tx, heartbeat.lease_id, agent.id)
+        if lease.state == "active" and not lease.alive(tx.now):
+            lose(tx, lease, "expired", LATE, blame=True)
+        if lease.state != "active" or _unwanted(tx, lease):
+            action = "cancel"
+        else:
+            lease.expires_at = tx.now + LEASE
+            devices.get(tx, lease.device_id).busy_until = lease.expires_at
+    tx.session.flush()
+    tx.session.expire_all()
+    devices.refresh_states(tx, agent.machine)
+    return HeartbeatAnswer(action, removed if action == "removed" else ())
+
+
+def _unwanted(tx: Tx, lease: AgentLease) -> bool:
+    """Whether nothing waits for what this lease times any more."""
+    if lease.measurement_id is None:
+        return work_items.unwanted(tx, lease.id)
+    return measurements.measurement(tx, lease.measurement_id).state == "failed"
+
+
+def complete(tx: Tx, lease: AgentLease, completion: Completion) -> None:
+    """The agent has reported everything; what it left out goes back to the queue. Again is harmless.
+
+    Raises:
+        Conflict, Gone: as `held`.
+    """
+    if lease.state == "completed" and completion.epoch == lease.epoch:
+        return
+    held(lease, completion.epoch, tx.now)
+    device = devices.get(tx, lease.device_id)
+    lose(tx, lease, "completed", "the agent reported no result for it", blame=True)
+    if lease.kind == "block":
+        anchors.finish(tx, device, [(item.reference_us, item.latency_us) for item in lease.items], lease.id)
+        left = work_items.outstanding(tx, device.id)
+        data = {"device_id": device.id, "epoch": device.epoch, "outstanding": left}
+        tx.emit(f"device:{device.id}", "table.filled", data)
+        if left == 0:
+            measurements.recalibrate(tx, device)
+
+
+def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
+    """The agent gives the lease back. Again is harmless.
+
+    Raises:
+        Conflict, Gone: as `held`.
+    """
+    if lease.state == "failed" and surrendered.epoch == lease.epoch:
+        return
+    held(lease, surrendered.epoch, tx.now)
+    reason = f"{surrendered.error_class}: {surrendered.detail}"
+    lose(tx, lease, "failed", reason, blame=surrendered.error_class not in BLAMELESS)
+
+
+def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> None:
+    """End an active lease; its open items go back to the queue."""
+    lease.state, lease.reason, lease.finished_at = state, reason[:2000], tx.now
+    devices.get(tx, lease.device_id).busy_until = None
+    open_items = select(WorkItem).where(WorkItem.lease_id == lease.id, WorkItem.state == "leased")
+    lost = tx.session.execute(open_items).scalars().all()
+    if lease.measurement_id is not None:
+        if lost:
+            measurements.lose(tx, lease.measurement_id, reason, blame=blame)
+    else:
+        for item in lost:
+            work_items.give_back(tx, item, reason, blame=blame)
+        tx.session.flush()
+        work_items.drop_unwanted(tx)
+    tx.session.flush()
+    devices.refresh_states(tx, lease.machine)
+
+
+def sweep(tx: Tx) -> int:
+    """End every lease that is overdue and tell of devices that went offline; how many leases ended."""
+    devices.lock_all(tx)
+    overdue = select(AgentLease).where(AgentLease.state == "active", AgentLease.expires_at <= tx.now)
+    ended = tx.session.execute(overdue.with_for_update(skip_locked=True)).scalars().all()
+    for lease in ended:
+        lose(tx, lease, "expired", LATE, blame=True)
+    devices.refresh_states(tx)
+    return len(ended)

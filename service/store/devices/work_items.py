@@ -1,0 +1,217 @@
+"""Work items: what a device has yet to time, one row for each block or network.
+
+queued -> leased -> done | failed (the device cannot run it)
+  ^---------'  `-> poisoned (lost with its lease too often)
+
+A queued block that no job and no user waits for any more is deleted (service.store.devices.wishes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from sqlalchemy import ForeignKey, Index, Integer, String, UniqueConstraint, delete, exists, func, select, update
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import BigInteger
+
+from hw_profiles.ops import Op
+from hw_profiles.timing.copies_timing import COPIES
+from service.errors import InvalidInput
+from service.store.base import Base, Tx
+from service.store.devices import devices, latency, wishes
+from service.store.devices.devices import Device
+from service.store.devices.wishes import USER, Wish
+
+Digests: TypeAlias = tuple[str, str]
+"""sha256 of a block's timing models: with many copies and with one."""
+
+SLOW_MACS_PER_US = 200.0
+"""The slowest device that deadlines allow for: 0.2 GMAC/s, a tenth of a small ARM board's core."""
+CALL_US = 100.0
+BACK_OFF_S = (5.0, 10.0, 20.0)
+"""Rest of an item after its first, second and third lost attempt; the next one poisons it."""
+OPEN = ("queued", "leased")
+REFUSED = ("failed", "poisoned")
+
+
+class WorkItem(Base):
+    """One block (`op`) or network (`measurement_id`, `sha256`) to time on a device.
+
+    `sha256` and `single_sha256` are the digests of the files, for a block known from its first lease on.
+    `available_at`: not handed out before.
+    """
+
+    __tablename__ = "work_items"
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16))
+    key: Mapped[str] = mapped_column(String(80))
+    op: Mapped[dict[str, Any] | None]
+    measurement_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    single_sha256: Mapped[str | None] = mapped_column(String(64))
+    priority: Mapped[float]
+    state: Mapped[str] = mapped_column(String(16), default="queued")
+    attempt: Mapped[int] = mapped_column(default=0)
+    available_at: Mapped[datetime]
+    lease_id: Mapped[str | None] = mapped_column(String(40), index=True)
+    reason: Mapped[str] = mapped_column(String(2000), default="")
+    created_at: Mapped[datetime]
+    __table_args__ = (
+        UniqueConstraint("device_id", "key"),
+        Index("ix_work_items_queue", "device_id", "state", "kind"),
+    )
+
+
+def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], job_id: str = USER) -> int:
+    """Ask for the rows of `ops` on behalf of a job, the highest priority first; how many are newly asked for.
+
+    Idempotent by op key: what is measured is not asked for again, what is queued gets the higher priority,
+    what the device cannot run stays refused.
+
+    Raises:
+        NotFound: no such device.
+        InvalidInput: another number of priorities than of ops.
+    """
+    if len(ops) != len(priority):
+        raise InvalidInput("priority", len(priority), f"must be as many as ops, {len(ops)}")
+    device = devices.get(tx, device_id)
+    wanted: dict[str, tuple[Op, float]] = {}
+    for op, weight in zip(ops, priority, strict=True):
+        known = wanted.get(op.key)
+        wanted[op.key] = (op, weight if known is None else max(weight, known[1]))
+    for key in latency.measured(tx, device):
+        wanted.pop(key, None)
+    waiting = [item for item in _blocks(tx, device) if item.key in wanted]
+    for item in waiting:
+        item.priority = max(item.priority, wanted.pop(item.key)[1])
+    fresh = [_block(device, op, weight, tx.now) for op, weight in wanted.values()]
+    tx.session.add_all(fresh)
+    tx.session.flush()
+    wishes.add(tx, [item.id for item in (*waiting, *fresh)], job_id)
+    return len(fresh)
+
+
+def withdraw(tx: Tx, job_id: str) -> None:
+    """The job waits for nothing any more: what is queued for it alone is not timed."""
+    if wishes.forget(tx, job_id):
+        devices.lock_all(tx)  # a block that is being lent at this moment is lent first, and stays
+        drop_unwanted(tx)
+
+
+def drop_unwanted(tx: Tx) -> None:
+    """Delete the queued blocks that neither a job nor a user waits for."""
+    idle = (WorkItem.kind == "block") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
+    tx.session.execute(delete(WorkItem).where(idle))
+
+
+def unwanted(tx: Tx, lease_id: str) -> bool:
+    """Whether a lease has open blocks and nothing waits for any of them."""
+    lent = select(WorkItem.id).where(
+        WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
+    )
+    waited_for = lent.where(exists().where(Wish.item_id == WorkItem.id))
+    found = [tx.session.execute(rows.limit(1)).scalar_one_or_none() for rows in (lent, waited_for)]
+    return found[0] is not None and found[1] is None
+
+
+def _blocks(tx: Tx, device: Device) -> Sequence[WorkItem]:
+    rows = select(WorkItem).where(WorkItem.device_id == device.id, WorkItem.kind == "block")
+    return tx.session.execute(rows).scalars().all()
+
+
+def _block(device: Device, op: Op, priority: float, now: datetime) -> WorkItem:
+    return WorkItem(
+        device_id=device.id,
+        kind="block",
+        key=op.key,
+        op=op.to_json(),
+        priority=priority,
+        available_at=now,
+        created_at=now,
+    )
+
+
+def outstanding(tx: Tx, device_id: str) -> int:
+    """Block rows of a device that are queued or being measured."""
+    rows = select(func.count(WorkItem.id)).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
+    return tx.session.execute(rows.where(WorkItem.state.in_(OPEN))).scalar_one()
+
+
+def refused(tx: Tx, device_id: str) -> Sequence[WorkItem]:
+    """Blocks that the device cannot run or that were lost too often; `reason` says why."""
+    rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
+    return tx.session.execute(rows.where(WorkItem.state.in_(REFUSED))).scalars().all()
+
+
+def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
+    """Put a leased item back into the queue. `blame` counts an attempt: it rests, and at last is poisoned."""
+    item.lease_id, item.reason = None, reason[:2000]
+    item.state, item.available_at = "queued", tx.now
+    if blame:
+        item.attempt += 1
+        if item.attempt > len(BACK_OFF_S):
+            item.state = "poisoned"
+        else:
+            item.available_at = tx.now + timedelta(seconds=BACK_OFF_S[item.attempt - 1])
+
+
+def ask_again(tx: Tx, device_id: str) -> None:
+    """The device has another configuration: forget what was done, begin again with what was refused."""
+    mine = WorkItem.device_id == device_id
+    tx.session.execute(delete(WorkItem).where(mine, WorkItem.state == "done", WorkItem.kind == "block"))
+    again = update(WorkItem).where(mine, WorkItem.state.in_(REFUSED), WorkItem.kind == "block")
+    tx.session.execute(again.values(state="queued", attempt=0, available_at=tx.now, lease_id=None, reason=""))
+
+
+def next_work(tx: Tx, device_ids: Sequence[str], max_items: int) -> list[WorkItem]:
+    """What these devices should time next: all networks of one measurement, else blocks of one device."""
+    queued = (
+        select(WorkItem)
+        .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
+        .order_by(WorkItem.priority.desc(), WorkItem.id)
+    )
+    networks = queued.where(WorkItem.kind == "network")
+    first = tx.session.execute(networks.limit(1)).scalar_one_or_none()
+    if first is not None:
+        together = networks.where(WorkItem.measurement_id == first.measurement_id)
+        return list(tx.session.execute(together).scalars())
+    blocks = queued.where(WorkItem.kind == "block")
+    first = tx.session.execute(blocks.limit(1)).scalar_one_or_none()
+    if first is None:
+        return []
+    return list(tx.session.execute(blocks.where(WorkItem.device_id == first.device_id).limit(max_items)).scalars())
+
+
+def digested(item: WorkItem, digests: Mapping[str, Digests]) -> bool:
+    """Give a block the digests of its files where it lacks them; whether it has them now."""
+    if item.sha256 is None and item.key in digests:
+        item.sha256, item.single_sha256 = digests[item.key]
+    return item.sha256 is not None
+
+
+def refuse(tx: Tx, device_id: str, key: str, reason: str) -> None:
+    """A block that no device can time."""
+    mine = update(WorkItem).where(WorkItem.device_id == device_id, WorkItem.key == key, WorkItem.state == "queued")
+    tx.session.execute(mine.values(state="failed", reason=reason[:2000]))
+
+
+def expected_us(item: WorkItem) -> float | None:
+    """A generous guess of one run of a block's larger model; None for networks."""
+    if item.op is None:
+        return None
+    return CALL_US + COPIES[1] * Op.from_json(item.op).features["macs"] / SLOW_MACS_PER_US
+
+
+def of_lease(tx: Tx, lease_id: str, key: str) -> WorkItem | None:
+    """The item with this key while it is lent with this lease."""
+    rows = select(WorkItem).where(WorkItem.lease_id == lease_id, WorkItem.key == key, WorkItem.state == "leased")
+    return tx.session.execute(rows).scalar_one_or_none()
+
+
+def by_key(tx: Tx, device_id: str, key: str) -> WorkItem | None:
+    """The item with this key, in whatever state."""
+    rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.key == key)
+    return tx.session.execute(rows).scalar_one_or_none()

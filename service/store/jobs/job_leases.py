@@ -1,0 +1,162 @@
+"""Who runs a job: claimed for a while, renewed while it runs, fenced by epoch once another has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import or_, select, update
+
+from service.errors import Conflict
+from service.store.base import Tx
+from service.store.jobs.job_states import State, transition
+from service.store.jobs.jobs import Job, topic
+from workers.errors import LeaseLost
+from workers.ports import Signal
+
+
+@dataclass(frozen=True)
+class Held:
+    """A claim: this conductor runs the job as long as its epoch is the job's.
+
+    `takeover`: whoever ran it before went silent, and may have died of what it was doing.
+    """
+
+    job_id: str
+    owner: str
+    epoch: int
+    takeover: bool = field(default=False, compare=False)
+
+
+def claim(tx: Tx, owner: str, lease_s: float, max_crashes: int) -> Held | None:
+    """Take the job that has waited longest: a queued one, or a running one whose holder has gone silent.
+
+    Of two that race for a job one gets it and the other the next one. A takeover settles what the user
+    wanted of the silent run, and fails a job that has been taken over too often.
+    """
+    due = or_(Job.state == "queued", (Job.state == "running") & (Job.lease_until <= tx.now))
+    for job in tx.session.execute(select(Job).where(due).order_by(Job.created_at, Job.id)).scalars().all():
+        try:
+            held = _take(tx, job, owner, lease_s, max_crashes)
+        except Conflict:
+            continue
+        if held is not None:
+            return held
+    return None
+
+
+def _take(tx: Tx, job: Job, owner: str, lease_s: float, max_crashes: int) -> Held | None:
+    epoch = job.epoch + 1
+    source: State = "queued"
+    crashes = job.crashes
+    if job.state == "running":
+        source, crashes = "running", job.crashes + 1
+        if job.signal in ("cancel", "pause"):
+            wanted: State = "cancelled" if job.signal == "cancel" else "paused"
+            transition(tx, job.id, job.epoch, source, wanted, epoch=epoch)
+            return None
+        if crashes > max_crashes:
+            transition(tx, job.id, job.epoch, source, "failed", epoch=epoch, failure=_crashed(job, crashes))
+            return None
+    values: dict[str, Any] = {
+        "epoch": epoch,
+        "lease_owner": owner,
+        "lease_until": tx.now + timedelta(seconds=lease_s),
+        "crashes": crashes,
+        "started_at": job.started_at or tx.now,
+    }
+    transition(tx, job.id, job.epoch, source, "running", **values)
+    return Held(job.id, owner, epoch, takeover=source == "running")
+
+
+def _crashed(job: Job, crashes: int, reason: str | None = None) -> dict[str, Any]:
+    detail = f"its conductor or its machine failed {crashes} times without a new evaluation in between"
+    if reason is not None:
+        detail += f"; the last time: {reason}"
+    return {"code": "crashed", "step": job.phase or "claim", "field": None, "detail": detail}
+
+
+def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
+    """Give the job back because the machine failed: queued again, failed once that happened too often.
+
+    Args:
+        reason: what was wrong with the machine, for the user.
+
+    Returns:
+        How often that has happened since the job's last evaluation.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    fence(tx, held, crashes=Job.crashes + 1)
+    job = tx.session.execute(
+        select(Job).where(Job.id == held.job_id).execution_options(populate_existing=True)
+    ).scalar_one()
+    if job.crashes > max_crashes:
+        end(tx, held, "failed", failure=_crashed(job, job.crashes, reason))
+    else:
+        end(tx, held, "queued")
+    return job.crashes
+
+
+def fence(tx: Tx, held: Held, **values: Any) -> None:
+    """Begin a write for a held job: locks its row, sets `values`, and fails where the claim is over.
+
+    Raises:
+        LeaseLost: another epoch runs the job, or nobody does.
+    """
+    guarded = update(Job).where(Job.id == held.job_id, Job.state == "running", Job.epoch == held.epoch)
+    changed = guarded.values(**{"epoch": held.epoch, **values}).returning(Job.id)
+    if tx.session.execute(changed).scalar_one_or_none() is None:
+        raise LeaseLost(f"job {held.job_id}: epoch {held.epoch} is over")
+
+
+def renew(tx: Tx, held: Held, lease_s: float) -> None:
+    """Hold the job for `lease_s` more from now, even if the lease ran out and nobody noticed.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    fence(tx, held, lease_until=tx.now + timedelta(seconds=lease_s))
+
+
+def signal(tx: Tx, held: Held) -> Signal:
+    """What the user wants of the run.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    rows = select(Job.signal).where(Job.id == held.job_id, Job.state == "running", Job.epoch == held.epoch)
+    match tx.session.execute(rows).scalar_one_or_none():
+        case "continue" | "pause" | "cancel" as wanted:
+            return wanted
+        case None:
+            raise LeaseLost(f"job {held.job_id}: epoch {held.epoch} is over")
+        case other:
+            raise ValueError(f"a stored job with unknown signal {other!r}")
+
+
+def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
+    """Leave the job in another state: ended, paused, or queued again for somebody else.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    try:
+        transition(tx, held.job_id, held.epoch, "running", target, **values)
+    except Conflict as error:
+        raise LeaseLost(f"job {held.job_id}: epoch {held.epoch} is over") from error
+
+
+def progress(tx: Tx, held: Held, *, tell: bool, **values: Any) -> None:
+    """Write where the job is; `tell`: with an event.
+
+    Raises:
+        LeaseLost: as `fence`.
+    """
+    fence(tx, held, **values)
+    if not tell:
+        return
+    said: dict[str, Any] = {name: values[name] for name in ("phase", "done", "total", "eta_s") if name in values}
+    tx.emit(topic(held.job_id), "job.progress", said)

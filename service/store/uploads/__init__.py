@@ -1,0 +1,1 @@
+"""Tables of models and data sets, and what was found out about them."""

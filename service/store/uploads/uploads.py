@@ -1,0 +1,116 @@
+"""Uploads: what models and data sets have in common: a name that stands for one content, and a check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeVar
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import InstrumentedAttribute
+
+from service.errors import Conflict, InvalidInput, NotFound
+from service.store.base import Tx
+from service.store.jobs.jobs import Job
+from service.store.uploads.datasets import Dataset
+from service.store.uploads.models import Model
+
+State = Literal["checking", "ready", "refused"]
+MARGIN = timedelta(seconds=60)
+Row = TypeVar("Row", Model, Dataset)
+
+
+INTERRUPTED = {"field": "file", "message": "the check was interrupted: upload the file again", "value": None}
+
+
+class Same(Protocol):
+    """Says whether a row is what is being uploaded now: the same bytes and settings."""
+
+    def __call__(self, row: Any, /) -> bool: ...
+
+
+def get(tx: Tx, kind: type[Row], ref: str) -> Row:
+    """The row with this id, else with this name.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = tx.session.get(kind, ref)
+    row = row or tx.session.execute(select(kind).where(kind.name == ref)).scalar_one_or_none()
+    if row is None:
+        raise NotFound(kind.__name__.lower(), ref)
+    return row
+
+
+def interrupted(tx: Tx, row: Model | Dataset, wall: timedelta) -> bool:
+    """Whether the server that checked this upload must have gone: no check takes longer than `wall`."""
+    return row.state == "checking" and row.created_at + wall + MARGIN < tx.now
+
+
+def outcome(tx: Tx, row: Model | Dataset, wall: timedelta) -> Mapping[str, Any]:
+    """`state` and `problem` as they are shown: an interrupted check shows as a refusal."""
+    if interrupted(tx, row, wall):
+        return {"state": "refused", "problem": INTERRUPTED}
+    return {"state": row.state, "problem": row.problem}
+
+
+def existing(tx: Tx, kind: type[Row], name: str, same: Same, wall: timedelta) -> Row | None:
+    """The row that an upload under this name is already; None where the name is free.
+
+    A refused or interrupted upload leaves its name free.
+
+    Raises:
+        Conflict: the name stands for other content or settings.
+    """
+    row = tx.session.execute(select(kind).where(kind.name == name)).scalar_one_or_none()
+    if row is None or row.state == "refused" or interrupted(tx, row, wall):
+        return None
+    if not same(row):
+        raise Conflict(f"there is a {kind.__name__.lower()} {name!r} with other content or settings", code="name")
+    return row
+
+
+def add(tx: Tx, row: Model | Dataset) -> None:
+    """Insert an upload whose name `existing` found free.
+
+    Raises:
+        Conflict: another upload took the name at the same moment.
+    """
+    kind = type(row)
+    tx.session.execute(delete(kind).where(kind.name == row.name))
+    tx.session.add(row)
+    try:
+        tx.session.flush()
+    except IntegrityError as error:
+        raise Conflict(f"the name {row.name!r} was taken a moment ago", code="name") from error
+
+
+def settle(tx: Tx, kind: type[Row], row_id: str, found: Mapping[str, Any] | InvalidInput) -> None:
+    """Note how a check ended that outlasted its request; nothing happens where the row was deleted meanwhile."""
+    row = tx.session.get(kind, row_id)
+    if row is None or row.state != "checking":
+        return
+    if isinstance(found, InvalidInput):
+        row.state = "refused"
+        row.problem = {"field": found.field, "message": found.message, "value": found.value}
+        return
+    for name, value in found.items():
+        setattr(row, name, value)
+    row.state = "ready"
+
+
+def remove(tx: Tx, row: Model | Dataset) -> None:
+    """Delete an upload; its content goes with the next sweep.
+
+    Raises:
+        Conflict: a job refers to it.
+    """
+    column: InstrumentedAttribute[str] = Job.model_id if isinstance(row, Model) else Job.dataset_id
+    users = (
+        tx.session.execute(select(Job.name).where(column == row.id).order_by(Job.created_at).limit(3)).scalars().all()
+    )
+    if users:
+        raise Conflict(f"{row.name!r} is used by {', '.join(users)}; delete the jobs first", code="referenced")
+    tx.session.delete(row)
+    tx.session.flush()

@@ -1,0 +1,1 @@
+"""Uploaded files, opened and checked in a child process with limits."""

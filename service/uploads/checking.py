@@ -1,0 +1,157 @@
+"""Checks of uploads: a few at a time, answered at once where they are quick, later where they are not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from service.errors import Conflict, InvalidInput
+from service.files.data_folder import NoSpace
+from service.http.idempotency import Answer, Once
+from service.processes.daemon_pool import DaemonPool
+from service.settings import Settings
+from service.store.base import Store, Tx
+from service.store.uploads import uploads
+from service.store.uploads.uploads import Row
+from service.uploads.sandbox import Limits
+
+log = logging.getLogger(__name__)
+
+# Each check may take gigabytes of memory and all cores: two at a time hide the reading of files, and no more.
+_THREADS = DaemonPool(2, "check")
+
+Found = Mapping[str, Any]
+T = TypeVar("T")
+
+
+class Refusal(BaseModel):
+    """Why an upload was refused whose check outlasted its request."""
+
+    field: str
+    message: str
+    value: Any
+
+
+def in_turn(check: Callable[[], T]) -> T:
+    """Run a check that its request waits for, when its turn comes among all checks of this process."""
+    return _THREADS.submit(check).result()
+
+
+def limits(settings: Settings) -> Limits:
+    """What one check may take of this machine."""
+    return Limits(
+        memory_bytes=settings.check_memory_bytes, cpu_s=int(settings.check_wall_s), wall_s=settings.check_wall_s
+    )
+
+
+def wall(settings: Settings) -> timedelta:
+    """How long a check may take; one that is older was interrupted."""
+    return timedelta(seconds=settings.check_wall_s)
+
+
+@dataclass(frozen=True)
+class Arrival(Generic[Row]):
+    """An upload that arrived and is now to become a row.
+
+    Args:
+        kind: the table.
+        name: what it is to be called.
+        same: whether a row of that name is this very upload.
+        check: looks into the file; answers with columns of the row.
+        drop: deletes the file again, unless something points at it.
+        row: makes the row, with the columns that the check finds left out.
+        public: the row as it is shown.
+    """
+
+    kind: type[Row]
+    name: str
+    same: Callable[[Row], bool]
+    check: Callable[[], Found]
+    drop: Callable[[], None]
+    row: Callable[[Tx], Row]
+    public: Callable[[Tx, Row], BaseModel]
+
+
+def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Store, settings: Settings) -> Response:
+    """Check an upload and answer: 201 made, 200 the same again, 202 still being checked.
+
+    Args:
+        of: what makes two uploads the same request.
+
+    Raises:
+        Conflict: the name stands for something else.
+        InvalidInput: the check found something wrong; nothing is kept.
+        NoSpace: the check found no room for what it makes; nothing is kept.
+    """
+    if (kept := once.replayed(of)) is not None:
+        return kept
+    with store.read() as tx:
+        known = uploads.existing(tx, arrival.kind, arrival.name, arrival.same, wall(settings)) is not None
+    if known:
+        return once(lambda tx: _again(tx, arrival, settings), of=of)
+    check = _THREADS.submit(arrival.check)
+    wait([check], settings.check_answer_s)
+    if not check.done():
+        made: list[str] = []
+        response = once(lambda tx: _make(tx, arrival, settings, {}, "checking", made), of=of)
+        for row_id in made:
+            _finish_later(store, arrival.kind, row_id, check)
+        return response
+    try:
+        found = check.result()
+    except NoSpace:  # what is unwanted may lie for a day, but not on a full disk
+        arrival.drop()
+        raise
+    return once(lambda tx: _make(tx, arrival, settings, found, "ready", []), of=of)
+
+
+def _again(tx: Tx, arrival: Arrival[Row], settings: Settings) -> Answer:
+    row = uploads.existing(tx, arrival.kind, arrival.name, arrival.same, wall(settings))
+    if row is None:
+        raise Conflict(f"{arrival.name!r} was deleted a moment ago; upload it again", code="name")
+    return Answer(arrival.public(tx, row), 200)
+
+
+def _make(
+    tx: Tx, arrival: Arrival[Row], settings: Settings, found: Found, state: uploads.State, made: list[str]
+) -> Answer:
+    row = uploads.existing(tx, arrival.kind, arrival.name, arrival.same, wall(settings))
+    if row is not None:  # the same upload, sent twice at the same time
+        return Answer(arrival.public(tx, row), 200)
+    row = arrival.row(tx)
+    row.state = state
+    for column, value in found.items():
+        setattr(row, column, value)
+    uploads.add(tx, row)
+    made.append(row.id)
+    return Answer(arrival.public(tx, row), 201 if state == "ready" else 202)
+
+
+def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Found]) -> None:
+    def note(ended: Future[Found]) -> None:
+        try:
+            with store.begin() as tx:
+                uploads.settle(tx, kind, row_id, _outcome(ended))
+        except Exception:  # nobody waits for this thread: the row counts as interrupted after a while
+            log.exception("the result of the check of %s could not be stored", row_id)
+
+    check.add_done_callback(note)
+
+
+def _outcome(ended: Future[Found]) -> Found | InvalidInput:
+    error = ended.exception()
+    if error is None:
+        return ended.result()
+    if isinstance(error, InvalidInput):
+        return error
+    if isinstance(error, NoSpace):
+        return InvalidInput("file", None, f"{error.detail}: upload the file again once there is room")
+    log.error("a check failed by a fault of the server", exc_info=error)
+    return InvalidInput("file", None, "the check failed inside the server: upload the file again")

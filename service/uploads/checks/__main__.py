@@ -1,0 +1,131 @@
+"""The child process of service.uploads.sandbox: takes one order from stdin, answers with one JSON object on stdout."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from service.files.data_folder import is_full
+
+# Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
+FORBIDDEN = frozenset(
+    {
+        "socket.bind",
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.sendto",
+        "subprocess.Popen",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+        "pickle.find_class",
+    }
+)
+MAX_MESSAGE = 1000
+MAX_TRACE = 8000
+ROOT = Path(__file__).parents[3]
+
+
+def main() -> None:
+    """Limit this process, run the task, report."""
+    # Libraries print: what they print must not be taken for the report.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    order = json.loads(sys.stdin.buffer.readline())
+    _limit(order["limits"])
+    sys.addaudithook(_guard)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with out:
+        out.write(_answer(order["task"], order["request"]))
+    # Without the interpreter's own ending: threads of native libraries may hang in it.
+    os._exit(0)
+
+
+def _answer(task: str, request: Mapping[str, Any]) -> bytes:
+    try:
+        return _encoded({"result": importlib.import_module(f"service.uploads.checks.{task}").run(request)})
+    except Exception as error:  # told to the parent, which says it to the user
+        if hasattr(error, "field"):
+            value = _shown(getattr(error, "value", None))
+            message = _without_paths(str(getattr(error, "message", error)), request)
+            return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
+        if is_full(error):
+            return _encoded({"full": True})
+        if _is_ours(error):
+            return _encoded({"broken": "".join(traceback.format_exception(error))[-MAX_TRACE:]})
+        return _encoded({"failed": _without_paths(f"{type(error).__name__}: {error}", request)})
+
+
+def _without_paths(text: str, request: Mapping[str, Any]) -> str:
+    """A library's text, cut, without where things lie on this machine: that is nobody's business who sends files."""
+    paths = {value: name for name, value in request.items() if isinstance(value, str) and value.startswith("/")}
+    for path in sorted(paths, key=len, reverse=True):
+        text = text.replace(path, f"<{paths[path]}>")
+    return text.replace(os.getcwd(), "<folder>")[:MAX_MESSAGE]
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the code is wrong and not the file: it says so itself, cannot be imported, or lacks a name that one
+    of our files asks for.
+
+    The same errors out of a library are the file's doing: it made that library stumble.
+    """
+    if getattr(error, "ours", False):  # compress.errors.Mistake
+        return True
+    if isinstance(error, ImportError):  # a library that finds no memory to be loaded into is the file's doing
+        return isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
+    if not isinstance(error, AttributeError | NameError) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(ROOT) and "site-packages" not in frame.f_code.co_filename
+
+
+def _encoded(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer, allow_nan=False).encode()
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value[:20]]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)[:MAX_MESSAGE]
+
+
+def _limit(limits: Mapping[str, Any]) -> None:
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_AS, int(limits["memory_bytes"]))
+    _lower(resource.RLIMIT_CPU, int(limits["cpu_s"]))
+    _lower(resource.RLIMIT_FSIZE, int(limits["file_bytes"]))
+
+
+def _lower(kind: int, wanted: int) -> None:
+    _, most = resource.getrlimit(kind)
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    # One more for the hard limit of CPU time: at the soft one SIGXCPU tells the parent what happened.
+    hard = limit + 1 if kind == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY else limit
+    resource.setrlimit(kind, (limit, hard))
+
+
+def _guard(event: str, _arguments: tuple[object, ...]) -> None:
+    if event in FORBIDDEN:
+        raise PermissionError(f"{event} is not allowed while a file is checked")
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

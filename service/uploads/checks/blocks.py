@@ -1,0 +1,27 @@
+"""Blocks: what a device's runtime makes of a network, found in the sandbox like everything of a stranger's file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.graph.op_templates import op_templates
+from compress.network import Network
+from hw_profiles import runtimes
+from hw_profiles.errors import ExtraMissing, InvalidInput
+from workers.problem.timed_form import timed_form
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, runtime}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
+
+    They are those of the network as it was uploaded (`workers.problem.timed_form`): what jobs call the original.
+    """
+    network = timed_form(Network.load(Path(request["path"])))
+    try:
+        fused = runtimes.load(request["runtime"]).fused(network.save())
+    except (ExtraMissing, InvalidInput) as error:
+        return {"missing": str(error)}
+    templates = op_templates(network, fused)
+    return {"blocks": [{"layers": list(each.layers), "op": each.at().to_json()} for each in templates]}

@@ -1,0 +1,36 @@
+"""Changes: what a job's methods find to change in a network, before the job is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.errors import InvalidInput
+from compress.graph.fold import fold_norms
+from compress.graph.rewrites import rewritten
+from compress.network import Network
+from compress.scheme import Scheme
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, name, methods}`, methods as (name, settings) pairs -> `{knobs}`, their names.
+
+    Raises:
+        InvalidInput: there are none, with the reason.
+    """
+    network = rewritten(fold_norms(Network.load(Path(request["path"]))))  # the form that jobs cut and time
+    scheme = Scheme.of(request["methods"])
+    knobs = [knob.name for knob in scheme.knobs(network, {})]
+    if not knobs:
+        methods = [name for name, _ in request["methods"]]
+        find = "finds" if len(methods) == 1 else "find"
+        says = f"{' and '.join(methods)} {find} nothing to change in model {request['name']}: {_reason(network)}"
+        raise InvalidInput(says, field="methods", value=methods)
+    return {"knobs": knobs}
+
+
+def _reason(network: Network) -> str:
+    if any(node.op_type == "DequantizeLinear" for node in network.nodes):
+        return "its layers are in int8 already"
+    return "it has no layer that can be pruned or stored in fewer bits"

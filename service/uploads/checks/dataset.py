@@ -1,0 +1,35 @@
+"""The check of an uploaded data set: every label and every pixel, and a decoded copy for the jobs to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.data.dataset import inspect_dataset
+from compress.data.split import counts_after_draw
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, digest, layout, classes, cache}` -> counts after missing parts are drawn, classes, image_shape, warnings.
+
+    Raises:
+        InvalidInput: whatever is wrong with the file.
+    """
+    summary = inspect_dataset(
+        Path(request["path"]),
+        layout=request["layout"],
+        classes=request["classes"],
+        cache=Path(request["cache"]),
+        digest=request["digest"],
+    )
+    after = counts_after_draw(summary.counts)
+    drawn = [part for part in after if part not in summary.counts]
+    warnings = [f"no {part} part: {after[part]} images are drawn from train by the job's seed" for part in drawn]
+    return {
+        "counts": after,
+        "classes": summary.classes,
+        "class_names": list(summary.class_names),
+        "image_shape": None if summary.image_shape is None else list(summary.image_shape),
+        "warnings": [*summary.warnings, *warnings],
+    }

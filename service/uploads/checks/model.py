@@ -1,0 +1,122 @@
+"""The check of an uploaded network: read, verified against onnxruntime, and what of it can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.counting.cost import cost
+from compress.data.preprocessing import Preprocessing
+from compress.errors import InvalidInput, Mistake, lacks_memory
+from compress.graph.groups import Group, groups
+from compress.importing.batch_statistics import check_independent
+from compress.importing.input_layout import image_shape, input_layout
+from compress.importing.outputs import check_output, output_shapes, scored_at_upload
+from compress.importing.verify import verify
+from compress.network import Network
+from compress.ops import find_row
+
+SAMPLES = 3  # what verify needs to see the batch move
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, preprocessing, output}` -> what the answer to an upload says of a network.
+
+    Raises:
+        InvalidInput: whatever is wrong with the file, its preprocessing or the name of its scored output.
+        Mistake: our code failed on it, which is no word against the file.
+    """
+    try:
+        return _checked(request)
+    except (InvalidInput, Mistake, OSError):
+        raise
+    except Exception as error:
+        if lacks_memory(error):
+            raise
+        raise Mistake(f"{type(error).__name__}: {error}") from error
+
+
+def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
+    path = Path(request["path"])
+    network = Network.load(path)
+    preprocessing = Preprocessing.from_json(request["preprocessing"])
+    _check_input(network, preprocessing)
+    scored = _scored(network, request["output"])
+    samples = np.random.default_rng(0).standard_normal((SAMPLES, *network.input_shape), np.float32)
+    verify(network, samples)
+    check_independent(network, samples)
+    found, counted = groups(network), cost(network)
+    return {
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "size_bytes": min(counted.size_bytes, path.stat().st_size),  # as `compress.counting.cost.sent`
+        "input_shape": list(network.input_shape),
+        "inputs": [_input(network, name) for name in network.inputs],
+        "outputs": [_output(name, shape, scored) for name, shape in output_shapes(network).items()],
+        "groups": [describe(group) for group in found],
+        "warnings": [*network.warnings, *_warnings(network, found, scored)],
+    }
+
+
+def describe(group: Group) -> dict[str, Any]:
+    """A group as the REST contract shows it."""
+    return {
+        "name": group.name,
+        "width": group.width,
+        "prunable": group.prunable,
+        "reason": group.reason or None,
+        "layers": list(group.layers),
+    }
+
+
+def _input(network: Network, name: str) -> dict[str, Any]:
+    kind = network.inputs[name]
+    return {"name": name, "shape": list(kind.shape[1:]), "dtype": kind.dtype, "layout": input_layout(network)}
+
+
+def _output(name: str, shape: tuple[int, ...], scored: str | None) -> dict[str, Any]:
+    role = None if scored is None else "scored" if name == scored else "kept"
+    return {"name": name, "shape": list(shape), "role": role}
+
+
+def _scored(network: Network, asked: str | None) -> str | None:
+    shapes, name = output_shapes(network), asked or network.scored
+    if name is None:
+        return scored_at_upload(shapes)
+    check_output(shapes, name)
+    return name
+
+
+def _check_input(network: Network, preprocessing: Preprocessing) -> None:
+    shape = image_shape(network)
+    if len(shape) != 3:
+        raise InvalidInput(
+            f"the input must be images (batch, channels, height, width), not (batch, {', '.join(map(str, shape))})",
+            field="inputs",
+            value=list(shape),
+        )
+    preprocessing.check_channels(shape[0])
+    if preprocessing.size not in (None, shape[1:]):
+        raise InvalidInput(
+            f"the network takes images of {list(shape[1:])}", field="preprocessing.size", value=preprocessing.size
+        )
+
+
+def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) -> list[str]:
+    warnings = []
+    unknown = sorted({node.op_type for node in network.nodes if find_row(node) is None})
+    if unknown:
+        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them stay as they are")
+    if not any(group.prunable for group in found):
+        warnings.append("no channels of this network can be pruned")
+    if scored is None:
+        several = sum(len(shape) == 1 for shape in output_shapes(network).values()) > 1
+        warnings.append(
+            "the classes of a job's data tell which output is scored, unless `output` does"
+            if several
+            else "no output is one score a class: its accuracy cannot be computed"
+        )
+    return warnings

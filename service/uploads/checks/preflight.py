@@ -1,0 +1,137 @@
+"""Preflight: how much of a network's time on a device lies in channels that can go, before a job is made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.counting.cost import CostModel
+from compress.errors import InvalidInput
+from compress.graph.groups import groups, prunable_blocks
+from compress.graph.op_templates import OpTemplate, op_templates
+from compress.methods.filter_prune import Settings
+from compress.network import Network
+from compress.pruning.importance import fallback
+from compress.scheme import Scheme
+from hw_profiles import runtimes
+from hw_profiles.errors import ExtraMissing
+from hw_profiles.tables.table import LatencyTable, Prediction
+from search.space import check_settings
+from service.uploads.checks.model import describe
+from workers.problem.timed_form import cut_forms, timed_form
+from workers.problem.widths import searched_widths
+
+NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
+PARTLY_MEASURED = 0.8  # below this coverage a limit under the floor is not refused either
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, table, settings}` -> the answer of GET /api/v1/models/{id}/preflight.
+
+    Latencies and layers are of the network as it was uploaded, the form that limits are a ratio of and that `predict`
+    shows. `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
+    filter_prune, in the form that a job cuts: no limit below it can be met by pruning alone.
+    All milliseconds are null where the table covers nothing.
+
+    Raises:
+        InvalidInput: the network cannot be read, or the device's runtime is not installed here.
+    """
+    network = timed_form(Network.load(Path(request["path"])))
+    table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
+    scheme = Scheme.of([("filter_prune", request["settings"])])
+    templates = op_templates(network, _fused(network, table))
+    blocks = prunable_blocks(network)
+    settings = check_settings(Settings, request["settings"])
+    smallest = _smallest(network, scheme, table)
+    (now,) = table.predict([[template.at() for template in templates]])
+    floor = _floor(network, scheme, table)
+    known = now.coverage > 0
+    return {
+        "prunable_share": _prunable_shares(network, smallest),
+        "frozen": [describe(group) for group in groups(network) if group.reason],
+        "latency_ms": _ms(now.latency_us, known),
+        "low_ms": _ms(now.low_us, known),
+        "high_ms": _ms(now.high_us, known),
+        "floor_ms": _ms(floor.latency_us, known),
+        "floor_low_ms": _ms(floor.low_us, known),
+        "coverage": now.coverage,
+        "floor_coverage": floor.coverage,
+        "missing": len(now.missing),
+        "layers": _layers(templates, {block.name for block in blocks}, now, known),
+        "warnings": [*_warnings(table, now, bool(blocks)), *fallback(network, blocks, settings.importance)],
+    }
+
+
+def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str, int]:
+    return {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
+
+
+def _floor(network: Network, scheme: Scheme, table: LatencyTable) -> Prediction:
+    """The smallest network in the form whose kernels the table knows best: a job has measured those of the form that
+    it kept. Of forms known alike the faster one.
+    """
+    found: list[Prediction] = []
+    for form in cut_forms(network):
+        smallest = _smallest(form, scheme, table)
+        templates = op_templates(form, _fused(form, table))
+        found += table.predict([[template.at(_own(template, smallest)) for template in templates]])
+    return min(found, key=lambda floor: (-floor.coverage, floor.latency_us))
+
+
+def _fused(network: Network, table: LatencyTable) -> tuple[frozenset[str], ...]:
+    try:
+        return runtimes.load(table.device.runtime).fused(network.save())
+    except ExtraMissing as error:
+        message = f"the server cannot tell what {table.device.runtime} fuses: {error}"
+        raise InvalidInput(message, field="device", value=table.device.name) from error
+
+
+def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:
+    return {name: width for name, width in widths.items() if name in template.blocks}
+
+
+def _prunable_shares(network: Network, smallest: Mapping[str, int]) -> dict[str, float]:
+    """What share of each count goes at the smallest widths."""
+    blocks = [block for block in prunable_blocks(network) if block.name in smallest]
+    if not blocks:
+        return {"parameters": 0.0, "macs": 0.0}
+    widths = np.array([[block.width for block in blocks], [smallest[block.name] for block in blocks]])
+    counts = CostModel(network, blocks).counts(widths)
+    return {name: 1.0 - float(counts[name][1] / counts[name][0]) for name in ("parameters", "macs")}
+
+
+def _layers(templates: Sequence[OpTemplate], prunable: Set[str], now: Prediction, known: bool) -> list[dict[str, Any]]:
+    total_us = sum(entry.latency_us for entry in now.blocks)
+    return [
+        {
+            "layers": list(template.layers),
+            "prunable": not prunable.isdisjoint(template.blocks),
+            "latency_ms": _ms(entry.latency_us, known),
+            "share": entry.latency_us / total_us if known and total_us > 0 else None,
+            "source": entry.source,
+        }
+        for template, entry in zip(templates, now.blocks, strict=True)
+    ]
+
+
+def _ms(latency_us: float, known: bool) -> float | None:
+    return latency_us / 1000 if known and math.isfinite(latency_us) else None
+
+
+def _warnings(table: LatencyTable, now: Prediction, prunable: bool) -> list[str]:
+    warnings = []
+    if now.coverage == 0:
+        warnings.append(NEVER_MEASURED)
+    elif now.coverage < PARTLY_MEASURED:
+        warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
+    here, there = runtimes.load(table.device.runtime).version(), table.device.runtime_version
+    if here != there:
+        warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
+    if not prunable:
+        warnings.append("no channels of this network can be pruned")
+    return warnings

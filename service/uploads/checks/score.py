@@ -1,0 +1,104 @@
+"""Score an original: how many validation samples a network classifies as they are labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from compress.data.dataset import Part
+    from compress.data.preprocessing import Preprocessing
+    from compress.network import Network
+
+SAMPLES = 1000
+"""Validation samples (all, where there are fewer); the contract asks for at least 500."""
+BATCH = 100
+BEARABLE = 0.01
+"""Accuracy that may be lost where batch norms are put from training mode into inference mode."""
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
+
+    Raises:
+        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it does well
+            only on the statistics of a batch.
+    """
+    from compress.data.dataset import load_dataset
+    from compress.data.preprocessing import Preprocessing
+    from compress.importing.batch_statistics import has_training_norms
+    from compress.importing.input_layout import image_shape
+    from compress.importing.normalise import load
+    from compress.importing.outputs import decided
+    from compress.network import Network, parse
+
+    # As a job reads it: normalised, so that what was mended at the upload is mended here.
+    path = Path(request["model"])
+    network = Network.load(path)
+    preprocessing = Preprocessing.from_json(request["preprocessing"])
+    dataset = load_dataset(
+        Path(request["dataset"]),
+        layout=request["layout"],
+        classes=request["classes"],
+        preprocessing=preprocessing,
+        input_shape=image_shape(network),
+        seed=request["seed"],
+        cache=Path(request["cache"]),
+        digest=request["digest"],
+    )
+    network = decided(network, request["output"], dataset.classes)
+    part = dataset.sample("validation", SAMPLES, request["seed"])
+    right = _right(network, part, preprocessing)
+    if has_training_norms(parse(path)):
+        _check_mode(
+            right,
+            _right(decided(load(path, as_exported=True), request["output"], dataset.classes), part, preprocessing),
+        )
+    return {"right": int(right.sum()), "count": len(part), "classes": dataset.classes}
+
+
+def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArray[np.bool_]:
+    """(N,) whether each sample is classified as it is labelled.
+
+    Raises:
+        InvalidInput: outputs are not finite.
+    """
+    from compress.data.preprocessing import preprocess
+    from compress.importing.input_layout import input_layout
+    from compress.importing.verify import session
+
+    running, made, layout = session(network.save()), [], input_layout(network)
+    for start in range(0, len(part), BATCH):
+        images = preprocess(part.images[start : start + BATCH], preprocessing, layout)
+        made.append(running.run([network.output_name], {network.input_name: images})[0].reshape(len(images), -1))
+    scores = np.concatenate(made)
+    broken = int((~np.isfinite(scores).all(axis=1)).sum())
+    if broken:
+        raise InvalidInput(
+            f"its output {network.output_name} is not finite (NaN or infinite) on {broken} of {len(part)} validation "
+            "samples",
+            field="model",
+            value=network.output_name,
+        )
+    classified: NDArray[np.bool_] = scores.argmax(axis=1) == part.labels
+    return classified
+
+
+def _check_mode(now: NDArray[np.bool_], exported: NDArray[np.bool_]) -> None:
+    """Raises: InvalidInput where batch norms lost accuracy by being put into inference mode, beyond chance."""
+    lost = (int(exported.sum()) - int(now.sum())) / len(now)
+    error = float((now != exported).sum()) ** 0.5 / len(now)
+    if lost > max(BEARABLE, 2 * error):
+        raise InvalidInput(
+            f"its batch norms were exported in training mode: on the statistics of {min(BATCH, len(now))} samples it "
+            f"classifies {exported.mean():.1%} as labelled, on those stored with it, which inference takes, "
+            f"{now.mean():.1%}; export the network in eval mode (torch: model.eval())",
+            field="model",
+            value="training_mode",
+        )

@@ -1,0 +1,65 @@
+"""Intake: uploads are checked in the sandbox before anything else of this service reads them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.data.dataset import cache_beside
+from hw_profiles.tables.table import LatencyTable
+from service.uploads.not_onnx import refuse_foreign
+from service.uploads.sandbox import Limits, run
+
+
+def check_model(
+    path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits, output: str | None = None
+) -> dict[str, Any]:
+    """Check an uploaded network; `output` is the name of its scored output, if the user said it.
+
+    Returns:
+        parameters, macs, size_bytes, input_shape, inputs, outputs, groups and warnings, as the contract shows them.
+
+    Raises:
+        InvalidInput: naming what is wrong; also for a crash of the check and for a limit it broke.
+    """
+    refuse_foreign(path, file_name)
+    request = {"path": str(path.absolute()), "preprocessing": dict(preprocessing), "output": output}
+    return run("model", request, limits)
+
+
+def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:
+    """Check an uploaded data set and leave its decoded copy beside it.
+
+    Returns:
+        counts, classes, class_names, image_shape and warnings.
+
+    Raises:
+        InvalidInput: as `check_model`.
+    """
+    request = {
+        "path": str(path.absolute()),
+        "digest": digest,
+        "layout": layout,
+        "classes": classes,
+        "cache": str(cache_beside(path.absolute())),
+    }
+    return run("dataset", request, limits)
+
+
+def preflight(path: Path, table: LatencyTable, limits: Limits, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What pruning a network, with these settings of filter_prune, can gain on a device, from its latency table.
+
+    Returns:
+        The fields of `service.uploads.checks.preflight`.
+
+    Raises:
+        InvalidInput: as `check_model`.
+    """
+    with tempfile.TemporaryDirectory(prefix="netlathe-table-") as folder:
+        stored = Path(folder) / "table.json"
+        stored.write_text(json.dumps(table.to_json()))
+        request = {"path": str(path.absolute()), "table": str(stored), "settings": dict(settings)}
+        return run("preflight", request, limits, field="model")

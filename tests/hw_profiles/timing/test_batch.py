@@ -1,0 +1,85 @@
+"""Batches in child processes: a model that crashes, hangs or is refused costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import fragile_runtime
+import pytest
+
+from hw_profiles.host_lock import HostLock
+from hw_profiles.tables.probe import probe_op
+from hw_profiles.timing.batch import Batch, Cancelled, Outcome, Work
+from hw_profiles.timing.protocol import BurstProtocol, Failure
+
+DEVICE = fragile_runtime.RUNTIME.configs("bench")[0]
+QUICK = BurstProtocol(min_rounds=2, max_rounds=4, round_step=1)
+
+
+@pytest.fixture(autouse=True)
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragile_runtime.install(tmp_path / "installed", monkeypatch)
+
+
+def _work(folder: Path, widths: Sequence[int]) -> list[Work]:
+    work = []
+    for width in widths:
+        path = folder / f"{width}.onnx"
+        path.write_bytes(probe_op(4, width, 8).model(1).SerializeToString())
+        work.append(Work(str(width), {"many": path}, expected_us=100.0))
+    return work
+
+
+def _time(folder: Path, widths: Sequence[int], **settings: object) -> dict[str, Outcome]:
+    batch = Batch(DEVICE, QUICK, HostLock(folder), **settings)  # type: ignore[arg-type]
+    return dict(batch.time(_work(folder, widths)))
+
+
+def test_a_healthy_batch_is_timed_in_one_process(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = _time(tmp_path, [4, 8], progress=lambda done, total: seen.append((done, total)))
+    assert all(not isinstance(outcome, Failure) for outcome in found.values())
+    assert seen
+    assert {total for _, total in seen} == {2}
+
+
+def test_a_model_that_crashes_is_found_and_the_rest_survives(tmp_path: Path) -> None:
+    found = _time(tmp_path, [4, 8, fragile_runtime.CRASHES, 16, 20])
+    culprit = found.pop(str(fragile_runtime.CRASHES))
+    assert isinstance(culprit, Failure)
+    assert culprit.kind == "crash"
+    assert "SIGSEGV" in culprit.reason
+    assert "about to crash" in culprit.reason
+    assert len(found) == 4
+    assert not any(isinstance(outcome, Failure) for outcome in found.values())
+
+
+def test_a_model_that_hangs_is_killed_and_the_rest_survives(tmp_path: Path) -> None:
+    batch = Batch(DEVICE, QUICK, HostLock(tmp_path), least_deadline_s=2.0)
+    work = [Work(w.key, w.files, expected_us=0.0) for w in _work(tmp_path, [4, fragile_runtime.HANGS])]
+    found = dict(batch.time(work))
+    culprit = found[str(fragile_runtime.HANGS)]
+    assert isinstance(culprit, Failure)
+    assert culprit.kind == "timeout"
+    assert not isinstance(found["4"], Failure)
+
+
+def test_a_model_that_is_refused_fails_alone(tmp_path: Path) -> None:
+    found = _time(tmp_path, [4, fragile_runtime.REFUSED])
+    refused = found[str(fragile_runtime.REFUSED)]
+    assert refused == Failure(str(fragile_runtime.REFUSED), "no such kernel", "error")
+    assert not isinstance(found["4"], Failure)
+
+
+def test_a_cancelled_batch_ends_and_kills_its_process(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    batch = Batch(DEVICE, QUICK, HostLock(tmp_path), cancelled=lambda: next(asked, True))
+    with pytest.raises(Cancelled):
+        list(batch.time(_work(tmp_path, [fragile_runtime.HANGS])))
+    with HostLock(tmp_path).exclusive():
+        pass  # nobody holds it any more
+
+
+def test_nothing_to_do(tmp_path: Path) -> None:
+    assert _time(tmp_path, []) == {}

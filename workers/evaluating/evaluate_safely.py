@@ -1,0 +1,35 @@
+"""attempt: one evaluation of one candidate, in which nothing that the evaluator raises escapes."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from compress.errors import TrainingDiverged
+from search.candidate import Candidate
+from search.errors import InvalidInput
+from search.evaluation import NAN, Evaluation, Status
+from workers.errors import Diverged
+from workers.pools.pool import Evaluator
+
+
+def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:
+    """Evaluate; an exception is this candidate's failure and nobody else's."""
+    begun_s = time.perf_counter()
+    try:
+        return evaluator(candidate)
+    except Exception as error:
+        return ended(candidate, Status.FAILED, _reason(error), time.perf_counter() - begun_s)
+
+
+def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 0.0) -> Evaluation:
+    """An evaluation without metrics."""
+    return Evaluation(candidate=candidate, status=status, metrics={}, elapsed_s=elapsed_s, reason=reason, network=None)
+
+
+def _reason(error: Exception) -> str:
+    # An Evaluation refuses a metric that is not finite.
+    refused = isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value)
+    if refused or isinstance(error, Diverged | TrainingDiverged):
+        return NAN
+    return f"{type(error).__name__}: {error}"

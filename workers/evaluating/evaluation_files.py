@@ -1,0 +1,204 @@
+"""Material: the files that evaluators work from, written once per job on the volume that all workers see.
+
+A worker opens them by path: arrays are memory-mapped, so that ten children hold one copy of the images.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.dataset import Part
+from compress.data.preprocessing import Preprocessing
+from compress.evidence import Evidence
+from compress.graph.groups import prunable_blocks
+from compress.network import Network
+from compress.pruning.layer_error import ls_error
+from compress.pruning.statistics import Statistics
+from compress.scheme import Scheme
+from workers.errors import InvalidInput
+from workers.evaluating.accuracy import Images, Labels
+from workers.running import durable
+
+_DONE = "material.json"
+
+
+@dataclass(frozen=True)
+class Material:
+    """A folder with the working network, images and statistics. Picklable; reads lazily.
+
+    `methods`: (name, settings) pairs in the scheme's order.
+    """
+
+    folder: Path
+    methods: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    @cached_property
+    def network(self) -> Network:
+        """The uncut network in the form that candidates are cut from."""
+        return Network.load(self.folder / "network.onnx")
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """The job's methods."""
+        return Scheme.of(self.methods)
+
+    @cached_property
+    def ranking(self) -> tuple[Images, Labels]:
+        """Preprocessed validation images (N, *input_shape) and their labels (N,): what F2 takes accuracy on."""
+        return self._array("ranking_images"), self._array("ranking_labels")
+
+    @cached_property
+    def reference(self) -> Images:
+        """Preprocessed training images (N, *input_shape): for batch norms, statistics and int8 ranges."""
+        images: Images = self._array("reference_images")
+        return images
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the methods may look at."""
+        moments = self._mapping("statistics")
+        statistics = Statistics.from_arrays(moments) if moments else None
+        return Evidence(self.reference, self._mapping("importance"), statistics=statistics)
+
+    @cached_property
+    def sensitivity(self) -> dict[str, NDArray[np.float64]]:
+        """Knob -> (levels,) accuracy with this knob alone at each of its levels; empty before it is known."""
+        return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
+
+    @cached_property
+    def ls_error(self) -> dict[str, NDArray[np.float64]]:
+        """Block -> (width + 1,) what is lost in the layers that read it when so many units stay; a tenth of a second.
+
+        Empty where the methods gather no statistics.
+        """
+        evidence = self.evidence
+        if evidence.statistics is None:
+            return {}
+        blocks = [block for block in prunable_blocks(self.network) if block.name in evidence.importance]
+        return ls_error(self.network, blocks, evidence.statistics, evidence.importance)
+
+    def write_sensitivity(self, curves: Mapping[str, NDArray[np.float64]]) -> Path:
+        """Add the curves; returns the path of the file that completes them."""
+        return self._save_mapping("sensitivity", curves)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything has been written."""
+        return (self.folder / _DONE).exists()
+
+    @cached_property
+    def short(self) -> tuple[Part, Preprocessing]:
+        """Training images as stored, for short distillations, and what makes them a network's input."""
+        return self._part("short")
+
+    @cached_property
+    def training(self) -> tuple[Part, Preprocessing]:
+        """Likewise for whole trainings; the short ones' images where none were written for it."""
+        return self._part("training" if self._file("training_images").exists() else "short")
+
+    def keep(self, network: Network, epochs: int) -> str:
+        """Keep a network that was trained for so many epochs, for `kept`; its digest."""
+        path = self._network_path(network.digest)
+        path.parent.mkdir(exist_ok=True)
+        durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
+        durable.write(path, network.save())
+        return network.digest
+
+    def has(self, digest: str) -> bool:
+        """Whether the network of this digest is there."""
+        return bool(re.fullmatch("[0-9a-f]{64}", digest)) and self._network_path(digest).exists()
+
+    def epochs(self, digest: str) -> int:
+        """What a kept network was trained for, the networks it started from included.
+
+        Raises:
+            InvalidInput: as `kept`.
+        """
+        self.kept(digest)
+        return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])
+
+    def kept(self, digest: str) -> Network:
+        """The network of this digest.
+
+        Raises:
+            InvalidInput: none was kept.
+        """
+        if not self.has(digest):
+            raise InvalidInput("weights_from", digest, "no network of this digest was kept")
+        return Network.load(self._network_path(digest))
+
+    def checkpoint(self, key: str) -> Path:
+        """Where a whole training of this key leaves off, and goes on after its worker was lost."""
+        path = self.folder / "trainings" / f"{key}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        return path
+
+    def _network_path(self, digest: str) -> Path:
+        return self.folder / "networks" / f"{digest}.onnx"
+
+    def _part(self, name: str) -> tuple[Part, Preprocessing]:
+        part = Part(self._array(f"{name}_images"), self._array(f"{name}_labels"))
+        return part, Preprocessing.from_json(json.loads((self.folder / "preprocessing.json").read_text()))
+
+    def write(
+        self,
+        network: Network,
+        ranking: tuple[Images, Labels],
+        reference: Images,
+        evidence: Evidence,
+        short: Part,
+        preprocessing: Preprocessing,
+        training: Part | None = None,
+    ) -> Path:
+        """Write every file, the mark of completeness last; returns that mark's path.
+
+        Args:
+            training: images that F4 trains on; None: those of `short`.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "network.onnx").write_bytes(network.save())
+        whole = () if training is None else (("training_images", training.images), ("training_labels", training.labels))
+        for name, array in (
+            *whole,
+            ("ranking_images", ranking[0]),
+            ("ranking_labels", ranking[1]),
+            ("reference_images", reference),
+            ("short_images", short.images),
+            ("short_labels", short.labels),
+        ):
+            np.save(self._file(name), array)
+        (self.folder / "preprocessing.json").write_text(json.dumps(preprocessing.to_json()))
+        self._save_mapping("importance", evidence.importance)
+        self._save_mapping("statistics", evidence.statistics.to_arrays() if evidence.statistics else {})
+        mark = self.folder / _DONE
+        mark.write_text(json.dumps({"network": network.digest, "images": len(ranking[1])}))
+        return mark
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
+
+    def _array(self, name: str) -> NDArray[Any]:
+        # Copy on write: shared by all workers, and torch may still wrap it without a warning.
+        array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
+        return array
+
+    def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
+        # Numbered files: keys name tensors, which may hold any character.
+        for i, array in enumerate(arrays.values()):
+            np.save(self._file(f"{name}-{i}"), array)
+        listing = self.folder / f"{name}.json"
+        listing.write_text(json.dumps(list(arrays)))
+        return listing
+
+    def _mapping(self, name: str) -> dict[str, NDArray[np.float64]]:
+        keys: list[str] = json.loads((self.folder / f"{name}.json").read_text())
+        return {key: self._array(f"{name}-{i}") for i, key in enumerate(keys)}

@@ -1,0 +1,132 @@
+"""CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, F3 and F4.
+
+cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
+-> accuracy. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
+distillation from the uncut network before the precision is chosen. F4 is a training to the candidate's values, see
+`workers.evaluating.whole_training`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.groups import groups
+from compress.graph.module import TorchNetwork
+from compress.method import AFTER_TRAINING
+from compress.network import Network
+from compress.scheme import BoundScheme
+from compress.training.fit import fit
+from compress.training.recipe import Recipe
+from compress.training.reestimate import reestimate
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from workers.errors import InvalidInput
+from workers.evaluating.accuracy import Images, Labels, Right, right_in_file, right_in_torch
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.whole_training import Sampler
+from workers.pools.pool import Evaluator
+
+SHORT = Recipe(epochs=2, batch=64, augment="none")
+"""F3's distillation, the same for every candidate."""
+QUICK = "quick"
+"""Recipe of a candidate that is looked at on a part of the images: sensitivities compare, they do not rank."""
+
+
+@dataclass(frozen=True)
+class EvaluatorFactory:
+    """Makes the evaluator inside a worker; everything slow is loaded there, once.
+
+    `training`: the recipe of whole trainings (F4).
+    """
+
+    material: Material
+    quick_images: int = 512
+    training: Recipe = field(default_factory=Recipe)
+
+    def __call__(self) -> Evaluator:
+        """Load the material."""
+        return CutEvaluator(self.material, self.quick_images, self.training)
+
+
+class CutEvaluator:
+    """Evaluates candidates of one network."""
+
+    def __init__(self, material: Material, quick_images: int, training: Recipe | None = None) -> None:
+        self._material = material
+        self._quick_images = quick_images
+        self._sampler = Sampler(material, training or Recipe())
+        self._network = material.network
+        self._evidence = material.evidence
+        self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
+
+    def __call__(self, candidate: Candidate) -> Evaluation:
+        """The candidate's accuracy on the ranking images.
+
+        Raises:
+            Diverged, TrainingDiverged: the network puts out numbers that are not finite.
+            InvalidInput: a fidelity other than F2, F3 and F4, weights of another network, or an unknown F4 recipe.
+        """
+        begun_s = time.perf_counter()
+        if candidate.fidelity == "F4":
+            sampled, digest = self._sampler(candidate)
+            return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
+        if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
+            raise InvalidInput(
+                "candidate", candidate.fidelity, "F2 and F3, from the original's weights, and F4 are known"
+            )
+        (images, labels), reference = self._material.ranking, None
+        if candidate.recipe == QUICK:
+            few = slice(self._quick_images)
+            images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
+        right = self._right(candidate, images, labels, reference)
+        metrics = {"accuracy": float(right.mean())}
+        return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
+
+    def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Right:
+        """Which of these images the candidate gets right, untrained."""
+        module, bound = self.cut(candidate, reference)
+        if candidate.fidelity == "F3":
+            module = TorchNetwork(self._distilled(module.to_network()))
+        if not bound.steps(*AFTER_TRAINING):
+            return right_in_torch(module, images, labels)
+        cut = module.to_network()
+        final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
+        if final is cut:
+            return right_in_torch(module, images, labels)
+        return right_in_file(final.save(), images, labels)
+
+    def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
+        """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by.
+
+        Args:
+            reference: images for the batch norms of all candidates alike, the uncut network's too; where None those
+                of a cut network are taken on all of the material's, and an uncut one keeps its own.
+        """
+        bound = self._material.scheme.bind(candidate.values)
+        evidence = replace(self._evidence, masks=self._masks(candidate.masks))
+        network = bound.rewrite(self._network, evidence, "structure")
+        module = TorchNetwork(network)
+        if reference is not None or network is not self._network:
+            reestimate(module, self._material.reference if reference is None else reference)
+        return module, bound
+
+    def _distilled(self, network: Network) -> Network:
+        """After SHORT, with the uncut network as the teacher."""
+        part, preprocessing = self._material.short
+        for step in fit(network, part, preprocessing, SHORT, self._network):
+            if step.step == step.steps - 1:
+                return step.network()
+        return network
+
+    def _masks(self, kept: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
+        masks = {}
+        for name, units in kept.items():
+            if name not in self._widths:
+                raise InvalidInput("masks", name, f"the network has no block of this name: {sorted(self._widths)}")
+            masks[name] = np.isin(np.arange(self._widths[name]), units)
+        return masks

@@ -1,0 +1,160 @@
+"""Sampler: F4, a whole sample of sparsity inference: a network trained to its values, in its final form.
+
+Recipe `lc` is L-C, `direct` is projecting once and training what is left: both `compress.training.lc`, equally many
+epochs. A sample may start from the network of an earlier one, which the material keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from compress.counting.cost import cost
+from compress.graph.fold import fold_norms
+from compress.graph.groups import prunable_blocks
+from compress.graph.module import TorchNetwork
+from compress.method import AFTER_TRAINING
+from compress.network import Network
+from compress.pruning.importance import score
+from compress.scheme import BoundScheme
+from compress.training.checkpoint import Checkpoint
+from compress.training.direct import direct
+from compress.training.fit import Step
+from compress.training.lc import lc
+from compress.training.recipe import Recipe
+from compress.training.reestimate import reestimate
+from search.candidate import Candidate
+from workers.errors import InvalidInput
+from workers.evaluating.accuracy import right_in_file
+from workers.evaluating.evaluation_files import Material
+from workers.running import durable
+
+TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
+"""How a sample is trained, by the recipe that its candidate names."""
+
+
+class Sampler:
+    """Trains samples of one network.
+
+    Args:
+        recipe: of every sample, whichever way it is trained: that of the job's finalists, so that what a sample
+            reaches is what a finalist would.
+    """
+
+    def __init__(self, material: Material, recipe: Recipe) -> None:
+        self._material = material
+        self._recipe = recipe
+
+    def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
+        """Accuracy on the ranking images, and what the file holds; the digest of the network to start others from, None
+        where it has lost channels for good.
+
+        Raises:
+            InvalidInput: an unknown recipe, masks, or weights that are not kept or of another network.
+            Diverged, TrainingDiverged: a loss or an output is not finite.
+        """
+        if candidate.recipe not in TRAININGS or candidate.masks:
+            seen = candidate.recipe if not candidate.masks else dict(candidate.masks)
+            raise InvalidInput("candidate", seen, f"F4 is trained by {' or '.join(TRAININGS)}, without masks")
+        bound = self._material.scheme.bind(candidate.values)
+        start = self._start(candidate)
+        after = BoundScheme(bound.steps(*AFTER_TRAINING))
+        # Density is a share of what the cut leaves: single weights cannot be chosen before the channels are.
+        early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
+        source = self._cut(start, bound, candidate.weights_from is None) if early else start
+        trained = self._trained(candidate, source, after if early else bound)
+        left = trained if early else without_zeros(self._material, trained, bound)
+        evidence = replace(self._material.evidence, masks={}, statistics=None)
+        sparse = after.rewrite(fold_norms(left), evidence, "sparsity")
+        final = after.rewrite(sparse, evidence)
+        right = right_in_file(final.save(), *self._material.ranking)
+        # Fewer bits keep the weights in other types: what is not zero is counted before.
+        counts = {"nonzeros": cost(sparse).nonzeros, "stored_bytes": cost(final).stored_bytes}
+        metrics = {"accuracy": float(right.mean()), **counts}
+        return metrics, self._kept(candidate, trained)
+
+    def _kept(self, candidate: Candidate, trained: Network) -> str | None:
+        if not fits(trained, self._material.network):
+            return None
+        before = 0 if candidate.weights_from is None else self._material.epochs(candidate.weights_from)
+        return self._material.keep(trained, before + self._recipe.epochs)
+
+    def _start(self, candidate: Candidate) -> Network:
+        whole = self._material.network
+        if candidate.weights_from is None:
+            return whole
+        kept = self._material.kept(candidate.weights_from)
+        if not fits(kept, whole):
+            raise InvalidInput("weights_from", candidate.weights_from, "these are weights of another network")
+        return whole.with_constants({name: kept.constants[name] for name in whole.constants})
+
+    def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
+        """Fewer channels, refitted where the statistics are of these very weights, and re-estimated."""
+        evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
+        return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
+
+    def _trained(self, candidate: Candidate, network: Network, bound: BoundScheme) -> Network:
+        """From its last epoch on, where a worker was lost in it."""
+        part, preprocessing = self._material.training
+        file = self._material.checkpoint(self._key(candidate))
+        saved = file.read_bytes() if file.exists() else None
+        train = TRAININGS[candidate.recipe]
+        last = None
+        for step in train(network, part, preprocessing, self._recipe, bound, self._material.network, saved):
+            last = step
+            if step.last_of_epoch:
+                durable.write(file, step.checkpoint())
+                # One more than the epochs: it is evaluated after them.
+                durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
+        if last is None:
+            return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
+        trained = last.network()
+        _reached(file).unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+        return trained
+
+    def reached(self, candidate: Candidate) -> float:
+        """Share of its training that is done, 0..1, wherever it goes on: for people who wait for it.
+
+        0 where that cannot be told, and once it is over.
+        """
+        try:
+            share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
+        except (OSError, ValueError):
+            return 0.0
+        return share if 0.0 <= share <= 1.0 else 0.0
+
+    def _key(self, candidate: Candidate) -> str:
+        told = [dict(candidate.values), candidate.recipe, candidate.weights_from, self._recipe.to_json()]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _reached(checkpoint: Path) -> Path:
+    return checkpoint.with_suffix(".reached")
+
+
+def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:
+    """A sample, in the material's form, without the units that training has put to zero: those of least weight."""
+    evidence = replace(material.evidence, importance=score(sample, prunable_blocks(sample), "l2"), statistics=None)
+    return _renewed(material, sample, bound.rewrite(sample, evidence, "structure"))
+
+
+def _renewed(material: Material, before: Network, network: Network) -> Network:
+    if network is before:
+        return network
+    module = TorchNetwork(network)
+    reestimate(module, material.reference)
+    return module.to_network()
+
+
+def fits(network: Network, whole: Network) -> bool:
+    """Whether all constants of `whole` are in the network, in their shapes."""
+    return all(
+        name in network.constants and np.shape(network.constants[name]) == value.shape
+        for name, value in whole.constants.items()
+    )

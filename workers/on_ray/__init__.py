@@ -1,0 +1,1 @@
+"""Where evaluations and trainings run on a Ray cluster."""

@@ -1,0 +1,332 @@
+"""RayCluster: the Ray that evaluates for this process: one of its own on this machine, or a node of somebody's cluster.
+
+It comes up in a thread, is watched, and comes up again; Ray is never the place where anything is kept.
+
+A Ray of our own listens on loopback alone (see `workers.on_ray.environment`). A cluster's nodes listen on every
+interface whatever they are told, so a cluster belongs on a network of its own. Both want the token.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from workers.errors import ClusterDown, InvalidInput
+from workers.on_ray import environment
+from workers.pools.executor import State
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+FIRST_REST_S = 1.0
+LONGEST_REST_S = 30.0
+JOIN_S = 60.0
+"""How long a node of a cluster may take to come up. A choice, for busy machines: `ray_up_s` in the rows of
+benchmarks/ray_dispatch.py is what it took once."""
+RELEASE_S = 4.0
+"""How long those that use a Ray that was lost may take to let go of it: taken from under them, it ends the process."""
+HEAD_LOOKS = 2
+"""Looks in a row at which the head takes no connection, after which it is gone."""
+CLOSE_S = 5.0
+"""What is not in order by then dies with this process."""
+STORE_BYTES = 128 * 1024**2
+"""Ray's memory for objects: candidates and evaluations are small, everything large is a file."""
+_PREFIX = "nlray-"
+_SHORT = 15
+"""Bytes of a folder that ours may lie in: Ray puts 85 more behind it, and the path of a socket has 107 at most."""
+_TOKEN = secrets.token_hex(32)
+"""Of every Ray of our own: Ray reads a process's token once."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class RayCluster:
+    """Ray for this process; one at a time, since Ray knows only one cluster a process.
+
+    Args:
+        address: host:port of a cluster's head; None: a Ray of our own, which dies with this process.
+        cpus: of a Ray of our own; default: those this process may use.
+    """
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        if address is not None and not _is_address(address):
+            raise InvalidInput("ray_address", address, "must be host:port of a Ray head")
+        self.address = address
+        self._cpus = cpus or len(os.sched_getaffinity(0))
+        self.state: State = "starting"
+        self.problem: str | None = None
+        """Why it is down, in one line."""
+        self._closing = threading.Event()
+        self._changed = threading.Condition()
+        self._holds: set[Hold] = set()
+        self._head = ""
+        self._folder: Path | None = None
+        self._node: subprocess.Popen[bytes] | None = None
+        # The node of ours dies with the thread that forked it, so this one lives as long as the cluster.
+        self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
+
+    def start(self) -> None:
+        """Begin to come up; returns at once."""
+        self._keeper.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until it is up.
+
+        Raises:
+            ClusterDown: it is not, after `timeout_s`; the message says why.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.state == "ok", timeout_s):
+                raise ClusterDown(self.problem or f"Ray has not come up within {timeout_s:g} s")
+
+    def close(self) -> None:
+        """End what is ours: this process's part in the cluster, and all of Ray where it is our own. May come twice."""
+        self._closing.set()
+        if self._keeper.is_alive():
+            self._keeper.join(CLOSE_S)
+
+    def hold(self) -> Hold:
+        """Register somebody who is about to use Ray.
+
+        Raises:
+            ClusterDown: it is not up.
+        """
+        with self._changed:
+            self._check()
+            hold = Hold(self)
+            self._holds.add(hold)
+            return hold
+
+    def _check(self) -> None:
+        if self.state != "ok":
+            raise ClusterDown(self.problem or "Ray is not up")
+
+    def _release(self, hold: Hold) -> None:
+        with self._changed:
+            self._holds.discard(hold)
+            self._changed.notify_all()
+
+    def node_cpus(self) -> Sequence[int]:
+        """CPUs of each node that is alive, most first.
+
+        Raises:
+            ClusterDown: Ray does not answer.
+        """
+        import ray
+
+        try:
+            nodes = ray.nodes()
+        except Exception as error:
+            raise ClusterDown(_line(error)) from error
+        return sorted((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), reverse=True)
+
+    # Everything below runs in the keeper thread alone.
+
+    def _keep(self) -> None:
+        rest_s = FIRST_REST_S
+        while not self._closing.is_set():
+            try:
+                self._come_up()
+                rest_s = FIRST_REST_S
+                self._say("ok")
+                self._watch()
+                if not self._closing.is_set():
+                    self._say("starting", "Ray was lost; it is started again")
+            except Exception as error:
+                self._say("down", _line(error))
+                self._go_down()
+                self._closing.wait(rest_s)
+                rest_s = min(2 * rest_s, LONGEST_REST_S)
+            else:
+                self._go_down()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Until it is lost, or this process has had enough of it."""
+        unanswered = 0
+        while unanswered < HEAD_LOOKS:
+            unanswered = 0 if _answers(self._head) else unanswered + 1
+            # Asked only while the head answers: Ray waits a minute for a dead one, then it ends this process.
+            if (not unanswered and not self._well()) or self._closing.wait(LOOK_S):
+                return
+
+    def _say(self, state: State, problem: str | None = None) -> None:
+        if problem is not None:
+            log.warning("%s", problem)
+        with self._changed:
+            self.state, self.problem = state, problem
+            self._changed.notify_all()
+
+    def _come_up(self) -> None:
+        _sweep()
+        folder = self._folder or _new_folder()
+        self._folder = folder
+        _set_token(folder, own=self.address is None)
+        import ray
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        quiet: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
+        if self.address is None:
+            options = {"num_cpus": self._cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+            ray.init(address="local", _temp_dir=str(folder), **options, **quiet)
+        else:
+            self._join(self.address, folder / "node")
+            ray.init(address=self.address, _temp_dir=str(folder / "node"), **quiet)
+        self._head = ray.get_runtime_context().gcs_address
+
+    def _join(self, address: str, folder: Path) -> None:
+        """A driver needs a node on its machine: one without CPUs, so that nothing is computed on it.
+
+        Raises:
+            ClusterDown: the head does not answer, or does not take our token.
+        """
+        said = folder.with_suffix(".log")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0"]
+        command += ["--block", f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
+        with said.open("wb") as out:
+            self._node = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, environment.MAY_CLUSTER: "1"},
+                preexec_fn=_die_with_parent,
+            )
+        end_s = time.monotonic() + JOIN_S
+        while b"Ray runtime started" not in said.read_bytes():
+            if self._node.poll() is not None or time.monotonic() > end_s or self._closing.wait(0.1):
+                raise ClusterDown(f"the Ray cluster at {address} cannot be joined: {_last_line(said)}")
+
+    def _well(self) -> bool:
+        """Whether our own node is alive, as far as the cluster's head knows."""
+        import ray
+
+        if self._node is not None and self._node.poll() is not None:
+            return False
+        try:
+            ours = ray.get_runtime_context().get_node_id()
+            return any(node["Alive"] for node in ray.nodes() if node["NodeID"] == ours)
+        except Exception as error:
+            log.warning("Ray does not answer: %s", _line(error))
+            return False
+
+    def _go_down(self) -> None:
+        import ray
+
+        with self._changed:
+            self._changed.wait_for(lambda: not self._holds, RELEASE_S)
+        with suppress(Exception):  # what is lost already cannot be left in order
+            ray.shutdown()
+        if self._node is not None:
+            self._node.terminate()
+            try:
+                self._node.wait(5.0)
+            except subprocess.TimeoutExpired:
+                self._node.kill()
+                self._node.wait()
+            self._node = None
+
+
+class Hold:
+    """Somebody who uses Ray, and lets go of it, with all that Ray gave, as soon as `check` says that it is lost."""
+
+    def __init__(self, cluster: RayCluster) -> None:
+        self._cluster = cluster
+
+    def check(self) -> None:
+        """Before each use.
+
+        Raises:
+            ClusterDown: Ray was lost.
+        """
+        self._cluster._check()
+
+    def check_head(self) -> None:
+        """Before what would wait for the cluster's head.
+
+        Raises:
+            ClusterDown: as `check`, or the head takes no connection.
+        """
+        self.check()
+        if not _answers(self._cluster._head):
+            raise ClusterDown("the head of the Ray cluster does not answer")
+
+    def release(self) -> None:
+        """Nothing of Ray is used any more. May come twice."""
+        self._cluster._release(self)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LOOK_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 65536 and "/" not in host
+
+
+def _set_token(folder: Path, own: bool) -> None:
+    if own:
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(_TOKEN)
+        os.environ.pop(environment.TOKEN, None)
+        os.environ[environment.TOKEN_PATH] = str(token)
+    elif not os.environ.get(environment.TOKEN) and not os.environ.get(environment.TOKEN_PATH):
+        raise ClusterDown(f"the cluster's token is missing: {environment.TOKEN_PATH} must name the file that has it")
+
+
+def _bases() -> list[str]:
+    """Where a folder of ours may lie, the user's own choice first."""
+    return [base for base in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(base)) <= _SHORT]
+
+
+def _new_folder() -> Path:
+    for base in _bases():
+        with suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+    raise ClusterDown(
+        f"Ray needs a temporary folder with a path of at most {_SHORT} bytes: neither {tempfile.gettempdir()} (TMPDIR) "
+        "nor /tmp can be used"
+    )
+
+
+def _sweep() -> None:
+    """Folders of processes that were killed."""
+    for folder in (found for base in _bases() for found in Path(base).glob(f"{_PREFIX}*-*")):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if isinstance(error, ClusterDown) else f"Ray: {type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it does not answer"
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

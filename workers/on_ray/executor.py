@@ -1,0 +1,71 @@
+"""RayExecutor: a conductor's work on Ray: evaluator actors while it searches, one Tune run while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from workers.on_ray.cluster import RayCluster
+from workers.pools.executor import State
+from workers.pools.pool import EvaluatorFactory, Pool
+from workers.pools.process_child import Guard
+
+if TYPE_CHECKING:
+    from workers.training.parallel_training import Course, Ended  # torch comes with it
+
+
+class RayExecutor:
+    """Implements workers.pools.executor.Executor.
+
+    On a Ray of our own the workers of one job share all CPUs; in a cluster each takes one, since other conductors'
+    jobs want theirs.
+
+    Args:
+        address: host:port of a cluster's head; None: a Ray of our own.
+    """
+
+    side_by_side = True
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        self._cluster = RayCluster(address, cpus)
+
+    @property
+    def state(self) -> State:
+        """Of the cluster."""
+        return self._cluster.state
+
+    def start(self) -> None:
+        """As Executor.start."""
+        self._cluster.start()
+
+    def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
+        """As Executor.pool; at least one worker, whatever `processes` says."""
+        from workers.on_ray.pool import RayPool
+
+        hold = self._cluster.hold()
+        try:
+            workers, cpus = self._room(processes)
+            return RayPool(make_evaluator, workers, cpus, deadline_s, guard=guard, hold=hold)
+        except BaseException:
+            hold.release()
+            raise
+
+    def train(self, course: Course) -> Mapping[str, Ended]:
+        """As Executor.train: all of them."""
+        from workers.on_ray.training import trained
+
+        hold = self._cluster.hold()
+        try:
+            workers, cpus = self._room(course.processes)
+            return trained(course, workers, cpus)
+        finally:
+            hold.release()
+
+    def close(self) -> None:
+        """As Executor.close."""
+        self._cluster.close()
+
+    def _room(self, processes: int) -> tuple[int, int]:
+        from workers.on_ray.pool import room
+
+        return room(self._cluster.node_cpus(), max(1, processes), share=self._cluster.address is None)

@@ -1,0 +1,161 @@
+"""RayWorker: a long-lived evaluator actor on some node of a cluster, and the driver's handle on it.
+
+The actor makes its evaluator once, then takes batches of candidates and answers with a stream: for each one its
+id when it begins (its deadline runs from there), then its evaluation. So a batch costs one call, every result
+arrives when it is there, and a driver knows at any time which candidate is being worked on.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Literal, TypeAlias
+
+import workers.on_ray.environment  # isort: skip  # noqa: F401  # Ray reads it while it is imported
+import ray
+from ray.exceptions import RayError
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from workers.evaluating.evaluate_safely import attempt, ended
+from workers.pools.malloc_settings import KEEPING
+from workers.pools.pool import EvaluatorFactory
+from workers.pools.process_child import Broken, forget_settings
+
+RayState: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
+"""waiting: it has a batch, but the machine's lock is held by a timing; no deadline runs."""
+
+
+class Actor:
+    """What runs in the actor's process; its calls run in threads, so that cancelling does not wait for evaluating."""
+
+    def __init__(self, threads: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
+        forget_settings()
+        self._given_up: set[str] = set()
+        self._lock = threading.Lock()
+
+    def load(self, packed: bytes) -> Broken | None:
+        """Make the evaluator. Not in the constructor: its arguments must not live as long as the actor does."""
+        factory: EvaluatorFactory
+        try:
+            factory, self._guard = pickle.loads(packed)  # noqa: S301  # ours: made by the driver of this actor
+            self._evaluator = factory()
+        except Exception as error:
+            return Broken(f"{type(error).__name__}: {error}")
+        return None
+
+    def evaluate(self, batch: Sequence[Candidate]) -> Iterator[str | Evaluation]:
+        """Each candidate's id once it has begun, then its evaluation; STOPPED where it was given up before."""
+        for candidate in batch:
+            with self._lock:
+                dropped = candidate.id in self._given_up
+                self._given_up.discard(candidate.id)
+            if dropped:
+                yield ended(candidate, Status.STOPPED, "cancelled")
+                continue
+            with self._guard():
+                yield candidate.id
+                evaluation = attempt(self._evaluator, candidate)
+            yield evaluation
+
+    def give_up(self, candidate_id: str) -> None:
+        """Do not begin this candidate."""
+        with self._lock:
+            self._given_up.add(candidate_id)
+
+
+class RayWorker:
+    """One actor and the batch it has. It never restarts by itself: whoever owns it makes another one.
+
+    Args:
+        packed: (EvaluatorFactory, guard), pickled by the driver.
+        cpus: CPUs it takes of its node, and threads its numeric libraries use.
+    """
+
+    def __init__(self, packed: bytes, cpus: int) -> None:
+        actor = ray.remote(
+            num_cpus=cpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"control": 1},
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": dict(KEEPING)},
+        )(Actor)
+        self.state: RayState = "starting"
+        self.since_s = time.monotonic()
+        self.batch: list[Candidate] = []
+        """What has not come back, the one at hand first."""
+        self.cancelled_s: float | None = None
+        """When the one at hand was given up."""
+        self.unwanted: set[str] = set()
+        """Ids of the batch that were given up."""
+        self._actor: Any = actor.remote(cpus)
+        self.news: Any = self._actor.load.remote(packed)
+        """What to wait for: Ray's reference or generator; None while idle."""
+
+    def give(self, batch: Sequence[Candidate]) -> None:
+        """Hand over candidates, of which it has none now."""
+        self._enter("waiting")
+        self.batch = list(batch)
+        self.unwanted.clear()
+        self.news = self._actor.evaluate.options(num_returns="streaming").remote(self.batch)
+
+    def hear(self) -> Evaluation | Broken | None:
+        """Take the news that are there; None when only the state changed.
+
+        Raises:
+            RayError: the actor is gone.
+        """
+        if self.state == "starting":
+            broken: Broken | None = ray.get(self.news)
+            self._rest()
+            return broken
+        try:
+            message: str | Evaluation = ray.get(next(self.news))
+        except StopIteration:
+            self._rest()
+            return None
+        if isinstance(message, str):
+            self._enter("busy")
+            if message in self.unwanted:  # it began before the actor knew
+                self.cancelled_s = self.since_s
+            return None
+        self.batch.pop(0)
+        self.cancelled_s = None
+        if self.batch:
+            self._enter("waiting")
+        return message
+
+    def give_up(self, candidate_id: str) -> None:
+        """Cancel one of the batch: the one at hand may still end by itself."""
+        self.unwanted.add(candidate_id)
+        if self.batch[0].id == candidate_id and self.cancelled_s is None:
+            self.cancelled_s = time.monotonic()
+        with suppress(RayError):  # a dead actor is noticed by its stream
+            self._actor.give_up.options(concurrency_group="control").remote(candidate_id)
+
+    def late_s(self, start_s: float, deadline_s: float, grace_s: float) -> float:
+        """Seconds past this worker's present deadline (negative: still to go)."""
+        now_s = time.monotonic()
+        limit_s = {"starting": start_s, "busy": deadline_s}.get(self.state, float("inf"))
+        late_s = now_s - self.since_s - limit_s
+        return late_s if self.cancelled_s is None else max(late_s, now_s - self.cancelled_s - grace_s)
+
+    def end(self) -> None:
+        """Kill the actor, whatever it does."""
+        self.news = None
+        with suppress(RayError, ValueError):  # gone with its node or its cluster already
+            ray.kill(self._actor)
+
+    def _rest(self) -> None:
+        self._enter("idle")
+        self.news = None
+
+    def _enter(self, state: RayState) -> None:
+        self.state = state
+        self.since_s = time.monotonic()

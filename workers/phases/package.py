@@ -1,0 +1,208 @@
+"""The package phase: the file, the report and the manifest, offered once a clean process has confirmed the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from workers.phases.profile import Profile
+from workers.phases.train import Trained
+from workers.phases.verify import Judged
+from workers.ports import Verdict
+from workers.progress import ArtifactKind, Evaluated, Made
+from workers.reporting.clean_check import Checked, clean_check
+from workers.reporting.report import html_report
+from workers.running import durable
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+from workers.training.common_epochs import common_epochs
+
+PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn", "safetensors")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a report tells. `chosen`: the best, or the nearest where the verdict is missed."""
+
+    verdict: Verdict
+    reason: str
+    summaries: Mapping[str, Mapping[str, Any]]
+    evaluated: Sequence[Evaluated] = ()
+    judged: Sequence[Judged] = ()
+    chosen: Trained | None = None
+    warnings: Sequence[str] = ()
+    given_up: Mapping[str, str] = field(default_factory=dict)
+
+
+def package(context: Context, inputs: Inputs, profile: Profile, findings: Findings) -> None:
+    """Write, check and offer the artifacts.
+
+    Raises:
+        JobFailed: the file does not do in a clean process what it did here.
+        Halted: the user wants it.
+    """
+    context.at("package", 0, 3)
+    folder = context.folder("result")
+    stem = context.plan.name
+    checked: Checked | None = None
+    made: list[tuple[ArtifactKind, Path]] = []
+    if findings.chosen is not None:
+        path = durable.write(folder / f"{stem}.onnx", findings.chosen.model)
+        with context.computing():
+            checked = clean_check(path.read_bytes(), *inputs.validation, findings.chosen.accuracy)
+        context.say(
+            f"A clean process without our packages gets {checked.accuracy:.2%} right of {checked.count} images; "
+            f"its outputs differ by {checked.difference:.1e} of their scale."
+        )
+        made.append(("onnx", path))
+    context.at("package", 1, 3)
+    report = _report(context, inputs, profile, findings, checked)
+    made.append(
+        ("report_json", _written(context, folder / "report.json", json.dumps(report, indent=1, allow_nan=False)))
+    )
+    made.append(("report_html", _written(context, folder / "report.html", html_report(report))))
+    manifest = _manifest(context, inputs, profile, findings, [path for _, path in made])
+    made.append(
+        ("manifest", _written(context, folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False)))
+    )
+    context.ports.emit(*(Made(kind, path.name, path) for kind, path in made))
+    context.at("package", 3, 3)
+
+
+def _report(
+    context: Context, inputs: Inputs, profile: Profile, findings: Findings, checked: Checked | None
+) -> dict[str, Any]:
+    plan = context.plan
+    return {
+        "job_id": plan.job_id,
+        "name": plan.name,
+        "verdict": findings.verdict,
+        "reason": findings.reason,
+        "warnings": list(findings.warnings),
+        "summaries": {slot: dict(row) for slot, row in findings.summaries.items()},
+        "targets": [
+            {
+                "device_id": timed.target.device_id,
+                "device_name": timed.target.device_name,
+                "statistic": timed.target.statistic,
+                "limit_ms": timed.limit_ms,
+                "floor_ms": profile.floor_ms(timed),
+                "table_epoch": timed.table.epoch,
+                "rows": len(timed.table.rows),
+                "calibrations": [{**line.to_json(), "level": line.level} for line in timed.calibrations],
+            }
+            for timed in profile.devices
+        ],
+        "limits": dict(plan.limits),
+        "finalists": [_finalist(each) for each in findings.judged],
+        "evaluations": [_evaluation(each) for each in findings.evaluated],
+        "recheck": asdict(checked) if checked is not None else None,
+        "facts": _facts(context, inputs, profile, findings),
+    }
+
+
+def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Findings) -> dict[str, Any]:
+    plan = context.plan
+    search_s = sum(each.evaluation.elapsed_s for each in findings.evaluated)
+    return {
+        "network": plan.model.name,
+        "data": plan.dataset.name,
+        "methods": ", ".join(method.name for method in plan.methods),
+        "strategies": ", ".join(strategy.name for strategy in plan.strategies),
+        "F2 evaluations": sum(not e.cached and e.evaluation.candidate.fidelity == "F2" for e in findings.evaluated),
+        "seconds of evaluation": round(search_s, 1),
+        "seconds of search and training": round(context.spent_s, 1),
+        "training": _training(context, findings),
+        "finalists given up": "; ".join(f"{name}: {why}" for name, why in findings.given_up.items()) or "none",
+        "validation images": len(inputs.dataset.validation),
+        "test images": len(inputs.dataset.test),
+        "lossless rewrite": "kept" if profile.network is inputs.rewritten is not inputs.folded else "none",
+        "seed": plan.seed,
+    }
+
+
+def _training(context: Context, findings: Findings) -> str:
+    if not findings.judged:
+        return "none"
+    epochs = common_epochs(context)
+    longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
+    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, the same for the control"
+    return "; ".join([told, *longer]) + (" with those of its sample" if longer else "")
+
+
+def _finalist(each: Judged) -> dict[str, Any]:
+    return {
+        "name": each.trained.name,
+        "strategy": each.trained.strategy,
+        "values": dict(each.trained.values),
+        "accuracy": each.trained.accuracy,
+        "drop": asdict(each.drop),
+        "elapsed_s": each.trained.elapsed_s,
+        "counts": dict(each.trained.counts),
+        "timed": [asdict(timed) for timed in each.timed],
+        "met": each.met,
+        "broken": list(each.broken),
+    }
+
+
+def _evaluation(each: Evaluated) -> dict[str, Any]:
+    evaluation = each.evaluation
+    return {
+        "id": evaluation.candidate.id,
+        "strategy": each.strategy,
+        "fidelity": evaluation.candidate.fidelity,
+        "status": evaluation.status.value,
+        "values": dict(evaluation.candidate.values),
+        "metrics": dict(evaluation.metrics),
+        "feasible": each.feasible,
+        "cached": each.cached,
+        "elapsed_s": evaluation.elapsed_s,
+        "reason": evaluation.reason,
+        "table_epochs": dict(each.table_epochs),
+    }
+
+
+def _manifest(
+    context: Context, inputs: Inputs, profile: Profile, findings: Findings, files: Sequence[Path]
+) -> dict[str, Any]:
+    plan = context.plan
+    return {
+        "job_id": plan.job_id,
+        "verdict": findings.verdict,
+        "inputs": {"model": plan.model.sha256, "dataset": plan.dataset.sha256},
+        "files": {path.name: _sha256(path) for path in files},
+        "values": dict(findings.chosen.values) if findings.chosen is not None else None,
+        "preprocessing": inputs.preprocessing.to_json(),
+        "seed": plan.seed,
+        "plan": plan.to_json(),
+        "devices": [
+            {
+                "device_id": timed.target.device_id,
+                "table_epoch": timed.table.epoch,
+                **timed.table.device.to_json(),
+            }
+            for timed in profile.devices
+        ],
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _written(context: Context, path: Path, text: str) -> Path:
+    return durable.write(path, text.encode())

@@ -1,0 +1,168 @@
+"""The search phase: the problem from the profile, the strategies of the plan, one pool, one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search import strategies
+from search.candidate import Candidate
+from search.metrics import latency_metric, parse_limit, parse_limits
+from search.problem import Constraint, Objective, Problem
+from search.space import Choice, Space
+from search.space.settings import check_settings
+from workers.evaluating.evaluation_files import Material
+from workers.phases.profile import Profile
+from workers.plan import JobPlan, Named
+from workers.pools.pool import Pool
+from workers.problem.builder import Wanted
+from workers.progress import Evaluated, Message
+from workers.running.context import Context, Halted
+from workers.running.inputs import Inputs
+from workers.search.best_so_far import BestSoFar
+from workers.search.loop import Rules, Searched, loop
+from workers.search.race import MakeStrategy
+from workers.search.table_watch import TableWatch
+
+JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
+SEARCH_SHARE = 0.6
+"""Of the wall seconds, where finalists are to be trained with what is left."""
+_ENDED = "search-ended"
+
+
+def problem_of(
+    context: Context,
+    profile: Profile,
+    sensitivity: Mapping[str, NDArray[np.float64]],
+    material: Material,
+    reference: float | None = None,
+    chance: float = 0.0,
+) -> Problem:
+    """What the strategies work on: the plan's objective, every limit that can be estimated as a bound.
+
+    Args:
+        reference: the control's accuracy on the ranking images, where whole trainings are searched: what a sample's
+            accuracy is held against. Else it is the original's.
+        chance: the accuracy of guessing.
+    """
+    plan = context.plan
+    original = profile.original if reference is None else {**profile.original, "accuracy": reference}
+    wanted = Wanted(
+        objectives=(Objective(plan.objective_key, plan.objective_goal),),
+        constraints=constraints(plan, profile),
+        original=original,
+        network=material.network.digest,
+        evaluations=plan.budget.evaluations,
+        statistics={
+            "sensitivity": dict(sensitivity),
+            "importance": dict(material.evidence.importance),
+            "ls_error": layer_errors(profile.builder.space, material),
+        },
+        level=level(plan, original),
+        images=len(material.ranking[1]),
+        chance=chance,
+    )
+    return profile.builder.problem([timed.device for timed in profile.devices], wanted)
+
+
+def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
+    """Knob of widths -> (levels,) what is lost in the layers that read its block, after their refit."""
+    known = material.ls_error
+    return {
+        knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
+        for knob in space.knobs
+        if isinstance(knob, Choice) and knob.role == "width" and knob.name in known
+    }
+
+
+def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
+    """The targets' limits as predictions see them, and the plan's other limits but those on accuracy."""
+    counted = {
+        name: value
+        for name, value in plan.limits.items()
+        if value is not None and parse_limit(name).metric.name not in JUDGED_AFTER_TRAINING
+    }
+    found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
+    return (*found, *parse_limits(counted, profile.original))
+
+
+def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
+    """The least accuracy of a trained network that the plan's limits accept; None where they say nothing of it."""
+    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == "accuracy"}
+    least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
+    return max([0.0, *least]) if least else None
+
+
+def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
+    """The plan's strategies, each with its checked settings.
+
+    Raises:
+        search.errors.InvalidInput: an unknown strategy or setting.
+    """
+
+    def maker(item: Named) -> MakeStrategy:
+        family = strategies.load(item.name)
+        settings = check_settings(family.settings, dict(item.settings))
+        return lambda problem: family.make(problem, settings, seed)
+
+    return {item.name: maker(item) for item in named}
+
+
+def searched(
+    context: Context, inputs: Inputs, watch: TableWatch, pool: Pool, reached: Callable[[Candidate], float]
+) -> Searched:
+    """Run the loop, or take what an earlier run found when its search had ended: no later run goes on with it.
+
+    Args:
+        reached: share of a whole training that is done.
+
+    Raises:
+        JobFailed: every strategy broke.
+        Halted: the user wants it.
+    """
+    recorded = context.recorded
+    if context.recall(_ENDED) is not None:
+        # What an earlier run went on to train and to time is no part of the search.
+        found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.searched)
+        return Searched("finished", found, context.spent_s)
+    budget = context.plan.budget
+    share = SEARCH_SHARE if context.plan.training.epochs else 1.0
+    best = BestSoFar(lambda: watch.problem, recorded.evaluations)
+
+    def notice(evaluated: Evaluated) -> Sequence[Message]:
+        watch.note(evaluated.evaluation)
+        return best(evaluated)
+
+    rules = Rules(
+        evaluations=budget.evaluations,
+        wall_s=share * budget.wall_s,
+        split=inputs.split,
+        seed=context.plan.seed,
+        table_epochs=watch.epochs,
+        refresh=watch.refresh,
+        notice=notice,
+        reached=reached,
+        clock_s=context.clock_s,
+    )
+    context.at("search", 0, budget.evaluations)
+    chosen = makers(context.plan.strategies, context.plan.seed)
+    ended = loop(watch.problem, chosen, pool, rules, context.ports.emit, recorded, context.ports.signal)
+    context.spent_s = ended.spent_s
+    if ended.end in ("paused", "cancelled"):
+        raise Halted(ended.end)
+    context.keep(_ENDED, {"end": ended.end, "spent_s": ended.spent_s})
+    return ended
+
+
+def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]:
+    """One sentence where the search ran out of time before it ran out of evaluations."""
+    known = context.recall(_ENDED)
+    if known is None or known["end"] != "wall":
+        return ()
+    budget = context.plan.budget
+    done = sum(not each.cached for each in evaluated)
+    share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
+    time = f"{share}{budget.wall_s:g} wall seconds were used up"
+    return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)

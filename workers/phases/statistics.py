@@ -1,0 +1,137 @@
+"""The statistics phase: what is worked out about a network once, for every strategy and every candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.dataset import Part
+from compress.graph.rewrites import rewritten
+from compress.network import Network
+from compress.pruning.reach import untrained
+from compress.training.renormalise import renormalise
+from search.candidate import Candidate
+from search.evaluation import Status
+from search.space import Levelled, Space
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.evaluator import QUICK
+from workers.phases.profile import Profile
+from workers.pools.pool import Pool
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+from workers.training.common_epochs import trains
+
+PROBES = 3
+"""Levels of a knob whose accuracy is looked at; those between are interpolated."""
+SHORT_IMAGES = 2048
+"""Training images of F3's short distillation."""
+TRAINING_BYTES = 2**30
+"""Of training images for whole trainings (F4): beyond, a part of them is drawn."""
+_WAIT_S = 1.0
+
+
+def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
+    """The files that candidates are evaluated from. Written once; a restart finds them.
+
+    Args:
+        norms: whether layers without a batch norm get one for training.
+
+    Raises:
+        Halted: the user wants it.
+    """
+    methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
+    name = "material" if norms else "material-plain"
+    material = Material(context.folder(name), methods)
+    if context.file(name) is not None and material.complete:
+        return material
+    context.at("statistics", 0, 3)
+    effort = context.plan.effort
+    images, labels = inputs.reference(effort.renormalise_images)
+    with context.computing():
+        network = trainable(inputs, profile, images if norms else None)
+    context.at("statistics", 1, 3)
+    with context.computing():
+        evidence = material.scheme.gather(network, images, labels, context.plan.seed)
+    for note in (*evidence.notes, *(untrained(network) if context.plan.training.epochs else ())):
+        context.warn(note)
+    short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
+    ranking = inputs.ranking(effort.accuracy_images)
+    training = _for_training(context, inputs) if trains(context) else None
+    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
+    context.keep_file(name, mark)
+    context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
+    return material
+
+
+def _for_training(context: Context, inputs: Inputs) -> Part:
+    train = inputs.dataset.train
+    count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
+    if count < len(train):
+        context.warn(f"Samples of the search are trained on {count} of {len(train)} images, finalists on all.")
+    return inputs.dataset.sample("train", count, context.plan.seed)
+
+
+def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
+    """The network in the form that trains: batch norms kept, and given back where there are images to measure
+    them on; the same rewrites as its fast form.
+    """
+    kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
+    return kept if images is None else renormalise(kept, images)
+
+
+def norm_count(network: Network) -> int:
+    """How many batch norms a network has."""
+    return sum(node.op_type == "BatchNormalization" for node in network.nodes)
+
+
+def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
+    """Knob -> (levels,) accuracy with this knob alone at each level, the others leaving the network as it is."""
+    if context.file("sensitivity") is not None and material.sensitivity:
+        return material.sensitivity
+    probes = _probes(space)
+    for candidate in probes.values():
+        pool.submit(candidate)
+    accuracy: dict[str, float] = {}
+    while len(accuracy) < len(probes):
+        done = pool.next(_WAIT_S)
+        if done is not None:
+            # A level that cannot be evaluated has lost everything.
+            completed = done.status is Status.COMPLETED
+            accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
+        context.at("statistics", 2 + len(accuracy) / len(probes), 3)
+    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+    context.keep_file("sensitivity", material.write_sensitivity(curves))
+    if curves:
+        context.say(f"Measured the sensitivity of {len(curves)} knobs with {len(probes)} quick evaluations.")
+    return curves
+
+
+def _probed(knob: Levelled) -> list[int]:
+    """Levels to look at: all of an unordered knob, else some from the smallest up; the top is the original."""
+    if not knob.ordered:
+        return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
+    spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
+    return sorted(set(spread.tolist()) - {knob.level_count - 1})
+
+
+def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
+    whole = space.whole
+    found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
+    for knob in space.levelled:
+        for level in _probed(knob):
+            name = f"sensitivity-{knob.name}-{level}"
+            values = {**whole, knob.name: knob.value(level)}
+            found[knob.name, level] = Candidate(name, values, origin="statistics", recipe=QUICK)
+    return found
+
+
+def _curve(
+    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], accuracy: Mapping[str, float]
+) -> NDArray[np.float64]:
+    levels: Sequence[int] = [*_probed(knob), knob.level(knob.whole)]
+    seen = [accuracy[probes[knob.name, level].id] for level in levels[:-1]]
+    seen.append(accuracy[probes["", 0].id])
+    order = np.argsort(levels)
+    return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))

@@ -1,0 +1,195 @@
+"""Timed: finalists timed whole beside the original, and what tables had said of them before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compress.network import Network
+from hw_profiles.tables.anchors import Session, session
+from hw_profiles.tables.verdict_bounds import upper_bound, verdict_rounds
+from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic, statistic_us
+from workers.phases.profile import SMALLEST, UPLOADED, Profile, TimedDevice
+from workers.phases.train import Trained
+from workers.running.context import Context
+from workers.running.device_requests import measured
+from workers.running.inputs import Inputs
+from workers.training.parallel_training import CONTROL
+
+MS = 1e-3
+SESSIONS = 3
+"""Of one verdict at most: a session whose anchors disagree is timed again."""
+_MOVED = 0.1
+"""Relative change of an anchor that deserves a line."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One file on one target, milliseconds in the target's statistic.
+
+    `predicted_ms`: what tables and the calibrated line said before the file was timed, `low_ms` and `high_ms` its
+    interval, which holds at `level`. `predicted_in_session_ms`: the same at the speed that the anchors had in the
+    session of the verdict; it explains an error and excuses none. `measured_high_ms`: the upper 97.5 % bound, which
+    decides; under a limit that is a ratio, the bound of the ratio times `original_ms`. `original_ms`: the uploaded
+    network in the same session. `excess`: how far the bound is over the limit, relative; 0 when it is kept.
+    """
+
+    device_id: str
+    statistic: Statistic
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    level: float
+    predicted_in_session_ms: float
+    measured_ms: float
+    measured_high_ms: float
+    quiet_ms: float
+    p50_ms: float
+    original_ms: float
+    limit_ms: float
+    excess: float
+
+    def row(self) -> dict[str, float | None]:
+        """As summaries show it."""
+        return {
+            "predicted": self.predicted_ms,
+            "low": self.low_ms,
+            "high": self.high_ms,
+            "measured": self.measured_ms,
+            "measured_high": self.measured_high_ms,
+        }
+
+
+def timed_on(
+    context: Context,
+    inputs: Inputs,
+    profile: Profile,
+    device: TimedDevice,
+    control: Trained,
+    finalists: Sequence[Trained],
+    attempt: int,
+) -> Mapping[str, Timed]:
+    """By name, every finalist on one target: predicted first, then timed in one lease with original and anchors.
+
+    Raises:
+        DeviceOffline, MeasurementFailed: out of the ports.
+        Halted: the user wants it.
+    """
+    predicted = _predictions(context, profile, device, finalists, attempt)
+    networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
+    networks |= {each.name: each.model for each in finalists}
+    networks[SMALLEST] = profile.builder.kernels.rewritten(profile.smallest)
+    samples, seen = _session(context, device, networks, attempt)
+    return {each.name: _timed(device, predicted[each.name], samples, seen, each.name) for each in finalists}
+
+
+def _predictions(
+    context: Context, profile: Profile, device: TimedDevice, finalists: Sequence[Trained], attempt: int
+) -> Mapping[str, Mapping[str, float]]:
+    """Kept before anything is timed: a restart, with whatever tables it finds, reports the same ones."""
+    memo = f"predicted-{attempt}-{device.target.device_id}"
+    known = context.recall(memo)
+    if known is None or set(known) != {each.name for each in finalists}:
+        known = {each.name: _prediction(profile, device, each) for each in finalists}
+        context.keep(memo, known)
+    return known
+
+
+def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> Mapping[str, float]:
+    """In the target's statistic, as the search had it: on a machine at rest."""
+    builder, table = profile.builder, device.table
+    line = device.lines[builder.kernels.setting(each.values)]
+    network = builder.kernels.rewritten(each.values)
+    sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
+    latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
+    return {
+        "predicted_ms": MS * latency_us,
+        "low_ms": MS * max(0.0, latency_us - half_us),
+        "high_ms": MS * (latency_us + half_us),
+        "level": line.level,
+    }
+
+
+def _session(
+    context: Context, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
+) -> tuple[Mapping[str, Sample], Session]:
+    """One session whose anchors agree; where none does, the one of them in which they agree best, and a warning.
+
+    Anchors alone decide what is timed again: choosing sessions by finalists would choose the lucky ones.
+    """
+    target = device.target
+    rounds = verdict_rounds(target.statistic)
+    protocol = BurstProtocol(min_rounds=rounds, max_rounds=rounds)
+    found: list[tuple[Mapping[str, Sample], Session]] = []
+    for turn in range(SESSIONS):
+        name = f"verify-{attempt}" if turn == 0 else f"verify-{attempt}-again-{turn}"
+        samples = measured(context, name, target.device_id, networks, protocol)
+        seen = _seen(context, device, samples)
+        if seen.accepted:
+            return samples, seen
+        found.append((samples, seen))
+        context.say(f"{target.device_name}: {_off(seen)}; session {turn + 1} of at most {SESSIONS}.", "warning")
+    samples, seen = min(found, key=lambda pair: max(pair[1].spread, abs(pair[1].drift)))
+    context.warn(
+        f"{target.device_name}: the anchors disagreed in all {SESSIONS} timing sessions ({_off(seen)}); treat its "
+        "latencies as unreliable."
+    )
+    return samples, seen
+
+
+def _off(seen: Session) -> str:
+    among = f"differ by {seen.spread:.1%} among themselves and by {seen.drift:+.1%} between the session's halves"
+    return f"anchors run at {1.0 / seen.scale:.2f} x their first time, {among}"
+
+
+def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
+    """The anchors are the ends of the space, timed before: they show whether the machine is as it was."""
+    earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
+    references_us = {name: statistic_us(sample, "quiet") for name, sample in earlier.items()}
+    now_us = {name: statistic_us(samples[name], "quiet") for name in earlier}
+    for name, reference_us in references_us.items():
+        change = now_us[name] / reference_us - 1.0
+        if abs(change) > _MOVED:
+            text = f"{device.target.device_name}: the {name} network takes {change:+.0%} against its first timing."
+            context.say(text, "warning")
+    first_us, last_us = ({name: _quiet_us(samples[name], half) for name in earlier} for half in (0, 1))
+    return session(references_us, first_us, last_us)
+
+
+def _quiet_us(sample: Sample, half: int) -> float:
+    """Of the first (0) or the second half (1) of the rounds."""
+    middle = sample.bursts // 2
+    rounds = slice(middle, None) if half else slice(middle)
+    return statistic_us(Sample(sample.key, sample.minima_us[rounds], sample.medians_us[rounds]), "quiet")
+
+
+def _timed(
+    device: TimedDevice, predicted: Mapping[str, float], samples: Mapping[str, Sample], seen: Session, name: str
+) -> Timed:
+    target, sample, original = device.target, samples[name], samples[UPLOADED]
+    statistic, original_ms = target.statistic, statistic_us(original, target.statistic) * MS
+    if target.max_latency_ratio is not None:
+        limit_ms = target.max_latency_ratio * original_ms
+        high_ms = upper_bound(sample, original, statistic) * original_ms
+    else:
+        limit_ms = device.limit_ms
+        high_ms = upper_bound(sample, None, statistic) * MS
+    return Timed(
+        device_id=target.device_id,
+        statistic=statistic,
+        **predicted,
+        predicted_in_session_ms=predicted["predicted_ms"] / seen.scale * _unrest(device, original),
+        measured_ms=statistic_us(sample, statistic) * MS,
+        measured_high_ms=high_ms,
+        quiet_ms=statistic_us(sample, "quiet") * MS,
+        p50_ms=statistic_us(sample, "p50") * MS,
+        original_ms=original_ms,
+        limit_ms=limit_ms,
+        excess=max(0.0, high_ms / limit_ms - 1.0),
+    )
+
+
+def _unrest(device: TimedDevice, original: Sample) -> float:
+    """How much further the statistic is from quiet in this session than on a machine at rest."""
+    now = statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
+    return now / device.unrest.value

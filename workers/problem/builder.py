@@ -1,0 +1,243 @@
+"""ProblemBuilder: from a network taken apart and latency tables to what a search works on.
+
+Every metric of F0 is a sum over the nodes of the network, so each becomes search.Terms: arrays indexed by the levels
+of the few knobs a node depends on. Estimating a thousand candidates is then a few gathers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from compress.counting.cost import cost, sparse_share
+from hw_profiles.ops import Op
+from hw_profiles.tables.calibration import Calibration
+from hw_profiles.tables.table import LatencyTable
+from search.metrics import latency_metric
+from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
+from search.space import Levelled, Space, Value, Values
+from workers.problem.kernel_space import KernelSpace
+from workers.problem.kernel_table import NodeTable, Part
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as a problem sees it: its table, and the line a + b * sum by setting (in their order)."""
+
+    id: str
+    table: LatencyTable
+    calibrations: tuple[Calibration, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the search. `original`: metrics of the untouched network, by key; the rest as in Problem."""
+
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    original: Mapping[str, float]
+    network: str
+    evaluations: int
+    statistics: Statistics
+    level: float | None = None
+    images: int | None = None
+    chance: float = 0.0
+
+
+class ProblemBuilder:
+    """Builds the same problem again whenever a table grew; the taking apart is done once."""
+
+    def __init__(self, kernels: KernelSpace) -> None:
+        self.kernels = kernels
+        self.tables = kernels.tables
+        self._counts = self._exact()
+
+    @property
+    def space(self) -> Space:
+        """The knobs of the job's methods."""
+        return self.kernels.space
+
+    @property
+    def settings(self) -> tuple[Mapping[str, Value], ...]:
+        """See `KernelSpace.settings`."""
+        return self.kernels.settings
+
+    def ops(self, runtime: str) -> tuple[Op, ...]:
+        """Every op that any candidate can contain on this runtime, each once."""
+        parts = (part for table in self.tables for part in table.distinct_parts)
+        return tuple({op.key: op for part in parts for op in part.ops.get(runtime, ())}.values())
+
+    @property
+    def ends(self) -> tuple[Values, ...]:
+        """The whole network and the least one in every setting: what floors are told by."""
+        return tuple({**end, **setting} for setting in self.settings for end in (self.space.whole, self._least))
+
+    @property
+    def _least(self) -> Values:
+        knobs = self.space.knobs
+        return {knob.name: knob.least if knob.ordered or knob.layers else knob.whole for knob in knobs}
+
+    @property
+    def whole(self) -> Values:
+        """The network as it is."""
+        return self.space.whole
+
+    def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
+        """The kernels of the candidate with these values, without making it."""
+        parts = (table.parts[table.at(values)] for table in self.tables)
+        return tuple(op for part in parts for op in part.ops.get(runtime, ()))
+
+    def frequencies(self, runtime: str) -> Mapping[str, float]:
+        """Op key -> how many times it occurs in a network drawn at random: the sum of its shares of points."""
+        found: dict[str, float] = {}
+        for table in self.tables:
+            shares = np.bincount(table.ids.reshape(-1)) / table.points
+            for part, share in zip(table.distinct_parts, shares.tolist(), strict=True):
+                for op in part.ops.get(runtime, ()):
+                    found[op.key] = found.get(op.key, 0.0) + share
+        return found
+
+    def problem(self, devices: Sequence[Device], wanted: Wanted) -> Problem:
+        """The problem as these tables see it."""
+        latency = {latency_metric(device.id): self.latency(device) for device in devices}
+        summed = {**self._counts, **latency}
+
+        def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
+            levels = self._levels(batch)
+            found = {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
+            return {**found, **self._stored(batch, levels, found)}
+
+        return Problem(
+            space=self.space,
+            objectives=wanted.objectives,
+            constraints=wanted.constraints,
+            estimate=estimate,
+            terms=latency,
+            statistics=wanted.statistics,
+            original=wanted.original,
+            network=wanted.network,
+            evaluations=wanted.evaluations,
+            level=wanted.level,
+            images=wanted.images,
+            chance=wanted.chance,
+        )
+
+    def counts(self, values: Values) -> dict[str, float]:
+        """macs, parameters, size_bytes, nonzeros and stored_bytes at these values."""
+        levels = self._levels([values])
+        found = {metric: terms.latency_ms(levels) for metric, terms in self._counts.items()}
+        return {
+            metric: float(column[0]) for metric, column in {**found, **self._stored([values], levels, found)}.items()
+        }
+
+    def _stored(
+        self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """nonzeros and stored_bytes, (n,) each: as if zeros lay at random in the layers' weights.
+
+        A threshold over the whole network leaves more in some layers than in others, and what lies unevenly takes
+        fewer bytes: the count is exact, the bytes are an upper estimate.
+        """
+        nonzeros, stored_bytes = counts["parameters"], counts["size_bytes"]
+        for knob in self.kernels.densities:
+            density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
+            weights, held_bytes = (terms.latency_ms(levels) for terms in self._weights)
+            itemsize = held_bytes / np.maximum(weights, 1.0)
+            nonzeros = nonzeros - (1.0 - density) * weights
+            stored_bytes = stored_bytes - weights * (itemsize - sparse_share(density, itemsize))
+        return {"nonzeros": nonzeros, "stored_bytes": stored_bytes}
+
+    def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
+        """(n, levelled) levels. Raises search.errors.InvalidInput: as `Space.check`."""
+        for values in batch if self.kernels.densities else ():
+            self.space.check(values)
+        return self.space.levels_of(batch)
+
+    def latency(self, device: Device) -> Terms:
+        """Milliseconds on this device.
+
+        Raises:
+            search.errors.InvalidInput: the table is empty, so that nothing can be predicted.
+        """
+        runtime = device.table.device.runtime
+        ops = self.ops(runtime)
+        known_ms = {op.key: entry.latency_us / 1e3 for op, entry in zip(ops, device.table.entries(ops), strict=True)}
+        offset_ms = np.array([line.a_us / 1e3 for line in device.calibrations])
+        scale = np.array([line.b for line in device.calibrations])
+        return self._terms(lambda part: sum(known_ms[op.key] for op in part.ops.get(runtime, ())), offset_ms, scale)
+
+    def floor_ms(self, device: Device) -> float:
+        """Lower bound on any candidate's predicted latency: the sum of each node's fastest part, setting by setting."""
+        terms = self.latency(device)
+        axes = len(self._options)
+        total_ms = np.full(tuple(knob.level_count for knob in self._options), terms.offset_ms + terms.fixed_ms)
+        for term in terms.terms:
+            total_ms += term.table_ms.min(axis=tuple(range(axes, term.table_ms.ndim)))
+        return float(total_ms.min())
+
+    def _exact(self) -> dict[str, Terms]:
+        """Counts as sums over nodes; the graph's own header is the same at any values."""
+        at_whole = cost(self.kernels.network)
+        found = {}
+        for metric in ("macs", "parameters", "size_bytes"):
+
+            def number(part: Part, metric: str = metric) -> float:
+                return float(getattr(part.cost, metric))
+
+            of_nodes = sum(number(table.parts[table.at(self.whole)]) for table in self.tables)
+            found[metric] = self._terms(number, getattr(at_whole, metric) - of_nodes)
+        return found
+
+    @cached_property
+    def _weights(self) -> tuple[Terms, Terms]:
+        """The numbers that layers' weights hold, and their bytes."""
+        return self._terms(lambda part: float(part.cost.weights)), self._terms(
+            lambda part: float(part.cost.weight_bytes)
+        )
+
+    @cached_property
+    def _options(self) -> tuple[Levelled, ...]:
+        """The knobs that `settings` combines."""
+        return tuple(knob for knob in self.kernels.levelled if knob.name in self.settings[0])
+
+    def _terms(
+        self,
+        number: Callable[[Part], float],
+        offset: ArrayLike = 0.0,
+        scale: ArrayLike = 1.0,
+    ) -> Terms:
+        """offset + scale * sum over nodes, as terms; offset and scale are numbers, or (settings,) arrays.
+
+        Where they differ by setting, each term has the settings' options as its first axes.
+        """
+        shape = tuple(knob.level_count for knob in self._options)
+        names = tuple(knob.name for knob in self._options)
+        added, factor = _by_setting(offset, shape), _by_setting(scale, shape)
+        tables: dict[tuple[str, ...], NDArray[np.float64]] = {names: added}
+        for each in self.tables:
+            rest = tuple(knob.name for knob in each.knobs if knob.name not in names)
+            scaled = _with_axes(each, number, names) * factor.reshape(shape + (1,) * len(rest))
+            tables[names + rest] = tables.get(names + rest, 0.0) + scaled
+        fixed = float(tables.pop(())) if not names else 0.0
+        levelled = tuple(knob.name for knob in self.space.levelled)
+        return Terms(levelled, 0.0, 1.0, tuple(Term(on, table) for on, table in tables.items()), fixed)
+
+
+def _by_setting(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """One number, or one a setting, as an array with the options' axes."""
+    given = np.asarray(numbers, dtype=float)
+    return np.full(shape, given) if given.size == 1 else given.reshape(shape)
+
+
+def _with_axes(table: NodeTable, number: Callable[[Part], float], first: Sequence[str]) -> NDArray[np.float64]:
+    """A node's numbers with the axes named `first` in front, of size 1 where the node does not depend on the knob."""
+    own = [knob.name for knob in table.knobs]
+    shared = [name for name in first if name in own]
+    rest = [name for name in own if name not in first]
+    numbers = table.table(number).transpose([own.index(name) for name in (*shared, *rest)])
+    missing = tuple(i for i, name in enumerate(first) if name not in own)
+    return np.expand_dims(numbers, missing)

@@ -1,0 +1,174 @@
+"""KernelSpace: the networks that a scheme can make of one network, taken apart into the kernels of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import product
+from typing import TypeAlias
+
+from compress.counting.node_cost import NodeCost, node_costs
+from compress.evidence import Evidence
+from compress.graph.op_templates import op_templates, ops
+from compress.method import Widths
+from compress.network import Network, Node
+from compress.scheme import Scheme
+from hw_profiles.ops import Op
+from hw_profiles.runtimes import load as load_runtime
+from search.space import Choice, Float, Int, Levelled, Space, Value, Values
+from workers.errors import InvalidInput
+from workers.problem.kernel_survey import node_tables
+from workers.problem.kernel_table import NodeTable, Part
+
+FusedSets: TypeAlias = "tuple[frozenset[str], ...]"
+Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
+"""Runtime, networks -> for each the sets of node names that run as one kernel."""
+
+
+def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
+    """What a runtime that is installed here says."""
+    return [load_runtime(runtime).fused(network.save()) for network in networks]
+
+
+class KernelSpace:
+    """Rewrites a network at any values of a scheme's knobs, and takes what comes out apart.
+
+    Args:
+        network: the uncut network.
+        scheme: the job's methods.
+        widths: block -> widths worth trying, ascending.
+        evidence: enough for the methods to run; which channels stay does not matter here.
+        runtimes: names of the runtimes whose kernels are wanted; none: one kernel per node.
+        fuse: tells which nodes run as one.
+
+    Raises:
+        InvalidInput: the methods find no knob to turn, or one that has no levels and is no density.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        scheme: Scheme,
+        widths: Widths,
+        evidence: Evidence,
+        runtimes: Sequence[str] = (),
+        fuse: Fuse = fused_here,
+    ) -> None:
+        self.network = network
+        self.scheme = scheme
+        self.runtimes = tuple(dict.fromkeys(runtimes)) or ("",)
+        self._evidence = evidence
+        self._fuse = fuse
+        self._fused: dict[tuple[str, int], FusedSets] = {}
+        found = scheme.knobs(network, widths)
+        if not found:
+            raise InvalidInput("methods", [], "no method finds anything to change in this network")
+        self.space = Space(found)
+        self.densities = tuple(knob for knob in found if isinstance(knob, Float) and knob.role == "density")
+        self.levelled: tuple[Levelled, ...] = tuple(knob for knob in found if isinstance(knob, Int | Choice))
+        if len(self.levelled) + len(self.densities) < len(found):
+            raise InvalidInput("methods", self.space.names, "a knob has no levels and is no density")
+
+    @property
+    def ordered(self) -> tuple[Levelled, ...]:
+        """The knobs with levels from less to more: widths, ranks, bits."""
+        return tuple(knob for knob in self.levelled if knob.ordered)
+
+    @cached_property
+    def settings(self) -> tuple[Mapping[str, Value], ...]:
+        """Each combination of the options that hold for the whole network (fp32 or int8), the network as it is first.
+
+        Devices run each at a speed of its own, so that predictions are calibrated for each.
+        """
+        options = [knob for knob in self.levelled if not knob.ordered and not knob.layers]
+        levels = product(*(range(knob.level_count) for knob in options))
+        return tuple({k.name: k.value(level) for k, level in zip(options, chosen, strict=True)} for chosen in levels)
+
+    def setting(self, values: Values) -> int:
+        """The number of the setting that these values have."""
+        return next(i for i, setting in enumerate(self.settings) if setting.items() <= values.items())
+
+    @cached_property
+    def tables(self) -> tuple[NodeTable, ...]:
+        """The kernel table of every node; a minute for large networks.
+
+        Raises:
+            InvalidInput: see `node_tables`.
+        """
+        return node_tables(self._taken_apart, self.levelled)
+
+    def rewritten(self, values: Values) -> Network:
+        """The network at these values, its weights not refitted: right in shape and speed."""
+        return self.scheme.bind(values).rewrite(self.network, self._evidence)
+
+    def ops(self, network: Network, runtime: str) -> tuple[Op, ...]:
+        """The kernels of a network that `rewritten`, or training after it, made."""
+        return ops(network, self._fused_sets(runtime, [network])[0])
+
+    def _taken_apart(self, batch: Sequence[Values]) -> Iterator[Mapping[str, Part]]:
+        whole = {knob.name: knob.whole for knob in self.densities}
+        networks = [self.rewritten({**whole, **values}) for values in batch]
+        fused = {runtime: self._fused_sets(runtime, networks) for runtime in self.runtimes}
+        for i, network in enumerate(networks):
+            yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()})
+
+    def _fused_sets(self, runtime: str, networks: Sequence[Network]) -> list[FusedSets]:
+        """Asked of the runtime once for each wiring of nodes: their sizes do not change what runs as one."""
+        if not runtime:
+            return [() for _ in networks]
+        wirings = [_wiring(network) for network in networks]
+        new = {w: n for w, n in zip(wirings, networks, strict=True) if (runtime, w) not in self._fused}
+        for wiring, sets in zip(new, self._fuse(runtime, list(new.values())) if new else (), strict=True):
+            self._fused[runtime, wiring] = sets
+        return [self._fused[runtime, wiring] for wiring in wirings]
+
+
+def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> dict[str, Part]:
+    """Node of the whole network -> what it is in a network that was made of it.
+
+    Args:
+        fused: runtime -> the sets of node names that run as one.
+    """
+    owner = owners(whole, network)
+    order = {node.name: i for i, node in enumerate(whole.nodes)}
+    costs: dict[str, NodeCost] = {}
+    for name, cost in node_costs(network).items():
+        costs[owner[name]] = costs.get(owner[name], NodeCost()) + cost
+    kernels: dict[str, dict[str, list[Op]]] = {node: {runtime: [] for runtime in fused} for node in costs}
+    for runtime, sets in fused.items():
+        for template in op_templates(network, sets):
+            first = min((owner[node.name] for node in template.nodes), key=order.__getitem__)
+            kernels[first][runtime].append(template.at())
+    return {
+        node: Part({runtime: tuple(found) for runtime, found in kernels[node].items()}, cost)
+        for node, cost in costs.items()
+    }
+
+
+def owners(whole: Network, network: Network) -> dict[str, str]:
+    """Node of a rewritten network -> the node of the whole one that it does the work of.
+
+    Its name tells, else a tensor that it makes; a node that is new on both counts belongs with what reads it (a
+    conversion, the first half of a layer that was split), or with what it reads if it is the last.
+    """
+    names = {node.name for node in whole.nodes}
+    makers = {tensor: node.name for node in whole.nodes for tensor in node.outputs if tensor}
+    found: dict[str, str] = {}
+    for node in reversed(network.nodes):
+        known = [node.name] if node.name in names else [makers[t] for t in node.outputs if t in makers]
+        readers = (found.get(reader.name) for tensor in node.outputs for reader in network.consumers(tensor))
+        owner = next((name for name in (*known, *readers) if name), None)
+        if owner:
+            found[node.name] = owner
+    for node in network.nodes:
+        if node.name not in found:
+            before = (found.get(p.name) for t in node.inputs if (p := network.producer(t)) is not None)
+            found[node.name] = next((name for name in before if name), whole.nodes[0].name)
+    return found
+
+
+def _wiring(network: Network) -> int:
+    def row(node: Node) -> tuple[object, ...]:
+        return (node.name, node.op_type, node.domain, node.inputs, node.outputs)
+
+    return hash((*map(row, network.nodes), *network.outputs))

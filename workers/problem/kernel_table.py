@@ -1,0 +1,100 @@
+"""The kernel table of one node: what it runs as, and what it costs, at each of the few values that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.counting.node_cost import NodeCost
+from hw_profiles.ops import Op
+from search.space import Levelled, Values
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one node is in one rewritten network: its kernels by runtime, in order of execution, and what it costs."""
+
+    ops: Mapping[str, tuple[Op, ...]]
+    cost: NodeCost
+
+    @cached_property
+    def mark(self) -> tuple[Any, ...]:
+        """Equal for parts that are the same to every table."""
+        return (*((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops), self.cost)
+
+
+NOTHING = Part({}, NodeCost())
+"""A node that is not there."""
+
+
+@dataclass(eq=False)
+class NodeTable:
+    """One node of the whole network, and its part at each of its points.
+
+    `knobs`: those it depends on. `sums`: the same, grouped: inside a group of widths only their sum counts (the three
+    parts of a residual stream that are one tensor here). `parts`: coordinates -> part; a coordinate is the sum of a
+    group's widths, or the level of a knob that is no width.
+    """
+
+    node: str
+    knobs: tuple[Levelled, ...]
+    sums: tuple[tuple[str, ...], ...]
+    parts: dict[tuple[int, ...], Part] = field(default_factory=dict)
+
+    @property
+    def points(self) -> int:
+        """Entries of the table: the product of its knobs' levels."""
+        return prod(knob.level_count for knob in self.knobs)
+
+    @cached_property
+    def _places(self) -> dict[str, NDArray[np.int64]]:
+        """Knob -> (levels,) what each level adds to its group's coordinate."""
+        return {knob.name: coordinates(knob) for knob in self.knobs}
+
+    @cached_property
+    def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(distinct points, groups) coordinates, and (*levels of each knob) the number of the point there."""
+        if not self.sums:
+            return np.zeros((1, 0), dtype=np.int64), np.zeros((), dtype=np.int64)
+        axes = np.meshgrid(*self._places.values(), indexing="ij")
+        by_name = dict(zip(self._places, axes, strict=True))
+        totals = np.stack([np.sum([by_name[name] for name in group], axis=0) for group in self.sums])
+        rows, where = np.unique(totals.reshape(len(self.sums), -1), axis=1, return_inverse=True)
+        return rows.T.astype(np.int64), where.reshape(totals.shape[1:]).astype(np.int64)
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """(*levels of each knob): number of the distinct point there."""
+        return self.distinct[1]
+
+    @cached_property
+    def distinct_parts(self) -> tuple[Part, ...]:
+        """The part of each id."""
+        return tuple(self.parts[tuple(int(size) for size in row)] for row in self.distinct[0])
+
+    def levels(self, values: Values) -> tuple[int, ...]:
+        """The index into `ids` at these values."""
+        return tuple(knob.level(values[knob.name]) for knob in self.knobs)
+
+    def at(self, values: Values) -> tuple[int, ...]:
+        """The coordinates at these values."""
+        place = {knob.name: int(self._places[knob.name][knob.level(values[knob.name])]) for knob in self.knobs}
+        return tuple(sum(place[name] for name in group) for group in self.sums)
+
+    def table(self, number: Callable[[Part], float]) -> NDArray[np.float64]:
+        """(*levels of each knob) a number of each part: milliseconds, bytes, ..."""
+        return np.asarray(np.array([number(part) for part in self.distinct_parts])[self.ids])
+
+
+def coordinates(knob: Levelled) -> NDArray[np.int64]:
+    """(levels,) the widths of a width, else the levels themselves."""
+    count = knob.level_count
+    if knob.role != "width":
+        return np.arange(count)
+    return np.array([knob.value(level) for level in range(count)], dtype=np.int64)

@@ -1,0 +1,77 @@
+"""Which widths of a block are worth trying on the devices at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.groups import Block, prunable_blocks
+from compress.network import Network
+from compress.scheme import Scheme
+from hw_profiles.grid import allowed_widths
+from hw_profiles.tables.kernel_classes import KernelClasses
+from search.space import Choice
+
+MOST_LEVELS = 10
+"""Levels of one knob: beyond about that many, tables and searches grow and results do not."""
+SAVING = 0.05
+"""Of what a block's channels cost: a width that saves less over the next larger one is not worth its table rows."""
+
+
+def searched_widths(
+    network: Network, scheme: Scheme, classes: Sequence[KernelClasses], most: int = MOST_LEVELS
+) -> Mapping[str, tuple[int, ...]]:
+    """Block name -> the widths that a job with these methods looks at on these devices, ascending."""
+    knobs = (knob for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.role == "width")
+    return block_widths(prunable_blocks(network), classes, most, {knob.name: knob.options for knob in knobs})
+
+
+def block_widths(
+    blocks: Sequence[Block],
+    classes: Sequence[KernelClasses],
+    most: int = MOST_LEVELS,
+    taken: Mapping[str, Collection[int | float | str]] | None = None,
+) -> Mapping[str, tuple[int, ...]]:
+    """Block name -> widths, ascending, the largest being the whole block; at most `most`, never below one.
+
+    A width stays only if it costs less than every larger one, on average over the devices, whose kernel classes these
+    are, and if the methods take it: `taken` has those of each block; None: all are taken. Where more stay than
+    `most`, they are spread evenly over what they cost.
+    """
+    found = {}
+    for block in blocks:
+        counts = np.arange(max(1, block.minimum), block.width + 1)
+        if taken is not None:
+            own = {*taken.get(block.name, ()), block.width}
+            counts = counts[[int(count) in own for count in counts]]
+        costs = np.mean([_costs(counts.tolist(), rules) for rules in classes or [KernelClasses()]], axis=0)
+        kept = allowed_widths(costs, SAVING)
+        found[block.name] = _thinned(counts[kept], costs[kept], most)
+    return found
+
+
+def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
+    """What so many channels cost, made by one layer and read by another, as a share of what the most cost."""
+    paid = np.array([rules.effective_out(count) + _paid_in(count, rules) for count in counts])
+    return np.asarray(paid / paid[-1])
+
+
+def _paid_in(count: int, rules: KernelClasses) -> float:
+    """Channels paid for by the layer that reads them; on the slow path relative to a line between fast counts."""
+    if not rules.is_slow(count):
+        return rules.effective_in(count)
+    below = count // rules.in_modulus * rules.in_modulus
+    ends = (below, below + rules.in_modulus)
+    return rules.slow_path * float(np.interp(count, ends, [rules.effective_in(end) for end in ends]))
+
+
+def _thinned(counts: NDArray[np.int64], costs: NDArray[np.float64], most: int) -> tuple[int, ...]:
+    """Both ends, then again and again the width whose cost is farthest from those of the chosen; both (n,)."""
+    chosen = list(dict.fromkeys([len(counts) - 1, 0]))
+    while len(chosen) < min(most, len(counts)):
+        distance = np.abs(costs[:, None] - costs[chosen]).min(axis=1)
+        distance[chosen] = -1.0
+        chosen.append(int(np.argmax(distance)))
+    return tuple(int(count) for count in counts[sorted(chosen)])

@@ -1,0 +1,132 @@
+"""The report: one JSON document with every number, and one small HTML page made of it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from search.metrics import METRICS
+from workers.reporting.plot import Dot, plot
+from workers.reporting.summary import COUNTS
+
+_STYLE = """
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { text-align: right; padding: .25rem .75rem; border-bottom: 1px solid #8884 }
+th:first-child, td:first-child { text-align: left }
+.met { color: #16803c } .missed { color: #b42318 }
+svg { max-width: 100%; height: auto }
+"""
+_SLOTS = ("original", "control", "best", "nearest")
+
+
+def html_report(report: Mapping[str, Any]) -> str:
+    """A self-contained page: no script, nothing loaded from anywhere."""
+    verdict = str(report["verdict"])
+    parts = [
+        f"<h1>{escape(str(report['name']))}: <span class='{escape(verdict)}'>{escape(verdict)}</span></h1>",
+        f"<p>{escape(str(report['reason']))}</p>",
+        *(f"<p class='missed'>{escape(warning)}</p>" for warning in report["warnings"]),
+        _results(report),
+        *(f"<h2>{escape(target['device_name'])}</h2>{_plot(report, target)}" for target in report["targets"]),
+        _finalists(report),
+        _facts(report),
+    ]
+    title = escape(str(report["name"]))
+    head = f"<meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>{title}</title>"
+    return (
+        f"<!doctype html><html lang='en'><head>{head}<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>"
+    )
+
+
+def _results(report: Mapping[str, Any]) -> str:
+    names = {target["device_id"]: target["device_name"] for target in report["targets"]}
+    head = ["", "accuracy", "test accuracy", *(f"{name}: predicted / measured" for name in names.values())]
+    head += [METRICS[name].label for name in COUNTS]
+    rows = []
+    for slot in _SLOTS:
+        row = report["summaries"].get(slot)
+        if row is None:
+            continue
+        cells = [slot, _accuracy(row), _shown("test_accuracy", row["test_accuracy"])]
+        cells += [_latency(row["latency_ms"].get(device)) for device in names]
+        cells += [_shown(name, row[name]) for name in COUNTS]
+        rows.append(cells)
+    return _table(head, rows)
+
+
+def _finalists(report: Mapping[str, Any]) -> str:
+    """Predicted (before timing, and as the session's speed explains it) and measured, quiet and p50 side by side;
+    accuracy against the control with its interval.
+    """
+    if not report["finalists"]:
+        return ""
+    head = ["finalist", "accuracy", "drop [95 %], n", "device", "predicted", "at this session's speed"]
+    head += ["quiet", "p50", "97.5 %", "limit", ""]
+    rows = []
+    for each in report["finalists"]:
+        lost = each["drop"]
+        lost_shown = f"{lost['mean']:+z.2%} [{lost['low']:+z.2%}, {lost['high']:+z.2%}], {lost['count']}"
+        shared = [each["name"], _shown("accuracy", each["accuracy"]), lost_shown]
+        for timed in each["timed"] or [None]:
+            cells = ["", "", "", "", "", "", ""]
+            if timed is not None:
+                keys = ("predicted_in_session_ms", "quiet_ms", "p50_ms", "measured_high_ms", "limit_ms")
+                interval = f"[{timed['low_ms']:.3f}, {timed['high_ms']:.3f}] at {timed['level']:.0%}"
+                predicted = f"{_milliseconds(timed['predicted_ms'])} {interval}"
+                cells = [timed["device_id"], predicted, *(_milliseconds(timed[key]) for key in keys)]
+            rows.append([*shared, *cells, "met" if each["met"] else "; ".join(each["broken"])])
+    return f"<h2>Finalists</h2>{_table(head, rows)}"
+
+
+def _facts(report: Mapping[str, Any]) -> str:
+    rows = [[key, str(value)] for key, value in report["facts"].items()]
+    return f"<h2>How</h2>{_table(['', ''], rows)}"
+
+
+def _plot(report: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    device = target["device_id"]
+    dots = [
+        Dot(each["metrics"][f"latency_ms@{device}"], each["metrics"]["accuracy"], "candidate", each["id"])
+        for each in report["evaluations"]
+        if each["status"] == "completed" and f"latency_ms@{device}" in each["metrics"]
+    ]
+    for slot in _SLOTS:
+        row = report["summaries"].get(slot)
+        measured = row["latency_ms"].get(device, {}).get("measured") if row else None
+        if row and measured is not None and row["accuracy"] is not None:
+            dots.append(Dot(measured, row["accuracy"], slot, slot))
+    return plot(dots, target["limit_ms"])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    titles = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shown(metric: str, value: float | None) -> str:
+    return "" if value is None else METRICS[metric].show(value)
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    """With its 95 % interval and the number of images, where it was counted on the file, and among how many finalists
+    it was chosen on these images: the best of several looks better than it is.
+    """
+    shown, known, finalists = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval"), row.get("finalists", 1)
+    if known is None:
+        return shown
+    chosen = f", chosen among {finalists} finalists on these very images" if finalists > 1 else ""
+    return f"{shown} [{known['low']:.2%}, {known['high']:.2%}], {known['n']} images{chosen}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f} ms"
+
+
+def _latency(row: Mapping[str, float | None] | None) -> str:
+    if row is None:
+        return ""
+    return f"{_milliseconds(row['predicted']) or '-'} / {_milliseconds(row['measured']) or '-'}"

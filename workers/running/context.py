@@ -1,0 +1,126 @@
+"""Context: what every phase of a run shares: the plan, the ports, what earlier runs left, and the wall clock."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.host_lock import HostLock
+from workers.errors import WorkerError
+from workers.plan import JobPlan
+from workers.ports import Ports, Recorded
+from workers.progress import PHASES, Checkpointed, Level, Logged, Phase, Phased, Warned
+from workers.running import durable
+
+
+class Halted(WorkerError):
+    """The user paused or cancelled the job; what was done is recorded."""
+
+    def __init__(self, end: str) -> None:
+        super().__init__(end)
+        self.end = end
+
+
+@dataclass
+class Context:
+    """A run's surroundings. `spent_s` is what search and training have used of the budget's wall seconds."""
+
+    plan: JobPlan
+    ports: Ports
+    recorded: Recorded
+    lock: HostLock = field(default_factory=HostLock)
+    clock_s: Callable[[], float] = time.monotonic
+    spent_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.spent_s = self.recorded.spent_s
+        self._files = dict(self.recorded.checkpoints)
+        self._at: tuple[Phase, float, float] = (PHASES[0], 0.0, 1.0)
+        self._begun: tuple[float, float] = (0.0, self.clock_s())
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Held around each piece of heavy work, so that an agent on this machine can time in quiet."""
+        return self.lock.shared()
+
+    def say(self, text: str, level: Level = "info") -> None:
+        """One line for the user."""
+        self.ports.emit(Logged(level, text))
+
+    def device_name(self, device_id: str) -> str:
+        """What users call a target's device."""
+        return next(target.device_name for target in self.plan.targets if target.device_id == device_id)
+
+    def warn(self, text: str) -> None:
+        """What whoever reads the result must know; once is enough, however often a run says it."""
+        self.ports.emit(Warned(text))
+
+    def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
+        """Where the job is. Without `eta_s` nobody knows how long the rest of the phase takes.
+
+        Raises:
+            Halted: the user wants it.
+        """
+        if self._at[0] != phase:
+            self._begun = (done, self.clock_s())
+        self._at = (phase, done, total)
+        self.within(0.0, eta_s)
+
+    def at_even(self, phase: Phase, done: float, total: float) -> None:
+        """As `at`, in a phase whose steps are alike: what is still to come is as slow as what was."""
+        before, begun_s = self._begun if self._at[0] == phase else (done, self.clock_s())
+        gained = done - before
+        self.at(phase, done, total, (self.clock_s() - begun_s) / gained * (total - done) if gained > 0 else None)
+
+    def within(self, share: float, eta_s: float | None = None) -> None:
+        """So much of the step is done that `at` has begun. At its end the phase knows nothing of what follows.
+
+        Raises:
+            Halted: the user wants it.
+        """
+        phase, begun, total = self._at
+        done = min(begun + share, total)
+        self.ports.emit(Phased(phase, done, total, eta_s if done < total else None, self.spent_s))
+        self.check()
+
+    def check(self) -> None:
+        """Raises: Halted when the user wants the job to stop."""
+        wanted = self.ports.signal()
+        if wanted != "continue":
+            raise Halted({"pause": "paused", "cancel": "cancelled"}[wanted])
+
+    def file(self, name: str) -> Path | None:
+        """The newest checkpoint of this name, if it is still there."""
+        path = self._files.get(name)
+        return path if path is not None and path.exists() else None
+
+    def keep_file(self, name: str, path: Path) -> None:
+        """Record a file that is complete."""
+        self._files[name] = path
+        self.ports.emit(Checkpointed(name, path))
+
+    def keep_bytes(self, name: str, content: bytes, suffix: str) -> Path:
+        """Write a checkpoint, whole or not at all, and record it."""
+        path = durable.write(self.folder("checkpoints") / f"{name}{suffix}", content)
+        self.keep_file(name, path)
+        return path
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """The JSON that `keep` recorded under this name."""
+        path = self.file(name)
+        found: dict[str, Any] | None = json.loads(path.read_text()) if path else None
+        return found
+
+    def keep(self, name: str, data: Mapping[str, Any]) -> None:
+        """Record facts that took long to find."""
+        self.keep_bytes(name, json.dumps(data, allow_nan=False).encode(), ".json")
+
+    def folder(self, name: str) -> Path:
+        """A folder of this job, made where it is missing."""
+        path = self.ports.work_dir / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,124 @@
+"""Rows and whole networks of a job's devices: asked for through the ports, awaited, and kept for a restart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compress.network import Network
+from hw_profiles.ops import Op
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.predictor import work
+from hw_profiles.tables.probe import probe
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import BurstProtocol, Sample
+from workers.progress import Learned
+from workers.running import durable
+from workers.running.context import Context
+
+NEWS_S = 2.0
+"""How long one wait for rows lasts before the user's signal is looked at again."""
+
+
+def sample_json(sample: Sample) -> dict[str, Any]:
+    """Plain values, from which `sample_from` makes an equal sample."""
+    return asdict(sample)
+
+
+def sample_from(data: Mapping[str, Any]) -> Sample:
+    """What `sample_json` gave."""
+    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
+    return Sample(data["key"], **lists, extra=data["extra"])
+
+
+def learned_classes(context: Context, device_id: str) -> KernelClasses:
+    """The device's kernel classes: those of its table, else learned from two probe curves asked for now."""
+    table = context.ports.table(device_id)
+    if not table.classes.trivial:
+        return table.classes
+    curves = probe()
+    missing = [op for op in curves.ops if op.key not in table.rows]
+    if missing:
+        context.say(f"Learning how {context.device_name(device_id)} aligns channels: {len(missing)} probes.")
+        table = filled(context, device_id, missing, [1.0] * len(missing))
+    latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
+    if 2 * len(latency_us) < len(curves.ops):
+        name = context.device_name(device_id)
+        context.say(f"{name} timed too few probes; every width counts as worth trying there.", "warning")
+        return table.classes
+    classes = curves.learn(latency_us)
+    context.ports.emit(Learned(device_id, classes.to_json()))
+    return classes
+
+
+def fill_most_uncertain(
+    context: Context,
+    device_id: str,
+    ops: Sequence[Op],
+    frequencies: Mapping[str, float],
+    most: int,
+    first: Set[str] = frozenset(),
+) -> LatencyTable:
+    """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first.
+
+    `first`: keys of ops that come before all others, so that what they make up is known of this device for good.
+    A restart does not ask for more: what the first run got is what this job works with.
+    """
+    table = context.ports.table(device_id)
+    if context.recall(f"filled-{device_id}") is not None:
+        return table
+    entries = table.entries(ops)
+    worth = {
+        op.key: frequencies[op.key] * (entry.sigma_us if math.isfinite(entry.sigma_us) else work(op.features))
+        for op, entry in zip(ops, entries, strict=True)
+        if entry.source != "measured"
+    }
+    most_worth = max(worth.values(), default=0.0)
+    worth = {key: value + most_worth * (key in first) for key, value in worth.items()}
+    wanted = sorted((op for op in ops if op.key in worth), key=lambda op: -worth[op.key])[:most]
+    if not wanted:
+        return table
+    name, known = context.device_name(device_id), len(ops) - len(worth)
+    context.say(f"{name}: timing {len(wanted)} of {len(ops)} kernels; {known} are known.")
+    table = filled(context, device_id, wanted, [worth[op.key] for op in wanted])
+    context.keep(f"filled-{device_id}", {"asked": len(wanted), "epoch": table.epoch})
+    return table
+
+
+def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
+    """Ask for rows and wait until none is outstanding, or the plan's patience ends; what is there then."""
+    context.ports.fill(device_id, ops, priority)
+    begun_s = context.clock_s()
+    outstanding = len(ops)
+    while outstanding and context.clock_s() - begun_s < context.plan.effort.device_wait_s:
+        outstanding = context.ports.wait(device_id, NEWS_S)
+        done = max(0, len(ops) - outstanding)
+        waited_s = context.clock_s() - begun_s
+        context.within(done / len(ops), waited_s / done * outstanding if done and outstanding else None)
+    table = context.ports.table(device_id)
+    missing = sum(op.key not in table.rows for op in ops)
+    if missing:
+        name = context.device_name(device_id)
+        context.say(f"{name}: {missing} of {len(ops)} kernels could not be timed and are predicted.", "warning")
+    return table
+
+
+def measured(
+    context: Context, name: str, device_id: str, networks: Mapping[str, Network | bytes], protocol: BurstProtocol
+) -> Mapping[str, Sample]:
+    """Time whole networks in one lease; remembered under `name`, so that a restart does not time again."""
+    memo = f"{name}-{device_id}"
+    known = context.recall(memo)
+    if known is not None and set(known) == set(networks):
+        return {key: sample_from(data) for key, data in known.items()}
+    folder = context.folder(f"timed/{name}")
+    paths: dict[str, Path] = {}
+    for key, network in networks.items():
+        model = network.save() if isinstance(network, Network) else network
+        paths[key] = durable.write(folder / f"{key}.onnx", model)
+    samples = context.ports.measure(device_id, paths, protocol)
+    context.keep(memo, {key: sample_json(sample) for key, sample in samples.items()})
+    return samples

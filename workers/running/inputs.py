@@ -1,0 +1,111 @@
+"""Inputs: the uploaded network and data, opened, and the images that each part of the job looks at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from compress.data.dataset import Dataset, Part, cache_beside, load_dataset
+from compress.data.preprocessing import Preprocessing, preprocess
+from compress.importing.input_layout import Layout, image_shape, input_layout
+from compress.importing.outputs import decided
+from compress.network import Network
+from workers.evaluating.accuracy import Images, Labels, Right, right_in_file
+from workers.evaluating.images import Preprocessed
+from workers.plan import JobPlan
+from workers.problem.timed_form import cut_forms, timed_form
+from workers.running.context import Context
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was uploaded. `split` names the images that decide, for the evaluation cache."""
+
+    network: Network
+    dataset: Dataset
+    preprocessing: Preprocessing
+    seed: int
+
+    @classmethod
+    def open(cls, context: Context) -> Inputs:
+        """Open the plan's blobs.
+
+        Raises:
+            compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
+        """
+        plan, path = context.plan, context.ports.path
+        with context.computing():
+            return cls.of(plan, path(plan.model.sha256), path(plan.dataset.sha256))
+
+    @classmethod
+    def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
+        """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
+        network = Network.load(model)
+        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
+        dataset = load_dataset(
+            data,
+            layout=plan.dataset.layout,
+            classes=plan.dataset.classes,
+            preprocessing=preprocessing,
+            input_shape=image_shape(network),
+            seed=plan.seed,
+            cache=cache_beside(data),
+            digest=plan.dataset.sha256,
+        )
+        return cls(decided(network, plan.model.output, dataset.classes), dataset, preprocessing, plan.seed)
+
+    @property
+    def split(self) -> str:
+        """Names the images accuracy is taken on."""
+        return self.dataset.digest
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing among all classes."""
+        return 1.0 / self.dataset.classes
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the images as the network takes them."""
+        return input_layout(self.network)
+
+    @cached_property
+    def folded(self) -> Network:
+        """The network with its batch norms folded in: what the original is timed as."""
+        return timed_form(self.network)
+
+    @cached_property
+    def rewritten(self) -> Network:
+        """The folded network with every lossless rewrite; the same object where there is none."""
+        return cut_forms(self.folded)[-1]
+
+    def images(self, part: Part) -> tuple[Images, Labels]:
+        """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""
+        return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
+
+    def ranking(self, count: int) -> tuple[Images, Labels]:
+        """Up to `count` validation images: what F2 ranks by."""
+        return self.images(self.dataset.sample("validation", count, self.seed))
+
+    def reference(self, count: int) -> tuple[Images, Labels]:
+        """Up to `count` training images: for statistics, batch norms and int8 ranges."""
+        return self.images(self.dataset.sample("train", count, self.seed))
+
+    @property
+    def validation(self) -> tuple[Preprocessed, Labels]:
+        """The whole part that decides, made in batches as it is read."""
+        return self._whole(self.dataset.validation)
+
+    def right(self, model: bytes) -> Right:
+        """Which validation images a file gets right."""
+        return right_in_file(model, *self.validation)
+
+    def test_accuracy(self, model: bytes) -> float:
+        """Accuracy on the test part: for the original and the one chosen file, once, at the very end."""
+        return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
+
+    def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
+        return Preprocessed(part, self.preprocessing, layout=self.layout), part.labels

@@ -1,0 +1,175 @@
+"""MemoryPorts: everything a run asks of the world, in memory and on one runtime of this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hw_profiles.device import DeviceConfig
+from hw_profiles.ops import Op
+from hw_profiles.runtimes import Runtime
+from hw_profiles.tables.calibration import Calibration
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
+from workers.errors import MeasurementFailed
+from workers.ports import Recorded, Signal
+from workers.progress import (
+    Asked,
+    Calibrated,
+    Checkpointed,
+    Evaluated,
+    Learned,
+    Logged,
+    Made,
+    Message,
+    Phased,
+    Summarised,
+    Warned,
+)
+
+OPS_AT_ONCE = 64
+
+
+@dataclass
+class MemoryPorts:
+    """Implements workers.ports.Ports. Devices are configurations of `runtime`; rows are timed when waited for.
+
+    `tables`: what is known of a device before; without, nothing. `messages` is everything emitted. `signals` is
+    asked for what the user wants; `observe` sees every message before it is stored, and may raise to break a
+    run off there.
+    """
+
+    work_dir: Path
+    runtime: Runtime
+    devices: Mapping[str, DeviceConfig]
+    protocol: BurstProtocol = field(default_factory=BurstProtocol)
+    tables: Mapping[str, LatencyTable] = field(default_factory=dict)
+    signals: Callable[[], Signal] = lambda: "continue"
+    observe: Callable[[Message], None] = lambda message: None
+    messages: list[Message] = field(default_factory=list)
+    measured: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self._blobs = self.work_dir / "blobs"
+        self._blobs.mkdir(exist_ok=True)
+        self._tables = {name: self.tables.get(name, LatencyTable(device)) for name, device in self.devices.items()}
+        self._queues: dict[str, dict[str, Op]] = {name: {} for name in self.devices}
+
+    def emit(self, *messages: Message) -> None:
+        """As Ports.emit: all or nothing."""
+        for message in messages:
+            self.observe(message)
+        for message in messages:
+            if isinstance(message, Calibrated):
+                self._update(message.device_id, calibration=Calibration.from_json(message.calibration))
+            elif isinstance(message, Learned):
+                self._update(message.device_id, classes=KernelClasses.from_json(message.classes))
+        self.messages += messages
+
+    def signal(self) -> Signal:
+        """As Ports.signal."""
+        return self.signals()
+
+    def recorded(self) -> Recorded:
+        """As Ports.recorded."""
+        phased = [m for m in self.messages if isinstance(m, Phased)]
+        return Recorded(
+            asks=tuple(m for m in self.messages if isinstance(m, Asked)),
+            evaluations=tuple(m for m in self.messages if isinstance(m, Evaluated)),
+            checkpoints={m.name: m.path for m in self.messages if isinstance(m, Checkpointed)},
+            phase=phased[-1].phase if phased else None,
+            spent_s=phased[-1].spent_s if phased else 0.0,
+        )
+
+    def table(self, device_id: str) -> LatencyTable:
+        """As Ports.table."""
+        return self._tables[device_id]
+
+    def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
+        """As Ports.fill."""
+        order = sorted(zip(priority, ops, strict=True), key=lambda pair: -pair[0])
+        known = self._tables[device_id].rows
+        self._queues[device_id] |= {op.key: op for _, op in order if op.key not in known}
+
+    def wait(self, device_id: str, timeout_s: float) -> int:
+        """As Ports.wait; times up to OPS_AT_ONCE ops in this call."""
+        waiting = self._queues[device_id]
+        now = [waiting.pop(key) for key in list(waiting)[:OPS_AT_ONCE]]
+        table = self._tables[device_id]
+        timed = time_ops(self.runtime, now, table.device, self.protocol)
+        epoch = table.epoch + 1
+        rows = [Row.of(op, t, epoch=epoch) for op in now if isinstance(t := timed[op.key], Timing)]
+        self._update(device_id, rows=rows, epoch=epoch)
+        return len(waiting)
+
+    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
+        """As Ports.measure."""
+        self.measured.append(tuple(networks))
+        models = {name: path.read_bytes() for name, path in networks.items()}
+        samples: dict[str, Sample] = {}
+        for name, result in self.runtime.time(models, self.devices[device_id], protocol).items():
+            if isinstance(result, Failure):
+                raise MeasurementFailed(device_id, f"{name}: {result.reason}")
+            samples[name] = result
+        return samples
+
+    def path(self, sha256: str) -> Path:
+        """As Ports.path."""
+        path = self._blobs / sha256
+        if not path.exists():
+            raise KeyError(sha256)
+        return path
+
+    def put(self, path: Path) -> str:
+        """As Ports.put."""
+        return self.put_bytes(path.read_bytes())
+
+    def put_bytes(self, content: bytes) -> str:
+        """A blob from memory; its sha256."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        (self._blobs / sha256).write_bytes(content)
+        return sha256
+
+    # what tests look at
+
+    @property
+    def lines(self) -> list[str]:
+        """Everything said to the user."""
+        return [m.text for m in self.messages if isinstance(m, Logged | Warned)]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The job's warnings, each once."""
+        return list(dict.fromkeys(m.text for m in self.messages if isinstance(m, Warned)))
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases in the order they were entered, each once."""
+        return list(dict.fromkeys(m.phase for m in self.messages if isinstance(m, Phased)))
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Finished artifacts by kind."""
+        return {m.kind: m.path for m in self.messages if isinstance(m, Made)}
+
+    @property
+    def summaries(self) -> dict[str, Summarised]:
+        """The last summary of each slot that is not empty."""
+        last = {m.slot: m for m in self.messages if isinstance(m, Summarised)}
+        return {slot: m for slot, m in last.items() if m.summary is not None}
+
+    def _update(
+        self,
+        device_id: str,
+        rows: Sequence[Row] = (),
+        epoch: int | None = None,
+        calibration: Calibration | None = None,
+        classes: KernelClasses | None = None,
+    ) -> None:
+        table = self._tables[device_id]
+        self._tables[device_id] = table.updated(rows, epoch=epoch, calibration=calibration, classes=classes)

@@ -1,0 +1,80 @@
+"""Corners: the ends of a space, to be judged where a search found nothing within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.knowledge import values_key
+from search.problem import ACCURACY, Problem
+from search.ranking.nearness import distance_of
+from search.space import Values
+from workers.phases.train import chosen_finalists
+from workers.problem.builder import ProblemBuilder
+from workers.progress import Evaluated
+
+ORIGIN = "corner"
+UNCHANGED = "unchanged"
+REACH = 0.25
+"""Relative violation that no estimate has been wrong by: those of benchmarks/results/resnet20_rest.jsonl err by up to
+13 %."""
+
+
+def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
+    """The uncut network in every setting that is within the limits by estimate: the best by the objective first, by
+    accuracy the one as it is. `known`: values that the search has evaluated, which are left out.
+    """
+    seen = {values_key(values) for values in known}
+    points = {name: values for name, values in _uncut(builder).items() if values_key(values) not in seen}
+    within = [each for violation, each in _judged(problem, points) if violation == 0.0]
+    if problem.objective.metric != ACCURACY:
+        within.sort(key=lambda each: -problem.objective.utility(each.evaluation.metrics))
+    return within
+
+
+def unchanged(problem: Problem, builder: ProblemBuilder) -> Evaluated:
+    """The uncut network as it is, by estimate."""
+    return _judged(problem, {UNCHANGED: builder.whole})[0][1]
+
+
+def out_of_reach(
+    problem: Problem, builder: ProblemBuilder, smallest: Values, evaluated: Sequence[Evaluated]
+) -> list[Evaluated]:
+    """The nearest network (`search.ranking.nearness`), alone, if no limit can be met; else none.
+
+    Then neither what was evaluated nor an end of the space is within REACH of the limits by estimate, and whatever was
+    trained would be trained in vain.
+
+    The uncut network keeps its accuracy; in another setting it is taken to keep it.
+    """
+    corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
+    over = problem.violations([each.evaluation.candidate.values for each in evaluated])
+    if min([*over.tolist(), *(far for far, _ in corners)]) <= REACH:
+        return []
+    contenders = [*chosen_finalists(evaluated, problem, 1), *(each for _, each in corners[:-1])]
+    return [min(contenders, key=lambda each: distance_of(problem, each.evaluation.metrics))]
+
+
+def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
+    """The uncut network or the smallest, whichever is nearer to the limits by estimate."""
+    judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
+    return min(judged, key=lambda each: each[0])[1]
+
+
+def _uncut(builder: ProblemBuilder) -> dict[str, Values]:
+    points = ({**builder.whole, **setting} for setting in builder.settings)
+    return {f"uncut-{i}" if i else UNCHANGED: values for i, values in enumerate(points)}
+
+
+def _judged(problem: Problem, points: Mapping[str, Values]) -> list[tuple[float, Evaluated]]:
+    """How far over the limits each is, and what would be trained."""
+    if not points:
+        return []
+    estimates, over = problem.estimate(list(points.values())), problem.violations(list(points.values()))
+    made = []
+    for i, (name, values) in enumerate(points.items()):
+        metrics = {metric: float(column[i]) for metric, column in estimates.items()}
+        evaluation = Evaluation(Candidate(name, values, origin=ORIGIN), Status.COMPLETED, metrics)
+        made.append((float(over[i]), Evaluated(ORIGIN, evaluation, problem.feasible(metrics))))
+    return made

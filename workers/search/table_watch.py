@@ -1,0 +1,78 @@
+"""TableWatch: tables that grow while a search goes on, asked for where the search looks."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hw_profiles.ops import Op
+from search.evaluation import Evaluation, Status
+from search.problem import Problem
+from workers.phases.profile import Profile
+from workers.running.context import Context
+
+LOOK_S = 10.0
+"""Seconds between two looks at the tables: each newer one makes strategies start over."""
+ASKED_AT_ONCE = 64
+
+
+class TableWatch:
+    """Gives the loop a new problem when a table has grown, and asks for the rows that predictions lack most.
+
+    Kernels count by how often the candidates evaluated so far contain them; what is asked for first is what has
+    the largest uncertainty x frequency. Nothing is waited for. `profile` and `problem` are what the newest tables say.
+    """
+
+    def __init__(self, context: Context, profile: Profile, make: Callable[[Profile], Problem]) -> None:
+        self.profile = profile
+        self.problem = make(profile)
+        self._context = context
+        self._make = make
+        self._looked_s = context.clock_s()
+        self._seen: dict[str, Counter[str]] = {timed.target.device_id: Counter() for timed in profile.devices}
+        self._ops: dict[str, dict[str, Op]] = {timed.target.device_id: {} for timed in profile.devices}
+        self._asked: set[tuple[str, str]] = set()
+
+    def note(self, evaluation: Evaluation) -> None:
+        """An evaluation is finished: its kernels matter."""
+        if evaluation.status is not Status.COMPLETED:
+            return
+        for timed in self.profile.devices:
+            open_ops = self.profile.builder.ops_at(evaluation.candidate.values, timed.table.device.runtime)
+            unknown = [op for op in open_ops if op.key not in timed.table.rows]
+            self._seen[timed.target.device_id].update(op.key for op in unknown)
+            self._ops[timed.target.device_id] |= {op.key: op for op in unknown}
+
+    def refresh(self) -> Problem | None:
+        """The problem by newer tables; None while there are none."""
+        if self._context.clock_s() - self._looked_s < LOOK_S:
+            return None
+        self._looked_s = self._context.clock_s()
+        self._ask()
+        tables = {t.target.device_id: self._context.ports.table(t.target.device_id) for t in self.profile.devices}
+        if all(tables[t.target.device_id].epoch == t.table.epoch for t in self.profile.devices):
+            return None
+        newer = tuple(timed.with_table(tables[timed.target.device_id]) for timed in self.profile.devices)
+        self.profile = replace(self.profile, devices=newer)
+        self.problem = self._make(self.profile)
+        return self.problem
+
+    def epochs(self) -> Mapping[str, int]:
+        """Device id -> the snapshot that predictions come from now."""
+        return {timed.target.device_id: timed.table.epoch for timed in self.profile.devices}
+
+    def _ask(self) -> None:
+        for timed in self.profile.devices:
+            device_id = timed.target.device_id
+            fresh = [op for key, op in self._ops[device_id].items() if (device_id, key) not in self._asked]
+            sigmas_us = [entry.sigma_us for entry in timed.table.entries(fresh)]
+            worth = {
+                op.key: self._seen[device_id][op.key] * (sigma_us if math.isfinite(sigma_us) else 1.0)
+                for op, sigma_us in zip(fresh, sigmas_us, strict=True)
+            }
+            wanted = sorted(fresh, key=lambda op: -worth[op.key])[:ASKED_AT_ONCE]
+            if wanted:
+                self._asked |= {(device_id, op.key) for op in wanted}
+                self._context.ports.fill(device_id, wanted, [worth[op.key] for op in wanted])

@@ -1,0 +1,1 @@
+"""How finalists and the control are trained side by side."""

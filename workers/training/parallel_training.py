@@ -1,0 +1,124 @@
+"""Course: networks that are trained side by side, as files that every worker sees, and how each one ended.
+
+Where a training stands is its checkpoint, a file of the job: whoever trains this network next, on whatever
+machine, goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from compress.errors import TrainingDiverged
+from compress.graph.module import TorchNetwork
+from compress.network import Network
+from compress.scheme import Scheme
+from compress.training.direct import fine_tune
+from compress.training.recipe import Recipe
+from search.space import Values
+from workers.errors import Diverged
+from workers.evaluating.accuracy import right_in_torch
+from workers.plan import JobPlan
+from workers.pools.process_child import Guard
+from workers.running import durable
+from workers.running.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one worker needs to train one network. Picklable; everything large is a file.
+
+    `checkpoint` may be missing; it is written after each epoch, whole or not at all. `values`: the candidate's, none
+    for the control.
+    """
+
+    plan: JobPlan
+    model: Path
+    dataset: Path
+    recipe: Recipe
+    network: Path
+    checkpoint: Path
+    values: Values
+    guard: Guard
+    images: int
+    """Validation images that networks are compared on while they train."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch, done by `elapsed_s` seconds of work. `accuracy` is on the lesson's validation images."""
+
+    epoch: int
+    epochs: int
+    accuracy: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a network's training ended: trained to the end, stopped as a loser or for lack of time, or diverged."""
+
+    state: Literal["trained", "stopped", "diverged"]
+    reason: str = ""
+
+
+CONTROL = "control"
+"""Name of the unpruned network's lesson."""
+
+
+OUT_OF_TIME = "the wall seconds"
+"""How a reason begins that is lack of time."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons of one train phase by name, in the order in which to begin.
+
+    `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
+    the one that is ahead: by accuracy where `by_accuracy`, which then also stops those that fall behind, else the
+    first in the order. `one_trained`: that one of them, not the control, was trained in an earlier run.
+    `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
+    says whether to end early.
+    """
+
+    lessons: Mapping[str, Lesson]
+    spared: frozenset[str]
+    folder: Path
+    processes: int
+    left_s: float
+    by_accuracy: bool
+    one_trained: bool
+    note: Callable[[str, Epoch, float], None]
+    interrupted: Callable[[], bool]
+
+
+def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
+    """Train a network in this process, from its checkpoint on where it has one."""
+    with lesson.guard():
+        inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
+        network = Network.load(lesson.network)
+        images, labels = inputs.ranking(lesson.images)
+    saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
+    bound = Scheme.of((each.name, each.settings) for each in lesson.plan.methods).bind(lesson.values)
+    part, preprocessing = inputs.dataset.train, inputs.preprocessing
+    steps = fine_tune(network, part, preprocessing, lesson.recipe, bound, inputs.network, saved)
+    elapsed_s = 0.0
+    try:
+        while True:
+            with lesson.guard():
+                begun_s = time.perf_counter()
+                step = next(steps, None)
+                if step is not None and step.last_of_epoch:
+                    durable.write(lesson.checkpoint, step.checkpoint())
+                    right = right_in_torch(TorchNetwork(step.network()), images, labels)
+                elapsed_s += time.perf_counter() - begun_s
+            if step is None:
+                return Ended("trained")
+            if step.last_of_epoch:
+                report(Epoch(step.epoch + 1, step.epochs, float(right.mean()), elapsed_s))
+                elapsed_s = 0.0
+    except (TrainingDiverged, Diverged) as error:
+        return Ended("diverged", str(error))
