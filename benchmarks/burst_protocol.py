@@ -24,6 +24,7 @@ from resnet20 import RUNTIME, builder, drawn
 from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.runtimes import load
+from hw_profiles.tables.features import features_of
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.timing.copies_timing import slope_models
 from hw_profiles.timing.protocol import BurstProtocol, Sample
@@ -45,7 +46,7 @@ def models() -> dict[str, bytes]:
         f"network-{i}": made.kernels.rewritten({**made.whole, **drawn(made.kernels.ordered, rng, lean=True)}).save()
         for i in range(NETWORKS)
     }
-    ops = sorted(made.ops(RUNTIME), key=lambda op: op.features["macs"])
+    ops = sorted(made.ops(RUNTIME), key=lambda op: features_of(op)["macs"])
     chosen = [ops[rank] for rank in np.linspace(len(ops) // 3, len(ops) - 1, KERNELS).astype(int)]
     return networks | {
         f"kernel-{i}-{part}": model

@@ -13,16 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hw_profiles.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import onnx
-
-    from hw_profiles.tables.features import Features
 
 Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
 Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
@@ -178,18 +173,8 @@ class Op:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    @cached_property
-    def features(self) -> Features:
-        """Typed columns for predictors and people; never an identity."""
-        from hw_profiles.tables.features import features
-
-        return features(self)
-
-    def model(self, copies: int) -> onnx.ModelProto:
-        """The timing model with `copies` parallel copies of this block; see `timing_model.timing_model`."""
-        from hw_profiles.timing.timing_model import timing_model
-
-        return timing_model(self, copies)
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, from which `from_json` makes an equal op."""

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from search.space.knob import Value
+from typing import Any
 
 
 class SearchError(Exception):
@@ -42,7 +39,7 @@ class Infeasible(SearchError):
     `violation` how far they are from the bounds (relative, summed over the constraints).
     """
 
-    def __init__(self, nearest: Mapping[str, Value], metrics: Mapping[str, float], violation: float) -> None:
+    def __init__(self, nearest: Mapping[str, Any], metrics: Mapping[str, float], violation: float) -> None:
         super().__init__(nearest, metrics, violation)
         self.nearest = dict(nearest)
         self.metrics = dict(metrics)

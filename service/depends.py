@@ -19,7 +19,7 @@ from service.http.paging import Page, PageDep, PageQuery, paged
 from service.http.security import COOKIE
 from service.settings import Settings
 from service.store import tokens
-from service.store.base import Store
+from service.store.engine import Store
 
 __all__ = [
     "AgentDep",

@@ -27,8 +27,8 @@ from service.errors import Conflict, Unauthorised
 from service.files.blobs import Blobs
 from service.files.secret_values import new_secret
 from service.store import Base, Store, Tx, blobs, events, idempotency, tokens
-from service.store.base import database_now
 from service.store.blobs import StoredBlob
+from service.store.engine import database_now
 from service.store.jobs import artifacts, asks, checkpoints, evaluations, job_leases, job_states, jobs
 from service.store.jobs.job_leases import Held
 from service.store.jobs.jobs import Job

@@ -6,14 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast, get_type_hints
+from functools import lru_cache
+from typing import Any, NamedTuple, TypedDict, cast, get_type_hints
 
 import numpy as np
 
 from hw_profiles.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from hw_profiles.ops import Op, OpNode
+from hw_profiles.ops import Op, OpNode
 
 # Op types that a runtime folds into their neighbour: the same kernel runs with and without them.
 FOLDED = frozenset({"BatchNormalization", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Cast"})
@@ -67,8 +66,9 @@ def main_node(op: Op) -> OpNode:
     return (heavy or real or list(op.nodes))[0]
 
 
-def features(op: Op) -> Features:
-    """The columns of `op`."""
+@lru_cache(maxsize=2**17)
+def features_of(op: Op) -> Features:
+    """Typed columns of an op, for predictors and people; never an identity."""
     node = main_node(op)
     main = _conv(op, node) or _matmul(op, node) or _plain(op, node)
     spatial = main.out_shape[2:] if len(main.out_shape) == 4 else (0, 0)

@@ -15,7 +15,7 @@ from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
 from hw_profiles.tables.calibration import Array, Calibration
-from hw_profiles.tables.features import Features, features_from_json
+from hw_profiles.tables.features import Features, features_from_json, features_of
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.predictor import KindPredictor, work
 from hw_profiles.timing.protocol import Timing
@@ -54,7 +54,7 @@ class Row:
         sigma_us = float(timing.extra.get("sigma_us", 0.0)) * scale
         if "suspect" in timing.extra:
             sigma_us = max(sigma_us, SUSPECT_SIGMA * latency_us)
-        return cls(op.key, op.features, timing, latency_us, sigma_us, epoch)
+        return cls(op.key, features_of(op), timing, latency_us, sigma_us, epoch)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal row."""
@@ -133,7 +133,7 @@ class LatencyTable:
             if entry:
                 self._cache[key] = entry
             else:
-                predicted[op.features["kind"]].append(op)
+                predicted[features_of(op)["kind"]].append(op)
         for kind, same_kind in predicted.items():
             self._predict_kind(kind, same_kind)
         return tuple(self._cache[op.key] for op in ops)
@@ -207,7 +207,7 @@ class LatencyTable:
 
     def _in_class(self, op: Op) -> Entry | None:
         """Median and spread of the measured rows of the op's class."""
-        name = self.classes.class_of(op.features)
+        name = self.classes.class_of(features_of(op))
         rows = self._class_rows.get(name, []) if name is not None else []
         if not rows:
             return None
@@ -231,12 +231,12 @@ class LatencyTable:
             rows = [row for row in self.rows.values() if row.features["kind"] == kind]
             columns, latencies = [row.features for row in rows], [row.latency_us for row in rows]
             self._predictors[kind] = KindPredictor(columns, latencies, self.classes)
-        answers = self._predictors[kind].predict([op.features for op in ops])
+        answers = self._predictors[kind].predict([features_of(op) for op in ops])
         for index, op in enumerate(ops):
             if answers is not None:
                 self._cache[op.key] = Entry(float(answers[0][index]), float(answers[1][index]), "gp")
             else:
-                guess_us = self._us_per_work * work(op.features)
+                guess_us = self._us_per_work * work(features_of(op))
                 self._cache[op.key] = Entry(guess_us, guess_us, "missing")
 
     def _predict(self, network: Sequence[Op]) -> Prediction:

@@ -14,6 +14,7 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
 from hw_profiles.runtimes import Progress, Runtime
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure, Sample, Timing
+from hw_profiles.timing.timing_model import timing_model
 
 COPIES = (1, 4)
 # Resamples behind the standard deviation of a slope; 200 settle it to about 5 %.
@@ -22,7 +23,7 @@ RESAMPLES = 200
 
 def slope_models(op: Op) -> tuple[bytes, bytes]:
     """The serialised timing models of `op` with few and with many copies. Raises InvalidInput as Op.model."""
-    low, high = (op.model(copies).SerializeToString() for copies in COPIES)
+    low, high = (timing_model(op, copies).SerializeToString() for copies in COPIES)
     return low, high
 
 

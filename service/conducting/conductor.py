@@ -31,10 +31,10 @@ from service.jobs.admission import still_true
 from service.jobs.submission import plan
 from service.processes.child import watch_parent, without_settings
 from service.settings import Settings
-from service.store.base import Store, make_engine
+from service.store.engine import Store, make_engine
 from service.store.jobs import asks, checkpoints, conductors, job_leases, jobs
 from service.store.jobs.job_leases import Held
-from service.store.jobs.job_states import FINAL
+from service.store.jobs.states import FINAL
 from workers.errors import LeaseLost
 from workers.plan import Effort, JobPlan
 from workers.pools.executor import Executor, LocalExecutor

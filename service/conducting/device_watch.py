@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from service.store.base import Store
 from service.store.devices import devices
+from service.store.engine import Store
 from service.store.jobs import job_leases, jobs
 from service.store.jobs.job_leases import Held
 from workers.errors import DeviceOffline

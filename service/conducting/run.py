@@ -14,7 +14,7 @@ from hw_profiles.errors import ExtraMissing
 from search.errors import Infeasible
 from service.conducting.machine_failure import machine_failure
 from service.conducting.store_ports import StorePorts
-from service.store.jobs.job_states import State
+from service.store.jobs.states import State
 from workers.errors import DeviceOffline, Diverged, JobFailed, LeaseLost, MeasurementFailed, NoRoom, PoolBroken
 from workers.plan import JobPlan
 from workers.ports import Outcome, Ports

@@ -19,9 +19,10 @@ from hw_profiles.timing.protocol import BurstProtocol, Sample
 from service.conducting.device_watch import DeviceWatch
 from service.files.blobs import Blobs
 from service.jobs.fronts import RunningFront, axes
-from service.store.base import Store, Tx
+from service.store.base import Tx
 from service.store.blobs import StoredBlob
 from service.store.devices import latency, measurements, work_items
+from service.store.engine import Store
 from service.store.jobs import artifacts, asks, checkpoints, evaluations, job_leases, jobs
 from service.store.jobs.job_leases import Held
 from workers.errors import LeaseLost, MeasurementFailed

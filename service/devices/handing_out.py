@@ -10,10 +10,11 @@ import hw_profiles.errors
 from hw_profiles.ops import Op
 from hw_profiles.wire.calls import Item, ItemKind, Lease, LeaseRequest, Protocol
 from service.devices.timing_files import digests
-from service.store.base import Store, Tx
+from service.store.base import Tx
 from service.store.devices import agent_leases, agents, measurements, work_items
 from service.store.devices.agent_leases import AgentLease, LeaseItem
 from service.store.devices.work_items import Digests
+from service.store.engine import Store
 
 BLOCK_ROUNDS = 30
 """Of many models some always miss the 1 % between halves (`split_half` in rows of benchmarks/predictor_accuracy.py);

@@ -22,8 +22,9 @@ from sqlalchemy.exc import IntegrityError
 
 from service.errors import PayloadTooLarge
 from service.store import blobs as rows
-from service.store.base import Store, Tx
+from service.store.base import Tx
 from service.store.blobs import StoredBlob
+from service.store.engine import Store
 
 __all__ = ["Blobs", "StoredBlob", "read_chunks"]
 

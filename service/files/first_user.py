@@ -9,7 +9,7 @@ from service.errors import Unauthorised
 from service.files.secret_values import new_secret, read_user_token, write_private
 from service.settings import Settings
 from service.store import tokens
-from service.store.base import Store
+from service.store.engine import Store
 
 NAME = "owner"
 

@@ -15,11 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import events
-from service.store.base import Store
 from service.store.devices import agent_leases, measurements
+from service.store.engine import Store
 from service.store.jobs import checkpoints
-from service.store.jobs.job_states import FINAL
 from service.store.jobs.jobs import Job
+from service.store.jobs.states import FINAL
 
 log = logging.getLogger(__name__)
 

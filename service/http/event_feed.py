@@ -24,7 +24,7 @@ from anyio import to_thread
 from fastapi.sse import format_sse_event
 
 from service.store import events
-from service.store.base import Store
+from service.store.engine import Store
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,8 @@ from starlette.responses import JSONResponse, Response
 
 from service.files.secret_values import derived_secret, new_secret, read_or_make_key
 from service.store import idempotency as kept_answers
-from service.store.base import Store, Tx
+from service.store.base import Tx
+from service.store.engine import Store
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
 from service.jobs.submission import WAITS, JobCreate, Resolved, resolve
-from service.store.base import Store
 from service.store.devices import devices, latency
+from service.store.engine import Store
 from service.uploads.checking import in_turn
 from service.uploads.intake import preflight
 from service.uploads.sandbox import Limits, run

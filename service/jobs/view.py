@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from service.store.events import Event
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
-from service.store.jobs.job_states import State
 from service.store.jobs.jobs import Job
+from service.store.jobs.states import State
 from workers.progress import PHASES, Phase
 
 

@@ -11,7 +11,7 @@ from service.files.secret_values import new_secret
 from service.processes.child import Child
 from service.processes.restarting import KeptAlive
 from service.store import tokens
-from service.store.base import Store
+from service.store.engine import Store
 
 MACHINE = "local"
 TOKEN_LIFE = timedelta(minutes=10)

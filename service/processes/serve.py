@@ -27,7 +27,7 @@ from service.files import data_folder
 from service.files.first_user import ensure_user_token, sign_in_code
 from service.processes.supervisor import Supervisor
 from service.settings import Settings
-from service.store.base import Store, make_engine
+from service.store.engine import Store, make_engine
 from service.store.migrate import is_newest, migrate
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from service.processes.child import Child
 from service.processes.restarting import KeptAlive
 from service.settings import Settings
-from service.store.base import Store
+from service.store.engine import Store
 
 
 class Supervisor:

@@ -11,8 +11,8 @@ from sqlalchemy import select
 from service.depends import StoreDep, UserDep
 from service.http.problem_details import documented
 from service.jobs import catalogue
-from service.store.base import Store
 from service.store.devices.devices import Device
+from service.store.engine import Store
 
 router = APIRouter(prefix="/api/v1/catalogue", tags=["catalogue"])
 

@@ -25,7 +25,8 @@ from service.http.multipart import Upload, form_schema, receive
 from service.http.problem_details import documented
 from service.http.upload_fields import checked_name, whole_number
 from service.settings import Settings
-from service.store.base import Store, Tx, new_id
+from service.store.base import Tx, new_id
+from service.store.engine import Store
 from service.store.uploads import uploads
 from service.store.uploads.datasets import Dataset
 from service.uploads import checking, intake

@@ -21,8 +21,9 @@ from service.errors import InvalidInput
 from service.http.event_feed import BATCH, Feed, Notice, notice
 from service.http.problem_details import documented
 from service.store import events
-from service.store.base import Store, Tx
+from service.store.base import Tx
 from service.store.devices import devices
+from service.store.engine import Store
 from service.store.jobs import jobs
 
 router = APIRouter(prefix="/api/v1", tags=["events"])

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from service.depends import SettingsDep, StoreDep
 from service.files import data_folder
 from service.store import events
-from service.store.base import Store
+from service.store.engine import Store
 from service.store.jobs import conductors, jobs
 from service.store.migrate import is_newest
 

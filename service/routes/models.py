@@ -23,8 +23,9 @@ from service.http.multipart import Upload, form_schema, receive
 from service.http.problem_details import documented
 from service.http.upload_fields import checked_name, json_object, short_text
 from service.settings import Settings
-from service.store.base import Store, Tx, new_id
+from service.store.base import Tx, new_id
 from service.store.devices import devices, latency
+from service.store.engine import Store
 from service.store.uploads import uploads
 from service.store.uploads.models import Model
 from service.uploads import checking, intake

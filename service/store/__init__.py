@@ -1,7 +1,8 @@
 """The store: one file a table with its functions. Importing this package imports all of them."""
 
 from search.discovery import modules
-from service.store.base import Base, Store, Tx, make_engine, new_id
+from service.store.base import Base, Tx, new_id
+from service.store.engine import Store, make_engine
 
 __all__ = ["Base", "Store", "Tx", "make_engine", "new_id"]
 

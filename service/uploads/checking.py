@@ -17,7 +17,8 @@ from service.files.data_folder import NoSpace
 from service.http.idempotency import Answer, Once
 from service.processes.daemon_pool import DaemonPool
 from service.settings import Settings
-from service.store.base import Store, Tx
+from service.store.base import Tx
+from service.store.engine import Store
 from service.store.uploads import uploads
 from service.store.uploads.uploads import Row
 from service.uploads.sandbox import Limits

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from compress.data.dataset import cache_beside
 from service.files.blobs import Blobs
-from service.store.base import Store
+from service.store.engine import Store
 from service.store.uploads import scores
 from service.store.uploads.datasets import Dataset
 from service.store.uploads.models import Model

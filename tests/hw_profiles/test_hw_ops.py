@@ -7,6 +7,7 @@ from hw_blocks import BLOCKS, CONV, QCONV, block, conv, node, qconv, residual
 
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import MAX_VALUE_ELEMENTS, Constant, Op, OpNode, TensorSpec, arrives
+from hw_profiles.tables.features import features_of
 
 
 def test_names_do_not_reach_the_key() -> None:
@@ -81,7 +82,7 @@ def test_layout_of_a_tensor(spec: TensorSpec, made_by: str, layout: str) -> None
 
 
 def test_features_of_a_convolution() -> None:
-    features = conv(into=16, out=32, size=8, k=3, stride=2).features
+    features = features_of(conv(into=16, out=32, size=8, k=3, stride=2))
     assert features["kind"] == "conv+relu"
     assert (features["in_channels"], features["out_channels"]) == (16, 32)
     assert (features["kernel"], features["stride"], features["height"], features["width"]) == (3, 2, 4, 4)
@@ -91,26 +92,26 @@ def test_features_of_a_convolution() -> None:
 
 
 def test_features_look_through_quantisation() -> None:
-    features = qconv(into=16, out=32, size=8).features
+    features = features_of(qconv(into=16, out=32, size=8))
     assert features["kind"] == "conv+relu"
     assert (features["in_channels"], features["out_channels"], features["dtype"]) == (16, 32, "uint8")
     assert features["macs"] == 32 * 64 * 16 * 9
 
 
 def test_features_of_other_blocks() -> None:
-    assert BLOCKS["depthwise"].features["kind"] == "dwconv+clip"
-    assert BLOCKS["depthwise"].features["macs"] == 16 * 64 * 9
-    assert BLOCKS["grouped"].features["kind"] == "groupedconv"
-    assert BLOCKS["gemm"].features["macs"] == 640
-    assert BLOCKS["gemm"].features["out_channels"] == 10
-    assert BLOCKS["conv, batch norm, add, relu"].features["kind"] == "conv+add+relu"
-    assert BLOCKS["concat"].features["out_channels"] == 32
+    assert features_of(BLOCKS["depthwise"])["kind"] == "dwconv+clip"
+    assert features_of(BLOCKS["depthwise"])["macs"] == 16 * 64 * 9
+    assert features_of(BLOCKS["grouped"])["kind"] == "groupedconv"
+    assert features_of(BLOCKS["gemm"])["macs"] == 640
+    assert features_of(BLOCKS["gemm"])["out_channels"] == 10
+    assert features_of(BLOCKS["conv, batch norm, add, relu"])["kind"] == "conv+add+relu"
+    assert features_of(BLOCKS["concat"])["out_channels"] == 32
 
 
 def test_the_shape_class_forgets_channels_alone() -> None:
-    assert conv(into=13, out=21).features["shape_class"] == conv().features["shape_class"]
+    assert features_of(conv(into=13, out=21))["shape_class"] == features_of(conv())["shape_class"]
     for other in (conv(size=4), conv(k=1), conv(stride=2), conv(producer="input"), conv(relu=False)):
-        assert other.features["shape_class"] != conv().features["shape_class"]
+        assert features_of(other)["shape_class"] != features_of(conv())["shape_class"]
 
 
 def test_wrong_ops_name_the_field() -> None:

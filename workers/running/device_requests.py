@@ -10,6 +10,7 @@ from typing import Any
 
 from compress.network import Network
 from hw_profiles.ops import Op
+from hw_profiles.tables.features import features_of
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.predictor import work
 from hw_profiles.tables.probe import probe
@@ -72,7 +73,7 @@ def fill_most_uncertain(
         return table
     entries = table.entries(ops)
     worth = {
-        op.key: frequencies[op.key] * (entry.sigma_us if math.isfinite(entry.sigma_us) else work(op.features))
+        op.key: frequencies[op.key] * (entry.sigma_us if math.isfinite(entry.sigma_us) else work(features_of(op)))
         for op, entry in zip(ops, entries, strict=True)
         if entry.source != "measured"
     }

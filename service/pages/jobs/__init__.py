@@ -15,7 +15,7 @@ from service.pages.page import Page
 from service.store import events
 from service.store.devices import devices
 from service.store.jobs import jobs
-from service.store.jobs.job_states import State as JobState
+from service.store.jobs.states import State as JobState
 
 PAGE_SIZE = 50
 

@@ -16,11 +16,12 @@ from service.http.problem_details import documented
 from service.jobs.admission import check_before_queueing
 from service.jobs.submission import JobCreate, resolve
 from service.jobs.view import JobPublic, job_public
-from service.store.base import Store, Tx
+from service.store.base import Tx
 from service.store.devices import devices
+from service.store.engine import Store
 from service.store.jobs import job_states, jobs
-from service.store.jobs.job_states import State
 from service.store.jobs.jobs import Job
+from service.store.jobs.states import State
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 

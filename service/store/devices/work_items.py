@@ -17,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import BigInteger
 
 from hw_profiles.ops import Op
+from hw_profiles.tables.features import features_of
 from hw_profiles.timing.copies_timing import COPIES
 from service.errors import InvalidInput
 from service.store.base import Base, Tx
@@ -202,7 +203,7 @@ def expected_us(item: WorkItem) -> float | None:
     """A generous guess of one run of a block's larger model; None for networks."""
     if item.op is None:
         return None
-    return CALL_US + COPIES[1] * Op.from_json(item.op).features["macs"] / SLOW_MACS_PER_US
+    return CALL_US + COPIES[1] * features_of(Op.from_json(item.op))["macs"] / SLOW_MACS_PER_US
 
 
 def of_lease(tx: Tx, lease_id: str, key: str) -> WorkItem | None:

@@ -10,8 +10,9 @@ from sqlalchemy import or_, select, update
 
 from service.errors import Conflict
 from service.store.base import Tx
-from service.store.jobs.job_states import State, transition
+from service.store.jobs.job_states import transition
 from service.store.jobs.jobs import Job, topic
+from service.store.jobs.states import State
 from workers.errors import LeaseLost
 from workers.ports import Signal
 

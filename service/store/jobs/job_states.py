@@ -1,40 +1,15 @@
-"""The states of a job, the only moves between them, and the one statement that makes a move.
-
-queued --claim--> running --> succeeded | failed | cancelled
-  |  ^              |   |
-  |  +--release-----+   +--pause--> paused --resume--> queued
-  +--pause--> paused        any but the last three --cancel--> cancelled
-"""
+"""What moves a job from one state to another: transition is the one statement that does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any
 
 from sqlalchemy import update
 
 from service.errors import Conflict
-
-if TYPE_CHECKING:
-    from service.store.base import Tx
-    from service.store.jobs.jobs import Job
-
-State: TypeAlias = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-STATES: tuple[State, ...] = get_args(State)
-FINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
-
-MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
-    {
-        "queued": frozenset({"running", "paused", "cancelled"}),
-        "running": frozenset({"running", "queued", "paused", "succeeded", "failed", "cancelled"}),
-        "paused": frozenset({"queued", "cancelled"}),
-        "succeeded": frozenset(),
-        "failed": frozenset(),
-        "cancelled": frozenset(),
-    }
-)
-"""running -> running is a takeover: the lease of the one who held it ran out."""
+from service.store.base import Tx
+from service.store.jobs.jobs import Job, topic
+from service.store.jobs.states import FINAL, MOVES, STATES, State
 
 
 def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: State, /, **values: Any) -> None:
@@ -48,7 +23,6 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
         ValueError: the table knows no such move.
     """
     from service.store.devices import work_items
-    from service.store.jobs.jobs import Job, topic
 
     if target not in MOVES[source]:
         raise ValueError(f"no move from {source} to {target}")
@@ -117,8 +91,6 @@ def _hold(tx: Tx, job: Job) -> None:
 
 
 def _ask(tx: Tx, job: Job, signal: str) -> None:
-    from service.store.jobs.jobs import Job, topic
-
     if signal == job.signal:  # it is held: nobody has changed it since it was read
         return
     guarded = update(Job).where(Job.id == job.id, Job.state == "running", Job.epoch == job.epoch)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from service.errors import Conflict, NotFound, TooMany
 from service.store.base import Base, Tx, new_id
-from service.store.jobs.job_states import FINAL, State
+from service.store.jobs.states import FINAL, State
 
 
 class Job(Base):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alembic import command
 
-from service.store.base import make_engine
+from service.store.engine import make_engine
 from service.store.migrate import configuration, migrate
 
 VERSIONS = Path(__file__).parent / "versions"

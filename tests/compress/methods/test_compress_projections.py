@@ -27,6 +27,7 @@ from compress.pruning.effective_weights import effective, effective_weights, lay
 from compress.scheme import BoundScheme, Scheme
 from compress.testing import example_images, example_network
 from hw_profiles.runtimes import load
+from hw_profiles.tables.features import features_of
 from search.space import Value
 
 METHODS = ("filter_prune", "weight_prune", "fp16", "int8_ptq")
@@ -193,9 +194,11 @@ def test_the_kernels_of_fp16_are_those_of_fp32(runtime: str) -> None:
     half = bound("fp16").rewrite(network, Evidence())
     before, after = (ops(each, load(runtime).fused(each.save())) for each in (network, half))
     same = ("kind", "in_channels", "out_channels", "kernel", "macs", "io_bytes")
-    columns = [sorted([dict(op.features)[key] for key in same] for op in each) for each in (before, after)]
+    columns = [sorted([dict(features_of(op))[key] for key in same] for op in each) for each in (before, after)]
     assert columns[0] == columns[1]
-    assert sum(op.features["weight_bytes"] for op in after) < 0.6 * sum(op.features["weight_bytes"] for op in before)
+    assert sum(features_of(op)["weight_bytes"] for op in after) < 0.6 * sum(
+        features_of(op)["weight_bytes"] for op in before
+    )
 
 
 def test_layers_kept_in_float32() -> None:

@@ -13,6 +13,7 @@ from hw_profiles.ops import Op
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
 from hw_profiles.tables import calibration
 from hw_profiles.tables.anchors import Session, session
+from hw_profiles.tables.features import features_of
 from hw_profiles.tables.probe import probe
 from hw_profiles.tables.table import LatencyTable, Row
 from hw_profiles.timing.copies_timing import slope_models, slope_timing
@@ -120,7 +121,7 @@ def test_macs_would_not_have_done() -> None:
     bench = Bench(seed=13)
     networks = random_networks(50, 2, step=1)
     truth_us = bench.networks_us(networks)
-    macs = np.array([sum(op.features["macs"] for op in network.ops) for network in networks])
+    macs = np.array([sum(features_of(op)["macs"] for op in network.ops) for network in networks])
     fitted = np.polynomial.Polynomial.fit(macs, truth_us, 1)(macs)
     assert np.abs(fitted / truth_us - 1.0).mean() > 0.06
     assert kendalltau(fitted, truth_us).statistic < 0.8

@@ -8,7 +8,7 @@ from hw_networks import convolution
 
 from hw_profiles.errors import ExtraMissing
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
-from hw_profiles.tables.features import Features
+from hw_profiles.tables.features import Features, features_of
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.predictor import MIN_ROWS, KindPredictor, columns, work
 from hw_profiles.timing.copies_timing import slope_models
@@ -25,7 +25,7 @@ def truths(count: int, seed: int) -> tuple[list[Features], np.ndarray]:
         into, out, size = int(rng.integers(4, 65)), int(rng.integers(4, 65)), int(rng.choice([8, 16, 32]))
         op = convolution(into, out, size)
         low, high = (runtime.truth_us(model) for model in slope_models(op))
-        found.append(op.features)
+        found.append(features_of(op))
         latencies.append((high - low) / 3)
     return found, np.array(latencies)
 
@@ -66,7 +66,7 @@ def test_rows_all_alike_are_no_trouble() -> None:
 
 
 def test_columns_are_finite_and_see_what_the_kernel_pays_for() -> None:
-    same = [convolution(32, out, 16).features for out in (17, 20, 31)]
+    same = [features_of(convolution(32, out, 16)) for out in (17, 20, 31)]
     values = columns(same, CLASSES)
     assert values.shape == (3, 12)
     assert np.isfinite(values).all()

@@ -12,6 +12,7 @@ from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.probe import probe_op
 from hw_profiles.timing.batch import Batch, Cancelled, Outcome, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
+from hw_profiles.timing.timing_model import timing_model
 
 DEVICE = fragile_runtime.RUNTIME.configs("bench")[0]
 QUICK = BurstProtocol(min_rounds=2, max_rounds=4, round_step=1)
@@ -26,7 +27,7 @@ def _work(folder: Path, widths: Sequence[int]) -> list[Work]:
     work = []
     for width in widths:
         path = folder / f"{width}.onnx"
-        path.write_bytes(probe_op(4, width, 8).model(1).SerializeToString())
+        path.write_bytes(timing_model(probe_op(4, width, 8), 1).SerializeToString())
         work.append(Work(str(width), {"many": path}, expected_us=100.0))
     return work
 

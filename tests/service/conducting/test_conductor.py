@@ -378,7 +378,7 @@ def test_a_candidate_cannot_take_the_conductor_with_it() -> None:
 
 
 def _queue_by_the_real_clock(settings: Settings, store: Store, uploaded: Uploaded) -> str:
-    from service.store.base import database_now
+    from service.store.engine import database_now
 
     store.clock = database_now
     return queue(store, uploaded)

@@ -25,6 +25,7 @@ from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
 from hw_profiles.tables.probe import probe_op
 from hw_profiles.timing.protocol import BurstProtocol
+from hw_profiles.timing.timing_model import timing_model
 from service.files.blobs import Blobs
 from service.processes.agent_child import agent_child
 from service.settings import Settings
@@ -89,7 +90,7 @@ def test_blocks_and_whole_networks_are_timed_and_calibrated(
 ) -> None:
     ops = [probe_op(8, width, 16) for width in (16, 32, 48, 64)]
     blobs = Blobs(settings.data_dir)
-    networks = {f"n{i}": blobs.put_bytes(op.model(2).SerializeToString()) for i, op in enumerate(ops)}
+    networks = {f"n{i}": blobs.put_bytes(timing_model(op, 2).SerializeToString()) for i, op in enumerate(ops)}
     with running(url, store, tmp_path / "agent"):
         found = device_id(store)
         fill(store, found, ops)
@@ -114,7 +115,7 @@ def test_blocks_and_whole_networks_are_timed_and_calibrated(
     assert done.failure is None
     assert {name: sample.bursts for name, sample in samples.items()} == dict.fromkeys(networks, 8)
     for op in ops:
-        single, many = (truth.truth_us(op.model(copies).SerializeToString()) for copies in (1, 4))
+        single, many = (truth.truth_us(timing_model(op, copies).SerializeToString()) for copies in (1, 4))
         assert table.lookup(op).latency_us == pytest.approx((many - single) / 3, rel=0.08)
     assert table.calibration.networks == len(networks)
     assert table.calibration.a_us > 30  # the call overhead of the simulated device is 70 us

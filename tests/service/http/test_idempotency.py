@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from service_world import HandClock, Uploaded
 
 from service.http.idempotency import Once
-from service.store.base import Store
+from service.store.engine import Store
 from service.testing import at_once
 
 JOBS = "/api/v1/jobs"

@@ -18,7 +18,7 @@ from service.errors import Conflict
 from service.store import Store, events, make_engine
 from service.store.jobs import job_leases, job_states, jobs
 from service.store.jobs.job_leases import Held
-from service.store.jobs.job_states import FINAL, MOVES, STATES
+from service.store.jobs.states import FINAL, MOVES, STATES
 from service.testing import CRASHES, LEASE_S, HandClock, add_inputs, request
 from workers.errors import LeaseLost
 

@@ -19,7 +19,7 @@ from service.store import Store, make_engine
 def test_a_locked_database_is_a_503_that_wrote_nothing(
     settings: Settings, store: Store, uploaded: Uploaded, user_token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.base.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("service.store.engine.BUSY_TIMEOUT_S", 0.05)
     impatient = Store(make_engine(settings.url), store.clock)
     client = TestClient(create_app(settings, impatient), base_url="http://127.0.0.1")
     client.headers["Authorization"] = f"Bearer {user_token}"

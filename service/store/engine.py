@@ -1,0 +1,107 @@
+"""Store: transactions over SQLite or PostgreSQL, and the base of all tables.
+
+    with store.begin() as tx:       # writes: one transaction, the writer's lock taken at once on SQLite
+        job = jobs.create(tx, ...)  # the files beside this one hold a table and its functions each
+        tx.emit("job:" + job.id, "job.state", {"state": "queued"})
+    with store.read() as tx:        # reads: one consistent snapshot
+        jobs.get(tx, job_id)
+
+`tx.now` is the database's clock, read once a transaction, so that clocks of several servers need not
+agree. Events get their numbers last, just before the commit: numbers are without gaps and become visible
+in order (store/events.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.store import events
+from service.store.base import Tx
+
+BUSY_TIMEOUT_S = 5.0
+"""How long a writer waits for another's lock before the client is told to come back (503)."""
+
+Clock = Callable[[Connection], datetime]
+
+
+def database_now(connection: Connection) -> datetime:
+    """The database's own clock, UTC."""
+    if connection.dialect.name == "sqlite":
+        stamp = connection.scalar(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"))
+        return datetime.fromisoformat(str(stamp)).replace(tzinfo=UTC)
+    now = connection.scalar(text("SELECT clock_timestamp()"))
+    if not isinstance(now, datetime):
+        raise TypeError(f"the database's clock answered {now!r}")
+    return now.astimezone(UTC)
+
+
+class Store:
+    """The durable truth. `clock` is injectable: tests of leases and deadlines move it by hand."""
+
+    def __init__(self, engine: Engine, clock: Clock = database_now) -> None:
+        self.engine = engine
+        self.clock = clock
+
+    @contextmanager
+    def begin(self) -> Iterator[Tx]:
+        """A writing transaction: commits at the end of the block, rolls back on any exception."""
+        writer = self.engine.execution_options(netlathe_write=True)
+        with Session(writer, expire_on_commit=False) as session, session.begin():
+            tx = Tx(session, self.clock(session.connection()))
+            yield tx
+            session.flush()
+            events.append(tx)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A reading transaction; nothing it did is kept."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield Tx(session, self.clock(session.connection()))
+
+    def close(self) -> None:
+        """Close every connection of the pool."""
+        self.engine.dispose()
+
+
+def make_engine(url: str) -> Engine:
+    """An engine with this project's settings for the two databases it runs on."""
+    options: dict[str, Any] = {"json_serializer": _dump_json, "pool_size": 10, "max_overflow": 40}
+    if url.startswith("sqlite"):
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **options)
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    lock_timeout = f"-c lock_timeout={int(BUSY_TIMEOUT_S * 1000)}"
+    return create_engine(url, pool_pre_ping=True, connect_args={"options": lock_timeout}, **options)
+
+
+def _dump_json(value: object) -> str:
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def _set_up_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # The driver's own transaction handling would begin late and without IMMEDIATE: _begin_sqlite does it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",  # an acknowledged job survives a power cut
+        "foreign_keys = ON",
+        f"busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("netlathe_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
