@@ -24,6 +24,7 @@ from compress.data.preprocessing import Preprocessing
 from compress.graph.groups import prunable_blocks
 from compress.graph.module import TorchNetwork
 from compress.graph.rewrites import rewritten
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
 from compress.training.renormalise import renormalise
@@ -45,7 +46,7 @@ def material(folder: Path) -> Material:
     """What the statistics phase of a job writes."""
     data = dataset(folder / "decoded")
     reference, labels = images(data, "train", REFERENCE_IMAGES)
-    network = renormalise(rewritten(Network.load(model_path())), reference)
+    network = renormalise(rewritten(load_network(model_path())), reference)
     evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, labels)
     made = Material(folder / "material", (("filter_prune", {}),))
     short = data.sample("train", 2, seed=0)  # F3 alone trains on them

@@ -15,6 +15,7 @@ from resnet20 import shared
 
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing, preprocess
+from compress.importing.normalise import load_network
 from compress.network import Network
 
 NETWORKS = {"lenet5": "lenet5-mnist.onnx", "lenet300": "lenet300-mnist.onnx"}
@@ -31,7 +32,7 @@ def digits() -> dict[str, NDArray[np.generic]]:
 
 def network(name: str = "lenet5") -> Network:
     """One of NETWORKS, trained."""
-    return Network.load(shared(f"models/{NETWORKS[name]}"))
+    return load_network(shared(f"models/{NETWORKS[name]}"))
 
 
 def training() -> Part:

@@ -19,6 +19,7 @@ from compress.evidence import Evidence
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
 from compress.graph.rewrites import rewritten
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
 from hw_profiles.tables.kernel_classes import KernelClasses
@@ -49,7 +50,7 @@ def model_path() -> Path:
 
 def with_norms() -> Network:
     """The same network before its batch norms were folded."""
-    return Network.load(shared("models/resnet20-cifar10-bn.onnx"))
+    return load_network(shared("models/resnet20-cifar10-bn.onnx"))
 
 
 @cache
@@ -66,7 +67,7 @@ def official(split: str) -> tuple[Images, NDArray[np.int64]]:
 
 def fast_form() -> Network:
     """Batch norms folded, option-A shortcuts as strided convolutions: the form whose widths are tabulated."""
-    return rewritten(fold_norms(Network.load(model_path())))
+    return rewritten(fold_norms(load_network(model_path())))
 
 
 def dataset(cache: Path) -> Dataset:

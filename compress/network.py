@@ -81,17 +81,6 @@ class Network:
     warnings: tuple[str, ...] = ()
     scored: str | None = None
 
-    @classmethod
-    def load(cls, source: bytes | Path | str) -> Network:
-        """Read, normalise and type an ONNX file.
-
-        Raises:
-            InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
-        """
-        from compress.importing.normalise import load
-
-        return load(source)
-
     def save(self) -> bytes:
         """The network as the bytes of an ONNX file; the same network gives the same bytes."""
         return bytes(self.to_proto().SerializeToString(deterministic=True))
@@ -117,7 +106,7 @@ class Network:
         return self.scored or next(iter(self.outputs))
 
     def scoring(self, output: str) -> Network:
-        """The same network, this output of it scored; saved files keep it, see `compress.importing.outputs`."""
+        """The same network, this output of it scored; saved files keep it, see `compress.graph.outputs`."""
         first = next(iter(self.outputs))
         return replace(self, scored=None if output == first else output)
 
@@ -170,37 +159,7 @@ class Network:
         for name, value in updates.items():
             if name not in self.constants or self.constants[name].shape != value.shape:
                 raise ValueError(f"constant {name!r}: {value.shape} does not replace {self.constants.get(name)!r}")
-        return replace(self, constants=_frozen({**self.constants, **updates}))
-
-    def edited(self, nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-        """A new graph of these nodes: sorted, unused constants dropped, typed anew.
-
-        Raises:
-            InvalidInput: strict shape inference refuses the result.
-        """
-        from compress.importing.normalise import infer_types, sort_nodes
-
-        ordered = sort_nodes(tuple(nodes), set(constants) | set(self.inputs))
-        used = {name for node in ordered for name in node.inputs}
-        kept = _frozen({name: value for name, value in constants.items() if name in used or name in self.outputs})
-        return infer_types(replace(self, nodes=ordered, constants=kept, types={}))
-
-    def replace(self, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-        """Swap the named nodes for others: the only structural edit, verified each time.
-
-        Verified means: strict shape inference, and a run in onnxruntime at batches 1 and 3.
-
-        Raises:
-            InvalidInput: the result is not a network that onnxruntime runs.
-        """
-        from compress.importing.verify import run_onnxruntime
-
-        gone = set(remove)
-        rest = [node for node in self.nodes if node.name not in gone]
-        result = self.edited([*rest, *nodes], {**self.constants, **constants})
-        for batch in (1, 3):
-            run_onnxruntime(result, np.zeros((batch, *result.input_shape), np.float32))
-        return result
+        return replace(self, constants=frozen({**self.constants, **updates}))
 
     def to_proto(self) -> onnx.ModelProto:
         """The network as an onnx ModelProto; its only metadata is the name of a scored output that is not the first."""
@@ -218,7 +177,8 @@ class Network:
         return model
 
 
-def _frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
+def frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
+    """The constants as arrays that nothing can write to."""
     arrays = {name: np.asarray(value) for name, value in constants.items()}
     for value in arrays.values():
         value.flags.writeable = False

@@ -25,8 +25,9 @@ from compress.evidence import Evidence
 from compress.graph.cut import Keep
 from compress.graph.fold import fold_norms
 from compress.graph.groups import groups
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
+from compress.importing.normalise import load_network
 from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
 from search.space import Choice, Doc, Knob, Space, Value, Values
@@ -34,9 +35,9 @@ from search.space import Choice, Doc, Knob, Space, Value, Values
 CHILD = """
 import sys
 from pathlib import Path
-from compress.network import Network
 from compress.testing import rewritten_digest
-print(rewritten_digest(sys.argv[1], Network.load(Path(sys.argv[2])), int(sys.argv[3])))
+from compress.importing.normalise import load_network
+print(rewritten_digest(sys.argv[1], load_network(Path(sys.argv[2])), int(sys.argv[3])))
 """
 
 
@@ -77,7 +78,7 @@ def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    return Network.load(model.SerializeToString())
+    return load_network(model.SerializeToString())
 
 
 def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
@@ -167,7 +168,7 @@ class MethodContract:
         assert all(np.isfinite(value).all() for value in outputs.values())
         assert network.digest == before
         assert result.inputs.keys() == network.inputs.keys()
-        again = Network.load(result.save())
+        again = load_network(result.save())
         difference = relative_difference(
             run_onnxruntime(again, images)[network.output_name], outputs[network.output_name]
         )

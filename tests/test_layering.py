@@ -1,9 +1,11 @@
-"""Imports run one way: the table of design section 2, held against the code."""
+"""The house: imports run one way and in no circle, and every folder is a room, not a heap."""
 
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -52,7 +54,9 @@ def _module_level_imports(path: Path) -> set[str]:
 
 
 def _sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert len(found) > 1, f"{folder} is empty or has another name now: mend FOLDERS and MAY_IMPORT"
+    return found
 
 
 def _starts(name: str, prefix: str) -> bool:
@@ -70,6 +74,47 @@ def test_imports_run_one_way(folder: str) -> None:
         if any(_starts(name, other) for other in ours) and not any(_starts(name, prefix) for prefix in allowed)
     ]
     assert not wrong
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name; a package by the name of its folder."""
+    paths = [path for folder in FOLDERS for path in _sources(folder)]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return dict(zip(names, paths, strict=True))
+
+
+def test_imports_run_in_no_circle() -> None:
+    """Imports inside functions and those for types count: a reader follows them too."""
+    modules = _modules()
+
+    def module_of(name: str) -> str:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = TopologicalSorter(
+        {name: {module_of(each) for each in _all_imports(path)} - {"", name} for name, path in modules.items()}
+    )
+    try:
+        graph.prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1][::-1]))
+
+
+def test_rooms_are_not_crowded() -> None:
+    """At most a dozen modules in a folder, ten at the top of service."""
+    rooms = Counter(path.parent.relative_to(ROOT) for path in _modules().values() if path.name != "__init__.py")
+    crowded = {str(room): count for room, count in rooms.items() if count > (10 if str(room) == "service" else 12)}
+    assert not crowded
+
+
+def test_rooms_say_what_they_hold() -> None:
+    bare = [
+        str(path.relative_to(ROOT))
+        for path in _modules().values()
+        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not bare
 
 
 def test_only_workers_import_ray() -> None:

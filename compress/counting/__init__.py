@@ -1,1 +1,1 @@
-"""What a network costs in parameters, multiply-accumulates and bytes."""
+"""What a network costs: parameters, multiply-accumulates, bytes, and the ops that devices time."""

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from compress.errors import InvalidInput
 from compress.graph.flow import trace
 from compress.graph.groups import Block, groups
-from compress.network import Array, Network, TensorType, _frozen
+from compress.network import Array, Network, TensorType, frozen
 from compress.ops import find_row
 from compress.ops.row import Indices, Kept, Slot
 
@@ -47,7 +47,7 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
         steering |= resized.constants
     constants = {**_sliced(network.constants, kept), **steering}
     types = {name: _resized_type(name, kind, sight) for name, kind in network.types.items()}
-    return replace(network, nodes=tuple(nodes), constants=_frozen(constants), types=types)
+    return replace(network, nodes=tuple(nodes), constants=frozen(constants), types=types)
 
 
 def kept_slots(

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
+from compress.graph.edit import edited
 from compress.graph.names import Names
+from compress.graph.onnxruntime import run_onnxruntime, runtime_noise
 from compress.importing.agreement import judge
-from compress.importing.verify import run_onnxruntime, runtime_noise
 from compress.network import Array, Network, Node
 
 EPSILON = 1e-5  # ONNX's default for BatchNormalization
@@ -128,7 +129,7 @@ def fold_norms(network: Network) -> Network:
     gone = {norm.node.name for norm in found}
     # In place: groups are named after the first layer in execution order, which must not change.
     nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
-    result = network.edited(nodes, constants)
+    result = edited(network, nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
     check_same_function(result, network, noise)
     return result

@@ -8,7 +8,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor
 
-from compress.importing.verify import session
+from compress.graph.onnxruntime import session
 from compress.network import Network, Node, node_proto
 from compress.ops.row import TorchOp
 

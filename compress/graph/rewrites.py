@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compress.graph.edit import replaced
 from compress.graph.names import Names
 from compress.network import Array, Network, Node
 from compress.ops.pad import pads_of
@@ -32,7 +33,7 @@ class _Chain:
 def rewritten(network: Network) -> Network:
     """The network after all lossless rewrites that apply; itself where none does. Each is verified by `replace`."""
     for chain in _shortcuts(network):
-        network = network.replace([node.name for node in chain.nodes], *_convolution(network, chain))
+        network = replaced(network, [node.name for node in chain.nodes], *_convolution(network, chain))
     return network
 
 

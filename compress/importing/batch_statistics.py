@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
 from compress.network import Network, Node
 
 ALONE = 0.05

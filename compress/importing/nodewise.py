@@ -13,8 +13,8 @@ from torch import Tensor
 
 from compress.errors import Disagreement
 from compress.graph.module import TorchNetwork
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import Agreement, judge, relative_difference
-from compress.importing.verify import run_onnxruntime
 from compress.network import Array, Network, Node
 
 TOGETHER = 32

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
+from compress.graph.edit import replaced
 from compress.graph.fold import fold_norms
 from compress.graph.groups import layer_name, unknown_layer
 from compress.graph.names import Names
@@ -61,7 +62,7 @@ class HalfOperator:
         ]
         constants = {half: nearest_half(folded.constants[name]).astype(np.float16) for name, half in halves.items()}
         rest = {name: value for name, value in folded.constants.items() if name not in halves}
-        return replace(folded, constants=rest).replace((), casts, constants)
+        return replaced(replace(folded, constants=rest), (), casts, constants)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
         """The nearest weights that float16 has; what is beyond its range becomes its largest number."""

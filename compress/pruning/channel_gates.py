@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import InvalidInput
+from compress.graph.edit import edited
 from compress.graph.groups import Block
 from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
@@ -83,7 +84,7 @@ def _gated(network: Network, blocks: Sequence[Block]) -> tuple[Network, dict[Edg
                 inputs = tuple(gates[edge].tensor if name == tensor else name for name in own.inputs)
                 nodes[node.name] = replace(own, inputs=inputs)
     identities = [Node("Identity", gate.tensor, (tensor,), (gate.tensor,)) for (_, tensor), gate in gates.items()]
-    return network.edited([*nodes.values(), *identities], network.constants), gates
+    return edited(network, [*nodes.values(), *identities], network.constants), gates
 
 
 def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Tensor], Tensor]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from compress.graph.cut import kept_slots
+from compress.graph.edit import edited
 from compress.graph.fold import output_axis
 from compress.graph.groups import Block
 from compress.graph.names import Names
@@ -155,4 +156,4 @@ class _Refit:
         if not self.nodes:
             return self.cut.with_constants(self.constants)
         nodes = [self.nodes.get(node.name, node) for node in self.cut.nodes]
-        return self.cut.edited(nodes, {**self.cut.constants, **self.constants})
+        return edited(self.cut, nodes, {**self.cut.constants, **self.constants})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
-from compress.importing.verify import session
+from compress.graph.onnxruntime import session
 from compress.network import Array, Network
 
 Vector = NDArray[np.float64]

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.graph.edit import edited, replaced
 from compress.graph.fold import output_axis
 from compress.graph.names import Names
 from compress.network import Array, Network, Node
@@ -121,7 +122,7 @@ def one_reader_each(network: Network) -> Network:
             nodes[copy] = replace(shared, name=copy, inputs=inputs, outputs=(copy,))
             swapped = tuple(copy if name == shared.outputs[0] else name for name in nodes[reader.name].inputs)
             nodes[reader.name] = replace(nodes[reader.name], inputs=swapped)
-    return network.edited(nodes.values(), constants)
+    return edited(network, nodes.values(), constants)
 
 
 def _scales(
@@ -164,7 +165,7 @@ class _Edit:
             if node.name in self.precision.nodes:
                 inputs = (seen.get(name, name) for name in node.inputs)
                 self.nodes.append(self._made(self._weighted(replace(node, inputs=tuple(inputs)), node.inputs[0])))
-        return self.network.replace(gone, self.nodes, self.constants)
+        return replaced(self.network, gone, self.nodes, self.constants)
 
     def _made(self, node: Node) -> Node:
         """The node under an output name of its own; the pair behind it makes the tensor of the old name."""

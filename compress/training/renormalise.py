@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.graph.edit import edited
 from compress.graph.fold import EPSILON, check_same_function
 from compress.graph.names import Names
 from compress.network import Array, Network, Node
@@ -48,7 +49,7 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
             constants |= own
         else:
             nodes.append(node)
-    result = network.edited(nodes, constants)
+    result = edited(network, nodes, constants)
     check_same_function(result, network, images[:8])
     return result
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from compress.importing.normalise import load_network
 from netlathe import Client, Job, Summary
 from service.processes.own_server import embedded_server
 from service.processes.switch import is_on
@@ -100,14 +101,13 @@ def _train(folder: Path, say: Say) -> Prepared:
     """Train on the training part; write the network and the data as a user's files."""
     from compress.builtin import export_builtin
     from compress.builtin.digits import digits, digits_npz
-    from compress.network import Network
 
     data = digits(SEED)
     pixels = data.train.images / 255.0
     prepared = Prepared(
         folder / "digits.onnx", folder / "digits.npz", round(float(pixels.mean()), 4), round(float(pixels.std()), 4)
     )
-    trained = _fit(Network.load(export_builtin("digits_cnn", SEED)), data, prepared, say)
+    trained = _fit(load_network(export_builtin("digits_cnn", SEED)), data, prepared, say)
     prepared.model.write_bytes(trained.save())
     prepared.data.write_bytes(digits_npz(SEED))
     say(f"   {prepared.model} and {prepared.data.name}; pixels / 255, mean {prepared.mean}, std {prepared.std}")

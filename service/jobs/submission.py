@@ -285,7 +285,7 @@ def _check_fit(model: Model, dataset: Dataset) -> list[str]:
     """
     from compress.data.checks import check_fits
     from compress.data.preprocessing import Preprocessing
-    from compress.importing.outputs import scored_for
+    from compress.graph.outputs import scored_for
 
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.importing.normalise import load_network
 from compress.network import Network
 
 
@@ -71,7 +72,7 @@ class Graph:
             [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
-        return Network.load(model.SerializeToString())
+        return load_network(model.SerializeToString())
 
     def _normal(self, shape: tuple[int, ...]) -> Any:
         return self.rng.normal(size=shape).astype(np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from compress.importing.normalise import load_network
 from compress.network import Network
 
 NodeSpec = tuple[str, list[str], list[str], dict[str, Any]]
@@ -73,7 +74,7 @@ class Graph:
         return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
     def network(self, *outputs: str, batch: int | str = "N") -> Network:
-        return Network.load(self.proto(*outputs, batch=batch).SerializeToString())
+        return load_network(self.proto(*outputs, batch=batch).SerializeToString())
 
     def images(self, count: int = 4) -> np.ndarray[Any, np.dtype[np.float32]]:
         return self.rng.normal(size=(count, *self.shape)).astype(np.float32)

@@ -11,7 +11,7 @@ from torch import nn
 from compress import builtin
 from compress.counting.cost import cost
 from compress.errors import InvalidInput
-from compress.network import Network
+from compress.importing.normalise import load_network
 
 # name -> (parameters, MACs) as published: LeNet-5 in Han et al. 2015 (arXiv:1506.02626, table 1: 431 K), ResNet in He
 # et al. 2016 (arXiv:1512.03385, table 6: 0.27 M, 0.46 M, 0.85 M), MACs and VGG-16 in Li et al. 2017 (arXiv:1608.08710,
@@ -44,7 +44,7 @@ def test_an_unknown_name_lists_the_known() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_are_the_published_ones(files: dict[str, bytes], name: str) -> None:
     parameters, macs = PUBLISHED[name]
-    seen = cost(Network.load(files[name]))
+    seen = cost(load_network(files[name]))
     assert seen.parameters == pytest.approx(parameters, rel=0.015)
     if macs is not None:
         assert seen.macs == pytest.approx(macs, rel=0.015)
@@ -54,7 +54,7 @@ def test_sizes_are_the_published_ones(files: dict[str, bytes], name: str) -> Non
 def test_batch_norms_are_kept_and_shapes_are_as_said(files: dict[str, bytes], name: str) -> None:
     row = builtin.load(name)
     norms = [module for module in row.factory(0).modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)]
-    network = Network.load(files[name])
+    network = load_network(files[name])
     assert [node.op_type for node in network.nodes].count("BatchNormalization") == len(norms)
     assert network.inputs["image"].shape == (1, *row.input_shape)
     assert network.outputs["logits"].shape == (1, row.classes)
@@ -64,12 +64,12 @@ def test_batch_norms_are_kept_and_shapes_are_as_said(files: dict[str, bytes], na
 
 
 def test_the_digits_network_has_a_residual_add(files: dict[str, bytes]) -> None:
-    kinds = [node.op_type for node in Network.load(files["digits_cnn"]).nodes]
+    kinds = [node.op_type for node in load_network(files["digits_cnn"]).nodes]
     assert kinds.count("Add") == 2
 
 
 def test_shortcuts_of_option_a_slice_and_pad(files: dict[str, bytes]) -> None:
-    kinds = [node.op_type for node in Network.load(files["resnet20"]).nodes]
+    kinds = [node.op_type for node in load_network(files["resnet20"]).nodes]
     # Two changes of shape, each a strided slice in two axes and one pad.
     assert (kinds.count("Slice"), kinds.count("Pad")) == (4, 2)
 

@@ -23,7 +23,7 @@ from processes import children, command_line
 
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing
-from compress.network import Network
+from compress.importing.normalise import load_network
 from compress.training.fit import fit
 from compress.training.recipe import Recipe
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
@@ -44,6 +44,7 @@ import sys
 from pathlib import Path
 from service.processes.serve import serve
 from service.settings import Settings
+from compress.importing.normalise import load_network
 settings = Settings(data_dir=Path(sys.argv[1]), port=int(sys.argv[2]), lease_s=2.0, renew_s=0.5, job_processes=1)
 sys.exit(serve(settings, agent=False, ready=lambda url: print(url, flush=True)))
 """
@@ -111,7 +112,7 @@ def network(look: Look = PLAIN) -> bytes:
     nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], "flatten"))
     nodes.append(helper.make_node("Gemm", ["flat", "fc.weight", "fc.bias"], ["logits"], "fc", transB=1))
     recipe = Recipe(epochs=EPOCHS, batch=32, lr=0.05, augment="none")
-    steps = fit(Network.load(_model(nodes, weights, look.side)), Part(*images(600, 1, look)), Preprocessing(), recipe)
+    steps = fit(load_network(_model(nodes, weights, look.side)), Part(*images(600, 1, look)), Preprocessing(), recipe)
     *_, last = steps
     return last.network().save()
 

@@ -18,6 +18,7 @@ from compress.data.preprocessing import Preprocessing
 from compress.evidence import Evidence
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
 from compress.training.fit import fit
@@ -82,7 +83,7 @@ def tiny_network(widths: tuple[int, ...] = (8, 32, 32)) -> Network:
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return Network.load(model.SerializeToString())
+    return load_network(model.SerializeToString())
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,9 @@ import onnxruntime
 import pytest
 
 from compress.errors import TrainingDiverged
+from compress.graph.edit import edited
 from compress.graph.fold import fold_norms
+from compress.importing.normalise import load_network
 from compress.network import Network, Node
 from compress.pruning.effective_weights import layer_weights
 from compress.training.direct import fine_tune as honest
@@ -74,8 +76,8 @@ def test_what_is_handed_over_is_the_file_that_was_judged(job: Job, lock: HostLoc
     for name in ("tiny.onnx", "report.json", "report.html"):
         path = files["manifest"].with_name(name)
         assert manifest["files"][name] == hashlib.sha256(path.read_bytes()).hexdigest()
-    network = Network.load(files["onnx"])
-    original = Network.load(ports.path(plan.model.sha256))
+    network = load_network(files["onnx"])
+    original = load_network(ports.path(plan.model.sha256))
     assert (network.input_name, network.output_name) == (original.input_name, original.output_name)
     report = json.loads(files["report_json"].read_text())
     assert report["verdict"] == "met"
@@ -106,7 +108,7 @@ def test_a_job_on_what_passes_no_gradient_ends_and_says_what_it_did(job: Job, lo
     # Behind a Relu a Celu changes nothing, and it has no row.
     wall = Node("Celu", "wall", ("r1",), ("walled",))
     nodes = [replace(n, inputs=tuple("walled" if name == "r1" else name for name in n.inputs)) for n in trained.nodes]
-    walled = trained.edited([*nodes, wall], trained.constants)
+    walled = edited(trained, [*nodes, wall], trained.constants)
     outcome = run(replace(plan, model=ModelInput(ports.put_bytes(walled.save()), "walled")), ports, lock)
     assert outcome.end == "finished"
     warned = [message.text for message in ports.messages if isinstance(message, Warned)]
@@ -228,7 +230,7 @@ def test_int8_and_pruning_in_one_scheme(job: Job, lock: HostLock) -> None:
     assert best["values"]["int8_ptq"] == "int8"
     assert best["size_bytes"] <= 0.25 * original["size_bytes"]
     assert best["latency_ms"]["dev_1"]["predicted"] == pytest.approx(best["latency_ms"]["dev_1"]["measured"], rel=0.08)
-    network = Network.load(ports.files["onnx"])
+    network = load_network(ports.files["onnx"])
     assert any(node.op_type == "QuantizeLinear" for node in network.nodes)
 
 
@@ -244,7 +246,7 @@ def test_a_finalist_is_trained_as_sparse_as_it_will_be(job: Job, lock: HostLock)
     methods = (Named("filter_prune"), Named("weight_prune", {"min_density": 0.1}), Named("fp16"))
     plan, ports = job(targets=(), methods=methods, limits={"max_macs_ratio": 0.9, "max_accuracy_drop": 0.6})
     run(plan, ports, lock)
-    best = Network.load(ports.files["onnx"])  # loading folds what widens the weights
+    best = load_network(ports.files["onnx"])  # loading folds what widens the weights
     weights = [best.constants[name] for name in layer_weights(best)]
     share = sum(np.count_nonzero(weight) for weight in weights) / sum(weight.size for weight in weights)
     densities = [each.evaluation.candidate.values["weight_prune"] for each in evaluated(ports, "F4")]

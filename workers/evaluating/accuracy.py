@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from compress.graph.module import TorchNetwork
-from compress.importing.outputs import scored_of
-from compress.importing.verify import session
+from compress.graph.onnxruntime import session
+from compress.graph.outputs import scored_of
 from workers.errors import Diverged
 from workers.evaluating.images import BATCH, Preprocessed
 from workers.evaluating.intervals import tango, wilson

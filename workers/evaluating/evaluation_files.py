@@ -20,6 +20,7 @@ from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing
 from compress.evidence import Evidence
 from compress.graph.groups import prunable_blocks
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.pruning.layer_error import ls_error
 from compress.pruning.statistics import Statistics
@@ -44,7 +45,7 @@ class Material:
     @cached_property
     def network(self) -> Network:
         """The uncut network in the form that candidates are cut from."""
-        return Network.load(self.folder / "network.onnx")
+        return load_network(self.folder / "network.onnx")
 
     @cached_property
     def scheme(self) -> Scheme:
@@ -134,7 +135,7 @@ class Material:
         """
         if not self.has(digest):
             raise InvalidInput("weights_from", digest, "no network of this digest was kept")
-        return Network.load(self._network_path(digest))
+        return load_network(self._network_path(digest))
 
     def checkpoint(self, key: str) -> Path:
         """Where a whole training of this key leaves off, and goes on after its worker was lost."""

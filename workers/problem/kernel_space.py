@@ -8,8 +8,8 @@ from itertools import product
 from typing import TypeAlias
 
 from compress.counting.node_cost import NodeCost, node_costs
+from compress.counting.op_templates import op_templates, ops
 from compress.evidence import Evidence
-from compress.graph.op_templates import op_templates, ops
 from compress.method import Widths
 from compress.network import Network, Node
 from compress.scheme import Scheme

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from compress.graph.onnxruntime import runtime_noise, session
+from compress.graph.outputs import scored_of
 from compress.importing.agreement import judge
-from compress.importing.outputs import scored_of
-from compress.importing.verify import runtime_noise, session
 from compress.network import SCORED
 from workers.errors import JobFailed
 from workers.evaluating.accuracy import Labels

@@ -10,8 +10,9 @@ import numpy as np
 
 from compress.data.dataset import Dataset, Part, cache_beside, load_dataset
 from compress.data.preprocessing import Preprocessing, preprocess
+from compress.graph.outputs import decided
 from compress.importing.input_layout import Layout, image_shape, input_layout
-from compress.importing.outputs import decided
+from compress.importing.normalise import load_network
 from compress.network import Network
 from workers.evaluating.accuracy import Images, Labels, Right, right_in_file
 from workers.evaluating.images import Preprocessed
@@ -43,7 +44,7 @@ class Inputs:
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
         """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
-        network = Network.load(model)
+        network = load_network(model)
         preprocessing = Preprocessing.from_json(plan.model.preprocessing)
         dataset = load_dataset(
             data,

@@ -14,7 +14,7 @@ from typing import Literal
 
 from compress.errors import TrainingDiverged
 from compress.graph.module import TorchNetwork
-from compress.network import Network
+from compress.importing.normalise import load_network
 from compress.scheme import Scheme
 from compress.training.direct import fine_tune
 from compress.training.recipe import Recipe
@@ -99,7 +99,7 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
     """Train a network in this process, from its checkpoint on where it has one."""
     with lesson.guard():
         inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
-        network = Network.load(lesson.network)
+        network = load_network(lesson.network)
         images, labels = inputs.ranking(lesson.images)
     saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
     bound = Scheme.of((each.name, each.settings) for each in lesson.plan.methods).bind(lesson.values)

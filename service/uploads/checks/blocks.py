@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.graph.op_templates import op_templates
-from compress.network import Network
+from compress.counting.op_templates import op_templates
+from compress.importing.normalise import load_network
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing, InvalidInput
 from workers.problem.timed_form import timed_form
@@ -18,7 +18,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
     They are those of the network as it was uploaded (`workers.problem.timed_form`): what jobs call the original.
     """
-    network = timed_form(Network.load(Path(request["path"])))
+    network = timed_form(load_network(Path(request["path"])))
     try:
         fused = runtimes.load(request["runtime"]).fused(network.save())
     except (ExtraMissing, InvalidInput) as error:

@@ -9,6 +9,7 @@ from typing import Any
 from compress.errors import InvalidInput
 from compress.graph.fold import fold_norms
 from compress.graph.rewrites import rewritten
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
 
@@ -19,7 +20,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: there are none, with the reason.
     """
-    network = rewritten(fold_norms(Network.load(Path(request["path"]))))  # the form that jobs cut and time
+    network = rewritten(fold_norms(load_network(Path(request["path"]))))  # the form that jobs cut and time
     scheme = Scheme.of(request["methods"])
     knobs = [knob.name for knob in scheme.knobs(network, {})]
     if not knobs:

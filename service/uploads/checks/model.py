@@ -12,9 +12,10 @@ from compress.counting.cost import cost
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput, Mistake, lacks_memory
 from compress.graph.groups import Group, groups
+from compress.graph.outputs import check_output, output_shapes, scored_at_upload
 from compress.importing.batch_statistics import check_independent
 from compress.importing.input_layout import image_shape, input_layout
-from compress.importing.outputs import check_output, output_shapes, scored_at_upload
+from compress.importing.normalise import load_network
 from compress.importing.verify import verify
 from compress.network import Network
 from compress.ops import find_row
@@ -41,7 +42,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(request["path"])
-    network = Network.load(path)
+    network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     _check_input(network, preprocessing)
     scored = _scored(network, request["output"])

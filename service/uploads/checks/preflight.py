@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from compress.counting.cost import CostModel
+from compress.counting.op_templates import OpTemplate, op_templates
 from compress.errors import InvalidInput
 from compress.graph.groups import groups, prunable_blocks
-from compress.graph.op_templates import OpTemplate, op_templates
+from compress.importing.normalise import load_network
 from compress.methods.filter_prune import Settings
 from compress.network import Network
 from compress.pruning.importance import fallback
@@ -41,7 +42,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InvalidInput: the network cannot be read, or the device's runtime is not installed here.
     """
-    network = timed_form(Network.load(Path(request["path"])))
+    network = timed_form(load_network(Path(request["path"])))
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     scheme = Scheme.of([("filter_prune", request["settings"])])
     templates = op_templates(network, _fused(network, table))

@@ -32,15 +32,15 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     from compress.data.dataset import load_dataset
     from compress.data.preprocessing import Preprocessing
+    from compress.graph.outputs import decided
     from compress.importing.batch_statistics import has_training_norms
     from compress.importing.input_layout import image_shape
-    from compress.importing.normalise import load
-    from compress.importing.outputs import decided
-    from compress.network import Network, parse
+    from compress.importing.normalise import load_network
+    from compress.network import parse
 
     # As a job reads it: normalised, so that what was mended at the upload is mended here.
     path = Path(request["model"])
-    network = Network.load(path)
+    network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
     dataset = load_dataset(
         Path(request["dataset"]),
@@ -58,7 +58,9 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     if has_training_norms(parse(path)):
         _check_mode(
             right,
-            _right(decided(load(path, as_exported=True), request["output"], dataset.classes), part, preprocessing),
+            _right(
+                decided(load_network(path, as_exported=True), request["output"], dataset.classes), part, preprocessing
+            ),
         )
     return {"right": int(right.sum()), "count": len(part), "classes": dataset.classes}
 
@@ -70,8 +72,8 @@ def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArra
         InvalidInput: outputs are not finite.
     """
     from compress.data.preprocessing import preprocess
+    from compress.graph.onnxruntime import session
     from compress.importing.input_layout import input_layout
-    from compress.importing.verify import session
 
     running, made, layout = session(network.save()), [], input_layout(network)
     for start in range(0, len(part), BATCH):

@@ -11,14 +11,14 @@ from onnx_graphs import Graph
 from test_compress_groups import BUILT, blocks_of, random_keep
 
 from compress.counting.cost import CostModel, cost, sent
+from compress.counting.op_templates import op_templates, ops
 from compress.evidence import Evidence
 from compress.graph.cut import cut
 from compress.graph.groups import groups
-from compress.graph.op_templates import op_templates, ops
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.graph.rewrites import rewritten
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
-from compress.network import Network
+from compress.importing.normalise import load_network
 from compress.scheme import Scheme
 
 
@@ -92,7 +92,7 @@ def test_parameters_in_fewer_bits_are_counted() -> None:
         scheme = Scheme.of([(knob, {})])
         made = scheme.bind({knob: option}).rewrite(network, scheme.gather(network, batch))
         assert cost(made).parameters == cost(network).parameters
-        assert cost(Network.load(made.save())).macs == cost(network).macs
+        assert cost(load_network(made.save())).macs == cost(network).macs
 
 
 def test_what_was_sent_costs_no_more_than_its_file() -> None:
@@ -104,7 +104,7 @@ def test_what_was_sent_costs_no_more_than_its_file() -> None:
     assert sent(counted, with_notes.SerializeToString()) == counted
     few = Scheme.of([("weight_prune", {}), ("fp16", {})]).bind({"weight_prune": 0.1, "fp16": "fp16"})
     half = few.rewrite(network, Evidence())
-    widened = Network.load(half.save())
+    widened = load_network(half.save())
     assert widened.constants.keys() == network.constants.keys()
     assert cost(widened).stored_bytes > cost(half).stored_bytes
     seen = sent(cost(widened), half.save())

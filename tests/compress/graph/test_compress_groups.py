@@ -15,9 +15,9 @@ from compress.errors import InvalidInput
 from compress.graph.cut import cut
 from compress.graph.groups import Block, groups
 from compress.graph.module import TorchNetwork
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.graph.shapes import infer_types
 from compress.importing.agreement import relative_difference
-from compress.importing.normalise import infer_types
-from compress.importing.verify import run_onnxruntime
 from compress.network import Network
 from compress.testing import zeroed
 

@@ -9,8 +9,11 @@ from onnx import TensorProto, helper
 from onnx_graphs import Graph
 
 from compress.errors import Disagreement, InvalidInput
+from compress.graph.edit import replaced
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime, verify
+from compress.importing.normalise import load_network
+from compress.importing.verify import verify
 from compress.network import Network
 from compress.ops.row import Row
 
@@ -26,7 +29,7 @@ def small() -> tuple[Graph, Network]:
 
 def test_load_save_load_gives_the_same_network() -> None:
     _, network = small()
-    again = Network.load(network.save())
+    again = load_network(network.save())
     assert again.save() == network.save()
     assert again.digest == network.digest
 
@@ -78,7 +81,7 @@ def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
     proto = g.proto(g.head(g.op("Relu", g.conv("image", "a", 3, 6)), 6))
     for node in proto.graph.node:
         node.name = "same"
-    network = Network.load(proto.SerializeToString())
+    network = load_network(proto.SerializeToString())
     assert len({node.name for node in network.nodes}) == len(network.nodes) > 2
     assert network.nodes[0].name == "same"
     (warning,) = network.warnings
@@ -86,7 +89,7 @@ def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
         warning
         == f"{len(network.nodes) - 1} nodes had the name of another and have a new one: a 'same' is 'same_1' now"
     )
-    assert not Network.load(network.save()).warnings
+    assert not load_network(network.save()).warnings
     verify(network, g.images(3))
 
 
@@ -96,7 +99,7 @@ def test_metadata_is_stripped() -> None:
     entry = proto.graph.node[0].metadata_props.add()
     entry.key, entry.value = "pkg.torch.onnx.stack_trace", "/home/somebody/secret/model.py"
     proto.doc_string = "made by somebody"
-    saved = Network.load(proto.SerializeToString()).save()
+    saved = load_network(proto.SerializeToString()).save()
     assert b"somebody" not in saved
 
 
@@ -107,7 +110,7 @@ def test_functions_are_inlined() -> None:
     opset = helper.make_opsetid("", 18)
     proto.functions.append(helper.make_function("mine", "Twice", ["x"], ["y"], body, [opset]))
     proto.opset_import.append(helper.make_opsetid("mine", 1))
-    network = Network.load(proto.SerializeToString())
+    network = load_network(proto.SerializeToString())
     assert "Add" in [node.op_type for node in network.nodes]
 
 
@@ -139,7 +142,7 @@ def test_a_corrupt_file_is_refused_in_one_sentence(damage: str) -> None:
         "pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins",
     }[damage]
     with pytest.raises(InvalidInput) as error:
-        Network.load(broken)
+        load_network(broken)
     assert error.value.field == "file"
 
 
@@ -148,7 +151,7 @@ def test_numbers_of_no_known_type_are_refused() -> None:
     proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
     proto.graph.initializer[0].data_type = 99
     with pytest.raises(InvalidInput, match="are of type 99, which ONNX does not have") as error:
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
     assert (error.value.field, error.value.value) == ("file", 99)
 
 
@@ -160,7 +163,7 @@ def test_external_data_is_refused() -> None:
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "../../etc/passwd"
     with pytest.raises(InvalidInput, match="external data"):
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
 
 
 def test_two_inputs_are_refused_by_name() -> None:
@@ -168,7 +171,7 @@ def test_two_inputs_are_refused_by_name() -> None:
     proto = g.proto(g.head(g.op("Add", g.conv("image", "a", 3, 6), "other"), 6))
     proto.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, ["N", 6, 8, 8]))
     with pytest.raises(InvalidInput, match="other") as error:
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
     assert error.value.field == "inputs"
 
 
@@ -177,7 +180,7 @@ def test_a_free_image_size_is_refused_with_what_to_do() -> None:
     proto = g.proto(g.head(g.conv("image", "a", 3, 6), 6))
     proto.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
     with pytest.raises(InvalidInput, match="fixed height") as error:
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
     assert "height" in error.value.value  # type: ignore[operator]  # a list of sizes and names
 
 
@@ -188,7 +191,7 @@ def test_a_size_of_zero_is_shown_as_such() -> None:
     sizes[2].dim_value = 0
     sizes[3].Clear()
     with pytest.raises(InvalidInput, match="fixed sizes above 0") as error:
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
     assert str(error.value.value).endswith(", 3, 0, '?']")
 
 
@@ -203,7 +206,7 @@ def test_what_onnx_refuses_is_told_with_the_opset_and_no_value() -> None:
     with pytest.raises(
         InvalidInput, match=rf"onnx refuses the file \(its opset is {opset_of(proto)}\): .*Cnov"
     ) as error:
-        Network.load(proto.SerializeToString())
+        load_network(proto.SerializeToString())
     assert error.value.value is None
 
 
@@ -277,13 +280,13 @@ def test_replace_is_verified() -> None:
     relu = next(node for node in network.nodes if node.op_type == "Relu")
     from compress.network import Node
 
-    same = network.replace([relu.name], [Node("Clip", "clip", (relu.inputs[0], "low"), relu.outputs)],
+    same = replaced(network, [relu.name], [Node("Clip", "clip", (relu.inputs[0], "low"), relu.outputs)],
                            {"low": np.float32(0).reshape(())})  # fmt: skip
     images = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
     a, b = (run_onnxruntime(n, images)[network.output_name] for n in (network, same))
     assert relative_difference(a, b) == 0.0
     with pytest.raises(InvalidInput):
-        network.replace([relu.name], [Node("Flatten", "flat", relu.inputs, relu.outputs)], {})
+        replaced(network, [relu.name], [Node("Flatten", "flat", relu.inputs, relu.outputs)], {})
 
 
 def test_constants_cannot_change_shape_or_be_written() -> None:

@@ -13,7 +13,8 @@ import torch
 from onnx import helper
 
 from compress.graph.module import TorchNetwork
-from compress.network import Network, TensorType, _frozen, read_node
+from compress.importing.normalise import load_network
+from compress.network import Network, TensorType, frozen, read_node
 from compress.ops import covered
 
 
@@ -64,7 +65,7 @@ def _network(model: onnx.ModelProto, inputs: list[Any], outputs: list[Any]) -> N
     node = read_node(graph.node[0], "node")
     return Network(
         (node,),
-        _frozen({name: np.array(value) for name, value in constants.items()}),
+        frozen({name: np.array(value) for name, value in constants.items()}),
         {graph.input[0].name: types[graph.input[0].name]},
         {value.name: types[value.name] for value in graph.output},
         {item.domain: item.version for item in model.opset_import},
@@ -116,7 +117,7 @@ def test_cast(to: str) -> None:
         [helper.make_tensor_value_info("y", getattr(onnx.TensorProto, to), ["N", 3])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    module = TorchNetwork(Network.load(model.SerializeToString()))
+    module = TorchNetwork(load_network(model.SerializeToString()))
     x = np.array([[1.6, -2.0, 3.25]], np.float32)
     expected = x.astype(helper.tensor_dtype_to_np_dtype(getattr(onnx.TensorProto, to)))
     np.testing.assert_array_equal(module(torch.from_numpy(x)).numpy(), expected)

@@ -16,8 +16,9 @@ from compress.graph.cut import cut
 from compress.graph.fold import fold_norms
 from compress.graph.groups import groups, prunable_blocks
 from compress.graph.module import TorchNetwork
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
+from compress.importing.normalise import load_network
 from compress.network import Array, Network
 from compress.pruning.importance import score
 from compress.testing import zeroed
@@ -26,7 +27,7 @@ from compress.testing import zeroed
 @cache
 def kept(name: str) -> Network:
     """A built-in network whose batch norms have statistics and affines of a trained one."""
-    network = Network.load(builtin.export_builtin(name, seed=3))
+    network = load_network(builtin.export_builtin(name, seed=3))
     rng = np.random.default_rng(3)
     updates: dict[str, Array] = {}
     for node in network.nodes:
@@ -85,5 +86,5 @@ def test_built_in_networks_in_two_forms(name: str, seed: int) -> None:
 @pytest.mark.shared
 @pytest.mark.parametrize("seed", range(3))
 def test_the_trained_resnet20_in_two_forms(shared: Callable[[str], Path], seed: int) -> None:
-    folded, unfolded = (Network.load(shared(f"models/resnet20-cifar10{kind}.onnx")) for kind in ("", "-bn"))
+    folded, unfolded = (load_network(shared(f"models/resnet20-cifar10{kind}.onnx")) for kind in ("", "-bn"))
     check_two_forms(folded, unfolded, seed)

@@ -11,9 +11,11 @@ from onnx_graphs import Graph
 
 from compress.evidence import Evidence
 from compress.graph.fold import fold_norms
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.graph.rewrites import rewritten
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime, verify
+from compress.importing.normalise import load_network
+from compress.importing.verify import verify
 from compress.methods import fp16, int8_ptq
 from compress.network import Network
 from compress.training.renormalise import renormalise
@@ -73,9 +75,9 @@ def test_an_edit_adds_only_new_names(edit: Edit) -> None:
         made = edit(network, images)
         expected = run_onnxruntime(edit(plain, images), images)[plain.output_name]
         assert relative_difference(run_onnxruntime(made, images)[network.output_name], expected) < 1e-5
-        again = Network.load(made.save())
+        again = load_network(made.save())
         assert relative_difference(run_onnxruntime(again, images)[network.output_name], expected) < 1e-5
-        assert Network.load(again.save()).save() == again.save()
+        assert load_network(again.save()).save() == again.save()
 
 
 def test_names_made_while_loading_meet_none_of_the_file() -> None:
@@ -90,7 +92,7 @@ def test_a_node_without_a_name_takes_none_that_another_has() -> None:
     proto = g.proto(g.head(g.op("Relu", g.conv("image", "a", 3, 6)), 6))
     proto.graph.node[0].name = ""
     proto.graph.node[2].name = "Conv_0"
-    network = Network.load(proto.SerializeToString())
+    network = load_network(proto.SerializeToString())
     assert network.nodes[2].name == "Conv_0"
     assert not network.warnings
     assert np.unique([node.name for node in network.nodes]).size == len(network.nodes)

@@ -9,8 +9,9 @@ from onnx_graphs import Graph
 from compress import ops
 from compress.errors import Disagreement, InvalidInput
 from compress.graph.fold import check_same_function, fold_norms
+from compress.graph.onnxruntime import runtime_noise
 from compress.importing.agreement import CEILING, FACTOR, FLOOR, judge
-from compress.importing.verify import runtime_noise, verify
+from compress.importing.verify import verify
 from compress.network import Network
 from compress.ops.row import Row
 

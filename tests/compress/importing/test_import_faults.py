@@ -15,8 +15,8 @@ from compress.errors import Mistake
 from compress.graph.cut import cut
 from compress.graph.groups import groups, prunable_blocks
 from compress.graph.module import TorchNetwork
+from compress.importing.normalise import load_network
 from compress.importing.verify import verify
-from compress.network import Network
 
 
 def broken(*_: Any) -> Any:
@@ -38,7 +38,7 @@ def test_a_broken_row_is_not_asked_again(fault: dict[str, Any], monkeypatch: pyt
     table = ops._table()
     monkeypatch.setitem(table, "Softplus", replace(table["Softplus"], **fault))  # type: ignore[index]
     g = Graph(3, 8, 8)
-    network = Network.load(proto_of(g))
+    network = load_network(proto_of(g))
     (node,) = (node for node in network.nodes if node.op_type == "Softplus")
     assert TorchNetwork(network).opaque == (node.name,)
     (warning,) = network.warnings
@@ -57,4 +57,4 @@ def test_a_node_that_nothing_can_run_is_our_mistake(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ops, "_table", lambda: table)
     monkeypatch.setattr(compress.graph.opaque, "session", broken)
     with pytest.raises(Mistake):
-        Network.load(proto_of(Graph(3, 8, 8)))
+        load_network(proto_of(Graph(3, 8, 8)))

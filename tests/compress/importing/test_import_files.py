@@ -15,7 +15,9 @@ from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.graph.cut import cut
 from compress.graph.groups import prunable_blocks
-from compress.importing.verify import run_onnxruntime, verify
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.importing.normalise import load_network
+from compress.importing.verify import verify
 from compress.methods import int8_ptq
 from compress.network import Network
 
@@ -36,12 +38,12 @@ def test_weights_that_are_inputs_too_are_weights_and_all_that_is_written_is_read
     proto.ir_version = 3
     for weight in proto.graph.initializer:
         proto.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
-    network = Network.load(proto.SerializeToString())
+    network = load_network(proto.SerializeToString())
     images = g.images(4)
     smaller = cut(network, {block.name: np.arange(2) for block in prunable_blocks(network)})
     for result in (network, smaller, int8(network, images), int8(smaller, images)):
         onnx.checker.check_model(onnx.load_from_string(result.save()), full_check=True)
-        assert Network.load(result.save()).save() == result.save()
+        assert load_network(result.save()).save() == result.save()
         run_onnxruntime(result, images)
 
 
@@ -100,6 +102,6 @@ def test_a_file_that_onnxruntime_quantised_is_taken(seed: int, tmp_path: Path) -
     quantize_static(
         tmp_path / "float.onnx", tmp_path / "int8.onnx", Images(g.images(16)), QuantFormat.QDQ, per_channel=True
     )
-    network = Network.load(tmp_path / "int8.onnx")
+    network = load_network(tmp_path / "int8.onnx")
     assert TensorProto.INT8 in {tensor.data_type for tensor in network.to_proto().graph.initializer}
     verify(network, g.images(8))

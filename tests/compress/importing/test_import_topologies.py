@@ -16,9 +16,10 @@ from compress.export import export
 from compress.graph.cut import cut
 from compress.graph.groups import prunable_blocks
 from compress.graph.module import TorchNetwork
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime, verify
-from compress.network import Network
+from compress.importing.normalise import load_network
+from compress.importing.verify import verify
 from service.uploads.checks import model
 
 SIZES = {"inception-v4": 32}
@@ -59,7 +60,7 @@ def test_a_family_is_taken_cut_and_agrees(name: str, how: str, tmp_path: Path) -
     assert not [text for text in answer["warnings"] if "our rule" in text]
     assert all(group["reason"] for group in answer["groups"] if not group["prunable"])
 
-    network = Network.load(tmp_path / "network.onnx")
+    network = load_network(tmp_path / "network.onnx")
     images = np.random.default_rng(1).normal(size=(4, *shape_of(name))).astype(np.float32)
     with torch.no_grad():
         truth = made(name)(torch.from_numpy(images)).numpy()
@@ -67,7 +68,7 @@ def test_a_family_is_taken_cut_and_agrees(name: str, how: str, tmp_path: Path) -
 
     smaller = cut(network, {block.name: np.arange(block.width // 2, block.width) for block in prunable_blocks(network)})
     verify(smaller, images)
-    again = Network.load(smaller.save())
+    again = load_network(smaller.save())
     assert again.save() == smaller.save()
     with torch.no_grad():
         seen = TorchNetwork(again).eval()(torch.from_numpy(images)).numpy()
@@ -76,4 +77,4 @@ def test_a_family_is_taken_cut_and_agrees(name: str, how: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["deeplab", "cnn-lstm", "cnn-gru", "residual-attention", "levit", "inception-v4"])
 def test_what_comes_before_the_unknown_can_be_cut(name: str) -> None:
-    assert prunable_blocks(Network.load(exported(name, "torchscript")))
+    assert prunable_blocks(load_network(exported(name, "torchscript")))

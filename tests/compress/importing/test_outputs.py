@@ -12,8 +12,10 @@ from onnx_graphs import Graph
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing, preprocess
 from compress.errors import InvalidInput
-from compress.importing.outputs import check_output, decided, output_shapes, scored_at_upload, scored_for
-from compress.importing.verify import relative_difference, run_onnxruntime
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.graph.outputs import check_output, decided, output_shapes, scored_at_upload, scored_for
+from compress.importing.agreement import relative_difference
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.training.fit import fit
 from compress.training.kept import kept_outputs
@@ -76,7 +78,7 @@ def test_the_choice_is_kept_with_the_file() -> None:
     assert (network.output_name, network.scored) == (embedding, None)
     chosen = decided(network, None, 3)
     assert (chosen.output_name, list(chosen.outputs)) == (scores, [embedding, scores])
-    again = Network.load(chosen.save())
+    again = load_network(chosen.save())
     assert (again.output_name, list(again.outputs)) == (scores, [embedding, scores])
     assert decided(again, None, 3).save() == chosen.save()
     assert decided(again, embedding, 3).output_name == embedding

@@ -10,14 +10,14 @@ import pytest
 from compress_graphs import residual
 
 from compress.counting.cost import cost, sparse_bytes
+from compress.counting.op_templates import ops
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.graph.cut import cut
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
-from compress.graph.op_templates import ops
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
 from compress.method import Operator
 from compress.methods import weight_prune
 from compress.methods.fp16 import LARGEST

@@ -17,7 +17,8 @@ from compress.errors import InvalidInput
 from compress.graph.fold import fold_norms
 from compress.graph.groups import Block, prunable_blocks
 from compress.graph.module import TorchNetwork
-from compress.importing.verify import run_onnxruntime
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.pruning.channel_gates import gate_products
 from compress.pruning.importance import KINDS, Kind, fallback, score
@@ -224,7 +225,7 @@ def test_batch_norm_importance_of_a_channel_last_layer_is_the_deviation_of_its_c
 @pytest.mark.shared
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_files_of_resnet20_rank_alike(shared: Callable[[str], Path], kind: Kind) -> None:
-    folded, kept = (Network.load(shared(f"models/resnet20-cifar10{form}.onnx")) for form in ("", "-bn"))
+    folded, kept = (load_network(shared(f"models/resnet20-cifar10{form}.onnx")) for form in ("", "-bn"))
     part = load_dataset(shared("cifar10-small.parquet")).train
     some = preprocess(part.images[:64], Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
     scores = [score(network, prunable_blocks(network), kind, some, part.labels[:64]) for network in (folded, kept)]

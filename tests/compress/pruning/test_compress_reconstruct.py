@@ -14,7 +14,7 @@ from compress_graphs import Graph, mobile, residual
 from compress.errors import InvalidInput
 from compress.graph.cut import cut
 from compress.graph.groups import Block, prunable_blocks
-from compress.importing.verify import run_onnxruntime
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.network import Network
 from compress.pruning.importance import score
 from compress.pruning.layer_error import idle, ls_error

@@ -7,7 +7,7 @@ import pytest
 from compress_graphs import images, residual
 
 from compress.errors import InvalidInput
-from compress.importing.verify import run_onnxruntime
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.quantising.calibration import Range, calibrate
 
 TENSORS = ("image", "stem_relu", "a2", "logits")

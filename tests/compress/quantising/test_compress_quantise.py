@@ -15,9 +15,11 @@ from compress_graphs import Graph, images, mobile, residual
 from compress.data.dataset import load_dataset
 from compress.data.preprocessing import Preprocessing, preprocess
 from compress.evidence import Evidence
+from compress.graph.edit import edited
 from compress.graph.fold import fold_norms
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.quantising.calibration import Range, calibrate
 from compress.quantising.precision import choose
@@ -70,7 +72,7 @@ def test_outputs_stay_close_and_names_stay(build: object) -> None:
 
 def test_a_saved_int8_file_loads_to_the_same_network() -> None:
     result = int8(residual())
-    assert Network.load(result.save()).digest == result.digest
+    assert load_network(result.save()).digest == result.digest
 
 
 def test_int8_activations_give_the_same_levels_shifted() -> None:
@@ -134,7 +136,7 @@ def test_what_int8_does_not_cover_stays_in_float_with_a_reason() -> None:
 
 def test_an_activation_that_is_also_an_output_is_still_one() -> None:
     network = residual()
-    both = network.edited(network.nodes, network.constants)
+    both = edited(network, network.nodes, network.constants)
     both = Network(
         both.nodes,
         both.constants,
@@ -180,7 +182,7 @@ def test_every_reader_has_a_pair_of_its_own() -> None:
 def test_the_trained_resnet20_loses_nothing_and_runs_in_integers_alone(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    network = Network.load(shared("models/resnet20-cifar10.onnx"))
+    network = load_network(shared("models/resnet20-cifar10.onnx"))
     data = load_dataset(shared("cifar10-small.parquet"))
     pixels = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     operator = Scheme.of([("int8_ptq", {})]).bind({"int8_ptq": "int8"})

@@ -17,6 +17,7 @@ from compress.data.augment import augmented
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing, preprocess
 from compress.errors import InvalidInput, TrainingDiverged
+from compress.graph.edit import edited
 from compress.graph.groups import prunable_blocks
 from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
@@ -236,7 +237,7 @@ def test_a_network_that_cannot_be_trained_has_no_steps(weights: bool) -> None:
 def ending(network: Network, *nodes: Node) -> Network:
     """The network with more nodes behind its logits, the last of which makes the output."""
     made = replace(network, outputs={nodes[-1].outputs[0]: network.outputs["logits"]})
-    return made.edited([*made.nodes, *nodes], made.constants)
+    return edited(made, [*made.nodes, *nodes], made.constants)
 
 
 ENDINGS = {

@@ -11,8 +11,8 @@ from compress.counting.cost import cost
 from compress.errors import InvalidInput
 from compress.graph.fold import fold_norms
 from compress.graph.module import TorchNetwork
+from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
-from compress.importing.verify import run_onnxruntime
 from compress.network import Network
 from compress.training.reestimate import reestimate
 from compress.training.renormalise import renormalise

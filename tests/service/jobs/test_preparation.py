@@ -16,10 +16,10 @@ from onnx import helper, numpy_helper
 from service_networks import classifier, model_of, option_a
 from service_world import Uploaded
 
+from compress.counting.op_templates import op_templates
 from compress.graph.fold import fold_norms
-from compress.graph.op_templates import op_templates
 from compress.graph.rewrites import rewritten
-from compress.network import Network
+from compress.importing.normalise import load_network
 from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.tables.table import Row
@@ -107,7 +107,7 @@ def test_methods_that_find_nothing_to_change_are_refused_with_the_reason(client:
     images = dark_and_bright()
     batch = np.random.default_rng(0).random((8, 3, 16, 16), np.float32)
     scheme = Scheme.of([("int8_ptq", {})])
-    network = Network.load(brightness())
+    network = load_network(brightness())
     quantised = scheme.bind({"int8_ptq": "int8"}).rewrite(network, scheme.gather(network, batch)).save()
     upload(client, "models", "eight", quantised)
     upload(client, "models", "floats", brightness())
@@ -230,7 +230,7 @@ class TestFloor:
 
 def measured(store: Store, device_id: str, content: bytes) -> None:
     """A table in which every block of a network takes 100 us, and every block of its smallest version 40 us."""
-    network = Network.load(content)
+    network = load_network(content)
     scheme = Scheme.of([("filter_prune", {})])
     smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, []).items()}
     with store.begin() as tx:
@@ -270,7 +270,7 @@ def measured_in_both_forms(store: Store, device_id: str) -> None:
     """The network with its option-A shortcut takes 900 us of kernels (what slices and pads: 100 each), its lossless
     rewrite 700, and the smallest of either 60 a convolution.
     """
-    uploaded = fold_norms(Network.load(option_a()))
+    uploaded = fold_norms(load_network(option_a()))
     scheme = Scheme.of([("filter_prune", {})])
     with store.begin() as tx:
         device = devices.get(tx, device_id)

@@ -28,7 +28,7 @@ from service_networks import classifier, model_of
 from compress.builtin.digits import digits_npz
 from compress.data.dataset import cache_beside, load_dataset
 from compress.evidence import Evidence
-from compress.network import Network
+from compress.importing.normalise import load_network
 from compress.scheme import Scheme
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE, HostLock
 from service.errors import InvalidInput
@@ -76,7 +76,7 @@ def test_a_file_of_halves_counts_as_no_more_than_it_is(tmp_path: Path) -> None:
     whole, half = tmp_path / "whole.onnx", tmp_path / "half.onnx"
     whole.write_bytes(classifier())
     operator = Scheme.of([("fp16", {})]).bind({"fp16": "fp16"})
-    half.write_bytes(operator.rewrite(Network.load(whole), Evidence()).save())
+    half.write_bytes(operator.rewrite(load_network(whole), Evidence()).save())
     halves = check_model(half, "half.onnx", {}, LIMITS)
     wholes = check_model(whole, "whole.onnx", {}, LIMITS)
     assert halves["parameters"] == wholes["parameters"]

@@ -16,8 +16,8 @@ from service_networks import classifier
 from service_world import HandClock
 
 import service.uploads.checking as checking
-from compress.graph.op_templates import ops
-from compress.network import Network
+from compress.counting.op_templates import ops
+from compress.importing.normalise import load_network
 from hw_profiles import runtimes
 from hw_profiles.tables.table import Row
 from hw_profiles.timing.protocol import Timing
@@ -72,11 +72,12 @@ def stored_names(settings: Settings) -> list[str]:
 
 WRONG_READING = """
 import compress.importing.verify
-honest = compress.importing.verify.run_onnxruntime
+from compress.importing.normalise import load_network
+honest = compress.graph.onnxruntime.run_onnxruntime
 def wrong(network, images, names=None):
     found = honest(network, images, names)
     return {name: value if name == "conv0" else 1.5 * value for name, value in found.items()}
-compress.importing.verify.run_onnxruntime = wrong
+compress.graph.onnxruntime.run_onnxruntime = wrong
 """
 
 
@@ -467,7 +468,7 @@ def test_preflight_before_anything_was_measured(client: TestClient, device_id: s
 def test_preflight_with_a_table_sums_up(client: TestClient, store: Store, device_id: str) -> None:
     content = classifier(odd_op="Celu")
     post(client, content)
-    network = Network.load(content)
+    network = load_network(content)
     with store.begin() as tx:
         device = devices.get(tx, device_id)
         for op in ops(network, runtimes.load(device.runtime).fused(network.save())):

@@ -13,6 +13,7 @@ import pytest
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing, preprocess
 from compress.evidence import Evidence
+from compress.graph.edit import edited
 from compress.network import Network
 from compress.training.fit import Step
 from compress.training.recipe import Recipe
@@ -105,7 +106,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, trained: Network
     head = {name: value for name, value in trained.constants.items() if name != "fc.bias"}
     nodes = [node for node in trained.nodes if node.name != "fc"]
     fc = trained.node("fc")
-    other = trained.edited([*nodes, type(fc)("Gemm", "fc", fc.inputs[:2], fc.outputs, fc.attributes)], head)
+    other = edited(trained, [*nodes, type(fc)("Gemm", "fc", fc.inputs[:2], fc.outputs, fc.attributes)], head)
     with pytest.raises(InvalidInput, match="another network"):
         Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=made.keep(other, 1)))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing
+from compress.importing.normalise import load_network
 from compress.network import Network, Node, TensorType
 from hw_profiles.host_lock import HostLock
 from workers.evaluating.images import Preprocessed
@@ -26,7 +27,7 @@ def channels_last(network: Network) -> Network:
     turn = Node("Transpose", "turn", ("photo",), (own,), {"perm": (0, 3, 1, 2)})
     photo = {"photo": TensorType((1, height, width, channels), "float32", 0)}
     turned = replace(network, inputs=photo, nodes=(turn, *network.nodes), types={**network.types, **photo})
-    return Network.load(turned.save())
+    return load_network(turned.save())
 
 
 def test_a_job_on_a_network_with_channels_last_is_met(job: Job, trained: Network, lock: HostLock) -> None:
@@ -37,7 +38,7 @@ def test_a_job_on_a_network_with_channels_last_is_met(job: Job, trained: Network
     outcome = run(plan, ports, lock)
     assert (outcome.end, outcome.verdict) == ("finished", "met")
     assert outcome.summaries["original"]["accuracy"] > 0.9
-    result = Network.load(ports.files["onnx"])
+    result = load_network(ports.files["onnx"])
     assert (result.inputs, result.output_name) == (network.inputs, network.output_name)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
+from compress.importing.normalise import load_network
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
 from workers.job import run
@@ -18,7 +19,7 @@ Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 def with_embedding(network: Network) -> Network:
     """The input of the head as the first of two outputs."""
     outputs = {"flat": network.types["flat"], **network.outputs}
-    return Network.load(replace(network, outputs=outputs).save())
+    return load_network(replace(network, outputs=outputs).save())
 
 
 def test_the_scores_are_judged_though_they_are_not_the_first_output(job: Job, trained: Network, lock: HostLock) -> None:
@@ -30,7 +31,7 @@ def test_the_scores_are_judged_though_they_are_not_the_first_output(job: Job, tr
     assert (outcome.end, outcome.verdict) == ("finished", "met")
     assert outcome.summaries["original"]["accuracy"] > 0.9
     assert outcome.summaries["best"]["accuracy"] > 0.8
-    result = Network.load(ports.files["onnx"])
+    result = load_network(ports.files["onnx"])
     assert list(result.outputs) == ["flat", "logits"]
     assert result.output_name == "logits"
     assert result.outputs["flat"].shape == network.outputs["flat"].shape

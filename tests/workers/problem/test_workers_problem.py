@@ -14,6 +14,7 @@ from compress.counting.node_cost import NodeCost
 from compress.evidence import Evidence
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
+from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
 from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
@@ -285,7 +286,7 @@ def reused(times: int = 4) -> Network:
         [numpy_helper.from_array(value, name) for name, value in arrays.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    return Network.load(model.SerializeToString())
+    return load_network(model.SerializeToString())
 
 
 @pytest.mark.parametrize("methods", [("filter_prune",), ("filter_prune", "weight_prune"), ("filter_prune", "int8_ptq")])

@@ -1,0 +1,67 @@
+"""Edits of a graph: a new network each time, sorted, typed and, where nodes are swapped for others, run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.graph.shapes import infer_types
+from compress.network import Array, Network, Node, frozen
+
+
+def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
+    """The network with these nodes in place of its own: sorted, unused constants dropped, typed anew.
+
+    Raises:
+        InvalidInput: strict shape inference refuses the result.
+    """
+    ordered = sort_nodes(tuple(nodes), set(constants) | set(network.inputs))
+    used = {name for node in ordered for name in node.inputs}
+    kept = frozen({name: value for name, value in constants.items() if name in used or name in network.outputs})
+    return infer_types(replace(network, nodes=ordered, constants=kept, types={}))
+
+
+def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
+    """The network with the named nodes swapped for others: the only structural edit, verified each time.
+
+    Verified means: strict shape inference, and a run in onnxruntime at batches 1 and 3.
+
+    Raises:
+        InvalidInput: the result is not a network that onnxruntime runs.
+    """
+    gone = set(remove)
+    rest = [node for node in network.nodes if node.name not in gone]
+    result = edited(network, [*rest, *nodes], {**network.constants, **constants})
+    for batch in (1, 3):
+        run_onnxruntime(result, np.zeros((batch, *result.input_shape), np.float32))
+    return result
+
+
+def sort_nodes(nodes: tuple[Node, ...], known: set[str]) -> tuple[Node, ...]:
+    """Execution order, stable where it is free.
+
+    Raises:
+        ValueError: a cycle, or an input that nobody makes.
+    """
+    made, ordered, waiting = set(known) | {""}, list[Node](), list(nodes)
+    while waiting:
+        ready = [node for node in waiting if made.issuperset(node.inputs)]
+        if not ready:
+            raise ValueError(f"no order for nodes {[node.name for node in waiting][:5]}: a cycle or a missing tensor")
+        first = ready[0]
+        waiting.remove(first)
+        ordered.append(first)
+        made.update(first.outputs)
+        # Most graphs come sorted: go on from here in one sweep rather than from the front each time.
+        rest = []
+        for node in waiting:
+            if made.issuperset(node.inputs):
+                ordered.append(node)
+                made.update(node.outputs)
+            else:
+                rest.append(node)
+        waiting = rest
+    return tuple(ordered)

@@ -1,0 +1,60 @@
+"""Constants: what follows from constants alone is computed once, and what nobody reads goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from compress.importing.determinism import RANDOM_OPS
+from compress.network import Array, Node, node_proto
+
+# Folding these would turn a user's quantised weights back into floats.
+QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+# One drawn sample must not become a constant: a random node stays and is refused by its name.
+NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
+
+
+def fold_constants(
+    nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
+) -> tuple[list[Node], dict[str, Array]]:
+    rest = []
+    for node in nodes:
+        if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):
+            rest.append(node)
+            continue
+        values = evaluate(node, constants, opset)
+        if values is None:
+            rest.append(node)
+        else:
+            constants |= values
+    return rest, constants
+
+
+def evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -> dict[str, Array] | None:
+    """The outputs of one node for known inputs; None where onnx's reference cannot run it."""
+    feeds = {name: np.asarray(values[name]) for name in node.inputs if name}
+    graph = helper.make_graph(
+        [node_proto(node)],
+        "one",
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()],
+        [helper.make_empty_tensor_value_info(name) for name in node.outputs if name],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opset.items()])
+    try:
+        results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # whatever a third-party op raises: the node is then simply kept
+        return None
+    return {name: np.asarray(value) for name, value in zip(filter(None, node.outputs), results, strict=True)}
+
+
+def alive(nodes: Iterable[Node], outputs: Iterable[str]) -> list[Node]:
+    wanted, kept = set(outputs), []
+    for node in reversed(list(nodes)):
+        if wanted & set(node.outputs):
+            wanted |= set(node.inputs)
+            kept.append(node)
+    return kept[::-1]
