@@ -19,15 +19,17 @@ class InvalidInput(CompressError, ValueError):
     """What the user gave is wrong.
 
     Args:
-        message: what is wrong and what would be right, for a person.
         field: the name of the field of the request or file.
         value: the value seen, short enough to print.
+        message: what is wrong and what would be right, for a person.
     """
 
-    def __init__(self, message: str, *, field: str, value: object = None) -> None:
-        super().__init__(message)
+    def __init__(self, field: str, value: object, message: str) -> None:
+        seen = "" if value is None else f" (got {value!r:.200})"
+        super().__init__(f"{field}: {message}{seen}")
         self.field = field
         self.value = value
+        self.message = message
 
 
 class Disagreement(InvalidInput):
@@ -44,7 +46,7 @@ class Disagreement(InvalidInput):
             f"our reading of this file disagrees with onnxruntime, first at node {node!r} ({op_type}): "
             f"difference {difference:.2e} of the output's scale, tolerance {tolerance:.0e}"
         )
-        super().__init__(message, field="file", value=node)
+        super().__init__("file", node, message)
         self.node = node
         self.difference = difference
 

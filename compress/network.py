@@ -241,22 +241,22 @@ def parse(source: bytes | Path | str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError is not a public, stable class
-        raise InvalidInput(f"not a readable ONNX file (truncated or corrupt?): {error}", field="file") from error
+        raise InvalidInput("file", None, f"not a readable ONNX file (truncated or corrupt?): {error}") from error
     if not model.graph.node:
-        raise InvalidInput("the ONNX file holds no graph (truncated or corrupt?)", field="file")
+        raise InvalidInput("file", None, "the ONNX file holds no graph (truncated or corrupt?)")
     for tensor in _all_tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise InvalidInput(
+                "file",
+                tensor.name[:80],
                 "the file keeps weights in other files (external data); save it as one file: "
                 "onnx.save(onnx.load('model.onnx'), 'single.onnx')",
-                field="file",
-                value=tensor.name[:80],
             )
         if tensor.data_type not in TensorProto.DataType.values() or tensor.data_type == TensorProto.UNDEFINED:
             raise InvalidInput(
+                "file",
+                tensor.data_type,
                 f"the numbers of tensor {tensor.name[:80]!r} are of type {tensor.data_type}, which ONNX does not have",
-                field="file",
-                value=tensor.data_type,
             )
     return model
 

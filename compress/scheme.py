@@ -73,7 +73,7 @@ class Scheme:
         made: dict[str, Method] = {}
         for name, given in named:
             if name in made:
-                raise InvalidInput(f"method {name} is named twice", field="methods", value=name)
+                raise InvalidInput("methods", name, f"method {name} is named twice")
             family = methods.load(name)
             made[name] = family.make(check_settings(family.settings, given))
         return cls(tuple(made.values()))

@@ -108,6 +108,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 def _told(error: Exception) -> tuple[str, int]:
     """The line and the exit code of an error: what was asked wrongly is usage, all else has failed."""
     import netlathe
+    from service.errors import REFUSALS
 
     if isinstance(error, netlathe.Invalid | netlathe.BadProxy):
         return f"{error}", 2
@@ -117,7 +118,7 @@ def _told(error: Exception) -> tuple[str, int]:
         return f"{error}: is `netlathe serve` running, and NETLATHE_URL right?", FAILED
     if isinstance(error, netlathe.NetlatheError):
         return f"{error}", FAILED
-    if isinstance(error, ValueError) and hasattr(error, "field"):
+    if isinstance(error, REFUSALS):
         return " ".join(str(error).split()), 2
     text = " ".join(str(error).split())[:300]
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in FOLDERS:

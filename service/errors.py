@@ -116,12 +116,17 @@ class Meaning(NamedTuple):
 INTERNAL = Meaning(500, "internal", "Internal error")
 INVALID = Meaning(422, "invalid", "Invalid input")
 
+REFUSALS = (
+    InvalidInput,
+    compress.errors.InvalidInput,
+    hw_profiles.errors.InvalidInput,
+    search.errors.InvalidInput,
+    workers.errors.InvalidInput,
+)
+"""Each folder's InvalidInput: all have `field`, `value` and `message`."""
+
 STATUS: Mapping[type[Exception], Meaning] = {
-    InvalidInput: INVALID,
-    compress.errors.InvalidInput: INVALID,
-    hw_profiles.errors.InvalidInput: INVALID,
-    search.errors.InvalidInput: INVALID,
-    workers.errors.InvalidInput: INVALID,
+    **dict.fromkeys(REFUSALS, INVALID),
     NotFound: Meaning(404, "not_found", "Not found"),
     Conflict: Meaning(409, "conflict", "Conflict"),
     Unauthorised: Meaning(401, "unauthorised", "Not signed in"),

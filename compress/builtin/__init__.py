@@ -31,7 +31,7 @@ def load(name: str) -> Builtin:
     """
     if name not in table():
         message = f"no built-in network {name!r}, expected one of {', '.join(names())}"
-        raise InvalidInput(message, field="name", value=name)
+        raise InvalidInput("name", name, message)
     return table()[name]
 
 

@@ -30,15 +30,11 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InvalidInput(
-            f"labels of {part} must be one class number an image", field=labels.where, value=values.shape
-        )
+        raise InvalidInput(labels.where, values.shape, f"labels of {part} must be one class number an image")
     if len(values) != images:
-        raise InvalidInput(
-            f"{part} has {images} images and {len(values)} labels", field=labels.where, value=len(values)
-        )
+        raise InvalidInput(labels.where, len(values), f"{part} has {images} images and {len(values)} labels")
     if images == 0:
-        raise InvalidInput(f"{part} is empty", field=labels.where, value=0)
+        raise InvalidInput(labels.where, 0, f"{part} is empty")
     _check_integers(values, part, labels.where)
     check_classes(values, MAX_CLASSES, part, labels.where)
     return values.astype(np.int64)
@@ -64,9 +60,9 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
         first = int(labels[outside[0]])
         none = f" ({NO_LABEL} or null is no label)" if first == NO_LABEL else ""
         raise InvalidInput(
+            where,
+            first,
             f"{len(outside)} labels of {part} are outside 0..{classes - 1}{none}, the first at index {outside[0]}",
-            field=where,
-            value=first,
         )
 
 
@@ -93,31 +89,29 @@ def check_fits(
     channels, *size = input_shape
     if image_shape is None and preprocessing.size is None:
         raise InvalidInput(
-            f"images differ in size: the model's preprocessing must give size, here {size}",
-            field="preprocessing.size",
-            value=None,
+            "preprocessing.size", None, f"images differ in size: the model's preprocessing must give size, here {size}"
         )
     height_width = list(preprocessing.size or (image_shape or ())[:2])
     if height_width != size:
         raise InvalidInput(
+            "dataset",
+            height_width,
             f"images of {height_width} do not fit the model's input of {size} (height, width): "
             f"upload the model with preprocessing.size {size} to have them resized",
-            field="dataset",
-            value=height_width,
         )
     if image_shape is not None and image_shape[2] != channels:
         seen, wanted = _channels(image_shape[2]), _channels(channels)
         raise InvalidInput(
+            "dataset",
+            list(image_shape),
             f"the images have {seen} and the model takes {wanted}: convert the images or take another model",
-            field="dataset",
-            value=list(image_shape),
         )
     preprocessing.check_channels(channels)
     if classes > outputs:
         raise InvalidInput(
+            "dataset",
+            classes,
             f"labels go up to {classes - 1} and the model scores {outputs} classes (0..{outputs - 1})",
-            field="dataset",
-            value=classes,
         )
 
 
@@ -156,10 +150,10 @@ class PixelCheck:
         """Raise InvalidInput where a pixel was NaN or infinite: how many, and where the first is."""
         if self._first is not None:
             raise InvalidInput(
+                f"images of {self._part}",
+                self._first,
                 f"{self._wrong} pixels of {self._part} are NaN or infinite, the first at "
                 f"(image, row, column, channel) {self._first}",
-                field=f"images of {self._part}",
-                value=self._first,
             )
 
     def warnings(self, dtype: np.dtype[Any]) -> tuple[str, ...]:
@@ -179,4 +173,4 @@ def _check_integers(values: NDArray[Any], part: str, where: str) -> None:
     if values.dtype.kind == "f":
         broken = np.flatnonzero(values != np.floor(values))
         shown = f"{values[broken[0]]} at index {broken[0]}" if len(broken) else shown
-    raise InvalidInput(f"labels of {part} must be integers from 0", field=where, value=shown)
+    raise InvalidInput(where, shown, f"labels of {part} must be integers from 0")

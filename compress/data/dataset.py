@@ -43,12 +43,12 @@ class Part:
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
             seen = f"{self.images.dtype} {self.images.shape}"
-            raise InvalidInput("images are (N, H, W, C), uint8 or float32", field="images", value=seen)
+            raise InvalidInput("images", seen, "images are (N, H, W, C), uint8 or float32")
         if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
             seen = f"{self.labels.dtype} {self.labels.shape}"
-            raise InvalidInput(f"labels are int64 ({len(self.images)},)", field="labels", value=seen)
+            raise InvalidInput("labels", seen, f"labels are int64 ({len(self.images)},)")
         if len(self.labels) == 0 or self.labels.min() < 0:
-            raise InvalidInput("labels are empty or negative", field="labels", value=len(self.labels))
+            raise InvalidInput("labels", len(self.labels), "labels are empty or negative")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,11 +85,9 @@ class Dataset:
             part = self.part(name)
             if part.images.shape[1:] != self.image_shape or part.images.dtype != self.train.images.dtype:
                 seen = f"{part.images.dtype} {part.images.shape[1:]}"
-                raise InvalidInput(f"{name} has other images than train", field=name, value=seen)
+                raise InvalidInput(name, seen, f"{name} has other images than train")
             if part.labels.max() >= self.classes:
-                raise InvalidInput(
-                    f"labels of {name} are 0..{self.classes - 1}", field=name, value=int(part.labels.max())
-                )
+                raise InvalidInput(name, int(part.labels.max()), f"labels of {name} are 0..{self.classes - 1}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -104,7 +102,7 @@ class Dataset:
             InvalidInput: there is no such part.
         """
         if name not in PARTS:
-            raise InvalidInput(f"a part is one of {', '.join(PARTS)}", field="part", value=name)
+            raise InvalidInput("part", name, f"a part is one of {', '.join(PARTS)}")
         part: Part = getattr(self, name)
         return part
 

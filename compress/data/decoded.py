@@ -62,9 +62,7 @@ class DecodeRequest:
         shape = Summary.load(native).image_shape
         if shape is None and preprocessing.size is None:
             raise InvalidInput(
-                "images differ in size: the model's preprocessing must give a size",
-                field="preprocessing.size",
-                value=None,
+                "preprocessing.size", None, "images differ in size: the model's preprocessing must give a size"
             )
         if shape is not None and preprocessing.size in (None, shape[:2]):
             return native

@@ -138,7 +138,7 @@ def _labels(
     source: ArraySource | EncodedSource, classes: int | None
 ) -> tuple[dict[str, NDArray[np.int64]], int, tuple[str, ...]]:
     if "train" not in source.labels:
-        raise InvalidInput("there is no train part", field="file", value=sorted(source.labels))
+        raise InvalidInput("file", sorted(source.labels), "there is no train part")
     unlabelled = [part for part in ("test",) if part in source.labels and is_unlabelled(source.labels[part])]
     checked = {
         part: check_labels(source.labels[part], _image_count(source, part), part)
@@ -147,9 +147,7 @@ def _labels(
     }
     seen = np.unique(checked["train"])
     if len(seen) == 1:
-        raise InvalidInput(
-            "all training images are of one class", field=source.labels["train"].where, value=int(seen[0])
-        )
+        raise InvalidInput(source.labels["train"].where, int(seen[0]), "all training images are of one class")
     count = classes or len(source.class_names) or int(seen[-1]) + 1
     for part, values in checked.items():
         check_classes(values, count, part, source.labels[part].where)
@@ -169,9 +167,7 @@ def _write_arrays(
 ) -> tuple[Shape, tuple[str, ...]]:
     height, width, channels = source.shapes["train"][1:]
     if height * width > limits.image_pixels:
-        raise InvalidInput(
-            f"images have more than {limits.image_pixels} pixels", field="x_train", value=(height, width)
-        )
+        raise InvalidInput("x_train", (height, width), f"images have more than {limits.image_pixels} pixels")
     shape = (*(preprocessing.size or (height, width)), channels)
     _check_decoded_bytes(counts, shape, source.dtype, limits)
     warnings: tuple[str, ...] = ()
@@ -246,7 +242,7 @@ def _common_shape(
 def _check_decoded_bytes(counts: Mapping[str, int], shape: Sequence[int], dtype: np.dtype[Any], limits: Limits) -> None:
     total = sum(counts.values()) * math.prod(shape) * dtype.itemsize
     if total > limits.decoded_bytes:
-        raise InvalidInput(f"images take more than {limits.decoded_bytes} bytes as pixels", field="file", value=total)
+        raise InvalidInput("file", total, f"images take more than {limits.decoded_bytes} bytes as pixels")
 
 
 def _batched(items: Iterator[Item]) -> Iterator[list[Item]]:

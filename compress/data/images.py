@@ -58,9 +58,7 @@ def read_header(data: bytes, where: str, limits: Limits) -> Header:
     """
     with _open(data, where, limits) as image:
         if image.mode not in GREY_MODES + COLOUR_MODES:
-            raise InvalidInput(
-                f"{where} has more than 8 bits a channel: convert it to 8 bits", field="image", value=image.mode
-            )
+            raise InvalidInput("image", image.mode, f"{where} has more than 8 bits a channel: convert it to 8 bits")
         orientation = _orientation(image)
         height, width = (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
         return Header(height, width, 1 if image.mode in GREY_MODES else 3, orientation)
@@ -142,7 +140,7 @@ def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, 
 
 def _open(data: bytes, where: str, limits: Limits) -> Image.Image:
     if len(data) > limits.image_bytes:
-        raise InvalidInput(f"{where} is larger than {limits.image_bytes} bytes", field="image", value=len(data))
+        raise InvalidInput("image", len(data), f"{where} is larger than {limits.image_bytes} bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except _BOMBS as error:
@@ -152,18 +150,16 @@ def _open(data: bytes, where: str, limits: Limits) -> Image.Image:
     if image.width * image.height > limits.image_pixels:
         raise _bomb(where, limits, f"{image.width} x {image.height}")
     if getattr(image, "n_frames", 1) != 1:
-        raise InvalidInput(f"{where} has more than one frame", field="image", value=where)
+        raise InvalidInput("image", where, f"{where} has more than one frame")
     return image
 
 
 def _bomb(where: str, limits: Limits, seen: str) -> InvalidInput:
-    return InvalidInput(
-        f"{where} has more than {limits.image_pixels} pixels (an image bomb)", field="image", value=seen
-    )
+    return InvalidInput("image", seen, f"{where} has more than {limits.image_pixels} pixels (an image bomb)")
 
 
 def _refuse(where: str, error: Exception) -> NoReturn:
     reason = str(error)
     if isinstance(error, UnidentifiedImageError):
         reason = f"not one of {', '.join(FORMATS)}"
-    raise InvalidInput(f"{where} is not a readable image: {reason}", field="image", value=where) from error
+    raise InvalidInput("image", where, f"{where} is not a readable image: {reason}") from error

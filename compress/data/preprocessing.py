@@ -79,15 +79,15 @@ class Preprocessing:
             InvalidInput: for an unknown key or a wrong value.
         """
         if not isinstance(data, Mapping):
-            raise InvalidInput("preprocessing is a JSON object", field="preprocessing", value=data)
+            raise InvalidInput("preprocessing", data, "preprocessing is a JSON object")
         known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {}
         for name, value in data.items():
             if name not in known:
                 raise InvalidInput(
+                    f"preprocessing.{name}",
+                    value,
                     f"no such preprocessing setting; there are {', '.join(sorted(known))}",
-                    field=f"preprocessing.{name}",
-                    value=value,
                 )
             if value is not None:
                 given[name] = _from_json_value(name, value)
@@ -139,10 +139,10 @@ def preprocess(images: NDArray[Any], preprocessing: Preprocessing, layout: str =
     """
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         seen = f"{images.dtype} {images.shape}"
-        raise InvalidInput("images are (N, H, W, C), uint8 or float32", field="images", value=seen)
+        raise InvalidInput("images", seen, "images are (N, H, W, C), uint8 or float32")
     _, height, width, channels = images.shape
     if preprocessing.size is not None and (height, width) != preprocessing.size:
-        raise InvalidInput(f"images were not resized to {preprocessing.size}", field="images", value=(height, width))
+        raise InvalidInput("images", (height, width), f"images were not resized to {preprocessing.size}")
     preprocessing.check_channels(channels)
     ordered = images[..., ::-1] if preprocessing.order == "BGR" else images
     std = np.asarray(preprocessing.std, np.float64)
@@ -165,7 +165,7 @@ def _from_json_value(name: str, value: object) -> object:
 
 
 def _invalid(name: str, value: object, wanted: str) -> InvalidInput:
-    return InvalidInput(f"{name} must be {wanted}", field=f"preprocessing.{name}", value=value)
+    return InvalidInput(f"preprocessing.{name}", value, f"{name} must be {wanted}")
 
 
 def _check_number(name: str, value: object, positive: bool) -> None:

@@ -31,9 +31,7 @@ def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict
     """
     count = drawn_count(len(labels))
     if count == 0:
-        raise InvalidInput(
-            f"train has too few images to draw {' and '.join(missing)} from", field="train", value=len(labels)
-        )
+        raise InvalidInput("train", len(labels), f"train has too few images to draw {' and '.join(missing)} from")
     left = np.arange(len(labels))
     parts: dict[str, NDArray[np.int64]] = {}
     for number, part in enumerate(missing):

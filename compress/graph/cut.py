@@ -69,16 +69,14 @@ def kept_slots(
 
 def _checked(known: Mapping[str, Block], name: str, chosen: ArrayLike) -> Indices:
     if name not in known:
-        raise InvalidInput(f"no block {name!r}; there are {sorted(known)}", field="keep", value=name)
+        raise InvalidInput("keep", name, f"no block {name!r}; there are {sorted(known)}")
     block, index = known[name], np.unique(np.asarray(chosen, dtype=np.int64))
     if index.size and (index[0] < 0 or index[-1] >= block.width):
-        raise InvalidInput(f"block {name!r} has units 0..{block.width - 1}", field="keep", value=index.tolist())
+        raise InvalidInput("keep", index.tolist(), f"block {name!r} has units 0..{block.width - 1}")
     if len(index) < block.minimum:
         why = block.reason or "no tensor may run empty"
         raise InvalidInput(
-            f"block {name!r} must keep at least {block.minimum} of {block.width} units ({why})",
-            field="keep",
-            value=len(index),
+            "keep", len(index), f"block {name!r} must keep at least {block.minimum} of {block.width} units ({why})"
         )
     return index
 

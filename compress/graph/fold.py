@@ -146,10 +146,10 @@ def check_same_function(changed: Network, original: Network, images: NDArray[np.
         agreement = judge(value, expected[name], partial(_noise, original, images, name))
         if not agreement.holds:
             raise InvalidInput(
+                "file",
+                agreement.difference,
                 f"batch norms cannot be moved without loss: output {name!r} differs by {agreement.difference:.1e} "
                 f"of its scale, {agreement.tolerance:.1e} is rounding",
-                field="file",
-                value=agreement.difference,
             )
 
 

@@ -103,7 +103,7 @@ def unknown_layer(name: str, layers: Sequence[str]) -> InvalidInput:
     """What to say where a setting `keep_float` names a layer that the network lacks; `layers` are those there are."""
     left = len(layers) - SHOWN_LAYERS
     there = ", ".join(layers[:SHOWN_LAYERS]) + (f" and {left} more" if left > 0 else "")
-    return InvalidInput(f"the network has no layer {name!r}; there are {there}", field="keep_float", value=name)
+    return InvalidInput("keep_float", name, f"the network has no layer {name!r}; there are {there}")
 
 
 # A network never changes, and every candidate is cut from the same one.

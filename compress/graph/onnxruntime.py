@@ -35,7 +35,7 @@ def session(model: bytes, *, threads: int = 1, optimise: bool = True) -> onnxrun
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises one class per status code
-        raise InvalidInput(f"onnxruntime refuses the file: {str(error)[:300]}", field="file") from error
+        raise InvalidInput("file", None, f"onnxruntime refuses the file: {str(error)[:300]}") from error
 
 
 def run_onnxruntime(
@@ -62,7 +62,7 @@ def run_onnxruntime(
     try:
         values = runner.run(wanted, {network.input_name: images})
     except Exception as error:  # see session()
-        raise InvalidInput(f"onnxruntime fails on the file: {str(error)[:300]}", field="file") from error
+        raise InvalidInput("file", None, f"onnxruntime fails on the file: {str(error)[:300]}") from error
     return dict(zip(wanted, values, strict=True))
 
 

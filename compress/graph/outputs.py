@@ -27,10 +27,10 @@ def check_output(shapes: Shapes, name: str) -> None:
         InvalidInput: there is no such output, or it is not one score a class.
     """
     if name not in shapes:
-        raise InvalidInput(f"the network has no such output; it has {', '.join(shapes)}", field="output", value=name)
+        raise InvalidInput("output", name, f"the network has no such output; it has {', '.join(shapes)}")
     if name not in _widths(shapes):
         shown = _shown(shapes, [name])
-        raise InvalidInput(f"must be one score a class, (batch, classes), and is {shown}", field="output", value=name)
+        raise InvalidInput("output", name, f"must be one score a class, (batch, classes), and is {shown}")
 
 
 def scored_at_upload(shapes: Shapes) -> str | None:
@@ -55,7 +55,7 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
     widths = _widths(shapes)
     if not widths:
         wanted = f"no output of the model is one score a class, (batch, classes): {_shown(shapes, shapes)}"
-        raise InvalidInput(wanted, field="model", value=model)
+        raise InvalidInput("model", model, wanted)
     if len(widths) == 1:
         return next(iter(widths))
     exact = [name for name, width in widths.items() if width == classes]
@@ -90,7 +90,7 @@ def _widths(shapes: Shapes) -> dict[str, int]:
 def _ask(shapes: Shapes, names: list[str], field: str, value: object) -> InvalidInput:
     how = "say which as `output`" if field == "output" else "say which as `output` when the model is uploaded"
     wanted = f"more than one output could be the scores of the classes, {_shown(shapes, names)}: {how}"
-    return InvalidInput(wanted, field=field, value=value)
+    return InvalidInput(field, value, wanted)
 
 
 def _shown(shapes: Shapes, names: Mapping[str, object] | list[str]) -> str:

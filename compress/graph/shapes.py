@@ -54,14 +54,12 @@ def inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
         mixing = _mixing(network) if batch > 1 else None
         if mixing is not None:
             raise InvalidInput(
+                "file",
+                mixing.name,
                 f"the graph mixes the batch with other axes at node {mixing.name!r} ({mixing.op_type}), so that it "
                 "takes one sample only: export with Flatten(1), or a Reshape that keeps the batch first",
-                field="file",
-                value=mixing.name,
             ) from error
-        raise InvalidInput(
-            f"shapes do not fit at batch {batch}: {str(error)[:300]}", field="file", value=batch
-        ) from error
+        raise InvalidInput("file", batch, f"shapes do not fit at batch {batch}: {str(error)[:300]}") from error
 
 
 def _mixing(network: Network) -> Node | None:

@@ -53,10 +53,10 @@ def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
     node = network.producer(first or network.output_name)
     assert node is not None
     raise InvalidInput(
+        "file",
+        node.name[:80],
         f"a sample's outputs depend on the others in its batch, first at node {node.name!r} ({node.op_type}): "
         "export the network in eval mode (torch: model.eval()), without operations across the batch",
-        field="file",
-        value=node.name[:80],
     )
 
 

@@ -15,10 +15,10 @@ def check_deterministic(network: Network) -> None:
     for node in network.nodes:
         if node.domain == "" and (node.op_type in RANDOM_OPS or _drops(node, network)):
             raise InvalidInput(
+                "file",
+                node.name[:80],
                 f"node {node.name!r} ({node.op_type}) is random: the network answers otherwise in every run; "
                 "export it in eval mode (torch: model.eval()), without random nodes",
-                field="file",
-                value=node.name[:80],
             )
 
 

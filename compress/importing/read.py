@@ -27,7 +27,7 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker and the converter raise many kinds
         says = f"onnx refuses the file (its opset is {version}): {str(error)[:300]}"
-        raise InvalidInput(says, field="file") from error
+        raise InvalidInput("file", None, says) from error
     return model
 
 
@@ -50,16 +50,14 @@ def without_empty(node: Node, constants: Mapping[str, Array]) -> Node:
 
 def constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
     if graph.sparse_initializer:
-        raise InvalidInput("sparse initializers are not supported; save the weights dense", field="file")
+        raise InvalidInput("file", None, "sparse initializers are not supported; save the weights dense")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes, taken, renamed = [], set[str](), dict[str, str]()
     given = {proto.name for proto in graph.node}
     for position, proto in enumerate(graph.node):
         if any(a.type in (a.GRAPH, a.GRAPHS) for a in proto.attribute):
             raise InvalidInput(
-                f"control flow ({proto.op_type}) is not supported: export with fixed branches",
-                field="file",
-                value=proto.name,
+                "file", proto.name, f"control flow ({proto.op_type}) is not supported: export with fixed branches"
             )
         name = proto.name or f"{proto.op_type}_{position}"
         while name in taken or (name != proto.name and name in given):
@@ -78,18 +76,18 @@ def read_inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings
     real = [value for value in graph.input if value.name not in constants]
     if len(real) != 1:
         names = [value.name for value in real]
-        raise InvalidInput(f"expected one input, found {len(real)}: {names}", field="inputs", value=names)
+        raise InvalidInput("inputs", names, f"expected one input, found {len(real)}: {names}")
     kind = real[0].type.tensor_type
     dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else "undefined"
     if dtype != "float32":
-        raise InvalidInput(f"the input must be float32, not {dtype}", field="inputs", value=dtype)
+        raise InvalidInput("inputs", dtype, f"the input must be float32, not {dtype}")
     sizes = [dim.dim_value for dim in kind.shape.dim]
     if len(sizes) < 2 or any(size <= 0 for size in sizes[1:]):
         shown = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in kind.shape.dim]
         raise InvalidInput(
+            "inputs",
+            shown,
             f"the input's shape must be (batch, fixed sizes above 0), not {shown}: export with fixed height and width",
-            field="inputs",
-            value=shown,
         )
     if sizes[0] > 1:
         warnings.append(f"the input's batch was fixed at {sizes[0]}; it is symbolic now")
@@ -109,9 +107,7 @@ def check_finite(network: Network) -> None:
             bad = ~np.isfinite(value) if value.ndim > 1 else np.isnan(value)
             if bad.any():
                 raise InvalidInput(
-                    f"{int(bad.sum())} of the {value.size} values of {name!r} are NaN or infinite",
-                    field="file",
-                    value=name[:80],
+                    "file", name[:80], f"{int(bad.sum())} of the {value.size} values of {name!r} are NaN or infinite"
                 )
 
 
@@ -119,7 +115,7 @@ def check_outputs(network: Network) -> None:
     kind = network.outputs[network.output_name]
     if kind.batch_axis != 0:
         raise InvalidInput(
+            "outputs",
+            list(kind.shape),
             f"output {network.output_name!r} of shape {kind.shape} does not follow the batch (tried 1 and 3)",
-            field="outputs",
-            value=list(kind.shape),
         )

@@ -17,5 +17,5 @@ def load(name: str) -> MethodFamily:
         InvalidInput: there is none.
     """
     if name not in names():
-        raise InvalidInput(f"no such method; there are {', '.join(names())}", field="methods", value=name)
+        raise InvalidInput("methods", name, f"no such method; there are {', '.join(names())}")
     return _METHODS.load(name)

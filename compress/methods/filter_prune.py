@@ -98,9 +98,7 @@ class PruneOperator:
 
 def _checked(block: Block, width: Value) -> int:
     if type(width) is not int or not block.minimum <= width <= block.width:
-        raise InvalidInput(
-            f"width must be a whole number in [{block.minimum}, {block.width}]", field=block.name, value=width
-        )
+        raise InvalidInput(block.name, width, f"width must be a whole number in [{block.minimum}, {block.width}]")
     return width
 
 
@@ -119,13 +117,11 @@ def _chosen(block: Block, wanted: Value, evidence: Evidence) -> Indices:
     mask = evidence.masks.get(block.name)
     if mask is not None:
         if mask.shape != (block.width,) or int(mask.sum()) != width:
-            raise InvalidInput(
-                f"the mask must keep {width} of {block.width} units", field=block.name, value=int(mask.sum())
-            )
+            raise InvalidInput(block.name, int(mask.sum()), f"the mask must keep {width} of {block.width} units")
         return np.flatnonzero(mask)
     scores = evidence.importance.get(block.name)
     if scores is None or scores.shape != (block.width,):
-        raise InvalidInput(f"no importance for the {block.width} units of this block", field=block.name, value=width)
+        raise InvalidInput(block.name, width, f"no importance for the {block.width} units of this block")
     return pick(scores, width)
 
 

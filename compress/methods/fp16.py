@@ -106,7 +106,7 @@ class Fp16:
         """Where the knob has no value, fp32."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
-            raise InvalidInput(f"must be one of {', '.join(OPTIONS)}", field=KNOB, value=option)
+            raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")
         return HalfOperator(self.settings, str(option))
 
 

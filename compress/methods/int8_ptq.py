@@ -66,7 +66,7 @@ class Int8Operator:
         if self.option == "fp32":
             return network
         if evidence.images is None:
-            raise InvalidInput("int8_ptq needs real images for calibration", field="images")
+            raise InvalidInput("images", None, "int8_ptq needs real images for calibration")
         self._check_kept(network)
         folded = rewritten(fold_norms(network))  # Slice and Pad would break the integer kernels' layout
         precision = choose(folded, self.settings.keep_float)
@@ -118,7 +118,7 @@ class Int8Ptq:
         """Where the knob has no value (a network without a layer to quantise), fp32."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
-            raise InvalidInput(f"must be one of {', '.join(OPTIONS)}", field=KNOB, value=option)
+            raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")
         return Int8Operator(self.settings, str(option))
 
 

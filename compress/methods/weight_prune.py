@@ -68,7 +68,7 @@ class LampOperator:
             return ()
         names = layer_weights(network)
         if not names:
-            raise InvalidInput("the network has no float32 layer weights to prune", field=KNOB, value=self.density)
+            raise InvalidInput(KNOB, self.density, "the network has no float32 layer weights to prune")
         return names
 
 
@@ -119,7 +119,7 @@ class WeightPrune:
         density = values.get(KNOB, 1.0)
         low = self.settings.min_density
         if type(density) not in (int, float) or not low <= density <= 1.0:  # type: ignore[operator]  # a number by then
-            raise InvalidInput(f"density must be a number in [{low:g}, 1]", field=KNOB, value=density)
+            raise InvalidInput(KNOB, density, f"density must be a number in [{low:g}, 1]")
         return LampOperator(float(density))  # type: ignore[arg-type]  # checked
 
 

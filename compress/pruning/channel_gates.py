@@ -64,7 +64,7 @@ def gate_products(
         logits = module.run(part, [scores], edit)[scores].flatten(1)
         if not logits.requires_grad:
             walls = ", ".join(module.opaque)
-            raise InvalidInput(f"no gradient passes {walls}: use an importance of weights", field="importance")
+            raise InvalidInput("importance", None, f"no gradient passes {walls}: use an importance of weights")
         truth = logits.argmax(1) if labels is None else torch.from_numpy(labels[start : start + batch])
         F.cross_entropy(logits, truth, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
         yield {block.name: _of_block(block, gates, seen, len(part)) for block in blocks}

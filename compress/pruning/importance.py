@@ -77,10 +77,10 @@ def score(
         InvalidInput: an unknown kind, missing images, or batch_norm without images where a layer has no norm.
     """
     if kind not in KINDS:
-        raise InvalidInput(f"importance is one of {', '.join(KINDS)}", field="importance", value=kind)
+        raise InvalidInput("importance", kind, f"importance is one of {', '.join(KINDS)}")
     if kind in BY_GRADIENT:
         if images is None:
-            raise InvalidInput(f"importance {kind} needs images", field="images")
+            raise InvalidInput("images", None, f"importance {kind} needs images")
         left = set(unjudged(network, blocks, reach(network)))
         judged = [block for block in blocks if block.name not in left]
         found = _by_gradient(network, judged, kind == "fisher", images, labels, batch) if judged else {}
@@ -154,7 +154,7 @@ def _deviations(
 def _gamma(layer: Filter) -> Vector:
     if layer.gamma is None:
         raise InvalidInput(
-            f"layer {layer.node.name!r} has no batch norm: importance batch_norm needs images then", field="images"
+            "images", None, f"layer {layer.node.name!r} has no batch norm: importance batch_norm needs images then"
         )
     return layer.gamma
 

@@ -29,7 +29,7 @@ def activations(
         InvalidInput: no images.
     """
     if not len(images):
-        raise InvalidInput("at least one image is needed", field="images", value=0)
+        raise InvalidInput("images", 0, "at least one image is needed")
     inner = {name: network.types[name] for name in tensors if name not in network.inputs}
     runner = session(replace(network, outputs={**network.outputs, **inner}).save()) if inner else None
     for start in range(0, len(images), batch):

@@ -77,9 +77,7 @@ def _extremes(network: Network, tensors: list[str], images: NDArray[np.float32],
         for name, value in values.items():
             low, high = float(value.min()), float(value.max())
             if not np.isfinite(low + high):
-                raise InvalidInput(
-                    f"calibration saw values that are not finite in tensor {name!r}", field="images", value=name
-                )
+                raise InvalidInput("images", name, f"calibration saw values that are not finite in tensor {name!r}")
             lows[name], highs[name] = min(lows[name], low), max(highs[name], high)
     return {name: Range(lows[name], highs[name]) for name in tensors}
 

@@ -62,7 +62,7 @@ class Checkpoint:
                 raise ValueError(f"format {header['format']}")
             step, fingerprint = int(header["step"]), str(header["fingerprint"])
         except (SafetensorError, ValueError, KeyError) as error:
-            raise InvalidInput(f"not a readable checkpoint: {error}", field="checkpoint") from error
+            raise InvalidInput("checkpoint", None, f"not a readable checkpoint: {error}") from error
         weights, momentum, state = (_under(arrays, f"{role}/") for role in ("weights", "momentum", "state"))
         return cls(step, fingerprint, weights, momentum, state)
 

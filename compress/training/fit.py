@@ -93,7 +93,7 @@ class Training:
         self, network: Network, part: Part, preprocessing: Preprocessing, recipe: Recipe, teacher: Network | None
     ) -> None:
         if len(part) < 2:
-            raise InvalidInput("training needs at least two images", field="train", value=len(part))
+            raise InvalidInput("train", len(part), "training needs at least two images")
         self.network = network
         self.part = part
         self.preprocessing = preprocessing
@@ -216,7 +216,7 @@ class Training:
         """
         checkpoint = Checkpoint.from_bytes(data)
         if checkpoint.fingerprint != self._fingerprint():
-            raise InvalidInput("the checkpoint is of another network, recipe or data", field="checkpoint")
+            raise InvalidInput("checkpoint", None, "the checkpoint is of another network, recipe or data")
         self.done = checkpoint.step
         for name, value in checkpoint.weights.items():
             self.module.held(name).data.copy_(torch.from_numpy(value))

@@ -14,6 +14,7 @@ from hw_profiles.errors import ExtraMissing
 from search.errors import Infeasible
 from service.conducting.machine_failure import machine_failure
 from service.conducting.store_ports import StorePorts
+from service.errors import REFUSALS
 from service.store.jobs.states import State
 from workers.errors import DeviceOffline, Diverged, JobFailed, LeaseLost, MeasurementFailed, NoRoom, PoolBroken
 from workers.plan import JobPlan
@@ -107,8 +108,8 @@ def of_error(error: Exception, step: str = "run") -> Ending | None:
             return _failed("device_offline", "device", "targets", str(error))
         case MeasurementFailed():
             return _failed("measurement_failed", "device", "targets", str(error))
-        case ValueError() if hasattr(error, "field") and hasattr(error, "value"):
-            return _failed("invalid", step, str(error.field), str(error))
+    if isinstance(error, REFUSALS):
+        return _failed("invalid", step, error.field, error.message)
     for kind, (code, about) in _KNOWN.items():
         if isinstance(error, kind):
             return _failed(code, step, about, str(error))

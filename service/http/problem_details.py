@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from service.errors import INTERNAL, INVALID, STATUS, FieldError, ServiceError, Unavailable, meaning
+from service.errors import INTERNAL, INVALID, REFUSALS, STATUS, FieldError, ServiceError, Unavailable, meaning
 from service.files.data_folder import NoSpace, is_full
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,8 @@ def of_error(error: Exception) -> JSONResponse:
     if isinstance(error, ServiceError):
         code = error.code or row.code
         return problem(row.status, code, row.title, error.detail, error.errors, error.retry_after_s)
-    field, value = getattr(error, "field", ""), getattr(error, "value", None)
-    message = getattr(error, "message", str(error))
-    return problem(row.status, row.code, row.title, str(error), [FieldError(field, message, value)])
+    found = [FieldError(error.field, error.message, error.value)] if isinstance(error, REFUSALS) else []
+    return problem(row.status, row.code, row.title, str(error), found)
 
 
 def of_validation(error: RequestValidationError) -> JSONResponse:

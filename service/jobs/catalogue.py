@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+import search.errors
 from service.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def check_named(
             raise InvalidInput(f"{field}.{index}", name, "is named twice")
         try:
             made = check_settings(known[name].settings, settings)
-        except ValueError as error:
-            refused, value = getattr(error, "field", "settings"), getattr(error, "value", None)
-            message = getattr(error, "message", str(error))
-            raise InvalidInput(f"{field}.{index}.{refused}", value, message) from error
+        except search.errors.InvalidInput as error:
+            raise InvalidInput(f"{field}.{index}.{error.field}", error.value, error.message) from error
         checked.append({"name": name, "settings": dataclasses.asdict(made)})
     return checked

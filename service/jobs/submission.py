@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+import search.errors
 from service.errors import InvalidInput
 from service.http.bodies import Body, Name
 from service.jobs import catalogue
@@ -208,8 +209,8 @@ def _check_metrics(body: JobCreate) -> None:
         if value is not None:
             try:
                 limit.check(value)
-            except ValueError as error:
-                raise InvalidInput(f"limits.{name}", value, getattr(error, "message", str(error))) from error
+            except search.errors.InvalidInput as error:
+                raise InvalidInput(f"limits.{name}", value, error.message) from error
 
 
 def _may_be_limited(metric: Metric) -> bool:

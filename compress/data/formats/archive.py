@@ -33,7 +33,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     except InvalidInput:
         raise
     except _READ_ERRORS as error:
-        raise InvalidInput(f"the archive cannot be read: {error}", field="file", value=path.name) from error
+        raise InvalidInput("file", path.name, f"the archive cannot be read: {error}") from error
 
 
 def check_members(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
@@ -72,4 +72,4 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _refuse(reason: str, value: object) -> InvalidInput:
-    return InvalidInput(f"the archive is refused: {reason}", field="file", value=value)
+    return InvalidInput("file", value, f"the archive is refused: {reason}")

@@ -37,21 +37,17 @@ class FolderSource:
             for part, _, name in self._members:
                 size = archive.getinfo(name).file_size
                 if size > self._limits.image_bytes:
-                    raise InvalidInput(
-                        f"{name} is larger than {self._limits.image_bytes} bytes", field="file", value=size
-                    )
+                    raise InvalidInput("file", size, f"{name} is larger than {self._limits.image_bytes} bytes")
                 yield Item(part, name, archive.read(name))
 
     def _labels(self) -> Mapping[str, Labels]:
         if not self.class_names:
-            raise InvalidInput(
-                "the zip has no images in train/<class>/", field="file", value=[n for *_, n in self._members][:5]
-            )
+            raise InvalidInput("file", [n for *_, n in self._members][:5], "the zip has no images in train/<class>/")
         numbers = {name: number for number, name in enumerate(self.class_names)}
         found: dict[str, list[int]] = {}
         for part, name, member in self._members:
             if name not in numbers:
-                raise InvalidInput(f"class {name!r} of {member} is not in train", field="file", value=member)
+                raise InvalidInput("file", member, f"class {name!r} of {member} is not in train")
             found.setdefault(part, []).append(numbers[name])
         return {part: Labels(np.array(found[part], np.int64), f"labels of {part}") for part in found}
 
@@ -121,14 +117,14 @@ def _part_of_table(name: str) -> str | None:
     words = [word for step in name.lower().split("/") for word in re.split(r"[^a-z]+", step)]
     parts = {part for word in words if (part := part_named(word))}
     if len(parts) > 1:
-        raise InvalidInput(f"the name of {name} says more than one part", field="file", value=name)
+        raise InvalidInput("file", name, f"the name of {name} says more than one part")
     return parts.pop() if parts else None
 
 
 def _class_of(name: str, root: str) -> str:
     steps = name.removeprefix(root).split("/")
     if len(steps) != 3:
-        raise InvalidInput(f"{name} is not in a folder part/class", field="file", value=name)
+        raise InvalidInput("file", name, f"{name} is not in a folder part/class")
     return steps[1]
 
 

@@ -27,14 +27,14 @@ def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequen
         InvalidInput: the shape is of no images, contradicts `layout`, or leaves a choice (field `layout`).
     """
     if layout is not None and layout not in LAYOUTS:
-        raise InvalidInput(f"layout is one of {', '.join(LAYOUTS)}", field="layout", value=layout)
+        raise InvalidInput("layout", layout, f"layout is one of {', '.join(LAYOUTS)}")
     if layout is not None and len(layout) != len(shape):
-        raise InvalidInput(f"{field} has {len(shape)} axes, which is not {layout}", field="layout", value=layout)
+        raise InvalidInput("layout", layout, f"{field} has {len(shape)} axes, which is not {layout}")
     if len(shape) not in (3, 4):
         raise InvalidInput(
+            field,
+            tuple(shape),
             f"{field} is not images: its shape is {tuple(shape)}, wanted (N, H, W), (N, H, W, C) or (N, C, H, W)",
-            field=field,
-            value=tuple(shape),
         )
     if layout is not None:
         return layout
@@ -68,9 +68,9 @@ def _channels_axis(shape: Sequence[int], input_shape: Sequence[int] | None) -> s
     if len(fits) != 1:
         reading = "both NHWC and NCHW" if fits else "neither NHWC nor NCHW"
         raise InvalidInput(
+            "layout",
+            tuple(shape[1:]),
             f"images of shape {tuple(shape[1:])} read as {reading}: say which layout they have",
-            field="layout",
-            value=tuple(shape[1:]),
         )
     return fits[0]
 

@@ -74,7 +74,7 @@ class NpzSource:
 
     def _headers(self, archive: zipfile.ZipFile, names: set[str]) -> dict[str, Header]:
         if "train" not in self._suffixes:
-            raise InvalidInput("the .npz has no array x_train", field="x_train", value=sorted(names))
+            raise InvalidInput("x_train", sorted(names), "the .npz has no array x_train")
         headers: dict[str, Header] = {}
         for part, suffix in self._suffixes.items():
             x_name, y_name = f"x_{suffix}", f"y_{suffix}"
@@ -82,7 +82,7 @@ class NpzSource:
                 continue  # images to predict: `_not_used` says so
             for name in (x_name, y_name):
                 if name not in names:
-                    raise InvalidInput(f"the .npz has no array {name}", field=name, value=sorted(names))
+                    raise InvalidInput(name, sorted(names), f"the .npz has no array {name}")
             headers[part] = _images_header(archive, x_name)
             self.labels[part] = Labels(_labels(archive, y_name), y_name)
         return headers
@@ -100,7 +100,7 @@ def _suffixes(names: Set[str]) -> dict[str, str]:
         part = part_named(suffix) if letter in ("x", "y") else None
         if part is not None and found.setdefault(part, suffix) != suffix:
             raise InvalidInput(
-                f"x_{found[part]} and {name} are both {part}: put them into one array", field=name, value=sorted(names)
+                name, sorted(names), f"x_{found[part]} and {name} are both {part}: put them into one array"
             )
     return {part: found[part] for part in PARTS if part in found}
 
@@ -121,9 +121,7 @@ def _images_header(archive: zipfile.ZipFile, name: str) -> Header:
     dtype = header[2]
     if dtype != np.uint8 and dtype != np.dtype("<f4"):
         raise InvalidInput(
-            f'{name} is {dtype}, wanted uint8 or float32: convert it with .astype("float32")',
-            field=name,
-            value=str(dtype),
+            name, str(dtype), f'{name} is {dtype}, wanted uint8 or float32: convert it with .astype("float32")'
         )
     return header
 
@@ -142,15 +140,13 @@ def _header(stream: IO[bytes], name: str) -> Header:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read(stream)
     except (ValueError, SyntaxError) as error:
-        raise InvalidInput(f"{name} is not a .npy array: {error}", field=name, value=None) from error
+        raise InvalidInput(name, None, f"{name} is not a .npy array: {error}") from error
     if dtype.hasobject or dtype.kind not in "biufcSU":
         raise InvalidInput(
-            f"{name} holds Python objects or records, which are never loaded: save plain numbers",
-            field=name,
-            value=str(dtype),
+            name, str(dtype), f"{name} holds Python objects or records, which are never loaded: save plain numbers"
         )
     if any(side < 0 for side in shape):
-        raise InvalidInput(f"{name} has a negative side", field=name, value=shape)
+        raise InvalidInput(name, shape, f"{name} has a negative side")
     return shape, fortran_order, dtype
 
 
@@ -158,7 +154,7 @@ def _exactly(stream: IO[bytes], count: int, name: str) -> bytes:
     # The header may lie about how much there is; the reader stops at the member's end all the same.
     data = stream.read(count)
     if len(data) != count:
-        raise InvalidInput(f"{name} is truncated: {len(data)} of {count} bytes", field=name, value=len(data))
+        raise InvalidInput(name, len(data), f"{name} is truncated: {len(data)} of {count} bytes")
     return data
 
 
@@ -167,9 +163,9 @@ def _check_same(headers: Mapping[str, Header], layout: str) -> None:
     for name, (shape, _, dtype) in headers.items():
         if shape[1:] != first_shape[1:]:
             raise InvalidInput(
-                f"images of {name} differ in shape from {first_name}'s {first_shape[1:]}", field=name, value=shape[1:]
+                name, shape[1:], f"images of {name} differ in shape from {first_name}'s {first_shape[1:]}"
             )
         if dtype != first_dtype:
-            raise InvalidInput(f"{name} differs from {first_name}'s {first_dtype}", field=name, value=str(dtype))
+            raise InvalidInput(name, str(dtype), f"{name} differs from {first_name}'s {first_dtype}")
         if 0 in nhwc_shape(shape, layout)[1:]:
-            raise InvalidInput(f"images of {name} have no pixels", field=name, value=shape)
+            raise InvalidInput(name, shape, f"images of {name} have no pixels")

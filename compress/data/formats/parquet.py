@@ -70,15 +70,11 @@ class ParquetSource:
             for row, data in enumerate(_images(table)):
                 where = f"row {row} of {table.file.name}"
                 if not data:
-                    raise InvalidInput(
-                        f"{where} has no image bytes: embed the files", field=table.image_column, value=None
-                    )
+                    raise InvalidInput(table.image_column, None, f"{where} has no image bytes: embed the files")
                 total_bytes += len(data)
                 if total_bytes > self._limits.total_bytes:
                     raise InvalidInput(
-                        f"images unpack to more than {self._limits.total_bytes} bytes",
-                        field="file",
-                        value=total_bytes,
+                        "file", total_bytes, f"images unpack to more than {self._limits.total_bytes} bytes"
                     )
                 yield Item(PARTS[table.parts[row]], where, data)
 
@@ -107,7 +103,7 @@ def _open(file: ParquetFile) -> pq.ParquetFile:
 
 def _unreadable(file: ParquetFile, error: Exception) -> InvalidInput:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InvalidInput(f"{file.name} cannot be read as Parquet: {reason}", field="file", value=file.name)
+    return InvalidInput("file", file.name, f"{file.name} cannot be read as Parquet: {reason}")
 
 
 def _read_table(file: ParquetFile) -> _Table:
@@ -116,7 +112,7 @@ def _read_table(file: ParquetFile) -> _Table:
         image_column = _image_column(schema)
         names = ["label"] + (["split"] if "split" in schema.names else [])
         if "label" not in schema.names:
-            raise InvalidInput(f"{file.name} has no column label", field="label", value=schema.names)
+            raise InvalidInput("label", schema.names, f"{file.name} has no column label")
         try:
             columns = parquet.read(columns=names)
         except (pa.ArrowException, OSError) as error:
@@ -137,13 +133,13 @@ def _image_column(schema: pa.Schema) -> str:
             binary = kind.field("bytes").type
             if pa.types.is_binary(binary) or pa.types.is_large_binary(binary):
                 return name
-        raise InvalidInput(f"{name} must be a struct of bytes and path", field=name, value=str(kind))
-    raise InvalidInput("there is no column image or img", field="image", value=schema.names)
+        raise InvalidInput(name, str(kind), f"{name} must be a struct of bytes and path")
+    raise InvalidInput("image", schema.names, "there is no column image or img")
 
 
 def _labels(column: pa.ChunkedArray) -> NDArray[Any]:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise InvalidInput("labels must be integers from 0", field="label", value=str(column.type))
+        raise InvalidInput("label", str(column.type), "labels must be integers from 0")
     if column.null_count and pa.types.is_integer(column.type):
         column = column.cast(pa.int64(), safe=False)  # unsigned ones have no room for NO_LABEL
     values: NDArray[Any] = column.fill_null(NO_LABEL).to_numpy()
@@ -155,7 +151,7 @@ def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
     parts_of = [part_named(name) for name in names]
     known = [part for part in parts_of if part is not None]
     if len(known) < len(names):
-        raise InvalidInput(f"split is one of {', '.join(PARTS)}", field="split", value=names[parts_of.index(None)])
+        raise InvalidInput("split", names[parts_of.index(None)], f"split is one of {', '.join(PARTS)}")
     codes = np.array([PARTS.index(part) for part in known], np.int8)
     indices: NDArray[Any] = column.combine_chunks().dictionary_encode().indices.to_numpy()
     parts: NDArray[np.int8] = codes[indices]

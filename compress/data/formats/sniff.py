@@ -45,11 +45,9 @@ def open_source(
         if is_npz:
             return NpzSource(path, layout, input_shape, limits)
     if layout is not None:
-        raise InvalidInput("layout is for .npz files only", field="layout", value=layout)
+        raise InvalidInput("layout", layout, "layout is for .npz files only")
     if magic == PARQUET:
         return ParquetSource([ParquetFile(path, "the file")], limits)
     if magic.startswith(ZIP):
         return open_folders(path, scratch, limits)
-    raise InvalidInput(
-        "a data set is an .npz, a Parquet file or a zip; this is none of them", field="file", value=magic.hex()
-    )
+    raise InvalidInput("file", magic.hex(), "a data set is an .npz, a Parquet file or a zip; this is none of them")

@@ -19,7 +19,7 @@ from hw_profiles.timing.protocol import BurstProtocol
 from service.depends import BlobsDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.devices import predictions, table_files
 from service.devices.predictions import PredictionPublic
-from service.errors import Conflict, InvalidInput, NotFound
+from service.errors import REFUSALS, Conflict, InvalidInput, NotFound
 from service.http.bodies import Body
 from service.http.idempotency import Answer
 from service.http.json_route import JsonRoute
@@ -194,9 +194,9 @@ def _read_table(content: bytes, content_type: str) -> LatencyTable:
         return table_files.from_parquet(content)
     try:
         return table_files.from_json(json.loads(content))
+    except REFUSALS:
+        raise
     except ValueError as error:
-        if hasattr(error, "field"):
-            raise
         raise InvalidInput("table", len(content), f"neither JSON nor sent as {table_files.PARQUET}: {error}") from error
 
 

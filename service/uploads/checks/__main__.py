@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from service.errors import REFUSALS
 from service.files.data_folder import is_full
 
 # Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
@@ -56,9 +57,8 @@ def _answer(task: str, request: Mapping[str, Any]) -> bytes:
     try:
         return _encoded({"result": importlib.import_module(f"service.uploads.checks.{task}").run(request)})
     except Exception as error:  # told to the parent, which says it to the user
-        if hasattr(error, "field"):
-            value = _shown(getattr(error, "value", None))
-            message = _without_paths(str(getattr(error, "message", error)), request)
+        if isinstance(error, REFUSALS):
+            value, message = _shown(error.value), _without_paths(error.message, request)
             return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
         if is_full(error):
             return _encoded({"full": True})

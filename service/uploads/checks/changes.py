@@ -27,7 +27,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         methods = [name for name, _ in request["methods"]]
         find = "finds" if len(methods) == 1 else "find"
         says = f"{' and '.join(methods)} {find} nothing to change in model {request['name']}: {_reason(network)}"
-        raise InvalidInput(says, field="methods", value=methods)
+        raise InvalidInput("methods", methods, says)
     return {"knobs": knobs}
 
 

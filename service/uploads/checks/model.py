@@ -95,15 +95,13 @@ def _check_input(network: Network, preprocessing: Preprocessing) -> None:
     shape = image_shape(network)
     if len(shape) != 3:
         raise InvalidInput(
+            "inputs",
+            list(shape),
             f"the input must be images (batch, channels, height, width), not (batch, {', '.join(map(str, shape))})",
-            field="inputs",
-            value=list(shape),
         )
     preprocessing.check_channels(shape[0])
     if preprocessing.size not in (None, shape[1:]):
-        raise InvalidInput(
-            f"the network takes images of {list(shape[1:])}", field="preprocessing.size", value=preprocessing.size
-        )
+        raise InvalidInput("preprocessing.size", preprocessing.size, f"the network takes images of {list(shape[1:])}")
 
 
 def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) -> list[str]:

@@ -89,7 +89,7 @@ def _fused(network: Network, table: LatencyTable) -> tuple[frozenset[str], ...]:
         return runtimes.load(table.device.runtime).fused(network.save())
     except ExtraMissing as error:
         message = f"the server cannot tell what {table.device.runtime} fuses: {error}"
-        raise InvalidInput(message, field="device", value=table.device.name) from error
+        raise InvalidInput("device", table.device.name, message) from error
 
 
 def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:

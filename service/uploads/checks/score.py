@@ -83,10 +83,10 @@ def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArra
     broken = int((~np.isfinite(scores).all(axis=1)).sum())
     if broken:
         raise InvalidInput(
+            "model",
+            network.output_name,
             f"its output {network.output_name} is not finite (NaN or infinite) on {broken} of {len(part)} validation "
             "samples",
-            field="model",
-            value=network.output_name,
         )
     classified: NDArray[np.bool_] = scores.argmax(axis=1) == part.labels
     return classified
@@ -98,9 +98,9 @@ def _check_mode(now: NDArray[np.bool_], exported: NDArray[np.bool_]) -> None:
     error = float((now != exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):
         raise InvalidInput(
+            "model",
+            "training_mode",
             f"its batch norms were exported in training mode: on the statistics of {min(BATCH, len(now))} samples it "
             f"classifies {exported.mean():.1%} as labelled, on those stored with it, which inference takes, "
             f"{now.mean():.1%}; export the network in eval mode (torch: model.eval())",
-            field="model",
-            value="training_mode",
         )

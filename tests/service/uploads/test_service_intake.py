@@ -371,7 +371,7 @@ def test_a_report_comes_back_whatever_is_printed(task: Callable[[str], str]) -> 
     assert outcome(name) == {"heard": "hello"}
 
 
-@pytest.mark.parametrize("kind", ["RuntimeError(said)", "InvalidInput(said, field='file')"])
+@pytest.mark.parametrize("kind", ["RuntimeError(said)", "InvalidInput('file', None, said)"])
 def test_no_answer_tells_where_files_lie_here(task: Callable[[str], str], tmp_path: Path, kind: str) -> None:
     path = tmp_path / "objects" / "ab12"
     name = task(f"""
