@@ -190,7 +190,7 @@ def _noise(data: bytes, images: torch.Tensor, name: str, optimised: Any) -> floa
 def _agreement() -> Any:
     """compress/importing/agreement.py by its place: as a script, this file has no package around it."""
     name = "netlathe_agreement"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("agreement.py"))
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "importing" / "agreement.py")
     assert spec is not None
     assert spec.loader is not None
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
