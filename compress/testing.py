@@ -236,4 +236,8 @@ def least(knob: Knob) -> Value:
 
 
 def _environment() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    """As many threads as here: another number adds in another order, and the evidence differs in its last bits."""
+    import torch
+
+    threads = str(torch.get_num_threads())
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": threads}

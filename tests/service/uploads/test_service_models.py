@@ -71,13 +71,12 @@ def stored_names(settings: Settings) -> list[str]:
 
 
 WRONG_READING = """
-import compress.importing.verify
-from compress.importing.normalise import load_network
-honest = compress.graph.onnxruntime.run_onnxruntime
+import compress.graph.onnxruntime as engine
+honest = engine.run_onnxruntime
 def wrong(network, images, names=None):
     found = honest(network, images, names)
     return {name: value if name == "conv0" else 1.5 * value for name, value in found.items()}
-compress.graph.onnxruntime.run_onnxruntime = wrong
+engine.run_onnxruntime = wrong
 """
 
 
