@@ -317,7 +317,7 @@ def test_given_back_batch_norms_are_taken_away_where_they_hurt(
     outcome = run(plan, ports, lock)
     assert outcome.verdict == "met"
     assert outcome.summaries["control"]["accuracy"] > 0.8
-    assert any("taken away" in line for line in ports.lines)
+    assert any("they are removed" in line for line in ports.lines)
 
 
 def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
