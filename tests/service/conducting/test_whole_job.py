@@ -102,11 +102,11 @@ def test_kill_9_of_an_evaluator_in_mid_search(service: Service, device: str) -> 
 
 def test_kill_9_of_the_conductor_in_mid_search(service: Service, device: str) -> None:
     before = search_of(service, "conductor-dies", device)
-    conductor, evaluator = service.conducting.conductor(), service.evaluator()
+    conductor, evaluator = service.conductor(), service.evaluator()
     os.kill(conductor, signal.SIGKILL)
     until(lambda: not command_line(evaluator), "the dead conductor's evaluator to end")
     check_search(service, "conductor-dies", before)
-    assert service.conducting.conductor() != conductor
+    assert service.conductor() != conductor
 
 
 def test_kill_9_of_the_server_loses_nothing_that_it_acknowledged(service: Service, device: str) -> None:

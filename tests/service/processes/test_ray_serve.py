@@ -62,7 +62,7 @@ def test_the_api_takes_jobs_while_ray_starts(service: Service) -> None:
 
 def of_ray(service: Service, name: str) -> list[int]:
     """Process ids of the conductor's Ray that have this in their command line."""
-    return [pid for pid in below(service.conducting.conductor()) if name in command_line(pid)]
+    return [pid for pid in below(service.conductor()) if name in command_line(pid)]
 
 
 def test_a_search_outlives_every_part_of_its_ray(service: Service, slow: str) -> None:
@@ -76,7 +76,7 @@ def test_a_search_outlives_every_part_of_its_ray(service: Service, slow: str) ->
 
     for victim in ("ray::Actor", "raylet/raylet", "gcs/gcs_server", "ray"):
         until(goes_on, "another evaluation")
-        conductor = service.conducting.conductor()
+        conductor = service.conductor()
         found = of_ray(service, victim)
         assert found, victim
         for pid in found:
@@ -85,7 +85,7 @@ def test_a_search_outlives_every_part_of_its_ray(service: Service, slow: str) ->
         if victim != "ray::Actor":
             until(lambda: executor(service) != "ok", f"the loss of {victim} to be noticed")
         until(lambda: executor(service) == "ok", "Ray")
-        assert service.conducting.conductor() == conductor, "it brings up another Ray, and does not die of the old one"
+        assert service.conductor() == conductor, "it brings up another Ray, and does not die of the old one"
         before = service.evaluations("outlives")
         assert len(before) < SEARCHED, "killed in mid-search"
     job = service.ended("outlives")
