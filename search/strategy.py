@@ -55,6 +55,7 @@ class StrategyFamily:
 
     `source`: the paper; `settings`: a frozen dataclass (search.space.settings); `make(problem, settings, seed)`;
     `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4);
+    `needs_sparsity`: turns one sparsity of the whole network, so that a method with widths or densities must be there;
     `startup(settings)`: evaluations before it models anything, and until which it draws at random.
     """
 
@@ -65,4 +66,5 @@ class StrategyFamily:
     make: Callable[[Problem, Any, int], Strategy]
     baseline: bool = False
     trains: bool = False
+    needs_sparsity: bool = False
     startup: Callable[[Any], int] = no_startup

@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.counting.work import macs
+from compress.counting.layer_facts import LayerFacts
 from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.graph.cut import cut
@@ -27,7 +27,7 @@ from compress.pruning.importance import Kind, fallback, score
 from compress.pruning.layer_error import idle
 from compress.pruning.reconstruct import reconstructed
 from compress.pruning.statistics import Statistics
-from search.space import Bounds, Choice, Doc, Features, Knob, Value, Values
+from search.space import Bounds, Choice, Doc, Knob, Value, Values
 
 IMPORTANCE_IMAGES = 512
 
@@ -142,13 +142,13 @@ class FilterPrune:
         Args:
             widths: what is worth trying; a block that it does not name may have any width.
         """
-        shares = _mac_shares(network)
+        facts = LayerFacts(network)
         knobs = []
         for block in prunable_blocks(network):
             least = max(block.minimum, ceil(self.settings.min_keep * block.width))
             allowed = {width for width in widths.get(block.name, range(block.width)) if least <= width <= block.width}
             options = tuple(sorted(allowed | {block.width}))
-            knobs.append(Choice(block.name, options, ordered=True, features=_features(network, block, shares)))
+            knobs.append(Choice(block.name, options, True, facts.of_block(block), "width", block.layers))
         return tuple(knobs)
 
     def gather(
@@ -168,26 +168,6 @@ class FilterPrune:
     def bind(self, values: Values) -> PruneOperator:
         """Values that name no block belong to other methods."""
         return PruneOperator(self.settings, dict(values))
-
-
-def _mac_shares(network: Network) -> dict[str, float]:
-    """Each node's share of the network's multiply-accumulates."""
-    counts = {node.name: macs(node, network) for node in network.nodes}
-    total = sum(counts.values()) or 1
-    return {name: count / total for name, count in counts.items()}
-
-
-def _features(network: Network, block: Block, shares: Mapping[str, float]) -> Features:
-    weights = dict.fromkeys([tensor for tensor, _ in (*block.filters, *(slot for slot, _ in block.readers))])
-    touched = {node.name for weight in weights for node in network.consumers(weight)}
-    kernel = network.shape(block.filters[0][0])[2:]
-    return {
-        "channels": float(block.width),
-        "kernel": float(kernel[0]) if kernel else 1.0,
-        "layers": float(len(block.filters)),
-        "readers": float(len(block.readers)),
-        "share_of_macs": sum(shares.get(name, 0.0) for name in touched),
-    }
 
 
 METHOD = MethodFamily(

@@ -169,4 +169,5 @@ STRATEGY = StrategyFamily(
     settings=Settings,
     make=Bayesian,
     trains=True,
+    needs_sparsity=True,
 )

@@ -66,4 +66,5 @@ STRATEGY = StrategyFamily(
     make=Bisection,
     baseline=True,
     trains=True,
+    needs_sparsity=True,
 )

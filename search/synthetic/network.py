@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import InvalidInput
-from search.space import Choice, Knob, Space
+from search.space import Choice, Features, Knob, Space
 from search.terms import Term, Terms
 
 PRECISION = "precision"
@@ -86,10 +86,35 @@ class SyntheticNetwork:
 
     @cached_property
     def space(self) -> Space:
-        knobs: list[Knob] = [Choice(name, options, ordered=True) for name, options in self.widths.items()]
+        knobs: list[Knob] = [
+            Choice(name, options, True, self._features(name), "width", self._made_by(name))
+            for name, options in self.widths.items()
+        ]
         if self.precision:
             knobs.append(Choice(PRECISION, ("fp32", "int8"), ordered=False))
         return Space(tuple(knobs))
+
+    def _made_by(self, name: str) -> tuple[str, ...]:
+        return tuple(f"layer{i}" for i, layer in enumerate(self.layers) if layer.target == name)
+
+    def _features(self, name: str) -> Features:
+        """The facts that a knob of widths of a real network has."""
+        macs = [float(layer.side**2 * np.prod([grid.max() for grid in self._grid(layer)])) for layer in self.layers]
+        touching = [i for i, layer in enumerate(self.layers) if name in (layer.source, layer.target)]
+        made = [i for i in touching if self.layers[i].target == name]
+        first = self.layers[made[0]]
+        return {
+            "index": float(made[0]),
+            "channels": float(self.widths[name][-1]),
+            "input_channels": float(self._grid(first)[0].max()),
+            "kernel": 3.0,
+            "stride": 1.0,
+            "height": float(first.side),
+            "width": float(first.side),
+            "layers": float(len(made)),
+            "readers": float(len(touching) - len(made)),
+            "share_of_macs": sum(macs[i] for i in touching) / sum(macs),
+        }
 
     def latency(self, kernels: Kernels) -> Terms:
         """The milliseconds of a device with these kernels, as terms."""

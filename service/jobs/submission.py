@@ -319,7 +319,7 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
         return
     sparse = ", ".join(name for name, family in catalogue.methods().items() if family.sparse)
     for index, name in enumerate(strategies):
-        if catalogue.strategies()[name].trains:
+        if catalogue.strategies()[name].needs_sparsity:
             wanted = (
                 f"looks for one sparsity of the network: name one of {sparse} among the methods ({', '.join(methods)})"
             )

@@ -82,3 +82,28 @@ def test_a_whole_training_makes_a_network_of_its_own() -> None:
     warm = replay.evaluate(Candidate("c", values, fidelity="F4", recipe="lc", weights_from=cold.network))
     assert cold.network
     assert warm.network not in (None, cold.network)
+
+
+def test_its_knobs_have_the_facts_that_those_of_real_networks_have() -> None:
+    """What a strategy reads off a knob is there where the contract is held."""
+    space = make_replay(1, knobs=6).problem.space
+    widths = [knob for knob in space.levelled if knob.role == "width"]
+    assert len(widths) == 6
+    for knob in widths:
+        assert knob.layers
+        assert set(knob.features) == {
+            "index",
+            "channels",
+            "input_channels",
+            "kernel",
+            "stride",
+            "height",
+            "width",
+            "layers",
+            "readers",
+            "share_of_macs",
+        }
+        assert knob.features["channels"] == knob.whole
+        assert knob.features["layers"] == len(knob.layers)
+        assert 0 < knob.features["share_of_macs"] <= 1
+    assert len({knob.features["index"] for knob in widths}) == 6

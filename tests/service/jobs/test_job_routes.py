@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fastapi.testclient import TestClient
 from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
+from service.jobs import catalogue
 from service.jobs.submission import JobCreate, NamedBody
 from service.store import Store
 from service.store.jobs import job_leases
@@ -107,6 +109,19 @@ def test_one_sparsity_needs_a_method_that_has_one(client: TestClient, uploaded: 
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("strategies.1", "bayesian")
     assert "filter_prune, weight_prune" in error["message"]
+
+
+def test_a_strategy_may_train_whole_samples_without_a_sparsity(
+    client: TestClient, uploaded: Uploaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = dict(catalogue.strategies())
+    known["bayesian"] = replace(known["bayesian"], needs_sparsity=False)
+    monkeypatch.setattr(catalogue, "strategies", lambda: known)
+    assert client.post(JOBS, json=body(methods=["int8_ptq"], strategies=["bayesian"])).status_code == 201
+    known["greedy"] = replace(known["greedy"], needs_sparsity=True)
+    answer = client.post(JOBS, json=body(methods=["int8_ptq"], strategies=["greedy"]))
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("strategies.0", "greedy")
 
 
 def test_a_body_can_be_made_of_parts() -> None:
