@@ -449,7 +449,7 @@ def test_the_child_ends_when_its_parent_is_killed(task: Callable[[str], str], tm
         os.rename({str(pid_file)!r} + ".part", {str(pid_file)!r})
         time.sleep(600)
     """)
-    code = f"from service import sandbox; sandbox.run({name!r}, {{}}, sandbox.Limits())"
+    code = f"from service.uploads import sandbox; sandbox.run({name!r}, {{}}, sandbox.Limits())"
     parent = subprocess.Popen([sys.executable, "-c", code])
     try:
         _wait_until(pid_file.exists)
