@@ -9,12 +9,12 @@ import argparse
 import logging
 import os
 import sys
-import threading
 import time
 from pathlib import Path
 
 from hw_profiles.agent.agent import Agent, print_unit
 from hw_profiles.agent.exit_codes import FAILED
+from hw_profiles.lifeline import watch_parent
 
 GRACE_S = 5.0
 """For giving a lease back; then the process ends, whatever it is doing."""
@@ -49,14 +49,12 @@ def _end_with_stdin(agent: Agent) -> None:
     What it holds is given back where the server still answers; else it goes back to the queue when it expires.
     """
 
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
+    def give_back() -> None:
         agent.leave()
         time.sleep(GRACE_S)
         os._exit(FAILED)
 
-    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    watch_parent(give_back)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,10 +41,11 @@ from hw_profiles.agent.offered import Offered
 from hw_profiles.agent.self_test import self_test
 from hw_profiles.agent.sign_on import SignOn
 from hw_profiles.agent.systemd_unit import print_unit
+from hw_profiles.child_process import Cancelled
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import ExtraMissing, InvalidInput
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing.batch import LEAST_DEADLINE_S, Cancelled
+from hw_profiles.timing.batch import LEAST_DEADLINE_S
 from hw_profiles.wire.calls import (
     PROTOCOL,
     AgentState,

@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 
 from hw_profiles.agent.connection import Connection, persist
+from hw_profiles.child_process import Cancelled
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing.batch import Batch, Cancelled, Outcome, Work
+from hw_profiles.timing.batch import Batch, Outcome, Work
 from hw_profiles.timing.protocol import Failure
 from hw_profiles.wire.calls import Bursts, Completion, FailureKind, Item, Lease, Result
 

@@ -6,19 +6,14 @@ A batch whose child dies is halved until the culprit stands alone; all others ke
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from hw_profiles.child_environment import child_environment
+from hw_profiles.child_process import ChildProcess, Death, python_module
 from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
@@ -31,12 +26,6 @@ LOAD_S = 0.1
 """Expected for a session to be built and its fusion looked at, each model."""
 UNKNOWN_RUN_S = 0.25
 """Expected for one run of a model that nothing is known of."""
-POLL_S = 0.25
-STDERR_SHOWN = 400
-
-
-class Cancelled(Exception):
-    """Nobody wants the batch any more."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +39,6 @@ class Work:
 
 Outcome: TypeAlias = Mapping[str, Sample] | Failure
 """Samples by file name, or why there are none: kind `error`, `crash` or `timeout`."""
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a child ended that did not finish: kind `crash` or `timeout`."""
-
-    kind: str
-    reason: str
 
 
 @dataclass
@@ -106,7 +87,7 @@ class Batch:
         models = {f"{item.key}/{name}": str(path) for item in part for name, path in item.files.items()}
         return {"device": self.device.to_json(), "protocol": asdict(self.protocol), "models": models}
 
-    def _collect(self, child: _Child, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
+    def _collect(self, child: ChildProcess, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
         found: dict[str, Sample | Failure] = {}
         patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * self._expected_s(part))
         while True:
@@ -147,77 +128,7 @@ def _outcome(item: Work, answers: Mapping[str, Sample | Failure] | Death) -> Out
     return samples
 
 
-class _Child:
-    """The parent's end of a timing process."""
-
-    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._errors = process, errors
-        self._stdin, self._stdout = process.stdin, process.stdout
-        self._unread = b""
-
-    def tell(self, line: str) -> None:
-        with suppress(BrokenPipeError):  # it has died already: the next `listen` says how
-            self._stdin.write(line.encode() + b"\n")
-            self._stdin.flush()
-
-    def listen(self, deadline_s: float, cancelled: Callable[[], bool]) -> dict[str, Any] | Death:
-        """The next message, or how the child died; one that is silent for too long is killed."""
-        end_s = time.monotonic() + deadline_s
-        while b"\n" not in self._unread:
-            if cancelled():
-                raise Cancelled
-            left_s = end_s - time.monotonic()
-            if left_s <= 0:
-                self.kill()
-                return Death("timeout", f"silent for {deadline_s:.0f} s, killed")
-            if select.select([self._stdout], [], [], min(left_s, POLL_S))[0]:
-                chunk = os.read(self._stdout.fileno(), 65536)
-                if not chunk:
-                    return self._death()
-                self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def _death(self) -> Death:
-        code = self._process.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip()[-STDERR_SHOWN:]
-        return Death("crash", f"the timing process ended with {how}: {said}" if said else f"ended with {how}")
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@contextmanager
-def _child() -> Iterator[_Child]:
-    """A timing process; it is gone when the block ends."""
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hw_profiles.timing.child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(),
-        )
-        child = _Child(process, errors)
-        try:
-            yield child
-        finally:
-            child.kill()
-            for pipe in (process.stdin, process.stdout):
-                assert pipe is not None
-                with suppress(BrokenPipeError):  # what was still buffered for a dead process
-                    pipe.close()
-
-
-def _environment() -> dict[str, str]:
-    """Ours without our own settings, tokens among them; the folder of this package is importable."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
-    root = str(Path(__file__).parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(part for part in (root, kept.get("PYTHONPATH")) if part)
-    return kept
+def _child() -> ChildProcess:
+    """A timing process, which answers in lines of JSON."""
+    environment = child_environment(with_packages=True)
+    return ChildProcess(python_module("hw_profiles.timing.child"), environment=environment, name="the timing process")

@@ -8,48 +8,32 @@ when stdin closes: its parent is gone. What an engine prints goes to stderr.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from hw_profiles import runtimes
+from hw_profiles import lifeline, runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
-
-ORPHANED = 3
 
 
 def main() -> None:
     """Time what stdin says."""
-    answers = _claim_stdout()
+    answers = lifeline.claim_stdout()
     wanted = json.loads(sys.stdin.readline())
     device = DeviceConfig.from_json(wanted["device"])
     runtime = runtimes.load(device.runtime)
     runtime.version()  # imports the engine
     _say(answers, {"ready": True})
     if sys.stdin.readline() != "go\n":
-        sys.exit(ORPHANED)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+        sys.exit(lifeline.ORPHANED)
+    lifeline.watch_parent(lifeline.leave)
     models = {key: Path(path).read_bytes() for key, path in wanted["models"].items()}
     timed = runtime.time(models, device, BurstProtocol(**wanted["protocol"]), lambda *seen: _progress(answers, *seen))
     for key, result in timed.items():
         _say(answers, _answer(key, result))
     _say(answers, {"end": True})
-
-
-def _claim_stdout() -> TextIO:
-    """The pipe to the parent; from now on file descriptor 1 is stderr, for engines that print."""
-    pipe = os.dup(1)
-    os.dup2(2, 1)
-    return os.fdopen(pipe, "w", buffering=1)
-
-
-def _leave_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(ORPHANED)
 
 
 def _progress(answers: TextIO, done: int, total: int) -> None:

@@ -24,12 +24,13 @@ from functools import partial
 
 from sqlalchemy.exc import OperationalError
 
+from hw_profiles.child_environment import forget_settings
+from hw_profiles.lifeline import watch_parent
 from service.conducting.run import Ending, Run, of_error
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
 from service.jobs.admission import still_true
 from service.jobs.submission import plan
-from service.processes.child import watch_parent, without_settings
 from service.settings import Settings
 from service.store.engine import Store, make_engine
 from service.store.jobs import asks, checkpoints, conductors, job_leases, jobs
@@ -245,8 +246,7 @@ def conduct(settings: Settings, *, as_child: bool = False) -> int:
         watch_parent(stop.set)
     store = Store(make_engine(settings.url))
     # Evaluators inherit this environment: the database is none of their business.
-    for name in os.environ.keys() - without_settings(os.environ).keys():
-        del os.environ[name]
+    forget_settings()
     executor = _executor(settings)
     Conductor(settings, store, Blobs(settings.data_dir), stop, executor).work(partial(_load, executor))
     executor.close()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from compress.importing.normalise import load_network
+from compress.network import SCORED
 from netlathe import Client, Job, Summary
 from service.processes.own_server import embedded_server
 from service.processes.switch import is_on
 from service.verbs.report import count, latency
 from service.verbs.terminal import FAILED, MET, CommandFailed, exit_code, print_table, show
 from workers.evaluating.intervals import wilson
+from workers.reporting.clean_process import CleanProcessFailed, count_right
 
 if TYPE_CHECKING:
     from compress.data.dataset import Dataset
@@ -39,7 +38,8 @@ DEVICE_WITHIN_S = 300.0
 """An agent tests itself first, and waits for that while another program on this machine measures."""
 FOLDER = Path("netlathe-demo")
 """Where the network, the data and the result stay, in the working folder."""
-CHECK = Path(__file__).with_name("demo_check.py")
+PARTS = ("val", "test")
+CHECK_BATCH = 256
 JOB: Mapping[str, Any] = {
     "name": "digits-half",
     "limits": {"max_accuracy_drop": 0.02},
@@ -188,22 +188,34 @@ def _fetched(client: Client, job: Job, folder: Path) -> Path:
 
 
 def _check(prepared: Prepared, *files: Path) -> dict[Path, Checked]:
-    """Every file as a clean process sees it; see service/demo_check.py."""
-    numbers = (1 / 255, prepared.mean, prepared.std)
-    command = [sys.executable, "-I", str(CHECK), str(prepared.data), *map(str, numbers), *map(str, files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise CommandFailed(f"the clean process failed: {done.stderr.strip().splitlines()[-1]}")
-    answer = json.loads(done.stdout)
-    return {
-        file: Checked(
-            found["sha256"],
-            {part: found[part]["right"] for part in ("val", "test")},
-            {part: found[part]["count"] for part in ("val", "test")},
-        )
-        for file in files
-        for found in [answer[str(file)]]
-    }
+    """Count in a clean process what every file classifies rightly."""
+    with tempfile.TemporaryDirectory(prefix="netlathe-demo-") as scratch:
+        _save_images(prepared, Path(scratch))
+        return {file: _checked(file, Path(scratch)) for file in files}
+
+
+def _save_images(prepared: Prepared, folder: Path) -> None:
+    import numpy as np
+
+    data = np.load(prepared.data, allow_pickle=False)
+    for part in PARTS:
+        images = (data[f"x_{part}"].astype(np.float32) / 255 - prepared.mean) / prepared.std
+        np.save(folder / f"x_{part}.npy", images.astype(np.float32).transpose(0, 3, 1, 2))
+        np.save(folder / f"y_{part}.npy", data[f"y_{part}"])
+
+
+def _checked(file: Path, folder: Path) -> Checked:
+    try:
+        counted = {
+            part: count_right(
+                file.absolute(), folder / f"x_{part}.npy", folder / f"y_{part}.npy", scored=SCORED, batch=CHECK_BATCH
+            )
+            for part in PARTS
+        }
+    except CleanProcessFailed as error:
+        raise CommandFailed(f"the clean process failed: {error.last_line}") from error
+    right, images = ({part: getattr(found, name) for part, found in counted.items()} for name in ("right", "count"))
+    return Checked(counted[PARTS[0]].sha256, right, images)
 
 
 def _compare(best: Summary, checked: Checked) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from hw_profiles.child_environment import child_environment
+from hw_profiles.child_process import ChildProcess
 
 STARTS_WITHIN_S = 180.0
 """Guards against hanging: a busy machine takes its time to import what a server needs."""
@@ -28,34 +29,41 @@ def embedded_server(data_dir: Path, log: Path, *, keep: bool = False) -> Iterato
     Raises:
         ServerDied: it did not come up.
     """
-    child = _start(data_dir, log)
+    child = _start(data_dir, log, keep)
     try:
         yield _url(child, log)
     finally:
         if not keep:
-            _stop(child)
+            # Whatever of its session does not obey is killed.
+            child.terminate(STOPS_WITHIN_S)
+            child.close()
 
 
-def _start(data_dir: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from service.cli import main; main()", "serve"]
-    command += ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir), "--json"]
-    # What is set for another server on this machine is not for this one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
+def _start(data_dir: Path, log: Path, keep: bool) -> ChildProcess:
+    command = [sys.executable, "-P", "-c", "from service.cli import main; main()", "serve"]
+    command += ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir.absolute()), "--json"]
     with log.open("wb") as stream:
-        # A session of its own: its children end with it, and Ctrl-C reaches the command, which stops it in order.
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment, start_new_session=True
+        # What is set for another server on this machine is not for this one. A session of its own: its children end
+        # with it, and Ctrl-C reaches the command, which stops it in order.
+        child = ChildProcess(
+            command,
+            environment=child_environment(with_packages=True),
+            output=stream,
+            own_session=True,
+            dies_by=None if keep else signal.SIGTERM,
         )
+    child.ask_to_end()  # a server does not read its stdin
+    return child
 
 
-def _url(child: subprocess.Popen[bytes], log: Path) -> str:
+def _url(child: ChildProcess, log: Path) -> str:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline:
         url = _said_url(log.read_text(errors="replace"))
         if url is not None:
             return url
-        if child.poll() is not None:
-            raise ServerDied(f"the server ended with code {child.returncode}: {last_lines(log)}")
+        if (status := child.ended()) is not None:
+            raise ServerDied(f"the server ended with code {status}: {last_lines(log)}")
         time.sleep(0.1)
     raise ServerDied(f"the server said no address within {STARTS_WITHIN_S:.0f} s: {last_lines(log)}")
 
@@ -76,14 +84,3 @@ def last_lines(log: Path, count: int = 5) -> str:
 def _plain(line: str) -> str:
     """With `--json`, what a command dies of is an object on one line."""
     return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line
-
-
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(STOPS_WITHIN_S)
-    # Whatever of its session is still there did not obey.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()

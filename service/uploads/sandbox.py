@@ -12,17 +12,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-import selectors
 import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hw_profiles.child_environment import packages_path
+from hw_profiles.child_process import ChildProcess, Death, how_it_ended, python_module
 from hw_profiles.host_lock import HostLock
 from service.errors import InvalidInput
 from service.files.data_folder import NoSpace
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 MIB = 1024**2
 GIB = 1024**3
 MAX_REPORT_BYTES = 64 * MIB
-STDERR_TAIL_BYTES = 4096
+STDERR_TAIL = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
 # Address space is what is limited, so no library may reserve it for threads that nobody asked for.
 THRIFT = {
@@ -85,80 +83,31 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
         NoSpace: a disk of ours is full.
         CheckBroken: the task itself is wrong.
     """
+    order = json.dumps({"task": task, "request": dict(request), "limits": asdict(limits)})
     with (
         tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch,
-        tempfile.TemporaryFile() as stderr,
         HostLock().shared(),
+        _child(scratch) as child,
     ):
-        child = subprocess.Popen(
-            [sys.executable, "-m", "service.uploads.checks"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            cwd=scratch,
-            env=_environment(scratch),
-            start_new_session=True,
-        )
-        try:
-            order = {"task": task, "request": dict(request), "limits": asdict(limits)}
-            report = _converse(child, json.dumps(order).encode() + b"\n", time.monotonic() + limits.wall_s)
-        finally:
-            _end(child)
-        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_TAIL_BYTES))
-        tail = stderr.read().decode(errors="replace")
-    if report is None:
+        child.tell(order)
+        # Our end of stdin stays open: a child whose stdin closes ends itself, so that none survives us.
+        report = child.read(limits.wall_s, MAX_REPORT_BYTES)
+        status, tail = child.ended(), child.errors()[-STDERR_TAIL:]
+    if isinstance(report, Death) and report.kind == "timeout":
         raise InvalidInput(field, None, f"checking the file took more than {limits.wall_s:g} s", code="check_time")
-    return _outcome(report, child.returncode, tail, limits, field)
+    assert status is not None
+    return _outcome(b"" if isinstance(report, Death) else report, status, tail, limits, field)
+
+
+def _child(scratch: str) -> ChildProcess:
+    command = python_module("service.uploads.checks")
+    return ChildProcess(command, environment=_environment(scratch), folder=Path(scratch), own_session=True)
 
 
 def _environment(scratch: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-    # The child starts elsewhere: what this process imports from a relative path must stay found.
-    paths = [str(Path(__file__).parents[2]), *kept.get("PYTHONPATH", "").split(os.pathsep)]
-    kept["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in paths if path)
+    kept["PYTHONPATH"] = packages_path(kept.get("PYTHONPATH", ""))
     return {**kept, **THRIFT, "HOME": scratch, "TMPDIR": scratch}
-
-
-def _converse(child: subprocess.Popen[bytes], order: bytes, deadline: float) -> bytes | None:
-    """Send the order and read the whole report; None where the time ran out.
-
-    Our end of stdin stays open until `_end`: a child whose stdin closes ends itself, so that none survives us.
-    """
-    assert child.stdin is not None
-    assert child.stdout is not None
-    report = bytearray()
-    try:
-        child.stdin.write(order)
-        child.stdin.flush()
-    except BrokenPipeError:
-        return b""  # it died at once: its exit status tells
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
-        while len(report) <= MAX_REPORT_BYTES:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return None
-            chunk = os.read(child.stdout.fileno(), MIB)
-            if not chunk:
-                return bytes(report) if _ended(child, deadline) else None
-            report += chunk
-    return b""
-
-
-def _ended(child: subprocess.Popen[bytes], deadline: float) -> bool:
-    try:
-        child.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        assert pipe is not None
-        pipe.close()
 
 
 def _outcome(report: bytes, status: int, tail: str, limits: Limits, field: str) -> dict[str, Any]:
@@ -186,5 +135,4 @@ def _reason(failed: str, status: int, tail: str, limits: Limits) -> str:
         return f"the file could not be checked: {failed}"
     if status == -signal.SIGXCPU:
         return f"checking the file took more than {limits.cpu_s} s of processor time"
-    name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-    return f"the file made the check crash ({name})"
+    return f"the file made the check crash ({how_it_ended(status)})"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import typer
 
+from hw_profiles.child_process import ChildProcess, Death
 from service.verbs.terminal import CommandFailed
 
 
@@ -33,16 +33,21 @@ def export_in_child(
     command = [sys.executable, "-P", str(script), "--model", spec, "--folder", str(folder), "--out", str(out)]
     command += ["--input-shape", input_shape] if input_shape else []
     command += ["--weights", str(weights)] if weights else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 2:
-        raise typer.BadParameter(done.stderr.strip().splitlines()[-1].removeprefix("export.py: error: "))
-    if done.returncode != 0:
-        raise ExportFailed(f"cannot export {spec}: {_reason(done.stderr)}")
+    with ChildProcess(command) as child:
+        child.ask_to_end()  # a module that asks its user something gets no answer
+        said = child.read()
+        status, errors = child.ended(), child.errors()
+    if isinstance(said, Death):
+        raise ExportFailed(f"cannot export {spec}: {said.reason}")
+    if status == 2:
+        raise typer.BadParameter(errors.splitlines()[-1].removeprefix("export.py: error: "))
+    if status != 0:
+        raise ExportFailed(f"cannot export {spec}: {_reason(errors)}")
 
 
 def _reason(stderr: str) -> str:
     """The child's last line is its answer; what the user's code printed stands before it."""
-    lines = stderr.strip().splitlines()
+    lines = stderr.splitlines()
     try:
         answer = json.loads(lines[-1])
         return f"{answer['detail']}" + (f" ({answer['where']})" if answer["where"] else "")

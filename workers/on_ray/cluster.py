@@ -8,15 +8,12 @@ interface whatever they are told, so a cluster belongs on a network of its own. 
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hw_profiles.child_environment import child_environment
+from hw_profiles.child_process import ChildProcess, python_module
 from workers.errors import ClusterDown, InvalidInput
 from workers.on_ray import environment
 from workers.pools.executor import State
@@ -50,7 +49,6 @@ _SHORT = 15
 """Bytes of a folder that ours may lie in: Ray puts 85 more behind it, and the path of a socket has 107 at most."""
 _TOKEN = secrets.token_hex(32)
 """Of every Ray of our own: Ray reads a process's token once."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class RayCluster:
@@ -74,7 +72,7 @@ class RayCluster:
         self._holds: set[Hold] = set()
         self._head = ""
         self._folder: Path | None = None
-        self._node: subprocess.Popen[bytes] | None = None
+        self._node: ChildProcess | None = None
         # The node of ours dies with the thread that forked it, so this one lives as long as the cluster.
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
@@ -195,27 +193,25 @@ class RayCluster:
             ClusterDown: the head does not answer, or does not take our token.
         """
         said = folder.with_suffix(".log")
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0"]
+        command = python_module("ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0")
         command += ["--block", f"--temp-dir={folder}", f"--object-store-memory={STORE_BYTES}", "--disable-usage-stats"]
         with said.open("wb") as out:
-            self._node = subprocess.Popen(
+            self._node = ChildProcess(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={**os.environ, environment.MAY_CLUSTER: "1"},
-                preexec_fn=_die_with_parent,
+                environment={**child_environment(), environment.MAY_CLUSTER: "1"},
+                output=out,
+                dies_by=signal.SIGTERM,
             )
         end_s = time.monotonic() + JOIN_S
         while b"Ray runtime started" not in said.read_bytes():
-            if self._node.poll() is not None or time.monotonic() > end_s or self._closing.wait(0.1):
+            if self._node.ended() is not None or time.monotonic() > end_s or self._closing.wait(0.1):
                 raise ClusterDown(f"the Ray cluster at {address} cannot be joined: {_last_line(said)}")
 
     def _well(self) -> bool:
         """Whether our own node is alive, as far as the cluster's head knows."""
         import ray
 
-        if self._node is not None and self._node.poll() is not None:
+        if self._node is not None and self._node.ended() is not None:
             return False
         try:
             ours = ray.get_runtime_context().get_node_id()
@@ -232,12 +228,8 @@ class RayCluster:
         with suppress(Exception):  # what is lost already cannot be left in order
             ray.shutdown()
         if self._node is not None:
-            self._node.terminate()
-            try:
-                self._node.wait(5.0)
-            except subprocess.TimeoutExpired:
-                self._node.kill()
-                self._node.wait()
+            self._node.terminate(5.0)
+            self._node.close()
             self._node = None
 
 
@@ -326,7 +318,3 @@ def _line(error: Exception) -> str:
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it does not answer"
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

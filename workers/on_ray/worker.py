@@ -19,12 +19,13 @@ import workers.on_ray.environment  # isort: skip  # noqa: F401  # Ray reads it w
 import ray
 from ray.exceptions import RayError
 
+from hw_profiles.child_environment import forget_settings
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.evaluating.evaluate_safely import attempt, ended
 from workers.pools.malloc_settings import KEEPING
 from workers.pools.pool import EvaluatorFactory
-from workers.pools.process_child import Broken, forget_settings
+from workers.pools.process_child import Broken
 
 RayState: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
 """waiting: it has a batch, but the machine's lock is held by a timing; no deadline runs."""

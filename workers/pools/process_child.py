@@ -6,11 +6,9 @@ Broken once, then for each candidate STARTED (its deadline begins) and an Evalua
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +16,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
-from hw_profiles.host_lock import LOCK_DIR_VARIABLE
+from hw_profiles.child_environment import forget_settings
+from hw_profiles.lifeline import die_with_parent
 from search.candidate import Candidate
 from workers.evaluating.evaluate_safely import attempt
 from workers.pools.malloc_settings import keep_freed_memory
@@ -27,7 +26,6 @@ from workers.pools.pool import EvaluatorFactory
 Guard: TypeAlias = Callable[[], AbstractContextManager[object]]
 READY = "ready"
 STARTED = "started"
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
         threads: how many threads the numeric libraries may use here.
         guard: held around each evaluation, so that a timing agent on this machine can get quiet between two.
     """
-    _die_with_parent()
+    # The pipe's end reaches the inbox thread only while no native call keeps the interpreter's lock.
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
     forget_settings()
@@ -68,12 +67,6 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
         link.send(evaluation)
 
 
-def forget_settings() -> None:
-    """Remove the settings of whoever started this process, secrets among them."""
-    for name in [name for name in os.environ if name.startswith("NETLATHE_") and name != LOCK_DIR_VARIABLE]:
-        del os.environ[name]
-
-
 def _receive(link: Connection, inbox: queue.SimpleQueue[EvaluatorFactory | Candidate]) -> None:
     """Feed the inbox; when the parent hangs up or dies, end the process in the middle of whatever it does."""
     while True:
@@ -81,9 +74,3 @@ def _receive(link: Connection, inbox: queue.SimpleQueue[EvaluatorFactory | Candi
             inbox.put(link.recv())
         except (EOFError, OSError):
             os._exit(0)
-
-
-def _die_with_parent() -> None:
-    # The pipe's end reaches the inbox thread only while no native call keeps the interpreter's lock.
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -7,12 +7,12 @@ import json
 import os
 import resource
 import sys
-import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hw_profiles import lifeline
 from service.errors import REFUSALS
 from service.files.data_folder import is_full
 
@@ -41,19 +41,18 @@ ROOT = Path(__file__).parents[3]
 def main() -> None:
     """Limit this process, run the task, report."""
     # Libraries print: what they print must not be taken for the report.
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    out = lifeline.claim_stdout()
     order = json.loads(sys.stdin.buffer.readline())
     _limit(order["limits"])
     sys.addaudithook(_guard)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    lifeline.watch_parent(lifeline.leave)
     with out:
         out.write(_answer(order["task"], order["request"]))
     # Without the interpreter's own ending: threads of native libraries may hang in it.
     os._exit(0)
 
 
-def _answer(task: str, request: Mapping[str, Any]) -> bytes:
+def _answer(task: str, request: Mapping[str, Any]) -> str:
     try:
         return _encoded({"result": importlib.import_module(f"service.uploads.checks.{task}").run(request)})
     except Exception as error:  # told to the parent, which says it to the user
@@ -91,8 +90,8 @@ def _is_ours(error: Exception) -> bool:
     return Path(frame.f_code.co_filename).is_relative_to(ROOT) and "site-packages" not in frame.f_code.co_filename
 
 
-def _encoded(answer: Mapping[str, Any]) -> bytes:
-    return json.dumps(answer, allow_nan=False).encode()
+def _encoded(answer: Mapping[str, Any]) -> str:
+    return json.dumps(answer, allow_nan=False)
 
 
 def _shown(value: object) -> object:
@@ -119,12 +118,6 @@ def _lower(kind: int, wanted: int) -> None:
 def _guard(event: str, _arguments: tuple[object, ...]) -> None:
     if event in FORBIDDEN:
         raise PermissionError(f"{event} is not allowed while a file is checked")
-
-
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

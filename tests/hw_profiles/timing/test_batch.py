@@ -8,9 +8,10 @@ from pathlib import Path
 import fragile_runtime
 import pytest
 
+from hw_profiles.child_process import Cancelled
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.probe import probe_op
-from hw_profiles.timing.batch import Batch, Cancelled, Outcome, Work
+from hw_profiles.timing.batch import Batch, Outcome, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 

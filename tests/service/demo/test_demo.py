@@ -15,9 +15,10 @@ from patience import PATIENCE_S
 
 from netlathe import Client, Summary
 from service.demo import demo
-from service.demo.demo import CHECK, Checked, Prepared, _check, _compare
+from service.demo.demo import Checked, Prepared, _check, _compare, _save_images
 from service.processes.own_server import ServerDied, _said_url, embedded_server
 from service.verbs.terminal import CommandFailed
+from workers.reporting.clean_process import SCRIPT
 
 
 @pytest.fixture
@@ -56,8 +57,11 @@ def test_a_file_that_does_not_load_is_one_line(prepared: Prepared) -> None:
 
 
 def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> None:
-    program = f"import sys, runpy, netlathe; sys.argv = ['x', {str(prepared.data)!r}, '1', '0', '1', "
-    program += f"{str(prepared.model)!r}]; runpy.run_path({str(CHECK)!r}, run_name='__main__')"
+    _save_images(prepared, prepared.model.parent)
+    names = ("bright.onnx", "x_val.npy", "y_val.npy", "logits.npy")
+    model, images, labels, logits = (str(prepared.model.with_name(name)) for name in names)
+    program = f"import sys, runpy, netlathe; sys.argv = {['x', model, images, labels, '2', 'scored', logits]!r}; "
+    program += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert "not clean, it has imported netlathe" in done.stderr
 
@@ -89,12 +93,31 @@ def _processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_the_embedded_server_answers_and_leaves_no_process(tmp_path: Path) -> None:
+def _environments_of(folder: Path) -> list[list[str]]:
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                environment = (process / "environ").read_bytes().decode()
+                if str(folder) in environment:
+                    found.append(environment.split("\0"))
+    return found
+
+
+def test_the_embedded_server_answers_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETLATHE_LOCK_DIR", str(tmp_path))
+    monkeypatch.setenv("NETLATHE_MAX_UPLOAD_BYTES", "not for this one")
     with embedded_server(tmp_path / "data", tmp_path / "server.log") as url:
         with Client(url, (tmp_path / "data" / "user-token").read_text().strip()) as client:
             assert client.ready()["store"] == "ok"
             assert client.jobs.list().total == 0
-        assert _processes_of(tmp_path)
+        found = _processes_of(tmp_path)
+        assert found
+        environments = _environments_of(tmp_path)
+        assert len(environments) >= len(found)
+        for environment in environments:
+            assert f"NETLATHE_LOCK_DIR={tmp_path}" in environment  # else it would compute while others measure
+            assert not any(each.startswith("NETLATHE_MAX_UPLOAD_BYTES=") for each in environment)
     assert _processes_of(tmp_path) == []
 
 

@@ -1,4 +1,4 @@
-"""lifeline: what a child of ours gets to know."""
+"""Child: what a process of the service gets to know."""
 
 from __future__ import annotations
 
@@ -24,6 +24,5 @@ def test_a_child_knows_what_it_is_told_and_none_of_our_settings(
     monkeypatch.setenv("NETLATHE_DATABASE_URL", "postgresql://owner:secret@db/netlathe")
     monkeypatch.setenv("NETLATHE_LOCK_DIR", str(tmp_path))
     child = Child("nosy", environment={"NETLATHE_PORT": "1", "SEEN": str(tmp_path / "seen")})
-    assert child._process.wait(PATIENCE_S) == 0
-    child.ask_to_end()
+    assert child.end(PATIENCE_S) == 0
     assert (tmp_path / "seen").read_text() == "NETLATHE_LOCK_DIR NETLATHE_PORT"

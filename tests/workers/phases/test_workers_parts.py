@@ -33,6 +33,7 @@ from workers.phases.train import chosen_finalists
 from workers.plan import Budget, DatasetInput, JobPlan, ModelInput, Named, Target
 from workers.ports import Outcome
 from workers.progress import Evaluated, Phased
+from workers.reporting import clean_script
 from workers.reporting.clean_check import clean_check
 from workers.reporting.plot import Dot, plot
 from workers.reporting.report import html_report
@@ -361,13 +362,25 @@ def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> 
     ],
 )
 def test_a_clean_process_that_ends_is_told_without_its_own_words(
-    script: str, error: type[Exception], says: str, trained: Network, digits: Digits, monkeypatch: pytest.MonkeyPatch
+    script: str,
+    error: type[Exception],
+    says: str,
+    trained: Network,
+    digits: Digits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("workers.reporting.clean_check._SCRIPT", script)
+    (tmp_path / "script.py").write_text(script)
+    monkeypatch.setattr("workers.reporting.clean_process.SCRIPT", tmp_path / "script.py")
     part = Part(digits[0][:10], digits[1][:10])
     with pytest.raises(error, match=says) as caught:
         clean_check(trained.save(), Preprocessed(part, Preprocessing()), part.labels, 0.9)
     assert "secret" not in str(caught.value)
+
+
+def test_a_clean_process_knows_all_of_our_packages_by_name() -> None:
+    packages = {folder.parent.name for folder in Path(clean_script.__file__).parents[2].glob("*/__init__.py")}
+    assert {*packages - {"tests", "benchmarks"}, "netlathe"} == clean_script.OURS
 
 
 def report(name: str = "r20") -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Environment of a child process: ours without our own settings, secrets among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from hw_profiles.host_lock import LOCK_DIR_VARIABLE
+
+SETTING = "NETLATHE_"
+"""Every name of a setting begins like this."""
+ROOT = Path(__file__).absolute().parents[1]
+"""The folder that holds our packages."""
+
+
+def child_environment(environment: Mapping[str, str] | None = None, *, with_packages: bool = False) -> dict[str, str]:
+    """Copy an environment (default: ours) without our settings.
+
+    The folder of the host lock stays: a child that looked for the lock elsewhere would compute while others measure.
+
+    Args:
+        environment: what to copy from.
+        with_packages: make our packages importable from any folder.
+    """
+    given = os.environ if environment is None else environment
+    kept = {name: value for name, value in given.items() if name == LOCK_DIR_VARIABLE or not name.startswith(SETTING)}
+    if with_packages:
+        kept["PYTHONPATH"] = packages_path(kept.get("PYTHONPATH", ""))
+    return kept
+
+
+def packages_path(path: str) -> str:
+    """A PYTHONPATH with the root of our packages first; relative folders become absolute, for a child elsewhere."""
+    folders = [str(ROOT), *(str(Path(folder).absolute()) for folder in path.split(os.pathsep) if folder)]
+    return os.pathsep.join(dict.fromkeys(folders))
+
+
+def forget_settings() -> None:
+    """Remove the settings that this process inherited from its own environment."""
+    for name in os.environ.keys() - child_environment().keys():
+        del os.environ[name]
