@@ -23,7 +23,7 @@ from service.store.uploads.models import Model
 from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
 
 if TYPE_CHECKING:
-    from search.metrics import Metric  # numpy comes with it
+    from search.metric import Metric
 
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
