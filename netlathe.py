@@ -234,7 +234,10 @@ class AccuracyDrop:
 
 @dataclass(frozen=True)
 class Summary:
-    """One network of a job: the original, the control, the best or the nearest."""
+    """One network of a job: the original, the control, the best or the nearest.
+
+    `metrics`: what the server counts on it, by metric; those of the first version have fields of their own as well.
+    """
 
     evaluation_id: str | None = None
     strategy: str | None = None
@@ -247,6 +250,7 @@ class Summary:
     size_bytes: int | None = None
     nonzeros: int | None = None
     stored_bytes: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

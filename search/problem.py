@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import InvalidInput
+from search.metric import Goal
 from search.space import Space, Values
 from search.terms import Term, Terms
 
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
 ACCURACY = "accuracy"
-Goal: TypeAlias = Literal["min", "max"]
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
 """n values -> metric key -> (n,): cheap, vectorised, deterministic; no training, no accuracy."""

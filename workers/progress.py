@@ -83,7 +83,7 @@ class Summarised:
     """A row of the job's result table, in the contract's form; None: the slot is empty again.
 
     `summary`: evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low,
-    high, measured, measured_high}}, macs, parameters, size_bytes, nonzeros, stored_bytes.
+    high, measured, measured_high}}, and each metric that is counted on a network, by its name.
     """
 
     slot: Slot

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from search.metrics import base_metric
+from search.metrics import METRICS, base_metric
 from search.problem import ACCURACY
 
 
-def preference(utility: float, metrics: Mapping[str, float]) -> tuple[float, float, float, float]:
+def preference(utility: float, metrics: Mapping[str, float]) -> tuple[float, ...]:
     """A key to sort by, the best first: the objective's utility; of equals the more accurate, then the faster, then the
-    smaller network. Latency is summed over the devices, so that none of them is looked at first. A metric that is not
-    known decides nothing.
+    one with less of the metrics that break ties. Latency is summed over the devices, so that none of them is looked at
+    first. A metric that is not known decides nothing.
     """
     latency_ms = sum(value for key, value in sorted(metrics.items()) if base_metric(key) == "latency_ms")
-    return -utility, -metrics.get(ACCURACY, 0.0), latency_ms, metrics.get("stored_bytes", 0.0)
+    ties = (metrics.get(metric.name, 0.0) for metric in METRICS.values() if metric.breaks_ties)
+    return (-utility, -metrics.get(ACCURACY, 0.0), latency_ms, *ties)

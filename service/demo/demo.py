@@ -19,7 +19,7 @@ from compress.network import SCORED
 from netlathe import Client, Job, Summary
 from service.processes.own_server import embedded_server
 from service.processes.switch import is_on
-from service.verbs.report import count, latency
+from service.verbs.report import counted, counts_of, latency
 from service.verbs.terminal import FAILED, MET, CommandFailed, exit_code, print_table, show
 from workers.evaluating.intervals import wilson
 from workers.reporting.clean_process import CleanProcessFailed, count_right
@@ -230,9 +230,11 @@ def _compare(best: Summary, checked: Checked) -> None:
 
 def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, Checked]) -> None:
     """Original against result; accuracies with intervals where a clean process has counted."""
-    rows = [_row(name, summary, checked.get(name)) for name, summary in (("original", job.original), (label, result))]
-    columns = ("", "accuracy (validation)", "accuracy (test)", "latency", "MACs", "parameters", "bytes")
-    print_table(columns, [row for row in rows if row])
+    shown = [(name, each) for name, each in (("original", job.original), (label, result)) if each is not None]
+    counts = counts_of(each for _, each in shown)
+    rows = [[*_row(name, each, checked.get(name)), *counted(each, counts)] for name, each in shown]
+    columns = ("", "accuracy (validation)", "accuracy (test)", "latency", *(metric.heading for metric in counts))
+    print_table(columns, rows)
     control, lost = job.control, None if result is None else result.accuracy_drop
     if control is not None and control.accuracy is not None:
         typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
@@ -242,17 +244,14 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
         typer.echo(f"{label}: {mean:z.2f} points under it, 95 % interval {span} over {lost.n} images")
 
 
-def _row(name: str, summary: Summary | None, checked: Checked | None) -> Sequence[str | None]:
-    if summary is None:
-        return ()
+def _row(name: str, summary: Summary, checked: Checked | None) -> Sequence[str | None]:
     accuracies = (
         [_accuracy(checked, "val"), _accuracy(checked, "test")]
         if checked
         else [None if value is None else f"{value:.4f}" for value in (summary.accuracy, summary.test_accuracy)]
     )
     times = [latency(found) for found in summary.latency_ms.values()]
-    sizes = [count(value) for value in (summary.macs, summary.parameters, summary.size_bytes)]
-    return [name, *accuracies, times[0] if times else None, *sizes]
+    return [name, *accuracies, times[0] if times else None]
 
 
 def _accuracy(checked: Checked, part: str) -> str:

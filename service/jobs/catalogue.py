@@ -18,7 +18,7 @@ from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     from compress.method import MethodFamily
-    from search.metrics import Metric
+    from search.metric import Metric
     from search.strategy import StrategyFamily
 
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from search.metrics import latency_metric
-from search.problem import Goal
+from search.metric import Goal, Metric
+from search.metrics import METRICS, latency_metric
 from search.ranking.pareto import front
 
 
@@ -38,8 +38,8 @@ class Judged(Protocol):
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
 
-    With accuracy as the objective and without a target MACs take the place of latency, or, where single weights are
-    pruned, which no MAC shows, the stored bytes.
+    With accuracy as the objective and without a target another metric takes the place of latency: the one whose row
+    says that it is for the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
@@ -49,9 +49,14 @@ def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     if metric != "latency_ms":
         axes.setdefault(metric, goal)
     if len(axes) == 1:
-        sparse = any(item["name"] == "weight_prune" for item in request.get("methods", ()))
-        axes["stored_bytes" if sparse else "macs"] = "min"
+        cost = _in_place_of_latency([item["name"] for item in request.get("methods", ())])
+        axes[cost.name] = cost.goal
     return list(axes.items())
+
+
+def _in_place_of_latency(methods: Sequence[str]) -> Metric:
+    rows = [each for each in METRICS.values() if each.axis_for is not None]
+    return [each for each in rows if not each.axis_for or set(methods).intersection(each.axis_for)][-1]
 
 
 @dataclass(frozen=True)

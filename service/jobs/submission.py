@@ -23,7 +23,7 @@ from service.store.uploads.models import Model
 from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
 
 if TYPE_CHECKING:
-    from search.metrics import Metric  # numpy comes with it
+    from search.metric import Metric
 
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
@@ -215,7 +215,7 @@ def _check_metrics(body: JobCreate) -> None:
 
 def _may_be_limited(metric: Metric) -> bool:
     """By a job as a whole: a latency is one device's, and the test part decides nothing."""
-    return not metric.per_device and metric.name != "test_accuracy"
+    return not metric.per_device and metric.decides
 
 
 def _check_objective(body: JobCreate) -> None:
@@ -226,8 +226,8 @@ def _check_objective(body: JobCreate) -> None:
     from search.metrics import METRICS
 
     name, goal = body.objective.metric, body.objective.goal
-    if name not in METRICS or name == "test_accuracy":
-        known = ", ".join(metric for metric in METRICS if metric != "test_accuracy")
+    known = ", ".join(metric.name for metric in METRICS.values() if metric.decides)
+    if name not in METRICS or not METRICS[name].decides:
         raise InvalidInput("objective.metric", name, f"must be one of {known}")
     if goal not in (None, METRICS[name].goal):
         raise InvalidInput("objective.goal", goal, f"must be {METRICS[name].goal}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from search.metrics import COUNTED
 from service.store.events import Event
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
@@ -53,7 +54,9 @@ class Latency(BaseModel):
 
 
 class Summary(BaseModel):
-    """One network of the result table."""
+    """One network of the result table. `metrics`: what is counted on it, by metric; those of the first version have
+    fields of their own as well.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -67,6 +70,15 @@ class Summary(BaseModel):
     size_bytes: int | None = None
     nonzeros: int | None = None
     stored_bytes: int | None = None
+    metrics: dict[str, float] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_metrics(cls, row: object) -> object:
+        """Collected from the row, in which each has its own place, those of older jobs too."""
+        if not isinstance(row, Mapping):
+            return row
+        return {"metrics": {each.name: row[each.name] for each in COUNTED if row.get(each.name) is not None}, **row}
 
 
 class JobPublic(BaseModel):

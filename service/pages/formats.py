@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search.metric import Metric
 
 DASH = "–"
 
@@ -42,6 +45,14 @@ def size(value: float | None) -> str:
     return f"{value:.0f} B"
 
 
+def metric(value: float | None, row: Metric) -> str:
+    """The value of a metric, by its unit: bytes and counts with their magnitude, all else as its row says."""
+    if value is None:
+        return DASH
+    by_unit: Mapping[str, Callable[[float], str]] = {"": count, "bytes": size, "ms": ms}
+    return by_unit.get(row.unit, row.show)(value)
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in the largest fitting unit."""
     if seconds is None:
@@ -67,5 +78,5 @@ def stamp(moment: datetime | None) -> str:
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {
-    function.__name__: function for function in (ms, percent, count, size, duration, ago, stamp)
+    function.__name__: function for function in (ms, percent, count, size, metric, duration, ago, stamp)
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,6 +12,7 @@ from service.verbs.terminal import print_fields, print_table
 
 if TYPE_CHECKING:
     from netlathe import Failure, Job, Latency, Summary
+    from search.metric import Metric
 
 SLOTS = ("original", "control", "best", "nearest")
 
@@ -49,15 +50,30 @@ def print_networks(job: Job) -> None:
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
     columns = ["network", "accuracy", "test", *(names.get(device, device) for device in devices)]
-    sparse = any(_gains_by_zeros(summary) for _, summary in found)
-    rows = [_row(slot, summary, devices, sparse) for slot, summary in found]
-    print_table([*columns, "MACs", "parameters", "bytes", *(["non-zero", "stored bytes"] if sparse else [])], rows)
+    counts = counts_of([summary for _, summary in found])
+    rows = [[*_row(slot, summary, devices), *counted(summary, counts)] for slot, summary in found]
+    print_table([*columns, *(metric.heading for metric in counts)], rows)
 
 
-def _gains_by_zeros(summary: Summary) -> bool:
-    """Whether leaving zeros out saves a tenth; a few are in any network."""
-    stored, whole = summary.stored_bytes, summary.size_bytes
-    return stored is not None and whole is not None and stored < 0.9 * whole
+def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
+    """The counted metrics that a table of these networks has columns for."""
+    from search.metrics import shown_counts
+
+    return shown_counts([_counts(summary) for summary in summaries])
+
+
+def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
+    """A cell for each of these metrics, without its unit, which the heading has."""
+    known = _counts(summary)
+    return [f"{known[metric.name]:{metric.format}}" if metric.name in known else None for metric in counts]
+
+
+def _counts(summary: Summary) -> Mapping[str, float]:
+    """What is counted on a network; a server of an earlier version tells it in fields only."""
+    from search.metrics import COUNTED
+
+    fields = {metric.name: getattr(summary, metric.name, None) for metric in COUNTED}
+    return {**{name: value for name, value in fields.items() if value is not None}, **summary.metrics}
 
 
 def _wanted(job: Job) -> str | None:
@@ -77,16 +93,12 @@ def _name(job: Job, device: object) -> str:
     return device_names(job).get(str(device), str(device))
 
 
-def _row(slot: str, summary: Summary, devices: Sequence[str], sparse: bool) -> list[str | None]:
+def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None]:
     return [
         slot if summary.strategy is None else f"{slot} ({summary.strategy})",
         accuracy(summary),
         None if summary.test_accuracy is None else f"{summary.test_accuracy:.4f}",
         *(latency(summary.latency_ms.get(device)) for device in devices),
-        count(summary.macs),
-        count(summary.parameters),
-        count(summary.size_bytes),
-        *((count(summary.nonzeros), count(summary.stored_bytes)) if sparse else ()),
     ]
 
 
@@ -110,7 +122,3 @@ def latency(found: Latency | None) -> str | None:
     if found.measured is None:
         return f"{predicted} ms" if predicted else None
     return f"{found.measured:.3f} ms" + (f" ({predicted})" if predicted else "")
-
-
-def count(value: int | None) -> str | None:
-    return None if value is None else f"{value:,}"

@@ -34,7 +34,7 @@ def submit(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="Metric to optimise: accuracy, or with --max-accuracy-drop size_bytes, stored_bytes, ..."),
+        typer.Option(help="Metric to optimise: accuracy, or with --max-accuracy-drop any other, e.g. size_bytes."),
     ] = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="Another limit, e.g. max_size_bytes=100000; repeat for several.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.counting.cost import cost
+from compress.counting.count import Form
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
 from compress.graph.module import TorchNetwork
@@ -32,6 +32,7 @@ from search.candidate import Candidate
 from workers.errors import InvalidInput
 from workers.evaluating.accuracy import right_in_file
 from workers.evaluating.evaluation_files import Material
+from workers.problem.counted import counted_by_weights
 from workers.running import durable
 
 TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
@@ -72,10 +73,9 @@ class Sampler:
         evidence = replace(self._material.evidence, masks={}, statistics=None)
         sparse = after.rewrite(fold_norms(left), evidence, "sparsity")
         final = after.rewrite(sparse, evidence)
-        right = right_in_file(final.save(), *self._material.ranking)
-        # Fewer bits keep the weights in other types: what is not zero is counted before.
-        counts = {"nonzeros": cost(sparse).nonzeros, "stored_bytes": cost(final).stored_bytes}
-        metrics = {"accuracy": float(right.mean()), **counts}
+        file = final.save()
+        right = right_in_file(file, *self._material.ranking)
+        metrics = {"accuracy": float(right.mean()), **counted_by_weights(Form(sparse, final, file))}
         return metrics, self._kept(candidate, trained)
 
     def _kept(self, candidate: Candidate, trained: Network) -> str | None:

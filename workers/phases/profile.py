@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.counting.cost import cost, sent
+from compress.counting.count import Form
 from compress.evidence import Evidence
 from compress.graph.groups import groups, prunable_blocks
 from compress.network import Network
@@ -25,6 +25,7 @@ from workers.errors import InvalidInput, JobFailed
 from workers.evaluating.accuracy import Right
 from workers.plan import Target
 from workers.problem.builder import Device, ProblemBuilder
+from workers.problem.counted import counted
 from workers.problem.kernel_space import KernelSpace
 from workers.problem.widths import MOST_LEVELS, searched_widths
 from workers.progress import Calibrated
@@ -151,15 +152,9 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     for number, (target, table) in enumerate(zip(targets, tables, strict=True), 1 + 2 * len(targets)):
         context.at("profile", number, total)
         devices.append(_timed(context, inputs, builder, target, table, smallest))
-    whole = sent(cost(inputs.network), context.ports.path(context.plan.model.sha256).read_bytes())
-    original: dict[str, float] = {
-        "macs": float(whole.macs),
-        "parameters": float(whole.parameters),
-        "size_bytes": float(whole.size_bytes),
-        "nonzeros": float(whole.nonzeros),
-        "stored_bytes": float(whole.stored_bytes),
-        "accuracy": _accuracy(context, inputs),
-    }
+    uploaded = context.ports.path(context.plan.model.sha256).read_bytes()
+    whole = counted(Form(inputs.network, inputs.network, uploaded))
+    original = {**{name: float(number) for name, number in whole.items()}, "accuracy": _accuracy(context, inputs)}
     for timed in devices:
         original[latency_metric(timed.target.device_id)] = timed.resting_ms(timed.original)
     return Profile(network, builder, tuple(devices), original, smallest)

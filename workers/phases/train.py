@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.counting.cost import cost
+from compress.counting.count import Form
 from compress.errors import TrainingDiverged
 from compress.graph.fold import fold_norms
 from compress.method import AFTER_TRAINING, Stage
@@ -33,6 +33,7 @@ from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
 from workers.evaluating.whole_training import without_zeros
 from workers.pools.executor import Executor
+from workers.problem.counted import counted
 from workers.problem.estimated import estimated
 from workers.progress import Evaluated, Phase
 from workers.running import durable
@@ -291,15 +292,7 @@ class Trainer:
             path = self._context.keep_bytes(f"{file}-onnx", model, ".onnx")
             with self._context.computing():
                 right = right_in_file(model, *self._inputs.validation)
-            # int8 keeps weights in other types: what it computes and holds is what it was made from.
-            counted = cost(self._final(trained, candidate, "sparsity"))
-            counts = {
-                "macs": counted.macs,
-                "parameters": counted.parameters,
-                "size_bytes": len(model),
-                "nonzeros": counted.nonzeros,
-                "stored_bytes": cost(final).stored_bytes,
-            }
+            counts = counted(Form(self._final(trained, candidate, "sparsity"), final, model))
             known = {"right": right.astype(int).tolist(), "counts": counts, "predicted": dict(predicted)}
             known |= {"elapsed_s": self._seconds[name], "epochs": epochs_before + self._recipe.epochs}
             self._context.keep(file, known)

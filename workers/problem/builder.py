@@ -13,13 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from compress.counting.cost import cost, sparse_share
+from compress.counting.count import Form
 from hw_profiles.ops import Op
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.table import LatencyTable
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
 from search.space import Levelled, Space, Value, Values
+from workers.problem.counted import COUNTS, WHOLES, counted
 from workers.problem.kernel_space import KernelSpace
 from workers.problem.kernel_table import NodeTable, Part
 
@@ -109,7 +110,7 @@ class ProblemBuilder:
         def estimate(batch: Sequence[Values]) -> dict[str, NDArray[np.float64]]:
             levels = self._levels(batch)
             found = {metric: terms.latency_ms(levels) for metric, terms in summed.items()}
-            return {**found, **self._stored(batch, levels, found)}
+            return {**found, **self._thinned(batch, levels, found)}
 
         return Problem(
             space=self.space,
@@ -127,29 +128,25 @@ class ProblemBuilder:
         )
 
     def counts(self, values: Values) -> dict[str, float]:
-        """macs, parameters, size_bytes, nonzeros and stored_bytes at these values."""
+        """Every count at these values."""
         levels = self._levels([values])
         found = {metric: terms.latency_ms(levels) for metric, terms in self._counts.items()}
-        return {
-            metric: float(column[0]) for metric, column in {**found, **self._stored([values], levels, found)}.items()
-        }
+        found |= self._thinned([values], levels, found)
+        return {metric: float(column[0]) for metric, column in found.items()}
 
-    def _stored(
+    def _thinned(
         self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """nonzeros and stored_bytes, (n,) each: as if zeros lay at random in the layers' weights.
-
-        A threshold over the whole network leaves more in some layers than in others, and what lies unevenly takes
-        fewer bytes: the count is exact, the bytes are an upper estimate.
-        """
-        nonzeros, stored_bytes = counts["parameters"], counts["size_bytes"]
+        """Parts of other counts, (n,) each: what densities leave of them."""
+        found = {name: counts[whole] for name, whole in WHOLES.items()}
         for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
-            weights, held_bytes = (terms.latency_ms(levels) for terms in self._weights)
-            itemsize = held_bytes / np.maximum(weights, 1.0)
-            nonzeros = nonzeros - (1.0 - density) * weights
-            stored_bytes = stored_bytes - weights * (itemsize - sparse_share(density, itemsize))
-        return {"nonzeros": nonzeros, "stored_bytes": stored_bytes}
+            held = (density, *(terms.latency_ms(levels) for terms in self._weights))
+            for name in found:
+                thinned = COUNTS[name].thinned
+                assert thinned is not None, "a part of another count has one"
+                found[name] = found[name] + thinned(*held)
+        return found
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
         """(n, levelled) levels. Raises search.errors.InvalidInput: as `Space.check`."""
@@ -181,15 +178,15 @@ class ProblemBuilder:
 
     def _exact(self) -> dict[str, Terms]:
         """Counts as sums over nodes; the graph's own header is the same at any values."""
-        at_whole = cost(self.kernels.network)
+        at_whole = counted(Form.of(self.kernels.network))
         found = {}
-        for metric in ("macs", "parameters", "size_bytes"):
+        for metric in (name for name in COUNTS if name not in WHOLES):
 
             def number(part: Part, metric: str = metric) -> float:
-                return float(getattr(part.cost, metric))
+                return part.counts.get(metric, 0.0)
 
             of_nodes = sum(number(table.parts[table.at(self.whole)]) for table in self.tables)
-            found[metric] = self._terms(number, getattr(at_whole, metric) - of_nodes)
+            found[metric] = self._terms(number, at_whole[metric] - of_nodes)
         return found
 
     @cached_property

@@ -17,6 +17,7 @@ from hw_profiles.ops import Op
 from hw_profiles.runtimes import load as load_runtime
 from search.space import Choice, Float, Int, Levelled, Space, Value, Values
 from workers.errors import InvalidInput
+from workers.problem.counted import counted_of_node
 from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
@@ -132,15 +133,20 @@ def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> d
     owner = owners(whole, network)
     order = {node.name: i for i, node in enumerate(whole.nodes)}
     costs: dict[str, NodeCost] = {}
+    counts: dict[str, dict[str, float]] = {}
+    by_name = {node.name: node for node in network.nodes}
     for name, cost in node_costs(network).items():
         costs[owner[name]] = costs.get(owner[name], NodeCost()) + cost
+        own = counts.setdefault(owner[name], {})
+        for metric, number in counted_of_node(by_name[name], network, cost).items():
+            own[metric] = own.get(metric, 0.0) + number
     kernels: dict[str, dict[str, list[Op]]] = {node: {runtime: [] for runtime in fused} for node in costs}
     for runtime, sets in fused.items():
         for template in op_templates(network, sets):
             first = min((owner[node.name] for node in template.nodes), key=order.__getitem__)
             kernels[first][runtime].append(template.at())
     return {
-        node: Part({runtime: tuple(found) for runtime, found in kernels[node].items()}, cost)
+        node: Part({runtime: tuple(found) for runtime, found in kernels[node].items()}, cost, counts[node])
         for node, cost in costs.items()
     }
 

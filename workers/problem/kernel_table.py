@@ -18,15 +18,19 @@ from search.space import Levelled, Values
 
 @dataclass(frozen=True)
 class Part:
-    """What one node is in one rewritten network: its kernels by runtime, in order of execution, and what it costs."""
+    """What one node is in one rewritten network: its kernels by runtime, in order of execution, what it costs, and what
+    it adds to each metric that is counted by node.
+    """
 
     ops: Mapping[str, tuple[Op, ...]]
     cost: NodeCost
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def mark(self) -> tuple[Any, ...]:
         """Equal for parts that are the same to every table."""
-        return (*((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops), self.cost)
+        kernels = ((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops)
+        return (*kernels, self.cost, *sorted((name, number) for name, number in self.counts.items() if number))
 
 
 NOTHING = Part({}, NodeCost())

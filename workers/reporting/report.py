@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from search.metrics import METRICS
+from search.metrics import COUNTED, METRICS
 from workers.reporting.plot import Dot, plot
-from workers.reporting.summary import COUNTS
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -44,7 +43,7 @@ def html_report(report: Mapping[str, Any]) -> str:
 def _results(report: Mapping[str, Any]) -> str:
     names = {target["device_id"]: target["device_name"] for target in report["targets"]}
     head = ["", "accuracy", "test accuracy", *(f"{name}: predicted / measured" for name in names.values())]
-    head += [METRICS[name].label for name in COUNTS]
+    head += [metric.label for metric in COUNTED]
     rows = []
     for slot in _SLOTS:
         row = report["summaries"].get(slot)
@@ -52,7 +51,7 @@ def _results(report: Mapping[str, Any]) -> str:
             continue
         cells = [slot, _accuracy(row), _shown("test_accuracy", row["test_accuracy"])]
         cells += [_latency(row["latency_ms"].get(device)) for device in names]
-        cells += [_shown(name, row[name]) for name in COUNTS]
+        cells += [_shown(metric.name, row.get(metric.name)) for metric in COUNTED]
         rows.append(cells)
     return _table(head, rows)
 

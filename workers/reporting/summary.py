@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from search.metrics import base_metric, device_of
+from search.metrics import COUNTED, base_metric, device_of
 from workers.progress import Evaluated
 
-COUNTS = ("macs", "parameters", "size_bytes", "nonzeros", "stored_bytes")
+COUNTS = tuple(metric.name for metric in COUNTED)
 
 
 def summary(
@@ -21,8 +21,9 @@ def summary(
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """`latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`: COUNTS. `more` are
-    further facts for the report.
+    """`latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`: COUNTS, as far as they
+    are known: what an earlier run of the job kept lacks a metric that was added since. `more` are further facts for the
+    report.
     """
     return {
         "evaluation_id": evaluation_id,
@@ -30,7 +31,7 @@ def summary(
         "accuracy": accuracy,
         "test_accuracy": test_accuracy,
         "latency_ms": {device: _filled(row) for device, row in (latency_ms or {}).items()},
-        **{name: int(counts[name]) for name in COUNTS},
+        **{name: int(counts[name]) for name in COUNTS if name in counts},
         **more,
     }
 

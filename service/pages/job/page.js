@@ -45,7 +45,7 @@ function landmarks() {
   const wanted = [["original", "square"], ["control", "square-open"], ["best", "star"], ["nearest", "star-open"]];
   return wanted.filter(([name]) => job?.[name]).map(([name, symbol]) => {
     const found = job[name], time = found.latency_ms?.[device] ?? {};
-    const x = onLatency ? time.measured ?? time.predicted : found[key];
+    const x = onLatency ? time.measured ?? time.predicted : found.metrics[key];
     return { name: `${name}${time.measured ? ", measured" : ""}`, mode: "markers", type: "scatter", x: [x], y: [100 * found.accuracy],
       marker: { symbol, size: 14, color: name === "best" ? "#16a34a" : "#78716c" }, hoverinfo: "name+x+y" };
   }).filter((trace) => trace.x[0] != null && Number.isFinite(trace.y[0]));

@@ -1,55 +1,49 @@
-"""The metrics: one table, from which limits, forms, fronts and reports follow."""
+"""The metrics: one row a file, from which limits, forms, fronts, tables and reports follow; each offers `METRIC`.
+
+Another distribution adds one by an entry point of the group "netlathe.metrics".
+"""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from search.discovery import Discovery
 from search.errors import InvalidInput, did_you_mean
-from search.problem import Constraint, Goal
+from search.metric import Metric
+from search.problem import Constraint
 
 Form: TypeAlias = Literal["max", "min", "drop", "ratio"]
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A named number. `format` is a format spec for `value * factor`, which is how `unit` shows it."""
-
-    name: str
-    unit: str
-    goal: Goal
-    label: str
-    format: str
-    factor: float = 1.0
-    per_device: bool = False
-    highest: float = math.inf
-
-    @property
-    def stem(self) -> str:
-        """The name without its unit: limits on ratios have no unit (`max_latency_ratio`)."""
-        return re.sub(r"_(ms|bytes)$", "", self.name)
-
-    def show(self, value: float) -> str:
-        """`value` for people, with its unit."""
-        return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
-
-
+_DISCOVERED = Discovery(__name__, "METRIC", Metric)
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
-    for metric in (
-        Metric("accuracy", "%", "max", "Accuracy (validation)", ".2f", factor=100.0, highest=1.0),
-        Metric("test_accuracy", "%", "max", "Accuracy (test)", ".2f", factor=100.0, highest=1.0),
-        Metric("latency_ms", "ms", "min", "Latency", ".3f", per_device=True),
-        Metric("macs", "", "min", "MACs", ",.0f"),
-        Metric("parameters", "", "min", "Parameters", ",.0f"),
-        Metric("size_bytes", "bytes", "min", "File size", ",.0f"),
-        Metric("nonzeros", "", "min", "Non-zero parameters", ",.0f"),
-        Metric("stored_bytes", "bytes", "min", "Stored with indices", ",.0f"),
-    )
+    for metric in sorted(map(_DISCOVERED.load, _DISCOVERED.names()), key=lambda metric: (metric.order, metric.name))
 }
+"""Every metric, by name, in the order of tables."""
+COUNTED: tuple[Metric, ...] = tuple(metric for metric in METRICS.values() if metric.counter)
+"""Those that are counted on a network."""
+CLEARLY_LESS = 0.9
+"""Of a whole: a part under this share of it is shown; a few zeros are in any network."""
+
+
+def shown_counts(networks: Iterable[Mapping[str, float]]) -> tuple[Metric, ...]:
+    """The counted metrics that a table of these networks has columns for; a part of another one only if it says more.
+
+    Counts that no row is here for, as another installation may send them, come last by their names.
+    """
+    found = list(networks)
+    known = dict.fromkeys(name for network in found for name in network)
+    told = [metric for metric in COUNTED if metric.name in known and _says_more(metric, found)]
+    return (*told, *(Metric(name, "", "min", name, ",.6g") for name in known if name not in METRICS))
+
+
+def _says_more(metric: Metric, networks: Iterable[Mapping[str, float]]) -> bool:
+    pairs = [(network[metric.name], network.get(metric.part_of)) for network in networks if metric.name in network]
+    return not metric.part_of or any(whole is not None and part < CLEARLY_LESS * whole for part, whole in pairs)
 
 
 def latency_metric(device_id: str) -> str:
