@@ -27,7 +27,6 @@ from search.problem import Problem
 from search.space import Choice
 from workers.errors import JobFailed
 from workers.job import run
-from workers.phases import train
 from workers.phases.search import problem_of
 from workers.plan import Budget, JobPlan, ModelInput, Named, Training
 from workers.ports import Signal
@@ -141,7 +140,7 @@ def test_strategies_are_told_what_layers_lose(job: Job, lock: HostLock, monkeypa
         seen.append(problem_of(*given))
         return seen[-1]
 
-    monkeypatch.setattr("workers.job.problem_of", noted)
+    monkeypatch.setattr("workers.phases.search.problem_of", noted)
     plan, ports = job(methods=(Named("filter_prune"), Named("int8_ptq")))
     run(plan, ports, lock)
     problem = seen[0]
@@ -277,7 +276,7 @@ def test_the_user_can_stop_a_job_and_go_on_with_a_paused_one(
     assert len(evaluated(ports, "F2")) == 4
 
 
-def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock) -> None:
     plan, ports = job()
     calls = Counter[str]()
 
@@ -287,8 +286,7 @@ def test_one_diverging_finalist_fails_alone(job: Job, lock: HostLock, monkeypatc
             raise TrainingDiverged(0, 3, float("nan"))
         return honest(*arguments)
 
-    monkeypatch.setattr(train, "fine_tune", fit)
-    assert run(plan, ports, lock).verdict == "met"
+    assert run(plan, ports, lock, train=fit).verdict == "met"
     trained = [e.evaluation for e in evaluated(ports, "F4")]
     assert sorted(e.status for e in trained) == [Status.COMPLETED, Status.FAILED]
     assert [e.reason for e in trained if e.status is Status.FAILED] == ["nan"]
@@ -298,9 +296,7 @@ def _same(network: Network) -> Network:
     return network
 
 
-def test_given_back_batch_norms_are_taken_away_where_they_hurt(
-    job: Job, lock: HostLock, trained: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_given_back_batch_norms_are_taken_away_where_they_hurt(job: Job, lock: HostLock, trained: Network) -> None:
     """The uploaded file has its norms folded in; training with given-back ones is made to fail."""
     plan, ports = job()
     folded = ports.put_bytes(fold_norms(trained).save())
@@ -313,22 +309,20 @@ def test_given_back_batch_norms_are_taken_away_where_they_hurt(
                 step = replace(step, network=partial(_same, forgetful))
             yield step
 
-    monkeypatch.setattr(train, "fine_tune", fit)
-    outcome = run(plan, ports, lock)
+    outcome = run(plan, ports, lock, train=fit)
     assert outcome.verdict == "met"
     assert outcome.summaries["control"]["accuracy"] > 0.8
     assert any("they are removed" in line for line in ports.lines)
 
 
-def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_control_fails_the_job(job: Job, lock: HostLock) -> None:
     plan, ports = job()
 
     def fit(*arguments: Any) -> Any:
         raise TrainingDiverged(0, 3, float("nan"))
 
-    monkeypatch.setattr(train, "fine_tune", fit)
     with pytest.raises(JobFailed) as failure:
-        run(plan, ports, lock)
+        run(plan, ports, lock, train=fit)
     assert (failure.value.code, failure.value.step) == ("control_diverged", "train")
 
 

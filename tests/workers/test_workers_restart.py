@@ -21,7 +21,6 @@ from search.problem import Problem
 from search.space import Values
 from search.synthetic.replay import make_replay
 from workers.job import run
-from workers.phases.train import chosen_finalists
 from workers.plan import JobPlan
 from workers.pools.executor import LocalExecutor
 from workers.problem.estimated import estimated
@@ -30,6 +29,7 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 from workers.running.memory_ports import MemoryPorts
 from workers.search.best_so_far import BestSoFar
+from workers.training.choosing import chosen_finalists
 from workers.training.parallel_training import Course, Ended, learn
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
@@ -127,7 +127,7 @@ def test_finalists_stay_when_the_tables_change_between_runs(
     def others(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
         return list(evaluated)[:count][::-1]
 
-    monkeypatch.setattr("workers.job.chosen_finalists", others)
+    monkeypatch.setattr("workers.training.finalists.chosen_finalists", others)
     run(plan, ports, lock)
     assert trained_names(ports) == chosen
 
@@ -238,8 +238,7 @@ def test_waiting_for_the_machine_is_no_training(job: Job, lock: HostLock, monkey
         return honest(self)
 
     monkeypatch.setattr(HostLock, "shared", shared)
-    monkeypatch.setattr("workers.job.Context", partial(Context, clock_s=lambda: time.monotonic() + waited_s[0]))
-    run(plan, ports, lock)
+    run(plan, ports, lock, clock_s=lambda: time.monotonic() + waited_s[0])
     spent_s = [m.spent_s for m in ports.messages if isinstance(m, Phased) and m.phase == "train"]
     assert len(spent_s) > 2
     assert spent_s[-1] - spent_s[0] < 3600.0

@@ -11,17 +11,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from workers.phases.profile import Profile
-from workers.phases.train import Trained
-from workers.phases.verify import Judged
-from workers.ports import Verdict
+from workers.judging.judged import Judged
+from workers.ports import Outcome, Verdict
+from workers.profiling.timed_device import Profile
 from workers.progress import ArtifactKind, Evaluated, Made
 from workers.reporting.clean_check import Checked, clean_check
 from workers.reporting.report import html_report
 from workers.running import durable
 from workers.running.context import Context
 from workers.running.inputs import Inputs
+from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs
+from workers.training.trained import Trained
 
 PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn", "safetensors")
 
@@ -40,13 +41,14 @@ class Findings:
     given_up: Mapping[str, str] = field(default_factory=dict)
 
 
-def package(context: Context, inputs: Inputs, profile: Profile, findings: Findings) -> None:
+def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     """Write, check and offer the artifacts.
 
     Raises:
         JobFailed: the file does not do in a clean process what it did here.
         Halted: the user wants it.
     """
+    context, inputs = run.context, run.inputs
     context.at("package", 0, 3)
     folder = context.folder("result")
     stem = context.plan.name
@@ -73,6 +75,7 @@ def package(context: Context, inputs: Inputs, profile: Profile, findings: Findin
     )
     context.ports.emit(*(Made(kind, path.name, path) for kind, path in made))
     context.at("package", 3, 3)
+    return Outcome("finished", findings.verdict, findings.reason, findings.summaries)
 
 
 def _report(

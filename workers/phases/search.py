@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,17 @@ from search.problem import Constraint, Objective, Problem
 from search.space import Choice, Space
 from search.space.settings import check_settings
 from workers.evaluating.evaluation_files import Material
-from workers.phases.profile import Profile
+from workers.evaluating.whole_training import Sampler
+from workers.phases.statistics import Statistics
 from workers.plan import JobPlan, Named
 from workers.pools.pool import Pool
 from workers.problem.builder import Wanted
+from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Message
+from workers.running import memos
 from workers.running.context import Context, Halted
 from workers.running.inputs import Inputs
+from workers.running.job_run import JobRun
 from workers.search.best_so_far import BestSoFar
 from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
@@ -29,7 +34,6 @@ from workers.search.table_watch import TableWatch
 JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
 """Of the wall seconds, where finalists are to be trained with what is left."""
-_ENDED = "search-ended"
 
 
 def problem_of(
@@ -123,7 +127,7 @@ def searched(
         Halted: the user wants it.
     """
     recorded = context.recorded
-    if context.recall(_ENDED) is not None:
+    if context.recall(memos.SEARCH_ENDED) is not None:
         # What an earlier run went on to train and to time is no part of the search.
         found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.searched)
         return Searched("finished", found, context.spent_s)
@@ -152,17 +156,43 @@ def searched(
     context.spent_s = ended.spent_s
     if ended.end in ("paused", "cancelled"):
         raise Halted(ended.end)
-    context.keep(_ENDED, {"end": ended.end, "spent_s": ended.spent_s})
+    context.keep(memos.SEARCH_ENDED, memos.SearchEnd(ended.end, ended.spent_s))
     return ended
 
 
 def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]:
     """One sentence where the search ran out of time before it ran out of evaluations."""
-    known = context.recall(_ENDED)
-    if known is None or known["end"] != "wall":
+    known = context.recall(memos.SEARCH_ENDED)
+    if known is None or known.end != "wall":
         return ()
     budget = context.plan.budget
     done = sum(not each.cached for each in evaluated)
     share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
     time = f"{share}{budget.wall_s:g} wall seconds were used up"
     return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found, and the profile and the problem by the newest tables."""
+
+    profile: Profile
+    problem: Problem
+    evaluated: Sequence[Evaluated]
+
+
+def search(run: JobRun, found: Profile, known: Statistics) -> Result:
+    """Search, or take what an earlier run had found.
+
+    Raises:
+        JobFailed: every strategy broke.
+        Halted: the user wants it.
+    """
+
+    def make(newest: Profile) -> Problem:
+        return problem_of(run.context, newest, known.curves, known.material, known.reference, run.inputs.chance)
+
+    watch = TableWatch(run.context, found, make)
+    reached = Sampler(known.material, known.training).reached
+    ended = searched(run.context, run.inputs, watch, known.pool, reached)
+    return Result(watch.profile, watch.problem, ended.evaluated)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +13,22 @@ from compress.data.dataset import Part
 from compress.graph.rewrites import rewritten
 from compress.network import Network
 from compress.pruning.reach import untrained
+from compress.training.recipe import Recipe
 from compress.training.renormalise import renormalise
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Levelled, Space
+from workers.evaluating.accuracy import right_in_file
 from workers.evaluating.evaluation_files import Material
-from workers.evaluating.evaluator import QUICK
-from workers.phases.profile import Profile
+from workers.evaluating.evaluator import QUICK, EvaluatorFactory
 from workers.pools.pool import Pool
+from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 from workers.running.inputs import Inputs
-from workers.training.common_epochs import trains
+from workers.running.job_run import JobRun
+from workers.training.common_epochs import common_epochs, trains
+from workers.training.control_ahead import control_ahead
+from workers.training.recipe import recipe_of
 
 PROBES = 3
 """Levels of a knob whose accuracy is looked at; those between are interpolated."""
@@ -30,6 +37,8 @@ SHORT_IMAGES = 2048
 TRAINING_BYTES = 2**30
 """Of training images for whole trainings (F4): beyond, a part of them is drawn."""
 _WAIT_S = 1.0
+SLOWEST = 5.0
+"""Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
@@ -135,3 +144,42 @@ def _curve(
     seen.append(accuracy[probes["", 0].id])
     order = np.argsort(levels)
     return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is worked out once about a network, and the pool that goes on to evaluate candidates.
+
+    `reference`: the control's accuracy on the ranking images, if the search trains; `training`: the recipe that it
+    trains by.
+    """
+
+    material: Material
+    curves: Mapping[str, NDArray[np.float64]]
+    reference: float | None
+    training: Recipe
+    pool: Pool
+
+
+@contextmanager
+def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
+    """Gather the statistics; the pool that measured the sensitivities stays open for the search.
+
+    Raises:
+        JobFailed: the control, which a search of whole trainings is held against, diverges.
+        PoolBroken: no evaluator comes up.
+        Halted: the user wants it.
+    """
+    context, effort = run.context, run.context.plan.effort
+    material = gathered(context, run.inputs, found)
+    reference, training, deadline_s = None, Recipe(), effort.candidate_s
+    if trains(context):
+        control = control_ahead(run, material)
+        with context.computing():
+            reference = float(right_in_file(control.model, *material.ranking).mean())
+        training = replace(recipe_of(context, run.inputs), epochs=common_epochs(context))
+        deadline_s += SLOWEST * control.elapsed_s
+    factory = EvaluatorFactory(material, training=training)
+    with run.executor.pool(factory, effort.processes, deadline_s, context.lock.shared) as pool:
+        curves = sensitivities(context, found.builder.space, material, pool)
+        yield Statistics(material, curves, reference, training, pool)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from hw_profiles.host_lock import HostLock
 from workers.errors import WorkerError
@@ -16,6 +16,9 @@ from workers.plan import JobPlan
 from workers.ports import Ports, Recorded
 from workers.progress import PHASES, Checkpointed, Level, Logged, Phase, Phased, Warned
 from workers.running import durable
+from workers.running.memo import Memo
+
+T = TypeVar("T")
 
 
 class Halted(WorkerError):
@@ -109,15 +112,26 @@ class Context:
         self.keep_file(name, path)
         return path
 
-    def recall(self, name: str) -> dict[str, Any] | None:
-        """The JSON that `keep` recorded under this name."""
-        path = self.file(name)
-        found: dict[str, Any] | None = json.loads(path.read_text()) if path else None
-        return found
+    def once(self, memo: Memo[T], make: Callable[[], T], holds: Callable[[T], bool] = lambda known: True) -> T:
+        """The fact that this memo holds; found out now, and recorded, if no run of the job has yet.
 
-    def keep(self, name: str, data: Mapping[str, Any]) -> None:
-        """Record facts that took long to find."""
-        self.keep_bytes(name, json.dumps(data, allow_nan=False).encode(), ".json")
+        Args:
+            holds: whether a recorded fact is of what is asked for now.
+        """
+        known = self.recall(memo)
+        if known is None or not holds(known):
+            known = make()
+            self.keep(memo, known)
+        return known
+
+    def recall(self, memo: Memo[T]) -> T | None:
+        """The fact, if a run of the job has recorded it."""
+        path = self.file(memo.name)
+        return memo.from_json(json.loads(path.read_text())) if path else None
+
+    def keep(self, memo: Memo[T], fact: T) -> None:
+        """Record a fact."""
+        self.keep_bytes(memo.name, json.dumps(memo.to_json(fact), allow_nan=False).encode(), ".json")
 
     def folder(self, name: str) -> Path:
         """A folder of this job, made where it is missing."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from compress.network import Network
 from hw_profiles.ops import Op
@@ -17,22 +15,11 @@ from hw_profiles.tables.probe import probe
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Learned
-from workers.running import durable
+from workers.running import durable, memos
 from workers.running.context import Context
 
 NEWS_S = 2.0
 """How long one wait for rows lasts before the user's signal is looked at again."""
-
-
-def sample_json(sample: Sample) -> dict[str, Any]:
-    """Plain values, from which `sample_from` makes an equal sample."""
-    return asdict(sample)
-
-
-def sample_from(data: Mapping[str, Any]) -> Sample:
-    """What `sample_json` gave."""
-    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
-    return Sample(data["key"], **lists, extra=data["extra"])
 
 
 def learned_classes(context: Context, device_id: str) -> KernelClasses:
@@ -69,7 +56,7 @@ def fill_most_uncertain(
     A restart does not ask for more: what the first run got is what this job works with.
     """
     table = context.ports.table(device_id)
-    if context.recall(f"filled-{device_id}") is not None:
+    if context.recall(memos.filled(device_id)) is not None:
         return table
     entries = table.entries(ops)
     worth = {
@@ -85,7 +72,7 @@ def fill_most_uncertain(
     name, known = context.device_name(device_id), len(ops) - len(worth)
     context.say(f"{name}: timing {len(wanted)} of {len(ops)} kernels; {known} are known.")
     table = filled(context, device_id, wanted, [worth[op.key] for op in wanted])
-    context.keep(f"filled-{device_id}", {"asked": len(wanted), "epoch": table.epoch})
+    context.keep(memos.filled(device_id), memos.Filled(len(wanted), table.epoch))
     return table
 
 
@@ -111,15 +98,13 @@ def measured(
     context: Context, name: str, device_id: str, networks: Mapping[str, Network | bytes], protocol: BurstProtocol
 ) -> Mapping[str, Sample]:
     """Time whole networks in one lease; remembered under `name`, so that a restart does not time again."""
-    memo = f"{name}-{device_id}"
-    known = context.recall(memo)
-    if known is not None and set(known) == set(networks):
-        return {key: sample_from(data) for key, data in known.items()}
-    folder = context.folder(f"timed/{name}")
-    paths: dict[str, Path] = {}
-    for key, network in networks.items():
-        model = network.save() if isinstance(network, Network) else network
-        paths[key] = durable.write(folder / f"{key}.onnx", model)
-    samples = context.ports.measure(device_id, paths, protocol)
-    context.keep(memo, {key: sample_json(sample) for key, sample in samples.items()})
-    return samples
+
+    def measure() -> Mapping[str, Sample]:
+        folder = context.folder(f"timed/{name}")
+        paths: dict[str, Path] = {}
+        for key, network in networks.items():
+            model = network.save() if isinstance(network, Network) else network
+            paths[key] = durable.write(folder / f"{key}.onnx", model)
+        return context.ports.measure(device_id, paths, protocol)
+
+    return context.once(memos.timed(name, device_id), measure, lambda known: known.keys() == networks.keys())

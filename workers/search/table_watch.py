@@ -10,7 +10,7 @@ from dataclasses import replace
 from hw_profiles.ops import Op
 from search.evaluation import Evaluation, Status
 from search.problem import Problem
-from workers.phases.profile import Profile
+from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 
 LOOK_S = 10.0

@@ -1,1 +1,1 @@
-"""How finalists and the control are trained side by side."""
+"""How finalists and the control are chosen and trained, one after another or side by side."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search import strategies
+from workers.running import memos
 from workers.running.context import Context
 
 WITHOUT = 2
 """Trainings that the wall seconds must last for: the control and one finalist."""
 WITH_SAMPLES = 6
 """Where a strategy asks for whole trainings, a few of those besides."""
-_MEMO = "common-epochs"
 
 
 def trains(context: Context) -> bool:
@@ -21,13 +21,13 @@ def trains(context: Context) -> bool:
 
 def common_epochs(context: Context) -> int:
     """The epochs that all train for alike: those of the plan, or the fewer that were decided on."""
-    known = context.recall(_MEMO)
-    return context.plan.training.epochs if known is None else int(known["epochs"])
+    known = context.recall(memos.COMMON_EPOCHS)
+    return context.plan.training.epochs if known is None else known.epochs
 
 
 def epochs_are_decided(context: Context) -> bool:
     """Whether a run of the job has looked at the control's pace."""
-    return context.recall(_MEMO) is not None
+    return context.recall(memos.COMMON_EPOCHS) is not None
 
 
 def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
@@ -43,7 +43,7 @@ def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
         fits = (trainings * wanted - done) * epoch_s <= left_s
         # Fewer epochs are another schedule of learning rates: what is done of the long one counts for nothing.
         fewer = max(1, int(left_s / (trainings * epoch_s))) if left_s > 0 and not fits else 1
-        context.keep(_MEMO, {"epochs": wanted if fits else min(wanted, fewer)})
+        context.keep(memos.COMMON_EPOCHS, memos.CommonEpochs(wanted if fits else min(wanted, fewer)))
         for warning in shortened(context):
             context.warn(warning)
     return common_epochs(context)

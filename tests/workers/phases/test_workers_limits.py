@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from compress.network import Network
+from compress.training.direct import fine_tune
+from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic
-from search.candidate import Candidate
 from workers.job import run
-from workers.phases.train import Trainer
 from workers.plan import JobPlan, Target
 from workers.progress import Evaluated
 from workers.running.memory_ports import MemoryPorts
@@ -93,21 +95,27 @@ def test_nothing_is_trained_for_limits_that_nothing_comes_near(job: Job, lock: H
     assert again.summaries == outcome.summaries
 
 
-def test_a_network_that_guesses_is_nearest_to_nothing(
-    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def parameters(network: Network) -> int:
+    return sum(constant.size for constant in network.constants.values())
+
+
+def _same(network: Network) -> Network:
+    return network
+
+
+def test_a_network_that_guesses_is_nearest_to_nothing(job: Job, lock: HostLock, trained: Network) -> None:
     """Training makes every finalist forget all it knew: they keep every other limit, and the uncut network does not."""
-    honest = Trainer._final
 
-    def forgetful(
-        trainer: Trainer, network: Network, candidate: Candidate | None, *stages: Literal["sparsity"]
-    ) -> Network:
-        final = honest(trainer, network, candidate, *stages)
-        return final if candidate is None else final.with_constants({"fc.weight": 0 * final.constants["fc.weight"]})
+    def forgetful(network: Network, *arguments: Any) -> Iterator[Step]:
+        for step in fine_tune(network, *arguments):
+            if parameters(network) < parameters(trained):
+                known = step.network()
+                forgotten = known.with_constants({"fc.weight": 0 * known.constants["fc.weight"]})
+                step = replace(step, network=partial(_same, forgotten))
+            yield step
 
-    monkeypatch.setattr(Trainer, "_final", forgetful)
     plan, ports = job(ratio=0.85, limits={"max_macs_ratio": 0.85, "max_accuracy_drop": 0.02})
-    outcome = run(plan, ports, lock)
+    outcome = run(plan, ports, lock, train=forgetful)
     assert outcome.verdict == "missed"
     report = json.loads(ports.files["report_json"].read_text())
     tried = {each["name"]: each["accuracy"] for each in report["finalists"]}

@@ -27,9 +27,9 @@ from workers.evaluating.evaluate_safely import attempt
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, CutEvaluator, EvaluatorFactory
 from workers.evaluating.images import BATCH, Preprocessed
+from workers.judging.smaller_neighbour import smaller_neighbour
+from workers.judging.timed import Timed
 from workers.phases.search import level
-from workers.phases.timed import Timed
-from workers.phases.train import chosen_finalists
 from workers.plan import Budget, DatasetInput, JobPlan, ModelInput, Named, Target
 from workers.ports import Outcome
 from workers.progress import Evaluated, Phased
@@ -37,7 +37,7 @@ from workers.reporting import clean_script
 from workers.reporting.clean_check import clean_check
 from workers.reporting.plot import Dot, plot
 from workers.reporting.report import html_report
-from workers.search.neighbour import smaller_neighbour
+from workers.training.choosing import chosen_finalists
 
 Digits = tuple[np.ndarray, np.ndarray]
 

@@ -17,9 +17,10 @@ from search.evaluation import Evaluation, Status
 from search.problem import Objective, Problem
 from workers.errors import DeviceOffline, LeaseLost
 from workers.job import run
-from workers.phases.profile import Profile, profile
+from workers.phases.profile import profile
 from workers.plan import Effort, JobPlan
 from workers.problem.builder import Wanted
+from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Learned, Message
 from workers.running.context import Context
 from workers.running.device_requests import fill_most_uncertain, filled, learned_classes

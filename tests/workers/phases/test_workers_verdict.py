@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from compress.training.direct import fine_tune
+from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.verdict_bounds import upper_bound
 from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic, statistic_us
+from workers.errors import JobFailed
 from workers.evaluating.accuracy import Labels, Right, Source, interval, right_in_file
 from workers.job import run
 from workers.plan import Budget, JobPlan, Target
@@ -57,14 +62,17 @@ def slowed(
             return samples
         if len(seen) < sessions:
             for name, sample in samples.items():
-                times = factor.get(name, factor[""])
-                minima, medians = (tuple(times * v for v in vs) for vs in (sample.minima_us, sample.medians_us))
-                samples[name] = Sample(sample.key, minima, medians, sample.extra)
+                samples[name] = _slower(sample, factor.get(name, factor[""]))
         seen.append(samples)
         return samples
 
     monkeypatch.setattr(MemoryPorts, "measure", measure)
     return seen
+
+
+def _slower(sample: Sample, factor: float) -> Sample:
+    minima, medians = (tuple(factor * v for v in vs) for vs in (sample.minima_us, sample.medians_us))
+    return Sample(sample.key, minima, medians, sample.extra)
 
 
 def test_a_prediction_is_what_was_said_before_and_the_session_explains_it_apart(
@@ -139,11 +147,25 @@ def _later(sample: Sample, factor: float) -> Sample:
 def test_time_that_does_not_last_for_a_smaller_neighbour_is_a_warning(
     job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The finalist is 6 % over its limit, 0.85 of the original, and every epoch takes longer than the wall seconds."""
     plan, ports = job(limits={}, budget=Budget(evaluations=1, wall_s=600, finalists=1))
-    slowed(monkeypatch, {"finalist-random-s0-0000": 3.0, "": 1.0})
-    monkeypatch.setattr("workers.job.A_LITTLE", 10.0)
-    monkeypatch.setattr("workers.job._Run._lasts_for", lambda self, nearest: False)
-    assert run(plan, ports, lock).verdict == "missed"
+    honest, waited_s = MemoryPorts.measure, [0.0]
+
+    def measure(
+        ports: MemoryPorts, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample]:
+        samples = dict(honest(ports, device_id, networks, protocol))
+        late = [name for name in networks if name.startswith("finalist")]
+        return {**samples, **{name: _slower(samples["uploaded"], 0.9) for name in late}}
+
+    def train(*arguments: Any) -> Iterator[Step]:
+        for step in fine_tune(*arguments):
+            waited_s[0] += 1000.0 * step.last_of_epoch
+            yield step
+
+    monkeypatch.setattr(MemoryPorts, "measure", measure)
+    outcome = run(plan, ports, lock, clock_s=lambda: time.monotonic() + waited_s[0], train=train)
+    assert outcome.verdict == "missed"
     said = "random-s0-0000 is a little too slow: 600 wall seconds did not last for a smaller neighbour."
     assert said in ports.warnings
     assert said in json.loads(ports.files["report_json"].read_text())["warnings"]
@@ -220,9 +242,9 @@ def test_what_training_costs_the_control_is_judged_image_by_image(
         found[np.flatnonzero(found)[:8]] = False
         return found
 
-    monkeypatch.setattr("workers.phases.train.right_in_file", right)
-    monkeypatch.setattr("workers.job.package", lambda *_: None)
-    run(plan, ports, lock)
+    monkeypatch.setattr("workers.training.trainer.right_in_file", right)
+    with pytest.raises(JobFailed, match="recheck"):
+        run(plan, ports, lock)  # the clean process sees what the file really does
     assert "Training costs the control 2.00% of the original's accuracy." in ports.lines
 
 

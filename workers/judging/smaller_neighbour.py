@@ -9,7 +9,7 @@ import numpy as np
 from search.metrics import latency_metric
 from search.problem import Problem
 from search.space import Values
-from workers.phases.timed import Timed
+from workers.judging.timed import Timed
 
 SLACK = 0.995
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from compress.network import Network
 from hw_profiles.tables.anchors import Session, session
 from hw_profiles.tables.verdict_bounds import upper_bound, verdict_rounds
 from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic, statistic_us
-from workers.phases.profile import SMALLEST, UPLOADED, Profile, TimedDevice
-from workers.phases.train import Trained
+from workers.profiling.calibrate import SMALLEST
+from workers.profiling.time_original import UPLOADED
+from workers.profiling.timed_device import Profile, TimedDevice
+from workers.running import memos
 from workers.running.context import Context
 from workers.running.device_requests import measured
 from workers.running.inputs import Inputs
 from workers.training.parallel_training import CONTROL
+from workers.training.trained import Trained
 
 MS = 1e-3
 SESSIONS = 3
@@ -85,29 +88,28 @@ def timed_on(
 
 def _predictions(
     context: Context, profile: Profile, device: TimedDevice, finalists: Sequence[Trained], attempt: int
-) -> Mapping[str, Mapping[str, float]]:
+) -> Mapping[str, memos.Predicted]:
     """Kept before anything is timed: a restart, with whatever tables it finds, reports the same ones."""
-    memo = f"predicted-{attempt}-{device.target.device_id}"
-    known = context.recall(memo)
-    if known is None or set(known) != {each.name for each in finalists}:
-        known = {each.name: _prediction(profile, device, each) for each in finalists}
-        context.keep(memo, known)
-    return known
+    return context.once(
+        memos.predicted(attempt, device.target.device_id),
+        lambda: {each.name: _prediction(profile, device, each) for each in finalists},
+        lambda known: known.keys() == {each.name for each in finalists},
+    )
 
 
-def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> Mapping[str, float]:
+def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.Predicted:
     """In the target's statistic, as the search had it: on a machine at rest."""
     builder, table = profile.builder, device.table
     line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
     sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
-    return {
-        "predicted_ms": MS * latency_us,
-        "low_ms": MS * max(0.0, latency_us - half_us),
-        "high_ms": MS * (latency_us + half_us),
-        "level": line.level,
-    }
+    return memos.Predicted(
+        predicted_ms=MS * latency_us,
+        low_ms=MS * max(0.0, latency_us - half_us),
+        high_ms=MS * (latency_us + half_us),
+        level=line.level,
+    )
 
 
 def _session(
@@ -164,7 +166,7 @@ def _quiet_us(sample: Sample, half: int) -> float:
 
 
 def _timed(
-    device: TimedDevice, predicted: Mapping[str, float], samples: Mapping[str, Sample], seen: Session, name: str
+    device: TimedDevice, predicted: memos.Predicted, samples: Mapping[str, Sample], seen: Session, name: str
 ) -> Timed:
     target, sample, original = device.target, samples[name], samples[UPLOADED]
     statistic, original_ms = target.statistic, statistic_us(original, target.statistic) * MS
@@ -177,8 +179,8 @@ def _timed(
     return Timed(
         device_id=target.device_id,
         statistic=statistic,
-        **predicted,
-        predicted_in_session_ms=predicted["predicted_ms"] / seen.scale * _unrest(device, original),
+        **asdict(predicted),
+        predicted_in_session_ms=predicted.predicted_ms / seen.scale * _unrest(device, original),
         measured_ms=statistic_us(sample, statistic) * MS,
         measured_high_ms=high_ms,
         quiet_ms=statistic_us(sample, "quiet") * MS,

@@ -10,9 +10,9 @@ from search.knowledge import values_key
 from search.problem import ACCURACY, Problem
 from search.ranking.nearness import distance_of
 from search.space import Values
-from workers.phases.train import chosen_finalists
 from workers.problem.builder import ProblemBuilder
 from workers.progress import Evaluated
+from workers.training.choosing import chosen_finalists
 
 ORIGIN = "corner"
 UNCHANGED = "unchanged"

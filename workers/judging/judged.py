@@ -1,0 +1,184 @@
+"""The verify phase: every finalist timed whole beside the original, and judged on what its file really does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from search.metrics import latency_metric, parse_limit, parse_limits
+from search.problem import Constraint, Objective
+from search.ranking.nearness import distance, guesses
+from search.ranking.preference import preference
+from workers.evaluating.accuracy import Drop, drop
+from workers.judging.timed import Timed, timed_on
+from workers.plan import JobPlan, Target
+from workers.profiling.timed_device import Profile
+from workers.progress import Evaluated
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+from workers.training.trained import Trained
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
+    limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
+    the predictions are of; `utility`: the objective, more is better; `distance`: how far it is from the limits as a
+    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `searched`: it is not the
+    control.
+    """
+
+    trained: Trained
+    timed: tuple[Timed, ...]
+    drop: Drop
+    violation: float
+    utility: float
+    distance: float
+    broken: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    table_epochs: Mapping[str, int] = field(default_factory=dict)
+    searched: bool = True
+
+    @property
+    def met(self) -> bool:
+        """Whether every limit holds on the file itself."""
+        return not self.broken
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """The metrics of the file itself."""
+        latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
+        return {**self.trained.counts, **latency, "accuracy": self.trained.accuracy}
+
+    @property
+    def evaluations(self) -> tuple[Evaluated, ...]:
+        """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict. The
+        control was trained for its own sake.
+        """
+        trained = self.trained
+        origin, strategy = trained.candidate_id, trained.strategy or ""
+        taught = Candidate(f"{origin}-trained", trained.values, origin=strategy, parents=(origin,), fidelity="F4")
+        file = Candidate(f"{origin}-timed", trained.values, origin=strategy, parents=(origin,), fidelity="F5")
+        known = {**trained.predicted, **trained.counts, "accuracy": trained.accuracy}
+        done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
+        timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
+        if not self.searched:
+            return (timed,)
+        return (Evaluated(strategy, done, self.met, table_epochs=self.table_epochs), timed)
+
+    @property
+    def only_slow(self) -> bool:
+        """Whether latency alone is in the way."""
+        return bool(self.broken) and self.violation == sum(each.excess for each in self.timed)
+
+
+def judged(
+    context: Context,
+    inputs: Inputs,
+    profile: Profile,
+    control: Trained,
+    finalists: Sequence[Trained],
+    attempt: int = 0,
+    searched: bool = True,
+) -> tuple[Judged, ...]:
+    """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
+
+    Args:
+        searched: False for the control itself in the place of a finalist.
+
+    Raises:
+        DeviceOffline, MeasurementFailed: out of the ports.
+        Halted: the user wants it.
+    """
+    timed: dict[str, list[Timed]] = {each.name: [] for each in finalists}
+    for number, device in enumerate(profile.devices):
+        context.at("verify", number, len(profile.devices) + 1)
+        here = timed_on(context, inputs, profile, device, control, finalists, attempt)
+        for each in finalists:
+            timed[each.name].append(here[each.name])
+    chance = inputs.chance
+    found = tuple(
+        replace(_judge(context.plan, profile, control, each, timed[each.name], chance), searched=searched)
+        for each in finalists
+    )
+    known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
+    for one in found:
+        _say(context, one)
+        context.ports.emit(*(each for each in one.evaluations if each.evaluation.candidate.id not in known))
+    return found
+
+
+def best_of(found: Sequence[Judged]) -> Judged | None:
+    """The finalist that meets every limit and comes first by `search.ranking.preference`."""
+    met = [each for each in found if each.met]
+    return min(met, key=lambda each: (*_rank(each), each.trained.name), default=None)
+
+
+def nearest_of(found: Sequence[Judged]) -> Judged | None:
+    """What a user would take if no finalist meets every limit: the one nearest to them in the measure of
+    `search.ranking.nearness`, which weighs every limit and puts networks that guess last; then as `best_of`.
+    """
+    return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
+
+
+def _rank(each: Judged) -> tuple[float, ...]:
+    return preference(each.utility, each.measured)
+
+
+def _judge(
+    plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed], chance: float
+) -> Judged:
+    targets = {target.device_id: target for target in plan.targets}
+    broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
+    violation = sum(t.excess for t in timed)
+    latency = {latency_metric(t.device_id): t.measured_ms for t in timed}
+    metrics = {**each.counts, **latency, "accuracy": each.accuracy}
+    lost, doubts = drop(control.right, each.right), list[str]()
+    if each.epochs > control.epochs:
+        doubts.append(
+            f"{each.candidate_id} went on from a sample and had {each.epochs} epochs, the control {control.epochs}"
+        )
+    limits = _other_limits(plan, profile, control)
+    for name, constraint in limits:
+        over = constraint.violation(metrics)
+        if over:
+            violation += over
+            seen = metrics[constraint.metric]
+            broken.append(f"{name} is broken: {constraint.metric} {seen:.6g}, allowed {constraint.bound:.6g}")
+        allowed = control.accuracy - constraint.bound
+        if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
+            doubts.append(f"{name} is {allowed:.2%}, within the 95 % interval of what {each.candidate_id} lost: {lost}")
+    epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
+    utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
+    far = sum(math.log1p(t.excess) for t in timed) + distance((one for _, one in limits), metrics, chance)
+    far = math.inf if guesses(each.accuracy, chance, len(each.right)) else far
+    return Judged(each, tuple(timed), lost, violation, utility, far, tuple(broken), tuple(doubts), epochs)
+
+
+def _slow(target: Target, timed: Timed) -> str:
+    return (
+        f"{target.device_name}: {timed.measured_ms:.3f} ms, at most {timed.measured_high_ms:.3f} ms with 97.5 % "
+        f"certainty, where {timed.limit_ms:.3f} ms ({timed.statistic}) are allowed"
+    )
+
+
+def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tuple[str, Constraint]]:
+    """Limits on accuracy are judged against the control, all others against the original."""
+    found = []
+    for name, value in plan.limits.items():
+        if value is None:
+            continue
+        limit = parse_limit(name)
+        against = {"accuracy": control.accuracy} if limit.metric.name == "accuracy" else profile.original
+        found += [(name, constraint) for constraint in parse_limits({name: value}, against)]
+    return found
+
+
+def _say(context: Context, each: Judged) -> None:
+    latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
+    verdict = "meets every limit" if each.met else "; ".join(each.broken)
+    accuracy = f"accuracy {each.trained.accuracy:.2%}, lost {each.drop}"
+    context.say(f"{each.trained.name}: {latency or 'no target'}; {accuracy}: {verdict}.")

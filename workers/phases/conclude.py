@@ -1,0 +1,144 @@
+"""Concluding: which finalist is the result, what users must know of it, and the rows of the result table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search.metrics import METRICS
+from workers.errors import JobFailed
+from workers.evaluating.accuracy import interval
+from workers.judging.judged import Judged, best_of, nearest_of
+from workers.judging.neighbours import NEIGHBOUR, NEIGHBOURS, lasts_for, worth_another
+from workers.phases.package import Findings
+from workers.phases.search import Result, cut_short
+from workers.phases.train import Taught
+from workers.ports import Verdict
+from workers.profiling.timed_device import Profile
+from workers.progress import Slot
+from workers.reporting.summary import COUNTS, summary
+from workers.running import memos
+from workers.running.context import Context
+from workers.running.job_run import JobRun
+from workers.training.common_epochs import shortened
+from workers.training.parallel_training import OUT_OF_TIME
+from workers.training.trained import Trained
+
+ALIKE = 0.97
+"""Of the original: folding its batch norms alone takes a few numbers away."""
+_SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
+"""The slot that a verdict fills, and the one that it leaves empty."""
+
+
+def original_row(
+    found: Profile, beside: Mapping[str, Mapping[str, float]] | None = None, test: float | None = None
+) -> dict[str, Any]:
+    """The row of the original. `beside`: what it took in the session that the finalists were judged in, once there
+    was one.
+    """
+    first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
+    return summary(
+        accuracy=found.original["accuracy"],
+        test_accuracy=test,
+        latency_ms=beside or first,
+        counts=found.original,
+    )
+
+
+def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged]) -> Findings:
+    """Choose the result among what was judged, show it, and collect what the report tells.
+
+    Raises:
+        JobFailed: another file than this one was chosen before, and the test part read for it.
+    """
+    chosen = best_of(verdicts)
+    verdict: Verdict = "met" if chosen is not None else "missed"
+    shown = chosen or nearest_of(verdicts)
+    assert shown is not None, "a job that came this far has at least one finalist"
+    test = _test_accuracies(run, shown.trained)
+    beside = {timed.device_id: {"measured": timed.original_ms} for timed in shown.timed}
+    run.summarise("original", original_row(result.profile, beside, test.original))
+    slot, other = _SLOTS[verdict]
+    run.clear(other)
+    run.summarise(slot, _shown(shown, test.chosen, len(verdicts)))
+    reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
+    given_up = taught.trainer.given_up
+    warnings = _warnings(run.context, result, shown, verdicts, given_up)
+    for warning in warnings:
+        run.context.warn(warning)
+    return Findings(verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up)
+
+
+def _warnings(
+    context: Context, result: Result, shown: Judged, verdicts: Sequence[Judged], given_up: Mapping[str, str]
+) -> list[str]:
+    return [
+        *(f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts),
+        *shortened(context),
+        *cut_short(context, result.evaluated),
+        *_out_of_time(context, verdicts, given_up),
+        *_without_gain(context, result.profile, shown),
+    ]
+
+
+def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, str]) -> list[str]:
+    """What the wall seconds did not last for, after the search."""
+    said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds did not last"
+    late = [name for name, reason in given_up.items() if reason.startswith(OUT_OF_TIME)]
+    if late:
+        said.append(f"{wall} to train these to their end: {', '.join(late)}.")
+    tried = sum(each.trained.candidate_id.startswith(NEIGHBOUR) for each in verdicts)
+    nearest = worth_another(verdicts)
+    if nearest is not None and tried < NEIGHBOURS and not lasts_for(context, nearest):
+        said.append(f"{nearest.trained.candidate_id} is a little too slow: {wall} for a smaller neighbour.")
+    return said
+
+
+def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
+    """A sentence if what the least was wanted of did not become less, or nothing did."""
+    wanted, counts = context.plan.objective_metric, shown.trained.counts
+    if wanted in counts and counts[wanted] >= found.original[wanted]:
+        seen, before = (METRICS[wanted].show(value) for value in (counts[wanted], found.original[wanted]))
+        return [f"{METRICS[wanted].label}: {seen}, and the original has {before}: nothing was gained."]
+    slower = all(timed.measured_ms >= timed.original_ms for timed in shown.timed)
+    if slower and all(counts[name] >= ALIKE * found.original[name] for name in COUNTS if name in counts):
+        return ["The result is neither smaller nor faster than the original."]
+    return []
+
+
+def _test_accuracies(run: JobRun, chosen: Trained) -> memos.FinalAccuracy:
+    """Read once, at the end, for the original and the one chosen file."""
+    context, inputs = run.context, run.inputs
+
+    def read() -> memos.FinalAccuracy:
+        with context.computing():
+            original = inputs.test_accuracy(inputs.network.save())
+            return memos.FinalAccuracy(chosen.name, original, inputs.test_accuracy(chosen.model))
+
+    known = context.once(memos.TEST_ACCURACY, read)
+    if known.name != chosen.name:
+        detail = f"the test part was read for {known.name} and would be read again for {chosen.name}"
+        raise JobFailed("test_read_twice", "package", detail)
+    return known
+
+
+def _shown(each: Judged, test_accuracy: float, finalists: int) -> dict[str, Any]:
+    return summary(
+        evaluation_id=f"{each.trained.candidate_id}-timed",
+        strategy=each.trained.strategy,
+        accuracy=each.trained.accuracy,
+        test_accuracy=test_accuracy,
+        latency_ms={timed.device_id: timed.row() for timed in each.timed},
+        counts=each.trained.counts,
+        accuracy_drop={"mean": each.drop.mean, "low": each.drop.low, "high": each.drop.high, "n": each.drop.count},
+        accuracy_interval=interval(each.trained.right),
+        finalists=finalists,
+        values=dict(each.trained.values),
+    )
+
+
+def _chosen_among(count: int) -> str:
+    """The best of several by the images that judge them looks better than it is."""
+    if count == 1:
+        return "it was the only finalist"
+    return f"it was chosen among {count} finalists on these very images, which flatters it"

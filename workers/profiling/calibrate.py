@@ -1,0 +1,95 @@
+"""Calibrating: whole networks timed, and the lines from sums of kernels to their latency fitted on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from compress.network import Network
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
+from hw_profiles.timing.unrest import unrest
+from search.space import Values
+from workers.plan import Target
+from workers.problem.builder import ProblemBuilder
+from workers.profiling.time_original import UPLOADED
+from workers.profiling.timed_device import TimedDevice, Whole
+from workers.progress import Calibrated
+from workers.running.context import Context
+from workers.running.device_requests import measured
+from workers.running.inputs import Inputs
+
+SMALLEST, WHOLE = "smallest", "whole"
+_WHOLE = BurstProtocol(min_rounds=20)  # a choice: two halves of so many differ by under 1 % (docs/benchmarks.md)
+_LEAST_PER_SETTING = 4
+
+
+def calibrated(
+    context: Context, inputs: Inputs, builder: ProblemBuilder, target: Target, table: LatencyTable, smallest: Values
+) -> TimedDevice:
+    drawn = _drawn(context, builder, smallest)
+    networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
+    # The original once more: a limit that is a share of it must be of the session that predictions speak of.
+    samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
+    factor = unrest(list(samples.values()), target.statistic)
+    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)
+    _report_lines(context, timed)
+    return timed
+
+
+def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
+    """Networks of the very space to be searched, spread over it: its two ends, and random ones of each setting."""
+    rng = np.random.default_rng([context.plan.seed, 1])
+    knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
+    each = max(_LEAST_PER_SETTING, -(-context.plan.effort.calibration_networks // len(builder.settings)))
+    drawn: dict[str, Values] = {SMALLEST: smallest}
+    for number, setting in enumerate(builder.settings):
+        drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
+        for i in range(each - 1):
+            # A common lean of all knobs besides each one's own draw: sums of independent draws bunch up.
+            lean = rng.uniform(0.0, 1.0)
+            chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
+            drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}
+    return drawn
+
+
+def _leaning(count: int, lean: float, rng: np.random.Generator) -> int:
+    return int(np.clip(round((0.6 * lean + 0.4 * rng.uniform()) * (count - 1)), 0, count - 1))
+
+
+def _wholes(
+    builder: ProblemBuilder,
+    runtime: str,
+    drawn: Mapping[str, Values],
+    networks: Mapping[str, Network],
+    samples: Mapping[str, Sample],
+) -> tuple[tuple[Whole, ...], ...]:
+    """The timed networks of each setting."""
+    return tuple(
+        tuple(
+            Whole(builder.kernels.ops(networks[name], runtime), statistic_us(samples[name], "quiet"))
+            for name, values in drawn.items()
+            if setting.items() <= values.items()
+        )
+        for setting in builder.settings
+    )
+
+
+def _report_lines(context: Context, timed: TimedDevice) -> None:
+    for line in timed.calibrations:
+        error = f"{line.loo_mape:.1%}" if line.loo_mape is not None else "not known"
+        context.say(
+            f"{timed.target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
+            f"error {error} on {line.networks} whole networks."
+        )
+    if timed.target.statistic != "quiet":
+        seen = timed.unrest
+        context.say(
+            f"{timed.target.device_name}: {timed.target.statistic} is {seen.value:.2f} x quiet on a machine at rest "
+            f"({seen.low:.2f} to {seen.high:.2f} in this session)."
+        )
+    # A device keeps one line; that of the first setting is the network's own precision.
+    line = timed.calibrations[0]
+    context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))

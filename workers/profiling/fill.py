@@ -1,0 +1,39 @@
+"""Filling a device's table, and the smallest network by the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.table import LatencyTable
+from search.space import Value, Values
+from workers.errors import JobFailed
+from workers.plan import Target
+from workers.problem.builder import ProblemBuilder
+from workers.running.context import Context
+from workers.running.device_requests import fill_most_uncertain
+
+
+def filled_table(context: Context, builder: ProblemBuilder, target: Target, classes: KernelClasses) -> LatencyTable:
+    runtime = context.ports.table(target.device_id).device.runtime
+    ops, frequencies = builder.ops(runtime), builder.frequencies(runtime)
+    ends = {op.key for values in builder.ends for op in builder.ops_at(values, runtime)}
+    table = fill_most_uncertain(context, target.device_id, ops, frequencies, context.plan.effort.rows, ends)
+    if not table.rows:
+        raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
+    return table.updated(classes=classes)
+
+
+def smallest_network(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
+    """Every ordered knob at its least, in the setting that is fastest so: int8 does not pay for the tiniest."""
+    least: dict[str, Value] = {knob.name: knob.least if knob.ordered else knob.whole for knob in builder.space.knobs}
+    corners: list[Values] = [{**least, **setting} for setting in builder.settings]
+    cost_us = np.zeros(len(corners))
+    for table in tables:
+        runtime = table.device.runtime
+        parts = [builder.ops_at(corner, runtime) for corner in corners]
+        sums_us, _ = table.sums_us(parts)
+        cost_us += sums_us / sums_us.max()
+    return corners[int(np.argmin(cost_us))] if tables else corners[-1]

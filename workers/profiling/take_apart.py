@@ -1,0 +1,51 @@
+"""Taking a network apart: its knobs, with as many levels as keep every kernel's table small, and its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from compress.evidence import Evidence
+from compress.graph.groups import groups, prunable_blocks
+from compress.network import Network
+from compress.scheme import Scheme
+from hw_profiles.tables.kernel_classes import KernelClasses
+from workers.errors import InvalidInput, JobFailed
+from workers.problem.builder import ProblemBuilder
+from workers.problem.kernel_space import KernelSpace
+from workers.problem.widths import MOST_LEVELS, searched_widths
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+
+_FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
+
+
+def taken_apart(
+    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], runtimes: Sequence[str]
+) -> ProblemBuilder:
+    """Knobs with as many levels as keep every kernel's table small; and the kernels."""
+    blocks = prunable_blocks(network)
+    for group in groups(network):
+        if group.reason:
+            context.say(f"{group.name} keeps its {group.width} channels: {group.reason}.")
+    scheme = Scheme.of([(method.name, method.settings) for method in context.plan.methods])
+    images, _ = inputs.reference(_FEW_IMAGES)
+    evidence = Evidence(images=images, importance={b.name: np.ones(b.width) for b in blocks})
+    most = MOST_LEVELS
+    while True:
+        try:
+            widths = searched_widths(network, scheme, classes, most)
+            with context.computing():
+                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, runtimes))
+        except InvalidInput as error:
+            if error.field == "methods":
+                raise JobFailed("nothing_to_change", "profile", error.message, "methods") from error
+            if most <= 2:
+                raise JobFailed("too_entangled", "profile", str(error), "model") from error
+            most = most // 2 if most > 4 else most - 1
+            context.say(f"Many blocks meet in one kernel: each knob gets at most {most} widths.")
+            continue
+        prunable = sum(knob.role == "width" for knob in builder.space.knobs)
+        context.say(f"{prunable} blocks can be pruned, {len(builder.space.knobs)} knobs in all.")
+        return builder

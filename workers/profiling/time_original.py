@@ -1,0 +1,59 @@
+"""The original, timed whole and looked at: its forms on each target, and the images that it gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compress.network import Network
+from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
+from workers.evaluating.accuracy import Right
+from workers.plan import Target
+from workers.running import memos
+from workers.running.context import Context
+from workers.running.device_requests import measured
+from workers.running.inputs import Inputs
+
+UPLOADED, REWRITTEN = "uploaded", "rewritten"
+_QUICK = BurstProtocol()
+
+
+def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
+    """The uploaded network timed whole, and its rewritten form where there is one."""
+    forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
+    if inputs.rewritten is not inputs.folded:
+        forms[REWRITTEN] = inputs.rewritten
+    samples = measured(context, "original", target.device_id, forms, _QUICK)
+    shown = ", ".join(f"{statistic_us(sample, 'quiet') / 1e3:.3f} ms as {name}" for name, sample in samples.items())
+    context.say(f"{target.device_name}: the original takes {shown} (quiet).")
+    return samples
+
+
+def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str, Sample]]) -> Network:
+    """The rewritten form where timing says that it pays on every device, else the network as it came."""
+    pays = [
+        statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
+        for samples in originals.values()
+        if REWRITTEN in samples
+    ]
+    if pays and all(pays):
+        context.say("A lossless rewrite of the shortcuts pays and is kept for every candidate and the control.")
+        return inputs.rewritten
+    return inputs.folded
+
+
+def original_right(context: Context, inputs: Inputs) -> Right:
+    """Which validation images the original gets right; looked at once in a job."""
+
+    def look() -> Right:
+        with context.computing():
+            return inputs.right(inputs.network.save())
+
+    return context.once(memos.ORIGINAL_RIGHT, look)
+
+
+def original_accuracy(context: Context, inputs: Inputs) -> float:
+    """The accuracy of the original on the validation images, told to the user."""
+    right = original_right(context, inputs)
+    accuracy = float(right.mean())
+    context.say(f"The original's accuracy is {accuracy:.2%} on {len(right)} validation images.")
+    return accuracy

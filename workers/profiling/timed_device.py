@@ -1,0 +1,107 @@
+"""TimedDevice and Profile: what the profile phase finds out about each target, and about the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from compress.network import Network
+from hw_profiles.ops import Op
+from hw_profiles.tables.calibration import Calibration, calibrate
+from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.protocol import Sample, statistic_us
+from hw_profiles.timing.unrest import Unrest
+from search.space import Values
+from workers.plan import Target
+from workers.problem.builder import Device, ProblemBuilder
+
+_MARGIN = (0.01, 0.05)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A network timed whole: its kernels, and what it took, quiet."""
+
+    ops: tuple[Op, ...]
+    quiet_us: float
+
+
+@dataclass(frozen=True)
+class TimedDevice:
+    """A target with what was found out. Whatever is in milliseconds is in the target's own statistic, as on a machine
+    at rest: the limit, predictions, floors and bounds.
+
+    `wholes`: by setting, the networks that the device's lines are fitted on; `unrest`: the statistic over quiet.
+    """
+
+    target: Target
+    table: LatencyTable
+    wholes: tuple[tuple[Whole, ...], ...]
+    original: Sample
+    smallest: Sample
+    unrest: Unrest
+
+    @cached_property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """a + b * sum, the quiet latency, for each setting, fitted on the networks of that setting."""
+        return tuple(_line(self.table, wholes) for wholes in self.wholes)
+
+    @property
+    def lines(self) -> tuple[Calibration, ...]:
+        """The calibrations in the target's statistic."""
+        return tuple(line.scaled(self.unrest.value) for line in self.calibrations)
+
+    @property
+    def device(self) -> Device:
+        """As the problem builder wants it."""
+        return Device(self.target.device_id, self.table, self.lines)
+
+    def with_table(self, table: LatencyTable) -> TimedDevice:
+        """The same by another snapshot; alignment rules stay, so that the search's grid does."""
+        return replace(self, table=table.updated(classes=self.table.classes))
+
+    def resting_ms(self, sample: Sample) -> float:
+        """What a network that was timed in some session takes on a machine at rest."""
+        return self.unrest.value * statistic_us(sample, "quiet") / 1e3
+
+    @property
+    def limit_ms(self) -> float:
+        """The limit; a ratio is of the original in the session that predictions are calibrated in."""
+        if self.target.max_latency_ms is not None:
+            return self.target.max_latency_ms
+        assert self.target.max_latency_ratio is not None
+        return self.target.max_latency_ratio * self.resting_ms(self.original)
+
+    @property
+    def allowed_ms(self) -> float:
+        """What predictions are held against: over a limit in milliseconds if others' work hid how far the statistic
+        is from quiet. Of a ratio both sides are as far from it.
+        """
+        return self.limit_ms * (self.unrest.leniency if self.target.max_latency_ms is not None else 1.0)
+
+    @property
+    def bound_ms(self) -> float:
+        """`allowed_ms` less a margin for what predictions err."""
+        worst = max(line.residual for line in self.calibrations)
+        return self.allowed_ms * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the profile phase found. `network` is the form that everything is cut from, batch norms folded."""
+
+    network: Network
+    builder: ProblemBuilder
+    devices: tuple[TimedDevice, ...]
+    original: Mapping[str, float]
+    smallest: Values
+
+    def floor_ms(self, timed: TimedDevice) -> float:
+        """No candidate can be predicted faster than this on the device."""
+        return self.builder.floor_ms(timed.device)
+
+
+def _line(table: LatencyTable, wholes: Sequence[Whole]) -> Calibration:
+    sums_us, sigmas_us = table.sums_us([whole.ops for whole in wholes])
+    return calibrate(sums_us.tolist(), sigmas_us.tolist(), [whole.quiet_us for whole in wholes])

@@ -1,0 +1,40 @@
+"""JobRun: what the phases of a run work with, and the rows of the result table as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from compress.training.fit import Step
+from workers.pools.executor import Executor
+from workers.progress import Slot, Summarised
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+
+FineTune: TypeAlias = Callable[..., Iterator[Step]]
+"""Trains a network: `compress.training.direct.fine_tune`, or what a test puts in its place."""
+
+
+@dataclass
+class JobRun:
+    """What the phases of a run share. `summaries` are the last rows shown, by slot.
+
+    `executor` evaluates and trains side by side; `fine_tune` trains one network in this process.
+    """
+
+    context: Context
+    inputs: Inputs
+    executor: Executor
+    fine_tune: FineTune
+    summaries: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def summarise(self, slot: Slot, row: Mapping[str, Any]) -> None:
+        """Show a row of the result table."""
+        self.summaries[slot] = row
+        self.context.ports.emit(Summarised(slot, row))
+
+    def clear(self, slot: Slot) -> None:
+        """Empty a slot: what a search announced as the best so far may have met no limit in the end."""
+        self.summaries.pop(slot, None)
+        self.context.ports.emit(Summarised(slot, None))

@@ -1,0 +1,28 @@
+"""Memo: a fact that a run of a job records under a name, so that no later run finds it out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
+
+
+@dataclass(frozen=True)
+class Memo(Generic[T]):
+    """The name that a fact is recorded under, and how it becomes a JSON object and is read from one."""
+
+    name: str
+    to_json: Callable[[T], Mapping[str, Any]]
+    from_json: Callable[[Mapping[str, Any]], T]
+
+
+def record(name: str, kind: type[D]) -> Memo[D]:
+    """A memo of a dataclass of plain values. A field that an older version did not write has its default."""
+    known = {each.name for each in fields(kind)}
+    return Memo(name, asdict, lambda data: kind(**{key: value for key, value in data.items() if key in known}))

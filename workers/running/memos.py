@@ -1,0 +1,209 @@
+"""Everything that a run of a job records for the next one: each memo's name, and the type of its content.
+
+The names and the JSON are those of jobs that are under way: a change leaves old ones readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.timing.protocol import Sample
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from workers.evaluating.accuracy import Right
+from workers.progress import Evaluated
+from workers.running.memo import Memo, record
+from workers.training.parallel_training import Ended
+
+
+@dataclass(frozen=True)
+class Mirroring:
+    """Whether the original classifies mirrored images as well, and the accuracy that it loses by them."""
+
+    bears: bool
+    lost: float
+
+
+@dataclass(frozen=True)
+class SecondControl:
+    """Whether the wall seconds last for a second control."""
+
+    fits: bool
+
+
+@dataclass(frozen=True)
+class SearchEnd:
+    """Why the search ended, and the wall seconds that were used by then."""
+
+    end: str
+    spent_s: float
+
+
+@dataclass(frozen=True)
+class CommonEpochs:
+    """The epochs that the control and all finalists train for."""
+
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Filled:
+    """How many rows a device was asked for, and the snapshot that came of it."""
+
+    asked: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What tables say of a network before it is timed, in the target's statistic; the interval holds at `level`."""
+
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+    level: float
+
+
+@dataclass(frozen=True)
+class TrainingSeconds:
+    """Seconds that one training has taken so far, over all runs."""
+
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class TrainedFacts:
+    """What is known of a trained network besides its file. `right`: validation images that it gets right."""
+
+    right: Right
+    counts: Mapping[str, float]
+    predicted: Mapping[str, float]
+    elapsed_s: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class FinalAccuracy:
+    """The accuracy on the test part of the original and of the chosen file, which is called `name`."""
+
+    name: str
+    original: float
+    chosen: float
+
+
+def _right_json(right: Right) -> list[int]:
+    ints: list[int] = right.astype(int).tolist()
+    return ints
+
+
+def _right_from(ints: Sequence[int]) -> Right:
+    return np.array(ints, dtype=bool)
+
+
+def _trained_from(data: Mapping[str, Any]) -> TrainedFacts:
+    right = _right_from(data["right"])
+    return TrainedFacts(right, data["counts"], data["predicted"], data["elapsed_s"], data["epochs"])
+
+
+def _evaluated_json(each: Evaluated) -> dict[str, Any]:
+    evaluation = each.evaluation
+    return {
+        "strategy": each.strategy,
+        "candidate": evaluation.candidate.to_json(),
+        "metrics": dict(evaluation.metrics),
+        "feasible": each.feasible,
+        "network": evaluation.network,
+    }
+
+
+def _evaluated_from(data: Mapping[str, Any]) -> Evaluated:
+    candidate = Candidate.from_json(data["candidate"])
+    evaluation = Evaluation(candidate, Status.COMPLETED, data["metrics"], network=data.get("network"))
+    return Evaluated(data["strategy"], evaluation, data["feasible"])
+
+
+def _candidates(name: str) -> Memo[Sequence[Evaluated]]:
+    return Memo(
+        name,
+        lambda chosen: {"candidates": [_evaluated_json(each) for each in chosen]},
+        lambda data: [_evaluated_from(each) for each in data["candidates"]],
+    )
+
+
+def _sample_from(data: Mapping[str, Any]) -> Sample:
+    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
+    return Sample(data["key"], **lists, extra=data["extra"])
+
+
+# profile
+ORIGINAL_RIGHT = Memo[Right](
+    "original-right", lambda right: {"right": _right_json(right)}, lambda data: _right_from(data["right"])
+)
+
+
+def filled(device_id: str) -> Memo[Filled]:
+    """The rows that a device was asked for."""
+    return record(f"filled-{device_id}", Filled)
+
+
+def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample]]:
+    """One session of a device: networks timed whole, by name."""
+    return Memo(
+        f"{name}-{device_id}",
+        lambda samples: {key: asdict(sample) for key, sample in samples.items()},
+        lambda data: {key: _sample_from(each) for key, each in data.items()},
+    )
+
+
+# search
+SEARCH_ENDED = record("search-ended", SearchEnd)
+OUT_OF_REACH = _candidates("out-of-reach")
+
+# train
+MIRRORING = record("mirroring", Mirroring)
+COMMON_EPOCHS = record("common-epochs", CommonEpochs)
+SECOND_CONTROL = record("second-control", SecondControl)
+FINALISTS = _candidates("finalists")
+
+
+def training_seconds(training: str) -> Memo[TrainingSeconds]:
+    """How long a training has taken; `training`: its checkpoint's name."""
+    return record(f"{training}-seconds", TrainingSeconds)
+
+
+def training_ended(training: str) -> Memo[Ended]:
+    """How a training by an executor ended."""
+    return record(f"{training}-ended", Ended)
+
+
+def trained(name: str) -> Memo[TrainedFacts]:
+    """A network that is trained to its end; its file is the checkpoint `trained_file`."""
+    return Memo(f"trained-{name}", lambda facts: {**asdict(facts), "right": _right_json(facts.right)}, _trained_from)
+
+
+def trained_file(name: str) -> str:
+    """The checkpoint with the ONNX file of a trained network."""
+    return f"trained-{name}-onnx"
+
+
+# verify
+def neighbour(attempt: int) -> Memo[Sequence[Evaluated]]:
+    """The smaller neighbour of a finalist that is trained, if any."""
+    return _candidates(f"neighbour-{attempt}")
+
+
+def predicted(attempt: int, device_id: str) -> Memo[Mapping[str, Predicted]]:
+    """What tables said of each finalist before it was timed."""
+    return Memo(
+        f"predicted-{attempt}-{device_id}",
+        lambda known: {name: asdict(each) for name, each in known.items()},
+        lambda data: {name: Predicted(**each) for name, each in data.items()},
+    )
+
+
+# package
+TEST_ACCURACY = record("test-accuracy", FinalAccuracy)

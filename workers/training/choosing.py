@@ -1,0 +1,49 @@
+"""Choosing: the candidates of a search that are worth training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+
+from search.evaluation import Status
+from search.knowledge import values_key
+from search.problem import Problem
+from search.ranking.nearness import guesses
+from search.ranking.preference import preference
+from workers.problem.estimated import estimated
+from workers.progress import Evaluated
+
+
+def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
+    """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
+    nearest if none is feasible: that of the smallest violation, as accuracy is judged after training, but none that
+    guesses.
+
+    Trained samples (F4) and untrained proxies (F2) cannot be compared: the best of each takes its place in turn.
+    """
+    old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
+    renewed = estimated([each.evaluation for each in old], problem)
+    searched = [
+        replace(each, evaluation=newest, feasible=problem.feasible(newest.metrics))
+        for each, newest in zip(old, renewed, strict=True)
+    ]
+
+    def rank(each: Evaluated) -> tuple[float | str, ...]:
+        metrics = each.evaluation.metrics
+        # Nothing is trained on that guesses before training, while anything else is there.
+        blind = not each.feasible and guesses(metrics.get("accuracy", 0.0), problem.chance, problem.images or 1)
+        own = preference(problem.objective.utility(metrics), metrics)
+        return blind, problem.violation(metrics), *own, each.evaluation.candidate.id
+
+    ordered = sorted(searched, key=rank)
+    kinds: dict[str, list[Evaluated]] = {}
+    for each in ordered:
+        if each.feasible:
+            kinds.setdefault(each.evaluation.candidate.fidelity, []).append(each)
+    in_turn = [each for turn in zip_longest(*(kinds[name] for name in sorted(kinds, reverse=True))) for each in turn]
+    unique: dict[str, Evaluated] = {}
+    for each in in_turn:
+        if each is not None:
+            unique.setdefault(values_key(each.evaluation.candidate.values), each)
+    return list(unique.values())[:count] or ordered[:1]

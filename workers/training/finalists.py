@@ -1,0 +1,37 @@
+"""Finalists: what is trained of a search, or in its place if nothing it evaluated is within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.problem import Problem
+from search.space import Values
+from workers.problem.builder import ProblemBuilder
+from workers.progress import Evaluated
+from workers.running.context import Context
+from workers.training.choosing import chosen_finalists
+from workers.training.endpoints import nearest_corner, uncut_within
+
+
+def finalists(
+    context: Context,
+    problem: Problem,
+    builder: ProblemBuilder,
+    smallest: Values,
+    evaluated: Sequence[Evaluated],
+    count: int,
+) -> Sequence[Evaluated]:
+    """The best of the search; if nothing of it is within the limits, the uncut network before the nearest."""
+    chosen = chosen_finalists(evaluated, problem, count)
+    if any(each.feasible for each in chosen):
+        return chosen
+    uncut = uncut_within(problem, builder, [each.evaluation.candidate.values for each in evaluated])
+    if chosen and uncut:
+        text = "Nothing that was evaluated is within the limits, and the uncut network may be: it is trained first."
+        context.say(text)
+    if chosen:
+        return [*uncut, *chosen][:count]
+    ends = uncut[:count] or [nearest_corner(problem, builder, smallest)]
+    names = ", ".join(each.evaluation.candidate.id for each in ends)
+    context.warn(f"The search evaluated no candidate to its end: what is judged is the {names} network.")
+    return ends

@@ -1,0 +1,50 @@
+"""Finished: a network after training, as the file that it will be, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from compress.counting.count import Form
+from compress.graph.fold import fold_norms
+from compress.method import AFTER_TRAINING, Stage
+from compress.network import Network
+from search.candidate import Candidate
+from workers.evaluating.evaluation_files import Material
+from workers.problem.counted import counted
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trained network with its batch norms folded away and what its candidate chose done. No candidate: the
+    control.
+    """
+
+    trained: Network
+    candidate: Candidate | None
+    material: Material
+
+    @cached_property
+    def model(self) -> bytes:
+        """The ONNX file."""
+        return self._final.save()
+
+    @property
+    def counts(self) -> Mapping[str, float]:
+        """What the file costs."""
+        before_bits = final_form(self.trained, self.candidate, self.material, "sparsity")
+        return counted(Form(before_bits, self._final, self.model))
+
+    @cached_property
+    def _final(self) -> Network:
+        return final_form(self.trained, self.candidate, self.material)
+
+
+def final_form(network: Network, candidate: Candidate | None, material: Material, *stages: Stage) -> Network:
+    """Batch norms folded away, then what the candidate chose of these stages; of all after training, if none."""
+    folded = fold_norms(network)
+    if candidate is None:
+        return folded
+    bound = material.scheme.bind(candidate.values)
+    return bound.rewrite(folded, replace(material.evidence, statistics=None), *(stages or AFTER_TRAINING))

@@ -1,0 +1,42 @@
+"""The recipe that the control, the samples and the finalists go through alike."""
+
+from __future__ import annotations
+
+from compress.training.recipe import Augment, Recipe
+from workers.evaluating.accuracy import right_in_file
+from workers.running import memos
+from workers.running.context import Context
+from workers.running.inputs import Inputs
+
+STANDARD_ERRORS = 2.0
+
+
+def recipe_of(context: Context, inputs: Inputs) -> Recipe:
+    """The plan's recipe; `auto` adds mirroring if the original classifies mirrored images as well."""
+    training = context.plan.training
+    if training.augment != "auto":
+        augment: Augment = training.augment
+    else:
+        augment = "crop_flip" if _bears_mirroring(context, inputs) else "crop"
+    return Recipe(epochs=training.epochs, augment=augment, seed=context.plan.seed)
+
+
+def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
+    known = context.recall(memos.MIRRORING)
+    if known is None:
+        known = _mirrored(context, inputs)
+        context.keep(memos.MIRRORING, known)
+        how = "with" if known.bears else "without"
+        context.say(f"Mirrored images cost the original {known.lost:.2%} of accuracy: training {how} mirroring.")
+    return known.bears
+
+
+def _mirrored(context: Context, inputs: Inputs) -> memos.Mirroring:
+    images, labels = inputs.validation
+    model = inputs.network.save()
+    with context.computing():
+        plain = right_in_file(model, images, labels)
+        mirrored = right_in_file(model, images.mirror(), labels)
+    lost = plain.astype(float) - mirrored.astype(float)
+    error = float(lost.std()) / len(lost) ** 0.5
+    return memos.Mirroring(bool(lost.mean() <= STANDARD_ERRORS * error), float(lost.mean()))

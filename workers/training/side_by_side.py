@@ -1,0 +1,93 @@
+"""SideBySide: trainings that an executor goes through at the same time, from our checkpoints and to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from compress.network import Network
+from compress.training.recipe import Recipe
+from search.space import Values
+from workers.running import durable
+from workers.running.job_run import JobRun
+from workers.training.parallel_training import CONTROL, Course, Epoch, Lesson
+from workers.training.training_records import TrainingRecords
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A network to be trained: `source` makes what it starts from; `spared`: it is never stopped."""
+
+    name: str
+    values: Values
+    source: Callable[[], Network]
+    spared: bool
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Trains pupils by the run's executor. `shown` is told how much is done, counted in trainings."""
+
+    run: JobRun
+    records: TrainingRecords
+    recipe: Recipe
+    shown: Callable[[float], None]
+
+    def train(self, pupils: Sequence[Pupil]) -> None:
+        """Train those whose training is not over, and record how each one ended.
+
+        Raises:
+            Halted: the user wants it.
+            PoolBroken: no worker comes up.
+        """
+        left = [each for each in pupils if not self.records.is_over(each.name)]
+        if not left:
+            return
+        for name, ended in self.run.executor.train(self._course(pupils, left)).items():
+            self.records.note_end(name, ended)
+        self.run.context.check()
+
+    def _course(self, pupils: Sequence[Pupil], left: Sequence[Pupil]) -> Course:
+        context = self.run.context
+        lessons = {each.name: self._lesson(each) for each in left}
+        return Course(
+            lessons=lessons,
+            spared=frozenset(each.name for each in pupils if each.spared),
+            folder=context.folder("course"),
+            processes=max(1, context.plan.effort.processes),
+            left_s=context.plan.budget.wall_s - context.spent_s,
+            by_accuracy=context.plan.objective_metric == "accuracy",
+            one_trained=any(self.records.reached_the_end(each.name) for each in pupils if each.name != CONTROL),
+            note=self._noted(lessons),
+            interrupted=lambda: context.ports.signal() != "continue",
+        )
+
+    def _lesson(self, pupil: Pupil) -> Lesson:
+        context, plan = self.run.context, self.run.context.plan
+        folder, file = context.folder("course"), self.records.checkpoint(pupil.name)
+        saved = context.file(file) or context.folder("checkpoints") / f"{file}.safetensors"
+        return Lesson(
+            plan=plan,
+            model=context.ports.path(plan.model.sha256),
+            dataset=context.ports.path(plan.dataset.sha256),
+            recipe=self.recipe,
+            network=durable.write(folder / f"{file}.onnx", pupil.source().save()),
+            checkpoint=saved,
+            values=pupil.values,
+            guard=context.lock.shared,
+            images=plan.effort.accuracy_images,
+        )
+
+    def _noted(self, lessons: Mapping[str, Lesson]) -> Callable[[str, Epoch, float], None]:
+        """What is done at the end of each epoch."""
+        done: dict[str, float] = {}
+
+        def note(name: str, epoch: Epoch, wall_s: float) -> None:
+            context, records = self.run.context, self.records
+            context.keep_file(records.checkpoint(name), lessons[name].checkpoint)
+            records.note_spent(name, records.spent_s(name) + epoch.elapsed_s)
+            context.spent_s += wall_s
+            done[name] = epoch.epoch / epoch.epochs
+            self.shown(sum(done.values()))
+
+        return note

@@ -1,0 +1,258 @@
+"""Trainer: trains the control and the finalists, one after another, through one and the same recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from compress.errors import TrainingDiverged
+from compress.network import Network
+from compress.training.checkpoint import Checkpoint
+from compress.training.fit import Step
+from compress.training.recipe import Recipe
+from search.candidate import Candidate
+from search.evaluation import NAN, Evaluation, Status
+from workers.errors import Diverged, JobFailed
+from workers.evaluating.accuracy import Right, right_in_file
+from workers.evaluating.evaluation_files import Material
+from workers.evaluating.evaluator import CutEvaluator
+from workers.evaluating.whole_training import without_zeros
+from workers.progress import Evaluated, Phase
+from workers.running import memos
+from workers.running.job_run import JobRun
+from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
+from workers.training.finished import Finished
+from workers.training.parallel_training import CONTROL
+from workers.training.side_by_side import Pupil, SideBySide
+from workers.training.trained import Trained, finalist_name
+from workers.training.training_records import TrainingRecords
+
+
+class Trainer:
+    """Trains one network after another; each finished one, and each epoch of the one at hand, survives a crash.
+
+    `ahead` lets an executor train several side by side first, from the same checkpoints and to the same ones.
+
+    Args:
+        recipe: the same for all, but for its epochs: `workers.training.common_epochs` decides them on the control.
+        total: how many networks are to be trained, for the progress.
+        form: names the form of the network in checkpoints, where more than one is tried.
+        phase: that the progress is of.
+    """
+
+    def __init__(
+        self,
+        run: JobRun,
+        material: Material,
+        recipe: Recipe,
+        total: int,
+        form: str = "",
+        phase: Phase = "train",
+    ) -> None:
+        self._run = run
+        self._context = run.context
+        self._inputs = run.inputs
+        self._material = material
+        self._recipe = replace(recipe, epochs=common_epochs(run.context))
+        self._evaluator = CutEvaluator(material, len(material.ranking[1]))
+        self._form = form
+        self._phase: Phase = phase
+        self._seconds: dict[str, float] = {}
+        """Name -> seconds that its training has taken."""
+        self._done = 0
+        self._total = total
+        self.given_up: dict[str, str] = {}
+        """Candidate id -> why its training was not brought to its end."""
+
+    def has(self, evaluation: Evaluation) -> bool:
+        """Whether this candidate's training is over, here or in an earlier run."""
+        name = finalist_name(evaluation.candidate.id)
+        return self._records.is_over(name)
+
+    def ahead(self, chosen: Sequence[Evaluated] = ()) -> None:
+        """Train the control and these candidates as far as the executor does that; the control is never stopped.
+
+        Raises:
+            Halted: the user wants it.
+            PoolBroken: no worker comes up.
+        """
+        if not self._run.executor.side_by_side or self._recipe.epochs == 0:
+            return
+        if not self._records.is_trained(CONTROL) and not epochs_are_decided(self._context):
+            self._fitted(CONTROL, self._material.network, {}, epochs=1)
+        pupils = [Pupil(CONTROL, {}, lambda: self._material.network, spared=True)]
+        pupils += [self._pupil(each.evaluation) for each in chosen]
+        SideBySide(self._run, self._records, self._recipe, self._shown).train(pupils)
+
+    def _pupil(self, evaluation: Evaluation) -> Pupil:
+        candidate = evaluation.candidate
+        name, spared = finalist_name(candidate.id), evaluation.network is not None
+        return Pupil(name, candidate.values, partial(self._source, evaluation), spared)
+
+    def _shown(self, ahead: float) -> None:
+        """So much is done, counted in trainings, of those that go on side by side."""
+        done = self._done + ahead
+        self._context.at(self._phase, done, max(self._total, done))
+
+    @property
+    def _records(self) -> TrainingRecords:
+        return TrainingRecords(self._context, self._form, self._recipe.epochs)
+
+    def _source(self, evaluation: Evaluation) -> Network:
+        """What a finalist is trained from: the original, cut, or what a sample (F4) has become, which goes on."""
+        candidate = evaluation.candidate
+        if not self._goes_on(evaluation):
+            return self._evaluator.cut(candidate)[0].to_network()
+        assert evaluation.network is not None
+        bound = self._material.scheme.bind(candidate.values)
+        return without_zeros(self._material, self._material.kept(evaluation.network), bound)
+
+    def _goes_on(self, evaluation: Evaluation) -> bool:
+        """Whether it starts from a sample, in whose form it is."""
+        if evaluation.network is None or self._form:
+            return False
+        if self._material.has(evaluation.network):
+            return True
+        self._context.say(f"The file of {evaluation.candidate.id} is lost: it is trained from the original.", "warning")
+        return False
+
+    def control(self) -> Trained:
+        """The unpruned network, in the form that all candidates are cut from.
+
+        Raises:
+            JobFailed: it diverges: then no finalist could be judged.
+        """
+        end = self._records.end(CONTROL)
+        try:
+            if end is not None and end.state == "diverged":
+                raise Diverged(end.reason)
+            return self._trained(CONTROL, None, self._material.network, None, {})
+        except (TrainingDiverged, Diverged) as error:
+            raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
+
+    def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
+        """One candidate of the search; None where its training diverges or was stopped, which is recorded."""
+        candidate = evaluation.candidate
+        name = finalist_name(candidate.id)
+        end = self._records.end(name)
+        try:
+            if end is not None and end.state == "diverged":
+                raise Diverged(end.reason)
+            if end is not None and end.state == "stopped":
+                self._context.say(f"Training of {candidate.id} was stopped: {end.reason}.")
+                self._tell_end(strategy, candidate, Status.STOPPED, end.reason, self._records.spent_s(name))
+                return None
+            predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
+            before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
+            return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
+        except (TrainingDiverged, Diverged) as error:
+            self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
+            self._tell_end(strategy, candidate, Status.FAILED, NAN, self._records.spent_s(name))
+            return None
+
+    def give_up(self, evaluation: Evaluation, reason: str) -> None:
+        """Leave a candidate out whose training has not begun."""
+        self._context.say(f"{evaluation.candidate.id} is not trained: {reason}.", "warning")
+        self.given_up[evaluation.candidate.id] = reason
+
+    def _tell_end(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
+        self.given_up[candidate.id] = "diverged" if reason == NAN else reason
+        own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4", recipe="", weights_from=None)
+        if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
+            given_up = Evaluation(own, status, elapsed_s=elapsed_s, reason=reason)
+            self._context.ports.emit(Evaluated(strategy, given_up))
+
+    def _trained(
+        self,
+        name: str,
+        strategy: str | None,
+        network: Network,
+        candidate: Candidate | None,
+        predicted: Mapping[str, float],
+        epochs_before: int = 0,
+    ) -> Trained:
+        values: Mapping[str, Any] = candidate.values if candidate is not None else {}
+        memo, file = self._records.facts(name), self._records.file(name)
+        facts, path = self._context.recall(memo), self._context.file(file)
+        if facts is None or path is None:
+            made = Finished(self._fitted(name, network, values), candidate, self._material)
+            path = self._context.keep_bytes(file, made.model, ".onnx")
+            with self._context.computing():
+                right = right_in_file(made.model, *self._inputs.validation)
+            epochs = epochs_before + self._recipe.epochs
+            facts = memos.TrainedFacts(right, made.counts, dict(predicted), self._seconds[name], epochs)
+            self._context.keep(memo, facts)
+            self._tell(candidate, right)
+        self._done += 1
+        return Trained(
+            name=name,
+            candidate_id=candidate.id if candidate is not None else CONTROL,
+            strategy=strategy,
+            values=values,
+            path=path,
+            right=facts.right,
+            counts=facts.counts,
+            predicted=facts.predicted,
+            elapsed_s=facts.elapsed_s,
+            epochs=facts.epochs,
+        )
+
+    def _tell(self, candidate: Candidate | None, right: Right) -> None:
+        who = candidate.id if candidate is not None else "The control"
+        form = ", without given-back norms" if self._form else ""
+        self._context.say(f"{who}{form}: accuracy {right.mean():.2%} on {len(right)} validation images.")
+
+    def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
+        """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
+
+        Args:
+            epochs: after which to leave off; None: at the end of the recipe.
+        """
+        context = self._context
+        file = self._records.checkpoint(name)
+        saved = context.file(file)
+        checkpoint = saved.read_bytes() if saved is not None else None
+        part = self._inputs.dataset.train
+        bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
+        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
+        self._seconds[name] = self._records.spent_s(name)
+        last: Network | None = None
+        while True:
+            with context.computing():
+                # Within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
+                begun_s = context.clock_s()
+                step = next(steps, None)
+                if step is not None and step.last_of_epoch:
+                    context.keep_bytes(file, step.checkpoint(), ".safetensors")
+                    last = step.network()
+                elapsed_s = context.clock_s() - begun_s
+            context.spent_s += elapsed_s
+            self._seconds[name] += elapsed_s
+            if step is None:
+                break
+            if step.last_of_epoch:
+                self._records.note_spent(name, self._seconds[name])
+                if name == CONTROL and self._shortens(step):
+                    return network if epochs else self._fitted(name, network, values)
+            self._progress(step)
+            if step.last_of_epoch and step.epoch + 1 == epochs:
+                break
+        if last is not None:
+            return last
+        return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
+
+    def _shortens(self, step: Step) -> bool:
+        """After an epoch of the control: whether all train for fewer from now on, itself from the beginning."""
+        done = step.epoch + 1
+        before, epochs = self._recipe.epochs, decided_epochs(self._context, done, self._seconds[CONTROL] / done)
+        self._recipe = replace(self._recipe, epochs=epochs)
+        return epochs < before
+
+    def _progress(self, step: Step) -> None:
+        if step.last_of_epoch:
+            done = self._done + (step.step + 1) / step.steps
+            self._context.at_even(self._phase, done, max(self._total, done))
+        else:
+            self._context.check()

@@ -1,0 +1,62 @@
+"""TrainingRecords: what earlier runs, and executors, left of the trainings of a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workers.running import memos
+from workers.running.context import Context
+from workers.running.memo import Memo
+from workers.training.parallel_training import Ended
+from workers.training.trained import plain
+
+
+@dataclass(frozen=True)
+class TrainingRecords:
+    """The records of trainings of one form of the network, by so many epochs."""
+
+    context: Context
+    form: str
+    epochs: int
+
+    def checkpoint(self, name: str) -> str:
+        """The name of the checkpoint that holds where a training stands."""
+        return f"training-{self.form}{self.epochs}-{plain(name)}"
+
+    def facts(self, name: str) -> Memo[memos.TrainedFacts]:
+        """What is recorded of a network that is trained to its end."""
+        return memos.trained(f"{self.form}{plain(name)}")
+
+    def file(self, name: str) -> str:
+        """The name of the checkpoint that holds the file of a trained network."""
+        return memos.trained_file(f"{self.form}{plain(name)}")
+
+    def is_trained(self, name: str) -> bool:
+        """Whether a network is trained and looked at."""
+        return self.context.recall(self.facts(name)) is not None
+
+    def end(self, name: str) -> Ended | None:
+        """How a training by an executor ended, if it did."""
+        return self.context.recall(memos.training_ended(self.checkpoint(name)))
+
+    def note_end(self, name: str, ended: Ended) -> None:
+        """Record how a training by an executor ended."""
+        self.context.keep(memos.training_ended(self.checkpoint(name)), ended)
+
+    def is_over(self, name: str) -> bool:
+        """Whether nothing is left to train, however it ended."""
+        return self.is_trained(name) or self.end(name) is not None
+
+    def reached_the_end(self, name: str) -> bool:
+        """Whether it was trained to the end, here or by an executor."""
+        end = self.end(name)
+        return self.is_trained(name) or (end is not None and end.state == "trained")
+
+    def spent_s(self, name: str) -> float:
+        """Seconds that a training has taken in all runs."""
+        known = self.context.recall(memos.training_seconds(self.checkpoint(name)))
+        return known.elapsed_s if known is not None else 0.0
+
+    def note_spent(self, name: str, elapsed_s: float) -> None:
+        """Record the seconds that a training has taken."""
+        self.context.keep(memos.training_seconds(self.checkpoint(name)), memos.TrainingSeconds(elapsed_s))
