@@ -30,6 +30,7 @@ from workers.problem.widths import MOST_LEVELS, searched_widths
 from workers.progress import Calibrated
 from workers.running.context import Context
 from workers.running.device_requests import fill_most_uncertain, learned_classes, measured
+from workers.running.fuser import Fuser
 from workers.running.inputs import Inputs
 
 UPLOADED, REWRITTEN, SMALLEST, WHOLE = "uploaded", "rewritten", "smallest", "whole"
@@ -140,8 +141,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     for number, target in enumerate(targets, 1):
         context.at("profile", number, total)
         classes.append(learned_classes(context, target.device_id))
-    runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
-    builder = _taken_apart(context, inputs, network, classes, runtimes)
+    builder = _taken_apart(context, inputs, network, classes, Fuser(context, [t.device_id for t in targets]))
     tables = []
     for number, (target, rules) in enumerate(zip(targets, classes, strict=True), 1 + len(targets)):
         context.at("profile", number, total)
@@ -190,7 +190,7 @@ def _form(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str,
 
 
 def _taken_apart(
-    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], runtimes: Sequence[str]
+    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], fuser: Fuser
 ) -> ProblemBuilder:
     """Knobs with as many levels as keep every kernel's table small; and the kernels."""
     blocks = prunable_blocks(network)
@@ -204,8 +204,8 @@ def _taken_apart(
     while True:
         try:
             widths = searched_widths(network, scheme, classes, most)
-            with context.computing():
-                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, runtimes))
+            with fuser.computing():
+                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, fuser.runtimes, fuser))
         except InvalidInput as error:
             if error.field == "methods":
                 raise JobFailed("nothing_to_change", "profile", error.message, "methods") from error
