@@ -16,6 +16,7 @@ from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Asked, Evaluated, Message, Phase
 
+FusedSets: TypeAlias = "tuple[frozenset[str], ...]"
 Signal: TypeAlias = Literal["continue", "pause", "cancel"]
 Verdict: TypeAlias = Literal["met", "missed"]
 End: TypeAlias = Literal["finished", "paused", "cancelled"]
@@ -86,6 +87,15 @@ class Ports(Protocol):
 
         Raises:
             DeviceOffline: the device has been away for longer than a job waits.
+        """
+        ...
+
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
+        """For each network the sets of node names that run as one kernel there; blocks until the device has told.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: its runtime cannot load a network, or has told nothing for `timeout_s`.
         """
         ...
 

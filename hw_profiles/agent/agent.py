@@ -47,6 +47,7 @@ from hw_profiles.errors import ExtraMissing, InvalidInput
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.batch import LEAST_DEADLINE_S
 from hw_profiles.wire.calls import (
+    ITEM_KINDS,
     PROTOCOL,
     AgentState,
     Enrolled,
@@ -272,7 +273,7 @@ class Agent:
                 if not ids:  # the heartbeat's thread is just about to say so
                     self._drain.wait(IDLE_S)
                     continue
-                request = LeaseRequest(agent_id, ids).to_json()
+                request = LeaseRequest(agent_id, ids, kinds=ITEM_KINDS).to_json()
                 answer = persist(partial(connection.call, "POST", "/leases", request), self._drain)
             except ServerAway:
                 return  # drained while the server was away: nothing is held

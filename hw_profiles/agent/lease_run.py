@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hw_profiles.child_process import Cancelled
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing.batch import Batch, Outcome, Work
+from hw_profiles.timing.batch import Batch, Fused, Outcome, Work
 from hw_profiles.timing.protocol import Failure
 from hw_profiles.wire.calls import Bursts, Completion, FailureKind, Item, Lease, Result
 
@@ -47,7 +47,7 @@ class LeaseRun:
     least_deadline_s: float
 
     def run(self) -> None:
-        """Fetch, time, report.
+        """Fetch, time or take apart, report.
 
         Raises:
             LeaseLost: it counts no more.
@@ -67,12 +67,19 @@ class LeaseRun:
             least_deadline_s=self.least_deadline_s,
         )
         done = failed = 0
-        for key, outcome in batch.time([self._fetch(item) for item in items]):
+        for key, outcome in self._outcomes(batch, items):
             self._upload(key, outcome)
             done, failed = (done, failed + 1) if isinstance(outcome, Failure) else (done + 1, failed)
         self._check()
         completion = Completion(lease.epoch, done, failed, time.monotonic() - began_s)
         self._call("POST", "complete", completion.to_json())
+
+    def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Outcome | Fused]]:
+        """Kind by kind; a lease of this version has items of one."""
+        fusions = [item for item in items if item.kind == "fusion"]
+        others = [item for item in items if item.kind != "fusion"]
+        yield from batch.fuse([self._fetch(item) for item in fusions])
+        yield from batch.time([self._fetch(item) for item in others])
 
     def _check(self) -> None:
         if self.held.cancelled.is_set():
@@ -98,7 +105,7 @@ class LeaseRun:
             path.write_bytes(content)
         return path
 
-    def _upload(self, key: str, outcome: Outcome) -> None:
+    def _upload(self, key: str, outcome: Outcome | Fused) -> None:
         self._check()
         self._call("PUT", f"results/{key}", _result(self.held.lease.epoch, outcome).to_json())
 
@@ -112,9 +119,11 @@ class LeaseRun:
         return persist(lambda: self.connection.call(method, whole, body), self.stop)
 
 
-def _result(epoch: int, outcome: Outcome) -> Result:
+def _result(epoch: int, outcome: Outcome | Fused) -> Result:
     if isinstance(outcome, Failure):
         kind: FailureKind = _KINDS.get(outcome.kind, "error")
         return Result(epoch, failure=kind, reason=outcome.reason[:2000])
+    if isinstance(outcome, tuple):
+        return Result(epoch, fused=tuple(tuple(sorted(names)) for names in outcome))
     single = outcome.get("single")
     return Result(epoch, bursts=Bursts.of(outcome["many"]), single=Bursts.of(single) if single else None)

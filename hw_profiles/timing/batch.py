@@ -1,4 +1,4 @@
-"""Batches: models timed together in a child process, so that a model that crashes or hangs costs only itself.
+"""Batches: models timed or taken apart together in a child process: one that crashes or hangs costs only itself.
 
 A batch whose child dies is halved until the culprit stands alone; all others keep their timings.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hw_profiles.child_environment import child_environment
 from hw_profiles.child_process import ChildProcess, Death, python_module
@@ -40,6 +41,11 @@ class Work:
 Outcome: TypeAlias = Mapping[str, Sample] | Failure
 """Samples by file name, or why there are none: kind `error`, `crash` or `timeout`."""
 
+Fused: TypeAlias = tuple[frozenset[str], ...]
+"""The sets of node names that run as one kernel."""
+Task: TypeAlias = Literal["time", "fuse"]
+Answer: TypeAlias = Sample | Failure | Fused
+
 
 @dataclass
 class Batch:
@@ -60,35 +66,52 @@ class Batch:
         Raises:
             Cancelled: `cancelled` said so.
         """
+        for item, answers in self._answered("time", work):
+            yield item.key, _outcome(item, answers)
+
+    def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
+        """What runs as one kernel in the one file of each item, as `time` tells its outcomes.
+
+        Raises:
+            Cancelled: `cancelled` said so.
+        """
+        for item, answers in self._answered("fuse", work):
+            yield item.key, _fused(item, answers)
+
+    def _answered(self, task: Task, work: Sequence[Work]) -> Iterator[tuple[Work, Mapping[str, Answer] | Death]]:
         self._total = sum(len(item.files) for item in work)
         parts = [list(work)] if work else []
         while parts:
             part = parts.pop(0)
-            answers = self._in_child(part)
+            answers = self._in_child(task, part)
             if isinstance(answers, Death) and len(part) > 1:
                 half = len(part) // 2
                 parts[:0] = [part[:half], part[half:]]
                 continue
             self._finished += sum(len(item.files) for item in part)
             for item in part:
-                yield item.key, _outcome(item, answers)
+                yield item, answers
 
-    def _in_child(self, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
+    def _in_child(self, task: Task, part: Sequence[Work]) -> Mapping[str, Answer] | Death:
         with _child() as child:
-            child.tell(json.dumps(self._wanted(part)))
+            child.tell(json.dumps({"task": task, **self._wanted(part)}))
             ready = child.listen(START_S, self.cancelled)
             if isinstance(ready, Death):
                 return ready
-            with self.lock.exclusive():
+            with self._room(task):
                 child.tell("go")
                 return self._collect(child, part)
+
+    def _room(self, task: Task) -> AbstractContextManager[None]:
+        """Only timing needs the machine for itself."""
+        return self.lock.exclusive() if task == "time" else self.lock.shared()
 
     def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
         models = {f"{item.key}/{name}": str(path) for item in part for name, path in item.files.items()}
         return {"device": self.device.to_json(), "protocol": asdict(self.protocol), "models": models}
 
-    def _collect(self, child: ChildProcess, part: Sequence[Work]) -> Mapping[str, Sample | Failure] | Death:
-        found: dict[str, Sample | Failure] = {}
+    def _collect(self, child: ChildProcess, part: Sequence[Work]) -> Mapping[str, Answer] | Death:
+        found: dict[str, Answer] = {}
         patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * self._expected_s(part))
         while True:
             began_s = time.monotonic()
@@ -103,6 +126,8 @@ class Batch:
                 sample = message["sample"]
                 bursts = tuple(sample["minima_us"]), tuple(sample["medians_us"])
                 found[sample["key"]] = Sample(sample["key"], *bursts, sample["extra"])
+            elif "fused" in message:
+                found[message["fused"]["key"]] = tuple(map(frozenset, message["fused"]["sets"]))
             elif "failure" in message:
                 found[message["failure"]["key"]] = Failure(**message["failure"])
             else:
@@ -115,17 +140,29 @@ class Batch:
         return sum((LOAD_S + runs * each) * len(item.files) for item, each in zip(part, run_s, strict=True))
 
 
-def _outcome(item: Work, answers: Mapping[str, Sample | Failure] | Death) -> Outcome:
+def _outcome(item: Work, answers: Mapping[str, Answer] | Death) -> Outcome:
     if isinstance(answers, Death):
         return Failure(item.key, answers.reason, answers.kind)
     samples: dict[str, Sample] = {}
     for name in item.files:
         answer = answers.get(f"{item.key}/{name}")
         if not isinstance(answer, Sample):
-            reason = answer.reason if answer else "the runtime gave no answer"
-            return Failure(item.key, reason, "error")
+            return _failure(item, answer)
         samples[name] = answer
     return samples
+
+
+def _fused(item: Work, answers: Mapping[str, Answer] | Death) -> Fused | Failure:
+    if isinstance(answers, Death):
+        return Failure(item.key, answers.reason, answers.kind)
+    (name,) = item.files
+    answer = answers.get(f"{item.key}/{name}")
+    return answer if isinstance(answer, tuple) else _failure(item, answer)
+
+
+def _failure(item: Work, answer: Answer | None) -> Failure:
+    reason = answer.reason if isinstance(answer, Failure) else "the runtime gave no answer"
+    return Failure(item.key, reason, "error")
 
 
 def _child() -> ChildProcess:

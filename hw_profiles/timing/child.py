@@ -1,7 +1,7 @@
-"""The process in which models are timed: it may crash or hang, and only this batch with it.
+"""The process in which models are timed or taken apart: it may crash or hang, and only this batch with it.
 
-Reads one line of JSON (what to time) from stdin, loads the engine, answers `ready`, waits for the line `go`,
-and writes a JSON object a line: `progress`, then a `sample` or a `failure` for each model, then `end`. It ends
+Reads one line of JSON (what to do) from stdin, loads the engine, answers `ready`, waits for the line `go`,
+and writes a JSON object a line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends
 when stdin closes: its parent is gone. What an engine prints goes to stderr.
 """
 
@@ -15,11 +15,12 @@ from typing import Any, TextIO
 
 from hw_profiles import lifeline, runtimes
 from hw_profiles.device import DeviceConfig
+from hw_profiles.runtimes import Runtime
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 
 def main() -> None:
-    """Time what stdin says."""
+    """Do what stdin says."""
     answers = lifeline.claim_stdout()
     wanted = json.loads(sys.stdin.readline())
     device = DeviceConfig.from_json(wanted["device"])
@@ -30,10 +31,25 @@ def main() -> None:
         sys.exit(lifeline.ORPHANED)
     lifeline.watch_parent(lifeline.leave)
     models = {key: Path(path).read_bytes() for key, path in wanted["models"].items()}
-    timed = runtime.time(models, device, BurstProtocol(**wanted["protocol"]), lambda *seen: _progress(answers, *seen))
-    for key, result in timed.items():
-        _say(answers, _answer(key, result))
+    if wanted["task"] == "fuse":
+        _fuse(answers, runtime, models)
+    else:
+        protocol = BurstProtocol(**wanted["protocol"])
+        timed = runtime.time(models, device, protocol, lambda *seen: _progress(answers, *seen))
+        for key, result in timed.items():
+            _say(answers, _answer(key, result))
     _say(answers, {"end": True})
+
+
+def _fuse(answers: TextIO, runtime: Runtime, models: Mapping[str, bytes]) -> None:
+    for done, (key, model) in enumerate(models.items(), 1):
+        try:
+            sets = runtime.fused(model)
+        except Exception as error:  # the engine has no common class; the reason travels to the caller
+            _say(answers, _answer(key, Failure(key, f"{type(error).__name__}: {error}"[:500])))
+        else:
+            _say(answers, {"fused": {"key": key, "sets": [sorted(names) for names in sets]}})
+        _progress(answers, done, len(models))
 
 
 def _progress(answers: TextIO, done: int, total: int) -> None:

@@ -26,10 +26,13 @@ MAX_ITEMS = 64
 MAX_LATENCY_US = 3.6e9
 """An hour for one run: beyond it a value is an error of the agent, not a slow device."""
 MAX_BURSTS = 10_000
+MAX_NODES = 100_000
+"""Of one network: an answer that names more is wrong."""
 
 AgentState = Literal["idle", "working", "draining"]
 Action = Literal["continue", "cancel", "drain", "removed"]
-ItemKind = Literal["block", "network"]
+ItemKind = Literal["block", "network", "fusion"]
+ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 FailureKind = Literal["error", "crash", "timeout"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
@@ -192,11 +195,12 @@ class HeartbeatAnswer(Message):
 
 @dataclass(frozen=True)
 class LeaseRequest(Message):
-    """`POST /leases`."""
+    """`POST /leases`. `kinds`: what the agent can do; agents that do not say so only time."""
 
     agent_id: str
     device_ids: tuple[str, ...]
     max_items: int = MAX_ITEMS
+    kinds: tuple[ItemKind, ...] = ("block", "network")
 
     def __post_init__(self) -> None:
         short("agent_id", self.agent_id, 64)
@@ -204,12 +208,15 @@ class LeaseRequest(Message):
         for device_id in self.device_ids:
             short("device_ids", device_id, 64)
         in_range("max_items", self.max_items, 1, MAX_ITEMS)
+        for kind in self.kinds:
+            one_of("kinds", kind, ITEM_KINDS)
 
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One thing to time. `sha256` is the file; a block also has `single_sha256`, the same with one copy of the
-    block, and its latency is the slope between the two. `expected_us`: a guess of one run, for deadlines.
+    """One thing to time, or (`fusion`) a network whose kernels are wanted. `sha256` is the file; a block also has
+    `single_sha256`, the same with one copy of the block, and its latency is the slope between the two. `expected_us`:
+    a guess of one run, for deadlines.
     """
 
     key: str
@@ -220,7 +227,7 @@ class Item(Message):
 
     def __post_init__(self) -> None:
         matches("key", self.key, re.compile(r"[A-Za-z0-9_.-]{1,80}"))
-        one_of("kind", self.kind, get_args(ItemKind))
+        one_of("kind", self.kind, ITEM_KINDS)
         matches("sha256", self.sha256, _DIGEST)
         if self.single_sha256 is not None:
             matches("single_sha256", self.single_sha256, _DIGEST)
@@ -329,21 +336,29 @@ class Bursts(Message):
 
 @dataclass(frozen=True)
 class Result(Message):
-    """`PUT /leases/{id}/results/{key}`: either `bursts` (and `single` for a block) or `failure`."""
+    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, or `failure`.
+
+    `fused`: the sets of node names that run as one kernel.
+    """
 
     epoch: int
     bursts: Bursts | None = None
     single: Bursts | None = None
     failure: FailureKind | None = None
     reason: str = ""
+    fused: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         in_range("epoch", self.epoch, 0, 2**53)
         short("reason", self.reason)
         if self.failure is not None:
             one_of("failure", self.failure, FAILURE_KINDS)
-        if (self.bursts is None) == (self.failure is None):
-            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts and failure")
+        if sum(part is not None for part in (self.bursts, self.fused, self.failure)) != 1:
+            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts, fused and failure")
+        if self.fused is not None:
+            in_range("fused", sum(map(len, self.fused)), 1, MAX_NODES)
+            for name in (name for names in self.fused for name in names):
+                short("fused", name)
         if self.single is not None and self.bursts is None:
             raise InvalidInput("single", None, "goes with bursts")
 

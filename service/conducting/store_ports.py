@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,17 +16,19 @@ from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Sample
+from hw_profiles.wiring import wiring
 from service.conducting.device_watch import DeviceWatch
 from service.files.blobs import Blobs
 from service.jobs.fronts import RunningFront, axes
 from service.store.base import Tx
 from service.store.blobs import StoredBlob
-from service.store.devices import latency, measurements, work_items
+from service.store.devices import devices, fusions, latency, measurements, work_items
+from service.store.devices.fusions import Told
 from service.store.engine import Store
 from service.store.jobs import artifacts, asks, checkpoints, evaluations, job_leases, jobs
 from service.store.jobs.job_leases import Held
 from workers.errors import LeaseLost, MeasurementFailed
-from workers.ports import Recorded, Signal
+from workers.ports import FusedSets, Recorded, Signal
 from workers.progress import (
     PHASES,
     Asked,
@@ -237,6 +239,56 @@ class StorePorts:
                 return left
             time.sleep(wait_s)
 
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
+        """For each network the sets of node names that run as one kernel there; blocks until the device has told.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: its runtime cannot load a network, or has told nothing for `timeout_s`.
+            Halted: as `measure`.
+        """
+        wirings = [wiring(model) for model in models]
+        known = self._told(device_id, wirings)
+        asked = {w: model for w, model in zip(wirings, models, strict=True) if w not in known or known[w].failure}
+        if asked:
+            self._ask(device_id, asked)
+            known |= self._answered(device_id, asked, timeout_s)
+        return [known[each].sets for each in wirings]
+
+    def _told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told]:
+        with self._store.read() as tx:
+            return fusions.told(tx, devices.get(tx, device_id), wirings)
+
+    def _ask(self, device_id: str, models: Mapping[str, bytes]) -> None:
+        files = {each: self._blobs.put_bytes(model) for each, model in models.items()}
+        with self._store.begin() as tx:
+            job_leases.fence(tx, self._held)
+            for blob in files.values():
+                self._blobs.record(tx, blob)
+            fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()})
+
+    def _answered(self, device_id: str, wirings: Collection[str], timeout_s: float) -> dict[str, Told]:
+        watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
+        end_s = self._clock_s() + timeout_s
+        while True:
+            watch.look()
+            found = self._told(device_id, wirings)
+            refused = next((each.failure for each in found.values() if each.failure), None)
+            if refused is not None:
+                raise MeasurementFailed(device_id, f"its runtime takes a network not apart: {refused}")
+            if len(found) == len(wirings):
+                return found
+            if self._clock_s() >= end_s:
+                late = f"told nothing for {timeout_s:.0f} s of what it runs as one kernel; an old agent never does"
+                raise MeasurementFailed(device_id, late)
+            self._halted()
+            time.sleep(LOOK_S)
+
+    def _halted(self) -> None:
+        wanted = self.signal()
+        if wanted != "continue":
+            raise Halted("paused" if wanted == "pause" else "cancelled")
+
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """Time whole networks, interleaved in one lease; blocks until done.
 
@@ -266,9 +318,7 @@ class StorePorts:
                 if found.state == "failed":
                     failure = found.failure or {}
                     raise MeasurementFailed(device_id, f"{failure.get('network')}: {failure.get('reason')}")
-            wanted = self.signal()
-            if wanted != "continue":
-                raise Halted("paused" if wanted == "pause" else "cancelled")
+            self._halted()
             watch.look()
             time.sleep(LOOK_S)
 

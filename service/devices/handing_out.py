@@ -8,7 +8,7 @@ from sqlalchemy import or_, select
 
 import hw_profiles.errors
 from hw_profiles.ops import Op
-from hw_profiles.wire.calls import Item, ItemKind, Lease, LeaseRequest, Protocol
+from hw_profiles.wire.calls import ITEM_KINDS, Item, ItemKind, Lease, LeaseRequest, Protocol
 from service.devices.timing_files import digests
 from service.store.base import Tx
 from service.store.devices import agent_leases, agents, measurements, work_items
@@ -31,7 +31,8 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
     """
     with store.read() as tx:
         agent = agents.get(tx, agent_id)
-        next_items = work_items.next_work(tx, agent_leases.usable(tx, agent, request), request.max_items)
+        usable = agent_leases.usable(tx, agent, request)
+        next_items = work_items.next_work(tx, usable, request.max_items, request.kinds)
         stale = agent_leases.has_stale(tx, agent)
         fresh = [(item.device_id, item.key, item.op) for item in next_items if item.sha256 is None]
     if not next_items and not stale:
@@ -76,12 +77,12 @@ def public(tx: Tx, lease: AgentLease) -> Lease:
 
 
 def _item(item: LeaseItem) -> Item:
-    kind: ItemKind = "network" if item.kind == "network" else "block"
+    kind: ItemKind = next(kind for kind in ITEM_KINDS if kind == item.kind)
     return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us)
 
 
 def op_of_file(tx: Tx, lease: AgentLease, sha256: str) -> Op | None:
-    """The block that a file of this lease belongs to; None for a network.
+    """The block that a file of this lease belongs to; None for a network, to be timed or taken apart.
 
     Raises:
         KeyError: no file of this lease.

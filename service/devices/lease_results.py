@@ -14,7 +14,7 @@ from hw_profiles.wire.calls import Bursts, Result
 from service.devices import anchors
 from service.errors import Conflict, Gone, InvalidInput, NotFound
 from service.store.base import Tx
-from service.store.devices import devices, latency, measurements, work_items
+from service.store.devices import devices, fusions, latency, measurements, work_items
 from service.store.devices.agent_leases import AgentLease, LeaseItem
 from service.store.devices.work_items import WorkItem
 
@@ -26,7 +26,7 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
         NotFound: the lease has no such key.
         Conflict: the lease was lost and the key is done.
         Gone: the lease was lost and the key is still open, elsewhere or in the queue.
-        InvalidInput: a block without both of its models.
+        InvalidInput: a block without both of its models, or an answer to another question.
     """
     lent = tx.session.get(LeaseItem, (lease.id, key))
     if lent is None:
@@ -38,16 +38,27 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
     item = work_items.of_lease(tx, lease.id, key)
     if not lease.alive(tx.now) or (lent.role == "item" and item is None):
         _refuse(tx, lease, key)
-    if lent.kind == "block" and result.failure is None and result.single is None:
-        raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")
+    _check(lent, result)
     lent.state = "ok" if result.failure is None else "failed"
     if lent.role == "anchor":
         lent.latency_us = None if result.failure else _slope(key, result).quiet_us
     elif item is not None and item.kind == "network":
         measurements.record(tx, item, result)
+    elif item is not None and item.kind == "fusion":
+        fusions.record(tx, item, result)
     elif item is not None:
         _put_block(tx, lease, lent, item, result)
     tx.session.flush()
+
+
+def _check(lent: LeaseItem, result: Result) -> None:
+    if result.failure is not None:
+        return
+    if (lent.kind == "fusion") != (result.fused is not None):
+        wanted = "fused" if lent.kind == "fusion" else "bursts"
+        raise InvalidInput(wanted, None, f"is what the result of a {lent.kind} needs")
+    if lent.kind == "block" and result.single is None:
+        raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")
 
 
 def _refuse(tx: Tx, lease: AgentLease, key: str) -> None:

@@ -14,6 +14,7 @@ from workers.profiling.time_original import original_accuracy, time_original, ti
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.running.context import Context
 from workers.running.device_requests import learned_classes
+from workers.running.fuser import Fuser
 from workers.running.inputs import Inputs
 
 
@@ -34,8 +35,8 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     for number, target in enumerate(targets, 1):
         context.at("profile", number, total)
         classes.append(learned_classes(context, target.device_id))
-    runtimes = [context.ports.table(target.device_id).device.runtime for target in targets]
-    builder = taken_apart(context, inputs, network, classes, runtimes)
+    fuser = Fuser(context, [target.device_id for target in targets])
+    builder = taken_apart(context, inputs, network, classes, fuser)
     tables = []
     for number, (target, rules) in enumerate(zip(targets, classes, strict=True), 1 + len(targets)):
         context.at("profile", number, total)

@@ -17,11 +17,11 @@ from hw_profiles.ops import Op
 from hw_profiles.runtimes import load as load_runtime
 from search.space import Choice, Float, Int, Levelled, Space, Value, Values
 from workers.errors import InvalidInput
+from workers.ports import FusedSets
 from workers.problem.counted import counted_of_node
 from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
-FusedSets: TypeAlias = "tuple[frozenset[str], ...]"
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
 """Runtime, networks -> for each the sets of node names that run as one kernel."""
 

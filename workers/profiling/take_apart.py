@@ -16,13 +16,14 @@ from workers.problem.builder import ProblemBuilder
 from workers.problem.kernel_space import KernelSpace
 from workers.problem.widths import MOST_LEVELS, searched_widths
 from workers.running.context import Context
+from workers.running.fuser import Fuser
 from workers.running.inputs import Inputs
 
 _FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
 
 
 def taken_apart(
-    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], runtimes: Sequence[str]
+    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], fuser: Fuser
 ) -> ProblemBuilder:
     """Knobs with as many levels as keep every kernel's table small; and the kernels."""
     blocks = prunable_blocks(network)
@@ -36,8 +37,8 @@ def taken_apart(
     while True:
         try:
             widths = searched_widths(network, scheme, classes, most)
-            with context.computing():
-                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, runtimes))
+            with fuser.computing():
+                builder = ProblemBuilder(KernelSpace(network, scheme, widths, evidence, fuser.runtimes, fuser))
         except InvalidInput as error:
             if error.field == "methods":
                 raise JobFailed("nothing_to_change", "profile", error.message, "methods") from error

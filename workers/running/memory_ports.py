@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hw_profiles.device import DeviceConfig
+from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
 from hw_profiles.runtimes import Runtime
 from hw_profiles.tables.calibration import Calibration
@@ -16,7 +17,7 @@ from hw_profiles.tables.table import LatencyTable, Row
 from hw_profiles.timing.copies_timing import time_ops
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
 from workers.errors import MeasurementFailed
-from workers.ports import Recorded, Signal
+from workers.ports import FusedSets, Recorded, Signal
 from workers.progress import (
     Asked,
     Calibrated,
@@ -106,6 +107,13 @@ class MemoryPorts:
         rows = [Row.of(op, t, epoch=epoch) for op in now if isinstance(t := timed[op.key], Timing)]
         self._update(device_id, rows=rows, epoch=epoch)
         return len(waiting)
+
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
+        """As Ports.fused."""
+        try:
+            return [self.runtime.fused(model) for model in models]
+        except InvalidInput as error:
+            raise MeasurementFailed(device_id, str(error)) from error
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """As Ports.measure."""

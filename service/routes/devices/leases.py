@@ -75,7 +75,7 @@ def _nothing() -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
 )
 def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
-    """An ONNX file to time. Only files of the lease, and only while it lasts: a user's weights travel no further."""
+    """An ONNX file of an item. Only files of the lease, and only while it lasts: a user's weights travel no further."""
     with store.read() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
@@ -91,7 +91,7 @@ def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: Store
 
 @router.put("/{lease_id}/results/{key}", responses=documented(401, 403, 404, 409, 410, 422))
 def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, store: StoreDep) -> Taken:
-    """The timing of one item. Idempotent: the first result of a key counts."""
+    """The timing of one item, or its fused sets. Idempotent: the first result of a key counts."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         lease_results.put(tx, lease, key, body)

@@ -19,7 +19,7 @@ from hw_profiles.wire.calls import LEASE_S, Action, Completion, Heartbeat, Heart
 from service.devices import anchors
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store.base import Base, Tx, new_id
-from service.store.devices import agents, devices, measurements, work_items
+from service.store.devices import agents, devices, fusions, measurements, work_items
 from service.store.devices.agents import Agent
 from service.store.devices.work_items import WorkItem
 
@@ -51,7 +51,7 @@ class LeaseItem(Base):
 
 
 class AgentLease(Base):
-    """Some items of one device, lent to one agent. `kind`: block or network. `scale`: what the anchors said."""
+    """Some items of one device, lent to one agent. `kind`: block, network or fusion. `scale`: what the anchors said."""
 
     __tablename__ = "agent_leases"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -130,7 +130,7 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
         return repeated
     if agent.drain or _active_on(tx, agent.machine) is not None:
         return None
-    chosen = work_items.next_work(tx, usable(tx, agent, request), request.max_items)
+    chosen = work_items.next_work(tx, usable(tx, agent, request), request.max_items, request.kinds)
     ready = [item for item in chosen if work_items.digested(item, digests)]
     return _lend(tx, agent, ready) if ready else None
 
@@ -311,7 +311,8 @@ def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> 
             measurements.lose(tx, lease.measurement_id, reason, blame=blame)
     else:
         for item in lost:
-            work_items.give_back(tx, item, reason, blame=blame)
+            give_back = fusions.give_back if item.kind == "fusion" else work_items.give_back
+            give_back(tx, item, reason, blame=blame)
         tx.session.flush()
         work_items.drop_unwanted(tx)
     tx.session.flush()

@@ -1,4 +1,4 @@
-"""Work items: what a device has yet to time, one row for each block or network.
+"""Work items: what a device has yet to do, one row for each block or network to time or network to take apart.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
@@ -19,6 +19,7 @@ from sqlalchemy.types import BigInteger
 from hw_profiles.ops import Op
 from hw_profiles.tables.features import features_of
 from hw_profiles.timing.copies_timing import COPIES
+from hw_profiles.wire.calls import ITEM_KINDS, ItemKind
 from service.errors import InvalidInput
 from service.store.base import Base, Tx
 from service.store.devices import devices, latency, wishes
@@ -38,7 +39,7 @@ REFUSED = ("failed", "poisoned")
 
 
 class WorkItem(Base):
-    """One block (`op`) or network (`measurement_id`, `sha256`) to time on a device.
+    """One block (`op`) or network (`measurement_id`, `sha256`) to time on a device, or a `fusion` (`sha256`) to tell.
 
     `sha256` and `single_sha256` are the digests of the files, for a block known from its first lease on.
     `available_at`: not handed out before.
@@ -167,8 +168,10 @@ def ask_again(tx: Tx, device_id: str) -> None:
     tx.session.execute(again.values(state="queued", attempt=0, available_at=tx.now, lease_id=None, reason=""))
 
 
-def next_work(tx: Tx, device_ids: Sequence[str], max_items: int) -> list[WorkItem]:
-    """What these devices should time next: all networks of one measurement, else blocks of one device."""
+def next_work(
+    tx: Tx, device_ids: Sequence[str], max_items: int, kinds: Sequence[ItemKind] = ITEM_KINDS
+) -> list[WorkItem]:
+    """What these devices should do next: all networks of one measurement, else fusions, else blocks, of one device."""
     queued = (
         select(WorkItem)
         .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
@@ -179,11 +182,13 @@ def next_work(tx: Tx, device_ids: Sequence[str], max_items: int) -> list[WorkIte
     if first is not None:
         together = networks.where(WorkItem.measurement_id == first.measurement_id)
         return list(tx.session.execute(together).scalars())
-    blocks = queued.where(WorkItem.kind == "block")
-    first = tx.session.execute(blocks.limit(1)).scalar_one_or_none()
-    if first is None:
-        return []
-    return list(tx.session.execute(blocks.where(WorkItem.device_id == first.device_id).limit(max_items)).scalars())
+    for kind in [kind for kind in ("fusion", "block") if kind in kinds]:
+        alike = queued.where(WorkItem.kind == kind)
+        first = tx.session.execute(alike.limit(1)).scalar_one_or_none()
+        if first is not None:
+            mine = alike.where(WorkItem.device_id == first.device_id).limit(max_items)
+            return list(tx.session.execute(mine).scalars())
+    return []
 
 
 def digested(item: WorkItem, digests: Mapping[str, Digests]) -> bool:

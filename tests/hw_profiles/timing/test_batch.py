@@ -11,6 +11,7 @@ import pytest
 from hw_profiles.child_process import Cancelled
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.probe import probe_op
+from hw_profiles.testing import small_network
 from hw_profiles.timing.batch import Batch, Outcome, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
@@ -85,3 +86,15 @@ def test_a_cancelled_batch_ends_and_kills_its_process(tmp_path: Path) -> None:
 
 def test_nothing_to_do(tmp_path: Path) -> None:
     assert _time(tmp_path, []) == {}
+
+
+def test_what_runs_as_one_is_told_by_the_child_and_a_file_that_is_no_model_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(small_network())
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a model")
+    work = [Work("small", {"model": path}), Work("broken", {"model": broken})]
+    found = dict(Batch(DEVICE, QUICK, HostLock(tmp_path)).fuse(work))
+    assert found["small"] == fragile_runtime.RUNTIME.fused(small_network())
+    assert isinstance(found["broken"], Failure)
+    assert "not an ONNX file" in found["broken"].reason

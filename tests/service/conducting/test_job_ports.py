@@ -18,6 +18,7 @@ from service_world import HandClock, Uploaded, queue
 
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.testing import small_network
 from hw_profiles.timing.protocol import BurstProtocol
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
@@ -307,3 +308,58 @@ def test_an_agent_gives_up_blocks_that_nothing_waits_for(ports: StorePorts, agen
     assert agent.call("POST", f"/leases/{lease['id']}/fail", back).status_code in (200, 204)
     assert not queued(store, agent.device_id)
     assert agent.ask().status_code == 204
+
+
+KINDS = ["block", "network", "fusion"]
+SETS = [["node of c0", "node of r0"], ["node of c1", "node of a1", "node of r1"]]
+
+
+def fusion_lease(agent: HandAgent) -> dict[str, Any]:
+    """The agent's next lease, as soon as it is asked what it fuses."""
+    found: dict[str, Any] = {}
+
+    def ask() -> bool:
+        body = {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": KINDS}
+        answer = agent.call("POST", "/leases", body)
+        if answer.status_code == 200:
+            found.update(answer.json())
+        return bool(found)
+
+    until(ask)
+    return found
+
+
+def told(agent: HandAgent, **answer: Any) -> None:
+    """The agent takes the question and answers it."""
+    lease = fusion_lease(agent)
+    for item in lease["items"]:
+        assert agent.put(lease, item["key"], {"epoch": lease["epoch"], **answer}).status_code == 200
+    assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+
+
+def test_a_device_tells_what_it_fuses_once_for_each_wiring(ports: StorePorts, agent: HandAgent) -> None:
+    models = [small_network(), small_network()]
+    with background(ports.fused, agent.device_id, models, 60.0) as sets:
+        told(agent, fused=SETS)
+        found = sets.result(PATIENCE_S)
+    assert list(found) == [tuple(map(frozenset, SETS))] * 2
+    assert ports.fused(agent.device_id, models[:1], 0.0) == [tuple(map(frozenset, SETS))], "no second question"
+
+
+def test_a_network_that_the_runtime_cannot_load_fails_with_its_reason(ports: StorePorts, agent: HandAgent) -> None:
+    with background(ports.fused, agent.device_id, [small_network()], 60.0) as sets:
+        told(agent, failure="error", reason="no operator Odd")
+        with pytest.raises(MeasurementFailed, match="no operator Odd"):
+            sets.result(PATIENCE_S)
+
+
+def test_a_device_that_never_tells_is_not_waited_for_for_ever(ports: StorePorts, agent: HandAgent) -> None:
+    with pytest.raises(MeasurementFailed, match="told nothing for 0 s"):
+        ports.fused(agent.device_id, [small_network()], 0.0)
+
+
+def test_a_run_that_is_stopped_waits_for_no_fusion(ports: StorePorts, store: Store, agent: HandAgent) -> None:
+    with store.begin() as tx:
+        job_states.cancel(tx, jobs.get(tx, the_job(store).id))
+    with pytest.raises(Halted, match="cancelled"):
+        ports.fused(agent.device_id, [small_network()], 60.0)

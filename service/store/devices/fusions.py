@@ -1,0 +1,124 @@
+"""Fusions: which nodes of a network run as one kernel on a device, as the device itself said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import ForeignKey, String, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from hw_profiles.wire.calls import Result
+from service.store.base import Base, Tx
+from service.store.devices import devices, work_items
+from service.store.devices.devices import Device
+from service.store.devices.work_items import WorkItem
+
+FIRST_OF_ALL = 1e12
+"""Priority of fusions: a run or a user waits for them, and they are quick."""
+
+Sets: TypeAlias = tuple[frozenset[str], ...]
+"""The sets of node names that run as one kernel."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a device said of one network: the sets, or in `failure` why there are none."""
+
+    sets: Sets = ()
+    failure: str = ""
+
+
+class Fusion(Base):
+    """One network that a device was asked about. `sets` is None until it has told, and if it could not.
+
+    `wiring`: see `hw_profiles.wiring`. `sha256`: the file that travels, None once it is no longer needed.
+    """
+
+    __tablename__ = "fusions"
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True)
+    config_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    wiring: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
+    sets: Mapped[list[Any] | None]
+    failure: Mapped[str] = mapped_column(String(2000), default="")
+    created_at: Mapped[datetime]
+
+
+def told(tx: Tx, device: Device, wirings: Iterable[str]) -> dict[str, Told]:
+    """What the device said, on the configuration that it has now, by wiring; without what it has not said yet."""
+    wanted = set(wirings)
+    mine = select(Fusion).where(Fusion.device_id == device.id, Fusion.config_id == device.config_id)
+    rows = tx.session.execute(mine.where(Fusion.wiring.in_(wanted))).scalars()
+    return {row.wiring: _told(row) for row in rows if row.sets is not None or row.failure}
+
+
+def _told(row: Fusion) -> Told:
+    return Told(tuple(frozenset(names) for names in row.sets or ()), row.failure)
+
+
+def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
+    """Ask a device about networks: wiring -> sha256 of a recorded blob. What it has said is not asked for again,
+    except what it could not tell.
+
+    Raises:
+        NotFound: no such device.
+    """
+    device = devices.get(tx, device_id)
+    for wiring, sha256 in files.items():
+        row = _row(tx, device, wiring)
+        if row.sets is None:
+            row.sha256, row.failure = sha256, ""
+            _queue(tx, device, wiring, sha256)
+    tx.session.flush()
+
+
+def _row(tx: Tx, device: Device, wiring: str) -> Fusion:
+    row = tx.session.get(Fusion, (device.id, device.config_id, wiring))
+    if row is None:
+        names = {"device_id": device.id, "config_id": device.config_id, "wiring": wiring}
+        row = Fusion(**names, sets=None, failure="", created_at=tx.now)
+        tx.session.add(row)
+    return row
+
+
+def _queue(tx: Tx, device: Device, wiring: str, sha256: str) -> None:
+    item = work_items.by_key(tx, device.id, key_of(wiring))
+    if item is None:
+        item = WorkItem(device_id=device.id, kind="fusion", key=key_of(wiring), priority=FIRST_OF_ALL)
+        item.created_at = tx.now
+        tx.session.add(item)
+    elif item.state in work_items.OPEN:
+        return  # the file that is asked about already has the same wiring
+    item.state, item.attempt, item.available_at = "queued", 0, tx.now
+    item.sha256, item.lease_id, item.reason = sha256, None, ""
+
+
+def key_of(wiring: str) -> str:
+    """The key of the work item: blocks have digests for keys too."""
+    return f"fusion-{wiring}"
+
+
+def record(tx: Tx, item: WorkItem, result: Result) -> None:
+    """Take what a device said of one network."""
+    if result.fused is not None:
+        _end(tx, item, "done", sets=[list(names) for names in result.fused])
+    elif result.failure == "error":  # the runtime said no: it would again
+        _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
+    else:  # it took the process with it: worth another try
+        give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
+
+
+def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
+    """Put a leased item back into the queue; one that was lost too often counts as refused."""
+    work_items.give_back(tx, item, reason, blame=blame)
+    if item.state == "poisoned":
+        _end(tx, item, "poisoned", failure=reason)
+
+
+def _end(tx: Tx, item: WorkItem, state: str, sets: list[Any] | None = None, failure: str = "") -> None:
+    row = _row(tx, devices.get(tx, item.device_id), item.key.removeprefix(key_of("")))
+    row.sets, row.failure, row.sha256 = sets, failure[:2000], None
+    item.state, item.reason = state, failure[:2000]
