@@ -10,7 +10,6 @@ repetition is appended to benchmarks/results/takeover.jsonl. Exit code 0 only wh
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from stamp import stamp
 
 from compress.builtin import export_builtin
 from compress.builtin.digits import digits_npz
+from hw_profiles.child_environment import child_environment
 from netlathe import Client
 from service.settings import Settings
 from service.store import Store, make_engine
@@ -51,11 +51,10 @@ BODY: Mapping[str, Any] = {
 
 def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     """A command of the service, as a user starts it: no setting but the data folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NETLATHE_")}
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("netlathe")), *words, "--data-dir", str(folder / "data")],
-            env=environment,
+            env=child_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

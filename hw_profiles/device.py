@@ -13,7 +13,9 @@ from typing import Any, Literal, get_args
 from hw_profiles.errors import InvalidInput
 
 DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""The name of a device, and of all that a user names."""
+_NAME = re.compile(NAME_PATTERN)
 
 
 @dataclass(frozen=True)

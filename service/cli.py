@@ -18,14 +18,6 @@ if TYPE_CHECKING:
 
 FAILED = 3
 FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # their errors are written for people
-EXTRAS = {
-    "export": ("torch", "onnxscript", "safetensors"),
-    "agent": ("onnxruntime",),
-    "server": (
-        *("fastapi", "uvicorn", "pydantic", "pydantic_settings", "sqlalchemy", "alembic", "psycopg", "jinja2"),
-        *("plotly", "prometheus_client", "sklearn", "pyarrow", "PIL", "python_multipart", "multipart"),
-    ),
-}
 
 
 def build() -> typer.Typer:
@@ -97,12 +89,11 @@ def _usage(error: typer.TyperException, as_json: bool) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     from hw_profiles.errors import install_command
+    from service.extras import extra_of
 
     module = (error.name or "").split(".")[0]
-    for extra, modules in EXTRAS.items():
-        if module in modules:
-            return f"this needs {module}: {install_command(extra)}"
-    return str(error)
+    extra = extra_of(module)
+    return str(error) if extra is None else f"this needs {module}: {install_command(extra)}"
 
 
 def _told(error: Exception) -> tuple[str, int]:

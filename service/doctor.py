@@ -17,13 +17,13 @@ from urllib.request import getproxies_environment
 
 from hw_profiles.errors import install_command
 from netlathe import Client, NetlatheError, data_dir, is_loopback, proxy_to, shown_proxy
+from service.extras import extras
 
 MIB = 1024**2
 WANTED_MIB = 2048
 """A job with its checkpoints and a decoded data set of 50,000 images of 32x32."""
 ANSWERS_WITHIN_S = 5.0
 """A server that is there answers `/readyz` sooner; a person waits for doctor."""
-EXTRAS = {"agent": "onnxruntime", "export": "torch", "server": "fastapi"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,13 @@ def _python() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, module in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        yield Finding(f"[{extra}]", "ok" if there else "note", "installed" if there else install_command(extra))
+    if not any(extras().values()):
+        yield Finding("extras", "note", "not known: this copy of Netlathe was never installed with pip")
+        return
+    for extra, modules in extras().items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        detail = f"{', '.join(missing)} not there: {install_command(extra)}" if missing else "installed"
+        yield Finding(f"[{extra}]", "note" if missing else "ok", detail)
 
 
 def _folder(folder: Path) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Self, get_args
 
-from hw_profiles.device import DeviceConfig, DeviceKind
+from hw_profiles.device import NAME_PATTERN, DeviceConfig, DeviceKind
 from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from hw_profiles.wire.message import Message, in_range, known, matches, one_of, short
@@ -37,7 +37,7 @@ FailureKind = Literal["error", "crash", "timeout"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 _MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

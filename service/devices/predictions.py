@@ -17,9 +17,8 @@ from hw_profiles.tables.table import Entry, LatencyTable, Prediction, Source
 from service.errors import Conflict
 from service.files.blobs import Blobs
 from service.uploads import checking, sandbox
-from service.uploads.sandbox import Limits
+from service.uploads.sandbox import QUICK
 
-LIMITS = Limits(cpu_s=600, wall_s=300.0)
 HELD = 32
 """Models whose blocks stay in memory."""
 
@@ -69,7 +68,7 @@ def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
     content = blobs.beside(sha256, kept)
     if content is None:
         request = {"path": str(blobs.path(sha256).absolute()), "runtime": runtime}
-        found = checking.in_turn(lambda: sandbox.run("blocks", request, LIMITS, field="model"))
+        found = checking.in_turn(lambda: sandbox.run("blocks", request, QUICK, field="model"))
         if "missing" in found:
             raise _unable(runtime, found["missing"])
         content = json.dumps(found).encode()

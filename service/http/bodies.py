@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+from hw_profiles.device import NAME_PATTERN
+
+NAME = re.compile(rf"{NAME_PATTERN}\Z")
 _LOOKS_LIKE_AN_ID = re.compile(r"(mdl|dts|dev|job|evl|art|agt|tok)_")
 
 
@@ -18,7 +20,7 @@ def check_name(value: str) -> str:
         ValueError: what is wrong with it.
     """
     if not NAME.match(value):
-        raise ValueError("must match [a-z0-9][a-z0-9._-]{0,63}")
+        raise ValueError(f"must match {NAME_PATTERN}")
     if _LOOKS_LIKE_AN_ID.match(value):
         raise ValueError("must not begin like an id")
     return value

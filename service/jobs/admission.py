@@ -15,15 +15,12 @@ from service.jobs.submission import WAITS, JobCreate, Resolved, resolve
 from service.store.devices import devices, latency
 from service.store.engine import Store
 from service.uploads.checking import in_turn
-from service.uploads.intake import preflight
-from service.uploads.sandbox import Limits, run
+from service.uploads.intake import TRUSTED_COVERAGE, preflight
+from service.uploads.sandbox import QUICK, run
 from service.uploads.scoring import score
 
-TRUSTED_COVERAGE = 0.8
-"""Share of the predicted time that must come from measured rows before a prediction refuses a job."""
 TOO_LITTLE = "too little was measured there to say whether the limit can be met"
 MEASURED_LATER = "can meet it is found out by measuring"
-LIMITS = Limits(cpu_s=600, wall_s=300.0)
 
 
 def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[str]:
@@ -68,7 +65,7 @@ def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
     if any(group["prunable"] for group in model.groups) and not any(given.get("keep_float") for _, given in methods):
         return
     request = {"path": str(blobs.path(model.sha256).absolute()), "name": model.name, "methods": methods}
-    in_turn(lambda: run("changes", request, LIMITS, field="model"))
+    in_turn(lambda: run("changes", request, QUICK, field="model"))
 
 
 def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:
@@ -105,7 +102,7 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
         return [unknown]
     path = blobs.path(resolved.model.sha256)
     methods = {item["name"]: item["settings"] for item in resolved.request["methods"]}
-    found = in_turn(lambda: preflight(path, table, LIMITS, methods.get("filter_prune", {})))
+    found = in_turn(lambda: preflight(path, table, QUICK, methods.get("filter_prune", {})))
     if min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
         return [unknown]
     field = "max_latency_ms" if target["max_latency_ms"] is not None else "max_latency_ratio"

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from compress.data.checks import MAX_CLASSES
 from compress.data.formats.layout import LAYOUTS
+from hw_profiles.device import NAME_PATTERN
 from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
@@ -42,7 +43,7 @@ SORTABLE: dict[str, InstrumentedAttribute[Any]] = {
 }
 FORM = form_schema(
     {
-        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+        "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
         "layout": {"type": "string", "enum": list(LAYOUTS), "description": "only for .npz"},
         "classes": {"type": "integer", "minimum": 2, "maximum": MAX_CLASSES},
     }

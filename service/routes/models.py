@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from compress.data.preprocessing import Preprocessing
+from hw_profiles.device import NAME_PATTERN
 from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
 from service.errors import Conflict
 from service.files.blobs import Blobs
@@ -42,7 +43,7 @@ SORTABLE: dict[str, InstrumentedAttribute[Any]] = {
 MAX_OUTPUT = 400  # characters of an output's name
 FORM = form_schema(
     {
-        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+        "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
         "preprocessing": {
             "type": "string",
             "contentMediaType": "application/json",

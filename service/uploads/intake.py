@@ -13,6 +13,9 @@ from hw_profiles.tables.table import LatencyTable
 from service.uploads.not_onnx import refuse_foreign
 from service.uploads.sandbox import Limits, run
 
+TRUSTED_COVERAGE = 0.8
+"""Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+
 
 def check_model(
     path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits, output: str | None = None

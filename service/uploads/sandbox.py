@@ -64,6 +64,10 @@ class Limits:
     file_bytes: int = 32 * GIB
 
 
+QUICK = Limits(cpu_s=600, wall_s=300.0)
+"""For a check of a stored upload, which a client waits for."""
+
+
 def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "file") -> dict[str, Any]:
     """Run a task of `service.uploads.checks` on a request, both plain JSON; first wait while somebody measures.
 

@@ -11,9 +11,7 @@ from service.store.uploads import scores
 from service.store.uploads.datasets import Dataset
 from service.store.uploads.models import Model
 from service.uploads.checking import in_turn
-from service.uploads.sandbox import Limits, run
-
-LIMITS = Limits(cpu_s=600, wall_s=300.0)
+from service.uploads.sandbox import QUICK, run
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int)
         "cache": str(cache_beside(path.absolute())),
         "seed": seed,
     }
-    found = in_turn(lambda: run("score", request, LIMITS, field="model"))
+    found = in_turn(lambda: run("score", request, QUICK, field="model"))
     with store.begin() as tx:
         scores.keep(tx, scores.Score(model_id=model.id, dataset_id=dataset.id, seed=seed, **found))
     return Scored(**found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,9 @@ from numpy.typing import NDArray
 from compress.graph.groups import Block, prunable_blocks
 from compress.network import Network
 from compress.scheme import Scheme
-from hw_profiles.grid import allowed_widths
 from hw_profiles.tables.kernel_classes import KernelClasses
 from search.space import Choice
+from workers.errors import InvalidInput
 
 MOST_LEVELS = 10
 """Levels of one knob: beyond about that many, tables and searches grow and results do not."""
@@ -50,6 +51,25 @@ def block_widths(
         kept = allowed_widths(costs, SAVING)
         found[block.name] = _thinned(counts[kept], costs[kept], most)
     return found
+
+
+def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) -> NDArray[np.bool_]:
+    """Whether each width is allowed: no larger width of its group costs less.
+
+    `costs_us` has shape (..., widths), the widths ascending: a group's cost at each width, the others being
+    held. With a `tolerance` a width is allowed only if it saves more than that share over every larger allowed one,
+    which keeps the largest width of each step, and of a slope as many as differ. The largest width is always
+    allowed. Shape (..., widths), boolean. Raises InvalidInput on NaN.
+    """
+    costs = np.asarray(costs_us, dtype=np.float64)
+    if np.isnan(costs).any():
+        raise InvalidInput("costs_us", costs.tolist(), "every width needs a cost")
+    allowed = np.ones(costs.shape, dtype=np.bool_)
+    cheapest = costs[..., -1].copy()
+    for width in range(costs.shape[-1] - 2, -1, -1):
+        allowed[..., width] = costs[..., width] <= (1.0 - tolerance) * cheapest
+        cheapest = np.where(allowed[..., width], costs[..., width], cheapest)
+    return allowed
 
 
 def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:

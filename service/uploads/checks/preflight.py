@@ -24,11 +24,11 @@ from hw_profiles.errors import ExtraMissing
 from hw_profiles.tables.table import LatencyTable, Prediction
 from search.space import check_settings
 from service.uploads.checks.model import describe
+from service.uploads.intake import TRUSTED_COVERAGE
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.problem.widths import searched_widths
 
 NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
-PARTLY_MEASURED = 0.8  # below this coverage a limit under the floor is not refused either
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _warnings(table: LatencyTable, now: Prediction, prunable: bool) -> list[str]
     warnings = []
     if now.coverage == 0:
         warnings.append(NEVER_MEASURED)
-    elif now.coverage < PARTLY_MEASURED:
+    elif now.coverage < TRUSTED_COVERAGE:
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
     here, there = runtimes.load(table.device.runtime).version(), table.device.runtime_version
     if here != there:

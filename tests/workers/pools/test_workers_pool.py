@@ -15,8 +15,8 @@ import pytest
 
 from search.evaluation import Status
 from workers.errors import InvalidInput, PoolBroken
+from workers.pools.executor import local_pool
 from workers.pools.in_process_pool import InProcessPool
-from workers.pools.local_pool import local_pool
 from workers.pools.pool import Evaluator, EvaluatorFactory, Pool
 from workers.pools.process_pool import ProcessPool
 from workers.testing import PATIENCE_S, Deeds, PoolContract, deed, drain

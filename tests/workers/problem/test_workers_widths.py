@@ -1,10 +1,12 @@
+"""Which widths of a group are worth searching, by what they cost."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from hw_profiles.errors import InvalidInput
-from hw_profiles.grid import allowed_widths
+from workers.errors import InvalidInput
+from workers.problem.widths import allowed_widths
 
 
 def test_a_width_is_allowed_when_no_larger_one_costs_less() -> None:
