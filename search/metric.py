@@ -27,6 +27,7 @@ class Metric:
         part_of: the counted metric that it is a part of: tables show it only if it is clearly less than that.
         axis_for: it takes the place of latency on a job's front if there is no target: () for any job, else only for
             those with one of these methods; None: never. The last such row in the table counts.
+        lowered_by: methods that can make it less, besides those that say so themselves (`lowers`).
         breaks_ties: of two networks that are equal in the objective, accuracy and latency, less of this is better.
     """
 
@@ -43,6 +44,7 @@ class Metric:
     counter: str = ""
     part_of: str = ""
     axis_for: tuple[str, ...] | None = None
+    lowered_by: tuple[str, ...] = ()
     breaks_ties: bool = False
 
     @property

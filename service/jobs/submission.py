@@ -336,7 +336,10 @@ def _check_lowered(metric: str, methods: Sequence[str]) -> None:
 
 
 def _lowered(metric: str, methods: Sequence[str]) -> bool:
-    return any(metric in catalogue.methods()[name].lowers for name in methods)
+    from search.metrics import METRICS
+
+    lowered_by = METRICS[metric].lowered_by
+    return any(name in lowered_by or metric in catalogue.methods()[name].lowers for name in methods)
 
 
 def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:

@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 
 from search.errors import InvalidInput
-from search.metrics import LIMITS, METRICS, base_metric, device_of, latency_metric, parse_limit, parse_limits
+from search.metrics import (
+    LIMITS,
+    METRICS,
+    base_metric,
+    device_of,
+    latency_metric,
+    parse_limit,
+    parse_limits,
+    shown_counts,
+)
 from search.problem import Constraint
 
 ORIGINAL = {"accuracy": 0.9, "macs": 1000.0, "size_bytes": 400.0, "latency_ms@dev_1": 8.0}
@@ -70,3 +79,22 @@ def test_keys_and_what_people_see() -> None:
     assert METRICS["accuracy"].show(0.8825) == "88.25 %"
     assert METRICS["macs"].show(41_000_000) == "41,000,000"
     assert METRICS["latency_ms"].show(1.5) == "1.500 ms"
+
+
+def test_tables_have_columns_for_what_says_something() -> None:
+    whole = {"parameters": 1000.0, "size_bytes": 4000.0}
+    dense, sparse = {**whole, "nonzeros": 999.0}, {**whole, "nonzeros": 500.0}
+    assert [metric.name for metric in shown_counts([dense])] == ["parameters", "size_bytes"]
+    assert [metric.name for metric in shown_counts([dense, sparse])] == ["parameters", "size_bytes", "nonzeros"]
+    assert [metric.label for metric in shown_counts([{"of_another_installation": 1.0, **whole}])] == [
+        "Parameters",
+        "File size",
+        "of_another_installation",
+    ]
+    assert shown_counts([]) == ()
+
+
+def test_the_table_is_in_the_order_of_its_rows() -> None:
+    assert list(METRICS) == [each.name for each in sorted(METRICS.values(), key=lambda each: (each.order, each.name))]
+    assert METRICS["size_bytes"].heading == "size bytes"
+    assert not METRICS["test_accuracy"].decides

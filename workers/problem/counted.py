@@ -12,6 +12,9 @@ from search.metrics import COUNTED
 COUNTS: Mapping[str, Count] = {metric.name: counter(metric.counter) for metric in COUNTED}
 WHOLES: Mapping[str, str] = {metric.name: metric.part_of for metric in COUNTED if COUNTS[metric.name].thinned}
 """Metric -> the one that its estimate starts from."""
+for part, whole in WHOLES.items():
+    if COUNTS.get(whole) is None or whole in WHOLES:
+        raise ValueError(f"metric {part} is part_of {whole!r}, which must be a metric that is counted by node")
 
 
 def counted(form: Form) -> dict[str, int]:

@@ -145,3 +145,12 @@ def test_without_a_device_macs_take_the_place_of_latency() -> None:
     assert list(axes(request)) == [("accuracy", "max"), ("macs", "min")]
     request["objective"] = {"metric": "macs", "goal": "min"}
     assert list(axes(request)) == [("accuracy", "max"), ("macs", "min")]
+
+
+@pytest.mark.parametrize(
+    ("methods", "cost"), [(["filter_prune"], "macs"), (["filter_prune", "weight_prune"], "stored_bytes"), ([], "macs")]
+)
+def test_the_axis_without_a_device_is_for_the_methods(methods: list[str], cost: str) -> None:
+    request = {"objective": {"metric": "accuracy", "goal": "max"}, "targets": []}
+    named = [{"name": name} for name in methods]
+    assert list(axes({**request, "methods": named})) == [("accuracy", "max"), (cost, "min")]
