@@ -22,6 +22,7 @@ class Candidate:
     `masks`: block -> kept unit indices, ascending; where absent, the method keeps the most important ones.
     `origin`: the strategy that asked; `parents`: ids it was made from; `recipe`: digest of the training
     recipe; `weights_from`: digest of the network whose weights it starts from (None: the original).
+    `after_search`: it is a finalist or a file of one, and no search asked for it.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Candidate:
     fidelity: Fidelity = "F2"
     recipe: str = ""
     weights_from: str | None = None
+    after_search: bool = False
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -43,11 +45,11 @@ class Candidate:
 
     @property
     def searched(self) -> bool:
-        """Whether a search asks for it: F2, F3, or a whole training (F4) by a recipe of the strategy's own.
+        """Whether a search asks for it, as F2, F3 or a whole training (F4).
 
         Finalists, trained by the job's recipe (F4) and timed whole (F5), come after the search.
         """
-        return self.fidelity in ("F2", "F3") or (self.fidelity == "F4" and bool(self.recipe))
+        return self.fidelity in ("F2", "F3", "F4") and not self.after_search
 
     def key(self, network: str, split: str, seed: int) -> str:
         """sha256 of everything an evaluation's result depends on: equal keys need one evaluation only.
@@ -88,9 +90,15 @@ class Candidate:
                 fidelity=record["fidelity"],
                 recipe=record["recipe"],
                 weights_from=record["weights_from"],
+                after_search=record.get("after_search", _after_search(record)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidInput("candidate", record, f"is no candidate: {error!r}") from error
+
+
+def _after_search(record: Mapping[str, Any]) -> bool:
+    """Of a record that does not say: only what a search trained had a recipe."""
+    return record["fidelity"] == "F5" or (record["fidelity"] == "F4" and not record["recipe"])
 
 
 def _plain(value: Value) -> object:

@@ -370,7 +370,9 @@ class StoreContract:
         held = self._claim(stored)
         assert held is not None
         one = evaluated("searched")
-        trained = replace(one.evaluation, candidate=replace(one.evaluation.candidate, id="trained", fidelity="F4"))
+        trained = replace(
+            one.evaluation, candidate=replace(one.evaluation.candidate, id="trained", fidelity="F4", after_search=True)
+        )
         with stored.begin() as tx:
             for each in (one, replace(evaluated("twin"), cached=True), replace(one, evaluation=trained)):
                 evaluations.add(tx, held, each)

@@ -29,8 +29,8 @@ from hw_profiles.lifeline import watch_parent
 from service.conducting.run import Ending, Run, of_error
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
-from service.jobs.admission import still_true
 from service.jobs.submission import plan
+from service.jobs.warnings import answered
 from service.settings import Settings
 from service.store.engine import Store, make_engine
 from service.store.jobs import asks, checkpoints, conductors, job_leases, jobs
@@ -189,7 +189,7 @@ class Conductor:
         with self._store.begin() as tx:
             values = dict(ending.values)
             if values.get("verdict") is not None:
-                values["warnings"] = still_true(jobs.get(tx, held.job_id).warnings)
+                values["warnings"] = answered(jobs.get(tx, held.job_id).warnings)
             for level, text in said:
                 tx.emit(jobs.topic(held.job_id), "log.line", {"level": level, "text": text})
             if ending.machine_failure is not None:

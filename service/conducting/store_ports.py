@@ -20,6 +20,7 @@ from hw_profiles.wiring import wiring
 from service.conducting.device_watch import DeviceWatch
 from service.files.blobs import Blobs
 from service.jobs.fronts import RunningFront, axes
+from service.jobs.warnings import texts_of
 from service.store.base import Tx
 from service.store.blobs import StoredBlob
 from service.store.devices import devices, fusions, latency, measurements, work_items
@@ -144,7 +145,7 @@ class StorePorts:
 
     def _warn(self, tx: Tx, message: Warned) -> None:
         known = jobs.get(tx, self._held.job_id).warnings
-        if message.text not in known:
+        if message.text not in texts_of(known):
             job_leases.fence(tx, self._held, warnings=[*known, message.text])
             tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": "warning", "text": message.text})
 

@@ -6,12 +6,13 @@ reach is never met: searching either would waste hours, so that it is refused no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
-from service.jobs.submission import WAITS, JobCreate, Resolved, resolve
+from service.jobs.submission import JobCreate, Resolved, resolve
+from service.jobs.warnings import JobWarning, lasting
 from service.store.devices import devices, latency
 from service.store.engine import Store
 from service.uploads.checking import in_turn
@@ -19,11 +20,8 @@ from service.uploads.intake import TRUSTED_COVERAGE, preflight
 from service.uploads.sandbox import QUICK, run
 from service.uploads.scoring import score
 
-TOO_LITTLE = "too little was measured there to say whether the limit can be met"
-MEASURED_LATER = "can meet it is found out by measuring"
 
-
-def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[str]:
+def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[JobWarning]:
     """Warnings that a job is taken with.
 
     Raises:
@@ -33,7 +31,7 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[s
     with store.read() as tx:
         resolved = resolve(tx, body)
     _check_changes(blobs, resolved)
-    warnings = _check_chance(store, blobs, resolved, body)
+    warnings = lasting(_check_chance(store, blobs, resolved, body))
     methods = [item["name"] for item in resolved.request["methods"]]
     for index, target in enumerate(resolved.request["targets"]):
         try:
@@ -42,13 +40,9 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[s
             if methods == ["filter_prune"]:
                 raise
             # What other methods reach is not in the table: the floor of pruning refuses nothing, but it is known.
-            warnings.append(f"{error}; whether {' and '.join(methods)} {MEASURED_LATER}")
+            text = f"{error}; whether {' and '.join(methods)} can meet it is found out by measuring"
+            warnings.append(JobWarning(text, until_verdict=True))
     return warnings
-
-
-def still_true(warnings: Sequence[str]) -> list[str]:
-    """Without those that asked what a verdict has answered."""
-    return [text for text in warnings if not text.endswith((TOO_LITTLE, MEASURED_LATER, WAITS))]
 
 
 class BelowFloor(InvalidInput):
@@ -87,7 +81,9 @@ def _shown(preprocessing: Mapping[str, Any]) -> str:
     return str({"scale": "1/255 of uint8 pixels, 1 of float32 ones", **known})
 
 
-def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]) -> list[str]:
+def _check_floor(
+    store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]
+) -> list[JobWarning]:
     """Compare a target with the latency of the smallest widths, where the device's table knows enough of it.
 
     Raises:
@@ -97,7 +93,8 @@ def _check_floor(store: Store, blobs: Blobs, resolved: Resolved, index: int, tar
         device = devices.get(tx, target["device"])
         empty = not latency.measured(tx, device)
         table = None if empty else latency.table(tx, device.id)
-    unknown = f"device {device.name}: {TOO_LITTLE}"
+    text = f"device {device.name}: too little was measured there to say whether the limit can be met"
+    unknown = JobWarning(text, until_verdict=True)
     if table is None:
         return [unknown]
     path = blobs.path(resolved.model.sha256)

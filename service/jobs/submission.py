@@ -15,6 +15,7 @@ import search.errors
 from service.errors import InvalidInput
 from service.http.bodies import Body, Name
 from service.jobs import catalogue
+from service.jobs.warnings import JobWarning, lasting
 from service.store.base import Tx
 from service.store.devices import devices
 from service.store.uploads import datasets, models
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 MAX_SEED = 2**31 - 1
-WAITS = "the job waits for it"
 DECIDING = "accuracy"
 """The metric that ranks and decides; `test_accuracy` is read once, at the end, and decides nothing."""
 
@@ -118,7 +118,7 @@ class Resolved:
     request: Mapping[str, Any]
     model: Model
     dataset: Dataset
-    warnings: tuple[str, ...]
+    warnings: tuple[JobWarning, ...]
 
 
 def resolve(tx: Tx, body: JobCreate) -> Resolved:
@@ -136,12 +136,12 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
     _check_prunable(model, methods)
     targets, warnings = _targets(tx, body.targets)
-    warnings += scored
+    warnings += lasting(scored)
     strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
     names = [item["name"] for item in methods]
     _check_sparse([item["name"] for item in strategies], names)
     _check_lowered(body.objective.metric, names)
-    warnings += [*_odd(body, names), *_all_random(strategies, body.budget.evaluations)]
+    warnings += lasting([*_odd(body, names), *_all_random(strategies, body.budget.evaluations)])
     request = {
         **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
         "model": model.id,
@@ -376,9 +376,9 @@ def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
     raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
 
 
-def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], list[str]]:
+def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], list[JobWarning]]:
     targets: list[dict[str, Any]] = []
-    warnings: list[str] = []
+    warnings: list[JobWarning] = []
     for index, target in enumerate(given):
         device = devices.find(tx, target.device)
         if device is None:
@@ -387,7 +387,8 @@ def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], lis
             raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
         state = devices.state(tx, device)
         if state in ("offline", "quarantined"):
-            warnings.append(f"device {device.name} is {state}: {WAITS}")
+            text = f"device {device.name} is {state}: the job waits for it"
+            warnings.append(JobWarning(text, until_verdict=True))
         default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
         targets.append(
             {

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from search.metrics import COUNTED
+from service.jobs.warnings import texts_of
 from service.store.events import Event
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
@@ -176,6 +177,7 @@ def job_public(job: Job) -> JobPublic:
         {
             **{name: value for name, value in job.request.items() if name in JobPublic.model_fields},
             **kept,
+            "warnings": texts_of(job.warnings),
             "phase": job.phase or PHASES[0],
             "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
         }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.candidate import Candidate
+from search.candidate import Candidate, Fidelity
 from search.errors import InvalidInput
 from search.evaluation import Evaluation, Status
 
@@ -24,6 +24,25 @@ EVALUATION = Evaluation(CANDIDATE, Status.COMPLETED, {"accuracy": 0.9, "macs": 1
 def test_json_and_back() -> None:
     assert Candidate.from_json(json.loads(json.dumps(CANDIDATE.to_json()))) == CANDIDATE
     assert Evaluation.from_json(json.loads(json.dumps(EVALUATION.to_json()))) == EVALUATION
+
+
+def test_a_search_asked_for_all_but_finalists() -> None:
+    searched = [replace(CANDIDATE, fidelity=fidelity) for fidelity in ("F2", "F3", "F4")]
+    assert all(each.searched for each in searched)
+    assert not any(replace(each, after_search=True).searched for each in searched)
+    assert not replace(CANDIDATE, fidelity="F5").searched
+
+
+@pytest.mark.parametrize(
+    ("fidelity", "recipe", "searched"),
+    [("F2", "", True), ("F3", "short", True), ("F4", "lc", True), ("F4", "", False), ("F5", "", False)],
+)
+def test_a_record_that_does_not_say_was_of_a_search_if_it_had_a_recipe(
+    fidelity: Fidelity, recipe: str, searched: bool
+) -> None:
+    record = replace(CANDIDATE, fidelity=fidelity, recipe=recipe).to_json()
+    del record["after_search"]
+    assert Candidate.from_json(record).searched == searched
 
 
 def test_the_key_is_of_what_decides_the_result() -> None:

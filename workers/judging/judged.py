@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -21,14 +22,16 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
+Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
+"""A finalist of the search, a smaller neighbour of one, or the control in the place of one."""
+
 
 @dataclass(frozen=True)
 class Judged:
     """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
     limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
     the predictions are of; `utility`: the objective, more is better; `distance`: how far it is from the limits as a
-    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `searched`: it is not the
-    control.
+    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `role`: what it is judged as.
     """
 
     trained: Trained
@@ -40,7 +43,7 @@ class Judged:
     broken: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     table_epochs: Mapping[str, int] = field(default_factory=dict)
-    searched: bool = True
+    role: Role = "finalist"
 
     @property
     def met(self) -> bool:
@@ -60,12 +63,13 @@ class Judged:
         """
         trained = self.trained
         origin, strategy = trained.candidate_id, trained.strategy or ""
-        taught = Candidate(f"{origin}-trained", trained.values, origin=strategy, parents=(origin,), fidelity="F4")
-        file = Candidate(f"{origin}-timed", trained.values, origin=strategy, parents=(origin,), fidelity="F5")
+        made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
+        taught = replace(made, id=f"{origin}-trained", fidelity="F4")
+        file = replace(made, id=f"{origin}-timed", fidelity="F5")
         known = {**trained.predicted, **trained.counts, "accuracy": trained.accuracy}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
-        if not self.searched:
+        if self.role == "uncut":
             return (timed,)
         return (Evaluated(strategy, done, self.met, table_epochs=self.table_epochs), timed)
 
@@ -82,12 +86,12 @@ def judged(
     control: Trained,
     finalists: Sequence[Trained],
     attempt: int = 0,
-    searched: bool = True,
+    role: Role = "finalist",
 ) -> tuple[Judged, ...]:
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
 
     Args:
-        searched: False for the control itself in the place of a finalist.
+        role: what they are judged as.
 
     Raises:
         DeviceOffline, MeasurementFailed: out of the ports.
@@ -101,8 +105,7 @@ def judged(
             timed[each.name].append(here[each.name])
     chance = inputs.chance
     found = tuple(
-        replace(_judge(context.plan, profile, control, each, timed[each.name], chance), searched=searched)
-        for each in finalists
+        replace(_judge(context.plan, profile, control, each, timed[each.name], chance), role=role) for each in finalists
     )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:

@@ -14,7 +14,6 @@ from workers.running.context import Context
 
 NEIGHBOURS = 2
 """Neighbours that a job tries at most."""
-NEIGHBOUR = "neighbour-"
 A_LITTLE = 0.10
 """Relative excess over a limit on latency that a smaller neighbour may take off."""
 
@@ -43,5 +42,5 @@ def neighbour(context: Context, problem: Problem, verdicts: Sequence[Judged], at
     context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
     metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
     origin = nearest.trained.candidate_id
-    candidate = Candidate(f"{NEIGHBOUR}{attempt}", values, origin="neighbour", parents=(origin,))
+    candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(origin,))
     return [Evaluated(nearest.trained.strategy or "", Evaluation(candidate, Status.COMPLETED, metrics))]

@@ -19,7 +19,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from workers.errors import PoolBroken
-from workers.training.parallel_training import CONTROL, OUT_OF_TIME, Course, Ended, Epoch, learn
+from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, learn
 
 LOST_WORKERS = 2
 """Workers that one training may lose."""
@@ -145,7 +145,9 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             return False
         if name == self._needed():
             return False
-        self._ended[name] = Ended("stopped", f"{OUT_OF_TIME} were used up after epoch {result['epoch']}")
+        self._ended[name] = Ended(
+            "stopped", f"the wall seconds were used up after epoch {result['epoch']}", out_of_time=True
+        )
         return True
 
     def _hear(self, name: str, result: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from search.metrics import METRICS
 from workers.errors import JobFailed
 from workers.evaluating.accuracy import interval
 from workers.judging.judged import Judged, best_of, nearest_of
-from workers.judging.neighbours import NEIGHBOUR, NEIGHBOURS, lasts_for, worth_another
+from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.phases.package import Findings
 from workers.phases.search import Result, cut_short
 from workers.phases.train import Taught
@@ -21,8 +21,7 @@ from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import shortened
-from workers.training.parallel_training import OUT_OF_TIME
-from workers.training.trained import Trained
+from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
 """Of the original: folding its batch norms alone takes a few numbers away."""
@@ -70,7 +69,7 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
 
 
 def _warnings(
-    context: Context, result: Result, shown: Judged, verdicts: Sequence[Judged], given_up: Mapping[str, str]
+    context: Context, result: Result, shown: Judged, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]
 ) -> list[str]:
     return [
         *(f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts),
@@ -81,13 +80,13 @@ def _warnings(
     ]
 
 
-def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, str]) -> list[str]:
+def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
     """What the wall seconds did not last for, after the search."""
     said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds did not last"
-    late = [name for name, reason in given_up.items() if reason.startswith(OUT_OF_TIME)]
+    late = [name for name, each in given_up.items() if each.out_of_time]
     if late:
         said.append(f"{wall} to train these to their end: {', '.join(late)}.")
-    tried = sum(each.trained.candidate_id.startswith(NEIGHBOUR) for each in verdicts)
+    tried = sum(each.role == "neighbour" for each in verdicts)
     nearest = worth_another(verdicts)
     if nearest is not None and tried < NEIGHBOURS and not lasts_for(context, nearest):
         said.append(f"{nearest.trained.candidate_id} is a little too slow: {wall} for a smaller neighbour.")

@@ -22,7 +22,7 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs
-from workers.training.trained import Trained
+from workers.training.trained import GivenUp, Trained
 
 PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn", "safetensors")
 
@@ -38,7 +38,7 @@ class Findings:
     judged: Sequence[Judged] = ()
     chosen: Trained | None = None
     warnings: Sequence[str] = ()
-    given_up: Mapping[str, str] = field(default_factory=dict)
+    given_up: Mapping[str, GivenUp] = field(default_factory=dict)
 
 
 def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
@@ -122,7 +122,7 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
         "seconds of evaluation": round(search_s, 1),
         "seconds of search and training": round(context.spent_s, 1),
         "training": _training(context, findings),
-        "finalists given up": "; ".join(f"{name}: {why}" for name, why in findings.given_up.items()) or "none",
+        "finalists given up": "; ".join(f"{name}: {why.reason}" for name, why in findings.given_up.items()) or "none",
         "validation images": len(inputs.dataset.validation),
         "test images": len(inputs.dataset.test),
         "lossless rewrite": "kept" if profile.network is inputs.rewritten is not inputs.folded else "none",

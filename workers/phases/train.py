@@ -17,7 +17,6 @@ from workers.reporting.summary import summary
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.finalists import finalists
-from workers.training.parallel_training import OUT_OF_TIME
 from workers.training.recipe import recipe_of
 from workers.training.trained import Trained
 from workers.training.trainer import Trainer
@@ -99,7 +98,7 @@ def _trained(run: JobRun, trainer: Trainer, chosen: Sequence[Evaluated]) -> list
     context, done, longest_s = run.context, list[Trained](), 0.0
     for each in chosen:
         if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:
-            trainer.give_up(each.evaluation, f"{OUT_OF_TIME} do not last for it")
+            trainer.out_of_time(each.evaluation)
             continue
         begun_s = context.spent_s
         trained = trainer.finalist(each.strategy, each.evaluation)

@@ -27,7 +27,7 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
         trained = _neighbour(run, result, taught, verdicts, attempt)
         if trained is None:
             break
-        verdicts += judged(run.context, run.inputs, result.profile, taught.control, [trained], attempt)
+        verdicts += judged(run.context, run.inputs, result.profile, taught.control, [trained], attempt, "neighbour")
     return verdicts + _uncut(run, result, taught.control, verdicts)
 
 
@@ -54,4 +54,4 @@ def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Jud
     values, predicted = corner.candidate.values, corner.metrics
     name = finalist_name(UNCHANGED)
     uncut = replace(control, name=name, candidate_id=UNCHANGED, strategy=ORIGIN, values=values, predicted=predicted)
-    return judged(run.context, run.inputs, result.profile, control, [uncut], NEIGHBOURS + 1, searched=False)
+    return judged(run.context, run.inputs, result.profile, control, [uncut], NEIGHBOURS + 1, "uncut")

@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from hw_profiles.timing.protocol import Sample
-from search.candidate import Candidate
-from search.evaluation import Evaluation, Status
 from workers.evaluating.accuracy import Right
 from workers.progress import Evaluated
+from workers.running.codecs import evaluated_from, evaluated_json, right_from, right_json, sample_from
 from workers.running.memo import Memo, record
 from workers.training.parallel_training import Ended
 
@@ -95,53 +92,22 @@ class FinalAccuracy:
     chosen: float
 
 
-def _right_json(right: Right) -> list[int]:
-    ints: list[int] = right.astype(int).tolist()
-    return ints
-
-
-def _right_from(ints: Sequence[int]) -> Right:
-    return np.array(ints, dtype=bool)
-
-
 def _trained_from(data: Mapping[str, Any]) -> TrainedFacts:
-    right = _right_from(data["right"])
+    right = right_from(data["right"])
     return TrainedFacts(right, data["counts"], data["predicted"], data["elapsed_s"], data["epochs"])
-
-
-def _evaluated_json(each: Evaluated) -> dict[str, Any]:
-    evaluation = each.evaluation
-    return {
-        "strategy": each.strategy,
-        "candidate": evaluation.candidate.to_json(),
-        "metrics": dict(evaluation.metrics),
-        "feasible": each.feasible,
-        "network": evaluation.network,
-    }
-
-
-def _evaluated_from(data: Mapping[str, Any]) -> Evaluated:
-    candidate = Candidate.from_json(data["candidate"])
-    evaluation = Evaluation(candidate, Status.COMPLETED, data["metrics"], network=data.get("network"))
-    return Evaluated(data["strategy"], evaluation, data["feasible"])
 
 
 def _candidates(name: str) -> Memo[Sequence[Evaluated]]:
     return Memo(
         name,
-        lambda chosen: {"candidates": [_evaluated_json(each) for each in chosen]},
-        lambda data: [_evaluated_from(each) for each in data["candidates"]],
+        lambda chosen: {"candidates": [evaluated_json(each) for each in chosen]},
+        lambda data: [evaluated_from(each) for each in data["candidates"]],
     )
-
-
-def _sample_from(data: Mapping[str, Any]) -> Sample:
-    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
-    return Sample(data["key"], **lists, extra=data["extra"])
 
 
 # profile
 ORIGINAL_RIGHT = Memo[Right](
-    "original-right", lambda right: {"right": _right_json(right)}, lambda data: _right_from(data["right"])
+    "original-right", lambda right: {"right": right_json(right)}, lambda data: right_from(data["right"])
 )
 
 
@@ -155,7 +121,7 @@ def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample]]:
     return Memo(
         f"{name}-{device_id}",
         lambda samples: {key: asdict(sample) for key, sample in samples.items()},
-        lambda data: {key: _sample_from(each) for key, each in data.items()},
+        lambda data: {key: sample_from(each) for key, each in data.items()},
     )
 
 
@@ -182,7 +148,7 @@ def training_ended(training: str) -> Memo[Ended]:
 
 def trained(name: str) -> Memo[TrainedFacts]:
     """A network that is trained to its end; its file is the checkpoint `trained_file`."""
-    return Memo(f"trained-{name}", lambda facts: {**asdict(facts), "right": _right_json(facts.right)}, _trained_from)
+    return Memo(f"trained-{name}", lambda facts: {**asdict(facts), "right": right_json(facts.right)}, _trained_from)
 
 
 def trained_file(name: str) -> str:

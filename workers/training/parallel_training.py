@@ -59,18 +59,18 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a network's training ended: trained to the end, stopped as a loser or for lack of time, or diverged."""
+    """How a network's training ended: trained to the end, stopped as a loser or for lack of time, or diverged.
+
+    `out_of_time`: it was stopped because the wall seconds were used up.
+    """
 
     state: Literal["trained", "stopped", "diverged"]
     reason: str = ""
+    out_of_time: bool = False
 
 
 CONTROL = "control"
 """Name of the unpruned network's lesson."""
-
-
-OUT_OF_TIME = "the wall seconds"
-"""How a reason begins that is lack of time."""
 
 
 @dataclass(frozen=True)

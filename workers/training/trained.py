@@ -41,6 +41,14 @@ class Trained:
         return self.path.read_bytes()
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """Why a candidate's training was not brought to its end; `out_of_time`: the wall seconds did not last for it."""
+
+    reason: str
+    out_of_time: bool = False
+
+
 def finalist_name(candidate_id: str) -> str:
     """What a finalist is called in files, sessions and reports."""
     return f"finalist-{candidate_id}"

@@ -26,7 +26,7 @@ from workers.training.common_epochs import common_epochs, decided_epochs, epochs
 from workers.training.finished import Finished
 from workers.training.parallel_training import CONTROL
 from workers.training.side_by_side import Pupil, SideBySide
-from workers.training.trained import Trained, finalist_name
+from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
 
 
@@ -63,7 +63,7 @@ class Trainer:
         """Name -> seconds that its training has taken."""
         self._done = 0
         self._total = total
-        self.given_up: dict[str, str] = {}
+        self.given_up: dict[str, GivenUp] = {}
         """Candidate id -> why its training was not brought to its end."""
 
     def has(self, evaluation: Evaluation) -> bool:
@@ -142,6 +142,7 @@ class Trainer:
                 raise Diverged(end.reason)
             if end is not None and end.state == "stopped":
                 self._context.say(f"Training of {candidate.id} was stopped: {end.reason}.")
+                self.given_up[candidate.id] = GivenUp(end.reason, end.out_of_time)
                 self._tell_end(strategy, candidate, Status.STOPPED, end.reason, self._records.spent_s(name))
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
@@ -149,17 +150,20 @@ class Trainer:
             return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
+            self.given_up[candidate.id] = GivenUp("diverged")
             self._tell_end(strategy, candidate, Status.FAILED, NAN, self._records.spent_s(name))
             return None
 
-    def give_up(self, evaluation: Evaluation, reason: str) -> None:
-        """Leave a candidate out whose training has not begun."""
-        self._context.say(f"{evaluation.candidate.id} is not trained: {reason}.", "warning")
-        self.given_up[evaluation.candidate.id] = reason
+    def out_of_time(self, evaluation: Evaluation) -> None:
+        """Leave a candidate out whose training has not begun: the wall seconds do not last for it."""
+        given_up = GivenUp("the wall seconds do not last for it", out_of_time=True)
+        self._context.say(f"{evaluation.candidate.id} is not trained: {given_up.reason}.", "warning")
+        self.given_up[evaluation.candidate.id] = given_up
 
     def _tell_end(self, strategy: str, candidate: Candidate, status: Status, reason: str, elapsed_s: float) -> None:
-        self.given_up[candidate.id] = "diverged" if reason == NAN else reason
-        own = replace(candidate, id=f"{candidate.id}-trained", fidelity="F4", recipe="", weights_from=None)
+        own = replace(
+            candidate, id=f"{candidate.id}-trained", fidelity="F4", recipe="", weights_from=None, after_search=True
+        )
         if own.id not in {each.evaluation.candidate.id for each in self._context.recorded.evaluations}:
             given_up = Evaluation(own, status, elapsed_s=elapsed_s, reason=reason)
             self._context.ports.emit(Evaluated(strategy, given_up))

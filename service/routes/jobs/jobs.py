@@ -44,9 +44,8 @@ def create_job(
 
     def make(tx: Tx) -> Answer:
         resolved = resolve(tx, body)
-        job = jobs.create(
-            tx, resolved.request, warnings=[*resolved.warnings, *warnings], max_queued=settings.max_queued_jobs
-        )
+        told = [each.to_json() for each in (*resolved.warnings, *warnings)]
+        job = jobs.create(tx, resolved.request, warnings=told, max_queued=settings.max_queued_jobs)
         return Answer(job_public(job), headers={"Location": f"{router.prefix}/{job.id}"})
 
     return once(make, of=body)

@@ -80,11 +80,11 @@ def create(
     tx: Tx,
     request: Mapping[str, Any],
     *,
-    warnings: Sequence[str] = (),
+    warnings: Sequence[Any] = (),
     retry_of: str | None = None,
     max_queued: int | None = None,
 ) -> Job:
-    """Queue a job. `request`: the body with ids; its `name` may be None.
+    """Queue a job. `request`: the body with ids; its `name` may be None. `warnings`: as JSON (`service.jobs.warnings`).
 
     Raises:
         Conflict: the name is taken (code `name`).

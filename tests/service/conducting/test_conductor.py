@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from service.conducting.conductor import GIVEN_BACK, Conductor, RunJob, crash_rest_s
 from service.files.blobs import Blobs
-from service.jobs.admission import TOO_LITTLE
+from service.jobs.warnings import JobWarning, texts_of
 from service.settings import Settings
 from service.store import Store, events
 from service.store.jobs import asks, checkpoints, conductors, evaluations, job_leases, job_states, jobs
@@ -403,12 +403,13 @@ def test_the_front_is_told_when_it_changes(store: Store, settings: Settings, que
 
 
 def test_a_verdict_answers_the_warnings_that_asked_for_it(store: Store, settings: Settings, queued: str) -> None:
-    asked = [f"device pi: {TOO_LITTLE}", "device pi is offline: the job waits for it"]
+    asked = JobWarning("device pi is offline: the job waits for it", until_verdict=True)
+    lasting = JobWarning("the original is at chance: a sentence may end in: the job waits for it")
     with store.begin() as tx:
-        tx.session.get_one(Job, queued).warnings = [*asked, "the original is at chance"]
+        tx.session.get_one(Job, queued).warnings = [asked.to_json(), lasting.to_json()]
     with conducting(store, settings, lambda plan, ports: Outcome("finished", "met", "")):
         until(lambda: job_of(store, queued).state == "succeeded")
-    assert job_of(store, queued).warnings == ["the original is at chance"]
+    assert texts_of(job_of(store, queued).warnings) == [lasting.text]
 
 
 def test_cancel_of_an_end_that_races_is_one_end(store: Store, settings: Settings, uploaded: Uploaded) -> None:

@@ -108,7 +108,7 @@ def test_finalists_stand_apart_from_what_the_budget_counts(
     browser: TestClient, store: Store, uploaded: Uploaded
 ) -> None:
     held = searched(store, uploaded)
-    trained = replace(proposed(9), fidelity="F4")
+    trained = replace(proposed(9), fidelity="F4", after_search=True)
     with store.begin() as tx:
         evaluations.add(tx, held, Evaluated("greedy", Evaluation(trained, Status.COMPLETED, {"accuracy": 0.97}, 9.0)))
     text = browser.get(f"/jobs/{held.job_id}").text

@@ -160,7 +160,7 @@ def test_time_that_is_used_up_leaves_the_control_and_one_trained(
         late = course(made, tmp_path / "course", lambda name, epoch, wall_s: None, left_s=0.0, processes=1)
         ended = executor.train(late)
     assert ended["first"] == ended["control"] == Ended("trained")
-    assert ended["second"] == Ended("stopped", "the wall seconds were used up after epoch 1")
+    assert ended["second"] == Ended("stopped", "the wall seconds were used up after epoch 1", out_of_time=True)
 
 
 def test_seconds_of_trainings_side_by_side_are_counted_once(

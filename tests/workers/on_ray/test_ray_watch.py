@@ -45,7 +45,7 @@ def test_of_two_the_more_accurate_goes_on(watch: Watch) -> None:
     assert not watch("2", _epoch("b", 1, 0.6))
     assert watch("1", _epoch("a", 2, 0.55))
     assert not any(watch("2", _epoch("b", epoch, 0.1)) for epoch in range(2, EPOCHS))
-    assert watch.ended()["a"] == Ended("stopped", "the wall seconds were used up after epoch 2")
+    assert watch.ended()["a"] == Ended("stopped", "the wall seconds were used up after epoch 2", out_of_time=True)
 
 
 @pytest.mark.parametrize("by_accuracy", [False])

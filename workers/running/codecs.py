@@ -1,0 +1,50 @@
+"""Codecs: how what a run records becomes plain JSON, and is read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.timing.protocol import Sample
+from search.candidate import Candidate
+from search.evaluation import Evaluation, Status
+from workers.evaluating.accuracy import Right
+from workers.progress import Evaluated
+
+
+def right_json(right: Right) -> list[int]:
+    """1 for each image that was right, 0 for the others."""
+    ints: list[int] = right.astype(int).tolist()
+    return ints
+
+
+def right_from(ints: Sequence[int]) -> Right:
+    """Read what `right_json` wrote."""
+    return np.array(ints, dtype=bool)
+
+
+def evaluated_json(each: Evaluated) -> dict[str, Any]:
+    """A candidate with what is known of it before it is trained."""
+    evaluation = each.evaluation
+    return {
+        "strategy": each.strategy,
+        "candidate": evaluation.candidate.to_json(),
+        "metrics": dict(evaluation.metrics),
+        "feasible": each.feasible,
+        "network": evaluation.network,
+    }
+
+
+def evaluated_from(data: Mapping[str, Any]) -> Evaluated:
+    """Read what `evaluated_json` wrote."""
+    candidate = Candidate.from_json(data["candidate"])
+    evaluation = Evaluation(candidate, Status.COMPLETED, data["metrics"], network=data.get("network"))
+    return Evaluated(data["strategy"], evaluation, data["feasible"])
+
+
+def sample_from(data: Mapping[str, Any]) -> Sample:
+    """Read a sample from its fields."""
+    lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
+    return Sample(data["key"], **lists, extra=data["extra"])
