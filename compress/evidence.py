@@ -20,6 +20,7 @@ class Evidence:
         importance: block name -> (width,) scores, see `compress.pruning.importance`.
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
         statistics: what survivors are refitted with; None leaves their weights as they are.
+        known: name -> block or knob -> array: what else was worked out once, offered to strategies by this name.
         notes: what was gathered otherwise than the settings say, a sentence each, for a person.
     """
 
@@ -28,6 +29,7 @@ class Evidence:
     masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     statistics: Statistics | None = None
     notes: tuple[str, ...] = ()
+    known: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     def joined(self, other: Evidence) -> Evidence:
         """Both: where both know something, the other's holds; the larger number of images stays."""
@@ -38,4 +40,5 @@ class Evidence:
             {**self.masks, **other.masks},
             other.statistics or self.statistics,
             (*self.notes, *other.notes),
+            {name: {**self.known.get(name, {}), **other.known.get(name, {})} for name in (*self.known, *other.known)},
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import InvalidInput
+from search.layer_loss import layer_losses
 from search.metric import Goal
 from search.space import Space, Values
 from search.terms import Term, Terms
@@ -23,11 +25,14 @@ Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float
 """n values -> metric key -> (n,): cheap, vectorised, deterministic; no training, no accuracy."""
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""name -> knob -> array, whatever was worked out once for the network. The names strategies look for:
+"""name -> knob -> array, whatever was worked out once for the network; methods may add names. Those there are:
 
 `sensitivity`   (levels,) the objective's metric with this knob alone at each level
 `ls_error`      (levels,) relative least-squares reconstruction error at each level, 0 = nothing lost
 `importance`    (width,)  score of each unit, any scale; a width knob keeps the highest
+`fisher`        (width,)  Fisher score of each unit, whatever `importance` is; not of units that no gradient comes to
+`gram`          (width, width) with p = 1 for the units that go, p'Gp is the share of the variance of what their
+                readers put out that goes with them, without a refit
 """
 
 
@@ -120,6 +125,23 @@ class Problem:
     def objective(self) -> Objective:
         """The first objective: what one best candidate is chosen by."""
         return self.objectives[0]
+
+    @cached_property
+    def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
+        """Knob -> (levels,) the loss by statistics of this knob alone; without knobs that they say nothing of."""
+        return layer_losses(self.space, self.statistics)
+
+    def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:
+        """F1: n values -> (n,) summed layer losses, the less the better. Cheap enough to ask for by thousands.
+
+        Knobs that `layer_losses` lacks count nothing, so that networks are compared at the same values of those.
+        """
+        levels = self.space.levels_of(batch)
+        total = np.zeros(len(levels))
+        for column, knob in enumerate(self.space.levelled):
+            if knob.name in self.layer_losses:
+                total += self.layer_losses[knob.name][levels[:, column]]
+        return total
 
     def violation(self, metrics: Mapping[str, float]) -> float:
         """Summed relative violations of the constraints and the level; 0 = feasible. Raises: InvalidInput if missing.

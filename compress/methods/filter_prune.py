@@ -23,8 +23,8 @@ from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
 from compress.ops.row import Indices
 from compress.pruning.effective_weights import Weights
-from compress.pruning.importance import Kind, fallback, score
-from compress.pruning.layer_error import idle
+from compress.pruning.importance import Kind, fallback, fisher_scores, score
+from compress.pruning.layer_error import gram, idle
 from compress.pruning.reconstruct import reconstructed
 from compress.pruning.statistics import Statistics
 from search.space import Bounds, Choice, Doc, Knob, Value, Values
@@ -154,16 +154,27 @@ class FilterPrune:
     def gather(
         self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
     ) -> Evidence:
-        """Scores of all units, and the statistics for the refit."""
+        """Scores of all units, the statistics for the refit, and for strategies Fisher scores and Gram matrices."""
         blocks = prunable_blocks(network)
         few = slice(IMPORTANCE_IMAGES)
         kind = self.settings.importance
-        scores = score(network, blocks, kind, images[few], None if labels is None else labels[few])
+        some = None if labels is None else labels[few]
+        fisher = fisher_scores(network, blocks, images[few], some)
+        # Where fisher ranks, it is known already, but for the blocks that another importance ranks.
+        left = [block for block in blocks if kind != "fisher" or block.name not in fisher]
+        scores = score(network, left, kind, images[few], some) if left else {}
+        scores |= fisher if kind == "fisher" else {}
         statistics = Statistics.gather(network, blocks, images, seed) if self.settings.refit else None
         if statistics is not None:
             useless = idle(network, blocks, statistics)
             scores = {name: np.where(useless[name], 0.0, values) for name, values in scores.items()}
-        return Evidence(importance=scores, statistics=statistics, notes=fallback(network, blocks, kind))
+        known = {"fisher": fisher, "gram": {} if statistics is None else gram(network, blocks, statistics)}
+        return Evidence(
+            importance={block.name: scores[block.name] for block in blocks},
+            statistics=statistics,
+            notes=fallback(network, blocks, kind),
+            known=known,
+        )
 
     def bind(self, values: Values) -> PruneOperator:
         """Values that name no block belong to other methods."""

@@ -93,6 +93,15 @@ def score(
     return {block.name: _by_weight(network, block, filters[block.name], kind) for block in blocks}
 
 
+def fisher_scores(
+    network: Network, blocks: Sequence[Block], images: NDArray[np.float32], labels: NDArray[np.int64] | None
+) -> Scores:
+    """Block name -> (width,) Fisher scores, without the blocks that no gradient comes to."""
+    left = set(unjudged(network, blocks, reach(network)))
+    judged = [block for block in blocks if block.name not in left]
+    return score(network, judged, "fisher", images, labels) if judged else {}
+
+
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
     """One sentence where `score` ranks some of these blocks by another importance than `kind`."""
     found = reach(network)

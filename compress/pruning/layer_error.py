@@ -59,6 +59,32 @@ def ls_error(
     }
 
 
+def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, Matrix]:
+    """Block name -> (width, width) G: with p = 1 for the units that go, p'Gp is the share of the variance of its
+    readers' outputs that goes with them, summed over the readers, when nothing is refitted but the intercept.
+    """
+    return {
+        block.name: sum(
+            (_contributions(reader) for reader in _readers(network, block, statistics)),
+            np.zeros((block.width, block.width)),
+        )
+        for block in blocks
+    }
+
+
+def _contributions(reader: _Reader) -> Matrix:
+    """Covariances of what each unit puts into one reader; of features without a Gram matrix variances alone."""
+    rows, moments, units = reader.rows, reader.moments, reader.units
+    if moments.gram is None:
+        powers = np.square(rows).sum(0) * moments.variance
+        found, total = np.diag(powers[units].sum(1)), powers.sum()
+    else:
+        covariance, own = _centred(moments), units.reshape(-1)
+        products = (rows[:, own].T @ rows[:, own]) * covariance[np.ix_(own, own)]
+        found, total = products.reshape(*units.shape, *units.shape).sum((1, 3)), ((rows @ covariance) * rows).sum()
+    return np.asarray(found / max(float(total), np.finfo(np.float64).tiny))
+
+
 def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
     """Block name -> (width,) whether a unit says nothing: for all that read it, it is zero, or a constant whose place
     their biases or another constant can take.

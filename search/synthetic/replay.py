@@ -146,7 +146,10 @@ def _statistics(
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
     """What a pass over the data would have found out: related to the truth, and not equal to it."""
     rng = np.random.default_rng([network.seed, 2])
-    found: dict[str, dict[str, NDArray[np.float64]]] = {"sensitivity": {}, "ls_error": {}, "importance": {}}
+    names = ("sensitivity", "ls_error", "importance", "fisher", "gram")
+    found: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
+    # A stream of its own: what was drawn before these two were there stays as it is.
+    further = np.random.default_rng([network.seed, 3])
     for column, (name, widths) in enumerate(network.widths.items()):
         alone = np.repeat(top[None], len(widths), axis=0)
         alone[:, column] = np.arange(len(widths))
@@ -155,6 +158,8 @@ def _statistics(
         found["sensitivity"][name] = accuracy + noise * rng.standard_normal(len(widths))
         found["ls_error"][name] = lost**0.8 * float(rng.lognormal(0.0, 0.3))
         found["importance"][name] = _importance(widths, rng)
+        found["fisher"][name] = found["importance"][name] * further.lognormal(0.0, 0.2, widths[-1])
+        found["gram"][name] = _gram(found["importance"][name], further)
     return found
 
 
@@ -162,3 +167,10 @@ def _importance(widths: Sequence[int], rng: np.random.Generator) -> NDArray[np.f
     """A score a unit: a few strong ones and a tail, shuffled."""
     scores = np.exp(-rng.uniform(1.0, 4.0) * np.arange(widths[-1]) / widths[-1])
     return np.asarray(rng.permutation(scores))
+
+
+def _gram(importance: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Contributions as large as the scores, a few of them alike: positive semi-definite, all together 1."""
+    made = rng.standard_normal((len(importance), 2 * len(importance))) * np.sqrt(importance)[:, None]
+    gram = made @ made.T
+    return np.asarray(gram / gram.sum())

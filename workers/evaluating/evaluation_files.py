@@ -71,6 +71,16 @@ class Material:
         return Evidence(self.reference, self._mapping("importance"), statistics=statistics)
 
     @cached_property
+    def known(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """name -> block or knob -> array: what the methods worked out for strategies, under the names they gave."""
+        names: list[str] = json.loads(self._known.read_text()) if self._known.exists() else []
+        return {name: self._mapping(f"known-{i}") for i, name in enumerate(names)}
+
+    @property
+    def _known(self) -> Path:
+        return self.folder / "known.json"
+
+    @cached_property
     def sensitivity(self) -> dict[str, NDArray[np.float64]]:
         """Knob -> (levels,) accuracy with this knob alone at each of its levels; empty before it is known."""
         return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
@@ -180,6 +190,9 @@ class Material:
         (self.folder / "preprocessing.json").write_text(json.dumps(preprocessing.to_json()))
         self._save_mapping("importance", evidence.importance)
         self._save_mapping("statistics", evidence.statistics.to_arrays() if evidence.statistics else {})
+        for i, arrays in enumerate(evidence.known.values()):
+            self._save_mapping(f"known-{i}", arrays)
+        self._known.write_text(json.dumps(list(evidence.known)))
         mark = self.folder / _DONE
         mark.write_text(json.dumps({"network": network.digest, "images": len(ranking[1])}))
         return mark

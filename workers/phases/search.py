@@ -60,9 +60,10 @@ def problem_of(
         network=material.network.digest,
         evaluations=plan.budget.evaluations,
         statistics={
+            **material.known,
             "sensitivity": dict(sensitivity),
             "importance": dict(material.evidence.importance),
-            "ls_error": layer_errors(profile.builder.space, material),
+            "ls_error": {**material.known.get("ls_error", {}), **layer_errors(profile.builder.space, material)},
         },
         level=level(plan, original),
         images=len(material.ranking[1]),

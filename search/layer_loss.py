@@ -1,0 +1,61 @@
+"""Layer losses (F1): what one knob alone costs at each of its levels, from statistics and without a forward pass.
+
+Of the sources that speak of a knob the first holds: the error after a least-squares refit (He et al., AMC, arXiv
+1802.03494); what the units that go put into the layers that read them, p'Gp; their Fisher scores (Theis et al.,
+arXiv 1801.05787). All are shares of the whole, so that knobs add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.space import Levelled, Space
+
+Vector = NDArray[np.float64]
+Known = Mapping[str, Mapping[str, Vector]]
+
+
+def layer_losses(space: Space, known: Known) -> dict[str, Vector]:
+    """Knob -> (levels,) loss, 0 where nothing goes; without the knobs that no source speaks of."""
+    found: dict[str, Vector] = {}
+    for knob in space.levelled:
+        sources = _SOURCES if knob.role == "width" else {"ls_error": _refitted}  # units are those of a width
+        source = next((make for name, make in sources.items() if knob.name in known.get(name, {})), None)
+        if source is not None:
+            found[knob.name] = source(knob, known)
+    return found
+
+
+def _refitted(knob: Levelled, known: Known) -> Vector:
+    return known["ls_error"][knob.name]
+
+
+def _contributed(knob: Levelled, known: Known) -> Vector:
+    """p'Gp with p the units that go, those of the least importance first; of equals the last."""
+    gram = known["gram"][knob.name]
+    ranks = known.get("importance", {}).get(knob.name, np.diag(gram))
+    order = np.argsort(-ranks, kind="stable")[::-1]
+    gone = np.append(0.0, np.cumsum(np.cumsum(gram[np.ix_(order, order)], axis=0), axis=1).diagonal())
+    return _at_levels(knob, gone)
+
+
+def _scored(knob: Levelled, known: Known) -> Vector:
+    """The share of the scores that goes with the least ones."""
+    scores = np.sort(known["fisher"][knob.name])
+    return _at_levels(knob, np.append(0.0, np.cumsum(scores)) / max(float(scores.sum()), np.finfo(float).tiny))
+
+
+def _at_levels(knob: Levelled, gone: Vector) -> Vector:
+    """(width + 1,) loss by units gone -> (levels,)."""
+    kept = np.array([int(knob.value(level)) for level in range(knob.level_count)])
+    return np.asarray(gone[len(gone) - 1 - kept])
+
+
+_SOURCES: Mapping[str, Callable[[Levelled, Known], Vector]] = {
+    "ls_error": _refitted,
+    "gram": _contributed,
+    "fisher": _scored,
+}
