@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.errors import InvalidInput
+from compress.half_floats import is_half, nearest_half
 
 Array = NDArray[Any]
 BATCH = "batch"
@@ -69,6 +70,7 @@ class Network:
         types: type of every tensor that is not a constant.
         warnings: what normalising changed or could not do, for a person.
         scored: the output that is scored if that is not the first; the others are kept as they are.
+        halves: names of the float32 constants that the file stores as float16 behind a Cast, as they came.
     """
 
     nodes: tuple[Node, ...]
@@ -80,6 +82,7 @@ class Network:
     types: Mapping[str, TensorType] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
     scored: str | None = None
+    halves: frozenset[str] = frozenset()
 
     def save(self) -> bytes:
         """The network as the bytes of an ONNX file; the same network gives the same bytes."""
@@ -151,7 +154,7 @@ class Network:
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     def with_constants(self, updates: Mapping[str, Array]) -> Network:
-        """The same graph with other values of the same shapes.
+        """The same graph with other values of the same shapes; those of `halves` become the nearest that float16 has.
 
         Raises:
             ValueError: an unknown name or another shape.
@@ -159,22 +162,59 @@ class Network:
         for name, value in updates.items():
             if name not in self.constants or self.constants[name].shape != value.shape:
                 raise ValueError(f"constant {name!r}: {value.shape} does not replace {self.constants.get(name)!r}")
-        return replace(self, constants=frozen({**self.constants, **updates}))
+        return replace(self, constants=frozen({**self.constants, **updates})).rounded()
+
+    def rounded(self) -> Network:
+        """The network with the nearest float16 numbers in `halves`, so that they can be stored as they came."""
+        given = {name: self.constants[name] for name in self.halves if name in self.constants}
+        nearest = {name: nearest_half(value) for name, value in given.items() if not is_half(value)}
+        return replace(self, constants=frozen({**self.constants, **nearest})) if nearest else self
+
+    def stored(self, name: str) -> Array:
+        """A constant as the file holds it: float16 for one of `halves`, if that loses nothing."""
+        value = self.constants[name]
+        return value.astype(np.float16) if name in self.halves and is_half(value) else value
 
     def to_proto(self) -> onnx.ModelProto:
         """The network as an onnx ModelProto; its only metadata is the name of a scored output that is not the first."""
+        held, casts = self._held()
         graph = helper.make_graph(
-            [node_proto(node) for node in self.nodes],
+            [*casts, *(node_proto(node) for node in self.nodes)],
             "network",
             [_value_info(name, kind) for name, kind in self.inputs.items()],
             [_value_info(name, self.types.get(name, kind)) for name, kind in self.outputs.items()],
-            [numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in self.constants.items()],
+            held,
         )
         opsets = [helper.make_opsetid(domain, version) for domain, version in sorted(self.opset.items())]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version, producer_name="netlathe")
         if self.scored is not None:
             helper.set_model_props(model, {SCORED: self.scored})
         return model
+
+    def _held(self) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
+        """The constants as the file holds them, those of float16 last, and the Casts that widen these."""
+        whole, halves, casts = list[TensorProto](), list[TensorProto](), list[onnx.NodeProto]()
+        for name in self.constants:
+            value = np.asarray(self.stored(name), order="C")
+            if value.dtype == self.constants[name].dtype:
+                whole.append(numpy_helper.from_array(value, name))
+            else:
+                cast = self.widening(name)
+                halves.append(numpy_helper.from_array(value, cast.inputs[0]))
+                casts.append(node_proto(cast))
+        return [*whole, *halves], casts
+
+    def widening(self, name: str) -> Node:
+        """The Cast behind a constant that is stored as float16; its names are none of the network's."""
+        source, widened = f"{name}/half", f"{name}/widened"
+        while source in self._names or widened in self._names:
+            source, widened = f"{source}_", f"{widened}_"
+        return Node("Cast", widened, (source,), (name,), {"to": int(TensorProto.FLOAT)})
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        tensors = (name for node in self.nodes for name in (node.name, *node.inputs, *node.outputs))
+        return frozenset((*self.constants, *self.inputs, *self.outputs, *tensors))
 
 
 def frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:

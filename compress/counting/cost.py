@@ -36,7 +36,8 @@ def cost(network: Network) -> Cost:
     """Count a network as it is."""
     held = [network.constants[name] for name in weights(network)]
     size_bytes = len(network.save())
-    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in network.constants.values())
+    stored = [network.stored(name) for name in network.constants]
+    saved_bytes = sum(value.nbytes - sparse_bytes(value) for value in stored)
     return Cost(
         parameters=sum(value.size for value in held),
         macs=sum(macs(node, network) for node in network.nodes),
@@ -106,12 +107,12 @@ class CostModel:
         self._shares = [_Share(network.shape(name), _axis_parts(name, blocks)) for name in names]
         held = set(weights(network))
         self._held = np.array([name in held for name in names], dtype=np.float64)
-        self._bytes = np.array([network.constants[name].dtype.itemsize for name in names], dtype=np.float64)
+        self._bytes = np.array([network.stored(name).itemsize for name in names], dtype=np.float64)
         positions = _positions(network)
         self._positions = np.array([positions.get(name, 0.0) for name in names])
         # Of activations with each other, whose widths stay.
         self._other_macs = sum(macs(node, network) for node in network.nodes if not _weight(node, network))
-        self._overhead_bytes = len(network.save()) - sum(value.nbytes for value in network.constants.values())
+        self._overhead_bytes = len(network.save()) - sum(network.stored(name).nbytes for name in names)
 
     def counts(self, widths: NDArray[np.int64]) -> Mapping[str, Counts]:
         """`widths` (n, blocks) -> parameters, macs and size_bytes, each (n,).

@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 from compress.counting.work import macs, weights
-from compress.network import Network, Node, node_proto
+from compress.network import Array, Network, Node, node_proto
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,23 @@ def _own(node: Node, network: Network) -> NodeCost:
 
 
 def _held(name: str, network: Network, counted: bool) -> NodeCost:
-    value = network.constants[name]
+    value = network.stored(name)
     layer = counted and value.ndim > 1
     return NodeCost(
         parameters=value.size if counted else 0,
-        size_bytes=framed_bytes(numpy_helper.from_array(np.asarray(value, order="C"), name)),
+        size_bytes=_stored_bytes(name, value, network),
         weights=value.size if layer else 0,
         weight_bytes=value.nbytes if layer else 0,
     )
+
+
+def _stored_bytes(name: str, value: Array, network: Network) -> int:
+    """Bytes of a constant in the file, with the Cast that widens it if it is stored as float16."""
+    dense = np.asarray(value, order="C")
+    if value.dtype == network.constants[name].dtype:
+        return framed_bytes(numpy_helper.from_array(dense, name))
+    cast = network.widening(name)
+    return framed_bytes(node_proto(cast)) + framed_bytes(numpy_helper.from_array(dense, cast.inputs[0]))
 
 
 def framed_bytes(message: onnx.NodeProto | onnx.TensorProto) -> int:

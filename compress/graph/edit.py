@@ -21,7 +21,8 @@ def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Arra
     ordered = sort_nodes(tuple(nodes), set(constants) | set(network.inputs))
     used = {name for node in ordered for name in node.inputs}
     kept = frozen({name: value for name, value in constants.items() if name in used or name in network.outputs})
-    return infer_types(replace(network, nodes=ordered, constants=kept, types={}))
+    halves = network.halves.intersection(kept)
+    return infer_types(replace(network, nodes=ordered, constants=kept, types={}, halves=halves))
 
 
 def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:

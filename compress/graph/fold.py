@@ -115,24 +115,27 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
 def fold_norms(network: Network) -> Network:
     """The same function with every foldable batch norm gone; the norm's output keeps its name.
 
+    Weights that came as float16 are rounded to such numbers again.
+
     Raises:
         InvalidInput: the result is not a network that onnxruntime runs, or computes something else.
     """
     found = norms(network)
     if not found:
         return network
-    folded, constants = dict[str, Node](), dict(network.constants)
+    folded, constants, halves = dict[str, Node](), dict(network.constants), set(network.halves)
     for norm in found:
         layer, own = scaled(network, norm.layer, norm.factor, norm.offset)
         folded[layer.name] = replace(layer, outputs=norm.node.outputs[:1])
         constants |= own
+        halves |= {layer.inputs[1]} if norm.layer.inputs[1] in halves else set()
     gone = {norm.node.name for norm in found}
     # In place: groups are named after the first layer in execution order, which must not change.
     nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
-    result = edited(network, nodes, constants)
+    result = edited(replace(network, halves=frozenset(halves)), nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
     check_same_function(result, network, noise)
-    return result
+    return result.rounded()
 
 
 def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from compress.half_floats import is_half
 from compress.importing.determinism import RANDOM_OPS
 from compress.network import Array, Node, node_proto
 
@@ -20,8 +21,9 @@ NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
 
 def fold_constants(
     nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
-) -> tuple[list[Node], dict[str, Array]]:
-    rest = []
+) -> tuple[list[Node], dict[str, Array], frozenset[str]]:
+    """What is left to compute, all constants, and those of them that were widened from float16."""
+    rest, halves = list[Node](), set[str]()
     for node in nodes:
         if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):
             rest.append(node)
@@ -31,7 +33,17 @@ def fold_constants(
             rest.append(node)
         else:
             constants |= values
-    return rest, constants
+            halves.update(name for name in values if _half_weight(node, name, constants, halves))
+    return rest, constants, frozenset(halves)
+
+
+def _half_weight(node: Node, made: str, constants: Mapping[str, Array], halves: Container[str]) -> bool:
+    """Whether a weight comes from float16 numbers and still is made of such: behind a Cast, or moved after it.
+
+    Vectors are left out: statistics of norms may need the range of float32.
+    """
+    came = any(name in halves or (name in constants and constants[name].dtype == np.float16) for name in node.inputs)
+    return came and constants[made].ndim > 1 and is_half(constants[made])
 
 
 def evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -> dict[str, Array] | None:

@@ -43,11 +43,13 @@ def load_network(source: bytes | Path | str, *, as_exported: bool = False) -> Ne
     model = prepared(given)
     warnings: list[str] = []
     constants, nodes = constants_and_nodes(model.graph, warnings)
-    nodes, constants = fold_constants(nodes, constants, dict(opsets(model)))
+    nodes, constants, halves = fold_constants(nodes, constants, dict(opsets(model)))
     nodes = [without_empty(node, constants) for node in nodes]
     inputs = read_inputs(model.graph, constants, warnings)
     outputs = {value.name: TensorType((), "float32") for value in model.graph.output}
-    network = Network(tuple(nodes), frozen(constants), inputs, outputs, dict(opsets(model)), ir_version(model))
+    network = Network(
+        tuple(nodes), frozen(constants), inputs, outputs, dict(opsets(model)), ir_version(model), halves=halves
+    )
     check_finite(network)
     network = unbake_batch(network, warnings)
     network = fold_shape_chains(network)

@@ -14,7 +14,7 @@ def private_constants(network: Network) -> Network:
     """One copy of a constant per use, except a weight used again in the same role: that is tied on purpose."""
     constants = dict(network.constants)
     seen, names = dict[str, set[tuple[str, int]]](), Names(network)
-    nodes = []
+    nodes, halves = [], set(network.halves)
     for node in network.nodes:
         inputs = list(node.inputs)
         for position, name in enumerate(inputs):
@@ -25,7 +25,8 @@ def private_constants(network: Network) -> Network:
             if earlier and not (role in TIED_ROLES and earlier == {role}):
                 inputs[position] = names.new(f"{name}/{node.name}")
                 constants[inputs[position]] = network.constants[name].copy()
+                halves |= {inputs[position]} if name in halves else set()
             else:
                 earlier.add(role)
         nodes.append(replace(node, inputs=tuple(inputs)))
-    return replace(network, nodes=tuple(nodes), constants=frozen(constants))
+    return replace(network, nodes=tuple(nodes), constants=frozen(constants), halves=frozenset(halves))

@@ -18,6 +18,7 @@ from compress.graph.edit import replaced
 from compress.graph.fold import fold_norms
 from compress.graph.groups import layer_name, unknown_layer
 from compress.graph.names import Names
+from compress.half_floats import nearest_half
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network, Node
 from compress.pruning.effective_weights import Weights, layer_weights
@@ -25,7 +26,6 @@ from search.space import Choice, Doc, Knob, Values
 
 KNOB = "fp16"
 OPTIONS = ("fp32", "fp16")
-LARGEST = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,18 @@ class HalfOperator:
         return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """All layer weights but those kept, whatever their size: widths must not change how many kernels there are."""
+        """All layer weights but those kept and those that came so, whatever their size: widths must not change how many
+        kernels there are.
+        """
         names = layer_weights(network) if self.option == "fp16" else ()
-        return tuple(name for name in names if layer_name(name) not in self.settings.keep_float)
+        kept = self.settings.keep_float
+        return tuple(name for name in names if layer_name(name) not in kept and name not in network.halves)
 
     def _check_kept(self, network: Network) -> None:
         known = [layer_name(name) for name in layer_weights(network)]
         for name in self.settings.keep_float:
             if name not in known:
                 raise unknown_layer(name, known)
-
-
-def nearest_half(weight: Array) -> Array:
-    """The nearest numbers that float16 has, in the dtype of the weight."""
-    return np.clip(weight, -LARGEST, LARGEST).astype(np.float16).astype(weight.dtype)
 
 
 @dataclass(frozen=True)

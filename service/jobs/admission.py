@@ -52,11 +52,13 @@ class BelowFloor(InvalidInput):
 def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
     """Raises: InvalidInput where no method finds anything to change.
 
-    A channel that can go has a layer in floating point, which each method can do something about if it may.
+    A channel that can go has a layer in floating point, which each method can do something about if it may; but fp16
+    does nothing to weights that came as float16.
     """
     methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
     model = resolved.model
-    if any(group["prunable"] for group in model.groups) and not any(given.get("keep_float") for _, given in methods):
+    unsure = any(name == "fp16" or given.get("keep_float") for name, given in methods)
+    if any(group["prunable"] for group in model.groups) and not unsure:
         return
     request = {"path": str(blobs.path(model.sha256).absolute()), "name": model.name, "methods": methods}
     in_turn(lambda: run("changes", request, QUICK, field="model"))

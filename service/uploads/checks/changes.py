@@ -34,4 +34,6 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 def _reason(network: Network) -> str:
     if any(node.op_type == "DequantizeLinear" for node in network.nodes):
         return "its layers are in int8 already"
+    if network.halves:
+        return "its weights are stored as float16 already"
     return "it has no layer that can be pruned or stored in fewer bits"

@@ -17,10 +17,10 @@ from compress.graph.cut import cut
 from compress.graph.fold import fold_norms
 from compress.graph.groups import prunable_blocks
 from compress.graph.onnxruntime import run_onnxruntime
+from compress.half_floats import LARGEST
 from compress.importing.agreement import relative_difference
 from compress.method import Operator
 from compress.methods import weight_prune
-from compress.methods.fp16 import LARGEST
 from compress.methods.weight_prune import lamp, largest
 from compress.network import Array, Network
 from compress.pruning.effective_weights import effective, effective_weights, layer_weights, stored
