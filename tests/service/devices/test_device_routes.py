@@ -166,7 +166,7 @@ def test_a_network_is_opened_in_the_sandbox_alone_and_once(
     def never(*_: Any) -> Any:
         raise AssertionError("the server itself opened a stranger's file")
 
-    monkeypatch.setattr("compress.network.load_network", never)
+    monkeypatch.setattr("compress.importing.normalise.load_network", never)
     path = f"/api/v1/devices/{agent.device_id}/predict"
     first = client.post(path, json={"model": model})
     assert first.status_code == 200, first.text
