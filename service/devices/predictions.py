@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,6 +19,7 @@ from hw_profiles.ops import Op
 from hw_profiles.tables.table import Entry, LatencyTable, Prediction, Source
 from service.errors import Conflict
 from service.files.blobs import Blobs
+from service.store.devices.fusions import Sets, Told
 from service.uploads import checking, sandbox
 from service.uploads.sandbox import QUICK
 
@@ -47,14 +51,28 @@ Blocks = tuple[tuple[tuple[str, ...], Op], ...]
 """(names of the layers, op) of each block of a network, in the order of execution."""
 
 
-def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig) -> Blocks:
+class Untold(Conflict):
+    """The device has not said what it fuses, and its runtime is not installed where the server runs."""
+
+
+def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
     """The blocks of a stored model on a device: found in the sandbox once, then read from beside the blob.
 
+    Args:
+        told: what the device said of the model, that of the form that is timed first; without, this machine's engine
+            is asked.
+
     Raises:
-        Conflict: the device's runtime is not installed where the server runs.
+        Untold: the device must be asked first.
+        Conflict: the device said that it cannot load the model.
         InvalidInput: the network cannot be read any more.
     """
-    return _blocks(blobs, sha256, device.runtime)
+    answer = next(iter(told), None)
+    if answer is None:
+        return _blocks(blobs, sha256, device.runtime)
+    if answer.failure:
+        raise Conflict(f"{device.name} cannot load this model: {answer.failure}", code="runtime_refused")
+    return _told_blocks(blobs, sha256, device.runtime, answer.sets)
 
 
 @lru_cache(maxsize=HELD)
@@ -65,19 +83,39 @@ def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
         raise _unable(runtime, str(error)) from error
     # What is fused depends on the runtime's version, what a block is called on ours.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
+    return _kept(blobs, sha256, kept, {"runtime": runtime})
+
+
+@lru_cache(maxsize=HELD)
+def _told_blocks(blobs: Blobs, sha256: str, runtime: str, sets: Sets) -> Blocks:
+    fused = sorted(sorted(names) for names in sets)
+    digest = hashlib.sha256(json.dumps(fused).encode()).hexdigest()
+    kept = f"blocks-told-{digest[:16]}-{metadata.version('netlathe')}.json"
+    return _kept(blobs, sha256, kept, {"runtime": runtime, "fused": fused})
+
+
+def _kept(blobs: Blobs, sha256: str, kept: str, how: Mapping[str, Any]) -> Blocks:
     content = blobs.beside(sha256, kept)
     if content is None:
-        request = {"path": str(blobs.path(sha256).absolute()), "runtime": runtime}
+        request = {"path": str(blobs.path(sha256).absolute()), **how}
         found = checking.in_turn(lambda: sandbox.run("blocks", request, QUICK, field="model"))
         if "missing" in found:
-            raise _unable(runtime, found["missing"])
+            raise _unable(how["runtime"], found["missing"])
         content = json.dumps(found).encode()
         blobs.keep_beside(sha256, kept, content)
     return tuple((tuple(each["layers"]), Op.from_json(each["op"])) for each in json.loads(content)["blocks"])
 
 
-def _unable(runtime: str, why: str) -> Conflict:
-    return Conflict(f"the server cannot tell what {runtime} fuses: {why}", code="runtime_missing")
+def _unable(runtime: str, why: str) -> Untold:
+    return Untold(f"the server cannot tell what {runtime} fuses: {why}", code="runtime_missing")
+
+
+def unknown(device: DeviceConfig, asked: bool) -> PredictionPublic:
+    """The prediction for a network that the device has yet to take apart: its blocks are not even counted."""
+    what = "it is asked now" if asked else "ask with fill to have it told"
+    warning = f"{device.name} has not told yet what it runs as one kernel: {what}"
+    nothing = dict.fromkeys(("latency_ms", "low_ms", "high_ms"))
+    return PredictionPublic(**nothing, coverage=0.0, missing=1, blocks=[], warnings=[warning])
 
 
 def predict(table: LatencyTable, blocks: Blocks) -> tuple[Prediction, PredictionPublic]:

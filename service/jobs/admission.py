@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.devices import asked_forms
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
 from service.jobs.submission import JobCreate, Resolved, resolve
@@ -101,8 +102,10 @@ def _check_floor(
         return [unknown]
     path = blobs.path(resolved.model.sha256)
     methods = {item["name"]: item["settings"] for item in resolved.request["methods"]}
-    found = in_turn(lambda: preflight(path, table, QUICK, methods.get("filter_prune", {})))
-    if min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
+    told = asked_forms.told(store, blobs, resolved.model.sha256, device.id)
+    fused = {wiring: each.sets for wiring, each in told.items() if each.sets}
+    found = in_turn(lambda: preflight(path, table, QUICK, methods.get("filter_prune", {}), fused))
+    if "untold" in found or min(found["coverage"], found["floor_coverage"]) < TRUSTED_COVERAGE:
         return [unknown]
     field = "max_latency_ms" if target["max_latency_ms"] is not None else "max_latency_ratio"
     unit_ms = 1.0 if field == "max_latency_ms" else found["latency_ms"]

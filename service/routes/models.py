@@ -16,6 +16,7 @@ from starlette.responses import Response
 from compress.data.preprocessing import Preprocessing
 from hw_profiles.device import NAME_PATTERN
 from service.depends import BlobsDep, OnceDep, Page, PageDep, SettingsDep, StoreDep, UserDep, paged
+from service.devices import asked_forms
 from service.errors import Conflict
 from service.files.blobs import Blobs
 from service.http.downloads import file_answer
@@ -213,7 +214,11 @@ def preflight(
         device_id = devices.get(tx, device).id
         table = latency.table(tx, device_id)
     path, most = blobs.path(model.sha256), checking.limits(settings)
-    found = checking.in_turn(lambda: intake.preflight(path, table, most, settings={}))
+    told = asked_forms.told(store, blobs, model.sha256, device_id)
+    fused = {wiring: each.sets for wiring, each in told.items() if each.sets}
+    found = checking.in_turn(lambda: intake.preflight(path, table, most, settings={}, fused=fused))
+    if "untold" in found:
+        raise Conflict(f"{found['untold']}: POST .../predict with fill, or start a job on it", code="runtime_missing")
     return Preflight(model=model.id, device=device_id, device_name=table.device.name, **found)
 
 

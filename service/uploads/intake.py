@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from compress.data.dataset import cache_beside
 from hw_profiles.tables.table import LatencyTable
@@ -15,6 +15,8 @@ from service.uploads.sandbox import Limits, run
 
 TRUSTED_COVERAGE = 0.8
 """Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+Fused: TypeAlias = tuple[frozenset[str], ...]
+"""Sets of node names that a device runs as one kernel."""
 
 
 def check_model(
@@ -52,11 +54,13 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
     return run("dataset", request, limits)
 
 
-def preflight(path: Path, table: LatencyTable, limits: Limits, settings: Mapping[str, Any]) -> dict[str, Any]:
+def preflight(
+    path: Path, table: LatencyTable, limits: Limits, settings: Mapping[str, Any], fused: Mapping[str, Fused]
+) -> dict[str, Any]:
     """What pruning a network, with these settings of filter_prune, can gain on a device, from its latency table.
 
     Returns:
-        The fields of `service.uploads.checks.preflight`.
+        The fields of `service.uploads.checks.preflight`, or why the device must tell first what it fuses: `untold`.
 
     Raises:
         InvalidInput: as `check_model`.
@@ -64,5 +68,6 @@ def preflight(path: Path, table: LatencyTable, limits: Limits, settings: Mapping
     with tempfile.TemporaryDirectory(prefix="netlathe-table-") as folder:
         stored = Path(folder) / "table.json"
         stored.write_text(json.dumps(table.to_json()))
-        request = {"path": str(path.absolute()), "table": str(stored), "settings": dict(settings)}
+        told = {wiring: [sorted(names) for names in sets] for wiring, sets in fused.items()}
+        request = {"path": str(path.absolute()), "table": str(stored), "settings": dict(settings), "fused": told}
         return run("preflight", request, limits, field="model")

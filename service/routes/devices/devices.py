@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol
 from service.depends import BlobsDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
-from service.devices import predictions, table_files
+from service.devices import asked_forms, predictions, table_files
 from service.devices.predictions import PredictionPublic
 from service.errors import REFUSALS, Conflict, InvalidInput, NotFound
 from service.http.bodies import Body
@@ -208,7 +208,13 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
         model = _model(tx, body.model)
         table = latency.table(tx, device.id)
         refused = {item.key: item.reason for item in work_items.refused(tx, device.id)}
-    blocks = predictions.blocks_of(blobs, model.sha256, table.device)
+    told = asked_forms.told(store, blobs, model.sha256, device.id)
+    try:
+        blocks = predictions.blocks_of(blobs, model.sha256, table.device, told.values())
+    except predictions.Untold:
+        if body.fill:
+            asked_forms.ask(store, blobs, model.sha256, device.id)
+        return predictions.unknown(table.device, body.fill)
     found, shown = predictions.predict(table, blocks)
     bad = [op.key for op in found.missing if op.key in refused]
     if bad:
@@ -232,11 +238,15 @@ def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user
         device = devices.get(tx, ref)
         model = _model(tx, body.model)
         config = device.config
-    ops = [op for _, op in predictions.blocks_of(blobs, model.sha256, config)]
+    told = asked_forms.told(store, blobs, model.sha256, device.id)
+    try:
+        ops = {model.name: [op for _, op in predictions.blocks_of(blobs, model.sha256, config, told.values())]}
+    except predictions.Untold:
+        ops = {}  # timed all the same; it joins no calibration
     protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
 
     def make(tx: Tx) -> Answer:
-        new_id = measurements.measure(tx, device.id, {model.name: model.sha256}, protocol, {model.name: ops})
+        new_id = measurements.measure(tx, device.id, {model.name: model.sha256}, protocol, ops)
         shown = measurement_public(measurements.measurement(tx, new_id))
         return Answer(shown, 202, {"Location": f"/api/v1/measurements/{new_id}"})
 

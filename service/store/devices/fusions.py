@@ -59,6 +59,13 @@ def _told(row: Fusion) -> Told:
     return Told(tuple(frozenset(names) for names in row.sets or ()), row.failure)
 
 
+def has_told(tx: Tx, device: Device) -> bool:
+    """Whether the device has said anything on the configuration that it has now."""
+    mine = select(Fusion.wiring).where(Fusion.device_id == device.id, Fusion.config_id == device.config_id)
+    heard = mine.where(Fusion.sets.is_not(None) | (Fusion.failure != ""))
+    return tx.session.execute(heard.limit(1)).scalar_one_or_none() is not None
+
+
 def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
     """Ask a device about networks: wiring -> sha256 of a recorded blob. What it has said is not asked for again,
     except what it could not tell.

@@ -14,13 +14,16 @@ from workers.problem.timed_form import timed_form
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, runtime}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
+    """`{path, runtime, fused}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
 
+    `fused`: the sets of node names as the device told them; without, the engine that is installed here is asked.
     They are those of the network as it was uploaded (`workers.problem.timed_form`): what jobs call the original.
     """
     network = timed_form(load_network(Path(request["path"])))
     try:
-        fused = runtimes.load(request["runtime"]).fused(network.save())
+        fused = tuple(map(frozenset, request.get("fused", ()))) or runtimes.load(request["runtime"]).fused(
+            network.save()
+        )
     except (ExtraMissing, InvalidInput) as error:
         return {"missing": str(error)}
     templates = op_templates(network, fused)

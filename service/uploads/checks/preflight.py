@@ -6,13 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from compress.counting.cost import CostModel
 from compress.counting.op_templates import OpTemplate, op_templates
-from compress.errors import InvalidInput
 from compress.graph.groups import groups, prunable_blocks
 from compress.importing.normalise import load_network
 from compress.methods.filter_prune import Settings
@@ -21,18 +20,24 @@ from compress.pruning.importance import fallback
 from compress.scheme import Scheme
 from hw_profiles import runtimes
 from hw_profiles.errors import ExtraMissing
+from hw_profiles.errors import InvalidInput as UnknownRuntime
 from hw_profiles.tables.table import LatencyTable, Prediction
+from hw_profiles.wiring import wiring
 from search.space import check_settings
 from service.uploads.checks.model import describe
 from service.uploads.intake import TRUSTED_COVERAGE
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.problem.widths import searched_widths
 
+_Told: TypeAlias = "Mapping[str, tuple[frozenset[str], ...]]"
 NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, table, settings}` -> the answer of GET /api/v1/models/{id}/preflight.
+    """`{path, table, settings, fused}` -> the answer of GET /api/v1/models/{id}/preflight, or `{untold: why}`.
+
+    `fused`: wiring -> sets of node names as the device told them. Where it told nothing the engine that is installed
+    here is asked, and without one the device must tell first.
 
     Latencies and layers are of the network as it was uploaded, the form that limits are a ratio of and that `predict`
     shows. `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
@@ -40,17 +45,25 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     All milliseconds are null where the table covers nothing.
 
     Raises:
-        InvalidInput: the network cannot be read, or the device's runtime is not installed here.
+        InvalidInput: the network cannot be read.
     """
+    try:
+        return _found(request)
+    except _Untold as error:
+        return {"untold": str(error)}
+
+
+def _found(request: Mapping[str, Any]) -> dict[str, Any]:
+    told = {name: tuple(map(frozenset, sets)) for name, sets in request["fused"].items()}
     network = timed_form(load_network(Path(request["path"])))
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     scheme = Scheme.of([("filter_prune", request["settings"])])
-    templates = op_templates(network, _fused(network, table))
+    templates = op_templates(network, _fused(network, table, told))
     blocks = prunable_blocks(network)
     settings = check_settings(Settings, request["settings"])
     smallest = _smallest(network, scheme, table)
     (now,) = table.predict([[template.at() for template in templates]])
-    floor = _floor(network, scheme, table)
+    floor = _floor(network, scheme, table, told)
     known = now.coverage > 0
     return {
         "prunable_share": _prunable_shares(network, smallest),
@@ -64,7 +77,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "floor_coverage": floor.coverage,
         "missing": len(now.missing),
         "layers": _layers(templates, {block.name for block in blocks}, now, known),
-        "warnings": [*_warnings(table, now, bool(blocks)), *fallback(network, blocks, settings.importance)],
+        "warnings": [*_warnings(table, now, bool(blocks), bool(told)), *fallback(network, blocks, settings.importance)],
     }
 
 
@@ -72,24 +85,31 @@ def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str
     return {name: widths[0] for name, widths in searched_widths(network, scheme, [table.classes]).items()}
 
 
-def _floor(network: Network, scheme: Scheme, table: LatencyTable) -> Prediction:
+def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -> Prediction:
     """The smallest network in the form whose kernels the table knows best: a job has measured those of the form that
     it kept. Of forms known alike the faster one.
     """
     found: list[Prediction] = []
     for form in cut_forms(network):
         smallest = _smallest(form, scheme, table)
-        templates = op_templates(form, _fused(form, table))
+        templates = op_templates(form, _fused(form, table, told))
         found += table.predict([[template.at(_own(template, smallest)) for template in templates]])
     return min(found, key=lambda floor: (-floor.coverage, floor.latency_us))
 
 
-def _fused(network: Network, table: LatencyTable) -> tuple[frozenset[str], ...]:
+class _Untold(Exception):
+    """The device must tell first what it runs as one kernel."""
+
+
+def _fused(network: Network, table: LatencyTable, told: _Told) -> tuple[frozenset[str], ...]:
+    model = network.save()
+    known = told.get(wiring(model)) if told else None
+    if known is not None:
+        return known
     try:
-        return runtimes.load(table.device.runtime).fused(network.save())
-    except ExtraMissing as error:
-        message = f"the server cannot tell what {table.device.runtime} fuses: {error}"
-        raise InvalidInput("device", table.device.name, message) from error
+        return runtimes.load(table.device.runtime).fused(model)
+    except (ExtraMissing, UnknownRuntime) as error:
+        raise _Untold(f"{table.device.name} has not told yet what it runs as one kernel ({error})") from error
 
 
 def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:
@@ -124,14 +144,21 @@ def _ms(latency_us: float, known: bool) -> float | None:
     return latency_us / 1000 if known and math.isfinite(latency_us) else None
 
 
-def _warnings(table: LatencyTable, now: Prediction, prunable: bool) -> list[str]:
+def _version_here(runtime: str) -> str | None:
+    try:
+        return runtimes.load(runtime).version()
+    except (ExtraMissing, UnknownRuntime):
+        return None
+
+
+def _warnings(table: LatencyTable, now: Prediction, prunable: bool, told: bool) -> list[str]:
     warnings = []
     if now.coverage == 0:
         warnings.append(NEVER_MEASURED)
     elif now.coverage < TRUSTED_COVERAGE:
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
-    here, there = runtimes.load(table.device.runtime).version(), table.device.runtime_version
-    if here != there:
+    here, there = _version_here(table.device.runtime), table.device.runtime_version
+    if not told and here != there:
         warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
     if not prunable:
         warnings.append("no channels of this network can be pruned")

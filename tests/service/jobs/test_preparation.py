@@ -180,7 +180,7 @@ def test_norms_in_training_mode_are_put_into_inference_mode_or_refused(client: T
 def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the preflight of the model says; a test changes it."""
     told = {"latency_ms": 10.0, "floor_ms": 4.0, "floor_low_ms": 3.8, "coverage": 0.9, "floor_coverage": 0.9}
-    monkeypatch.setattr("service.jobs.admission.preflight", lambda path, table, limits, settings: told)
+    monkeypatch.setattr("service.jobs.admission.preflight", lambda path, table, limits, settings, fused: told)
     return told
 
 
@@ -225,6 +225,15 @@ class TestFloor:
         found[coverage] = 0.79
         answer = submit(client, agent.device_id, max_latency_ms=3.0)
         assert answer.status_code == 201
+        assert "too little was measured" in answer.json()["warnings"][0]
+
+    def test_a_device_that_has_not_told_what_it_fuses_only_warns(
+        self, client: TestClient, agent: HandAgent, found: dict[str, Any]
+    ) -> None:
+        found.clear()
+        found["untold"] = "the device has not told yet"
+        answer = submit(client, agent.device_id, max_latency_ms=3.0)
+        assert answer.status_code == 201, answer.text
         assert "too little was measured" in answer.json()["warnings"][0]
 
 

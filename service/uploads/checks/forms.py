@@ -1,0 +1,23 @@
+"""Forms: the graphs of a network that a device is asked about, found in the sandbox like everything of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.importing.normalise import load_network
+from hw_profiles.wiring import wiring
+from workers.problem.timed_form import cut_forms, timed_form
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """`{path, folder}` -> `{wirings}`: of the form that is timed first, then of others that a job may cut.
+
+    Each form is written to `<folder>/<wiring>.onnx`.
+    """
+    models = [form.save() for form in cut_forms(timed_form(load_network(Path(request["path"]))))]
+    wirings = [wiring(model) for model in models]
+    for name, model in zip(wirings, models, strict=True):
+        (Path(request["folder"]) / f"{name}.onnx").write_bytes(model)
+    return {"wirings": wirings}
