@@ -14,9 +14,7 @@ from service.store.devices import devices, fusions
 from service.store.devices.fusions import Told
 from service.store.engine import Store
 from service.uploads import checking, sandbox
-from service.uploads.sandbox import Limits
 
-LIMITS = Limits(cpu_s=600, wall_s=300.0)
 HELD = 256
 """Models whose wirings stay in memory."""
 
@@ -57,5 +55,5 @@ def _wirings(blobs: Blobs, sha256: str) -> tuple[str, ...]:
 
 def _written(blobs: Blobs, sha256: str, folder: Path) -> tuple[str, ...]:
     request = {"path": str(blobs.path(sha256).absolute()), "folder": str(folder)}
-    found = checking.in_turn(lambda: sandbox.run("forms", request, LIMITS, field="model"))
+    found = checking.in_turn(lambda: sandbox.run("forms", request, sandbox.QUICK, field="model"))
     return tuple(found["wirings"])
