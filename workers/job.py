@@ -357,7 +357,7 @@ class _Run:
         reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
         warnings = [f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts]
         warnings += [*shortened(self.context), *cut_short(self.context, evaluated), *self._out_of_time(verdicts)]
-        warnings += self._without_gain(found, shown)
+        warnings += [*self._without_gain(found, shown), *_larger(found, shown)]
         for warning in warnings:
             self.context.warn(warning)
         told = warnings, self.given_up
@@ -423,6 +423,14 @@ class _Run:
         """Nothing stands there: what a search announced as the best so far may have met no limit in the end."""
         self.summaries.pop(slot, None)
         self.context.ports.emit(Summarised(slot, None))
+
+
+def _larger(found: Profile, shown: Judged) -> list[str]:
+    """A sentence where the file takes more bytes than the upload."""
+    made, came = shown.trained.counts["size_bytes"], found.original["size_bytes"]
+    if made <= came:
+        return []
+    return [f"The result is larger than the upload: {made:,.0f} bytes, and the upload has {came:,.0f}."]
 
 
 def _chosen_among(count: int) -> str:
