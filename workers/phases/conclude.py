@@ -77,6 +77,7 @@ def _warnings(
         *cut_short(context, result.evaluated),
         *_out_of_time(context, verdicts, given_up),
         *_without_gain(context, result.profile, shown),
+        *_larger(result.profile, shown),
     ]
 
 
@@ -103,6 +104,14 @@ def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
     if slower and all(counts[name] >= ALIKE * found.original[name] for name in COUNTS if name in counts):
         return ["The result is neither smaller nor faster than the original."]
     return []
+
+
+def _larger(found: Profile, shown: Judged) -> list[str]:
+    """A sentence if the file takes more bytes than the upload."""
+    made, came = shown.trained.counts["size_bytes"], found.original["size_bytes"]
+    if made <= came:
+        return []
+    return [f"The result is larger than the upload: {made:,.0f} bytes, and the upload has {came:,.0f}."]
 
 
 def _test_accuracies(run: JobRun, chosen: Trained) -> memos.FinalAccuracy:

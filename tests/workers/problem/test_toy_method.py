@@ -33,10 +33,10 @@ from hw_profiles.timing.protocol import BurstProtocol, Timing
 from search.metrics import latency_metric
 from search.problem import Objective, Problem
 from search.space import Bounds, Choice, Doc, Knob, Values
-from workers.phases.timed import Timed
+from workers.judging.smaller_neighbour import smaller_neighbour
+from workers.judging.timed import Timed
 from workers.problem.builder import Device, ProblemBuilder, Wanted
 from workers.problem.kernel_space import KernelSpace
-from workers.search.neighbour import smaller_neighbour
 
 LAYERS = 20
 RANKS = (1, 2, 4)
