@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from workers.job import _larger
+from workers.phases.conclude import _larger
 
 
 def told(made: float, came: float) -> list[str]:
