@@ -15,7 +15,6 @@ from compress.network import Network
 from compress.pruning.reach import untrained
 from compress.training.recipe import Recipe
 from compress.training.renormalise import renormalise
-from compress.training.restate import restated
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Levelled, Space
@@ -85,10 +84,10 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
     """The network in the form that trains: batch norms kept, and given back where there are images to measure
-    them on, all with the statistics of these images; the same rewrites as its fast form.
+    them on; the same rewrites as its fast form.
     """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
-    return kept if images is None else renormalise(restated(kept, images), images)
+    return kept if images is None else renormalise(kept, images)
 
 
 def norm_count(network: Network) -> int:
