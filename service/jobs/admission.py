@@ -54,11 +54,11 @@ def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
     """Raises: InvalidInput where no method finds anything to change.
 
     A channel that can go has a layer in floating point, which each method can do something about if it may; but fp16
-    does nothing to weights that came as float16.
+    alone does nothing to weights that came as float16.
     """
     methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
     model = resolved.model
-    unsure = any(name == "fp16" or given.get("keep_float") for name, given in methods)
+    unsure = any(given.get("keep_float") for _, given in methods) or all(name == "fp16" for name, _ in methods)
     if any(group["prunable"] for group in model.groups) and not unsure:
         return
     request = {"path": str(blobs.path(model.sha256).absolute()), "name": model.name, "methods": methods}
