@@ -26,7 +26,7 @@ def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Arra
 
 
 def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """Return the network with the named nodes replaced. All structural edits go through this, and it verifies the result.
+    """Return the network with the named nodes replaced. All structural edits use this; it verifies the result.
 
     It runs strict shape inference, and the result in onnxruntime at batches 1 and 3.
 

@@ -500,7 +500,7 @@ def test_preflight_says_what_is_ranked_otherwise_than_asked(client: TestClient, 
         seen[name] = [warning for warning in answer.json()["warnings"] if "importance fisher" in warning]
     assert seen["free"] == []
     (said,) = seen["walled"]
-    assert "conv0 (no gradient passes act1)" in said
+    assert "conv0 (no gradient passes through act1)" in said
     assert "l2" in said
 
 
