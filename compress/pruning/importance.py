@@ -183,7 +183,7 @@ def _by_gradient(
     labels: NDArray[np.int64] | None,
     batch: int,
 ) -> Scores:
-    """Return the first-order change of the loss if a unit is zero for all its readers (taylor), or its square (fisher)."""
+    """Return the first-order change of the loss if a unit is zero for all readers (taylor), or its square (fisher)."""
     total = {block.name: np.zeros(block.width) for block in blocks}
     for products in gate_products(network, blocks, images, labels, batch):
         for name, product in products.items():

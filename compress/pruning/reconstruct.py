@@ -108,7 +108,7 @@ def _features(channels: Indices, taps: int) -> Indices:
 
 
 def _mean_of_lost(rows: NDArray[np.float64], gone: Indices, mean: Vector, groups: int) -> Vector:
-    """Return the removed inputs' average contribution (outputs,). Outputs of a grouped layer read only their own group."""
+    """Return the average contribution (outputs,) of the removed inputs. Grouped outputs read only their own group."""
     outputs, inputs, taps = rows.shape
     per_group = outputs // groups
     means: Matrix = mean.reshape(groups, inputs, taps)[:, gone]
