@@ -40,6 +40,7 @@ class Step:
     Attributes:
         epoch: from 0, of `epochs`; step: from 0, of `steps`, over all epochs.
         loss: of this batch; lr: its learning rate.
+        blank: the loss of a network that says nothing, all scores alike, of the same batch.
         last_of_epoch: whether an epoch ended with it.
         network: the network as it is now; valid until the next step is asked for.
         checkpoint: bytes that `fit` goes on from, see `compress.training.checkpoint`; valid likewise.
@@ -54,6 +55,7 @@ class Step:
     last_of_epoch: bool
     network: Callable[[], Network]
     checkpoint: Callable[[], bytes]
+    blank: float = math.inf
 
 
 def fit(
@@ -150,7 +152,7 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         images, labels = self._draw(epoch, step % self.steps_per_epoch)
-        loss = self._loss(images, labels)
+        loss, blank = self._loss(images, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
@@ -161,7 +163,8 @@ class Training:
         self.done += 1
         self.stepped()
         last = self.done % self.steps_per_epoch == 0
-        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.result, self.save)
+        told = (epoch, self.recipe.epochs, step, self.steps, value, lr, last)
+        return Step(*told, self.result, self.save, float(blank))
 
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
@@ -173,14 +176,17 @@ class Training:
         pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and that of a network that says nothing."""
         made, scores = self._run(self.module, images)
-        loss = F.cross_entropy(scores, labels)
+        silent = torch.zeros_like(scores)
+        loss, blank = F.cross_entropy(scores, labels), F.cross_entropy(silent, labels)
         if self.teacher is None or not (self.recipe.alpha or self.kept):
-            return loss
+            return loss, blank
         with torch.no_grad():
             taught, wanted = self._run(self.teacher, images)
-        return self._distilled(loss, scores, wanted) + drift(self.kept, made, taught)
+        whole = self._distilled(loss, scores, wanted) + drift(self.kept, made, taught)
+        return whole, self._distilled(blank, silent, wanted)
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The kept outputs by name, and the logits (N, classes)."""

@@ -63,16 +63,17 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
     # While the form is in doubt, the control goes first: finalists of the wrong form would be trained in vain.
     trainer.ahead(() if given_back else chosen)
     control = trainer.control()
-    lost = drop(original_right(run.context, run.inputs), control.right)
-    if lost.low <= 0.0:
+    original = original_right(run.context, run.inputs)
+    if control.ruined is None and drop(original, control.right).low <= 0.0:
         return trainer, control
-    run.context.say(f"Training costs the control {lost.mean:.2%} of the original's accuracy.", "warning")
+    lost = float(original.mean()) - (control.accuracy if control.ruined is None else control.ruined)
+    run.context.say(f"Training costs the control {lost:.2%} of the original's accuracy.", "warning")
     if not given_back or not _lasts_for_another(run, control):
         return trainer, control
     plain = Trainer(run, gathered(run.context, run.inputs, found, norms=False), recipe, total, form="plain-")
     plain.ahead()
     again = plain.control()
-    if again.accuracy <= control.accuracy:
+    if (again.ruined is None, again.accuracy) <= (control.ruined is None, control.accuracy):
         run.context.say("Removing the inserted batch norms did not improve the control; they are kept.")
         return trainer, control
     run.context.say("Removing the inserted batch norms improved the control; they are removed.")

@@ -16,7 +16,8 @@ class Trained:
     """A network after the recipe, as the file it will be. `right`: validation images it gets right.
 
     `candidate_id`: the candidate that was trained; `values` is empty for the control; `elapsed_s` is the time that
-    training took, over all runs of the job; `epochs` include those of the sample that it went on from.
+    training took, over all runs of the job; `epochs` include those of the sample that it went on from; `ruined`: the
+    accuracy that training left, if it ruined the network and this is the network as it was before.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Trained:
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
     epochs: int = 0
+    ruined: float | None = None
 
     @property
     def accuracy(self) -> float:

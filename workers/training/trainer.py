@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compress.errors import TrainingDiverged
@@ -19,15 +20,21 @@ from workers.evaluating.accuracy import Right, right_in_file
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
 from workers.evaluating.whole_training import without_zeros
+from workers.profiling.time_original import original_right
 from workers.progress import Evaluated, Phase
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
+from workers.training.common_rate import common_rate, lowered, times_lowered
 from workers.training.finished import Finished
 from workers.training.parallel_training import CONTROL
+from workers.training.ruined import ruined
 from workers.training.side_by_side import Pupil, SideBySide
 from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
+
+UNTRAINED = "untrained-"
+"""Before the name of a network: the same, as it was before training."""
 
 
 class Trainer:
@@ -36,7 +43,8 @@ class Trainer:
     `ahead` lets an executor train several side by side first, from the same checkpoints and to the same ones.
 
     Args:
-        recipe: the same for all, but for its epochs: `workers.training.common_epochs` decides them on the control.
+        recipe: the same for all, but for its epochs and its rate: `workers.training.common_epochs` and `common_rate`
+            decide them on the control.
         total: how many networks are to be trained, for the progress.
         form: names the form of the network in checkpoints, where more than one is tried.
         phase: that the progress is of.
@@ -55,7 +63,9 @@ class Trainer:
         self._context = run.context
         self._inputs = run.inputs
         self._material = material
-        self._recipe = replace(recipe, epochs=common_epochs(run.context))
+        self._rate = recipe.lr
+        lr = common_rate(run.context, recipe.lr, form)
+        self._recipe = replace(recipe, epochs=common_epochs(run.context), lr=lr)
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
         self._form = form
         self._phase: Phase = phase
@@ -98,7 +108,7 @@ class Trainer:
 
     @property
     def _records(self) -> TrainingRecords:
-        return TrainingRecords(self._context, self._form, self._recipe.epochs)
+        return TrainingRecords(self._context, self._form, self._recipe.epochs, times_lowered(self._context, self._form))
 
     def _source(self, evaluation: Evaluation) -> Network:
         """What a finalist is trained from: the original, cut, or what a sample (F4) has become, which goes on."""
@@ -119,7 +129,7 @@ class Trainer:
         return False
 
     def control(self) -> Trained:
-        """The unpruned network, in the form that all candidates are cut from.
+        """The unpruned network, in the form that all candidates are cut from; untrained, if training ruins it.
 
         Raises:
             JobFailed: it diverges: then no finalist could be judged.
@@ -128,12 +138,16 @@ class Trainer:
         try:
             if end is not None and end.state == "diverged":
                 raise Diverged(end.reason)
-            return self._trained(CONTROL, None, self._material.network, None, {})
+            made = self._trained(CONTROL, None, self._material.network, None, {})
+            before = float(original_right(self._context, self._inputs).mean())
+            return self._unless_ruined(made, self._material.network, None, before)
         except (TrainingDiverged, Diverged) as error:
             raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """One candidate of the search; None where its training diverges or was stopped, which is recorded."""
+        """One candidate of the search, untrained if training ruins it; None where its training diverges or was stopped,
+        which is recorded.
+        """
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
         end = self._records.end(name)
@@ -147,7 +161,9 @@ class Trainer:
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
-            return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
+            source = self._source(evaluation)
+            made = self._trained(name, strategy, source, candidate, predicted, before)
+            return self._unless_ruined(made, source, candidate, evaluation.metrics.get("accuracy"))
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -178,17 +194,9 @@ class Trainer:
         epochs_before: int = 0,
     ) -> Trained:
         values: Mapping[str, Any] = candidate.values if candidate is not None else {}
-        memo, file = self._records.facts(name), self._records.file(name)
-        facts, path = self._context.recall(memo), self._context.file(file)
-        if facts is None or path is None:
-            made = Finished(self._fitted(name, network, values), candidate, self._material)
-            path = self._context.keep_bytes(file, made.model, ".onnx")
-            with self._context.computing():
-                right = right_in_file(made.model, *self._inputs.validation)
-            epochs = epochs_before + self._recipe.epochs
-            facts = memos.TrainedFacts(right, made.counts, dict(predicted), self._seconds[name], epochs)
-            self._context.keep(memo, facts)
-            self._tell(candidate, right)
+        facts, path = self._looked_at(
+            name, lambda: self._fitted(name, network, values), candidate, predicted, epochs_before
+        )
         self._done += 1
         return Trained(
             name=name,
@@ -203,8 +211,47 @@ class Trainer:
             epochs=facts.epochs,
         )
 
-    def _tell(self, candidate: Candidate | None, right: Right) -> None:
+    def _looked_at(
+        self,
+        name: str,
+        make: Callable[[], Network],
+        candidate: Candidate | None,
+        predicted: Mapping[str, float] | None = None,
+        epochs_before: int = 0,
+    ) -> tuple[memos.TrainedFacts, Path]:
+        """What is known of a network as the file that it will be, and this file; made if no run of the job has yet."""
+        memo, file = self._records.facts(name), self._records.file(name)
+        facts, path = self._context.recall(memo), self._context.file(file)
+        if facts is None or path is None:
+            made = Finished(make(), candidate, self._material)
+            path = self._context.keep_bytes(file, made.model, ".onnx")
+            with self._context.computing():
+                right = right_in_file(made.model, *self._inputs.validation)
+            epochs, elapsed_s = epochs_before + self._recipe.epochs, self._seconds.get(name, 0.0)
+            facts = memos.TrainedFacts(right, made.counts, dict(predicted or {}), elapsed_s, epochs)
+            self._context.keep(memo, facts)
+            self._tell(name, candidate, right)
+        return facts, path
+
+    def _unless_ruined(
+        self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
+    ) -> Trained:
+        """What training made of the source, or the source itself if training ruined it.
+
+        Args:
+            before: the source's accuracy as far as it is known.
+        """
+        chance, count = self._inputs.chance, len(made.right)
+        if before is not None and not ruined(before, made.accuracy, chance, count):
+            return made
+        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate)
+        if not ruined(float(facts.right.mean()), made.accuracy, chance, count):
+            return made
+        return replace(made, path=path, right=facts.right, counts=facts.counts, ruined=made.accuracy)
+
+    def _tell(self, name: str, candidate: Candidate | None, right: Right) -> None:
         who = candidate.id if candidate is not None else "The control"
+        who += ", untrained" if name.startswith(UNTRAINED) else ""
         form = ", without given-back norms" if self._form else ""
         self._context.say(f"{who}{form}: accuracy {right.mean():.2%} on {len(right)} validation images.")
 
@@ -223,12 +270,15 @@ class Trainer:
         steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
         self._seconds[name] = self._records.spent_s(name)
         last: Network | None = None
+        first = list[Step]()
         while True:
             with context.computing():
                 # Within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
                 begun_s = context.clock_s()
                 step = next(steps, None)
-                if step is not None and step.last_of_epoch:
+                first += [step] if step is not None and step.epoch == 0 else []
+                milder = name == CONTROL and self._takes_milder_steps(step, first)
+                if step is not None and step.last_of_epoch and not milder:
                     context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
                 elapsed_s = context.clock_s() - begun_s
@@ -236,6 +286,8 @@ class Trainer:
             self._seconds[name] += elapsed_s
             if step is None:
                 break
+            if milder:
+                return self._fitted(name, network, values, epochs)
             if step.last_of_epoch:
                 self._records.note_spent(name, self._seconds[name])
                 if name == CONTROL and self._shortens(step):
@@ -246,6 +298,15 @@ class Trainer:
         if last is not None:
             return last
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
+
+    def _takes_milder_steps(self, step: Step | None, first: Sequence[Step]) -> bool:
+        """After the first epoch of the control: whether all train at a lower rate from now on."""
+        if step is None or not step.last_of_epoch or step.epoch:
+            return False
+        if not lowered(self._context, self._recipe.lr, first, self._form):
+            return False
+        self._recipe = replace(self._recipe, lr=common_rate(self._context, self._rate, self._form))
+        return True
 
     def _shortens(self, step: Step) -> bool:
         """After an epoch of the control: whether all train for fewer from now on, itself from the beginning."""
