@@ -174,7 +174,7 @@ def test_an_engine_that_the_server_lacks_is_a_target_like_any(user: httpx.Client
         assert (refused.status_code, refused.json()["code"]) == (409, "runtime_missing")
         unknown = predicted(user)
         assert (unknown["latency_ms"], unknown["coverage"], unknown["blocks"]) == (None, 0.0, [])
-        assert "has not told yet" in unknown["warnings"][0]
+        assert "has not reported yet" in unknown["warnings"][0]
         predicted(user, fill=True)
         until(lambda: bool(predicted(user)["blocks"]), "what the toy fuses")
         predicted(user, fill=True)
