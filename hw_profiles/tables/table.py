@@ -115,6 +115,7 @@ class LatencyTable:
     calibration: Calibration = field(default_factory=Calibration)
     classes: KernelClasses = field(default_factory=KernelClasses)
     _cache: dict[str, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _predictors: dict[str, KindPredictor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def lookup(self, op: Op) -> Entry:
         """Return the table's knowledge of `op`."""
@@ -159,13 +160,19 @@ class LatencyTable:
         classes: KernelClasses | None = None,
     ) -> LatencyTable:
         """Return a new snapshot with these rows added (a known key is replaced) and the other arguments applied."""
-        return replace(
+        added = {row.key: row for row in rows}
+        snapshot = replace(
             self,
-            rows={**self.rows, **{row.key: row for row in rows}},
+            rows={**self.rows, **added},
             epoch=self.epoch if epoch is None else epoch,
             calibration=calibration or self.calibration,
             classes=classes or self.classes,
         )
+        if not added and snapshot.classes == self.classes:
+            # Entries and fitted predictors depend only on rows and classes, and fitting takes seconds.
+            snapshot._cache.update(self._cache)
+            snapshot._predictors.update(self._predictors)
+        return snapshot
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, from which `from_json` makes an equal table."""
@@ -216,10 +223,6 @@ class LatencyTable:
         own_sigma = max(row.sigma_us for row in rows)
         sigma_us = max(float(latencies.std()), own_sigma, CLASS_SIGMA_FLOOR * latency_us)
         return Entry(latency_us, sigma_us, "class")
-
-    @cached_property
-    def _predictors(self) -> dict[str, KindPredictor]:
-        return {}
 
     @cached_property
     def _us_per_work(self) -> float:
