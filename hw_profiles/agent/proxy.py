@@ -1,4 +1,4 @@
-"""Proxy: chooses how an agent reaches its server. The client's copy is netlathe/proxy.py; tests/test_proxy.py tests both.
+"""Proxy: chooses how an agent reaches its server. netlathe/proxy.py is the client's copy; tests cover both.
 
 Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that is
 `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's proxy
