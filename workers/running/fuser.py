@@ -54,17 +54,18 @@ class Fuser:
         told = self._asked(device_id, networks)
         if self._held is not None:
             self._held.enter_context(self._context.computing())
-        for network, sets in zip(networks, told, strict=True):
-            _check(device_id, network, sets)
-        return told
+        return [_checked(device_id, network, sets) for network, sets in zip(networks, told, strict=True)]
 
     def _asked(self, device_id: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
         patience_s = self._context.plan.effort.device_wait_s
         return self._context.ports.fused(device_id, [network.save() for network in networks], patience_s)
 
 
-def _check(device_id: str, network: Network, sets: FusedSets) -> None:
+def _checked(device_id: str, network: Network, sets: FusedSets) -> FusedSets:
+    """The sets in the network's own nodes: Casts of weights stored as float16 exist in the file only."""
     told = Counter(name for names in sets for name in names)
-    wrong = sorted(set(told) - {node.name for node in network.nodes}) + [name for name, n in told.items() if n > 1]
+    known, casts = {node.name for node in network.nodes}, network.casts
+    wrong = sorted(set(told) - known - casts) + [name for name, n in told.items() if n > 1]
     if wrong:
         raise MeasurementFailed(device_id, f"it reported node {wrong[0]!r}, which does not exist or is in two kernels")
+    return tuple(own for names in sets if (own := frozenset(names) - casts))
