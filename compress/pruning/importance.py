@@ -22,6 +22,7 @@ from compress.ops.row import Slot
 from compress.pruning.channel_gates import gate_products
 from compress.pruning.reach import listed, reach, unjudged
 from compress.quantising.activations import channel_moments
+from compress.task import Targets
 
 Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -56,7 +57,7 @@ def score(
     blocks: Sequence[Block],
     kind: Kind,
     images: NDArray[np.float32] | None = None,
-    labels: NDArray[np.int64] | None = None,
+    targets: Targets | None = None,
     batch: int = 64,
 ) -> Scores:
     """How much each unit matters: the larger, the more.
@@ -67,7 +68,7 @@ def score(
             norm puts out, which is the same thing and known for folded layers too; taylor and fisher need images,
             and l2 stands in for them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
-        labels: (N,) for taylor and fisher; None takes what the network itself predicts.
+        targets: of these, for taylor and fisher; None takes what the network itself predicts by the default task.
         batch: images per run; what bounds the memory.
 
     Returns:
@@ -83,7 +84,7 @@ def score(
             raise InvalidInput("images", None, f"importance {kind} needs images")
         left = set(unjudged(network, blocks, reach(network)))
         judged = [block for block in blocks if block.name not in left]
-        found = _by_gradient(network, judged, kind == "fisher", images, labels, batch) if judged else {}
+        found = _by_gradient(network, judged, kind == "fisher", images, targets, batch) if judged else {}
         found |= score(network, [block for block in blocks if block.name in left], FALLBACK)
         return {block.name: found[block.name] for block in blocks}
     filters = {block.name: tuple(_filters(network, block)) for block in blocks}
@@ -94,12 +95,12 @@ def score(
 
 
 def fisher_scores(
-    network: Network, blocks: Sequence[Block], images: NDArray[np.float32], labels: NDArray[np.int64] | None
+    network: Network, blocks: Sequence[Block], images: NDArray[np.float32], targets: Targets | None
 ) -> Scores:
     """Block name -> (width,) Fisher scores, without the blocks that no gradient comes to."""
     left = set(unjudged(network, blocks, reach(network)))
     judged = [block for block in blocks if block.name not in left]
-    return score(network, judged, "fisher", images, labels) if judged else {}
+    return score(network, judged, "fisher", images, targets) if judged else {}
 
 
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
@@ -180,12 +181,12 @@ def _by_gradient(
     blocks: Sequence[Block],
     fisher: bool,
     images: NDArray[np.float32],
-    labels: NDArray[np.int64] | None,
+    targets: Targets | None,
     batch: int,
 ) -> Scores:
     """First order of the loss's change when a unit is zero wherever it is read (taylor), or its square (fisher)."""
     total = {block.name: np.zeros(block.width) for block in blocks}
-    for products in gate_products(network, blocks, images, labels, batch):
+    for products in gate_products(network, blocks, images, targets, batch):
         for name, product in products.items():
             total[name] += np.square(product).sum(0) / 2 if fisher else product.sum(0)
     return {name: np.abs(value) / len(images) for name, value in total.items()}

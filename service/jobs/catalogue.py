@@ -1,4 +1,4 @@
-"""What this installation offers: strategies, methods and metrics, discovered once and checked against.
+"""What this installation offers: strategies, methods, tasks and metrics, discovered once and checked against.
 
 Methods bring torch with them: nothing of this is imported before somebody asks, so that a server answers
 at once after its start.
@@ -18,6 +18,7 @@ from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     from compress.method import MethodFamily
+    from compress.task import Task
     from search.metric import Metric
     from search.strategy import StrategyFamily
 
@@ -36,6 +37,34 @@ def methods() -> Mapping[str, MethodFamily]:
     from compress import methods as found
 
     return {name: found.load(name) for name in found.names()}
+
+
+@cache
+def tasks() -> Mapping[str, Task]:
+    """Every task, by name, the default first.
+
+    Raises:
+        LookupError: the metric of a task is no scored one.
+    """
+    from compress import tasks as found
+    from search.metrics import METRICS
+
+    known = {name: found.load(name) for name in found.names()}
+    for name, task in known.items():
+        if task.metric not in METRICS or not METRICS[task.metric].scored:
+            raise LookupError(f"task {name} names the metric {task.metric!r}, which is no scored row of search.metrics")
+    return known
+
+
+def task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if name not in tasks():
+        raise InvalidInput("task", name, f"must be one of {', '.join(tasks())}")
+    return tasks()[name]
 
 
 def metrics() -> Sequence[Metric]:

@@ -2,8 +2,8 @@
 
 Read from what is recorded, so that the same function answers for the live front and for "what if the
 limit were 4 ms": filters change which evaluations take part, never what was measured. Only the search's
-evaluations take part: finalists are trained (F4) and measured whole (F5), so that their accuracy and latency
-are other quantities than the untrained accuracy and predicted latency that candidates are compared by. For the same
+evaluations take part: finalists are trained (F4) and measured whole (F5), so that their score and latency
+are other quantities than the untrained score and predicted latency that candidates are compared by. For the same
 reason whole trainings that a search asked for (F4) are compared with each other, and proxies (F2) likewise.
 """
 
@@ -36,14 +36,14 @@ class Judged(Protocol):
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
-    """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
+    """The metrics that a job's front is drawn in: its score, then each target's latency, then the objective.
 
-    With accuracy as the objective and without a target another metric takes the place of latency: the one whose row
+    With the score as the objective and without a target another metric takes the place of latency: the one whose row
     says that it is for the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
-        "accuracy": "max",
+        request["metric"]: "max",
         **{latency_metric(each["device"]): "min" for each in request["targets"]},
     }
     if metric != "latency_ms":
@@ -100,13 +100,13 @@ def under(
     request: Mapping[str, Any],
     *,
     max_latency_ms: float | None,
-    min_accuracy: float | None,
+    min_score: float | None,
 ) -> Sequence[Judged]:
     """The evaluations that would meet these limits, on every target's device."""
     latencies = [latency_metric(item["device"]) for item in request["targets"]]
     found = [each for each in evaluations if each.status == "completed" and each.searched]
     if max_latency_ms is not None:
         found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
-    if min_accuracy is not None:
-        found = [e for e in found if e.metrics.get("accuracy", -np.inf) >= min_accuracy]
+    if min_score is not None:
+        found = [e for e in found if e.metrics.get(request["metric"], -np.inf) >= min_score]
     return found

@@ -52,7 +52,8 @@ FORM = form_schema(
 
 class DatasetPublic(BaseModel):
     """A data set. Counts are those after missing parts are drawn, and zero while `state` is `checking`;
-    `image_shape` is height, width, channels, null where images differ in size.
+    `image_shape` is height, width, channels, null where images differ in size; `target_shape` is that of one label,
+    empty for class numbers; then `classes` is their number, else 0.
     """
 
     id: str
@@ -66,6 +67,7 @@ class DatasetPublic(BaseModel):
     classes: int
     class_names: list[str]
     image_shape: list[int] | None
+    target_shape: list[int] = []
     layout: str | None
     warnings: list[str]
     problem: checking.Refusal | None

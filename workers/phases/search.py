@@ -31,7 +31,6 @@ from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
 
-JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
 """Of the wall seconds, where finalists are to be trained with what is left."""
 
@@ -47,12 +46,12 @@ def problem_of(
     """What the strategies work on: the plan's objective, every limit that can be estimated as a bound.
 
     Args:
-        reference: the control's accuracy on the ranking images, where whole trainings are searched: what a sample's
-            accuracy is held against. Else it is the original's.
-        chance: the accuracy of guessing.
+        reference: the control's score on the ranking images, where whole trainings are searched: what a sample's
+            is held against. Else it is the original's.
+        chance: the score of guessing.
     """
     plan = context.plan
-    original = profile.original if reference is None else {**profile.original, "accuracy": reference}
+    original = profile.original if reference is None else {**profile.original, plan.metric: reference}
     wanted = Wanted(
         objectives=(Objective(plan.objective_key, plan.objective_goal),),
         constraints=constraints(plan, profile),
@@ -68,6 +67,7 @@ def problem_of(
         level=level(plan, original),
         images=len(material.ranking[1]),
         chance=chance,
+        deciding=plan.metric,
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
 
@@ -83,19 +83,17 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
-    """The targets' limits as predictions see them, and the plan's other limits but those on accuracy."""
+    """The targets' limits as predictions see them, and the plan's other limits but those on scores."""
     counted = {
-        name: value
-        for name, value in plan.limits.items()
-        if value is not None and parse_limit(name).metric.name not in JUDGED_AFTER_TRAINING
+        name: value for name, value in plan.limits.items() if value is not None and not parse_limit(name).metric.scored
     }
     found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
     return (*found, *parse_limits(counted, profile.original))
 
 
 def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
-    """The least accuracy of a trained network that the plan's limits accept; None where they say nothing of it."""
-    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == "accuracy"}
+    """The least score of a trained network that the plan's limits accept; None where they say nothing of it."""
+    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == plan.metric}
     least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
     return max([0.0, *least]) if least else None
 

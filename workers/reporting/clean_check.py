@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.graph.onnxruntime import runtime_noise, session
 from compress.graph.outputs import scored_of
 from compress.importing.agreement import judge
 from compress.network import SCORED
+from compress.task import Task
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import Labels
-from workers.evaluating.images import Preprocessed
-from workers.reporting.clean_process import LOGITS, CleanProcessFailed, Counted, count_right
+from workers.evaluating.images import BATCH, Preprocessed
+from workers.evaluating.scores import Labels
+from workers.reporting.clean_process import CleanProcessFailed, CleanRun, clean_run
 
 log = logging.getLogger(__name__)
 
 COMPARED = 64
 """Images at once; the outputs of the first so many are compared."""
+_OUTPUTS = "outputs.npy"
 _PATIENCE_S = 600.0
 
 
@@ -30,14 +33,14 @@ _PATIENCE_S = 600.0
 class Checked:
     """What the clean process found. `difference`: of its outputs to ours, relative to their scale."""
 
-    accuracy: float
+    score: float
     count: int
     difference: float
     onnxruntime: str
 
 
-def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: float) -> Checked:
-    """Open the file elsewhere; its outputs and its accuracy must be those that the verdict was given on.
+def clean_check(task: Task, model: bytes, images: Preprocessed, labels: Labels, score: float) -> Checked:
+    """Open the file elsewhere; its outputs and its score must be those that the verdict was given on.
 
     Raises:
         JobFailed: they are not, or the process could not run the file.
@@ -46,18 +49,25 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
         folder = Path(scratch)
         (folder / "model.onnx").write_bytes(model)
         _save(folder / "images.npy", images)
-        np.save(folder / "labels.npy", labels)
-        counted = _counted(folder)
-        logits = np.load(folder / LOGITS, allow_pickle=False)
+        ran = _ran(folder)
+        outputs = np.load(folder / _OUTPUTS, mmap_mode="r", allow_pickle=False)
+        first, seen = np.array(outputs[:COMPARED]), _mean_score(task, outputs, labels)
     running = session(model)
-    output, given = scored_of(running), {running.get_inputs()[0].name: images[: len(logits)]}
+    output, given = scored_of(running), {running.get_inputs()[0].name: images[: len(first)]}
     own = np.asarray(running.run([output], given)[0])
-    agreement = judge(logits, own, lambda: runtime_noise(model, given)[output])
-    found = Checked(counted.right / counted.count, counted.count, agreement.difference, counted.onnxruntime)
+    agreement = judge(first, own, lambda: runtime_noise(model, given)[output])
+    found = Checked(seen, ran.count, agreement.difference, ran.onnxruntime)
     # One image may fall on the other side of a tie between two builds of the same arithmetic.
-    if not agreement.holds or abs(found.accuracy - accuracy) > 1.5 / found.count:
-        raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {accuracy:.4f}")
+    if not agreement.holds or abs(found.score - score) > 1.5 / found.count:
+        raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {score:.4f}")
     return found
+
+
+def _mean_score(task: Task, outputs: NDArray[np.float32], labels: Labels) -> float:
+    """Read a batch at a time: the outputs of all images may be many."""
+    starts = range(0, len(outputs), BATCH)
+    scores = [task.score(outputs[start : start + BATCH], labels[start : start + BATCH]) for start in starts]
+    return float(np.concatenate(scores).mean())
 
 
 def _save(path: Path, images: Preprocessed) -> None:
@@ -71,10 +81,10 @@ def _save(path: Path, images: Preprocessed) -> None:
     file.flush()
 
 
-def _counted(folder: Path) -> Counted:
-    names = (folder / name for name in ("model.onnx", "images.npy", "labels.npy"))
+def _ran(folder: Path) -> CleanRun:
+    names = (folder / name for name in ("model.onnx", "images.npy", _OUTPUTS))
     try:
-        return count_right(*names, scored=SCORED, batch=COMPARED, deadline_s=_PATIENCE_S)
+        return clean_run(*names, scored=SCORED, batch=COMPARED, deadline_s=_PATIENCE_S)
     except CleanProcessFailed as error:
         raise _broken(error) from error
 

@@ -11,15 +11,12 @@ from pathlib import Path
 from hw_profiles.child_process import ChildProcess, Death
 
 SCRIPT = Path(__file__).with_name("clean_script.py")
-LOGITS = "logits.npy"
-"""Beside the images: the outputs of the first batch."""
 
 
 @dataclass(frozen=True)
-class Counted:
-    """How many of `count` images the file classifies rightly, the file's digest, and what ran it."""
+class CleanRun:
+    """On how many images the file ran, the file's digest, and what ran it."""
 
-    right: int
     count: int
     sha256: str
     onnxruntime: str
@@ -39,10 +36,10 @@ class CleanProcessFailed(Exception):
         return (self.errors.splitlines() or ["it ended without an error message"])[-1]
 
 
-def count_right(
-    model: Path, images: Path, labels: Path, *, scored: str, batch: int, deadline_s: float = math.inf
-) -> Counted:
-    """Count in a clean process; both arrays are .npy files, the images preprocessed.
+def clean_run(
+    model: Path, images: Path, outputs: Path, *, scored: str, batch: int, deadline_s: float = math.inf
+) -> CleanRun:
+    """Run in a clean process; both arrays are .npy files, the images preprocessed, the outputs written by it.
 
     Args:
         scored: the key of the file's metadata that names the output to judge.
@@ -51,7 +48,7 @@ def count_right(
     Raises:
         CleanProcessFailed: it could not run the file, or not in time.
     """
-    arguments = [str(model), str(images), str(labels), str(batch), scored, str(images.with_name(LOGITS))]
+    arguments = [str(model), str(images), str(batch), scored, str(outputs)]
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
     with ChildProcess([sys.executable, "-I", str(SCRIPT), *arguments], folder=images.parent) as child:
         child.ask_to_end()
@@ -61,4 +58,4 @@ def count_right(
         raise CleanProcessFailed(None, said.reason)
     if status != 0:
         raise CleanProcessFailed(status, errors)
-    return Counted(**json.loads(said.splitlines()[-1]))
+    return CleanRun(**json.loads(said.splitlines()[-1]))

@@ -56,14 +56,14 @@ def read_front(
 ) -> Page[EvaluationPublic]:
     """The search's evaluations that no other one beats; with limits, the front as it would be under them.
 
-    Candidates that are cut and corrected (F2) and whole trainings (F4) have a front each. A drop of accuracy counts
-    from the original's.
+    Candidates that are cut and corrected (F2) and whole trainings (F4) have a front each. The drop is of
+    the metric of the job's task, from the original's.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
         rows = evaluations.of_job(tx, job.id)
-        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_accuracy=lowest)}
+        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_score=lowest)}
         front = front_of((row for row in rows if row.id in kept), job.request)
         on_front = evaluations.selected(job.id).where(EvaluationRow.id.in_(sorted(front)))
         return _evaluations(tx, on_front, page, front)
@@ -75,10 +75,11 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 
 def _reference(job: Job) -> float:
-    """What a drop of accuracy counts from: the original."""
-    if job.original is None or job.original.get("accuracy") is None:
+    """What a drop counts from: the original's score."""
+    metric = job.request["metric"]
+    if job.original is None or job.original.get(metric) is None:
         raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
-    return float(job.original["accuracy"])
+    return float(job.original[metric])
 
 
 @router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))

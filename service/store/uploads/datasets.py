@@ -15,8 +15,9 @@ class Dataset(Base):
     """One data set: a blob and what the checks found. `state`: `checking`, `ready` or `refused`.
 
     `file_name` is what the user called it (its ending tells the kind); `layout` and `class_count` are what
-    the user said, None where it was left to us; `classes` is what was found, `image_shape` height, width,
-    channels, and empty where images differ in size. Counts are those after missing parts are drawn.
+    the user said, None where it was left to us; `classes` is what was found, 0 if labels are no class numbers but
+    arrays of `target_shape`; `image_shape` is height, width, channels, and empty where images differ in size. Counts
+    are those after missing parts are drawn.
     """
 
     __tablename__ = "datasets"
@@ -34,6 +35,7 @@ class Dataset(Base):
     class_names: Mapped[list[Any]] = mapped_column(default=list)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     image_shape: Mapped[list[Any]] = mapped_column(default=list)
+    target_shape: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     problem: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
