@@ -16,6 +16,9 @@ DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
 """The name of a device, and of all that a user names."""
 _NAME = re.compile(NAME_PATTERN)
+ONNX = ".onnx"
+SUFFIX_PATTERN = r"\.[a-z0-9]{1,15}"
+_SUFFIX = re.compile(SUFFIX_PATTERN)
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class DeviceConfig:
 
     `threads` is part of the identity and never interpolated; `emulated` marks figures that say nothing about
     speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value) pairs.
+    `suffix` is what the names of the engine's files end in; `.onnx`: the engine reads ONNX files as they are.
 
     Raises InvalidInput on a name that does not match `[a-z0-9][a-z0-9._-]{0,63}` or a count below 1.
     """
@@ -36,6 +40,7 @@ class DeviceConfig:
     dtype: str = "fp32"
     emulated: bool = False
     options: tuple[tuple[str, str], ...] = ()
+    suffix: str = ONNX
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -46,6 +51,8 @@ class DeviceConfig:
             raise InvalidInput("name", self.name, f"matches {_NAME.pattern}")
         if tuple(sorted(self.options)) != self.options:
             raise InvalidInput("options", self.options, "sorted by name")
+        if not _SUFFIX.fullmatch(self.suffix):
+            raise InvalidInput("suffix", self.suffix, f"matches {_SUFFIX.pattern}")
 
     @property
     def name(self) -> str:
@@ -69,6 +76,7 @@ class DeviceConfig:
             "dtype": self.dtype,
             "emulated": self.emulated,
             "options": [list(pair) for pair in self.options],
+            **({} if self.suffix == ONNX else {"suffix": self.suffix}),  # as configurations were named before it
         }
 
     @classmethod

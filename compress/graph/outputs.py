@@ -1,4 +1,4 @@
-"""Which output of a network is scored, one score a class; the others are kept as they are."""
+"""Choice of the scored output of a network (one score per class); the other outputs are kept as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def output_shapes(network: Network) -> Shapes:
-    """Those of a network's outputs."""
+    """Return the shapes of a network's outputs."""
     return {name: kind.shape[1:] for name, kind in network.outputs.items()}
 
 
@@ -22,7 +22,7 @@ def check_output(shapes: Shapes, name: str) -> None:
     """Check that the output of this name can be scored.
 
     Raises:
-        InvalidInput: there is no such output, or it is not one score a class.
+        InvalidInput: there is no such output, or it is not one score per class.
     """
     if name not in shapes:
         raise InvalidInput("output", name, f"the network has no such output; it has {', '.join(shapes)}")
@@ -32,10 +32,10 @@ def check_output(shapes: Shapes, name: str) -> None:
 
 
 def scored_at_upload(shapes: Shapes) -> str | None:
-    """The only output that can be scored; None if there is none, or if the classes of a data set will tell.
+    """Return the only output that can be scored; None if there is none, or if a data set's class count will decide.
 
     Raises:
-        InvalidInput: two of them are alike, so that no data set tells them apart.
+        InvalidInput: two candidates have the same width, so that no data set can decide between them.
     """
     widths = _widths(shapes)
     alike = [name for name in widths if list(widths.values()).count(widths[name]) > 1]
@@ -45,10 +45,10 @@ def scored_at_upload(shapes: Shapes) -> str | None:
 
 
 def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
-    """The output that must be the scores of so many classes; `model` is the network's name, for the error.
+    """Return the output that holds the scores of this many classes; `model` is the network's name, for the error.
 
     Raises:
-        InvalidInput: none can be, or more than one.
+        InvalidInput: no output fits, or several do.
     """
     widths = _widths(shapes)
     if not widths:
@@ -64,7 +64,9 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
 
 
 def decided(network: Network, asked: str | None, task: Task, targets: TargetKind) -> Network:
-    """The network with the output that a task scores against such targets; `asked`: if the user named it.
+    """Return the network with its scored output set: the one that the task scores against such targets.
+
+    `asked`: the output that the user named, if any.
 
     Raises:
         InvalidInput: as `Task.check`.
@@ -73,7 +75,7 @@ def decided(network: Network, asked: str | None, task: Task, targets: TargetKind
 
 
 def scored_of(session: onnxruntime.InferenceSession) -> str:
-    """The scored output of a file that was saved by `Network.save`."""
+    """Return the scored output of a file that `Network.save` wrote."""
     said = session.get_modelmeta().custom_metadata_map.get(SCORED)
     return said or str(session.get_outputs()[0].name)
 

@@ -1,4 +1,4 @@
-"""Proxy: the way from an agent to its server. netlathe.py holds the client's copy, and tests/test_proxy.py both.
+"""Proxy: the way from an agent to its server. netlathe/proxy.py holds the client's copy, and tests/test_proxy.py both.
 
 Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that is
 `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's proxy

@@ -47,6 +47,14 @@ def probe_op(in_channels: int, out_channels: int, size: int = SIZE) -> Op:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """Latency in microseconds by channel count, of outputs and of inputs."""
+
+    out_us: Mapping[int, float]
+    in_us: Mapping[int, float]
+
+
+@dataclass(frozen=True)
 class Probe:
     """The ops of the two curves, by channel count."""
 
@@ -58,13 +66,20 @@ class Probe:
         """All ops to time, each once."""
         return tuple({op.key: op for op in (*self.out.values(), *self.into.values())}.values())
 
-    def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
-        """The classes that the latencies (by op key) show. Points without a latency are left out.
+    def curves(self, latency_us: Mapping[str, float]) -> Curves:
+        """The curves that the latencies (by op key) draw. Points without a latency are left out.
 
         Raises InvalidInput with fewer than half of either curve.
         """
-        out, into = (_curve(ops, latency_us) for ops in (self.out, self.into))
-        return learn(out, into)
+        return Curves(*(_curve(ops, latency_us) for ops in (self.out, self.into)))
+
+    def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
+        """The classes that the latencies (by op key) show by the rule of this module.
+
+        Raises InvalidInput as `curves`.
+        """
+        drawn = self.curves(latency_us)
+        return learn(drawn.out_us, drawn.in_us)
 
 
 def probe(limit: int = LIMIT) -> Probe:

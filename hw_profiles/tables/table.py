@@ -115,6 +115,7 @@ class LatencyTable:
     calibration: Calibration = field(default_factory=Calibration)
     classes: KernelClasses = field(default_factory=KernelClasses)
     _cache: dict[str, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _predictors: dict[str, KindPredictor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def lookup(self, op: Op) -> Entry:
         """What the table knows of `op`."""
@@ -158,14 +159,20 @@ class LatencyTable:
         calibration: Calibration | None = None,
         classes: KernelClasses | None = None,
     ) -> LatencyTable:
-        """A new snapshot with these rows added (same key: replaced) and whatever else is given."""
-        return replace(
+        """A new snapshot with these rows added (same key: replaced) and the other arguments in place of its own."""
+        added = {row.key: row for row in rows}
+        snapshot = replace(
             self,
-            rows={**self.rows, **{row.key: row for row in rows}},
+            rows={**self.rows, **added},
             epoch=self.epoch if epoch is None else epoch,
             calibration=calibration or self.calibration,
             classes=classes or self.classes,
         )
+        if not added and snapshot.classes == self.classes:
+            # Entries and fitted predictors go by rows and classes alone; fitting takes seconds.
+            snapshot._cache.update(self._cache)
+            snapshot._predictors.update(self._predictors)
+        return snapshot
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, from which `from_json` makes an equal table."""
@@ -216,10 +223,6 @@ class LatencyTable:
         own_sigma = max(row.sigma_us for row in rows)
         sigma_us = max(float(latencies.std()), own_sigma, CLASS_SIGMA_FLOOR * latency_us)
         return Entry(latency_us, sigma_us, "class")
-
-    @cached_property
-    def _predictors(self) -> dict[str, KindPredictor]:
-        return {}
 
     @cached_property
     def _us_per_work(self) -> float:

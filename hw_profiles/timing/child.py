@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from hw_profiles import lifeline, runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.runtimes import Runtime
+from hw_profiles.timing.file_timing import time_files, why
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 
@@ -30,26 +31,26 @@ def main() -> None:
     if sys.stdin.readline() != "go\n":
         sys.exit(lifeline.ORPHANED)
     lifeline.watch_parent(lifeline.leave)
-    models = {key: Path(path).read_bytes() for key, path in wanted["models"].items()}
+    paths = {key: Path(path) for key, path in wanted["models"].items()}
     if wanted["task"] == "fuse":
-        _fuse(answers, runtime, models)
+        _fuse(answers, runtime, paths)
     else:
         protocol = BurstProtocol(**wanted["protocol"])
-        timed = runtime.time(models, device, protocol, lambda *seen: _progress(answers, *seen))
+        timed = time_files(runtime, paths, device, protocol, lambda *seen: _progress(answers, *seen))
         for key, result in timed.items():
             _say(answers, _answer(key, result))
     _say(answers, {"end": True})
 
 
-def _fuse(answers: TextIO, runtime: Runtime, models: Mapping[str, bytes]) -> None:
-    for done, (key, model) in enumerate(models.items(), 1):
+def _fuse(answers: TextIO, runtime: Runtime, paths: Mapping[str, Path]) -> None:
+    for done, (key, path) in enumerate(paths.items(), 1):
         try:
-            sets = runtime.fused(model)
+            sets = runtime.fused(path.read_bytes())
         except Exception as error:  # the engine has no common class; the reason travels to the caller
-            _say(answers, _answer(key, Failure(key, f"{type(error).__name__}: {error}"[:500])))
+            _say(answers, _answer(key, Failure(key, why(error))))
         else:
             _say(answers, {"fused": {"key": key, "sets": [sorted(names) for names in sets]}})
-        _progress(answers, done, len(models))
+        _progress(answers, done, len(paths))
 
 
 def _progress(answers: TextIO, done: int, total: int) -> None:

@@ -13,6 +13,7 @@ from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
 from hw_profiles.runtimes import Progress, Runtime
+from hw_profiles.timing.file_timing import time_models
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure, Sample, Timing
 from hw_profiles.timing.timing_model import timing_model
 
@@ -73,7 +74,7 @@ def time_ops(
                 models[f"{op.key}:{copies}"] = model
         except InvalidInput as error:
             results[op.key] = Failure(op.key, str(error), "model")
-    timed = runtime.time(models, device, protocol, progress)
+    timed = time_models(runtime, models, device, protocol, progress)
     for op in ops:
         if op.key not in results:
             low, high = (timed[f"{op.key}:{copies}"] for copies in COPIES)

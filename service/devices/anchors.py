@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 from sqlalchemy import select
 
+from hw_profiles import runtimes
 from hw_profiles.tables.anchors import Session, session
-from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.probe import Probe, probe
 from service.store.base import Tx
 from service.store.devices import devices, latency
@@ -92,8 +92,8 @@ def _learn(tx: Tx, device: Device) -> None:
     if not keys <= latency.measured(tx, device):
         return
     rows = latency.table(tx, device.id).rows
-    learned: KernelClasses = curves.learn({key: rows[key].latency_us for key in keys})
-    latency.record_classes(tx, device.id, learned)
+    drawn = curves.curves({key: rows[key].latency_us for key in keys})
+    latency.record_classes(tx, device.id, runtimes.learned(device.runtime, drawn))
 
 
 @cache

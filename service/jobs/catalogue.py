@@ -1,7 +1,6 @@
-"""What this installation offers: strategies, methods, tasks and metrics, discovered once and checked against.
+"""Strategies, methods, tasks and metrics of this installation, discovered once, and checks against them.
 
-Methods bring torch with them: nothing of this is imported before somebody asks, so that a server answers
-at once after its start.
+Methods import torch, so nothing is imported before the first call: a server answers right after its start.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @cache
 def strategies() -> Mapping[str, StrategyFamily]:
-    """Every strategy, by name."""
+    """Return every strategy by name."""
     from search import strategies as found
 
     return {name: found.load(name) for name in found.names()}
@@ -33,7 +32,7 @@ def strategies() -> Mapping[str, StrategyFamily]:
 
 @cache
 def methods() -> Mapping[str, MethodFamily]:
-    """Every method, by name."""
+    """Return every method by name."""
     from compress import methods as found
 
     return {name: found.load(name) for name in found.names()}
@@ -41,10 +40,10 @@ def methods() -> Mapping[str, MethodFamily]:
 
 @cache
 def tasks() -> Mapping[str, Task]:
-    """Every task, by name, the default first.
+    """Return every task, by name, the default first.
 
     Raises:
-        LookupError: the metric of a task is no scored one.
+        LookupError: the metric of a task is not a scored one.
     """
     from compress import tasks as found
     from search.metrics import METRICS
@@ -52,12 +51,14 @@ def tasks() -> Mapping[str, Task]:
     known = {name: found.load(name) for name in found.names()}
     for name, task in known.items():
         if task.metric not in METRICS or not METRICS[task.metric].scored:
-            raise LookupError(f"task {name} names the metric {task.metric!r}, which is no scored row of search.metrics")
+            raise LookupError(
+                f"task {name} names the metric {task.metric!r}, which is not a scored row of search.metrics"
+            )
     return known
 
 
 def task(name: str) -> Task:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
         InvalidInput: there is none.
@@ -68,14 +69,14 @@ def task(name: str) -> Task:
 
 
 def metrics() -> Sequence[Metric]:
-    """Every metric, in the order of its table."""
+    """Return every metric, in the order of the table of metrics."""
     from search.metrics import METRICS
 
     return tuple(METRICS.values())
 
 
 def schema(settings: type[Any]) -> Mapping[str, Any]:
-    """The JSON Schema of a settings dataclass, with defaults, bounds and a line of text per field."""
+    """Return the JSON Schema of a settings dataclass, with defaults, bounds and a line of text per field."""
     return TypeAdapter(settings).json_schema()
 
 
@@ -84,7 +85,7 @@ def check_named(
     given: Sequence[tuple[str, Mapping[str, object]]],
     known: Mapping[str, StrategyFamily] | Mapping[str, MethodFamily],
 ) -> list[dict[str, Any]]:
-    """Names with settings as they are stored: every setting filled in.
+    """Check names with settings and return them as they are stored, with every setting filled in.
 
     Raises:
         InvalidInput: an unknown or repeated name, or a setting that its family refuses.

@@ -1,4 +1,4 @@
-"""clean_process: run a finished file in a fresh process that knows none of our packages; see clean_script.py."""
+"""clean_process: runs a finished file in a fresh process without our packages; see clean_script.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("clean_script.py")
 
 @dataclass(frozen=True)
 class CleanRun:
-    """On how many images the file ran, the file's digest, and what ran it."""
+    """The number of images that the file ran on, its digest, and the version that ran it."""
 
     count: int
     sha256: str
@@ -32,8 +32,8 @@ class CleanProcessFailed(Exception):
 
     @property
     def last_line(self) -> str:
-        """The end of what it wrote to stderr."""
-        return (self.errors.splitlines() or ["it ended without an error message"])[-1]
+        """The last line that the process wrote to stderr."""
+        return (self.errors.splitlines() or ["the process ended without an error message"])[-1]
 
 
 def clean_run(
@@ -43,7 +43,7 @@ def clean_run(
 
     Args:
         scored: the key of the file's metadata that names the output to judge.
-        batch: images at once.
+        batch: images per batch.
 
     Raises:
         CleanProcessFailed: it could not run the file, or not in time.

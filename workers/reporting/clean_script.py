@@ -1,9 +1,9 @@
-"""Run an ONNX file on images, with nothing but numpy and onnxruntime, as on a device without Netlathe.
+"""Run an ONNX file on images with only numpy and onnxruntime, as on a device without Netlathe.
 
     python -I clean_script.py model.onnx images.npy BATCH SCORED OUTPUTS
 
 SCORED: the key of the file's metadata that names the output to judge; without it, the first one. OUTPUTS: the .npy
-file that its values go to. Prints one line of JSON.
+file to write its values to. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def main() -> None:
     _run(content, images, int(batch), scored, outputs_file)
     loaded = OURS & {name.split(".")[0] for name in sys.modules}
     if loaded:
-        raise SystemExit(f"this process is not clean, it has imported {', '.join(sorted(loaded))}")
+        raise SystemExit(f"this process is not clean: it imported {', '.join(sorted(loaded))}")
     found = {"count": len(images), "sha256": hashlib.sha256(content).hexdigest()}
     sys.stdout.write(json.dumps({**found, "onnxruntime": onnxruntime.__version__}) + "\n")
 
 
 def _run(content: bytes, images: Any, batch: int, scored: str, outputs_file: str) -> None:
-    """Images (N, channels, height, width) float32 -> outputs (N, ...), a batch at a time."""
+    """Write the outputs (N, ...) for images (N, channels, height, width) float32, one batch at a time."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -1,4 +1,4 @@
-"""The report: one JSON document with every number, and one small HTML page made of it alone."""
+"""The report: one JSON document with every number, and a small HTML page made only from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOTS = ("original", "control", "best", "nearest")
 
 
 def html_report(report: Mapping[str, Any]) -> str:
-    """A self-contained page: no script, nothing loaded from anywhere."""
+    """Return a self-contained page: no script, nothing loaded from elsewhere."""
     verdict = str(report["verdict"])
     parts = [
         f"<h1>{escape(str(report['name']))}: <span class='{escape(verdict)}'>{escape(verdict)}</span></h1>",
@@ -59,8 +59,8 @@ def _results(report: Mapping[str, Any]) -> str:
 
 
 def _finalists(report: Mapping[str, Any]) -> str:
-    """Predicted (before timing, and as the session's speed explains it) and measured, quiet and p50 side by side;
-    the score against the control with its interval.
+    """Table of the finalists: predicted latency (before timing, and at the session's speed) beside measured quiet and
+    p50; the score against the control with its interval.
     """
     if not report["finalists"]:
         return ""
@@ -114,8 +114,8 @@ def _shown(metric: str, value: float | None) -> str:
 
 
 def _score(metric: Metric, row: Mapping[str, Any]) -> str:
-    """With its 95 % interval and the number of images, where it was counted on the file, and among how many finalists
-    it was chosen on these images: the best of several looks better than it is.
+    """Format the score with its 95 % interval and number of images, if it was computed on the file, and with the number
+    of finalists that it was chosen among on these images: the best of several looks better than it is.
     """
     shown, known = _shown(metric.name, row[metric.name]), row.get(f"{metric.name}_interval")
     finalists = row.get("finalists", 1)

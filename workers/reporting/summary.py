@@ -1,4 +1,4 @@
-"""Summaries: a row of the job's result table in the contract's form."""
+"""Summaries: rows of the job's result table in the contract's form."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def summary(
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """`score`: how good it is, by `score_fields`. `latency_ms`: device id -> any of predicted, low, high, measured,
-    measured_high. `counts`: COUNTS, as far as they are known: what an earlier run of the job kept lacks a metric that
-    was added since. `more` are further facts for the report.
+    """Return one row. `score`: its `score_fields`. `latency_ms`: device id -> any of predicted, low, high, measured,
+    measured_high. `counts`: COUNTS, as far as known: rows recorded by an earlier version lack metrics that were added
+    since. `more`: further facts for the report.
     """
     return {
         "evaluation_id": evaluation_id,
@@ -37,22 +37,22 @@ def summary(
 
 
 def score_fields(metric: Metric, score: float | None = None, test: float | None = None) -> dict[str, Any]:
-    """What is known of how good a network is: `accuracy` and `test_accuracy` if that is the metric."""
+    """Return the fields of the mean scores: `accuracy` and `test_accuracy` if that is the metric."""
     return {metric.name: score, metric.on_test.name: test}
 
 
 def interval_field(metric: Metric, interval: tuple[float, float], count: int) -> dict[str, Any]:
-    """The 95 % interval of a score that was counted on so many images: `accuracy_interval`."""
+    """Return the field of the 95 % interval of a score computed on `count` images: `accuracy_interval`."""
     return {f"{metric.name}_interval": {"low": interval[0], "high": interval[1], "n": count}}
 
 
 def drop_field(metric: Metric, lost: Difference) -> dict[str, Any]:
-    """What was lost against the control: `accuracy_drop`."""
+    """Return the field of what was lost against the control: `accuracy_drop`."""
     return {f"{metric.name}_drop": {"mean": lost.mean, "low": lost.low, "high": lost.high, "n": lost.count}}
 
 
 def predicted_summary(metric: Metric, evaluated: Evaluated) -> dict[str, Any]:
-    """A candidate of the search, before training and timing."""
+    """Return the row of a candidate of the search, before training and timing."""
     metrics = evaluated.evaluation.metrics
     latency = {
         device: {"predicted": value}

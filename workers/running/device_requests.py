@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from compress.network import Network
+from hw_profiles import runtimes
 from hw_profiles.ops import Op
 from hw_profiles.tables.features import features_of
 from hw_profiles.tables.kernel_classes import KernelClasses
@@ -37,7 +38,7 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
         name = context.device_name(device_id)
         context.say(f"{name} timed too few probes; every width counts as worth trying there.", "warning")
         return table.classes
-    classes = curves.learn(latency_us)
+    classes = runtimes.learned(table.device.runtime, curves.curves(latency_us))
     context.ports.emit(Learned(device_id, classes.to_json()))
     return classes
 

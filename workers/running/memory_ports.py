@@ -15,6 +15,7 @@ from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable, Row
 from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.file_timing import time_files
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
 from workers.errors import MeasurementFailed
 from workers.ports import FusedSets, Recorded, Signal
@@ -118,9 +119,8 @@ class MemoryPorts:
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """As Ports.measure."""
         self.measured.append(tuple(networks))
-        models = {name: path.read_bytes() for name, path in networks.items()}
         samples: dict[str, Sample] = {}
-        for name, result in self.runtime.time(models, self.devices[device_id], protocol).items():
+        for name, result in time_files(self.runtime, networks, self.devices[device_id], protocol).items():
             if isinstance(result, Failure):
                 raise MeasurementFailed(device_id, f"{name}: {result.reason}")
             samples[name] = result

@@ -1,4 +1,4 @@
-"""Scores: how well an original does on the data it was given, so that it is found out once."""
+"""Scores: accuracy of original networks on data sets, stored so that each is computed once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from service.store.base import Base, Tx
 
 
 class Score(Base):
-    """The summed scores of `count` validation samples, drawn by `seed`: so many are `right`, if each is right or wrong.
+    """The summed scores of `count` validation samples, drawn with `seed`: `right` is their number in a classification.
 
-    `chance` is the mean score of guessing; None in rows of the first version, whose chance is one of `classes`. A model
-    and a data set have one row: the last task that was asked for.
+    `chance` is the mean score of guessing; None in rows of the first version, whose chance is 1 / `classes`. There is
+    one row for a model, a data set and a seed: that of the last `task` that was scored.
     """
 
     __tablename__ = "scores"
@@ -28,11 +28,11 @@ class Score(Base):
 
 
 def find(tx: Tx, model_id: str, dataset_id: str, seed: int) -> Score | None:
-    """The score of a model on a data set, if it is known."""
+    """Return the score of a model on a data set, or None if it is unknown."""
     return tx.session.get(Score, (model_id, dataset_id, seed))
 
 
 def keep(tx: Tx, score: Score) -> None:
-    """Keep a score; one that a racing request kept first is the same."""
+    """Store a score; if a racing request stored it first, that one is equal."""
     tx.session.merge(score)
     tx.session.flush()

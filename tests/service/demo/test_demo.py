@@ -63,7 +63,7 @@ def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> No
     program = f"import sys, runpy, netlathe; sys.argv = {['x', model, images, labels, '2', 'scored', logits]!r}; "
     program += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
-    assert "not clean, it has imported netlathe" in done.stderr
+    assert "not clean: it imported netlathe" in done.stderr
 
 
 def test_reported_accuracies_must_be_those_of_the_file() -> None:

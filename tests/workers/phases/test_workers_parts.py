@@ -382,7 +382,7 @@ def test_a_clean_process_that_ends_is_told_without_its_own_words(
 
 def test_a_clean_process_knows_all_of_our_packages_by_name() -> None:
     packages = {folder.parent.name for folder in Path(clean_script.__file__).parents[2].glob("*/__init__.py")}
-    assert {*packages - {"tests", "benchmarks"}, "netlathe"} == clean_script.OURS
+    assert packages - {"tests", "benchmarks"} == clean_script.OURS
 
 
 def report(name: str = "r20") -> dict[str, Any]:
