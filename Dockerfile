@@ -1,12 +1,13 @@
 # One image for every part of the service; docker-compose.yml says which part a container is.
 FROM python:3.11-slim AS build
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE netlathe.py ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY service service
 COPY workers workers
 COPY search search
 COPY hw_profiles hw_profiles
 COPY compress compress
+COPY netlathe netlathe
 RUN python -m venv /opt/netlathe \
     && /opt/netlathe/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt '.[server]'
 

@@ -1,10 +1,10 @@
 """Errors of this folder.
 
 CompressError
-├── InvalidInput (ValueError)   what the user gave is wrong: field, value, what to do
-│   └── Disagreement            torch and onnxruntime differ: the first node that does
-├── Mistake                     our code fails on what is not known to be wrong; no user can act on it
-├── Unsupported                 a case that a row of the op table does not cover; caught, and frozen
+├── InvalidInput (ValueError)   the user's input is wrong: field, value, what to do
+│   └── Disagreement            torch and onnxruntime differ: names the first such node
+├── Mistake                     a bug: our code fails on input that may be right; a user cannot act on it
+├── Unsupported                 a case that a row of the op table does not cover; its channels are frozen
 └── TrainingDiverged            the loss of a training step is not a finite number
 """
 
@@ -16,12 +16,12 @@ class CompressError(Exception):
 
 
 class InvalidInput(CompressError, ValueError):
-    """What the user gave is wrong.
+    """The user's input is wrong.
 
     Args:
         field: the name of the field of the request or file.
         value: the value seen, short enough to print.
-        message: what is wrong and what would be right, for a person.
+        message: what is wrong and what would be right, for the user.
     """
 
     def __init__(self, field: str, value: object, message: str) -> None:
@@ -38,12 +38,12 @@ class Disagreement(InvalidInput):
     Args:
         node: name of the first node, in execution order, whose output differs.
         difference: largest absolute difference over the scale of the output.
-        tolerance: what would have been accepted.
+        tolerance: the largest difference that would have been accepted.
     """
 
     def __init__(self, node: str, op_type: str, difference: float, tolerance: float) -> None:
         message = (
-            f"our reading of this file disagrees with onnxruntime, first at node {node!r} ({op_type}): "
+            f"Netlathe computes different outputs for this file than onnxruntime, first at node {node!r} ({op_type}): "
             f"difference {difference:.2e} of the output's scale, tolerance {tolerance:.0e}"
         )
         super().__init__("file", node, message)
@@ -52,16 +52,16 @@ class Disagreement(InvalidInput):
 
 
 class Mistake(CompressError):
-    """Our code fails on an input that is not known to be wrong: ours to mend, and nothing a user can act on.
+    """Our code fails on an input that may be right: a bug that a user cannot do anything about.
 
-    The message is for our log; a user is told an id.
+    The message is for the log; the user gets an id.
     """
 
     ours = True
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: no mistake, and nothing that an op is to blame for."""
+    """Return whether an error means that memory ran out, which is neither a bug nor the fault of an op."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in ("bad_alloc", "memory"))
 
 

@@ -1,4 +1,4 @@
-"""Evidence: what methods know of the uncut network and its data, gathered once and shared by all candidates."""
+"""Evidence: facts about the uncut network and its data, gathered once and shared by all candidates."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from compress.pruning.statistics import Statistics
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What rewriting may look at besides the network itself. All of it belongs to the uncut network.
+    """The data about the uncut network that rewriting may use.
 
     Attributes:
         images: (N, *input_shape) float32, preprocessed real images, for calibration.
         importance: block name -> (width,) scores, see `compress.pruning.importance`.
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
-        statistics: what survivors are refitted with; None leaves their weights as they are.
-        known: name -> block or knob -> array: what else was worked out once, offered to strategies by this name.
-        notes: what was gathered otherwise than the settings say, a sentence each, for a person.
+        statistics: for the refit of the remaining weights; None leaves them as they are.
+        known: name -> block or knob -> array: other results computed once, available to strategies by name.
+        notes: a sentence for the user about each thing that was gathered differently from the settings.
     """
 
     images: NDArray[np.float32] | None = None
@@ -32,7 +32,7 @@ class Evidence:
     known: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     def joined(self, other: Evidence) -> Evidence:
-        """Both: where both know something, the other's holds; the larger number of images stays."""
+        """Return both combined: the other's values win, and the larger set of images stays."""
         parts = [part for part in (self.images, other.images) if part is not None]
         return Evidence(
             max(parts, key=len, default=None),

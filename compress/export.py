@@ -1,12 +1,12 @@
-"""A torch module as an ONNX file that keeps its batch norms, on its owner's machine and never on the server.
+"""Export a torch module to an ONNX file that keeps its batch norms. Runs on the user's machine, never on the server.
 
-Imports nothing of Netlathe but the file beside it that says what agrees, so that it also runs as a script in a child
-process with only the user's code:
+It imports nothing of Netlathe except importing/agreement.py, so that it also runs as a script in a child process with
+only the user's code:
 
     python -P export.py --model package.module:factory --folder . --out net.onnx [--input-shape 3,32,32]
                         [--weights net.pt|net.safetensors]
 
-One line of JSON on stdout says what was written; on failure one on stderr says what went wrong and where.
+It prints one line of JSON on stdout about the file written, or on failure one on stderr with the error and its place.
 
     ExportError(step, detail, where)    everything that can go wrong with a user's module
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 CHECKED_BATCHES = (1, 3)
-# What torch warns itself of while it exports: of its own LSTM and GRU, and of functions that it calls.
+# Warnings that torch raises about itself during export: about its LSTM and GRU, and about functions that it calls.
 _OF_ITS_OWN = (
     r"`isinstance\(treespec, LeafSpec\)`",
     r"The tensor attributes? .*_flat_weights",
@@ -51,7 +51,7 @@ class ExportError(Exception):
 
 
 def export(module: torch.nn.Module, input_shape: Sequence[int], example: torch.Tensor | None = None) -> bytes:
-    """The module in eval mode as ONNX bytes: input `image` (batch, *input_shape), first output `logits`.
+    """Return the module in eval mode as ONNX bytes: input `image` (batch, *input_shape), first output `logits`.
 
     Only constants are folded and unused nodes removed, so that Conv and BatchNormalization stay apart;
     metadata, which holds source paths, is stripped; the outputs are compared with torch's at two batch sizes.
@@ -77,7 +77,7 @@ def export(module: torch.nn.Module, input_shape: Sequence[int], example: torch.T
 
 
 def _images(input_shape: tuple[int, ...], example: torch.Tensor | None) -> torch.Tensor:
-    """The largest checked batch, (3, *input_shape): the example's rows, then noise from a fixed seed."""
+    """Return the largest checked batch, (3, *input_shape): the example's rows, then noise from a fixed seed."""
     import torch
 
     count = max(CHECKED_BATCHES)
@@ -89,7 +89,7 @@ def _images(input_shape: tuple[int, ...], example: torch.Tensor | None) -> torch
 
 
 def _forward(module: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """The module's output tensors in order; a tuple, list or dictionary of outputs is flattened."""
+    """Return the module's output tensors in order; a tuple, list or dictionary of outputs is flattened."""
     import torch
 
     try:
@@ -157,7 +157,7 @@ def _clear(holder: Any) -> None:
 
 
 def _compare(module: torch.nn.Module, data: bytes, images: torch.Tensor) -> None:
-    """Raise unless onnxruntime gives torch's outputs, but for rounding, at every checked batch size."""
+    """Raise unless onnxruntime's outputs equal torch's, up to rounding, at every checked batch size."""
     import torch
 
     for batch in CHECKED_BATCHES:
@@ -182,24 +182,24 @@ def _compare_output(label: str, output: Any, truth: Any, noise: Callable[[], flo
 
 
 def _noise(data: bytes, images: torch.Tensor, name: str, optimised: Any) -> float:
-    """How far onnxruntime lies from itself without its optimiser."""
+    """Return how much onnxruntime's optimiser changes its own output."""
     return float(_agreement().relative_difference(optimised, _run(data, images, optimise=False)[name]))
 
 
 @functools.cache
 def _agreement() -> Any:
-    """compress/importing/agreement.py by its place: as a script, this file has no package around it."""
+    """Load compress/importing/agreement.py by path: as a script, this file is not part of a package."""
     name = "netlathe_agreement"
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "importing" / "agreement.py")
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # because dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 
 
 def _run(data: bytes, images: torch.Tensor, *, optimise: bool = True) -> dict[str, Any]:
-    """Output arrays by name, from onnxruntime on one thread."""
+    """Return the output arrays by name, from onnxruntime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -210,14 +210,14 @@ def _run(data: bytes, images: torch.Tensor, *, optimise: bool = True) -> dict[st
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         arrays = session.run(None, {"image": images.numpy()})
-    except Exception as error:  # onnxruntime's own errors have no common base below Exception
+    except Exception as error:  # onnxruntime's errors have no common base below Exception
         raise ExportError("compare", f"onnxruntime cannot run the exported file: {_line(error)}") from error
     return dict(zip((output.name for output in session.get_outputs()), arrays, strict=True))
 
 
 @contextlib.contextmanager
 def _quiet_torch() -> Iterator[None]:
-    """torch's exporter warns of its own use of torch and prints whole graphs; no user can act on either."""
+    """Silence torch's exporter: it warns about its own code and prints whole graphs, which do not help a user."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -237,9 +237,9 @@ def _quiet_torch() -> Iterator[None]:
 def load_module(
     spec: str, input_shape: Sequence[int] | None, weights: Path | None
 ) -> tuple[torch.nn.Module, tuple[int, ...], torch.Tensor | None]:
-    """(module, input shape without the batch, example or None) of `package.module:factory`.
+    """Return (module, input shape without the batch, example or None) of `package.module:factory`.
 
-    The factory returns the module or (module, example); the example gives the input shape where it is None.
+    The factory returns the module or (module, example); the example gives the input shape if none is passed.
 
     Raises:
         ExportError: the spec, the factory, the weights or the missing input shape.
@@ -326,13 +326,13 @@ def _user_error(step: str, error: BaseException) -> ExportError:
 
 
 def _line(error: BaseException, limit: int = 300) -> str:
-    """The error as one line: torch's messages run over pages."""
+    """Return the error as one short line, since torch's messages run over pages."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:limit]}" if text else type(error).__name__
 
 
 def _place(error: BaseException) -> str | None:
-    """`net.py:12`, the innermost frame outside torch and this file; None where there is none."""
+    """Return the innermost frame outside torch and this file, as `net.py:12`; None if there is none."""
     import torch
 
     ours = (str(Path(torch.__file__).parent), __file__, importlib.__file__, "<frozen")
@@ -356,18 +356,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="package.module:factory")
     parser.add_argument("--input-shape", type=_shape, help="one sample's shape, such as 3,32,32")
     parser.add_argument("--weights", type=Path, help="state dictionary: .pt (weights only) or .safetensors")
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="first on sys.path")
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="folder to put first on sys.path")
     parser.add_argument("--out", type=Path, required=True)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as a script: 0 and a line of JSON on stdout, or 1 and a line of JSON on stderr."""
+    """Run as a script: return 0 with a line of JSON on stdout, or 1 with a line of JSON on stderr."""
     asked = _parse(arguments)
-    logging.disable(logging.CRITICAL)  # torch logs whole graphs beside the errors it raises
+    logging.disable(logging.CRITICAL)  # torch logs whole graphs in addition to the errors it raises
     sys.path.insert(0, str(asked.folder.resolve()))
     try:
-        # What the user's code prints must not mix with the answer on stdout.
+        # Output of the user's code must not mix with the answer on stdout.
         with contextlib.redirect_stdout(sys.stderr):
             module, shape, example = load_module(asked.model, asked.input_shape, asked.weights)
             data = export(module, shape, example)
@@ -389,7 +389,7 @@ def _answer(stream: Any, **fields: object) -> None:
 
 
 if __name__ == "__main__":
-    # A script's own folder comes first on sys.path, and it holds names such as `statistics`.
+    # The script's folder is first on sys.path, and its modules may hide others such as `statistics`.
     here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here]
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Half floats: numbers that a file stores as float16 and widens with a Cast when it is loaded."""
+"""Half floats: numbers that a file stores as float16 and a Cast widens when it is loaded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def nearest_half(value: Array) -> Array:
-    """The nearest numbers that float16 has, in the dtype of the value; what is beyond its range becomes its largest."""
+    """Return the values rounded to float16, in their own dtype; those beyond its range become its largest number."""
     return np.clip(value, -LARGEST, LARGEST).astype(np.float16).astype(value.dtype)
 
 
 def is_half(value: Array) -> bool:
-    """Whether float16 has every one of these float32 numbers."""
+    """Return whether float16 can represent all these float32 numbers exactly."""
     return value.dtype == np.float32 and np.array_equal(nearest_half(value), value)

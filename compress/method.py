@@ -1,4 +1,4 @@
-"""The contract every compression method keeps: knobs, then an operator, then a new network."""
+"""The contract of compression methods: a method gives knobs, then an operator, which gives a new network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compress.pruning.effective_weights import Weights
 from search.space import Knob, Values
 
 Stage: TypeAlias = Literal["structure", "sparsity", "precision", "storage"]
-"""The order of application: channels go, then single weights, then bits; `storage` is how what is left is written.
+"""The order of application: remove channels, then single weights, then bits; `storage` is the form in the file.
 
 `structure` comes before reconstruction and training, all others after them.
 """
@@ -27,15 +27,15 @@ Widths: TypeAlias = Mapping[str, Sequence[int]]
 
 
 class Operator(Protocol):
-    """A method bound to values: itself a value, with a readable repr."""
+    """A method bound to values; it is immutable and has a readable repr."""
 
     @property
     def stage(self) -> Stage:
-        """When it is applied."""
+        """The stage at which the operator is applied."""
         ...
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """The network compressed; the given one stays as it was.
+        """Return the compressed network; the given one does not change.
 
         Raises:
             InvalidInput: a value or evidence that does not fit the network, or evidence that is missing.
@@ -43,12 +43,13 @@ class Operator(Protocol):
         ...
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """The C step: weights that a compressed network can have, the nearest (Euclidean) of those with the same zeros;
-        shapes kept. Idempotent.
+        """Return the C step: the weights projected onto those that a compressed network can have, in the same shapes.
+
+        They are the nearest (Euclidean) of those with the same zeros. Projecting twice changes nothing more.
 
         Args:
-            network: whose graph it is; its own values do not matter.
-            weights: every trained constant, those of layers in their effective form; left as they are.
+            network: the network of the weights; only its graph matters, not its values.
+            weights: every trained constant, weights of layers in their effective form; not changed.
 
         Raises:
             InvalidInput: a value that does not fit the network.
@@ -56,12 +57,12 @@ class Operator(Protocol):
         ...
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """Names of the layer weights that `project` holds to the set; empty where everything is left as it is."""
+        """Return the names of the layer weights that `project` constrains; empty if it changes nothing."""
         ...
 
 
 class Method(Protocol):
-    """One way to compress, with its settings.
+    """A way to compress, with its settings.
 
         method = family.make(settings)
         method.knobs(network, widths)          (Choice("int8_ptq", ("fp32", "int8"), ordered=False),)
@@ -77,7 +78,7 @@ class Method(Protocol):
     """
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """What a search may turn; empty where the method does not apply to the network."""
+        """Return the knobs that a search may turn; empty if the method does not apply to the network."""
         ...
 
     def gather(
@@ -87,15 +88,15 @@ class Method(Protocol):
         labels: NDArray[np.int64] | None,
         seed: int,
     ) -> Evidence:
-        """What the method's operators will need to know, once per network.
+        """Gather the evidence that the method's operators will need, once per network.
 
         Args:
-            images: (N, *input_shape) float32, real data; labels: (N,), None where they are not known.
+            images: (N, *input_shape) float32, real data; labels: (N,), None if they are not known.
         """
         ...
 
     def bind(self, values: Values) -> Operator:
-        """The operator of these values.
+        """Return the operator of these values.
 
         Raises:
             InvalidInput: a value that no knob of the method has.
@@ -105,11 +106,11 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class MethodFamily:
-    """A method as the catalogue shows it. Each file of compress/methods offers one as `METHOD`.
+    """A method for the catalogue. Each file of compress/methods offers one as `METHOD`.
 
-    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`; `lowers`: names
-    of the metrics that it can lower; `sparse`: whether its knobs are widths or densities, which one sparsity for the
-    whole network can turn.
+    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`: the method; `lowers`:
+    names of the metrics that it can lower; `sparse`: True if its knobs are widths or densities, which one sparsity for
+    the whole network can turn.
     """
 
     name: str

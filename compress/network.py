@@ -1,4 +1,4 @@
-"""Network: the one form that a network has here, the ONNX graph as an immutable value."""
+"""Network: the form in which Netlathe holds every network, an ONNX graph as an immutable value."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from compress.half_floats import is_half, nearest_half
 
 Array = NDArray[Any]
 BATCH = "batch"
-SCORED = "netlathe.output"  # the metadata that names the scored output of a file with several
+SCORED = "netlathe.output"  # the metadata key for the scored output of a file with several outputs
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operation.
+    """One operation of the graph.
 
     Attributes:
-        inputs: tensor names, "" for an optional input left out.
-        opaque: why no row of the op tables is asked about this node; "" where one may be.
+        inputs: tensor names, "" for an omitted optional input.
+        opaque: why the op tables are not used for this node; "" if they are.
     """
 
     op_type: str
@@ -41,11 +41,11 @@ class Node:
     opaque: str = ""
 
     def input(self, position: int) -> str:
-        """The input's tensor name, "" where it is left out."""
+        """Return the input's tensor name; "" if it is omitted."""
         return self.inputs[position] if position < len(self.inputs) else ""
 
     def get(self, attribute: str, default: Any) -> Any:
-        """The attribute's value, or ONNX's default, which the caller states."""
+        """Return the attribute's value, or `default`, which must be ONNX's default."""
         return self.attributes.get(attribute, default)
 
 
@@ -64,13 +64,13 @@ class Network:
 
     Attributes:
         nodes: in execution order, uniquely named.
-        constants: initializers, read-only arrays. A weight used twice in the same role is one constant (tied).
-        inputs, outputs: the graph's own names; the user's, never changed.
+        constants: initializers as read-only arrays. A weight used twice in the same role is one constant (tied).
+        inputs, outputs: those of the graph; their names are the user's and never change.
         opset: domain -> version.
         types: type of every tensor that is not a constant.
-        warnings: what normalising changed or could not do, for a person.
-        scored: the output that is scored if that is not the first; the others are kept as they are.
-        halves: names of the float32 constants that the file stores as float16 behind a Cast, as they came.
+        warnings: what normalising changed or could not do, for the user.
+        scored: the output that is scored if it is not the first; the others are kept as they are.
+        halves: names of the float32 constants that the uploaded file stored as float16 behind a Cast.
     """
 
     nodes: tuple[Node, ...]
@@ -85,17 +85,17 @@ class Network:
     halves: frozenset[str] = frozenset()
 
     def save(self) -> bytes:
-        """The network as the bytes of an ONNX file; the same network gives the same bytes."""
+        """Return the network as the bytes of an ONNX file; the same network gives the same bytes."""
         return bytes(self.to_proto().SerializeToString(deterministic=True))
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the saved file."""
+        """The sha256 of the saved file."""
         return hashlib.sha256(self.save()).hexdigest()
 
     @property
     def input_name(self) -> str:
-        """Name of the one input."""
+        """Name of the only input."""
         return next(iter(self.inputs))
 
     @property
@@ -109,7 +109,7 @@ class Network:
         return self.scored or next(iter(self.outputs))
 
     def scoring(self, output: str) -> Network:
-        """The same network, this output of it scored; saved files keep it, see `compress.graph.outputs`."""
+        """Return the network with this output scored; saved files keep the choice, see `compress.graph.outputs`."""
         first = next(iter(self.outputs))
         return replace(self, scored=None if output == first else output)
 
@@ -127,15 +127,15 @@ class Network:
         return {name: tuple(nodes) for name, nodes in found.items()}
 
     def producer(self, tensor: str) -> Node | None:
-        """The node that makes this tensor; None for inputs and constants."""
+        """Return the node that produces this tensor; None for inputs and constants."""
         return self._producers.get(tensor)
 
     def consumers(self, tensor: str) -> tuple[Node, ...]:
-        """The nodes that read this tensor, in execution order, each once."""
+        """Return the nodes that read this tensor, in execution order, each once."""
         return self._consumers.get(tensor, ())
 
     def node(self, name: str) -> Node:
-        """The node of this name. Raises KeyError."""
+        """Return the node of this name. Raises KeyError."""
         return self._by_name[name]
 
     @cached_property
@@ -143,21 +143,21 @@ class Network:
         return {node.name: node for node in self.nodes}
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of a constant, or of an activation at batch 1."""
+        """Return the shape of a constant, or of an activation at batch 1."""
         if tensor in self.constants:
             return tuple(int(size) for size in self.constants[tensor].shape)
         return self.types[tensor].shape
 
     def sole_consumer(self, tensor: str) -> Node | None:
-        """The one node that reads the tensor; None where there are several, or it is an output of the network."""
+        """Return the only node that reads the tensor; None if several do, or if it is an output of the network."""
         readers = self.consumers(tensor)
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     def with_constants(self, updates: Mapping[str, Array]) -> Network:
-        """The same graph with other values of the same shapes; those of `halves` become the nearest that float16 has.
+        """Return the graph with new values of the same shapes; those of `halves` are rounded to float16.
 
         Raises:
-            ValueError: an unknown name or another shape.
+            ValueError: an unknown name or a different shape.
         """
         for name, value in updates.items():
             if name not in self.constants or self.constants[name].shape != value.shape:
@@ -165,18 +165,18 @@ class Network:
         return replace(self, constants=frozen({**self.constants, **updates})).rounded()
 
     def rounded(self) -> Network:
-        """The network with the nearest float16 numbers in `halves`, so that they can be stored as they came."""
+        """Return the network with `halves` rounded to float16, so that they can be stored as in the uploaded file."""
         given = {name: self.constants[name] for name in self.halves if name in self.constants}
         nearest = {name: nearest_half(value) for name, value in given.items() if not is_half(value)}
         return replace(self, constants=frozen({**self.constants, **nearest})) if nearest else self
 
     def stored(self, name: str) -> Array:
-        """A constant as the file holds it: float16 for one of `halves`, if that loses nothing."""
+        """Return a constant in the form of the file: float16 if it is one of `halves` and nothing is lost."""
         value = self.constants[name]
         return value.astype(np.float16) if name in self.halves and is_half(value) else value
 
     def to_proto(self) -> onnx.ModelProto:
-        """The network as an onnx ModelProto; its only metadata is the name of a scored output that is not the first."""
+        """Return the network as an onnx ModelProto; its only metadata is a scored output that is not the first."""
         held, casts = self._held()
         graph = helper.make_graph(
             [*casts, *(node_proto(node) for node in self.nodes)],
@@ -192,7 +192,7 @@ class Network:
         return model
 
     def _held(self) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
-        """The constants as the file holds them, those of float16 last, and the Casts that widen these."""
+        """Return the constants in the form of the file, float16 last, and the Casts that widen those."""
         whole, halves, casts = list[TensorProto](), list[TensorProto](), list[onnx.NodeProto]()
         for name in self.constants:
             value = np.asarray(self.stored(name), order="C")
@@ -204,8 +204,13 @@ class Network:
                 casts.append(node_proto(cast))
         return [*whole, *halves], casts
 
+    @property
+    def casts(self) -> frozenset[str]:
+        """Names of the Casts of the saved file that are no nodes of the network: they widen float16 constants."""
+        return frozenset(self.widening(name).name for name in self.halves if name in self.constants)
+
     def widening(self, name: str) -> Node:
-        """The Cast behind a constant that is stored as float16; its names are none of the network's."""
+        """Return the Cast behind a constant that is stored as float16; its new names are unused in the network."""
         source, widened = f"{name}/half", f"{name}/widened"
         while source in self._names or widened in self._names:
             source, widened = f"{source}_", f"{widened}_"
@@ -218,7 +223,7 @@ class Network:
 
 
 def frozen(constants: Mapping[str, Array]) -> Mapping[str, Array]:
-    """The constants as arrays that nothing can write to."""
+    """Return the constants as read-only arrays."""
     arrays = {name: np.asarray(value) for name, value in constants.items()}
     for value in arrays.values():
         value.flags.writeable = False
@@ -237,7 +242,7 @@ def _element_type(dtype: str) -> int:
 
 
 def node_proto(node: Node) -> onnx.NodeProto:
-    """A NodeProto of a Node; attributes come sorted, so that equal nodes give equal bytes."""
+    """Return a NodeProto of a Node; attributes are sorted, so that equal nodes give equal bytes."""
     proto = helper.make_node(node.op_type, list(node.inputs), list(node.outputs), name=node.name, domain=node.domain)
     for key, value in sorted(node.attributes.items()):
         proto.attribute.append(_attribute(key, value))
@@ -249,13 +254,13 @@ def _attribute(key: str, value: Any) -> onnx.AttributeProto:
         return value
     if isinstance(value, np.ndarray):
         return helper.make_attribute(key, numpy_helper.from_array(value))
-    if value == ():  # the type of an empty list cannot be read off it; ours are all integers
+    if value == ():  # an empty list does not show its type; all such lists here are of integers
         return helper.make_attribute(key, value, attr_type=onnx.AttributeProto.INTS)
     return helper.make_attribute(key, value)
 
 
 def read_node(proto: onnx.NodeProto, name: str) -> Node:
-    """A Node of a NodeProto; attributes that hold graphs or types are kept as they are."""
+    """Return a Node of a NodeProto; attributes that hold graphs or types are kept as they are."""
     attributes: dict[str, Any] = {}
     for attribute in proto.attribute:
         value = helper.get_attribute_value(attribute)
@@ -272,10 +277,10 @@ def read_node(proto: onnx.NodeProto, name: str) -> Node:
 
 
 def parse(source: bytes | Path | str) -> onnx.ModelProto:
-    """Parse the bytes of an ONNX file; nothing outside the bytes is ever read.
+    """Parse the bytes of an ONNX file, without reading any other file.
 
     Raises:
-        InvalidInput: not a protobuf of a model, or tensors that live in other files or are of no known type.
+        InvalidInput: not a protobuf of a model, or tensors that are in other files or have an unknown type.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:

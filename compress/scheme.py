@@ -1,4 +1,4 @@
-"""Scheme: methods in order, as one."""
+"""Scheme: several methods in order, used as one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from search.space import Knob, Values, check_settings
 
 @dataclass(frozen=True)
 class BoundScheme:
-    """The operators of a scheme, bound to one set of values. Itself an operator of each of its stages."""
+    """The operators of a scheme, bound to one set of values. Has the methods of an operator."""
 
     operators: tuple[Operator, ...]
 
     def rewrite(self, network: Network, evidence: Evidence, *stages: Stage) -> Network:
-        """The network compressed by every operator of these stages, of all where none is named, in their order.
+        """Return the network after every operator of these stages (all if none is named), in order.
 
         Raises:
             InvalidInput: as the operators.
@@ -36,12 +36,12 @@ class BoundScheme:
         return network
 
     def steps(self, *stages: Stage) -> tuple[Operator, ...]:
-        """The operators in the order of application: by stage, then as the scheme names them."""
+        """Return the operators in the order of application: by stage, then in the scheme's order."""
         ordered = sorted(self.operators, key=lambda operator: STAGES.index(operator.stage))
         return tuple(operator for operator in ordered if not stages or operator.stage in stages)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """Every operator's projection, in the order of `steps`: zeros first, then what holds the rest to fewer bits.
+        """Return the weights after every operator's projection, in the order of `steps`: zeros first, then fewer bits.
 
         Raises:
             InvalidInput: as the operators.
@@ -52,7 +52,7 @@ class BoundScheme:
         return made
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """The layer weights that any operator holds to its set."""
+        """Return the layer weights that any operator's projection constrains."""
         return tuple(dict.fromkeys(name for step in self.steps() for name in step.projected(network)))
 
 
@@ -64,11 +64,11 @@ class Scheme:
 
     @classmethod
     def of(cls, named: Iterable[tuple[str, Mapping[str, object]]]) -> Self:
-        """The scheme of (name, settings) pairs, as a job names them.
+        """Return the scheme of (name, settings) pairs, as a job lists them.
 
         Raises:
-            InvalidInput: an unknown method, or one named twice (this folder's);
-                unknown or wrong settings (that of search.space).
+            InvalidInput: an unknown method, or one named twice (compress.errors);
+                unknown or wrong settings (search.errors).
         """
         made: dict[str, Method] = {}
         for name, given in named:
@@ -79,7 +79,7 @@ class Scheme:
         return cls(tuple(made.values()))
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """The knobs of all methods, in their order."""
+        """Return the knobs of all methods, in their order."""
         return tuple(knob for method in self.methods for knob in method.knobs(network, widths))
 
     def gather(
@@ -89,16 +89,16 @@ class Scheme:
         labels: NDArray[np.int64] | None = None,
         seed: int = 0,
     ) -> Evidence:
-        """What all methods need to know of the network, once.
+        """Gather the evidence that all methods need about the network, once.
 
         Args:
-            images: (N, *input_shape) float32, real data; labels: (N,), None where they are not known.
+            images: (N, *input_shape) float32, real data; labels: (N,), None if they are not known.
         """
         gathered = (method.gather(network, images, labels, seed) for method in self.methods)
         return reduce(Evidence.joined, gathered, Evidence())
 
     def bind(self, values: Values) -> BoundScheme:
-        """Every method bound to its part of the values.
+        """Bind every method to its part of the values.
 
         Raises:
             InvalidInput: a value that no knob has.

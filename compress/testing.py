@@ -1,4 +1,4 @@
-"""The contract of methods as a pytest class: subclass it, name your family, and every test runs.
+"""The contract of methods as a pytest class: subclass it and set `family` to run every test.
 
 class TestMine(MethodContract):
     family = METHOD
@@ -42,7 +42,7 @@ print(rewritten_digest(sys.argv[1], load_network(Path(sys.argv[2])), int(sys.arg
 
 
 def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
-    """Two residual blocks with batch norms on 3 x 8 x 8 images, random weights."""
+    """Return a network of two residual blocks with batch norms for 3 x 8 x 8 images, with random weights."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(seed)
@@ -82,19 +82,19 @@ def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
 
 
 def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
-    """(count, *shape) float32, smooth rather than white, so that channels depend on each other."""
+    """Return (count, *shape) float32 images, smooth rather than white noise, so that channels are correlated."""
     noise = np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
     blurred: NDArray[np.float32] = noise + np.roll(noise, 1, -1) + np.roll(noise, 1, -2) + noise[:, ::-1]
     return blurred
 
 
 def gathered(method: Method, network: Network) -> Evidence:
-    """Evidence from 64 example images and the network's own labels."""
+    """Return the evidence from 64 example images and the network's own predictions."""
     return method.gather(network, example_images(64, network.input_shape), None, 0)
 
 
 def rewritten_digest(name: str, network: Network, seed: int) -> str:
-    """Digest of what a method makes of random values; for a comparison between processes."""
+    """Return the digest of a network rewritten with random values, to compare between processes."""
     family = methods.load(name)
     method = family.make(family.settings())
     values = Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
@@ -102,7 +102,7 @@ def rewritten_digest(name: str, network: Network, seed: int) -> str:
 
 
 def zeroed(network: Network, keep: Keep) -> Network:
-    """The reference that a cut is tested against: full size, the removed channels' weights zero where they are read."""
+    """Return the reference for a cut: the full network with zeros in the weights that read the removed channels."""
     known = {block.name: block for group in groups(network) for block in group.blocks}
     updates: dict[str, Array] = {}
     for name, chosen in keep.items():
@@ -118,7 +118,7 @@ def zeroed(network: Network, keep: Keep) -> Network:
 
 
 class MethodContract:
-    """What every method keeps; see `compress.method.Method`."""
+    """Tests that every method must pass; see `compress.method.Method`."""
 
     family: ClassVar[MethodFamily]
 
@@ -175,15 +175,16 @@ class MethodContract:
         assert difference < 1e-5
 
     def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
-        """Faster are fewer multiplications, or those of integers; how much is for a device to say."""
-        network = example_network(width=32)  # where weights take more bytes than what names and scales them
+        """Fewer or integer multiplications count as lower latency here; only a device can measure it."""
+        network = example_network(width=32)  # wide enough that weights take more bytes than their names and scales
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
         operator = method.bind(values)
         result = operator.rewrite(network, gathered(method, network))
-        # Norms are folded on the way to few bits: that is not what is looked at.
+        # Quantising folds norms, whose effect on the counts is not tested here.
         before, after = asdict(cost(fold_norms(network))), asdict(cost(fold_norms(result)))
-        bits = operator.stage in ("precision", "storage")  # the same numbers, which are counted before they are packed
+        # Fewer bits do not change the numbers, which are counted before packing.
+        bits = operator.stage in ("precision", "storage")
         counted = ("size_bytes", "stored_bytes") if bits else before
         lowered = {name for name in counted if after[name] < before[name]}
         if after["macs"] < before["macs"] or any(node.op_type == "QuantizeLinear" for node in result.nodes):
@@ -202,7 +203,7 @@ class MethodContract:
             path = Path(folder) / "network.onnx"
             path.write_bytes(network.save())
             command = [sys.executable, "-c", CHILD, self.family.name, str(path), "2"]
-            # The child finds the packages where this process did; `-c` puts only its own folder on the path.
+            # The child needs this process's import path; `-c` adds only the current folder.
             seen = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
         assert seen.stdout.strip() == rewritten_digest(self.family.name, network, 2)
 
@@ -213,12 +214,12 @@ class MethodContract:
 
 
 def drawn(method: Method, network: Network, seed: int) -> Values:
-    """Random values of the method's knobs."""
+    """Return random values of the method's knobs."""
     return Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
 
 
 def untouched(knob: Knob) -> Value:
-    """The value of a knob that leaves the network as it is: the largest, or the first of an unordered choice."""
+    """Return the value that leaves the network as it is: the largest, or the first of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[-1] if knob.ordered else knob.options[0]
     if hasattr(knob, "width"):
@@ -227,7 +228,7 @@ def untouched(knob: Knob) -> Value:
 
 
 def least(knob: Knob) -> Value:
-    """The value of a knob that takes most away: the smallest, or the last of an unordered choice."""
+    """Return the value that removes most: the smallest, or the last of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[0] if knob.ordered else knob.options[-1]
     if hasattr(knob, "width"):
@@ -236,7 +237,7 @@ def least(knob: Knob) -> Value:
 
 
 def _environment() -> Mapping[str, str]:
-    """As many threads as here: another number adds in another order, and the evidence differs in its last bits."""
+    """Return an environment with as many threads as here: another number changes the last bits of the evidence."""
     import torch
 
     threads = str(torch.get_num_threads())

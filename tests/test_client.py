@@ -15,6 +15,7 @@ from patience import PATIENCE_S
 
 import netlathe
 from netlathe import Client
+from netlathe.progress import note
 
 JOB = {"id": "job_1", "name": "j", "state": "running", "phase": "search", "progress": {"fraction": 0.5}}
 
@@ -151,7 +152,7 @@ def test_the_token_is_sent_and_never_shown(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_local_servers_token_is_not_shown_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NETLATHE_DATA_DIR")
-    monkeypatch.setattr(netlathe, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr("netlathe.credentials.data_dir", lambda: tmp_path)
     (tmp_path / "user-token").write_text("nl_u_local")
     server = Server(*[httpx.Response(200, json=JOB) for _ in range(3)])
     for url in ("http://127.0.0.1:1", "http://[::1]:1", "https://elsewhere.example"):
@@ -246,7 +247,7 @@ def test_a_download_is_checked_and_stays_in_its_folder(tmp_path: Path) -> None:
 
 def test_a_damaged_download_leaves_nothing(tmp_path: Path) -> None:
     server = Server(httpx.Response(200, content=b"hullo"), httpx.Response(200, content=b"hullo"))
-    with pytest.raises(netlathe.Damaged, match="the server promised"):
+    with pytest.raises(netlathe.Damaged, match="the server announced"):
         _client(server).artifacts.download(ARTIFACT, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -351,9 +352,9 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_note_beside_the_bar() -> None:
     best = netlathe.Summary(accuracy=0.9751, latency_ms={"dev_1": netlathe.Latency(predicted=1.25)})
     job = netlathe.Job("job_1", "j", "running", best=best, evaluations_done=12, eta_s=40.0)
-    assert netlathe._note(job) == "12 evaluations · best 0.975 at 1.250 ms · 40 s left"
+    assert note(job) == "12 evaluations · best 0.975 at 1.250 ms · 40 s left"
     waiting = netlathe.Job("job_1", "j", "running", waiting_for={"device": "pi5", "since": "now"})
-    assert netlathe._note(waiting) == "waiting for pi5"
+    assert note(waiting) == "waiting for pi5"
 
 
 def test_wait_on_a_finished_job_opens_no_stream() -> None:

@@ -119,10 +119,10 @@ def test_the_image_holds_what_was_tested_and_runs_as_nobody_special() -> None:
     assert [line for line in lines if line.startswith("USER ")] == ["USER netlathe"]
     assert not [line for line in lines if line.startswith("ADD ")]
     copied = {line.split()[1] for line in lines if line.startswith("COPY ") and "--from" not in line}
-    packages = {"service", "workers", "search", "hw_profiles", "compress"}
+    packages = {"service", "workers", "search", "hw_profiles", "compress", "netlathe"}
     assert packages <= copied
     kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
-    assert packages | {"pyproject.toml", "constraints.txt", "netlathe.py"} <= kept
+    assert packages | {"pyproject.toml", "constraints.txt"} <= kept
 
 
 def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

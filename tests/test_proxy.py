@@ -17,6 +17,7 @@ from hw_profiles.agent import proxy as agents
 from hw_profiles.agent.connection import Connection, ServerAway
 from hw_profiles.agent.tls import distrust
 from hw_profiles.errors import InvalidInput
+from netlathe.answers import check_trust
 
 AWAY = "http://server.invalid:8000"  # RFC 2606: no name server knows it
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -181,7 +182,7 @@ def test_both_copies_find_a_certificate_in_the_same_causes() -> None:
     for error, why in ((certificate, "self-signed"), (raised, "self-signed"), (within, "self-signed"), (other, None)):
         assert distrust(error) == why
         if why is None:
-            netlathe._check_trust(error, AWAY)
+            check_trust(error, AWAY)
         else:
             with pytest.raises(netlathe.Untrusted, match=why):
-                netlathe._check_trust(error, AWAY)
+                check_trust(error, AWAY)

@@ -1,4 +1,4 @@
-"""Networks to try things on. Each module of this folder that offers `NETWORKS` adds its rows to the table."""
+"""Built-in networks for trials. Each module of this folder that offers `NETWORKS` adds its rows to the table."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from search.discovery import modules
 
 @cache
 def table() -> Mapping[str, Builtin]:
-    """Every built-in network by name."""
+    """Return every built-in network by name."""
     rows = [row for module in modules(__name__) for row in getattr(module, "NETWORKS", ())]
     return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
 
 
 def names() -> tuple[str, ...]:
-    """Names of the built-in networks, sorted."""
+    """Return the names of the built-in networks, sorted."""
     return tuple(table())
 
 
 def load(name: str) -> Builtin:
-    """The built-in network of that name.
+    """Return the built-in network of that name.
 
     Raises:
-        InvalidInput: no such network; names those there are.
+        InvalidInput: there is no such network; the message lists those that exist.
     """
     if name not in table():
         message = f"no built-in network {name!r}, expected one of {', '.join(names())}"
@@ -36,6 +36,6 @@ def load(name: str) -> Builtin:
 
 
 def export_builtin(name: str, seed: int) -> bytes:
-    """ONNX bytes of a built-in network with the initial weights of `seed`: it takes the road of a user's module."""
+    """Return the ONNX bytes of a built-in network with the initial weights of `seed`, exported like a user's module."""
     network = load(name)
     return export(network.factory(seed), network.input_shape)

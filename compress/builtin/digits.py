@@ -14,14 +14,14 @@ from PIL import Image
 from compress.data.dataset import Dataset, Part
 
 SIDE = 32  # pixels
-INK = 16  # scikit-learn's pixels count 0..16
-VALIDATION = 500  # images: what a job scores an original on before it believes the preprocessing
+INK = 16  # scikit-learn's pixels range from 0 to 16
+VALIDATION = 500  # images on which a job scores the original to check the preprocessing
 TEST = 400
 CLASSES = 10
 
 
 def digits(seed: int = 0) -> Dataset:
-    """The digits in three parts that the seed decides: 897 to train on, 500 and 400 to judge by.
+    """Return the digits in three parts drawn by the seed: 897 for training, 500 for validation and 400 for the test.
 
     Returns:
         Images (N, 32, 32, 1) uint8.
@@ -34,7 +34,7 @@ def digits(seed: int = 0) -> Dataset:
 
 
 def digits_npz(seed: int = 0) -> bytes:
-    """The same as the bytes of an .npz, as a user would upload it; the same seed gives the same bytes."""
+    """Return the same data as the bytes of an .npz, ready for upload; the same seed gives the same bytes."""
     dataset = digits(seed)
     names = {"train": "train", "validation": "val", "test": "test"}
     arrays: dict[str, NDArray[Any]] = {}

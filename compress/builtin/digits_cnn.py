@@ -1,4 +1,4 @@
-"""A small residual network for handwritten digits, big enough that its blocks and not the call cost the time."""
+"""A small residual network for handwritten digits, large enough that its blocks take more time than the call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compress.builtin.network import Builtin
 
 
 def conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution without bias, batch norm."""
+    """Return a 3x3 convolution without bias, and a batch norm."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs))
 
 
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class DigitsCnn(nn.Module):
-    """(batch, 1, 32, 32) to (batch, 10)."""
+    """The network: (batch, 1, 32, 32) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

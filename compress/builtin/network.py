@@ -1,4 +1,4 @@
-"""A network of the built-in table: a torch factory, what it takes in and what it tells apart."""
+"""A row of the table of built-in networks: a torch factory, the input shape and the number of classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Builtin:
-    """`build()` makes the untrained module; `input_shape` is (channels, height, width) of one image."""
+    """A built-in network: `build()` makes the untrained module; `input_shape` is (channels, height, width)."""
 
     name: str
     summary: str
@@ -22,7 +22,7 @@ class Builtin:
     build: Callable[[], nn.Module]
 
     def factory(self, seed: int) -> nn.Module:
-        """The module with the initial weights of `seed`, in eval mode; torch's global generator is left alone."""
+        """Return the module in eval mode with the initial weights of `seed`; torch's global generator is untouched."""
         import torch
 
         with torch.random.fork_rng(devices=[]):

@@ -14,7 +14,7 @@ WIDTHS = (16, 32, 64)
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions; where the shape changes the shortcut takes each second pixel and pads channels with zeros.
+    """Two 3x3 convolutions. If the shape changes, the shortcut takes every second pixel and pads channels with zeros.
 
     (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)
     """
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(batch, 3, 32, 32) to (batch, 10), with 3 stages of (depth - 2) / 6 blocks."""
+    """The network: (batch, 3, 32, 32) to (batch, 10), with 3 stages of (depth - 2) / 6 blocks."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, multiply-accumulates, bytes, and the ops that devices time."""
+"""Costs of a network: parameters, multiply-accumulates, bytes, and the ops that devices time."""

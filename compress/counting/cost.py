@@ -1,4 +1,4 @@
-"""Cost: parameters, multiply-accumulates and bytes of a network, at its own widths or at any others, vectorised."""
+"""Cost: parameters, multiply-accumulates and bytes of a network, at its own or other widths, vectorised."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Cost:
-    """Exact counts. `parameters` are weights (running statistics are not), `macs` are at batch 1,
-    `size_bytes` is the length of the saved file, `nonzeros` are the parameters that are not zero, and `stored_bytes`
-    is what the file takes where each constant is stored as `sparse_bytes` says.
+    """Exact counts of a network.
+
+    `parameters` are weights (without running statistics), `macs` are at batch 1, `size_bytes` is the length of the
+    saved file, `nonzeros` are the parameters that are not zero, and `stored_bytes` is the file's length if each
+    constant is stored as in `sparse_bytes`.
     """
 
     parameters: int
@@ -33,7 +35,7 @@ class Cost:
 
 
 def cost(network: Network) -> Cost:
-    """Count a network as it is."""
+    """Count a network in its present form."""
     held = [network.constants[name] for name in weights(network)]
     size_bytes = len(network.save())
     stored = [network.stored(name) for name in network.constants]
@@ -48,15 +50,16 @@ def cost(network: Network) -> Cost:
 
 
 def sent(counted: Cost, file: bytes) -> Cost:
-    """What a network costs that came as this ONNX file: no more bytes than those, lest what is made of it be flattered.
+    """Return the cost of a network that was uploaded as this file, with at most the file's bytes.
 
-    A file may be smaller than what we would save: its weights may be stored as float16 and widened, as ours are loaded.
+    The file may be smaller than `Network.save` would make it, e.g. with weights in float16. Counting more bytes would
+    credit compression with bytes that the file never had.
     """
     saved_bytes = 0
     for tensor in onnx.load_model_from_string(file).graph.initializer:
         value = numpy_helper.to_array(tensor)
-        if value.dtype.kind in "fiu":  # those of fewer than 8 bits are no arrays of numpy's own, and are dense
-            # A file may hold numbers in fewer bytes than an array of theirs: as integers of variable length.
+        if value.dtype.kind in "fiu":  # numpy has no types of fewer than 8 bits; those are counted as dense
+            # A file may store numbers in fewer bytes than an array does, as integers of variable length.
             saved_bytes += max(0, min(value.nbytes, tensor.ByteSize()) - sparse_bytes(value))
     return replace(
         counted,
@@ -66,12 +69,12 @@ def sent(counted: Cost, file: bytes) -> Cost:
 
 
 def sparse_bytes(value: Array) -> int:
-    """Bytes that an array takes, indices counted, in the smallest of four forms.
+    """Return the bytes of an array, with indices, in the smallest of four forms.
 
-    As it is. A bitmap: one bit per number, then the numbers that are not zero. Gaps of 16 or of 8 bits: before each
-    number that is not zero, how many zeros lie between it and the one before it in C order; where a gap is larger than
-    its bits can say, a zero is stored as a number of its own that bridges as many zeros as it can (Han et al., Deep
-    Compression, arXiv 1510.00149). The gaps' forms need four bytes more, for their count.
+    The forms are: dense; a bitmap, i.e. one bit per number and then the nonzero numbers; and gaps of 16 or of 8 bits,
+    i.e. before each nonzero number the count of zeros since the previous one in C order. A gap too large for its bits
+    is split by storing a zero as a number (Han et al., Deep Compression, arXiv 1510.00149). The gap forms take four
+    more bytes for the number of gaps.
     """
     at = np.flatnonzero(value)
     gaps = np.diff(at, prepend=-1) - 1
@@ -83,18 +86,16 @@ def sparse_bytes(value: Array) -> int:
 
 
 def sparse_share(density: Counts, itemsize: Counts) -> Counts:
-    """Bytes per number that `sparse_bytes` is expected to take where this share of the numbers, drawn at random, is not
-    zero; vectorised.
-    """
+    """Return the expected bytes per number of `sparse_bytes` if a random share `density` is not zero; vectorised."""
     forms = [itemsize, 1 / 8 + density * itemsize]
     for bits in (8, 16):
-        far = (1.0 - density) ** 2**bits  # a gap is that long or longer; each time it is again, one more zero is stored
+        far = (1.0 - density) ** 2**bits  # probability that a gap needs one more stored zero
         forms.append(density * (1.0 + far / np.maximum(1.0 - far, 1e-12)) * (bits // 8 + itemsize))
     return np.asarray(np.minimum.reduce(forms))
 
 
 class CostModel:
-    """Counts of every cut of a network without cutting it: a constant's size is the product of its axes' widths.
+    """A model that counts any cut of a network without making it: a constant's size is the product of its axes' widths.
 
     Args:
         network: the uncut network.
@@ -110,14 +111,14 @@ class CostModel:
         self._bytes = np.array([network.stored(name).itemsize for name in names], dtype=np.float64)
         positions = _positions(network)
         self._positions = np.array([positions.get(name, 0.0) for name in names])
-        # Of activations with each other, whose widths stay.
+        # Products of activations with each other, whose widths do not change.
         self._other_macs = sum(macs(node, network) for node in network.nodes if not _weight(node, network))
         self._overhead_bytes = len(network.save()) - sum(network.stored(name).nbytes for name in names)
 
     def counts(self, widths: NDArray[np.int64]) -> Mapping[str, Counts]:
-        """`widths` (n, blocks) -> parameters, macs and size_bytes, each (n,).
+        """Return parameters, macs and size_bytes, each (n,), at `widths` (n, blocks).
 
-        `size_bytes` counts the weights exactly and takes the graph's own bytes from the uncut file.
+        `size_bytes` counts the weights exactly and takes the bytes of the graph from the uncut file.
         """
         sizes = np.stack([share.sizes(widths) for share in self._shares], axis=1)
         return {
@@ -152,7 +153,7 @@ def _axis_parts(name: str, blocks: Sequence[Block]) -> dict[int, tuple[tuple[int
 
 
 def _positions(network: Network) -> dict[str, float]:
-    """Multiply-accumulates per element of each weight: how many output positions it serves."""
+    """Return the multiply-accumulates per element of each weight, i.e. the number of output positions it serves."""
     found: dict[str, float] = {}
     for node in network.nodes:
         weight = _weight(node, network)
@@ -162,5 +163,5 @@ def _positions(network: Network) -> dict[str, float]:
 
 
 def _weight(node: Node, network: Network) -> str:
-    """The constant that a node's work is a multiple of, "" where there is none."""
+    """Return the constant that a node's work is proportional to; "" if there is none."""
     return node.input(1) if node.input(1) in network.constants and network.constants[node.input(1)].size else ""

@@ -1,4 +1,4 @@
-"""Count: how a metric is counted on a network, exactly and, for estimates, as a sum over nodes."""
+"""Count: the way a metric is counted on a network, exactly or, for estimates, as a sum over nodes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from compress.network import Network, Node
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """A network as it is counted.
+    """The forms of a network that are counted.
 
     Attributes:
-        computes: it before its weights go into fewer bits: those keep weights in other types.
-        final: what the file holds.
-        file: the file's bytes.
+        computes: the network before its weights are stored in fewer bits, which changes their types.
+        final: the network in the file.
+        file: the bytes of the file.
     """
 
     computes: Network
@@ -28,17 +28,17 @@ class Form:
 
     @classmethod
     def of(cls, network: Network) -> Form:
-        """A network as it is, saved."""
+        """Return the form of a network that is not packed further."""
         return cls(network, network, network.save())
 
     @cached_property
     def cost(self) -> Cost:
-        """What it computes and holds."""
+        """Cost of the computation and its parameters."""
         return cost(self.computes)
 
     @cached_property
     def file_cost(self) -> Cost:
-        """What the file takes."""
+        """Cost of the file."""
         return sent(cost(self.final), self.file)
 
 
@@ -47,11 +47,11 @@ class Count:
     """The counter of one metric.
 
     Attributes:
-        exact: the number of a network that is made.
-        of_node: what a node of a rewritten network adds; estimates are sums of it. The rest of the network, such as
-            the file's header, is the same for every candidate.
-        thinned: for the part of another metric, in the place of `of_node`: what is added to the other one's estimate
-            by a density; (densities, numbers that layers' weights hold, their bytes), each (n,) -> (n,).
+        exact: returns the exact number of a finished network.
+        of_node: returns a node's contribution in a rewritten network; estimates are sums of it. The rest of the
+            file, such as its header, is the same for every candidate.
+        thinned: for a part of another metric, instead of `of_node`: the change of that metric's estimate at a
+            density; (densities, numbers in layers' weights, their bytes), each (n,) -> (n,).
     """
 
     exact: Callable[[Form], float]
@@ -64,7 +64,7 @@ class Count:
 
 
 def counter(reference: str) -> Count:
-    """The count that a metric names. Raises: TypeError if the name "module:constant" stands for something else."""
+    """Return the count that a metric names as "module:constant". Raises TypeError if that is not a Count."""
     found = resolve_name(reference)
     if not isinstance(found, Count):
         raise TypeError(f"{reference} is {found!r}, not a Count")

@@ -1,4 +1,4 @@
-"""The counts of our own metrics."""
+"""The counts of the built-in metrics."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def _fewer(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
 
 
 def _smaller(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
-    """As if zeros lay at random in the layers' weights: a threshold over the whole network leaves more in some layers
-    than in others, and what lies unevenly takes fewer bytes, so this is an upper estimate.
+    """Return the bytes that a density adds (below 0), as if the zeros were random in all layers.
+
+    This is an upper estimate: a threshold over the whole network leaves more weights in some layers than in others,
+    and an uneven distribution takes fewer bytes.
     """
     itemsize = weight_bytes / np.maximum(weights, 1.0)
     return weights * (sparse_share(density, itemsize) - itemsize)

@@ -1,7 +1,7 @@
-"""Facts about a layer, and about the layers that a block of channels lies between: what a learner may use of a knob.
+"""Facts about a layer, and about the layers around a block of channels; a learner may use them as features of a knob.
 
-They are those of the state of He et al., AMC, arXiv 1802.03494, that do not change during a search; for the others
-(what has been taken away, what is left) there are the problem's estimate and terms.
+They are the part of the state of He et al., AMC, arXiv 1802.03494, that does not change during a search. The problem's
+estimate and terms give the rest (the amounts removed and left).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from search.space import Features
 
 
 class LayerFacts:
-    """Numbers about the layers of one network, at batch 1."""
+    """Facts about the layers of one network, as numbers at batch 1."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
 
     def of(self, node: Node) -> Features:
-        """Those of one layer: a convolution, or a matrix product with a constant.
+        """Return the facts of one layer, a convolution or a matrix product with a constant.
 
-        `index` its place among the layers, from 0; `channels` those that it makes, `input_channels` those that it
-        reads; `kernel` and `stride` the first of each; `height` and `width` of what it makes, 1 where it makes no
-        image; `share_of_macs` of the network's.
+        `index`: its place among the layers, from 0. `channels`: number of outputs; `input_channels`: number of inputs.
+        `kernel`, `stride`: the first of each. `height`, `width`: size of its output, 1 if that is no image.
+        `share_of_macs`: its share of the network's.
         """
         made, read = (self._network.shape(tensor) for tensor in (node.outputs[0], node.inputs[0]))
         taps = self._network.shape(node.inputs[1])[2:]
@@ -44,8 +44,10 @@ class LayerFacts:
         }
 
     def of_block(self, block: Block) -> Features:
-        """Those of the first layer that makes the block's channels, but `channels` are its own, and `share_of_macs`
-        is of all that makes or reads them; besides, `layers` and `readers`: how many do.
+        """Return the facts of the first layer that produces the block's channels, with these changes.
+
+        `channels`: the block's own. `share_of_macs`: share of all layers that produce or read the channels. `layers`,
+        `readers`: how many layers produce and read them.
         """
         weights = dict.fromkeys(tensor for tensor, _ in (*block.filters, *(slot for slot, _ in block.readers)))
         touched = {node.name for weight in weights for node in self._network.consumers(weight)}
@@ -60,7 +62,7 @@ class LayerFacts:
 
     @cached_property
     def _shares(self) -> Mapping[str, float]:
-        """Each layer's share of the network's multiply-accumulates, in the order of execution."""
+        """Share of each layer in the network's multiply-accumulates, in the order of execution."""
         counts = {node.name: count for node in self._network.nodes if (count := macs(node, self._network))}
         total = sum(counts.values())
         return {name: count / total for name, count in counts.items()}

@@ -1,4 +1,4 @@
-"""Cost by node: what each node of a network adds to its counts, so that counts are sums over nodes as latency is."""
+"""Cost by node: the contribution of each node to a network's counts, which are sums over nodes as latency is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from compress.network import Array, Network, Node, node_proto
 
 @dataclass(frozen=True)
 class NodeCost:
-    """Counts of one node and of the constants that it is the first to read: those of a tie are counted once.
+    """Counts of one node and of the constants that it is the first to read, so that tied ones are counted once.
 
-    `macs` at batch 1; `parameters` trained numbers; `size_bytes` what the node and its constants take in the file;
-    `weights` and `weight_bytes` the numbers and bytes of layers' weights (more than one axis), which a density thins.
+    `macs` are at batch 1; `parameters` are trained numbers; `size_bytes` are the bytes of the node and its constants in
+    the file; `weights` and `weight_bytes` count the layers' weights (more than one axis), which a density reduces.
     """
 
     macs: int = 0
@@ -38,7 +38,7 @@ class NodeCost:
 
 
 def node_costs(network: Network) -> Mapping[str, NodeCost]:
-    """Node name -> what it adds. The graph's own header belongs to no node."""
+    """Return node name -> its counts. The header of the graph belongs to no node."""
     counted = set(weights(network))
     seen: set[str] = set()
     found = {}
@@ -65,7 +65,7 @@ def _held(name: str, network: Network, counted: bool) -> NodeCost:
 
 
 def _stored_bytes(name: str, value: Array, network: Network) -> int:
-    """Bytes of a constant in the file, with the Cast that widens it if it is stored as float16."""
+    """Return the bytes of a constant in the file, including the Cast that widens it if it is stored as float16."""
     dense = np.asarray(value, order="C")
     if value.dtype == network.constants[name].dtype:
         return framed_bytes(numpy_helper.from_array(dense, name))
@@ -74,6 +74,6 @@ def _stored_bytes(name: str, value: Array, network: Network) -> int:
 
 
 def framed_bytes(message: onnx.NodeProto | onnx.TensorProto) -> int:
-    """Bytes of a message inside another one: itself, its tag, and its length in groups of seven bits."""
+    """Return the bytes of a message inside another one: itself, its tag, and its length in groups of seven bits."""
     size = int(message.ByteSize())
     return 1 + max(1, -(-size.bit_length() // 7)) + size

@@ -25,7 +25,7 @@ class OpTemplate:
     Attributes:
         name: name of its first node.
         nodes: its nodes, in execution order.
-        layers: names of its weighted layers for people, or its op types where it has none.
+        layers: display names of its layers with weights, or its op types if it has none.
         blocks: names of the channel blocks that its shapes depend on.
     """
 
@@ -39,7 +39,7 @@ class OpTemplate:
     _producers: Mapping[str, str] = field(repr=False)
 
     def at(self, widths: Mapping[str, int] | None = None) -> Op:
-        """The op when each named block keeps that many units; blocks not named stay whole."""
+        """Return the op if each named block keeps that many units; blocks not named stay whole."""
         chosen = [
             (self._by_name[name], np.arange(width)) for name, width in (widths or {}).items() if name in self.blocks
         ]
@@ -47,7 +47,7 @@ class OpTemplate:
 
     @cached_property
     def _calibrated(self) -> frozenset[str]:
-        """Scales and zero points: their values are a calibration's, not the kernel's."""
+        """Names of scales and zero points, whose values depend on calibration and do not matter to the kernel."""
         return frozenset(
             name
             for node in self.nodes
@@ -103,10 +103,10 @@ class OpTemplate:
 
 
 def op_templates(network: Network, fused: Iterable[frozenset[str]]) -> tuple[OpTemplate, ...]:
-    """The network's kernels, in execution order.
+    """Return the network's kernels, in execution order.
 
     Args:
-        fused: sets of node names that the runtime runs as one (`Runtime.fused`); a node in none is its own kernel.
+        fused: sets of node names that the runtime runs as one (`Runtime.fused`); a node in none is a kernel by itself.
     """
     flow = trace(network)
     blocks = {block.name: block for group in groups(network) for block in group.blocks}
@@ -116,7 +116,7 @@ def op_templates(network: Network, fused: Iterable[frozenset[str]]) -> tuple[OpT
 
 
 def ops(network: Network, fused: Iterable[frozenset[str]]) -> tuple[Op, ...]:
-    """The network's kernels as it is."""
+    """Return the kernels of the network at its present widths."""
     return tuple(template.at() for template in op_templates(network, fused))
 
 
@@ -148,7 +148,7 @@ def _in_order(network: Network, fused: Iterable[frozenset[str]]) -> list[tuple[N
 
 
 def _producer_kinds(network: Network, sets: Sequence[tuple[Node, ...]]) -> dict[str, str]:
-    """What makes each activation: "input", or the op types of the kernel that does, as "conv+relu"."""
+    """Return the origin of each activation: "input", or the op types of the kernel that produces it, as "conv+relu"."""
     kinds = dict.fromkeys(network.inputs, "input")
     for nodes in sets:
         kind = "+".join(node.op_type.lower() for node in nodes)

@@ -1,4 +1,4 @@
-"""Work: the multiply-accumulates of a node and the weights that a network holds, also of ops that have no row."""
+"""Work: multiply-accumulates of a node and weights of a network, also for ops that have no row."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def _none(node: Node, network: Network) -> int:
 
 
 def _transposed(node: Node, network: Network) -> int:
-    """Each position of the input meets every weight of its group."""
+    """Return the multiply-accumulates: each position of the input is multiplied by every weight of its group."""
     return prod(network.shape(node.input(1))) * prod(network.shape(node.input(0))[2:])
 
 
 def _recurrent(node: Node, network: Network) -> int:
-    """Each step meets both weights once; the first two axes are steps and samples, in either order."""
+    """Return the multiply-accumulates: each step uses both weights once; the first two axes are steps and samples."""
     return prod(network.shape(node.input(0))[:2]) * sum(prod(network.shape(name)) for name in node.inputs[1:3])
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is known of an op without running it: its weights by input position, and its multiply-accumulates."""
+    """Facts about an op: the input positions of its weights, and its multiply-accumulates."""
 
     weights: tuple[int, ...] = ()
     macs: Callable[[Node, Network], int] = _none
@@ -41,15 +41,15 @@ _NOTHING = Work()
 
 
 def macs(node: Node, network: Network) -> int:
-    """Multiply-accumulates of a node at batch 1."""
+    """Return the multiply-accumulates of a node at batch 1."""
     row = find_row(node)
     return _work(node).macs(node, network) if row is None else row.macs(node, network)
 
 
 def weights(network: Network) -> tuple[str, ...]:
-    """Names of the constants that are a network's parameters, trained here or not, each once; scalars are none.
+    """Return the names of the constants that are a network's parameters, trainable or not, each once, without scalars.
 
-    A weight in fewer bits counts as what it becomes behind its DequantizeLinear.
+    A weight in fewer bits counts like the weight behind its DequantizeLinear.
     """
     names: dict[str, None] = {}
     for node in network.nodes:
@@ -66,6 +66,6 @@ def _work(node: Node) -> Work:
 
 
 def _stored(name: str, network: Network) -> str:
-    """The constant that a weight is made of as the file is loaded: widened, or scaled back from fewer bits."""
+    """Return the constant behind a weight that is widened or dequantised when the file is loaded."""
     made = network.producer(name)
     return made.inputs[0] if made is not None and made.op_type in ("Cast", "DequantizeLinear") else name

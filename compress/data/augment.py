@@ -1,4 +1,4 @@
-"""Augment: random shifts and mirrorings of a whole batch at once, on the stored pixels."""
+"""Augment: shift and mirror the images of a batch at random, on the stored pixels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHARE = 8  # a shift is at most side / SHARE: 4 pixels of 32, as is usual on CIF
 
 
 def augmented(images: NDArray[Any], augment: Augment, rng: np.random.Generator) -> NDArray[Any]:
-    """Each image shifted (zeros come in), and with `crop_flip` mirrored with a chance of one half.
+    """Return each image shifted (the gap is zeros) and, with `crop_flip`, mirrored with probability one half.
 
     Args:
-        images: (N, H, W, C), any dtype; left as they are.
+        images: (N, H, W, C), any dtype; not changed.
 
     Returns:
-        (N, H, W, C) of the same dtype; a view of a copy whose layout in memory is (N, C, H, W), as networks want it.
+        (N, H, W, C) of the same dtype; a view of a copy whose memory layout is (N, C, H, W), the one networks need.
     """
     if augment == "none":
         return images

@@ -1,4 +1,4 @@
-"""What must hold of labels and pixels before anything is trained on them. Each failure names where and what."""
+"""Checks of labels and pixels before anything is trained on them. Each error names the place and the value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_CLASSES = 100_000
 
 
 def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
-    """Check the labels of one part and bring them to int64.
+    """Check the labels of one part and return them as int64.
 
     Args:
         labels: (N,) or (N, 1), of any dtype.
@@ -30,7 +30,7 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InvalidInput(labels.where, values.shape, f"labels of {part} must be one class number an image")
+        raise InvalidInput(labels.where, values.shape, f"labels of {part} must be one class number per image")
     if len(values) != images:
         raise InvalidInput(labels.where, len(values), f"{part} has {images} images and {len(values)} labels")
     if images == 0:
@@ -41,7 +41,7 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
 
 
 def is_unlabelled(labels: Labels) -> bool:
-    """Whether every label says that there is none: those of a benchmark's test part are kept back."""
+    """Return whether every label is NO_LABEL, as in a benchmark's test part whose labels are withheld."""
     values = labels.values
     return values.dtype.kind in "iuf" and values.size > 0 and bool((values == NO_LABEL).all())
 
@@ -52,13 +52,13 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
     Args:
         labels: (N,) integers.
         classes: how many classes there are.
-        part: whose labels they are.
-        where: the field of the error: what the file calls the labels.
+        part: the part that the labels belong to.
+        where: the field of the error, i.e. the file's name for the labels.
     """
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(labels[outside[0]])
-        none = f" ({NO_LABEL} or null is no label)" if first == NO_LABEL else ""
+        none = f" ({NO_LABEL} or null means no label)" if first == NO_LABEL else ""
         raise InvalidInput(
             where,
             first,
@@ -74,13 +74,13 @@ def check_fits(
     classes: int,
     outputs: int,
 ) -> None:
-    """Check that a data set is one that a network can take.
+    """Check that a data set fits a network.
 
     Args:
-        image_shape: (H, W, C) of the data; None where images differ in size.
-        preprocessing: of the network.
+        image_shape: (H, W, C) of the data; None if images differ in size.
+        preprocessing: that of the network.
         input_shape: (C, H, W) of the network.
-        classes: of the data.
+        classes: number of classes in the data.
         outputs: length of the network's output vector.
 
     Raises:
@@ -120,7 +120,7 @@ def _channels(count: int) -> str:
 
 
 class PixelCheck:
-    """Counts the pixels of a part that are not finite, block by block.
+    """A count of the pixels of a part that are not finite, made block by block.
 
     Args:
         part: its name.
@@ -134,7 +134,7 @@ class PixelCheck:
         self.lowest, self.highest = np.inf, -np.inf
 
     def add(self, block: NDArray[Any]) -> None:
-        """Look at the next (n, H, W, C) images of the part."""
+        """Check the next (n, H, W, C) images of the part."""
         finite = np.isfinite(block) if block.dtype.kind == "f" else None
         if finite is not None and not finite.all():
             index = np.argwhere(~finite)
@@ -147,7 +147,7 @@ class PixelCheck:
         self._images += len(block)
 
     def finish(self) -> None:
-        """Raise InvalidInput where a pixel was NaN or infinite: how many, and where the first is."""
+        """Raise InvalidInput if any pixel was NaN or infinite, with the count and the place of the first."""
         if self._first is not None:
             raise InvalidInput(
                 f"images of {self._part}",
@@ -157,7 +157,7 @@ class PixelCheck:
             )
 
     def warnings(self, dtype: np.dtype[Any]) -> tuple[str, ...]:
-        """What looks like the wrong dtype for these pixels: the default scale follows the dtype."""
+        """Return a warning if the dtype looks wrong for these pixels, since the default scale depends on it."""
         seen = f"pixels of {self._part} are {dtype} from {self.lowest:g} to {self.highest:g}"
         if dtype == np.float32 and self.lowest >= 0 and self.highest > 2:
             return (f"{seen}: float32 is not divided by 255 unless preprocessing.scale says so",)

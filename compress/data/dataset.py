@@ -1,4 +1,4 @@
-"""Dataset: labelled images in three parts, from a file of any format; decoded once, then mapped in milliseconds."""
+"""Dataset: labelled images in three parts, read from a file of any format; decoded once, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Part:
         labels: (N,) int64, from 0.
 
     Raises:
-        InvalidInput: shapes or dtypes are others, counts differ, or there is no image.
+        InvalidInput: shapes or dtypes are wrong, counts differ, or there is no image.
     """
 
     images: NDArray[Any]
@@ -54,7 +54,7 @@ class Part:
         return len(self.labels)
 
     def take(self, indices: NDArray[np.int64]) -> Part:
-        """A copy of the images at these indices."""
+        """Return a copy of the images at these indices."""
         return Part(np.asarray(self.images[indices]), self.labels[indices])
 
 
@@ -65,10 +65,10 @@ class Dataset:
     Args:
         train, validation, test: the parts, images of one shape and dtype.
         classes: how many classes there are; labels are 0..classes - 1.
-        class_names: their names, or none.
-        drawn: the parts that were drawn from train, because the file has none.
-        warnings: for the user.
-        digest: sha256 of the bytes and of every setting that decides which image is in which part.
+        class_names: names of the classes; may be empty.
+        drawn: the parts that were drawn from train because the file lacks them.
+        warnings: warnings for the user.
+        digest: sha256 of the file's bytes and of every setting that decides which part an image is in.
     """
 
     train: Part
@@ -85,18 +85,18 @@ class Dataset:
             part = self.part(name)
             if part.images.shape[1:] != self.image_shape or part.images.dtype != self.train.images.dtype:
                 seen = f"{part.images.dtype} {part.images.shape[1:]}"
-                raise InvalidInput(name, seen, f"{name} has other images than train")
+                raise InvalidInput(name, seen, f"images of {name} differ from train's in shape or dtype")
             if part.labels.max() >= self.classes:
                 raise InvalidInput(name, int(part.labels.max()), f"labels of {name} are 0..{self.classes - 1}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """Shape (H, W, C) of every image."""
         height, width, channels = self.train.images.shape[1:]
         return (height, width, channels)
 
     def part(self, name: str) -> Part:
-        """The part of that name, one of PARTS.
+        """Return the part of that name, one of PARTS.
 
         Raises:
             InvalidInput: there is no such part.
@@ -107,10 +107,10 @@ class Dataset:
         return part
 
     def sample(self, part: str, count: int, seed: int) -> Part:
-        """`count` images of a part without repetition, or all of them where there are fewer; the seed decides.
+        """Return `count` different images of a part, chosen by the seed, or all of them if there are fewer.
 
-        They come in drawn order, not in that of the file, which may hold one class after another: the first n of a
-        sample are a sample too.
+        They come in random order, since a file may store one class after another: the first n of a sample are
+        themselves a sample.
         """
         whole = self.part(part)
         rng = np.random.default_rng([seed, PARTS.index(part)])
@@ -129,18 +129,18 @@ def load_dataset(
     digest: str | None = None,
     limits: Limits | None = None,
 ) -> Dataset:
-    """Load a data set with all of its parts, resized to what the network wants.
+    """Load a data set with all of its parts, resized for the network.
 
     Args:
-        path: .npz, Parquet or zip; told apart by content.
-        layout: of an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
-        classes: how many classes there are; None counts them.
+        path: .npz, Parquet or zip, recognised by content.
+        layout: for an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
+        classes: number of classes; None counts them.
         preprocessing: only `size`, `resize` and `crop` matter here.
         input_shape: (C, H, W) of the network, or None.
-        seed: decides which training images a missing part gets.
+        seed: selects the training images that a missing part gets.
         cache: folder for decoded copies, memory-mapped by later calls; None decodes into memory each time.
-        digest: sha256 of the file, where the caller knows it.
-        limits: what the file may cost.
+        digest: sha256 of the file, if the caller knows it.
+        limits: limits on the file's size and contents.
 
     Raises:
         InvalidInput: naming the field and the value seen.
@@ -169,8 +169,11 @@ def load_dataset(
 def _decoded(
     request: DecodeRequest, preprocessing: Preprocessing, input_shape: Sequence[int] | None, folder: Path
 ) -> Path:
-    """The decoded copy. The network's input is asked only where the layout stays open without it, so that all
-    networks of one size share one copy."""
+    """Return the folder of the decoded copy.
+
+    It uses the network's input only if the layout is ambiguous without it, so that all networks of one size share one
+    copy.
+    """
     try:
         return request.sized(preprocessing, folder)
     except InvalidInput as error:
@@ -188,10 +191,10 @@ def inspect_dataset(
     digest: str | None = None,
     limits: Limits | None = None,
 ) -> Summary:
-    """Check every label and every pixel, and leave the decoded copy in the cache; no network is needed.
+    """Check every label and every pixel, and store the decoded copy in the cache; this needs no network.
 
-    Arguments and errors are those of `load_dataset`. Images of different sizes pass: a network's preprocessing
-    may name a size.
+    Arguments and errors are those of `load_dataset`. Images may differ in size, since a network's preprocessing may
+    give a size.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
     with ExitStack() as stack:

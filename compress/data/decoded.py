@@ -1,4 +1,4 @@
-"""Decoded copies of data sets: made once, whole or not at all, and found again by what decides their content."""
+"""Decoded copies of data sets: each is written once, completely or not at all, under a key of what determines it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from compress.data.formats.source import Limits
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput
 
-DECODER = 2  # part of every key: raise it when the same file would decode to other pixels
+DECODER = 2  # part of every key: increase it whenever the same file would decode to different pixels
 WRITING = ".writing-"
 
 
 def cache_beside(path: Path) -> Path:
-    """The folder beside a stored file for its decoded copies; whoever removes the file removes it too."""
+    """Return the folder beside a stored file for its decoded copies; remove it together with the file."""
     return path.with_name(f"{path.name}.decoded")
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """A file and what decides how it is read.
+    """A file, and the settings that determine how it is read.
 
     Args:
         path: .npz, Parquet or zip.
         digest: sha256 of the file.
-        layout: of an .npz, or None to find it.
-        classes: how many there are, or None to count them.
+        layout: that of an .npz, or None to find it.
+        classes: number of classes, or None to count them.
         input_shape: (C, H, W) of the network, or None.
-        limits: what the file may cost.
+        limits: limits on the file's size and contents.
     """
 
     path: Path
@@ -45,7 +45,7 @@ class DecodeRequest:
     limits: Limits
 
     def native(self, folder: Path) -> Path:
-        """The decoded copy of the images in their own size; only a summary where they differ in size.
+        """Return the decoded copy of the images in their own size; if sizes differ, it holds only a summary.
 
         Raises:
             InvalidInput: naming what is wrong with the file.
@@ -53,7 +53,7 @@ class DecodeRequest:
         return self._decode(Preprocessing(), folder)
 
     def sized(self, preprocessing: Preprocessing, folder: Path) -> Path:
-        """The decoded copy with images of `preprocessing.size`: the native one where they have it already.
+        """Return the decoded copy with images of `preprocessing.size`; the native one if they already have that size.
 
         Raises:
             InvalidInput: images differ in size and there is no `preprocessing.size`, or the file is wrong.
@@ -88,7 +88,7 @@ class DecodeRequest:
 
 
 def once(target: Path, write: Callable[[Path], None]) -> None:
-    """Have `target` written by `write`, unless it is there; whole or not at all, however many processes try."""
+    """Let `write` make `target` unless it exists; atomically, also if several processes try at once."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,11 +104,11 @@ def once(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file."""
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:
-    """sha256 of a text."""
+    """Return the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()

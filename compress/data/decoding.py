@@ -1,6 +1,6 @@
-"""From a source to one .npy file for the images and one for the labels of each part, checked on the way.
+"""Decode a source into one .npy file for the images and one for the labels of each part, and check both.
 
-Blocks and images are streamed: memory stays flat whatever the size of the data set.
+Blocks and images are streamed, so that memory does not grow with the size of the data set.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Summary:
-    """What is in a decoded folder.
+    """The contents of a decoded folder.
 
     Args:
-        counts: part -> images.
-        classes: how many classes there are.
-        class_names: their names, or none.
-        image_shape: (H, W, C); None where images differ in size, in which case nothing but this was written.
-        warnings: for the user.
+        counts: part -> number of images.
+        classes: number of classes.
+        class_names: names of the classes; may be empty.
+        image_shape: (H, W, C); None if images differ in size, in which case only this summary was written.
+        warnings: warnings for the user.
     """
 
     counts: Mapping[str, int]
@@ -57,7 +57,7 @@ class Summary:
 
     @classmethod
     def load(cls, directory: Path) -> Summary:
-        """Read what `save` wrote."""
+        """Read a summary that `save` wrote."""
         data = json.loads((directory / SUMMARY).read_text())
         shape = data["image_shape"]
         return cls(
@@ -82,9 +82,9 @@ def decode_source(
     Args:
         source: an opened file.
         directory: an empty folder.
-        classes: how many classes there are; None counts names, else takes the largest training label + 1.
-        preprocessing: its `size` is what images are resized to.
-        limits: what the result may cost.
+        classes: number of classes; None counts the names, or without names takes the largest training label + 1.
+        preprocessing: images are resized to its `size`.
+        limits: limits on the size of the result.
 
     Raises:
         InvalidInput: naming what is wrong with the labels, the images or their sizes.
@@ -106,17 +106,17 @@ def decode_source(
 
 
 def images_path(directory: Path, part: str) -> Path:
-    """Where the images of a part lie in a decoded folder."""
+    """Return the path of a part's images in a decoded folder."""
     return directory / f"{part}.images.npy"
 
 
 def labels_path(directory: Path, part: str) -> Path:
-    """Where the labels of a part lie in a decoded folder."""
+    """Return the path of a part's labels in a decoded folder."""
     return directory / f"{part}.labels.npy"
 
 
 class NpyWriter:
-    """Writes an array of known shape to a .npy file, rows at a time."""
+    """A writer of an array of known shape to a .npy file, some rows at a time."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._file: BinaryIO = path.open("wb")
@@ -124,7 +124,7 @@ class NpyWriter:
         npy.write_array_header_1_0(self._file, header)
 
     def write(self, rows: NDArray[Any]) -> None:
-        """Append rows of the announced dtype."""
+        """Append rows of the array's dtype."""
         self._file.write(np.ascontiguousarray(rows).data)
 
     def __enter__(self) -> NpyWriter:
@@ -210,7 +210,7 @@ def _write_images(
             if shape is not None
         }
         for items in _batched(_used(source, counts)):
-            # Where sizes differ nothing is kept, but every image must still prove that it can be decoded.
+            # If sizes differ nothing is written, but every image is still decoded to check that it can be.
             for item, pixels in zip(items, pool.map(to_pixels, items), strict=True):
                 if shape is not None:
                     writers[item.part].write(pixels)

@@ -1,4 +1,4 @@
-"""One image: its header, its pixels, its size. Strangers' files, so the header is judged before pixels are."""
+"""One image: its header, its pixels, its size. Files are untrusted, so the header is checked before pixels are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX")
 UPRIGHT = 1
-# How the pixels of each EXIF orientation are turned upright; 1 is upright, others mean nothing.
+# The transposition that turns the pixels of each EXIF orientation upright; 1 is upright, other values are invalid.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,18 +31,18 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = frozenset({5, 6, 7, 8})
-# What Pillow raises on damaged files; SyntaxError is how its PNG reader says so.
+# Errors that Pillow raises on damaged files; SyntaxError comes from its PNG reader.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-# A second line of defence behind `_open`, for the whole process: Pillow would only warn up to twice its limit.
+# A second line of defence behind `_open`, for the whole process: by default Pillow only warns up to twice its limit.
 Image.MAX_IMAGE_PIXELS = Limits().image_pixels
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image's header says: height and width in pixels once it is upright, channels 1 or 3, EXIF orientation."""
+    """The header of an image: height and width in pixels once upright, channels 1 or 3, EXIF orientation."""
 
     height: int
     width: int
@@ -51,37 +51,37 @@ class Header:
 
 
 def read_header(data: bytes, where: str, limits: Limits) -> Header:
-    """Read the header alone.
+    """Read only the header.
 
     Raises:
-        InvalidInput: no image of FORMATS, too many pixels, more than one frame, or 16 bits a channel.
+        InvalidInput: not an image of FORMATS, too many pixels, more than one frame, or 16 bits per channel.
     """
     with _open(data, where, limits) as image:
         if image.mode not in GREY_MODES + COLOUR_MODES:
-            raise InvalidInput("image", image.mode, f"{where} has more than 8 bits a channel: convert it to 8 bits")
+            raise InvalidInput("image", image.mode, f"{where} has more than 8 bits per channel: convert it to 8 bits")
         orientation = _orientation(image)
         height, width = (image.width, image.height) if orientation in SIDEWAYS else (image.height, image.width)
         return Header(height, width, 1 if image.mode in GREY_MODES else 3, orientation)
 
 
 def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np.uint8]:
-    """Decode one image and turn it upright: cameras store how they were held beside the pixels of their sensor.
+    """Decode one image and turn it upright by its EXIF orientation.
 
     Args:
         data: the bytes of a file that passed `read_header`.
-        where: what to call it in an error.
+        where: the name of the image in an error.
         channels: 1 (grey) or 3 (RGB). Alpha is dropped.
-        limits: what an image may cost.
+        limits: limits on the size of an image.
 
     Returns:
         (H, W, channels) uint8.
 
     Raises:
-        InvalidInput: the pixels are damaged or cut short.
+        InvalidInput: the pixels are damaged or truncated.
     """
     with _open(data, where, limits) as image:
         try:
-            turn = TURNS.get(_orientation(image))  # before the pixels are read: what read_header saw decides
+            turn = TURNS.get(_orientation(image))  # before pixels are read, as in read_header
             upright = image if turn is None else image.transpose(turn)
             pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
         except _PILLOW_ERRORS as error:
@@ -90,10 +90,10 @@ def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np
 
 
 def resize(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[Any]:
-    """Bring an image to `preprocessing.size`, bilinear with antialiasing; no-op where it has that size.
+    """Resize an image to `preprocessing.size`, bilinear with antialiasing; do nothing if it has that size.
 
-    `shorter` with a centred crop is one operation here: the largest centred box of the wanted aspect is
-    resized, so that nothing is rounded in between.
+    `shorter` with a centred crop is one operation: the largest centred box of the wanted aspect is resized, so that
+    there is no rounding between two steps.
 
     Args:
         image: (H, W, C) uint8 or float32.
@@ -118,9 +118,9 @@ def resize(image: NDArray[Any], preprocessing: Preprocessing) -> NDArray[Any]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; UPRIGHT if there is none or the EXIF data cannot be read."""
+    """Return the EXIF orientation; UPRIGHT if there is none or the EXIF data cannot be read."""
     try:
-        # The base class's: that of PNG files would read all pixels to look for EXIF data behind them.
+        # Call the base class: the method of PNG files would read all pixels to look for EXIF data behind them.
         orientation = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
     except _PILLOW_ERRORS:
         return UPRIGHT
@@ -128,13 +128,13 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of what is kept of the original."""
+    """Return (left, top, right, bottom) of the kept part of the original."""
     if preprocessing.resize == "stretch" or preprocessing.size is None:
         return (0, 0, width, height)
     scale = min(height / preprocessing.size[0], width / preprocessing.size[1])
     kept_height, kept_width = preprocessing.size[0] * scale, preprocessing.size[1] * scale
     top, left = (height - kept_height) / 2, (width - kept_width) / 2
-    # Rounding must not push the box a hair outside the image: Pillow refuses that.
+    # Rounding must not move the box slightly outside the image: Pillow refuses that.
     return (max(left, 0), max(top, 0), min(left + kept_width, width), min(top + kept_height, height))
 
 

@@ -1,4 +1,4 @@
-"""From stored pixels to what the network was trained on: (pixels x scale - mean) / std, in its layout."""
+"""Preprocessing: turn stored pixels into the network's input, (pixels x scale - mean) / std in its layout."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
 
-UINT8_SCALE = 1.0 / 255.0  # the default for uint8 pixels; float32 pixels are taken as they are
+UINT8_SCALE = 1.0 / 255.0  # the default for uint8 pixels; float32 pixels are not scaled
 ORDERS = ("RGB", "BGR")
 RESIZES = ("shorter", "stretch")
 CROPS = ("center",)
 MAX_SIDE = 4096  # pixels
-MAX_NUMBER = 1e30  # float32 ends at 3.4e38; room for the product of a few
-MIN_NUMBER = 1e-30  # of what must be above 0: float32 begins at 1.2e-38
+MAX_NUMBER = 1e30  # float32 ends at 3.4e38; this leaves room for the product of a few numbers
+MIN_NUMBER = 1e-30  # the least of numbers that must be above 0: float32 begins at 1.2e-38
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a network's input.
+    """The settings that turn an image into a network's input.
 
     Args:
-        scale: what pixels are multiplied by; None is 1/255 for uint8 and 1 for float32.
+        scale: factor for the pixels; None is 1/255 for uint8 and 1 for float32.
         mean: subtracted after scaling, one number or one for each channel, in the order of `order`.
         std: divided by last, one number or one for each channel.
-        order: the order of the channels that the network wants; data are stored RGB.
-        size: (height, width) in pixels that the network wants; None leaves images as they are.
+        order: the order of the channels in the network's input; data are stored RGB.
+        size: (height, width) in pixels of the network's input; None leaves images as they are.
         resize: `shorter` covers `size` and keeps the aspect, `stretch` does not keep it.
-        crop: what is kept of an image that covers `size`.
+        crop: the part that is kept of an image that covers `size`.
 
     Raises:
         InvalidInput: naming the field (`preprocessing.std`) and the value seen.
@@ -63,7 +63,7 @@ class Preprocessing:
         _check_size(self.size)
 
     def _check_quotients(self) -> None:
-        """What pixels are multiplied by and moved by must be numbers of float32, as mean, std and scale are."""
+        """Check that scale / std and mean / std are numbers of float32 too, not only mean, std and scale."""
         channels = max(len(self.mean), len(self.std))
         means, stds = (values * channels if len(values) == 1 else values for values in (self.mean, self.std))
         for mean, std in zip(means, stds, strict=True):
@@ -87,14 +87,14 @@ class Preprocessing:
                 raise InvalidInput(
                     f"preprocessing.{name}",
                     value,
-                    f"no such preprocessing setting; there are {', '.join(sorted(known))}",
+                    f"no such preprocessing setting; the settings are {', '.join(sorted(known))}",
                 )
             if value is not None:
                 given[name] = _from_json_value(name, value)
         return cls(**given)
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object of the REST contract, every field in it."""
+        """Return the JSON object of the REST contract, with every field."""
         return {
             "scale": self.scale,
             "mean": list(self.mean),
@@ -106,13 +106,13 @@ class Preprocessing:
         }
 
     def scale_of(self, dtype: np.dtype[Any]) -> float:
-        """The factor for pixels of this dtype (uint8 or float32)."""
+        """Return the factor for pixels of this dtype (uint8 or float32)."""
         if self.scale is not None:
             return self.scale
         return UINT8_SCALE if dtype == np.uint8 else 1.0
 
     def check_channels(self, channels: int) -> None:
-        """Raise InvalidInput where mean, std or order do not fit images of so many channels."""
+        """Raise InvalidInput if mean, std or order do not fit images of this many channels."""
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) not in (1, channels):
@@ -124,11 +124,11 @@ class Preprocessing:
 def preprocess(images: NDArray[Any], preprocessing: Preprocessing, layout: str = "NCHW") -> NDArray[np.float32]:
     """Scale, normalise and transpose images that already have the wanted size.
 
-    Resizing happens once, when data are loaded (`compress.data.decoding`), never here.
+    Resizing is done once, when data are loaded (`compress.data.decoding`), not here.
 
     Args:
         images: (N, H, W, C) uint8 or float32, RGB.
-        preprocessing: what the network was trained on.
+        preprocessing: the preprocessing that the network was trained with.
         layout: NCHW or NHWC, see `compress.importing.input_layout`.
 
     Returns:
@@ -169,9 +169,9 @@ def _invalid(name: str, value: object, wanted: str) -> InvalidInput:
 
 
 def _check_number(name: str, value: object, positive: bool) -> None:
-    # A comparison, unlike math.isfinite, also answers for NaN and for integers beyond a float's range.
+    # A comparison, unlike math.isfinite, also works for integers beyond a float's range, and is false for NaN.
     number = isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER < value < MAX_NUMBER
-    if not number or (positive and value < MIN_NUMBER):  # type: ignore[operator]  # a number by now
+    if not number or (positive and value < MIN_NUMBER):  # type: ignore[operator]  # it is a number, checked above
         least = f"from {MIN_NUMBER:g}" if positive else f"above {-MAX_NUMBER:g}"
         raise _invalid(name, value, f"numbers {least} and below {MAX_NUMBER:g}")
 

@@ -1,4 +1,4 @@
-"""Parts that a data set does not bring are drawn from its training images, by seed."""
+"""Split: draw the parts that a data set lacks from its training images, by seed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from compress.data.formats.source import PARTS
 from compress.errors import InvalidInput
 
-SHARE = 0.1  # of the training images, for each part drawn
-ENOUGH = 500  # images: fewer cannot tell a network from chance, so a small set gives up a larger share ...
+SHARE = 0.1  # share of the training images for each drawn part
+ENOUGH = 500  # images: fewer cannot distinguish a network from chance, so a small set gives a larger share ...
 LARGEST_SHARE = 0.2  # ... but never more than this
 
 
 def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict[str, NDArray[np.int64]]:
-    """Indices of the parts drawn, and of what is left of `train`, each ascending.
+    """Return the indices, ascending, of each drawn part and of the rest of `train`.
 
-    Every class gives its share (systematic sampling over the shuffled images of each class in turn). The same
-    seed draws the same validation part whether or not a test part has to be drawn as well.
+    Every class gives its share (systematic sampling over the shuffled images of each class in turn). One seed draws
+    the same validation part whether or not a test part has to be drawn too.
 
     Args:
         labels: (N,) of the training images.
         missing: parts to draw, in the order in which they are drawn.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Raises:
         InvalidInput: too few training images.
@@ -46,12 +46,12 @@ def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict
 
 
 def drawn_count(images: int) -> int:
-    """How many images a drawn part gets out of so many training images."""
+    """Return the number of images that a part drawn from this many training images gets."""
     return int(min(max(images * SHARE, ENOUGH), images * LARGEST_SHARE))
 
 
 def counts_after_draw(counts: Mapping[str, int]) -> dict[str, int]:
-    """How many images each of PARTS has once the missing ones are drawn."""
+    """Return the number of images in each of PARTS after the missing ones are drawn."""
     drawn = drawn_count(counts["train"])
     after = {part: counts.get(part, drawn) for part in PARTS}
     after["train"] = counts["train"] - drawn * sum(part not in counts for part in PARTS)

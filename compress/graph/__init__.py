@@ -1,1 +1,1 @@
-"""The graph at work: torch modules, channel flow and groups, cuts, folds and lossless rewrites."""
+"""Work on a network's graph: torch modules, channel flow and groups, cuts, folds and lossless rewrites."""

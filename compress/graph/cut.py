@@ -1,4 +1,4 @@
-"""Cut: remove channels for real. The graph cuts; importance never does, and the scheme only chooses."""
+"""Cut: physically remove channels. Importance only scores them and the scheme only chooses them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Keep = Mapping[str, ArrayLike]
 
 
 def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> Network:
-    """A smaller network that keeps only these units.
+    """Return a smaller network that keeps only these units.
 
-    What remains computes what the original computes when the removed channels are zero wherever they are read.
+    It computes what the original would compute if the removed channels were zero wherever they are read.
 
     Args:
         keep: block name -> indices of the units that stay; blocks not named stay whole.
-        blocks: the network's blocks, where the caller has them at hand.
+        blocks: the network's blocks, if the caller already has them.
 
     Raises:
         InvalidInput: an unknown block, a frozen one, an index out of range, or fewer than the block's minimum.
@@ -53,7 +53,7 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
 def kept_slots(
     network: Network, chosen: Iterable[tuple[Block, Indices]], tensors: Container[str] | None = None
 ) -> dict[Slot, Indices]:
-    """The indices that stay on every slot that loses some, ascending; of these tensors only, where given."""
+    """Return the kept indices, ascending, of each slot that loses some; `tensors` restricts it to those tensors."""
     masks: dict[Slot, NDArray[np.bool_]] = {}
     for block, stays in chosen:
         if len(stays) == block.width:
@@ -74,7 +74,7 @@ def _checked(known: Mapping[str, Block], name: str, chosen: ArrayLike) -> Indice
     if index.size and (index[0] < 0 or index[-1] >= block.width):
         raise InvalidInput("keep", index.tolist(), f"block {name!r} has units 0..{block.width - 1}")
     if len(index) < block.minimum:
-        why = block.reason or "no tensor may run empty"
+        why = block.reason or "no tensor may become empty"
         raise InvalidInput(
             "keep", len(index), f"block {name!r} must keep at least {block.minimum} of {block.width} units ({why})"
         )

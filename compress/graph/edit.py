@@ -1,4 +1,4 @@
-"""Edits of a graph: a new network each time, sorted, typed and, where nodes are swapped for others, run."""
+"""Edits of a graph. Each returns a new network, sorted and typed; one whose nodes were replaced is also run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compress.network import Array, Network, Node, frozen
 
 
 def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """The network with these nodes in place of its own: sorted, unused constants dropped, typed anew.
+    """Return the network with these nodes instead of its own: sorted, without unused constants, types inferred again.
 
     Raises:
         InvalidInput: strict shape inference refuses the result.
@@ -26,9 +26,9 @@ def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Arra
 
 
 def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """The network with the named nodes swapped for others: the only structural edit, verified each time.
+    """Return the network with the named nodes replaced. All structural edits use this; it verifies the result.
 
-    Verified means: strict shape inference, and a run in onnxruntime at batches 1 and 3.
+    It runs strict shape inference, and the result in onnxruntime at batches 1 and 3.
 
     Raises:
         InvalidInput: the result is not a network that onnxruntime runs.
@@ -42,10 +42,10 @@ def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], con
 
 
 def sort_nodes(nodes: tuple[Node, ...], known: set[str]) -> tuple[Node, ...]:
-    """Execution order, stable where it is free.
+    """Sort nodes into execution order; nodes that do not depend on each other keep their order.
 
     Raises:
-        ValueError: a cycle, or an input that nobody makes.
+        ValueError: a cycle, or an input that no node produces.
     """
     made, ordered, waiting = set(known) | {""}, list[Node](), list(nodes)
     while waiting:
@@ -56,7 +56,7 @@ def sort_nodes(nodes: tuple[Node, ...], known: set[str]) -> tuple[Node, ...]:
         waiting.remove(first)
         ordered.append(first)
         made.update(first.outputs)
-        # Most graphs come sorted: go on from here in one sweep rather than from the front each time.
+        # Most graphs are already sorted: one sweep from here on is faster than starting at the front each time.
         rest = []
         for node in waiting:
             if made.issuperset(node.inputs):

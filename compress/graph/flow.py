@@ -13,14 +13,14 @@ from compress.ops.row import Flow, Link, Slot
 
 @dataclass
 class Trace:
-    """All flows of a network.
+    """The channel flow of a whole network.
 
     Attributes:
         axes: channel axis of each activation that has one.
-        links: pairs of channels that are one.
+        links: pairs of channels that must be kept or removed together.
         frozen: tensor -> why all its channels must stay.
-        filters: weight axes that make output channels, in execution order.
-        readers: (weight axis, activation): who reads whose channels.
+        filters: weight axes that produce output channels, in execution order.
+        readers: (weight axis, activation): which weights read the channels of which activation.
     """
 
     axes: dict[str, int | None] = field(default_factory=dict)
@@ -31,13 +31,13 @@ class Trace:
 
     @classmethod
     def start(cls, network: Network) -> Trace:
-        """What is known before the first node: the channels of the inputs, which stay."""
+        """Return the flow before the first node: the channels of the inputs, which must stay."""
         found = cls({name: 1 if len(kind.shape) > 1 else None for name, kind in network.inputs.items()})
         found.freeze(network.inputs, "input of the network")
         return found
 
     def add(self, flow: Flow) -> None:
-        """Take in the flow of one more node."""
+        """Add the flow of one more node."""
         self.axes.update(flow.axes)
         self.links.extend(flow.links)
         self._freeze(flow.frozen)
@@ -45,7 +45,7 @@ class Trace:
         self.readers.extend(flow.readers)
 
     def freeze(self, tensors: Iterable[str], reason: str) -> None:
-        """All channels of these tensors stay; the first reason given is the one reported."""
+        """Require that all channels of these tensors stay; the first reason given is the one reported."""
         self._freeze({tensor: reason for tensor in tensors if tensor})
 
     def _freeze(self, frozen: Mapping[str, str]) -> None:
@@ -54,7 +54,7 @@ class Trace:
 
 
 def trace(network: Network) -> Trace:
-    """The channel flow of every node. One without a row, or a case its row does not cover, freezes what it touches."""
+    """Return the channel flow of all nodes. A node whose case no row covers freezes the tensors that it touches."""
     found = Trace.start(network)
     for node in network.nodes:
         found.add(flow_of(node, network, found))
@@ -63,7 +63,7 @@ def trace(network: Network) -> Trace:
 
 
 def flow_of(node: Node, network: Network, found: Trace) -> Flow:
-    """How channels pass through one node, after what was found before it."""
+    """Return how channels pass through one node, given the flow of the nodes before it."""
     row = find_row(node)
     try:
         if row is None:

@@ -1,4 +1,4 @@
-"""Fold: batch norms become part of the convolution or linear layer in front of them, without loss."""
+"""Fold batch norms into the convolution or linear layer in front of them, without loss."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ EPSILON = 1e-5  # ONNX's default for BatchNormalization
 
 @dataclass(frozen=True)
 class Norm:
-    """A layer and the batch norm that alone reads it, which can be folded into it.
+    """A layer and the batch norm that is its only reader and can be folded into it.
 
     Attributes:
         layer: Conv, ConvTranspose or Gemm.
         node: the BatchNormalization.
-        gamma, beta: (C,) float64, what the norm does to a channel: gamma * (x - mean) / deviation + beta.
+        gamma, beta: (C,) float64; the norm computes gamma * (x - mean) / deviation + beta per channel.
         mean, deviation: (C,) float64, deviation = sqrt(variance + epsilon).
     """
 
@@ -39,17 +39,17 @@ class Norm:
 
     @property
     def factor(self) -> NDArray[np.float64]:
-        """(C,) what the layer's weights are multiplied by."""
+        """Factor (C,) that folding multiplies the layer's weights by."""
         return self.gamma / self.deviation
 
     @property
     def offset(self) -> NDArray[np.float64]:
-        """(C,) what is added after that."""
+        """Offset (C,) that folding adds after the factor."""
         return self.beta - self.mean * self.factor
 
 
 def norms(network: Network) -> tuple[Norm, ...]:
-    """Every batch norm that can be folded: its input is read by nothing else, its layer's weight is constant."""
+    """Return the batch norms that can be folded: the only readers of a layer whose weight is constant."""
     return tuple(_found(network))
 
 
@@ -66,7 +66,7 @@ def _found(network: Network) -> Iterator[Norm]:
 
 
 def foldable(network: Network, layer: Node) -> bool:
-    """Whether the layer's weight and bias are constants that can carry a factor and an offset per channel."""
+    """Return whether the layer's weight and bias are constants that can take a factor and an offset per channel."""
     if layer.op_type not in ("Conv", "ConvTranspose", "Gemm") or layer.input(1) not in network.constants:
         return False
     if layer.input(2) and layer.input(2) not in network.constants:
@@ -77,7 +77,7 @@ def foldable(network: Network, layer: Node) -> bool:
 
 
 def output_axis(layer: Node) -> int:
-    """The axis of the layer's weight that its output channels lie on."""
+    """Return the axis of the output channels in the layer's weight."""
     if layer.op_type == "Gemm":
         return 0 if layer.get("transB", 0) else 1
     return 1 if layer.op_type == "ConvTranspose" else 0
@@ -86,7 +86,7 @@ def output_axis(layer: Node) -> int:
 def scaled(
     network: Network, layer: Node, factor: NDArray[np.float64], offset: NDArray[np.float64]
 ) -> tuple[Node, dict[str, Array]]:
-    """The layer with `factor * its output + offset` per channel, and the constants it then reads.
+    """Return the layer changed to give `factor * output + offset` per channel, and the constants that it then reads.
 
     Args:
         factor, offset: (C,).
@@ -105,7 +105,7 @@ def scaled(
 
 
 def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
-    """The constant's name where this layer alone reads it, else a new one: a tied weight stays as it is."""
+    """Return the constant's name if only this layer reads it, else a new one, so that a tied weight is not changed."""
     name = layer.input(position)
     if name and network.sole_consumer(name) is layer:
         return name
@@ -113,12 +113,12 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
 
 
 def fold_norms(network: Network) -> Network:
-    """The same function with every foldable batch norm gone; the norm's output keeps its name.
+    """Return a network without its foldable batch norms that computes the same; a norm's output keeps its name.
 
-    Weights that came as float16 are rounded to such numbers again.
+    Weights that the file stored as float16 are rounded to float16 again.
 
     Raises:
-        InvalidInput: the result is not a network that onnxruntime runs, or computes something else.
+        InvalidInput: onnxruntime does not run the result, or its outputs differ.
     """
     found = norms(network)
     if not found:
@@ -130,7 +130,7 @@ def fold_norms(network: Network) -> Network:
         constants |= own
         halves |= {layer.inputs[1]} if norm.layer.inputs[1] in halves else set()
     gone = {norm.node.name for norm in found}
-    # In place: groups are named after the first layer in execution order, which must not change.
+    # Edit in place: groups are named after the first layer in execution order, which must not change.
     nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
     result = edited(replace(network, halves=frozenset(halves)), nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
@@ -139,7 +139,7 @@ def fold_norms(network: Network) -> Network:
 
 
 def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:
-    """Hold an edit that should change nothing against the original, in onnxruntime.
+    """Compare the outputs of an edited network with the original's in onnxruntime; the edit should not change them.
 
     Raises:
         InvalidInput: an output differs by more than rounding explains.

@@ -1,4 +1,4 @@
-"""Groups: which channels of a network live or die together, and which must stay, with the reason.
+"""Groups: the channels of a network that must be kept or removed together, and those that must stay, with the reason.
 
 A unit is a set of (tensor, axis, index): all the places where one channel appears, through residual adds, concat,
 split, Slice, Pad, flatten and depthwise convolutions. Units that appear in the same places form a block: any
@@ -22,23 +22,23 @@ from compress.network import Network
 from compress.ops.row import Indices, Slot
 
 SHOWN_LAYERS = 20
-"""Names in an error."""
+"""Number of layer names that an error lists."""
 ONE_CHANNEL = "it has one channel, which must stay"
 ALL_AT_ONCE = "its channels are tied to each other: they can only go all at once, and some must stay"
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Units that appear in the same places; one knob.
+    """Units that appear in the same places; each prunable block is one knob.
 
     Attributes:
-        name: after the first layer that makes them ("layer1.0.conv1"), stable between the files of one network.
+        name: that of the first layer that makes them ("layer1.0.conv1"); the same in all files of one network.
         width: number of units.
-        minimum: how many must stay at least, so that no tensor runs empty.
+        minimum: the least number of units that must stay, so that no tensor becomes empty.
         slots: (tensor, axis) -> indices there, shape (width, multiplicity).
         filters: the weight axes among the slots whose removal makes the channel vanish.
         readers: (weight axis, activation) where the channels are read.
-        reason: why the block is frozen; "" where it is prunable.
+        reason: why the block is frozen; "" if it is prunable.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Block:
 
     @property
     def prunable(self) -> bool:
-        """Whether channels can be removed at all."""
+        """True if channels can be removed."""
         return not self.reason and self.width > self.minimum
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that make these channels."""
+        """Names of the layers that produce these channels."""
         return tuple(dict.fromkeys(layer_name(tensor) for tensor, _ in self.filters))
 
 
@@ -69,41 +69,41 @@ class Group:
 
     @property
     def width(self) -> int:
-        """Units in all blocks."""
+        """Number of units in all blocks."""
         return sum(block.width for block in self.blocks)
 
     @property
     def prunable(self) -> bool:
-        """Whether any block is."""
+        """True if any block is prunable."""
         return any(block.prunable for block in self.blocks)
 
     @property
     def reason(self) -> str:
-        """Why (parts of) the group are frozen, "" where nothing is."""
+        """The reason why all or part of the group is frozen; "" if nothing is."""
         told = "; ".join(dict.fromkeys(block.reason for block in self.blocks if block.reason))
         return told if told or self.prunable else ALL_AT_ONCE if self._is_tied else ONE_CHANNEL
 
     @property
     def _is_tied(self) -> bool:
-        """Whether a unit is several channels of one tensor."""
+        """True if a unit is several channels of one tensor."""
         return any(index.shape[1] > 1 for block in self.blocks for index in block.slots.values())
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that make the group's channels."""
+        """Names of the layers that produce the group's channels."""
         return tuple(dict.fromkeys(layer for block in self.blocks for layer in block.layers))
 
 
 def layer_name(weight: str) -> str:
-    """A layer's name for people: its weight's, without ".weight"."""
+    """Return a layer's display name: the name of its weight without ".weight"."""
     return weight.removesuffix(".weight")
 
 
 def unknown_layer(name: str, layers: Sequence[str]) -> InvalidInput:
-    """What to say where a setting `keep_float` names a layer that the network lacks; `layers` are those there are."""
+    """Return the error for a `keep_float` setting that names a layer other than the network's `layers`."""
     left = len(layers) - SHOWN_LAYERS
     there = ", ".join(layers[:SHOWN_LAYERS]) + (f" and {left} more" if left > 0 else "")
-    return InvalidInput("keep_float", name, f"the network has no layer {name!r}; there are {there}")
+    return InvalidInput("keep_float", name, f"the network has no layer {name!r}; its layers are {there}")
 
 
 # A network never changes, and every candidate is cut from the same one.
@@ -111,14 +111,14 @@ _known: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
 
 
 def groups(network: Network) -> tuple[Group, ...]:
-    """All groups, prunable and frozen, in the order of execution of their first layers."""
+    """Return all groups, prunable and frozen, in the execution order of their first layers."""
     if network not in _known:
         _known[network] = _grouped(_blocks(network, trace(network)))
     return _known[network]
 
 
 def prunable_blocks(network: Network) -> tuple[Block, ...]:
-    """The blocks that have a knob, in order."""
+    """Return the blocks that have a knob, in order."""
     return tuple(block for group in groups(network) for block in group.blocks if block.prunable)
 
 
@@ -151,7 +151,7 @@ def _slots(flow: Trace) -> list[Slot]:
 
 
 def _components(slots: list[Slot], sizes: list[int], flow: Trace) -> list[Indices]:
-    """The unit of every index of every slot."""
+    """Return the unit of every index of every slot."""
     starts = dict(zip(slots, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
     total = sum(sizes)
     if not total:
@@ -199,7 +199,7 @@ def _order(block: Block, flow: Trace) -> tuple[int, int]:
 
 
 def _named(blocks: list[Block]) -> list[Block]:
-    """Names made unique: several blocks may come from one layer."""
+    """Make the blocks' names unique, because several blocks may come from one layer."""
     result, seen = [], dict[str, int]()
     for block in blocks:
         seen[block.name] = seen.get(block.name, 0) + 1
@@ -209,7 +209,7 @@ def _named(blocks: list[Block]) -> list[Block]:
 
 
 def _with_minimums(blocks: list[Block]) -> list[Block]:
-    """A block may vanish where an earlier one that cannot is in every tensor it is in."""
+    """Set each block's minimum: 0 if all its tensors also hold earlier blocks that cannot vanish, else 1."""
     covered: set[Slot] = set()
     result = []
     for block in blocks:

@@ -21,20 +21,20 @@ from compress.ops.row import Mode, Row, TorchOp
 class _Step:
     node: Node
     run: TorchOp
-    inputs: tuple[str, ...]  # what is looked up at run time, "" for one left out or baked into `run`
+    inputs: tuple[str, ...]  # names looked up at run time; "" for an input that is omitted or baked into `run`
     moded: bool
-    dead: tuple[str, ...] = ()  # tensors nobody reads afterwards
+    dead: tuple[str, ...] = ()  # tensors that no later step reads
 
 
 class TorchNetwork(nn.Module):
-    """The network's own weights as parameters, its graph as a list of torch calls.
+    """A torch module of a network: its weights are parameters, its graph is a list of torch calls.
 
     An op without a row, or a case its row does not cover, runs in onnxruntime and passes no gradient: `opaque`
-    names such nodes, and what lies only before them does not train. Rows that read an integer constant when they
-    are built (a shape, an axis) are given it at run time too: only they know which of their inputs are data.
+    names such nodes, and layers whose output passes only through them do not train. Rows that read an integer
+    constant when they are built (a shape, an axis) also get it at run time: only they know which inputs are data.
 
     Attributes:
-        network: what it was built from.
+        network: the network that it was built from.
         opaque: names of the nodes that run in onnxruntime.
         momentum: how fast running statistics follow in train mode (1 / count for a cumulative average).
     """
@@ -68,7 +68,7 @@ class TorchNetwork(nn.Module):
         return _Step(node, run, tuple(inputs), row.moded)
 
     def _hold(self, node: Node, row: Row) -> None:
-        """Register the node's constants as parameters or buffers. Raises Unsupported for numbers torch has not."""
+        """Register the node's constants as parameters or buffers. Raises Unsupported for types that torch lacks."""
         for position, name in enumerate(node.inputs):
             if name not in self.network.constants or name in self._constant_names():
                 continue
@@ -91,16 +91,16 @@ class TorchNetwork(nn.Module):
         return ChainMap(self._parameter_of, self._buffer_of, self._integer_of)
 
     def weights(self) -> dict[str, nn.Parameter]:
-        """The trained constants by their names in the network."""
+        """Return the trained constants by their names in the network."""
         return {name: self.get_parameter(own) for name, own in self._parameter_of.items()}
 
     def held(self, name: str) -> Tensor:
-        """The tensor, parameter or buffer, that holds this float constant. Raises KeyError."""
+        """Return the parameter or buffer that holds this float constant. Raises KeyError."""
         own = self._parameter_of.get(name) or self._buffer_of[name]
         return getattr(self, own)  # type: ignore[no-any-return]  # nn.Module types attributes as Tensor | Module
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, *input_shape) float32 -> the scored output, the logits (N, classes)."""
+        """Return the scored output, the logits (N, classes), of images (N, *input_shape) float32."""
         return self._execute(images, None)[self.network.output_name]
 
     def run(
@@ -109,12 +109,12 @@ class TorchNetwork(nn.Module):
         names: Iterable[str],
         edit: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """Named activations.
+        """Return the named activations.
 
         Args:
             images: (N, *input_shape).
             names: tensors of the graph that are wanted.
-            edit: tensor -> function applied to it as soon as it is made (gates, noise, taps).
+            edit: tensor -> function applied to it as soon as it is computed (gates, noise, taps).
         """
         wanted = set(names)
         env = self._execute(images, wanted, edit or {})
@@ -140,17 +140,17 @@ class TorchNetwork(nn.Module):
         return env
 
     def made(self, node: str, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What one node makes of these activations, in eval mode.
+        """Return the outputs of one node for the given inputs, in eval mode.
 
         Args:
-            given: tensor of the graph -> its value; a constant given here takes the place of the module's own.
+            given: tensor of the graph -> its value; a constant given here replaces the module's own.
         """
         step = next(step for step in self._steps if step.node.name == node)
         own = {name: getattr(self, held) for name, held in self._constant_names().items() if name in step.inputs}
         return _made(step, Mode(training=False), {**own, **given})
 
     def write_back(self) -> dict[str, Array]:
-        """Weights and running statistics by constant name, for `network.with_constants`."""
+        """Return weights and running statistics by constant name, for `network.with_constants`."""
         names = (*self._parameter_of, *self._buffer_of)
         return {
             name: self.held(name).detach().cpu().numpy().astype(self.network.constants[name].dtype).copy()
@@ -158,7 +158,7 @@ class TorchNetwork(nn.Module):
         }
 
     def to_network(self) -> Network:
-        """The network with the weights as they are now."""
+        """Return the network with the current weights."""
         return self.network.with_constants(self.write_back())
 
 
@@ -170,7 +170,7 @@ def _made(step: _Step, mode: Mode, env: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _with_releases(steps: list[_Step], outputs: set[str]) -> list[_Step]:
-    """Each activation is dropped after its last reader, so that memory is that of the widest cut of the graph."""
+    """Drop each activation after its last reader, so that only activations still needed take memory."""
     seen, result = set(outputs), []
     made = {name for step in steps for name in step.node.outputs}
     for step in reversed(steps):

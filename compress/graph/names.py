@@ -1,4 +1,4 @@
-"""Names: what an edit adds to a network is called like nothing that was there."""
+"""Names: unused names for the tensors and nodes that an edit adds to a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from compress.network import Network
 
 
 class Names:
-    """Names for new tensors and nodes: none that the network has, none that was given before."""
+    """A source of names that neither the network uses nor an earlier call returned."""
 
     def __init__(self, network: Network) -> None:
         self._taken = {*network.constants, *network.inputs, *network.outputs}
@@ -14,7 +14,7 @@ class Names:
             self._taken.update((node.name, *node.inputs, *node.outputs))
 
     def new(self, wanted: str) -> str:
-        """The wanted name, with as many underscores behind it as make it a new one."""
+        """Return the wanted name, with underscores appended until it is unused."""
         while wanted in self._taken:
             wanted += "_"
         self._taken.add(wanted)

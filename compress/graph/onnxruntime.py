@@ -1,4 +1,4 @@
-"""onnxruntime, as networks are run here: one session a file, its tensors by name."""
+"""Run networks in onnxruntime: one session per file, tensors by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def session(model: bytes, *, threads: int = 1, optimise: bool = True) -> onnxruntime.InferenceSession:
-    """An onnxruntime CPU session of an ONNX file, quiet.
+    """Open an onnxruntime CPU session of an ONNX file; it logs errors only.
 
     Raises:
         InvalidInput: onnxruntime refuses the file.
@@ -29,7 +29,7 @@ def session(model: bytes, *, threads: int = 1, optimise: bool = True) -> onnxrun
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as in compress/__init__.py
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see compress/__init__.py for why
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     try:
@@ -45,7 +45,7 @@ def run_onnxruntime(
 
     Args:
         images: (N, *input_shape) float32.
-        names: the tensors wanted; all outputs where None. Optimisation is off where inner tensors are asked for.
+        names: the tensors wanted; None means all outputs. Asking for inner tensors turns optimisation off.
 
     Raises:
         InvalidInput: onnxruntime refuses the file or fails while running it.
@@ -78,7 +78,7 @@ def _with_untyped_outputs(network: Network) -> bytes:
 
 
 def runtime_noise(model: bytes, inputs: Mapping[str, Array]) -> dict[str, float]:
-    """How far onnxruntime with its optimiser lies from itself without, by output: what rounding makes of a file."""
+    """Return, per output, how much onnxruntime's optimiser changes it: the noise that rounding causes."""
     runs = []
     for optimise in (True, False):
         runner = session(model, optimise=optimise)

@@ -1,4 +1,4 @@
-"""Opaque nodes: what has no row of its own runs in onnxruntime, node by node."""
+"""Opaque nodes: nodes without a row run in onnxruntime, one at a time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def by_onnxruntime(node: Node, network: Network) -> TorchOp:
             if tensor is not None
         }
         made = dict(zip(named, runner.run(named, given), strict=True))
-        # One for each output, as rows give them: those left out hold nothing.
+        # One tensor per output, as rows return them; omitted outputs get an empty one.
         return tuple(torch.from_numpy(np.asarray(made.get(name, ()))) for name in node.outputs)
 
     return run
 
 
 def _alone(node: Node, network: Network) -> onnx.ModelProto:
-    """A model of this node. No shape is stated: a shape chain's may follow the batch in any way."""
+    """Return a model of this node alone. It states no shapes, because shapes may depend on the batch in any way."""
     read = dict.fromkeys(name for name in node.inputs if name)
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(network.types[name].dtype)), None)

@@ -1,4 +1,4 @@
-"""Which output of a network is scored, one score a class; the others are kept as they are."""
+"""Choice of the scored output of a network (one score per class); the other outputs are kept as they are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Output -> its shape without the batch, in the order of the file."""
+"""Output name -> its shape without the batch, in the order of the file."""
 
 
 def output_shapes(network: Network) -> Shapes:
-    """Those of a network's outputs."""
+    """Return the shapes of a network's outputs."""
     return {name: kind.shape[1:] for name, kind in network.outputs.items()}
 
 
@@ -24,7 +24,7 @@ def check_output(shapes: Shapes, name: str) -> None:
     """Check that the output of this name can be scored.
 
     Raises:
-        InvalidInput: there is no such output, or it is not one score a class.
+        InvalidInput: there is no such output, or it is not one score per class.
     """
     if name not in shapes:
         raise InvalidInput("output", name, f"the network has no such output; it has {', '.join(shapes)}")
@@ -34,10 +34,10 @@ def check_output(shapes: Shapes, name: str) -> None:
 
 
 def scored_at_upload(shapes: Shapes) -> str | None:
-    """The only output that can be scored; None if there is none, or if the classes of a data set will tell.
+    """Return the only output that can be scored; None if there is none, or if a data set's class count will decide.
 
     Raises:
-        InvalidInput: two of them are alike, so that no data set tells them apart.
+        InvalidInput: two candidates have the same width, so that no data set can decide between them.
     """
     widths = _widths(shapes)
     alike = [name for name in widths if list(widths.values()).count(widths[name]) > 1]
@@ -47,10 +47,10 @@ def scored_at_upload(shapes: Shapes) -> str | None:
 
 
 def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
-    """The output that must be the scores of so many classes; `model` is the network's name, for the error.
+    """Return the output that holds the scores of this many classes; `model` is the network's name, for the error.
 
     Raises:
-        InvalidInput: none can be, or more than one.
+        InvalidInput: no output fits, or several do.
     """
     widths = _widths(shapes)
     if not widths:
@@ -66,7 +66,7 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
 
 
 def decided(network: Network, asked: str | None, classes: int) -> Network:
-    """The network with the output that is scored for data of so many classes.
+    """Return the network with its scored output set, for data of this many classes.
 
     Raises:
         InvalidInput: as `check_output` and `scored_for`.
@@ -78,7 +78,7 @@ def decided(network: Network, asked: str | None, classes: int) -> Network:
 
 
 def scored_of(session: onnxruntime.InferenceSession) -> str:
-    """The scored output of a file that was saved by `Network.save`."""
+    """Return the scored output of a file that `Network.save` wrote."""
     said = session.get_modelmeta().custom_metadata_map.get(SCORED)
     return said or str(session.get_outputs()[0].name)
 

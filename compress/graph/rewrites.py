@@ -1,8 +1,8 @@
-"""Lossless rewrites: the same function from fewer or faster kernels, kept where timing says so.
+"""Lossless rewrites: the same function with fewer or faster kernels, used if timing shows a gain.
 
 An option-A shortcut of a ResNet takes every second pixel (Slice, Slice) and pads channels with zeros (Pad). A strided
 1x1 convolution with a 0/1 weight does the same in one kernel and lets the runtime stay in its blocked layout, with the
-same outputs: what it is worth on ResNet-20 is in the logs of the rows of benchmarks/resnet20_rest.py.
+same outputs; the logs of benchmarks/resnet20_rest.py show its gain on ResNet-20.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Chain:
 
 
 def rewritten(network: Network) -> Network:
-    """The network after all lossless rewrites that apply; itself where none does. Each is verified by `replace`."""
+    """Return the network after all lossless rewrites that apply; each is verified by `replaced`."""
     for chain in _shortcuts(network):
         network = replaced(network, [node.name for node in chain.nodes], *_convolution(network, chain))
     return network
@@ -57,7 +57,7 @@ def _chain(network: Network, pad: Node) -> _Chain | None:
 
 
 def _slices(network: Network, pad: Node) -> tuple[tuple[Node, ...], str, tuple[int, int]]:
-    """Slices before the Pad that only take every n-th row or column, from the first one."""
+    """Return the Slices before the Pad that only take every n-th row or column, from the first one."""
     strides, source, nodes = [1, 1], pad.input(0), list[Node]()
     while (node := network.producer(source)) is not None and node.op_type == "Slice":
         if network.sole_consumer(source) is None or any(name not in network.constants for name in node.inputs[1:]):

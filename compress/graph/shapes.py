@@ -1,4 +1,4 @@
-"""Shapes: the type of every tensor, by strict shape inference at batches 1 and 3, or read off a real run."""
+"""Shapes: the type of every tensor, from strict shape inference at batches 1 and 3, or from a real run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from compress.errors import InvalidInput
 from compress.graph.onnxruntime import run_onnxruntime
 from compress.network import Network, Node, TensorType, node_proto
 
-# Small integer constants steer shapes (Reshape, Slice, Pad): shape inference must see their values.
+# Small integer constants determine shapes (Reshape, Slice, Pad): shape inference must see their values.
 SHAPE_CONSTANT_MAX = 1024
 
 Shape: TypeAlias = "tuple[int | None, ...]"
 
 
 def infer_types(network: Network) -> Network:
-    """The network with the type of every activation, by strict shape inference at batches 1 and 3.
+    """Return the network with the type of every activation, by strict shape inference at batches 1 and 3.
 
     Raises:
         InvalidInput: shape inference refuses the graph.
@@ -47,7 +47,7 @@ def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
 
 
 def inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
-    """Shapes and dtypes of all activations at this batch, as far as onnx infers them."""
+    """Return shapes and dtypes of all activations at this batch, as far as onnx infers them."""
     try:
         return _shapes(network, batch, strict=True)
     except Exception as error:  # onnx raises InferenceError, and others for broken attributes
@@ -63,7 +63,7 @@ def inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
 
 
 def _mixing(network: Network) -> Node | None:
-    """The first node that brings the batch into an axis with other things in it; None if there is none."""
+    """Return the first node that merges the batch with other axes; None if there is none."""
     one, three = _shapes(network, 1, strict=False), _shapes(network, 3, strict=False)
     for node in network.nodes:
         x, y = node.input(0), node.outputs[0]
@@ -75,7 +75,7 @@ def _mixing(network: Network) -> Node | None:
 
 
 def _grown(at_one: Shape, at_three: Shape) -> int | None:
-    """The size at batch 1 of the axis that follows the batch."""
+    """Return the size at batch 1 of the axis that grows with the batch."""
     return next((a for a, b in zip(at_one, at_three, strict=True) if a != b), None)
 
 
@@ -95,7 +95,7 @@ def _shapes(network: Network, batch: int, *, strict: bool) -> dict[str, tuple[Sh
 
 
 def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
-    """The graph at a fixed batch, its large constants as typed inputs, so that inference moves no weights."""
+    """Return the graph at a fixed batch. Large constants become typed inputs, so that inference copies no weights."""
     small = {n: v for n, v in network.constants.items() if v.dtype.kind in "iub" and v.size <= SHAPE_CONSTANT_MAX}
     inputs = [
         helper.make_tensor_value_info(
@@ -119,6 +119,6 @@ def _skeleton(network: Network, batch: int) -> onnx.ModelProto:
 
 
 def _run_shapes(network: Network, names: list[str], batch: int) -> dict[str, tuple[Shape, str]]:
-    """Shapes that inference cannot know (ops of other domains), read off a real run."""
+    """Return shapes that inference cannot know (ops of other domains), from a real run."""
     values = run_onnxruntime(network, np.zeros((batch, *network.input_shape), np.float32), names)
     return {name: (tuple(value.shape), str(value.dtype)) for name, value in values.items()}

@@ -1,1 +1,1 @@
-"""What a user's file goes through before it is believed: normalised, verified, mended or refused."""
+"""Import of a user's file: it is normalised, verified, repaired if possible, or refused."""

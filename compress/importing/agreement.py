@@ -1,11 +1,11 @@
-"""Agreement: whether two runs of one network say the same, judged by what rounding alone does to it.
+"""Agreement: whether two runs of one network give the same outputs, except for rounding.
 
-Every runtime adds in an order of its own. In most networks that is lost in the last digits; in some (large values
+Every runtime adds in a different order. In most networks that only affects the last digits; in some (large values
 that cancel, long chains without a norm, rounding to 8 bits) one runtime with and without its optimiser differs from
-itself by more than any fixed bound. So what is allowed is a floor by dtype or, where that is more, a few times the
-noise that rounding is seen to make, up to a bound that no wrong reading of a network stays under.
+itself by more than any fixed bound. So the tolerance is a floor by dtype or, if larger, a few times the measured
+rounding noise, up to a bound that any wrong reading of a network exceeds.
 
-Imports numpy alone: `compress/export.py` reads this file where nothing of ours is installed.
+This file imports numpy alone, because `compress/export.py` loads it where Netlathe is not installed.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 FLOOR = {"float32": 1e-4, "float16": 2e-2, "float64": 1e-6}
-# A Relu left out, a norm's epsilon of another size or an axis mistaken moves an output by more than this.
+# A missing Relu, a wrong epsilon of a norm or a wrong axis changes an output by more than this.
 CEILING = {"float32": 1e-2, "float16": 1e-1, "float64": 1e-4}
 FACTOR = 4.0
-"""Two runs that err by the noise each, and a sample of it that was a lucky one."""
+"""Factor on the noise: each of two runs has that error, and the measured sample may be a low one."""
 
 
 def silent() -> float:
-    """The noise where none is expected."""
+    """Return the noise if none is expected."""
     return 0.0
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two arrays lie apart and how far they may: both as a share of the reference's largest magnitude."""
+    """Difference of two arrays and the tolerance, both as a share of the reference's largest magnitude."""
 
     difference: float
     tolerance: float
 
     @property
     def holds(self) -> bool:
-        """Whether they agree. A difference that is no number never does."""
+        """True if the arrays agree. A NaN difference never does."""
         return self.difference <= self.tolerance
 
 
 def judge(
     value: NDArray[Any], reference: NDArray[Any], noise: Callable[[], float] = silent, *, step: float = 0.0
 ) -> Agreement:
-    """Hold one array against another.
+    """Compare an array with a reference.
 
     Args:
-        noise: the difference that rounding alone makes; asked for only if the floor of the dtype is not enough.
-        step: what one level is worth where the numbers are quantised, in the unit of the numbers; 0 where they
-            are not. Two runs may round to levels beside each other.
+        noise: returns the difference that rounding alone causes; called only if the difference exceeds the floor.
+        step: the size of one level if the numbers are quantised, in the unit of the numbers; else 0. Two runs may
+            round to neighbouring levels.
     """
     difference = relative_difference(value, reference)
     dtype = str(reference.dtype)
@@ -61,7 +61,10 @@ def judge(
 
 
 def relative_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Largest absolute difference over the scale (largest magnitude, at least 1e-6) of `b`; inf for NaN or shape."""
+    """Return the largest difference over the scale of `b` (its largest magnitude, at least 1e-6).
+
+    NaN or a different shape gives inf.
+    """
     if a.shape != b.shape:
         return float("inf")
     if a.size == 0:

@@ -1,4 +1,4 @@
-"""Batch statistics: batch norms exported in training mode, by which a sample's outputs depend on its neighbours."""
+"""Batch statistics: batch norms exported in training mode, which make a sample's outputs depend on its neighbours."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from compress.importing.agreement import relative_difference
 from compress.network import Network, Node
 
 ALONE = 0.05
-"""Relative difference between a sample's outputs alone and in a batch: rounding, and steps of int8, are far smaller."""
+"""Relative difference between a sample's outputs alone and in a batch that rounding and int8 steps stay well below."""
 
 
 def in_training(network: Network) -> tuple[str, ...]:
-    """Names of the batch norms that take the statistics of the batch."""
+    """Return the names of the batch norms that use the statistics of the batch."""
     return tuple(node.name for node in network.nodes if _trains(node))
 
 
 def in_inference(network: Network) -> Network:
-    """The network with its batch norms in inference mode, but for those whose new statistics something reads."""
+    """Return the network with its batch norms in inference mode, except those whose new statistics a node reads."""
     nodes = [_switched(node) if _trains(node) and _is_free(node, network) else node for node in network.nodes]
     return replace(network, nodes=tuple(nodes))
 
 
 def has_training_norms(model: onnx.ModelProto) -> bool:
-    """Whether a file holds a batch norm in training mode."""
+    """Return whether a file has a batch norm in training mode."""
     nodes = (node for part in (model.graph, *model.functions) for node in part.node)
     norms = (node for node in nodes if node.op_type == "BatchNormalization")
     return any(attribute.name == "training_mode" and attribute.i for norm in norms for attribute in norm.attribute)
 
 
 def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
-    """Check that what a sample gives does not depend on the others in its batch.
+    """Check that a sample's outputs do not depend on the others in its batch.
 
     Args:
         samples: (N, *input_shape) float32, N >= 2.
 
     Raises:
-        InvalidInput: naming the first node whose output for a sample is another alone than in the batch.
+        InvalidInput: naming the first node whose output for a sample differs between alone and in the batch.
     """
-    # Samples that are alike hide it: their statistics are those of the batch.
+    # Scale the samples: similar ones would hide the fault, since each has the statistics of the batch.
     samples = samples * (4.0 ** (np.arange(len(samples)) - 1)).astype(np.float32).reshape(-1, *[1] * (samples.ndim - 1))
     if not _differing(network, samples, list(network.outputs)):
         return
@@ -61,7 +61,7 @@ def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
 
 
 def _differing(network: Network, samples: NDArray[np.float32], names: list[str]) -> str | None:
-    """The first of these tensors that differs; those whose first axis is not the batch cannot be compared."""
+    """Return the first of these tensors that differs; those whose first axis is not the batch cannot be compared."""
     names = [name for name in names if network.types[name].batch_axis == 0 and network.types[name].shape[0] == 1]
     together = run_onnxruntime(network, samples, names)
     alone = [run_onnxruntime(network, samples[i : i + 1], names) for i in range(len(samples))]

@@ -1,4 +1,4 @@
-"""Determinism: a network answers the same image the same way each time, or it can be neither verified nor scored."""
+"""Determinism: a network must give the same outputs for the same image; otherwise it cannot be verified or scored."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def check_deterministic(network: Network) -> None:
             raise InvalidInput(
                 "file",
                 node.name[:80],
-                f"node {node.name!r} ({node.op_type}) is random: the network answers otherwise in every run; "
+                f"node {node.name!r} ({node.op_type}) is random: the network's outputs differ in every run; "
                 "export it in eval mode (torch: model.eval()), without random nodes",
             )
 
 
 def _drops(node: Node, network: Network) -> bool:
-    """A Dropout in training mode; without the third input it passes everything."""
+    """Return whether a node is a Dropout in training mode; without the third input it passes everything."""
     training = network.constants.get(node.input(2)) if node.op_type == "Dropout" else None
     return training is not None and bool(training.any())

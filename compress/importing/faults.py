@@ -1,4 +1,4 @@
-"""Faults: a row of ours that breaks on a node is not asked again; the node is left as it is, with the reason."""
+"""Faults: if a row of the op tables fails on a node, the node is marked as opaque, with the reason."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from compress.network import Network, Node
 from compress.ops import find_row
 
 BATCH = 2
-"""Samples that the rows are tried on: two show a row that takes the batch for a constant."""
+"""Number of samples that the rows are tried on; two reveal a row that takes the batch for a constant."""
 
 
 def without_faults(network: Network) -> Network:
-    """The network with every node marked whose row breaks on it: it runs in onnxruntime, its channels stay.
+    """Return the network with each node marked whose row fails: it runs in onnxruntime and its channels stay.
 
-    A row says what it does not cover (`Unsupported`). One that fails otherwise is a mistake of ours, and a mistake
-    in one op is no reason to refuse a whole network.
+    A row raises `Unsupported` for cases that it does not cover. Any other error is a bug in Netlathe, and a bug in
+    one op is no reason to refuse a whole network.
 
     Raises:
-        Mistake: a node without a row cannot be run either.
+        Mistake: onnxruntime cannot run a node either.
     """
     network = _marked(network, _broken_rules(network))
     while True:
@@ -33,7 +33,7 @@ def without_faults(network: Network) -> Network:
         try:
             with torch.no_grad():
                 module(_noise(network))
-        except Exception:  # whatever torch or numpy raises for arguments that do not fit
+        except Exception:  # torch and numpy raise many types for arguments that do not fit
             network = _marked(network, _first_broken(network, module))
         else:
             return network
@@ -59,13 +59,13 @@ def _marked(network: Network, broken: Mapping[str, str]) -> Network:
 
 
 def _broken_rules(network: Network) -> dict[str, str]:
-    """Nodes whose row cannot be built, or cannot say how channels pass or what they cost."""
+    """Return the nodes whose row fails to build, trace channels or count multiply-accumulates, with the reason."""
     seen, broken = Trace.start(network), dict[str, str]()
     for node in network.nodes:
         try:
             _ask(node, network)
             flow = flow_of(node, network, seen)
-        except Exception:  # a row that meets what it was not written for fails in any way
+        except Exception:  # a row may fail in any way on a case that it was not written for
             broken[node.name] = _reason(node)
             flow = flow_of(replace(node, opaque=_reason(node)), network, seen)
         seen.add(flow)
@@ -81,7 +81,7 @@ def _ask(node: Node, network: Network) -> None:
 
 
 def _first_broken(network: Network, module: TorchNetwork) -> dict[str, str]:
-    """The first node, in execution order, whose row cannot be run."""
+    """Return the first node, in execution order, whose row cannot be run."""
     env = {network.input_name: _noise(network)}
     for node in network.nodes:
         try:
@@ -93,11 +93,11 @@ def _first_broken(network: Network, module: TorchNetwork) -> dict[str, str]:
             if node.name in module.opaque:
                 raise Mistake(f"{node.op_type} {node.name!r} cannot be run: {error}") from error
             return {node.name: _reason(node)}
-    raise Mistake("a network whose nodes run one by one does not run as a whole")
+    raise Mistake("the nodes run one by one, but the network does not run as a whole")
 
 
 def _reason(node: Node) -> str:
-    return f"our rule for {node.op_type} does not fit this use of it"
+    return f"the rule for {node.op_type} fails on this node"
 
 
 def _noise(network: Network) -> torch.Tensor:

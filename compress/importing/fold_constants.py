@@ -1,4 +1,4 @@
-"""Constants: what follows from constants alone is computed once, and what nobody reads goes."""
+"""Constants: compute once what depends on constants alone, and remove nodes that nothing reads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from compress.network import Array, Node, node_proto
 
 # Folding these would turn a user's quantised weights back into floats.
 QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-# One drawn sample must not become a constant: a random node stays and is refused by its name.
+# A random sample must not become a constant: a random node stays and is later refused by name.
 NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
 
 
 def fold_constants(
     nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
 ) -> tuple[list[Node], dict[str, Array], frozenset[str]]:
-    """What is left to compute, all constants, and those of them that were widened from float16."""
+    """Return the remaining nodes, all constants, and the names of constants that were widened from float16."""
     rest, halves = list[Node](), set[str]()
     for node in nodes:
         if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):
@@ -38,16 +38,16 @@ def fold_constants(
 
 
 def _half_weight(node: Node, made: str, constants: Mapping[str, Array], halves: Container[str]) -> bool:
-    """Whether a weight comes from float16 numbers and still is made of such: behind a Cast, or moved after it.
+    """Return whether a weight was float16 in the file and all its numbers still are: behind a Cast, or moved after it.
 
-    Vectors are left out: statistics of norms may need the range of float32.
+    Vectors are excluded, because statistics of norms may need the range of float32.
     """
     came = any(name in halves or (name in constants and constants[name].dtype == np.float16) for name in node.inputs)
     return came and constants[made].ndim > 1 and is_half(constants[made])
 
 
 def evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) -> dict[str, Array] | None:
-    """The outputs of one node for known inputs; None where onnx's reference cannot run it."""
+    """Return the outputs of one node for known inputs; None if onnx's reference cannot run it."""
     feeds = {name: np.asarray(values[name]) for name in node.inputs if name}
     graph = helper.make_graph(
         [node_proto(node)],
@@ -58,7 +58,7 @@ def evaluate(node: Node, values: Mapping[str, Any], opset: Mapping[str, int]) ->
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid(d, v) for d, v in opset.items()])
     try:
         results = ReferenceEvaluator(model).run(None, feeds)
-    except Exception:  # whatever a third-party op raises: the node is then simply kept
+    except Exception:  # a third-party op may raise anything; the node is then kept
         return None
     return {name: np.asarray(value) for name, value in zip(filter(None, node.outputs), results, strict=True)}
 

@@ -1,6 +1,6 @@
-"""Which axis of a network's input is which: PyTorch's are (batch, channels, height, width), Keras's have channels last.
+"""Input layout: the order of the axes of a network's input. PyTorch has channels first, Keras has channels last.
 
-An uploaded file keeps its input as it is; images are laid out as it wants them.
+The input of an uploaded file is not changed; images are laid out to fit it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Literal, TypeAlias
 from compress.network import Network, Node
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
-CHANNELS = (1, 3)  # grey and RGB: what tells the axes apart if no node does
-# What leaves axes where they are: the node behind it says which is which.
+CHANNELS = (1, 3)  # grey and RGB: these numbers identify the channel axis if no node does
+# Ops that leave the axes where they are; the node behind them determines the layout.
 PASSING = frozenset(
     {"Identity", "Cast", "Add", "Sub", "Mul", "Div", "Clip", "Pad", "QuantizeLinear", "DequantizeLinear"}
 )
@@ -34,7 +34,7 @@ CHANNELS_FIRST = frozenset(
 
 
 def input_layout(network: Network) -> Layout:
-    """Found from the nodes that read the input, else from its shape."""
+    """Return the layout, from the nodes that read the input or else from its shape."""
     said = {_said(network, node) for node in _readers(network, network.input_name)} - {None}
     if len(said) == 1:
         return said.pop() or "NCHW"
@@ -44,7 +44,7 @@ def input_layout(network: Network) -> Layout:
 
 
 def image_shape(network: Network) -> tuple[int, ...]:
-    """(C, H, W) of the images that the network takes, in whichever order its input has them."""
+    """Return (C, H, W) of the images that the network takes, whatever the order of its input's axes."""
     shape = network.input_shape
     if len(shape) != 3 or input_layout(network) == "NCHW":
         return shape
@@ -66,7 +66,7 @@ def _said(network: Network, node: Node) -> Layout | None:
     if node.op_type == "Transpose":
         by_perm: dict[object, Layout] = {(0, 3, 1, 2): "NHWC", (0, 2, 3, 1): "NCHW"}
         return by_perm.get(tuple(node.get("perm", ())))
-    if node.op_type == "Reshape":  # with one channel tf2onnx writes its Transpose so
+    if node.op_type == "Reshape":  # tf2onnx writes the Transpose of one channel as a Reshape
         before, after = network.input_shape, network.shape(node.outputs[0])[1:]
         return "NHWC" if len(before) == 3 and before[2] == 1 and after == (1, *before[:2]) else None
     return None

@@ -1,4 +1,4 @@
-"""Nodewise: each node of a network alone, torch against onnxruntime on the same inputs."""
+"""Nodewise check: compare each node of a network in torch and in onnxruntime on the same inputs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from compress.importing.agreement import Agreement, judge, relative_difference
 from compress.network import Array, Network, Node
 
 TOGETHER = 32
-"""Nodes whose tensors are held at once: all those of a deep network would not fit into a check's memory."""
+"""Number of nodes whose tensors are held at once: a check's memory cannot hold those of a whole deep network."""
 
 
 def check_nodes(network: Network, module: TorchNetwork, batch: NDArray[np.float32]) -> None:
-    """Raise Disagreement for the first node that makes something else of its inputs than onnxruntime does."""
+    """Raise Disagreement for the first node whose outputs differ from onnxruntime's for the same inputs."""
     for nodes in _together(network.nodes):
         names = dict.fromkeys(name for node in nodes for name in (*node.inputs, *node.outputs) if name)
         made = [name for name in names if name in network.types and name not in network.inputs]
@@ -50,12 +50,12 @@ def _agreements(node: Node, network: Network, module: TorchNetwork, seen: Mappin
 
 
 def _level(node: Node) -> float:
-    """Where a value lies between two levels, either is right."""
+    """Return the step of quantised outputs, else 0; a value between two levels may round to either."""
     return 1.0 if node.op_type == "QuantizeLinear" else 0.0
 
 
 def _rounding(node: Node, module: TorchNetwork, given: Mapping[str, Tensor], name: str, value: Tensor) -> float:
-    """How far the node's own result lies from the one in double precision: what its sums lose by cancelling."""
+    """Return how much the node's result differs from double precision, i.e. the rounding error of its sums."""
     if node.name in module.opaque:
         return 0.0
     network = module.network

@@ -1,4 +1,4 @@
-"""Normalise: any ONNX file of a classifier becomes one plain, typed graph with a symbolic batch.
+"""Normalise any ONNX file of a classifier to one plain, typed graph with a symbolic batch.
 
 Functions are inlined, constants and shape chains folded, a baked batch of 1 made symbolic, initializers copied
 so that each has one use (a weight used twice in the same role stays one constant: tied), metadata stripped
@@ -34,7 +34,7 @@ def load_network(source: bytes | Path | str, *, as_exported: bool = False) -> Ne
     """Read, normalise and type an ONNX file.
 
     Args:
-        as_exported: leave batch norms in training mode, if the file has them so.
+        as_exported: leave batch norms in training mode if the file has them in it.
 
     Raises:
         InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
@@ -67,5 +67,5 @@ def norms_in_inference(network: Network, warnings: list[str]) -> Network:
     switched = in_inference(network)
     count = len(in_training(network)) - len(in_training(switched))
     if count:
-        warnings.append(f"{count} batch norms were exported in training mode and are in inference mode now")
+        warnings.append(f"{count} batch norms were exported in training mode and have been switched to inference mode")
     return switched

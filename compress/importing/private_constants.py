@@ -1,4 +1,4 @@
-"""Private constants: each use of a constant has a copy of its own, but for weights that are tied on purpose."""
+"""Private constants: each use of a constant gets its own copy, except weights that are tied on purpose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TIED_ROLES = frozenset({("Conv", 1), ("Gemm", 1), ("MatMul", 1), ("MatMul", 0), 
 
 
 def private_constants(network: Network) -> Network:
-    """One copy of a constant per use, except a weight used again in the same role: that is tied on purpose."""
+    """Give each use of a constant its own copy, except a weight used again in the same role, which is tied."""
     constants = dict(network.constants)
     seen, names = dict[str, set[tuple[str, int]]](), Names(network)
     nodes, halves = [], set(network.halves)

@@ -1,4 +1,4 @@
-"""Reading: an ONNX file as nodes and constants of ours, or a sentence that says what is wrong with it."""
+"""Read an ONNX file into nodes and constants, or raise an error that says what is wrong with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def prepared(model: onnx.ModelProto) -> onnx.ModelProto:
         if version < OPSET_MIN:
             model = onnx.version_converter.convert_version(model, OPSET_CONVERTED)
         onnx.checker.check_model(model)
-    except Exception as error:  # the checker and the converter raise many kinds
+    except Exception as error:  # the checker and the converter raise many types
         says = f"onnx refuses the file (its opset is {version}): {str(error)[:300]}"
         raise InvalidInput("file", None, says) from error
     return model
@@ -36,12 +36,12 @@ def opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
 
 
 def ir_version(model: onnx.ModelProto) -> int:
-    """The file's own, or the first that goes with its opsets: before 4, weights had to be inputs too."""
+    """Return the file's IR version, at least what its opsets need and 4: before 4, weights had to be inputs too."""
     return max(model.ir_version, helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True), IR_MIN)
 
 
 def without_empty(node: Node, constants: Mapping[str, Array]) -> Node:
-    """Opset 11 had no way to leave out `roi` and `scales` of a Resize: torch gave empty tensors."""
+    """Omit empty inputs of a Resize: opset 11 could not omit `roi` and `scales`, so torch wrote empty tensors."""
     if node.op_type != "Resize":
         return node
     left_out = {name for name in node.inputs[1:] if name in constants and constants[name].size == 0}
@@ -68,7 +68,7 @@ def constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[di
         nodes.append(read_node(proto, name))
     if renamed:
         new, old = next(iter(renamed.items()))
-        warnings.append(f"{len(renamed)} nodes had the name of another and have a new one: a {old!r} is {new!r} now")
+        warnings.append(f"{len(renamed)} nodes shared another's name and were renamed, e.g. one {old!r} to {new!r}")
     return constants, nodes
 
 
@@ -90,18 +90,18 @@ def read_inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings
             f"the input's shape must be (batch, fixed sizes above 0), not {shown}: export with fixed height and width",
         )
     if sizes[0] > 1:
-        warnings.append(f"the input's batch was fixed at {sizes[0]}; it is symbolic now")
+        warnings.append(f"the input's batch was fixed at {sizes[0]} and has been made symbolic")
     return {real[0].name: TensorType((1, *sizes[1:]), dtype, batch_axis=0)}
 
 
 def scored_name(model: onnx.ModelProto) -> str | None:
-    """The output that a file of ours says is scored."""
+    """Return the scored output that a file saved by `Network.save` names, if it has it."""
     said = next((each.value for each in model.metadata_props if each.key == SCORED), None)
     return said if said in {output.name for output in model.graph.output} else None
 
 
 def check_finite(network: Network) -> None:
-    """Weights that are not numbers would make every output one that is none. A bound may well be infinite."""
+    """Refuse NaN or infinite weights, which would make every output NaN. Vectors, e.g. bounds, may be infinite."""
     for name, value in network.constants.items():
         if value.dtype.kind == "f":
             bad = ~np.isfinite(value) if value.ndim > 1 else np.isnan(value)

@@ -1,4 +1,4 @@
-"""Shape chains: a batch that was baked in follows the batch again, and what follows from shapes alone is folded."""
+"""Shape chains: make a baked-in batch symbolic again, and fold values that depend on shapes alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compress.network import Array, Network, Node, frozen
 
 
 def unbake_batch(network: Network, warnings: list[str]) -> Network:
-    """A 1 at the head of a Reshape's constant shape is the exporter's batch of 1: make it follow the batch."""
+    """Replace a leading 1 in a Reshape's constant shape, which is the exporter's batch of 1, by the batch."""
     baked = {node.name for node in network.nodes if _starts_with_one(node, network)}
     if not baked:
         return network
@@ -22,12 +22,12 @@ def unbake_batch(network: Network, warnings: list[str]) -> Network:
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
-        # Integers are shapes and positions, not samples: theirs is a 1 that is meant.
+        # Integers are shapes and positions, not samples: a leading 1 of theirs is intended.
         if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
             name, shape = names.new(f"{node.name}_shape"), constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
             node = replace(node, inputs=(node.input(0), name))
-            warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it follows the batch now")
+            warnings.append(f"Reshape {node.name!r} had a batch of 1 baked in; it now follows the batch")
         nodes.append(node)
     return replace(network, nodes=tuple(nodes), constants=frozen(constants))
 
@@ -38,7 +38,7 @@ def _starts_with_one(node: Node, network: Network) -> bool:
 
 
 def fold_shape_chains(network: Network) -> Network:
-    """Values that follow from shapes alone become constants; every Reshape gets a constant shape, -1 for the batch."""
+    """Turn values that depend on shapes alone into constants; give every Reshape a constant shape, -1 for the batch."""
     (at_three, shapes_three), (at_five, shapes_five) = (_shape_values(network, batch) for batch in (3, 5))
     constants, names = dict(network.constants), Names(network)
     nodes = []
@@ -59,19 +59,19 @@ def fold_shape_chains(network: Network) -> Network:
 
 
 def _reshapes_to(node: Node, shape: Array, constants: Mapping[str, Array]) -> bool:
-    """Whether the node says so already: then its shape keeps its name, however often a file is loaded and saved."""
+    """Return whether the node has this shape already: it then keeps its name when a file is loaded and saved again."""
     return not node.attributes and np.array_equal(constants.get(node.input(1), np.empty(0)), shape)
 
 
 def _batch_symbolic(at_three: Shape, at_five: Shape) -> Array | None:
-    """The target of a Reshape that follows the batch; None where more than one axis does, or a size is unknown."""
+    """Return a Reshape's target with -1 for the batch; None if several axes follow the batch or a size is unknown."""
     if None in at_three or sum(a != b for a, b in zip(at_three, at_five, strict=True)) > 1:
         return None
     return np.array([-1 if a != b else a for a, b in zip(at_three, at_five, strict=True)], dtype=np.int64)
 
 
 def _shape_values(network: Network, batch: int) -> tuple[dict[str, Array], dict[str, tuple[Shape, str]]]:
-    """Every tensor whose value follows from shapes alone at this batch, and the shapes inferred with them known."""
+    """Return the tensors whose values depend on shapes alone at this batch, and the shapes inferred with them."""
     values: dict[str, Array] = {}
     while True:
         known = {**network.constants, **values}

@@ -1,4 +1,4 @@
-"""Verify: an import is checked, not trusted. torch and onnxruntime must agree, or the first differing node is named."""
+"""Verify an import: torch and onnxruntime must agree; otherwise the error names the first node that differs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 
 
 def verify(network: Network, samples: NDArray[np.float32]) -> float:
-    """Check that torch, as we read the file, and onnxruntime agree; at batch 1 and on the whole sample.
+    """Check that our torch module and onnxruntime agree on the file, at batch 1 and on the whole sample.
 
-    Outputs that differ may do so by rounding alone, added up over the network. So every node is then held against
-    onnxruntime on the same inputs, where nothing adds up: a wrong reading of one op shows, however long the network.
+    Outputs may differ by rounding alone, accumulated over the network. If they differ, every node is compared with
+    onnxruntime on the same inputs, where nothing accumulates, so that a wrong reading of one op is found in any
+    network.
 
     Args:
-        samples: (N, *input_shape) float32, N >= 3, real data where there is some.
+        samples: (N, *input_shape) float32, N >= 3, real data if there is any.
 
     Returns:
         The largest relative difference of the outputs.
 
     Raises:
-        Disagreement: naming the first node that makes something else of the same inputs.
+        Disagreement: naming the first node whose outputs differ for the same inputs.
         InvalidInput: onnxruntime cannot run the file.
-        Mistake: we cannot.
+        Mistake: onnxruntime can run the file, but our torch module cannot.
     """
     from compress.graph.module import TorchNetwork
     from compress.importing.nodewise import check_nodes
@@ -57,6 +58,6 @@ def _run_torch(module: TorchNetwork, batch: NDArray[np.float32]) -> dict[str, Ar
     except Exception as error:
         if lacks_memory(error):
             raise
-        # `compress.importing.faults` ran every row once: what fails now is no case of an op.
-        raise Mistake(f"the network loads and does not run at batch {len(batch)}: {error}") from error
+        # `compress.importing.faults` ran every row once, so this failure is not due to one op.
+        raise Mistake(f"the network loads but does not run at batch {len(batch)}: {error}") from error
     return {name: value.numpy() for name, value in made.items()}

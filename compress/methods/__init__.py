@@ -1,4 +1,4 @@
-"""What can be done to a network: one method a file, found by its file name; each offers `METHOD`."""
+"""Compression methods, one per file, found by file name; each file offers a constant `METHOD`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ names = _METHODS.names
 
 
 def load(name: str) -> MethodFamily:
-    """The method of that name.
+    """Return the method of that name.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no such method.
     """
     if name not in names():
-        raise InvalidInput("methods", name, f"no such method; there are {', '.join(names())}")
+        raise InvalidInput("methods", name, f"no such method; the methods are {', '.join(names())}")
     return _METHODS.load(name)

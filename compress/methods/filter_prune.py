@@ -1,6 +1,6 @@
-"""filter_prune: whole channels go, the survivors are refitted by least squares. Dense, so faster on every runtime.
+"""filter_prune: remove whole channels and refit their readers by least squares. Dense, so faster on every runtime.
 
-Which channels: Li et al., arXiv 1608.08710 (l1, l2); Liu et al., arXiv 1708.06519 (batch_norm); Molchanov et al.,
+Importance: Li et al., arXiv 1608.08710 (l1, l2); Liu et al., arXiv 1708.06519 (batch_norm); Molchanov et al.,
 arXiv 1611.06440 (taylor); Theis et al., arXiv 1801.05787 (fisher). Refit: He et al., AMC, arXiv 1802.03494.
 """
 
@@ -37,25 +37,24 @@ class Settings:
     """Settings of filter_prune."""
 
     importance: Annotated[
-        Kind, Doc("how channels are ranked: fisher and taylor look at gradients on real images, the others at weights")
+        Kind,
+        Doc("ranking of channels: fisher and taylor use gradients on real images, the others use weights"),
     ] = "fisher"
-    min_keep: Annotated[float, Doc("smallest share of a block's channels that is tried"), Bounds(0.0, 1.0)] = 0.1
+    min_keep: Annotated[float, Doc("smallest share of a block's channels that is kept"), Bounds(0.0, 1.0)] = 0.1
     refit: Annotated[bool, Doc("refit the layers that read removed channels by least squares")] = True
-    ridge: Annotated[float, Doc("how strongly the refit is held back, relative to its inputs"), Bounds(0.0, 10.0)] = (
-        1e-4
-    )
+    ridge: Annotated[float, Doc("regularisation of the refit, relative to its inputs"), Bounds(0.0, 10.0)] = 1e-4
 
 
 @dataclass(frozen=True)
 class PruneOperator:
-    """Keeps so many channels of each block. `widths` may name more than blocks; a block not named stays whole."""
+    """Operator that cuts each block to its width. `widths` may name other knobs too; blocks not named stay whole."""
 
     settings: Settings
     widths: Mapping[str, Value]
     stage: Stage = "structure"
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """The network with fewer channels, refitted where the evidence has statistics.
+        """Return the network with fewer channels, refitted if the evidence has statistics.
 
         Raises:
             InvalidInput: a width that the block cannot have, or no scores for a block that loses channels.
@@ -68,8 +67,9 @@ class PruneOperator:
         return reconstructed(smaller, network, evidence.statistics, keep, blocks, self.settings.ridge)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """Whole units of the smallest filters become zero, and with them their biases and norms, so that they put out
-        nothing: the nearest weights whose cut to these widths loses nothing.
+        """Set the units with the smallest filters to zero, with their biases and norms, so that they output zero.
+
+        The result is the nearest weights that a cut to these widths leaves unchanged in function.
         """
         made = dict(weights)
         for block in self._narrowed(network):
@@ -81,7 +81,7 @@ class PruneOperator:
         return made
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """The filters of the blocks that lose units."""
+        """Return the filters of the blocks that lose units."""
         return tuple(dict.fromkeys(tensor for block in self._narrowed(network) for tensor, _ in block.filters))
 
     def _narrowed(self, network: Network) -> list[Block]:
@@ -91,7 +91,7 @@ class PruneOperator:
         return _checked(block, self.widths.get(block.name, block.width))
 
     def keep(self, blocks: Iterable[Block], evidence: Evidence) -> dict[str, Indices]:
-        """Block name -> the units that stay, for the blocks that lose some."""
+        """Return block name -> the units that stay, for the blocks that lose some."""
         wanted = ((block, self.widths.get(block.name, block.width)) for block in blocks)
         return {block.name: _chosen(block, width, evidence) for block, width in wanted if width != block.width}
 
@@ -103,7 +103,7 @@ def _checked(block: Block, width: Value) -> int:
 
 
 def _sizes(block: Block, weights: Weights) -> NDArray[np.float64]:
-    """(width,) sum of squares of each unit's filters."""
+    """Return the sum of squares (width,) of each unit's filters."""
     total = np.zeros(block.width)
     for tensor, axis in block.filters:
         rows = np.moveaxis(weights[tensor].astype(np.float64), axis, 0)
@@ -121,26 +121,28 @@ def _chosen(block: Block, wanted: Value, evidence: Evidence) -> Indices:
         return np.flatnonzero(mask)
     scores = evidence.importance.get(block.name)
     if scores is None or scores.shape != (block.width,):
-        raise InvalidInput(block.name, width, f"no importance for the {block.width} units of this block")
+        raise InvalidInput(
+            block.name, width, f"there are no importance scores for the {block.width} units of this block"
+        )
     return pick(scores, width)
 
 
 def pick(scores: NDArray[np.float64], width: int) -> Indices:
-    """The indices of the `width` largest scores, ascending; among equals the first ones."""
+    """Return the indices, ascending, of the `width` largest scores; of equal scores the first ones."""
     return np.sort(np.argsort(-scores, kind="stable")[:width])
 
 
 @dataclass(frozen=True)
 class FilterPrune:
-    """One knob per prunable block: how many of its channels stay."""
+    """Method with one knob per prunable block: the number of channels that stay."""
 
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """Ordered choices of widths, ascending, named after their blocks.
+        """Return ordered choices of widths, ascending, named after their blocks.
 
         Args:
-            widths: what is worth trying; a block that it does not name may have any width.
+            widths: the widths worth trying; a block that it does not name may have any width.
         """
         facts = LayerFacts(network)
         knobs = []
@@ -154,13 +156,13 @@ class FilterPrune:
     def gather(
         self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
     ) -> Evidence:
-        """Scores of all units, the statistics for the refit, and for strategies Fisher scores and Gram matrices."""
+        """Gather scores of all units, statistics for the refit and, for strategies, Fisher scores and Gram matrices."""
         blocks = prunable_blocks(network)
         few = slice(IMPORTANCE_IMAGES)
         kind = self.settings.importance
         some = None if labels is None else labels[few]
         fisher = fisher_scores(network, blocks, images[few], some)
-        # Where fisher ranks, it is known already, but for the blocks that another importance ranks.
+        # If fisher is the importance, its scores are known already, except for blocks that another importance ranks.
         left = [block for block in blocks if kind != "fisher" or block.name not in fisher]
         scores = score(network, left, kind, images[few], some) if left else {}
         scores |= fisher if kind == "fisher" else {}
@@ -177,13 +179,13 @@ class FilterPrune:
         )
 
     def bind(self, values: Values) -> PruneOperator:
-        """Values that name no block belong to other methods."""
+        """Return the operator; values that name no block belong to other methods."""
         return PruneOperator(self.settings, dict(values))
 
 
 METHOD = MethodFamily(
     "filter_prune",
-    "Remove whole channels and refit what reads them; faster on every runtime.",
+    "Remove whole channels and refit the layers that read them; faster on every runtime.",
     "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as arXiv 1802.03494",
     Settings,
     FilterPrune,

@@ -1,6 +1,6 @@
-"""fp16: the weights of layers are stored as float16 and widened when the file is loaded. Half the size, same speed.
+"""fp16: store the weights of layers as float16 and widen them when the file is loaded. Half the size, same speed.
 
-A Cast stands behind each weight; runtimes fold it away at load and run the float32 kernels.
+A Cast follows each weight; runtimes fold it when they load the file and run the float32 kernels.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class HalfOperator:
-    """Leaves the network in fp32, or stores its layer weights as float16."""
+    """Operator that leaves the network in fp32 or stores its layer weights as float16."""
 
     settings: Settings
     option: str
     stage: Stage = "storage"
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """The network with norms folded and a Cast behind each weight.
+        """Return the network with norms folded and a Cast behind each weight.
 
         Raises:
             InvalidInput: `keep_float` names a layer that the network lacks, or onnxruntime does not run the result.
@@ -53,7 +53,7 @@ class HalfOperator:
             return network
         self._check_kept(network)
         folded = fold_norms(network)
-        # What the Cast makes takes the weight's name: readers stay as they are.
+        # The Cast's output takes the weight's name, so that its readers do not change.
         names = Names(folded)
         halves = {name: names.new(f"{name}/half") for name in self.projected(folded)}
         casts = [
@@ -65,12 +65,13 @@ class HalfOperator:
         return replaced(replace(folded, constants=rest), (), casts, constants)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """The nearest weights that float16 has; what is beyond its range becomes its largest number."""
+        """Return the weights rounded to float16; numbers beyond its range become its largest number."""
         return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """All layer weights but those kept and those that came so, whatever their size: widths must not change how many
-        kernels there are.
+        """Return all layer weights except those kept in float32 and those that the file stored as float16.
+
+        Their size does not matter, because widths must not change the number of kernels.
         """
         names = layer_weights(network) if self.option == "fp16" else ()
         kept = self.settings.keep_float
@@ -85,23 +86,23 @@ class HalfOperator:
 
 @dataclass(frozen=True)
 class Fp16:
-    """One knob: layer weights stored in float32 or in float16."""
+    """Method with one knob: layer weights are stored in float32 or in float16."""
 
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """One choice; none where there is no layer weight."""
+        """Return one choice; none if the network has no layer weights."""
         found = HalfOperator(self.settings, "fp16").projected(network)
         return (Choice(KNOB, OPTIONS, ordered=False),) if found else ()
 
     def gather(
         self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
     ) -> Evidence:
-        """Nothing needs to be known."""
+        """Return no evidence: the operators need none."""
         return Evidence()
 
     def bind(self, values: Values) -> HalfOperator:
-        """Where the knob has no value, fp32."""
+        """Return the operator; fp32 if the knob has no value."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
             raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")
@@ -110,7 +111,7 @@ class Fp16:
 
 METHOD = MethodFamily(
     "fp16",
-    "Store the weights as 16-bit floats, widened when the file is loaded; half the size, not faster.",
+    "Store the weights as 16-bit floats and widen them when the file is loaded; half the size, not faster.",
     "IEEE 754-2008 binary16",
     Settings,
     Fp16,

@@ -1,4 +1,4 @@
-"""int8_ptq: static post-training quantisation, calibrated on real images. Seconds of work, no training.
+"""int8_ptq: static post-training quantisation, calibrated on real images. Takes seconds and no training.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 CVPR 2018; per-channel weights as in Krishnamoorthi, arXiv 1806.08342.
@@ -33,32 +33,32 @@ OPTIONS = ("fp32", "int8")
 class Settings:
     """Settings of int8_ptq."""
 
-    images: Annotated[int, Doc("real images that the activations' ranges are read off"), Bounds(1, 10_000)] = 256
+    images: Annotated[int, Doc("number of real images for measuring the activations' ranges"), Bounds(1, 10_000)] = 256
     clipping: Annotated[
-        Clipping, Doc("how a range is drawn: all that was seen, all but the rarest values, or the least error")
+        Clipping, Doc("choice of a range: all values seen, all but the rarest, or the range with the least error")
     ] = "minmax"
     percentile: Annotated[
-        float, Doc("share of the values inside the range, in percent, with clipping percentile"), Bounds(90.0, 100.0)
+        float, Doc("share of the values inside the range, in percent, if clipping is percentile"), Bounds(90.0, 100.0)
     ] = 99.99
     activations: Annotated[
-        Activations, Doc("type of the activations: uint8 is the fast one on x86, int8 on some ARM runtimes")
+        Activations, Doc("type of the activations: uint8 is faster on x86, int8 on some ARM runtimes")
     ] = "uint8"
     bits_w: Annotated[
-        int, Doc("bits of the weights: 7 for x86 processors without VNNI, whose sums saturate"), Bounds(2, 8)
+        int, Doc("bits of the weights: use 7 for x86 processors without VNNI, whose sums saturate"), Bounds(2, 8)
     ] = 8
     keep_float: Annotated[tuple[str, ...], Doc("names of layers that stay in floating point")] = ()
 
 
 @dataclass(frozen=True)
 class Int8Operator:
-    """Leaves the network in fp32, or quantises it."""
+    """Operator that leaves the network in fp32 or quantises it."""
 
     settings: Settings
     option: str
     stage: Stage = "precision"
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """The network with folded batch norms and QuantizeLinear / DequantizeLinear pairs; calibrated on it.
+        """Return the network with batch norms folded, calibrated, and with QuantizeLinear / DequantizeLinear pairs.
 
         Raises:
             InvalidInput: no images in the evidence, or `keep_float` names a layer that the network lacks.
@@ -68,23 +68,23 @@ class Int8Operator:
         if evidence.images is None:
             raise InvalidInput("images", None, "int8_ptq needs real images for calibration")
         self._check_kept(network)
-        folded = rewritten(fold_norms(network))  # Slice and Pad would break the integer kernels' layout
+        folded = rewritten(fold_norms(network))  # because Slice and Pad would break the integer kernels' layout
         precision = choose(folded, self.settings.keep_float)
         images = evidence.images[: self.settings.images]
         ranges = calibrate(folded, precision.calibrated, images, self.settings.clipping, self.settings.percentile)
         return quantise(folded, precision, ranges, self.settings.activations, self.settings.bits_w)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """The weights on the grid of levels that each output channel's largest one spans: nearest on that grid."""
+        """Return the weights rounded to the grid of levels that the largest weight of each output channel spans."""
         axes = self._axes(network)
         return {**weights, **{name: on_grid(weights[name], axis, self.settings.bits_w) for name, axis in axes.items()}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """The weights of the layers that run in int8."""
+        """Return the weights of the layers that run in int8."""
         return tuple(self._axes(network))
 
     def _axes(self, network: Network) -> dict[str, int]:
-        """Weight -> axis of its output channels, for every layer that runs in int8."""
+        """Return weight -> axis of its output channels, for every layer that runs in int8."""
         if self.option == "fp32":
             return {}
         chosen = choose(network, self.settings.keep_float).nodes
@@ -100,22 +100,22 @@ class Int8Operator:
 
 @dataclass(frozen=True)
 class Int8Ptq:
-    """One knob: the whole network in fp32 or in int8."""
+    """Method with one knob: the whole network runs in fp32 or in int8."""
 
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """One choice; none where no layer can be quantised."""
+        """Return one choice; none if no layer can be quantised."""
         return (Choice(KNOB, OPTIONS, ordered=False),) if choose(network, self.settings.keep_float).nodes else ()
 
     def gather(
         self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
     ) -> Evidence:
-        """The images that ranges are read off."""
+        """Gather the images that ranges are measured on."""
         return Evidence(images=images[: self.settings.images])
 
     def bind(self, values: Values) -> Int8Operator:
-        """Where the knob has no value (a network without a layer to quantise), fp32."""
+        """Return the operator; fp32 if the knob has no value (a network without a layer to quantise)."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
             raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")
@@ -124,7 +124,7 @@ class Int8Ptq:
 
 METHOD = MethodFamily(
     "int8_ptq",
-    "Weights and activations in 8 bits, calibrated on real images; no training.",
+    "Quantise weights and activations to 8 bits, calibrated on real images; no training.",
     "Jacob et al., CVPR 2018; Krishnamoorthi, arXiv 1806.08342",
     Settings,
     Int8Ptq,

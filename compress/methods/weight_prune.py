@@ -1,8 +1,8 @@
-"""weight_prune: single weights become zero, those that matter least to their layers first. Smaller to store, no faster.
+"""weight_prune: set single weights to zero, the least important of their layers first. Smaller to store, not faster.
 
-One threshold over all layers on the score of LAMP (Lee et al., ICLR 2021, arXiv 2010.07611); biases and norms are free.
-Condensa's threshold is on the magnitudes themselves (arXiv 1911.02497), which a norm scales as it likes: with norms
-folded in, 5 % of ResNet-20's weights by magnitude leave two layers empty and a third all but empty.
+All layers share one threshold on the score of LAMP (Lee et al., ICLR 2021, arXiv 2010.07611); biases and norms stay.
+Condensa's threshold is on the magnitudes (arXiv 1911.02497), but norms scale those arbitrarily: with norms folded in,
+keeping the largest 5 % of ResNet-20's weights leaves two layers empty and a third nearly so.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class LampOperator:
-    """Keeps this share of all layer weights, the largest by `lamp` of effective ones, and makes the others zero."""
+    """Operator that keeps this share of all layer weights, by `lamp` of the effective ones, and zeroes the rest."""
 
     density: float
     stage: Stage = "sparsity"
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """The network with zeros; what stays keeps its bits.
+        """Return the network with zeros; the weights that stay do not change.
 
         Raises:
             InvalidInput: the network has no float32 layer weights.
@@ -52,8 +52,9 @@ class LampOperator:
         return network.with_constants(zeroed)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """That share of the weights, the others zero; in each layer the nearest with as many zeros. Of equals the first
-        stay.
+        """Return the weights with all but that share set to zero; of equal scores the first stay.
+
+        Each layer gets the nearest weights with as many zeros.
         """
         names = self.projected(network)
         if not names:
@@ -63,7 +64,7 @@ class LampOperator:
         return {**weights, **kept}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """The weights that take part: all layer weights, none where everything stays."""
+        """Return the weights that can become zero: all layer weights, or none if everything stays."""
         if self.density == 1.0:
             return ()
         names = layer_weights(network)
@@ -73,8 +74,10 @@ class LampOperator:
 
 
 def lamp(weights: Array) -> Array:
-    """Each weight's square, as a share of the squares of its layer that are no smaller, itself among them (LAMP,
-    equation 2; of equals the later ones count as smaller). The largest of a layer has 1, whatever the layer's scale.
+    """Return each weight's square over the sum of the squares of its layer at least as large (LAMP, equation 2).
+
+    The sum includes the weight itself; of equal weights the later ones count as smaller. The largest weight of a layer
+    scores 1 whatever the layer's scale.
     """
     squares = np.square(weights, dtype=np.float64).reshape(-1)
     falling = np.argsort(-squares, kind="stable")
@@ -85,9 +88,9 @@ def lamp(weights: Array) -> Array:
 
 
 def largest(arrays: Sequence[Array], density: float) -> list[NDArray[np.bool_]]:
-    """For each array the mask of what stays when the `density` largest scores of all together stay.
+    """Return for each array the mask of the scores that stay: the largest share `density` of all arrays together.
 
-    At least one value stays; among equals the first ones do.
+    At least one value stays; of equal values the first ones stay.
     """
     scores = np.concatenate([array.reshape(-1) for array in arrays])
     count = max(1, round(density * scores.size))
@@ -100,32 +103,32 @@ def largest(arrays: Sequence[Array], density: float) -> list[NDArray[np.bool_]]:
 
 @dataclass(frozen=True)
 class WeightPrune:
-    """One knob: the share of all layer weights that stays."""
+    """Method with one knob: the share of all layer weights that stays."""
 
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """One number up to 1.0, which keeps everything; none where the network has no layer weights."""
+        """Return one number up to 1.0, which keeps everything; none if the network has no layer weights."""
         return (Float(KNOB, self.settings.min_density, 1.0),) if layer_weights(network) else ()
 
     def gather(
         self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
     ) -> Evidence:
-        """The weights are all that it looks at."""
+        """Return no evidence: the operator needs only the weights."""
         return Evidence()
 
     def bind(self, values: Values) -> LampOperator:
-        """Where the knob has no value, everything stays."""
+        """Return the operator; everything stays if the knob has no value."""
         density = values.get(KNOB, 1.0)
         low = self.settings.min_density
-        if type(density) not in (int, float) or not low <= density <= 1.0:  # type: ignore[operator]  # a number by then
+        if type(density) not in (int, float) or not low <= density <= 1.0:  # type: ignore[operator]  # it is a number, checked above
             raise InvalidInput(KNOB, density, f"density must be a number in [{low:g}, 1]")
         return LampOperator(float(density))  # type: ignore[arg-type]  # checked
 
 
 METHOD = MethodFamily(
     "weight_prune",
-    "Make single weights zero, by one threshold (LAMP) over the whole network; smaller to store, not faster.",
+    "Set single weights to zero by one threshold (LAMP) over the whole network; smaller to store, not faster.",
     "arXiv 2010.07611",
     Settings,
     WeightPrune,

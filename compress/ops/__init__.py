@@ -1,4 +1,4 @@
-"""The op tables by family. Adding an op is adding a row; adding a family is adding a file that offers ROWS."""
+"""Op tables, one file per family. To add an op, add a row; to add a family, add a file with a constant ROWS."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _table() -> Mapping[str, Row]:
 
 
 def find_row(node: Node) -> Row | None:
-    """The row of this node's op; None if there is none, or it was seen to break on this node."""
+    """Return the row of this node's op; None if there is none, or if the node is marked as opaque."""
     return None if node.opaque or node.domain not in ("", "ai.onnx") else _table().get(node.op_type)
 
 
 def covered() -> tuple[str, ...]:
-    """Names of all ops that have a row, sorted."""
+    """Return the names of all ops that have a row, sorted."""
     return tuple(sorted(_table()))

@@ -1,4 +1,4 @@
-"""Concat and Split: channels of several tensors side by side, offset in the one that holds them all."""
+"""Concat and Split: one tensor holds the channels of several others side by side, each at an offset."""
 
 from __future__ import annotations
 

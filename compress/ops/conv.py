@@ -1,4 +1,4 @@
-"""Conv: dense, grouped, depthwise, dilated; one, two and three spatial axes."""
+"""Conv: dense, grouped, depthwise or dilated, with one, two or three spatial axes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spatial_pads(
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
 ) -> tuple[int, ...]:
-    """ONNX pads (all begins, then all ends), with auto_pad resolved for the known input size."""
+    """Return the ONNX pads (all begins, then all ends), with auto_pad resolved for the known input size."""
     auto = node.get("auto_pad", "NOTSET")
     count = len(kernel)
     if auto == "NOTSET":
@@ -39,7 +39,7 @@ def spatial_pads(
 
 
 def torch_pads(pads: tuple[int, ...]) -> list[int]:
-    """ONNX pads as torch.nn.functional.pad wants them: last axis first, begin and end together."""
+    """Return ONNX pads in the order of torch.nn.functional.pad: last axis first, begin and end together."""
     count = len(pads) // 2
     return [value for axis in reversed(range(count)) for value in (pads[axis], pads[count + axis])]
 
@@ -78,12 +78,12 @@ def _flow(node: Node, network: Network, axes: Axes) -> Flow:
     if groups == 1:
         links.append(same((x, 1), (weight, 1), channels_in))
     elif per_group_in == 1:
-        # Depthwise: filter o reads channel o // multiplier; they live or die together.
+        # Depthwise: filter o reads channel o // multiplier; both are kept or removed together.
         multiplier = channels_out // groups
         links.append(Link((x, 1), np.repeat(whole(groups), multiplier), (weight, 0), whole(channels_out)))
         readers = [((weight, 0), x)]
     else:
-        # The groups must stay equal: a position goes from all groups at once, on either side.
+        # The groups must stay equal in size: a position is removed from all groups at once, for inputs and outputs.
         out_per_group = channels_out // groups
         links.append(Link((x, 1), whole(channels_in), (weight, 1), whole(channels_in) % per_group_in))
         links.append(Link((weight, 0), whole(channels_out), (weight, 0), whole(channels_out) % out_per_group))

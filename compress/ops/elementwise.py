@@ -18,7 +18,7 @@ Unary = Callable[[Tensor], Tensor]
 
 
 def _bound(node: Node, network: Network, position: int, attribute: str) -> float | int | None:
-    """None where there is none; an integer for integers, which a float would make floats."""
+    """Return a bound of Clip or None. Bounds of integers stay integers: a float would turn the tensor into floats."""
     name = node.input(position)
     if not name:
         return node.get(attribute, None)  # type: ignore[no-any-return]  # an attribute's value is Any
@@ -65,7 +65,7 @@ def _dropout(node: Node, network: Network) -> TorchOp:
         raise Unsupported("Dropout whose mask is used")
     if node.input(2) and (node.input(2) not in network.constants or scalar(network.constants[node.input(2)])):
         raise Unsupported("Dropout in training mode: export the network in eval mode")
-    return lambda x, *_: x  # an exported network is in eval mode; ours never trains with dropout
+    return lambda x, *_: x  # an exported network is in eval mode; training here never uses dropout
 
 
 def _plain(function: Callable[..., Tensor]) -> Callable[[Node, Network], TorchOp]:
@@ -81,7 +81,7 @@ def _flow_unary(node: Node, network: Network, axes: Axes) -> Flow:
 
 
 def _flow_broadcast(node: Node, network: Network, axes: Axes) -> Flow:
-    """Links along the one channel axis that the inputs agree on, counted from the right as broadcasting does."""
+    """Link the inputs along their common channel axis, counted from the right as in broadcasting."""
     y = node.outputs[0]
     rank = len(network.shape(y))
     seen = {}
@@ -91,7 +91,7 @@ def _flow_broadcast(node: Node, network: Network, axes: Axes) -> Flow:
             seen[name] = axis + rank - len(network.shape(name))
     if not seen:
         return Flow({y: None})
-    # An input of one channel is spread over all: it neither says nor ties anything.
+    # An input of one channel is broadcast to all: it determines no axis and ties no channels.
     wide = {axis for name, axis in seen.items() if network.shape(name)[axis - rank] > 1}
     if len(wide) > 1:
         raise Unsupported(f"{node.op_type} of tensors whose channels lie on different axes")

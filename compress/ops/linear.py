@@ -1,4 +1,4 @@
-"""Gemm, and MatMul with a constant weight."""
+"""Linear layers: Gemm, and MatMul with a constant weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pad: values around a tensor, maybe channels of a constant."""
+"""Pad: values around a tensor, possibly constant channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compress.ops.row import Axes, Flow, Kept, Link, Resized, Row, TorchOp, chan
 
 
 def pads_of(node: Node, network: Network) -> list[int]:
-    """Pads of every axis, all begins then all ends."""
+    """Return the pads of every axis, all begins then all ends."""
     rank = len(network.shape(node.input(0)))
     given = constant_ints(node, network, 1)
     if given is None:
@@ -69,7 +69,7 @@ def _resize_pad(node: Node, kept: Kept) -> Resized:
         x,
         node.input(1),
         *((node.input(2),) if node.input(2) else ()),
-    )  # every axis is given: no axes input
+    )  # pads are given for every axis, so there is no axes input
     return Resized(Node("Pad", node.name, inputs, node.outputs, node.attributes), {node.input(1): np.array(pads)})
 
 

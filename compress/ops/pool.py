@@ -18,7 +18,7 @@ _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def _window(node: Node, network: Network) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[int]]:
-    """Kernel, strides, dilations and the pads (as torch wants them) that give exactly ONNX's output size."""
+    """Return kernel, strides, dilations and the pads (in torch's order) that give exactly ONNX's output size."""
     kernel = tuple(node.attributes["kernel_shape"])
     strides = tuple(node.get("strides", (1,) * len(kernel)))
     dilations = tuple(node.get("dilations", (1,) * len(kernel)))
@@ -35,7 +35,7 @@ def _overhang(
     dilations: tuple[int, ...],
     pads: list[int],
 ) -> list[int]:
-    """Extra end padding (torch order) that ceil_mode reads past the padded input."""
+    """Return the extra end padding (torch order) that ceil_mode reads past the padded input."""
     extra = []
     count = len(kernel)
     for axis in reversed(range(count)):
@@ -72,7 +72,7 @@ def _build_average(node: Node, network: Network) -> TorchOp:
     def run(x: Tensor) -> Tensor:
         if not any(pads) and not any(extra):
             return pool(x, kernel, strides)
-        # What counts as a cell: the input, with its pads where they are included, never the overhang of ceil_mode.
+        # The mean is over cells of the input and, with count_include_pad, its pads; never over ceil_mode's overhang.
         cells = F.pad(torch.ones_like(x[:1, :1]), pads, value=1.0 if counted else 0.0)
         cells = pool(F.pad(cells, extra), kernel, strides) * size
         return pool(F.pad(F.pad(x, pads), extra), kernel, strides) * size / cells
@@ -94,7 +94,7 @@ def _build_global(average: bool) -> TorchOp:
 
 
 def reduced_axes(node: Node, network: Network) -> tuple[int, ...]:
-    """The axes that a Reduce op folds, non-negative. Raises Unsupported where they are computed."""
+    """Return the axes that a Reduce op reduces, non-negative. Raises Unsupported if they are computed."""
     rank = len(network.shape(node.input(0)))
     found = node.get("axes", None)
     if node.input(1):

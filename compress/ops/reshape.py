@@ -11,14 +11,14 @@ from compress.errors import Unsupported
 from compress.network import Network, Node
 from compress.ops.row import Axes, Flow, Indices, Kept, Link, Resized, Row, TorchOp, channel_axis, constant_ints
 
-REGROUPED_MAX = 1 << 24  # elements of one sample that a Reshape's index map may have
+REGROUPED_MAX = 1 << 24  # the most elements of one sample that a Reshape's index map may have
 
 
 def regroup(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> tuple[int, Indices, Indices]:
-    """Where a channel axis goes in a reshape: the axis after, and the pairs (index before, index after) that are tied.
+    """Return the channel axis after a reshape, and the pairs (index before, index after) that are tied.
 
-    An axis after qualifies when one of the two indices determines the other: c -> c * H * W + k when flattening,
-    and back when unflattening. Shapes are those of one sample at batch 1, batch first.
+    An axis qualifies if one of the two indices determines the other: c -> c * H * W + k when flattening, and the
+    inverse when unflattening. Shapes are those of one sample at batch 1, batch first.
 
     Raises:
         Unsupported: no axis qualifies, or the tensor is too large to map.

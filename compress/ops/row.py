@@ -1,4 +1,4 @@
-"""Row: all that is known of one op. Knowledge of an op is a row of a table; nothing else asks "is it a Conv?"."""
+"""Row: all knowledge of one op, as a row of a table, so that no other code asks "is it a Conv?"."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TorchOp = Callable[..., Tensor | tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Link:
-    """`a` at `a_index[i]` and `b` at `b_index[i]` are one channel: they live or die together."""
+    """A tie: `a` at `a_index[i]` and `b` at `b_index[i]` are one channel, kept or removed together."""
 
     a: Slot
     a_index: Indices
@@ -30,11 +30,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Flow:
-    """How channels pass through one node.
+    """The way channels pass through one node.
 
     Attributes:
-        axes: the channel axis of each output tensor, None where it has none.
-        links: which channels are one.
+        axes: the channel axis of each output tensor; None if it has none.
+        links: pairs of channels that must be kept or removed together.
         frozen: tensors whose channels must all stay, with the reason.
         filters: weight axes whose removal makes an output channel vanish (a conv's axis 0).
         readers: (weight slot, tensor read): weight axes that read a tensor's channels (a conv's axis 1).
@@ -49,14 +49,14 @@ class Flow:
 
 @dataclass(frozen=True)
 class Resized:
-    """A node adjusted to fewer channels, and the constants that it alone steers by (shapes, pads), renewed."""
+    """A node adjusted to fewer channels, and the new values of the constants (shapes, pads) that only it reads."""
 
     node: Node
     constants: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Kept:
-    """What stays of every slot, for the rows' `resize`."""
+    """The indices that stay on every slot, for the rows' `resize`."""
 
     def __init__(self, network: Network, axes: Mapping[str, int | None], kept: Mapping[Slot, Indices]) -> None:
         self.network = network
@@ -64,7 +64,7 @@ class Kept:
         self._kept = kept
 
     def index(self, tensor: str, axis: int | None = None) -> Indices:
-        """The channel indices that stay on the tensor's channel axis, ascending; all where nothing is cut."""
+        """Return the channel indices, ascending, that stay on the tensor's channel axis; all if nothing is cut."""
         axis = self.axes.get(tensor) if axis is None else axis
         if axis is None:
             raise KeyError(f"{tensor} has no channel axis")
@@ -72,12 +72,12 @@ class Kept:
         return np.arange(self.network.shape(tensor)[axis]) if found is None else found
 
     def touched(self, tensor: str) -> bool:
-        """Whether channels of this tensor are cut."""
+        """Return whether channels of this tensor are cut."""
         axis = self.axes.get(tensor)
         return axis is not None and (tensor, axis) in self._kept
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of the tensor after the cut, at batch 1."""
+        """Return the shape of the tensor after the cut, at batch 1."""
         shape = list(self.network.shape(tensor))
         axis = self.axes.get(tensor)
         if axis is not None:
@@ -98,18 +98,18 @@ def _no_macs(node: Node, network: Network) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """One op, or several that behave alike.
+    """All knowledge of one op, or of several that behave alike.
 
     Attributes:
         op_types: names in the default ONNX domain.
-        build: (node, network) -> a torch function of the node's inputs, in order (None for those left out).
+        build: (node, network) -> a torch function of the node's inputs, in order (None for omitted ones).
             Raises Unsupported for a case it does not cover.
         flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported likewise.
-        resize: adjusts attributes and steering constants when channels are cut.
+        resize: adjusts attributes, and constants such as shapes and pads, when channels are cut.
         macs: multiply-accumulates at batch 1.
-        trained: input positions whose constants training moves (weights, biases).
-        running: input positions of running statistics, which a forward pass in train mode moves.
-        moded: the torch function takes the Mode first.
+        trained: input positions whose constants training changes (weights, biases).
+        running: input positions of running statistics, which a forward pass in train mode updates.
+        moded: True if the torch function takes the Mode as its first argument.
     """
 
     op_types: tuple[str, ...]
@@ -124,24 +124,24 @@ class Row:
 
 @dataclass
 class Mode:
-    """How a pass is run: batch statistics or running ones, and how fast the running ones follow."""
+    """The mode of a forward pass: batch or running statistics, and how fast the running ones follow."""
 
     training: bool = False
     momentum: float = 0.1
 
 
 def whole(size: int) -> Indices:
-    """0 .. size-1."""
+    """Return the indices 0 .. size-1."""
     return np.arange(size)
 
 
 def same(a: Slot, b: Slot, size: int) -> Link:
-    """Channel i of `a` is channel i of `b`."""
+    """Link channel i of `a` to channel i of `b`."""
     return Link(a, whole(size), b, whole(size))
 
 
 def channel_axis(tensor: str, network: Network, axes: Axes) -> int | None:
-    """The tensor's channel axis; where nobody said so, axis 1 of an activation with a leading batch."""
+    """Return the tensor's channel axis; if unknown, axis 1 of an activation whose first axis is the batch."""
     if tensor in axes:
         return axes[tensor]
     kind = network.types.get(tensor)
@@ -149,20 +149,20 @@ def channel_axis(tensor: str, network: Network, axes: Axes) -> int | None:
 
 
 def freeze(tensors: Iterable[str], reason: str) -> Mapping[str, str]:
-    """Every one of these tensors, with this reason."""
+    """Freeze all these tensors for this reason."""
     return {tensor: reason for tensor in tensors if tensor}
 
 
 def scalar(value: Any) -> float | int:
-    """The one number of a 0-d or 1-element array."""
+    """Return the only number of a 0-d or 1-element array."""
     return np.asarray(value).reshape(-1)[0].item()  # type: ignore[no-any-return]  # numpy types item() as Any
 
 
 def constant_ints(node: Node, network: Network, position: int) -> tuple[int, ...] | None:
-    """The integers of a constant input; None where it is left out. Raises Unsupported where it is computed."""
+    """Return the integers of a constant input; None if it is omitted. Raises Unsupported if it is computed."""
     name = node.input(position)
     if not name:
         return None
     if name not in network.constants:
-        raise Unsupported(f"{node.op_type} steered by a computed tensor")
+        raise Unsupported(f"{node.op_type} with a parameter that another node computes")
     return tuple(int(value) for value in network.constants[name].reshape(-1))

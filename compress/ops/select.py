@@ -1,4 +1,4 @@
-"""Slice and Gather: some channels of a tensor; a resize adjusts which."""
+"""Slice and Gather: they select channels of a tensor; `resize` adjusts the selection after a cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compress.ops.row import Axes, Flow, Kept, Link, Resized, Row, TorchOp, chan
 
 
 def ranges_of(node: Node, network: Network) -> list[tuple[int, int, int, int]]:
-    """(axis, start, end, step) of a Slice, resolved against the input's sizes."""
+    """Return (axis, start, end, step) of a Slice, resolved against the input's sizes."""
     shape = network.shape(node.input(0))
     starts, ends = constant_ints(node, network, 1), constant_ints(node, network, 2)
     if starts is None or ends is None:

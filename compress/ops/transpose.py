@@ -1,4 +1,4 @@
-"""Transpose, Squeeze, Unsqueeze: the channel axis is renumbered."""
+"""Transpose, Squeeze and Unsqueeze: they renumber the channel axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _axes_of(node: Node, network: Network) -> tuple[int, ...] | None:
 
 
 def _flow_moved(node: Node, network: Network, axes: Axes, order: list[int | None]) -> Flow:
-    """`order[j]` is the input axis that becomes output axis j (None: a new axis of size 1)."""
+    """Link input and output channels; `order[j]` is the input axis of output axis j (None: a new axis of size 1)."""
     x, y = node.input(0), node.outputs[0]
     axis = channel_axis(x, network, axes)
     if axis is None:

@@ -1,1 +1,1 @@
-"""Which channels go, and how what reads them is refitted."""
+"""Choice of the channels to remove, and the refit of the layers that read them."""

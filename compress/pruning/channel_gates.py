@@ -1,4 +1,4 @@
-"""Gates: what the loss would change, to first order, if a unit were zero wherever it is read."""
+"""Gates: the first-order change of the loss if a unit were zero wherever it is read."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from compress.training.logits import logits_name
 
 @dataclass(frozen=True)
 class Gate:
-    """The tensor that a reader reads, and the axis its channels lie on."""
+    """The tensor that a reader reads, and its channel axis."""
 
     tensor: str
     axis: int
 
 
 Products = dict[str, NDArray[np.float64]]
-Edge = tuple[Slot, str]  # (the weight's axis that reads, the activation that is read)
+Edge = tuple[Slot, str]  # (the reading axis of the weight, the activation that it reads)
 
 
 def gate_products(
@@ -39,20 +39,20 @@ def gate_products(
     labels: NDArray[np.int64] | None,
     batch: int,
 ) -> Iterator[Products]:
-    """Per sample and unit, activation times gradient, summed over positions and over all that read the unit.
+    """Yield activation times gradient per sample and unit, summed over positions and over all readers of the unit.
 
-    A gate sits at every reader's input, not on the tensor: on a residual stream the tensor's own gradient
-    also holds what passes through the addition, which a later gate of the same unit counts again.
+    There is a gate at the input of each reader, not on the tensor: on a residual stream the tensor's own gradient
+    includes the part through the addition, which a later gate of the same unit would count again.
 
     Args:
         images: (N, *input_shape) float32.
-        labels: (N,); None takes what the network itself predicts.
+        labels: (N,); None takes the network's own predictions.
 
     Yields:
-        For each batch: block name -> (batch, width) float64. A unit that no gradient reaches has zeros.
+        For each batch: block name -> (batch, width) float64; zeros for a unit that no gradient reaches.
 
     Raises:
-        InvalidInput: no gradient reaches the output at all.
+        InvalidInput: the output has no gradient at all.
     """
     gated, gates = _gated(network, blocks)
     module = TorchNetwork(gated).eval().requires_grad_(False)
@@ -64,14 +64,14 @@ def gate_products(
         logits = module.run(part, [scores], edit)[scores].flatten(1)
         if not logits.requires_grad:
             walls = ", ".join(module.opaque)
-            raise InvalidInput("importance", None, f"no gradient passes {walls}: use an importance of weights")
+            raise InvalidInput("importance", None, f"no gradient passes through {walls}: use one based on weights")
         truth = logits.argmax(1) if labels is None else torch.from_numpy(labels[start : start + batch])
         F.cross_entropy(logits, truth, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
         yield {block.name: _of_block(block, gates, seen, len(part)) for block in blocks}
 
 
 def _gated(network: Network, blocks: Sequence[Block]) -> tuple[Network, dict[Edge, Gate]]:
-    """The network with an Identity in front of every reader."""
+    """Return the network with an Identity in front of every reader, and the gate of each."""
     gates: dict[Edge, Gate] = {}
     nodes = {node.name: node for node in network.nodes}
     for block in blocks:
@@ -88,7 +88,7 @@ def _gated(network: Network, blocks: Sequence[Block]) -> tuple[Network, dict[Edg
 
 
 def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Tensor], Tensor]:
-    """Lets the gate's tensor pass; when its gradient comes, keeps their product's sums per sample and channel."""
+    """Return an edit that passes the tensor on and stores tensor times gradient, summed per sample and channel."""
 
     def record(value: Tensor) -> Tensor:
         others = [axis for axis in range(1, value.ndim) if axis != gate.axis]
@@ -98,8 +98,8 @@ def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Ten
             product = value.detach() * gradient
             seen[gate.tensor] = (product.sum(others) if others else product).double().numpy()
 
-        # A tensor of its own: the hook must see what comes from this reader alone. Behind a node that passes no
-        # gradient it is where gradients begin.
+        # A separate tensor, because the hook must see the gradient of this reader alone. If no gradient passes
+        # further back, this tensor becomes the leaf.
         passed = value.view_as(value) if value.requires_grad else own.requires_grad_()
         passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
         return passed

@@ -1,4 +1,4 @@
-"""Effective weights: what a layer multiplies by once the batch norm behind it is folded in.
+"""Effective weights: the weights of a layer after the batch norm behind it is folded in.
 
 Thresholds and projections work on these, so that the folded and the unfolded file of one network are treated alike.
 """
@@ -17,12 +17,12 @@ from compress.ops import find_row
 
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 Weights: TypeAlias = Mapping[str, Array]
-"""Constant name -> value: every trained constant of a network, those of layers in their effective form."""
+"""Constant name -> value, for every trained constant of a network; weights of layers in their effective form."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """What a norm multiplies a layer's weight by, from the constants that hold it; `shape` fits the weight's axes."""
+    """The factor that folding a norm applies to a layer's weight, by constant names; `shape` fits the weight's axes."""
 
     gamma: str
     variance: str
@@ -30,12 +30,12 @@ class Factor:
     shape: tuple[int, ...]
 
     def of(self, held: Callable[[str], Array]) -> Array:
-        """The factor, of the arrays that `held` gives by constant name."""
+        """Compute the factor; `held` returns a constant's array by name."""
         return (held(self.gamma) / (held(self.variance) + self.epsilon) ** 0.5).reshape(self.shape)
 
 
 def layer_weights(network: Network) -> tuple[str, ...]:
-    """Names of the float32 weights of Conv, Gemm and MatMul, in order of execution, each once."""
+    """Return the names of the float32 weights of Conv, Gemm and MatMul, in order of execution, each once."""
     names = (name for node in network.nodes if node.op_type in LAYERS for name in node.inputs[:2])
     found = (name for name in names if name in network.constants)
     return tuple(
@@ -46,7 +46,7 @@ def layer_weights(network: Network) -> tuple[str, ...]:
 
 
 def trained(network: Network) -> tuple[str, ...]:
-    """Names of the constants that training moves: weights, biases, affines of norms; scalars are none."""
+    """Return the names of the constants that training changes: weights, biases, affines of norms, but no scalars."""
     names: dict[str, None] = {}
     for node in network.nodes:
         row = find_row(node)
@@ -58,7 +58,7 @@ def trained(network: Network) -> tuple[str, ...]:
 
 
 def factors(network: Network) -> dict[str, Factor]:
-    """Layer weight -> its factor, where a norm follows. A tied weight has none: its readers' norms may differ."""
+    """Return the factor of each layer weight that a norm follows. A tied weight has none: its norms may differ."""
     found = {}
     for norm in norms(network):
         weight = norm.layer.inputs[1]
@@ -71,7 +71,7 @@ def factors(network: Network) -> dict[str, Factor]:
 
 
 def effective(network: Network, names: tuple[str, ...] | None = None) -> dict[str, Array]:
-    """Layer weights (of these names, else all) as they are once norms are folded in; float64, shapes as stored."""
+    """Return the layer weights (these or all) with norms folded in, as float64 in their stored shapes."""
     known = factors(network)
 
     def double(name: str) -> Array:
@@ -84,12 +84,12 @@ def effective(network: Network, names: tuple[str, ...] | None = None) -> dict[st
 
 
 def effective_weights(network: Network) -> dict[str, Array]:
-    """Every trained constant, those of layers in their effective form: what operators project."""
+    """Return every trained constant, weights of layers in their effective form; operators project these."""
     return {**{name: network.constants[name] for name in trained(network)}, **effective(network)}
 
 
 def stored(network: Network, weights: Weights) -> dict[str, Array]:
-    """The inverse of `effective`: constants to put into the network. A weight whose factor is zero becomes zero."""
+    """Return constants for the network; the inverse of `effective`. A weight whose factor is zero becomes zero."""
     known = factors(network)
     made = {}
     for name, value in weights.items():

@@ -1,4 +1,4 @@
-"""Importance: a score for every unit of a block. It only scores; choosing and cutting are done elsewhere.
+"""Importance: a score for every unit of a block. Choosing and cutting are done elsewhere.
 
 Weights are taken with their batch norm folded in, so that both files of one network rank their channels alike.
 l1, l2: Li et al., arXiv 1608.08710. batch_norm: Liu et al., arXiv 1708.06519. taylor: Molchanov et al.,
@@ -27,7 +27,7 @@ Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BY_GRADIENT = frozenset({"taylor", "fisher"})
 FALLBACK: Kind = "l2"
-"""What ranks the units that no gradient comes to, whatever was asked for."""
+"""The importance that ranks units without a gradient, whichever one was asked for."""
 Scores: TypeAlias = dict[str, NDArray[np.float64]]
 Vector: TypeAlias = NDArray[np.float64]
 
@@ -39,8 +39,8 @@ class Filter:
     Attributes:
         node: the layer.
         slot: the weight's axis of output channels.
-        output, axis: the activation after the norm, or after the layer where it has none; where its channels lie.
-        gamma, factor: (C,) of the norm; None without one. The effective weight is weight * factor.
+        output, axis: the activation after the norm, or after the layer if it has none, and its channel axis.
+        gamma, factor: (C,) of the norm; None if there is none. The effective weight is weight * factor.
     """
 
     node: Node
@@ -59,22 +59,22 @@ def score(
     labels: NDArray[np.int64] | None = None,
     batch: int = 64,
 ) -> Scores:
-    """How much each unit matters: the larger, the more.
+    """Return how important each unit is; larger means more important.
 
     Args:
         blocks: of this network, see `compress.graph.groups`.
         kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of what the
-            norm puts out, which is the same thing and known for folded layers too; taylor and fisher need images,
-            and l2 stands in for them for the blocks that `fallback` names.
+            norm's output, which is the same quantity and also exists for folded layers; taylor and fisher need
+            images, and l2 replaces them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
-        labels: (N,) for taylor and fisher; None takes what the network itself predicts.
-        batch: images per run; what bounds the memory.
+        labels: (N,) for taylor and fisher; None takes the network's own predictions.
+        batch: images per run; bounds the memory.
 
     Returns:
         Block name -> (width,) float64, finite, at least 0.
 
     Raises:
-        InvalidInput: an unknown kind, missing images, or batch_norm without images where a layer has no norm.
+        InvalidInput: an unknown kind, missing images, or batch_norm without images if a layer has no norm.
     """
     if kind not in KINDS:
         raise InvalidInput("importance", kind, f"importance is one of {', '.join(KINDS)}")
@@ -96,22 +96,22 @@ def score(
 def fisher_scores(
     network: Network, blocks: Sequence[Block], images: NDArray[np.float32], labels: NDArray[np.int64] | None
 ) -> Scores:
-    """Block name -> (width,) Fisher scores, without the blocks that no gradient comes to."""
+    """Return block name -> (width,) Fisher scores, for the blocks that `unjudged` does not name."""
     left = set(unjudged(network, blocks, reach(network)))
     judged = [block for block in blocks if block.name not in left]
     return score(network, judged, "fisher", images, labels) if judged else {}
 
 
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
-    """One sentence where `score` ranks some of these blocks by another importance than `kind`."""
+    """Return one sentence if `score` ranks some of these blocks by another importance than `kind`, else nothing."""
     found = reach(network)
     left = unjudged(network, blocks, found) if kind in BY_GRADIENT else ()
     if not left:
         return ()
-    why = f"no gradient passes {listed(found.walls)}" if found.walls else "the batch holds more than samples there"
+    why = f"no gradient passes through {listed(found.walls)}" if found.walls else "the batch axis mixes samples there"
     return (
         f"importance {kind} cannot rank the channels of {listed(left)} ({why}): "
-        f"{FALLBACK}, an importance of weights, ranks them",
+        f"{FALLBACK}, which is computed from the weights, ranks them instead",
     )
 
 
@@ -128,12 +128,12 @@ def _filters(network: Network, block: Block) -> Iterator[Filter]:
 
 
 def _axis(block: Block, tensor: str) -> int:
-    """Where the block's channels lie on an activation."""
+    """Return the axis of an activation that holds the block's channels."""
     return next(axis for name, axis in block.slots if name == tensor)
 
 
 def _by_weight(network: Network, block: Block, filters: Sequence[Filter], kind: Kind) -> Vector:
-    """Norm over all filters of a unit: l1 sums magnitudes, l2 is the root of the sum of squares."""
+    """Return a norm over all filters of each unit: l1 sums magnitudes, l2 is the root of the sum of squares."""
     total = np.zeros(block.width)
     for layer in filters:
         weight, axis = layer.slot
@@ -152,7 +152,7 @@ def _deviations(
     images: NDArray[np.float32] | None,
     batch: int,
 ) -> dict[str, Vector]:
-    """Of each layer's output, (C,): the deviation over the images, or |gamma| without images."""
+    """Return per layer (C,) the standard deviation of its output over the images, or |gamma| without images."""
     layers = {layer.output: layer for parts in filters.values() for layer in parts}
     if images is None:
         return {name: np.abs(_gamma(layer)) for name, layer in layers.items()}
@@ -163,7 +163,7 @@ def _deviations(
 def _gamma(layer: Filter) -> Vector:
     if layer.gamma is None:
         raise InvalidInput(
-            "images", None, f"layer {layer.node.name!r} has no batch norm: importance batch_norm needs images then"
+            "images", None, f"layer {layer.node.name!r} has no batch norm, so importance batch_norm needs images"
         )
     return layer.gamma
 
@@ -183,7 +183,7 @@ def _by_gradient(
     labels: NDArray[np.int64] | None,
     batch: int,
 ) -> Scores:
-    """First order of the loss's change when a unit is zero wherever it is read (taylor), or its square (fisher)."""
+    """Return the first-order change of the loss if a unit is zero for all readers (taylor), or its square (fisher)."""
     total = {block.name: np.zeros(block.width) for block in blocks}
     for products in gate_products(network, blocks, images, labels, batch):
         for name, product in products.items():

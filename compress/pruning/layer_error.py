@@ -1,8 +1,8 @@
-"""Layer error: what cutting a block costs in the layers that read it, from statistics alone (F1).
+"""Layer error: the error that cutting a block causes in the layers that read it, from statistics alone (F1).
 
-Shares of the variance of a reader's output after the least-squares refit, summed over the readers of the block, for
-every width at once: with the features ordered from kept longest to cut first and G = L L', the error of keeping the
-first m is the sum of |W L|^2 over the columns from m on.
+The error is the share of the variance of a reader's output that is lost after the least-squares refit, summed over
+the readers of the block. One factorisation gives it for every width: with the features ordered from kept longest to
+cut first and G = L L', the error of keeping the first m is the sum of |W L|^2 over the columns from m on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compress.pruning.reconstruct import RIDGE, as_rows, factored
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 FLAT = 1e-10
-"""Variance over squared mean, below which a number is a constant: what rounding leaves of float32 sums."""
+"""A number is constant if its variance over its squared mean is below this; float32 sums round to about that."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class _Reader:
     """One layer that reads a block.
 
     Attributes:
-        rows: (outputs, features) its weights.
-        moments: of its input.
-        units: (width, features per unit) where each unit of the block lies among the features.
-        taps: positions of its kernel.
-        has_intercept: whether a bias can take the place of a constant.
+        rows: (outputs, features), its weights.
+        moments: those of its input.
+        units: (width, features per unit), the features that belong to each unit of the block.
+        taps: number of positions of its kernel.
+        has_intercept: True if a bias can replace a constant.
     """
 
     rows: Matrix
@@ -46,7 +46,7 @@ class _Reader:
 def ls_error(
     network: Network, blocks: Sequence[Block], statistics: Statistics, importance: Mapping[str, Vector]
 ) -> dict[str, Vector]:
-    """Block name -> (width + 1,) error when so many units are kept, the most important ones; 0 at full width."""
+    """Return block name -> (width + 1,) error of keeping the 0, 1, ... most important units; 0 at full width."""
     return {
         block.name: sum(
             (
@@ -60,8 +60,10 @@ def ls_error(
 
 
 def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, Matrix]:
-    """Block name -> (width, width) G: with p = 1 for the units that go, p'Gp is the share of the variance of its
-    readers' outputs that goes with them, summed over the readers, when nothing is refitted but the intercept.
+    """Return block name -> (width, width) G, which gives the error if only the intercept is refitted.
+
+    With p = 1 for the removed units, p'Gp is the share of the variance of the readers' outputs that is lost with
+    them, summed over the readers.
     """
     return {
         block.name: sum(
@@ -73,7 +75,7 @@ def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> d
 
 
 def _contributions(reader: _Reader) -> Matrix:
-    """Covariances of what each unit puts into one reader; of features without a Gram matrix variances alone."""
+    """Return the covariances of the units' contributions to one reader; only variances if it has no Gram matrix."""
     rows, moments, units = reader.rows, reader.moments, reader.units
     if moments.gram is None:
         powers = np.square(rows).sum(0) * moments.variance
@@ -86,8 +88,9 @@ def _contributions(reader: _Reader) -> Matrix:
 
 
 def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
-    """Block name -> (width,) whether a unit says nothing: for all that read it, it is zero, or a constant whose place
-    their biases or another constant can take.
+    """Return block name -> (width,) whether a unit carries no information.
+
+    For all its readers it is zero, or a constant that their biases or another constant can replace.
     """
     return {block.name: _idle(list(_readers(network, block, statistics)), block.width) for block in blocks}
 
@@ -106,7 +109,7 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
     dead = _each(np.equal(power, 0.0))
     if not reader.has_intercept:
         return dead
-    # Windows that hang over an edge see zeros beside a constant, so that no bias is the same. Another constant is.
+    # At an edge a window sees padding zeros beside a constant, which no bias can imitate but another constant can.
     constant = _each(flat)
     most = np.argmax(power, axis=2, keepdims=True)
     edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
@@ -116,7 +119,7 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
 
 
 def _each(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(width, multiplicity, taps) -> (width,) whether it holds for all of a unit."""
+    """Return (width,) whether `holds` (width, multiplicity, taps) is true for all features of a unit."""
     return np.asarray(holds.all(axis=(1, 2)))
 
 
@@ -135,12 +138,12 @@ def _readers(network: Network, block: Block, statistics: Statistics) -> Iterator
 
 
 def _channels(block: Block, tensor: str) -> Indices:
-    """(width, multiplicity) where the block's units lie on the tensor that is read."""
+    """Return the (width, multiplicity) indices of the block's units on the tensor that is read."""
     return next(index for (name, _), index in block.slots.items() if name == tensor)
 
 
 def _spread(rows: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """A grouped layer's weights as a dense layer's: zero outside the own group."""
+    """Return a grouped layer's weights as those of a dense layer, with zeros outside each group."""
     outputs, inputs, taps = rows.shape
     dense = np.zeros((outputs, groups * inputs, taps))
     for group, part in enumerate(np.split(np.arange(outputs), groups)):
@@ -160,7 +163,7 @@ def _errors(reader: _Reader, order: Indices) -> Vector:
 
 
 def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
-    """(features,) what each feature adds to the output that those before it, and the intercept, do not explain."""
+    """Return (features,) the output variance that each feature adds beyond the intercept and the features before it."""
     if moments.gram is None:
         weights: Vector = np.square(rows).sum(0) * moments.variance
         return weights[ordered]

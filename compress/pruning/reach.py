@@ -1,4 +1,4 @@
-"""Reach: how far back from the scores a gradient comes, and which nodes stand in its way."""
+"""Reach: the tensors that a gradient of the scores reaches, and the nodes that stop it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from compress.pruning.effective_weights import trained
 from compress.training.logits import logits_name
 
 SHOWN = 8
-"""Names in a sentence."""
+"""Number of names that a sentence lists."""
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What a gradient of the scores comes to.
+    """The tensors that a gradient of the scores reaches.
 
     Attributes:
         on_path: every tensor that the scores depend on.
-        tensors: those of them that a gradient comes back to.
-        walls: names of the nodes where it ends, in execution order.
+        tensors: those of them that a gradient reaches.
+        walls: names of the nodes that stop it, in execution order.
     """
 
     on_path: frozenset[str]
@@ -32,7 +32,7 @@ class Reach:
 
 
 def reach(network: Network) -> Reach:
-    """Follow a gradient back through the graph; nothing is run."""
+    """Follow a gradient back through the graph, without running anything."""
     scores = logits_name(network)
     on_path, tensors, walls = {scores}, {scores}, list[str]()
     for node in reversed(network.nodes):
@@ -49,32 +49,33 @@ def reach(network: Network) -> Reach:
 
 
 def unjudged(network: Network, blocks: Iterable[Block], found: Reach) -> tuple[str, ...]:
-    """Names of the blocks that a gradient says nothing or not all of: it comes to none or not to all that read them, or
-    their samples are not apart there.
+    """Return the names of the blocks that gradients cannot rank.
+
+    The gradient reaches none or not all of their readers, or the samples of a batch are not separate there.
     """
     return tuple(block.name for block in blocks if not _judged(network, block, found))
 
 
 def trains(network: Network) -> bool:
-    """Whether training moves any weight."""
+    """Return whether training changes any weight."""
     return not reach(network).tensors.isdisjoint(trained(network))
 
 
 def untrained(network: Network) -> tuple[str, ...]:
-    """One sentence where training leaves weights as they are."""
+    """Return one sentence if training leaves some weights as they are, else nothing."""
     found, weights = reach(network), trained(network)
     left = [name for name in weights if name not in found.tensors]
     if not weights:
         return ("training changes nothing: the network has no weights that can be trained",)
     if not left:
         return ()
-    why = f"no gradient passes {listed(found.walls)}" if found.walls else "the scores do not depend on them"
+    why = f"no gradient passes through {listed(found.walls)}" if found.walls else "the scores do not depend on them"
     layers = [layer_name(name) for name in left if network.constants[name].ndim > 1] or left
     return (f"training leaves {listed(layers)} as they are: {why}",)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a sentence, not all where there are many."""
+    """Join names for a sentence; of many names, list only the first and a count."""
     shown = list(dict.fromkeys(names))
     left = len(shown) - SHOWN
     return ", ".join(shown[:SHOWN]) + (f" and {left} more" if left > 0 else "")
@@ -87,12 +88,12 @@ def _judged(network: Network, block: Block, found: Reach) -> bool:
 
 
 def _outputs(network: Network, weight: str, tensor: str) -> set[str]:
-    """What the layers make that read a tensor with this weight."""
+    """Return the outputs of the layers that read a tensor with this weight."""
     return {node.outputs[0] for node in network.consumers(weight) if tensor in node.inputs}
 
 
 def _samples_apart(network: Network, tensor: str) -> bool:
-    """Whether the first axis is the batch and nothing else: windows folded into it make one sample many."""
+    """Return whether the first axis is the batch alone; windows folded into it turn one sample into several."""
     kind = network.types[tensor]
     return kind.batch_axis == 0 and kind.shape[0] == 1
 

@@ -1,9 +1,9 @@
-"""Reconstruct: least-squares refit of the layers that read cut channels, from statistics alone, in milliseconds.
+"""Reconstruct: a least-squares refit of the layers that read cut channels, from statistics alone, in milliseconds.
 
 For a layer with input x = (x_K, x_R), K kept and R removed, and z = (x_K, 1), the change D of its weights
 minimises E |D z - W_R x_R|^2 + ridge |D|^2, so (G_zz + ridge) D' = G_zR W_R'. Shrinking the change rather than the
-weights (as He et al., AMC, arXiv 1802.03494, do) leaves a layer alone where nothing was removed.
-Where only means are known, the intercept takes W_R E[x_R]: what a removed channel gives on average.
+weights (as He et al., AMC, arXiv 1802.03494, do) leaves a layer unchanged if nothing was removed.
+If only means are known, the intercept takes W_R E[x_R], the average contribution of the removed channels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from compress.ops.row import Indices
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 RIDGE = 1e-4
-LEAST_RIDGE = 1e-6  # the sums are of float32 products
+LEAST_RIDGE = 1e-6  # because float32 products are summed
 
 
 def reconstructed(
@@ -36,13 +36,13 @@ def reconstructed(
     blocks: Sequence[Block],
     ridge: float = RIDGE,
 ) -> Network:
-    """The cut network with every layer refitted that lost inputs; the shapes stay.
+    """Return the cut network with each layer that lost inputs refitted; shapes do not change.
 
     Args:
         cut: `compress.graph.cut.cut(original, keep)`.
-        statistics: of the original.
+        statistics: those of the original.
         keep: block name -> indices of the units that stayed.
-        blocks: of the original; at least those named by `keep`.
+        blocks: blocks of the original, at least those named by `keep`.
         ridge: relative to the mean square of the inputs.
     """
     chosen = [(block, np.unique(np.asarray(keep[block.name], np.int64))) for block in blocks if block.name in keep]
@@ -61,12 +61,12 @@ def reconstructed(
 
 
 def output_axis_of(node: Node) -> int:
-    """The weight's axis of output channels, of any layer."""
+    """Return the axis of output channels in the weight of any layer."""
     return 1 if node.op_type == "MatMul" else output_axis(node)
 
 
 def as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
-    """The layer's weight as (outputs, inputs, taps) float64; inputs of one group, where it is grouped."""
+    """Return the layer's weight as (outputs, inputs, taps) float64; a grouped layer's inputs are those of one group."""
     rows = weight.astype(np.float64) if output_axis_of(node) == 0 else weight.T.astype(np.float64)
     return rows.reshape(len(rows), rows.shape[1], -1)
 
@@ -74,7 +74,7 @@ def as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
 def _solve(
     rows: NDArray[np.float64], kept: Indices, moments: Moments, groups: int, ridge: float
 ) -> tuple[NDArray[np.float64] | None, Vector]:
-    """Change of the kept weights (outputs, kept, taps), None where means only are known, and the intercept."""
+    """Return the change of the kept weights (outputs, kept, taps), None if only means are known, and the intercept."""
     outputs, inputs, taps = rows.shape
     gone = np.setdiff1d(np.arange(inputs), kept)
     lost = rows[:, gone].reshape(outputs, -1)
@@ -90,25 +90,25 @@ def _solve(
 
 
 def factored(gram: Matrix, features: int, ridge: float) -> torch.Tensor:
-    """The lower Cholesky factor of a Gram matrix, in place, whose first features are held back by the ridge.
+    """Return the lower Cholesky factor of a Gram matrix after adding the ridge to its first features, in place.
 
-    Dead inputs and those that say the same make it singular: the least ridge is what rounding calls for.
+    Dead or duplicate inputs make it singular, so the ridge has a minimum that covers rounding.
     """
     diagonal = np.arange(features)
     scale = float(gram[diagonal, diagonal].mean()) if features else 0.0
     gram[diagonal, diagonal] += max(ridge, LEAST_RIDGE) * scale + np.finfo(np.float32).tiny
-    # torch, not scipy: the caller bounds its threads, and pools run many of these at once.
+    # torch, not scipy: the caller bounds torch's threads, and pools run many of these at once.
     factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(gram))
     return factor
 
 
 def _features(channels: Indices, taps: int) -> Indices:
-    """Positions of these channels in a patch."""
+    """Return the positions of these channels in a patch."""
     return (channels[:, None] * taps + np.arange(taps)).reshape(-1)
 
 
 def _mean_of_lost(rows: NDArray[np.float64], gone: Indices, mean: Vector, groups: int) -> Vector:
-    """What the removed inputs gave on average, (outputs,). A grouped layer's outputs read their own group only."""
+    """Return the average contribution (outputs,) of the removed inputs. Grouped outputs read only their own group."""
     outputs, inputs, taps = rows.shape
     per_group = outputs // groups
     means: Matrix = mean.reshape(groups, inputs, taps)[:, gone]
@@ -117,7 +117,7 @@ def _mean_of_lost(rows: NDArray[np.float64], gone: Indices, mean: Vector, groups
 
 
 class _Refit:
-    """Collects the new constants of the cut network."""
+    """A collector of the new constants of the cut network."""
 
     def __init__(self, cut: Network, original: Network) -> None:
         self.cut = cut
@@ -136,7 +136,7 @@ class _Refit:
             self._shift(node, intercept * (node.get("alpha", 1.0) / node.get("beta", 1.0)))
 
     def _shift(self, node: Node, intercept: Vector) -> None:
-        """The intercept goes into the layer's bias, or off the mean of the norm behind it, or into a new bias."""
+        """Add the intercept to the layer's bias, subtract it from the mean of the norm behind it, or add a new bias."""
         bias = node.input(2)
         if bias in self.cut.constants:
             value = self.cut.constants[bias]

@@ -1,8 +1,8 @@
-"""Statistics: second moments of what every layer reads, once per network, from real images.
+"""Statistics: second moments of every layer's input, gathered once per network from real images.
 
-With G = E[z z'] of z = (x, 1), x a layer's input patch, any least-squares refit of the layer is a solve of a part of
-G: no image is looked at again. Targets need no moments of their own, because the original output is W x.
-Sampling positions as He et al., AMC, arXiv 1802.03494, with an intercept.
+With G = E[z z'] of z = (x, 1), x a layer's input patch, any least-squares refit of the layer solves a part of G and
+needs no images. Targets need no further moments, because the original output is W x.
+Positions are sampled as in He et al., AMC, arXiv 1802.03494; the intercept is added here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compress.quantising.activations import activations
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-# A Gram matrix of so many features takes 46 MB: a 3x3 convolution of 256 channels still has one.
+# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets one.
 MAX_FEATURES = 2400
 ROWS_PER_FEATURE = 24
 MIN_ROWS = 8192
@@ -32,13 +32,13 @@ MIN_ROWS = 8192
 
 @dataclass(frozen=True)
 class Moments:
-    """Of one layer's input.
+    """The moments of one layer's input.
 
     Attributes:
-        mean: (C * taps,) of a patch, channel by channel; taps is the number of positions of the kernel.
-        variance: (C * taps,) likewise.
-        gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None where it would be too large, or
-            where the layer is grouped or its weight tied: then only means are known.
+        mean: (C * taps,), that of a patch, channel by channel; taps is the number of positions of the kernel.
+        variance: (C * taps,), that of a patch.
+        gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None if it would be too large, or if the
+            layer is grouped or its weight tied: then only means are known.
     """
 
     mean: Vector
@@ -48,7 +48,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments by reader: the name of the layer's weight and of the activation that it reads."""
+    """Moments by reader, a pair of names: the layer's weight and the activation that it reads."""
 
     moments: Mapping[tuple[str, str], Moments]
 
@@ -62,13 +62,13 @@ class Statistics:
         batch: int = 64,
         max_features: int = MAX_FEATURES,
     ) -> Self:
-        """One sweep over the images in onnxruntime.
+        """Gather the statistics in one pass over the images in onnxruntime.
 
         Args:
-            blocks: whose readers are wanted.
+            blocks: the blocks whose readers need moments.
             images: (N, *input_shape) float32, real data; a few hundred to 2,000.
-            seed: of the positions that are sampled in each batch.
-            max_features: layers with wider patches get means only; what bounds the memory.
+            seed: seed of the positions sampled in each batch.
+            max_features: layers with larger patches get means only; bounds the memory.
 
         Raises:
             InvalidInput: no images.
@@ -82,7 +82,7 @@ class Statistics:
         return cls({reader: total.moments() for reader, total in sums.items()})
 
     def to_arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Flat arrays for a file; `from_arrays` reads them back."""
+        """Return flat arrays for a file; `from_arrays` reads them back."""
         arrays: dict[str, NDArray[np.float64]] = {}
         for (weight, tensor), moments in self.moments.items():
             for role in ("mean", "variance", "gram"):
@@ -93,7 +93,7 @@ class Statistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
-        """What `to_arrays` gave."""
+        """Return the statistics that `to_arrays` stored in these arrays."""
         parts: dict[tuple[str, str], dict[str, NDArray[np.float64]]] = {}
         for key, value in arrays.items():
             weight, tensor, role = key.split("\n")
@@ -104,7 +104,7 @@ class Statistics:
 
 
 def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str], tuple[Node, ...]]:
-    """(weight axis, activation) -> the layers that read the activation with this weight, for all blocks."""
+    """Return (weight axis, activation) -> the layers that read the activation with this weight, for all blocks."""
     found: dict[tuple[Slot, str], tuple[Node, ...]] = {}
     for block in blocks:
         for slot, tensor in block.readers:
@@ -115,8 +115,9 @@ def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str],
 
 
 class _Sum:
-    """Running sums of one reader, about the mean of its first batch: of a large number that hardly changes, float32
-    squares would leave nothing of the change.
+    """Running sums of one reader, relative to the mean of its first batch.
+
+    Without that shift, float32 squares of a large number that hardly varies would lose the variation.
     """
 
     def __init__(self, patches: Patches, has_gram: bool) -> None:
@@ -148,7 +149,7 @@ class _Sum:
 
 
 def _gram(covariance: Matrix, mean: Vector) -> Matrix:
-    """E[z z'] of z = (x, 1)."""
+    """Return E[z z'] of z = (x, 1)."""
     z = np.append(mean, 1.0)
     gram: Matrix = np.outer(z, z)
     gram[:-1, :-1] += covariance
@@ -159,9 +160,9 @@ def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[
     sums: dict[tuple[str, str], _Sum] = {}
     for ((weight, axis), tensor), nodes in readers(network, blocks).items():
         if axis == 0 and nodes[0].op_type == "Conv":
-            continue  # depthwise: each channel is read by its own filter alone, nothing can stand in for it
+            continue  # depthwise: only one filter reads each channel, so no other channel can replace it
         patches = Patches.of(network, nodes[0])
-        # A tied weight serves several inputs: no refit suits one of them alone.
+        # A tied weight serves several inputs, so a refit for one of them would be wrong for the others.
         own = nodes[0].get("group", 1) == 1 and len(network.consumers(weight)) == 1
         sums[weight, tensor] = _Sum(patches, own and patches.features < max_features)
     return sums

@@ -1,4 +1,4 @@
-"""Patches: what a layer reads to make one value of its output, as rows of a matrix."""
+"""Patches: the inputs that a layer reads for one value of its output, as rows of a matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compress.ops.conv import spatial_pads, torch_pads
 
 @dataclass(frozen=True)
 class Patches:
-    """How a layer's input is cut into patches. A linear layer's patch is the last axis (Gemm: the only one)."""
+    """The way a layer's input is cut into patches. A linear layer's patch is the last axis (Gemm: the only one)."""
 
     channels: int
     kernel: tuple[int, ...] = ()
@@ -27,7 +27,7 @@ class Patches:
 
     @classmethod
     def of(cls, network: Network, node: Node) -> Self:
-        """Of a Conv, Gemm or MatMul with constant weight."""
+        """Return the patches of a Conv, Gemm or MatMul with constant weight."""
         shape = network.shape(node.input(0))
         if node.op_type != "Conv":
             return cls(shape[-1])
@@ -39,7 +39,7 @@ class Patches:
 
     @property
     def taps(self) -> int:
-        """Positions of the kernel; 1 for a linear layer."""
+        """Number of positions of the kernel; 1 for a linear layer."""
         return prod(self.kernel)
 
     @property
@@ -48,11 +48,11 @@ class Patches:
         return self.channels * self.taps
 
     def sample(self, value: Tensor, positions: int, rng: np.random.Generator) -> Tensor:
-        """Patches at random output positions, the same ones for every image of the batch.
+        """Return patches at random output positions, the same ones for every image of the batch.
 
         Args:
             value: (N, C, *spatial), or (N, ..., C) for a linear layer.
-            positions: how many per image; all where there are fewer.
+            positions: number per image; all of them if there are fewer.
 
         Returns:
             (N * positions, features), channel by channel, as a weight (O, C, *kernel) is laid out.
@@ -67,7 +67,7 @@ class Patches:
         return windows[index].transpose(1, 2).reshape(-1, self.features)
 
     def _windows(self, padded: Tensor) -> Tensor:
-        """(N, C, *output positions, *kernel), a view."""
+        """Return (N, C, *output positions, *kernel), a view."""
         count = len(self.kernel)
         out = [
             (size - (k - 1) * d - 1) // s + 1

@@ -1,1 +1,1 @@
-"""Numbers of few bits: which nodes, which ranges, which scales."""
+"""Quantisation: the choice of nodes, their ranges and their scales."""

@@ -1,4 +1,4 @@
-"""Activations: inner tensors of a network over real images, from onnxruntime, batch by batch."""
+"""Activations: values of a network's inner tensors for real images, computed in onnxruntime batch by batch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Vector = NDArray[np.float64]
 def activations(
     network: Network, tensors: Sequence[str], images: NDArray[np.float32], batch: int
 ) -> Iterator[Mapping[str, Array]]:
-    """The tensors' values (batch, ...), batch by batch, from one onnxruntime session.
+    """Yield the tensors' values (batch, ...), batch by batch, from one onnxruntime session.
 
     Args:
         tensors: activations, or the network's input.
         images: (N, *input_shape) float32.
-        batch: images per run; what bounds the memory.
+        batch: images per run; bounds the memory.
 
     Raises:
         InvalidInput: no images.
@@ -43,10 +43,10 @@ def activations(
 def channel_moments(
     network: Network, tensors: Mapping[str, int], images: NDArray[np.float32], batch: int
 ) -> dict[str, tuple[Vector, Vector]]:
-    """Mean and variance of each channel of each tensor over images and positions, each (C,).
+    """Return mean and variance, each (C,), of the channels of each tensor over images and positions.
 
     Args:
-        tensors: their names, and the axis of each that its channels lie on.
+        tensors: name -> channel axis.
 
     Raises:
         InvalidInput: no images.

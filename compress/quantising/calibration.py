@@ -1,4 +1,4 @@
-"""Calibration: the range of every activation that is to be quantised, from real images in onnxruntime."""
+"""Calibration: find the range of every activation that is to be quantised, from real images in onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compress.network import Network
 from compress.quantising.activations import activations
 
 Clipping: TypeAlias = Literal["minmax", "percentile", "mse"]
-"""How a range is drawn: all that was seen; all but the rarest values; what quantises with the least error."""
+"""Choice of a range: all values seen; all but the rarest; the range whose quantisation error is least."""
 
 Histogram: TypeAlias = NDArray[np.int64]
 BINS = 2048
@@ -24,17 +24,17 @@ SHRINKS = np.linspace(0.3, 1.0, 71)
 
 @dataclass(frozen=True)
 class Range:
-    """The interval of real numbers that the 256 levels of a tensor span; it always holds zero, exactly."""
+    """The interval of real numbers that the 256 levels of a tensor span; it always contains zero."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low <= 0.0 <= self.high):
-            raise ValueError(f"a range is finite and holds zero, not [{self.low}, {self.high}]")
+            raise ValueError(f"a range must be finite and contain zero, not [{self.low}, {self.high}]")
 
     def clipped(self, low: float, high: float) -> Range:
-        """What is left of the range inside [low, high]; zero stays in it."""
+        """Return the part of the range inside [low, high], extended to contain zero."""
         return Range(min(max(self.low, low), 0.0), max(min(self.high, high), 0.0))
 
 
@@ -46,14 +46,14 @@ def calibrate(
     percentile: float = 99.99,
     batch: int = 64,
 ) -> dict[str, Range]:
-    """The range of each tensor over the images, from the network's own fp32 activations.
+    """Return the range of each tensor over the images, from the network's own fp32 activations.
 
     Args:
         tensors: activations or inputs of the network.
         images: (N, *input_shape) float32, real data; a few hundred are enough.
         clipping: `percentile` cuts half of 100 - percentile off each side; `mse` takes the share of the
             range, the same on both sides, whose quantisation error is least over the histogram.
-        batch: images per run; what bounds the memory.
+        batch: images per run; bounds the memory.
 
     Raises:
         InvalidInput: no images, or activations that are not finite.
@@ -77,13 +77,13 @@ def _extremes(network: Network, tensors: list[str], images: NDArray[np.float32],
         for name, value in values.items():
             low, high = float(value.min()), float(value.max())
             if not np.isfinite(low + high):
-                raise InvalidInput("images", name, f"calibration saw values that are not finite in tensor {name!r}")
+                raise InvalidInput("images", name, f"tensor {name!r} has NaN or infinite values in calibration")
             lows[name], highs[name] = min(lows[name], low), max(highs[name], high)
     return {name: Range(lows[name], highs[name]) for name in tensors}
 
 
 def _top(seen: Range) -> float:
-    """Upper edge of the histogram: a constant tensor still needs bins of some width."""
+    """Return the upper edge of the histogram; it is above 0 even for a tensor of zeros, whose bins need some width."""
     return seen.high if seen.high > seen.low else seen.low + 1.0
 
 
@@ -100,13 +100,13 @@ def _least_error(seen: Range, counts: Histogram, percentile: float) -> Range:
     edges = np.linspace(seen.low, _top(seen), BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     errors = [float(counts @ _errors(centres, seen.low * share, seen.high * share)) for share in SHRINKS]
-    # The largest share among equals: a dead tensor keeps its range.
+    # Of shares with equal errors take the largest, so that a dead tensor keeps its range.
     best = SHRINKS[len(SHRINKS) - 1 - int(np.argmin(errors[::-1]))]
     return Range(seen.low * float(best), seen.high * float(best))
 
 
 def _errors(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Squared error of each value when [low, high] is quantised to 256 levels."""
+    """Return the squared error of each value when [low, high] is quantised to 256 levels."""
     step = (high - low) / (LEVELS - 1) or 1.0
     squared: NDArray[np.float64] = (np.clip(np.round(values / step) * step, low, high) - values) ** 2
     return squared

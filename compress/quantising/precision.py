@@ -1,4 +1,4 @@
-"""Precision: which nodes of a network run in int8, and which tensors are therefore quantised."""
+"""Precision: the choice of the nodes that run in int8 and, with them, of the tensors that are quantised."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from compress.graph.groups import layer_name
 from compress.network import Network, Node
 
 HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
-# Worth int8 only where their inputs are int8 already: alone, the conversions cost more than they save.
+# int8 pays for these only if their inputs are int8 already; otherwise the conversions cost more than they save.
 LIGHT = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "LeakyRelu", "Sigmoid"})
-# The values pass through: input and output share one scale, and the op moves bytes.
+# Values pass through unchanged: input and output share one scale.
 MOVING = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"})
-# Cutting off a range is what quantising does anyway: nothing is left of these.
+# Quantising clips to a range anyway, so these disappear.
 CLAMPING = frozenset({"Relu", "Clip"})
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What is quantised.
+    """The nodes and tensors of a network that are quantised.
 
     Attributes:
         nodes: names of the nodes that run in int8.
         absorbed: names of the Relu and Clip nodes that the quantised range replaces.
-        made: tensors that an int8 node makes (an absorbed clamp's output, not its input) -> their scale's tensor.
-        read: tensors that only int8 readers see quantised (the input, what a float node makes) -> likewise.
+        made: tensor that an int8 node produces (the output of an absorbed clamp) -> tensor that sets its scale.
+        read: tensor that is float itself (the input, a float node's output) but quantised for its int8 readers -> same.
         floats: name of a layer that could not be quantised -> the reason.
     """
 
@@ -37,15 +37,15 @@ class Precision:
 
     @property
     def calibrated(self) -> tuple[str, ...]:
-        """The tensors whose range decides a scale, each once."""
+        """The tensors whose range determines a scale, each once."""
         return tuple(dict.fromkeys([*self.read.values(), *self.made.values()]))
 
 
 def choose(network: Network, keep_float: Collection[str] = ()) -> Precision:
-    """Every layer in int8, and with it every light op that would otherwise convert forth and back.
+    """Choose int8 for every layer, and for each light op that would otherwise convert back and forth.
 
     Args:
-        keep_float: what stays in floating point, by name of the node or of its layer (`layer_names`).
+        keep_float: names of the nodes or layers (`layer_names`) that stay in floating point.
     """
     return _Choice(network, frozenset(keep_float)).result()
 
@@ -82,7 +82,7 @@ class _Choice:
                 self.read[name] = name
         output = node.outputs[0]
         if node.op_type in ("Gemm", "MatMul") and output in self.network.outputs:
-            return  # the integer product is scaled straight to float: rounding it first would only cost accuracy
+            return  # the integer product is scaled directly to float: rounding it first would only cost accuracy
         clamp = self.network.sole_consumer(output)
         if clamp is not None and self._absorbs(clamp):
             self.absorbed.add(clamp.name)
@@ -95,7 +95,7 @@ class _Choice:
         return clamp.op_type == "Relu" or all(name in self.network.constants for name in clamp.inputs[1:] if name)
 
     def _surrounded(self, node: Node, wanted: Collection[str]) -> bool:
-        """Whether every activation that it reads is quantised anyway, and it reads nothing but activations."""
+        """Return whether the node reads only activations, all of which are quantised anyway."""
         return all(
             name in self.network.types and (name in self.made or name in self.read or name in wanted)
             for name in node.inputs
@@ -112,12 +112,12 @@ class _Choice:
 
 
 def layer_names(node: Node) -> tuple[str, ...]:
-    """What a node is called: its name, and for a layer that of its weight without ".weight"."""
+    """Return the names of a node: its own and, for a layer, that of its weight without ".weight"."""
     return (node.name, layer_name(node.inputs[1])) if node.op_type in HEAVY else (node.name,)
 
 
 def _gap(network: Network, node: Node) -> str:
-    """Why a layer cannot run in int8; empty where it can."""
+    """Return why a layer cannot run in int8; empty if it can."""
     if node.input(0) not in network.types or network.types[node.input(0)].dtype != "float32":
         return "its input is not a float32 activation"
     if any(name not in network.constants for name in node.inputs[1:] if name):

@@ -1,4 +1,4 @@
-"""Quantise: static int8, by QuantizeLinear / DequantizeLinear pairs that runtimes fuse into integer kernels.
+"""Quantise to static int8, with QuantizeLinear / DequantizeLinear pairs that runtimes fuse into integer kernels.
 
 Weights are symmetric int8 per output channel, activations 8 bits per tensor with a zero point, biases int32
 at the product of both scales (Jacob et al., "Quantization and Training of Neural Networks for Efficient
@@ -23,13 +23,13 @@ from compress.quantising.precision import Precision
 
 Activations: TypeAlias = Literal["uint8", "int8"]
 LOWEST: Mapping[str, int] = {"uint8": 0, "int8": -128}
-# A bias is an int32 in units of input scale x weight scale; half of the range is left for the sum itself.
+# A bias is an int32 in units of input scale x weight scale; half of the range is reserved for the sum itself.
 BIAS_MAX = 2**30
 
 
 @dataclass(frozen=True)
 class Scale:
-    """real = scale * (level - zero_point); the zero point's dtype is the level's."""
+    """Scale of a tensor: real = scale * (level - zero_point); levels have the zero point's dtype."""
 
     scale: Array
     zero_point: Array
@@ -37,7 +37,7 @@ class Scale:
 
 
 def activation_scale(seen: Range, dtype: Activations = "uint8") -> Scale:
-    """256 levels over the range; zero is a level exactly."""
+    """Return the scale with 256 levels over the range; one level is exactly zero."""
     span = seen.high - seen.low
     step = np.float32(span / 255 if span > 0 else 1.0)
     zero = round(-seen.low / float(step)) + LOWEST[dtype]
@@ -45,12 +45,12 @@ def activation_scale(seen: Range, dtype: Activations = "uint8") -> Scale:
 
 
 def weight_scale(weight: Array, axis: int, bits: int = 8, bias: Array | None = None, input_scale: float = 1.0) -> Scale:
-    """Symmetric, one step per output channel: the largest weight is the largest level.
+    """Return the symmetric scale with one step per output channel; the largest weight gets the largest level.
 
     Args:
         axis: the output channels' axis of the weight.
         bits: 7 leaves headroom for processors whose int8 sums saturate (x86 without VNNI).
-        bias: (C,) a channel whose bias is huge beside its weights gets a coarser step, so that the bias
+        bias: (C,); a channel whose bias is huge compared with its weights gets a coarser step, so that the bias
             fits an int32.
     """
     others = tuple(a for a in range(weight.ndim) if a != axis)
@@ -62,19 +62,19 @@ def weight_scale(weight: Array, axis: int, bits: int = 8, bias: Array | None = N
 
 
 def quantised_weight(weight: Array, scale: Scale) -> NDArray[np.int8]:
-    """The weight's levels, same shape."""
+    """Return the levels of the weight, in the same shape."""
     shape = [1] * weight.ndim
     shape[scale.axis or 0] = -1
     return np.clip(np.rint(weight / scale.scale.reshape(shape)), -127, 127).astype(np.int8)
 
 
 def weight_axis(layer: Node) -> int:
-    """The axis of the weight that the output channels of a Conv, Gemm or MatMul lie on."""
+    """Return the output channels' axis in the weight of a Conv, Gemm or MatMul."""
     return 1 if layer.op_type == "MatMul" else output_axis(layer)
 
 
 def on_grid(weight: Array, axis: int, bits: int = 8) -> Array:
-    """The weight as its levels say it: the nearest point of the grid of `weight_scale`; dtype and shape as given."""
+    """Return the weight rounded to the grid of `weight_scale`; dtype and shape do not change."""
     scale = weight_scale(weight, axis, bits)
     shape = [1] * weight.ndim
     shape[axis] = -1
@@ -88,13 +88,13 @@ def quantise(
     activations: Activations = "uint8",
     bits_w: int = 8,
 ) -> Network:
-    """The network with its chosen nodes in int8; inputs, outputs and names of activations stay.
+    """Return the network with the chosen nodes in int8; inputs, outputs and names of activations do not change.
 
-    A warning of the result names each layer that stays in floating point, and why.
+    A warning of the result names each layer that stays in floating point, with the reason.
 
     Args:
-        precision: what to quantise, see `compress.quantising.precision.choose`.
-        ranges: of every tensor in `precision.calibrated`, see `compress.quantising.calibration.calibrate`.
+        precision: the nodes and tensors to quantise, see `compress.quantising.precision.choose`.
+        ranges: range of every tensor in `precision.calibrated`, see `compress.quantising.calibration.calibrate`.
 
     Raises:
         InvalidInput: the result is not a network that onnxruntime runs.
@@ -106,10 +106,10 @@ def quantise(
 
 
 def one_reader_each(network: Network) -> Network:
-    """Every DequantizeLinear that several nodes read is copied, one for each reader.
+    """Copy every DequantizeLinear that several nodes read, so that each reader has one.
 
-    Runtimes do the same before they fuse (onnxruntime's unit of fusion is a node with its own pairs); done here, a
-    kernel in the network is the kernel that is timed alone.
+    Runtimes do the same before they fuse (onnxruntime fuses a node with its own pairs). Doing it here makes a kernel
+    in the network the same as the kernel that is timed alone.
     """
     nodes, constants, names = {node.name: node for node in network.nodes}, dict(network.constants), Names(network)
     for shared in network.nodes:
@@ -128,7 +128,7 @@ def one_reader_each(network: Network) -> Network:
 def _scales(
     network: Network, precision: Precision, ranges: Mapping[str, Range], activations: Activations
 ) -> dict[str, Scale]:
-    """The scale of each quantised tensor. An absorbed clamp bounds its range; what only moves shares it."""
+    """Return the scale of each quantised tensor. An absorbed clamp bounds its range; ops that move data share it."""
     bounded = dict(ranges)
     for node in network.nodes:
         if node.name in precision.absorbed:
@@ -168,7 +168,7 @@ class _Edit:
         return replaced(self.network, gone, self.nodes, self.constants)
 
     def _made(self, node: Node) -> Node:
-        """The node under an output name of its own; the pair behind it makes the tensor of the old name."""
+        """Return the node with its output renamed; the pair behind it produces the tensor of the old name."""
         output = node.outputs[0]
         clamp = self.network.sole_consumer(output)
         absorbed = clamp is not None and clamp.name in self.precision.absorbed
@@ -180,7 +180,7 @@ class _Edit:
         return replace(node, outputs=(raw, *node.outputs[1:]))
 
     def _weighted(self, node: Node, read: str) -> Node:
-        """The node with weight and bias in integers, each behind its DequantizeLinear."""
+        """Return the node with integer weight and bias, each behind a DequantizeLinear."""
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             return node
         weight_name, bias_name = node.inputs[1], node.input(2)
@@ -204,7 +204,7 @@ class _Edit:
         return target
 
     def _pair(self, source: str, tensor: str, target: str) -> str:
-        """`source` to 8 bits with the scale of `tensor`, and back to float under the name `target`."""
+        """Convert `source` to 8 bits with the scale of `tensor`, and back to float under the name `target`."""
         scale = self.scales[tensor]
         levels = self.new(f"{tensor}/quantised")
         self.nodes.append(self._linear("QuantizeLinear", source, levels, scale))

@@ -55,7 +55,7 @@ class Conversions:
         if refused is not None:
             raise MeasurementFailed(self.device_id, f"its runtime cannot convert a network: {refused}")
         if any(each.digest not in known for each in wanted):
-            return "of the files that its engine makes of networks"
+            return "the files that its engine makes of networks"
         return [self._read(known[each.digest]) for each in wanted]
 
     def _read(self, answer: Answered) -> Conversion:

@@ -112,7 +112,7 @@ def test_a_job_on_what_passes_no_gradient_ends_and_says_what_it_did(job: Job, lo
     assert outcome.end == "finished"
     warned = [message.text for message in ports.messages if isinstance(message, Warned)]
     (ranked,) = [text for text in warned if "importance fisher" in text]
-    assert "conv0 (no gradient passes wall)" in ranked
+    assert "conv0 (no gradient passes through wall)" in ranked
     (left,) = [text for text in warned if "training leaves" in text]
     assert "conv0" in left
     assert "conv2" not in left

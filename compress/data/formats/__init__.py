@@ -1,1 +1,1 @@
-"""The forms in which data sets arrive: .npz, Parquet, zip. One file a format; nothing is unpickled."""
+"""Readers of the data set formats .npz, Parquet and zip, one file each; none unpickles anything."""

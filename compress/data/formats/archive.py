@@ -1,4 +1,4 @@
-"""Zip files from strangers: what is in them is judged from the directory before a byte is unpacked."""
+"""Untrusted zip files: their directory is checked before anything is unpacked."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from compress.data.formats.source import Limits
 from compress.errors import InvalidInput
 
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-# What the zip reader raises on a damaged or exotic archive; ValueError also for names that are not UTF-8.
+# Errors that the zip reader raises on a damaged or unusual archive; ValueError also for names that are not UTF-8.
 _READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
 
 
 @contextmanager
 def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
-    """Open a zip whose directory passed every check; damage found while reading is an InvalidInput too.
+    """Open a zip after checking its directory; damage found later while reading raises InvalidInput too.
 
     Raises:
-        InvalidInput: not a zip, too many members, too large unpacked, a bomb's ratio, or a member that is
+        InvalidInput: not a zip, too many members, too large unpacked, the ratio of a zip bomb, or a member that is
             encrypted, a link, a device, a duplicate, another archive, or outside the archive's own root.
     """
     try:
@@ -37,9 +37,9 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
 
 
 def check_members(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
-    """Refuse an archive by its directory alone; `open_archive` says what for.
+    """Check an archive by its directory alone; `open_archive` lists the reasons for refusal.
 
-    The reader never unpacks more of a member than the size that the directory declares, so the sum is a bound.
+    The reader never unpacks more of a member than the size that the directory declares, so their sum is a bound.
     """
     if len(members) > limits.members:
         raise _refuse(f"more than {limits.members} members", len(members))
@@ -61,7 +61,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     name = member.orig_filename  # `filename` is cut at a NUL byte
     parts = name.split("/")
     if "\0" in name or "\\" in name or ":" in parts[0] or name.startswith("/") or ".." in parts:
-        raise _refuse("a member's name leads out of the archive", name)
+        raise _refuse("a member's name points outside the archive", name)
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise _refuse("a member is a link or a device", name)

@@ -1,4 +1,4 @@
-"""Zip with `train`, `validation` and `test` folders: a folder of images for each class, or Parquet files."""
+"""Zip files with `train`, `validation` and `test` folders of Parquet files or of one image folder per class."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from compress.data.formats.parts import part_named
 from compress.data.formats.source import PARTS, EncodedSource, Item, Labels, Limits
 from compress.errors import InvalidInput
 
-# Text that lies beside images. Any other file in a class folder must be an image: it may be one that was damaged.
+# Text files that often lie beside images. Any other file in a class folder must be an image, perhaps a damaged one.
 NOTES = (".txt", ".csv", ".tsv", ".json", ".xml", ".md", ".html", ".yaml", ".yml")
 Member = tuple[str, str, str]  # part, class name, name within the archive
 
 
 class FolderSource:
-    """Images in part/class folders; classes are numbered in the order of their names, numbers in that of numbers."""
+    """Images in part/class folders; classes are numbered in the order of their names, numeric names numerically."""
 
     def __init__(self, path: Path, members: Sequence[Member], warnings: Sequence[str], limits: Limits) -> None:
         self._path, self._members, self._limits = path, sorted(members, key=_position), limits
@@ -32,7 +32,7 @@ class FolderSource:
         self.warnings = (*warnings, *order)
 
     def items(self) -> Iterator[Item]:
-        """Every image, by part, class and name."""
+        """Yield every image, ordered by part, class and name."""
         with open_archive(self._path, self._limits) as archive:
             for part, _, name in self._members:
                 size = archive.getinfo(name).file_size
@@ -57,8 +57,8 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
 
     Args:
         path: the zip.
-        scratch: an empty folder; Parquet files are unpacked there, since they are read from both ends.
-        limits: what the archive may cost.
+        scratch: an empty folder; Parquet files are unpacked there, since reading them needs random access.
+        limits: limits on the archive's size and contents.
 
     Raises:
         InvalidInput: naming the member.
@@ -69,7 +69,7 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
         tables = [name for name in names if name.lower().endswith(".parquet")]
         if tables:
             used = _tables_of_parts(tables)
-            unused = _not_used(set(names) - set(used), "that are no Parquet file of a part")
+            unused = _not_used(set(names) - set(used), "other than the parts' Parquet files")
             return ParquetSource(_unpack(archive, used, scratch), limits, (*litter, *unused))
     root = _common_root(names)
     parts = {name: part for name in names if (part := part_named(name.removeprefix(root).split("/")[0]))}
@@ -81,8 +81,8 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
     warnings = (
         *litter,
         *_not_used(outside, "outside the part folders"),
-        *_not_used(notes, "of text beside the images"),
-        *_not_used(unlabelled, "of test without a class"),
+        *_not_used(notes, "with text beside the images"),
+        *_not_used(unlabelled, "of test without a class folder"),
     )
     return FolderSource(path, members, warnings, limits)
 
@@ -92,7 +92,7 @@ def _not_used(names: Set[str], which: str) -> tuple[str, ...]:
 
 
 def _unlabelled_test(parts: Mapping[str, str], root: str) -> Set[str]:
-    """The files of a test part that lie in no class folder at all: images to predict, whose labels are kept back."""
+    """Return a test part's files if it has no class folders: images to predict, whose labels are withheld."""
     test = {name for name, part in parts.items() if part == "test"}
     return test if all(len(name.removeprefix(root).split("/")) == 2 for name in test) else set()
 
@@ -100,7 +100,7 @@ def _unlabelled_test(parts: Mapping[str, str], root: str) -> Set[str]:
 def _unpack(archive: zipfile.ZipFile, names: Sequence[str], scratch: Path) -> list[ParquetFile]:
     files = []
     for number, name in enumerate(sorted(names)):
-        target = scratch / f"{number}.parquet"  # never a name from the archive
+        target = scratch / f"{number}.parquet"  # never use a name from the archive
         with archive.open(name) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1024**2)
         files.append(ParquetFile(target, name, _part_of_table(name) or "train"))
@@ -108,16 +108,16 @@ def _unpack(archive: zipfile.ZipFile, names: Sequence[str], scratch: Path) -> li
 
 
 def _tables_of_parts(names: Sequence[str]) -> Sequence[str]:
-    """The tables whose names say a part; all of them if none does."""
+    """Return the tables whose names contain a part; all of them if none does."""
     return [name for name in names if _part_of_table(name)] or names
 
 
 def _part_of_table(name: str) -> str | None:
-    """`validation-00000-of-00001.parquet`, `data/validation.parquet` and `validation/0.parquet` say their part."""
+    """Return the part in a name such as `validation-0-of-1.parquet`, `data/test.parquet` or `train/0.parquet`."""
     words = [word for step in name.lower().split("/") for word in re.split(r"[^a-z]+", step)]
     parts = {part for word in words if (part := part_named(word))}
     if len(parts) > 1:
-        raise InvalidInput("file", name, f"the name of {name} says more than one part")
+        raise InvalidInput("file", name, f"the name of {name} contains more than one part")
     return parts.pop() if parts else None
 
 
@@ -129,7 +129,7 @@ def _class_of(name: str, root: str) -> str:
 
 
 def _common_root(names: Sequence[str]) -> str:
-    """`cats/` where everything lies in one folder that is not itself a part."""
+    """Return `cats/` if everything lies in one folder `cats` that is not itself a part, else ""."""
     roots = {PurePosixPath(name).parts[0] for name in names}
     root = roots.pop() if len(roots) == 1 else ""
     return f"{root}/" if root and part_named(root) is None else ""
@@ -141,7 +141,7 @@ def _position(member: Member) -> tuple[int, str, str]:
 
 
 def _ordered(names: Set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes in the order of their numbers, and a warning if another program would order them otherwise."""
+    """Return the classes, numbers in numeric order, and a warning if sorting them as text gives another order."""
     as_text = sorted(names)
     if not all(name.isdecimal() for name in names):
         return tuple(as_text), ()

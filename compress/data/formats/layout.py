@@ -1,4 +1,4 @@
-"""Which axis of an image array is which."""
+"""Layout: find which axis of an image array is which."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from compress.errors import InvalidInput
 
 LAYOUTS = ("NHW", "NHWC", "NCHW")
-CHANNELS = (1, 3)  # what an image has where no model's input says otherwise
+CHANNELS = (1, 3)  # the channel counts of an image if no model's input gives another
 
 
 def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequence[int] | None, field: str) -> str:
-    """One of LAYOUTS for an array of this shape.
+    """Return the layout, one of LAYOUTS, of an array of this shape.
 
     Args:
-        shape: of the array, the batch first.
-        layout: what the user said, or None.
+        shape: that of the array, the batch first.
+        layout: the user's choice, or None.
         input_shape: (C, H, W) of the model that the data are for, or None.
-        field: what the array is called in an error.
+        field: the name of the array in an error.
 
     Raises:
-        InvalidInput: the shape is of no images, contradicts `layout`, or leaves a choice (field `layout`).
+        InvalidInput: the shape cannot be one of images, contradicts `layout`, or is ambiguous (field `layout`).
     """
     if layout is not None and layout not in LAYOUTS:
         raise InvalidInput("layout", layout, f"layout is one of {', '.join(LAYOUTS)}")
@@ -42,7 +42,7 @@ def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequen
 
 
 def nhwc_shape(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
-    """(N, H, W, C) of an array of this shape and layout."""
+    """Return the shape (N, H, W, C) of an array of this shape and layout."""
     if layout == "NHW":
         return (shape[0], shape[1], shape[2], 1)
     if layout == "NCHW":
@@ -51,7 +51,7 @@ def nhwc_shape(shape: Sequence[int], layout: str) -> tuple[int, int, int, int]:
 
 
 def to_nhwc(images: NDArray[Any], layout: str) -> NDArray[Any]:
-    """A view of the images as (N, H, W, C)."""
+    """Return a view of the images as (N, H, W, C)."""
     if layout == "NHW":
         return images[..., np.newaxis]
     return images.transpose(0, 2, 3, 1) if layout == "NCHW" else images
@@ -61,7 +61,7 @@ def _channels_axis(shape: Sequence[int], input_shape: Sequence[int] | None) -> s
     if input_shape is not None:
         wanted = tuple(input_shape)
         fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name) == wanted]
-        if not fits:  # another size: the channels alone decide, and resizing does the rest
+        if not fits:  # a different size: only the channels decide, since images are resized later
             fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] == wanted[0]]
     else:
         fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] in CHANNELS]

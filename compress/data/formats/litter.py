@@ -1,4 +1,4 @@
-"""Files that systems and file managers leave in folders: no user's data."""
+"""Files that operating systems and file managers leave in folders; they are not the user's data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SYSTEM_FOLDERS = frozenset({"__macosx", "$recycle.bin", "system volume informati
 
 
 def without_litter(names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The names of a user's own files, and a warning that counts the others."""
+    """Return the names of the user's own files, and a warning that counts the others."""
     own = [name for name in names if not _is_litter(name)]
     if len(own) == len(names):
         return own, ()

@@ -1,6 +1,6 @@
-"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, nothing pickled.
+"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, without pickles.
 
-Suffixes are those that `compress.data.formats.parts` knows: x_valid is x_val.
+Suffixes are the names in `compress.data.formats.parts`, so that x_valid means x_val.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class NpzSource:
 
     Args:
         path: the file.
-        layout: one of `layout.LAYOUTS`, or None to find it from the shape.
+        layout: one of LAYOUTS, or None to find it from the shape.
         input_shape: (C, H, W) of the model that the data are for, or None.
-        limits: what the archive may cost.
+        limits: limits on the archive's size and contents.
 
     Raises:
         InvalidInput: naming the array or `layout`.
@@ -57,11 +57,11 @@ class NpzSource:
         self.shapes = {part: nhwc_shape(header[0], self.layout) for part, header in headers.items()}
 
     def blocks(self, part: str) -> Iterator[NDArray[Any]]:
-        """The images of a part in order, as (n, H, W, C) arrays of about BLOCK_BYTES."""
+        """Yield the images of a part in order, as (n, H, W, C) arrays of about BLOCK_BYTES."""
         name = f"x_{self._suffixes[part]}"
         with open_archive(self._path, self._limits) as archive, archive.open(f"{name}.npy") as stream:
             shape, fortran_order, dtype = _header(stream, name)
-            if fortran_order:  # rows are scattered over the whole file: no way to stream it
+            if fortran_order:  # rows are scattered over the whole file, which cannot be streamed
                 flat = np.frombuffer(_exactly(stream, math.prod(shape) * dtype.itemsize, name), dtype)
                 yield to_nhwc(flat.reshape(shape, order="F"), self.layout)
                 return
@@ -79,7 +79,7 @@ class NpzSource:
         for part, suffix in self._suffixes.items():
             x_name, y_name = f"x_{suffix}", f"y_{suffix}"
             if part == "test" and y_name not in names:
-                continue  # images to predict: `_not_used` says so
+                continue  # images to predict: `_not_used` warns about them
             for name in (x_name, y_name):
                 if name not in names:
                     raise InvalidInput(name, sorted(names), f"the .npz has no array {name}")
@@ -89,10 +89,10 @@ class NpzSource:
 
 
 def _suffixes(names: Set[str]) -> dict[str, str]:
-    """Part -> the suffix of its arrays, in the order of PARTS.
+    """Return part -> the suffix of its arrays, in the order of PARTS.
 
     Raises:
-        InvalidInput: two suffixes mean one part.
+        InvalidInput: two suffixes mean the same part.
     """
     found: dict[str, str] = {}
     for name in sorted(names):
@@ -109,7 +109,7 @@ def _not_used(names: Set[str], suffixes: Mapping[str, str], headers: Mapping[str
     used = {f"{letter}_{suffixes[part]}" for letter in "xy" for part in headers}
     unlabelled = {f"x_{suffixes[part]}" for part in suffixes.keys() - headers.keys()}
     unknown = sorted(names - used - unlabelled)
-    found = [f"{name} has no labels beside it and was not used" for name in unlabelled]
+    found = [f"{name} has no labels and was not used" for name in unlabelled]
     if unknown:
         found.append(f"arrays not used: {', '.join(unknown[:5])}")
     return tuple(found)
@@ -134,7 +134,7 @@ def _labels(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
 
 
 def _header(stream: IO[bytes], name: str) -> Header:
-    """Read the header of a member; objects are refused, since reading them would run a pickle."""
+    """Read the header of a member; refuse arrays of objects, since reading them would run a pickle."""
     try:
         version = npy.read_magic(stream)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -146,12 +146,12 @@ def _header(stream: IO[bytes], name: str) -> Header:
             name, str(dtype), f"{name} holds Python objects or records, which are never loaded: save plain numbers"
         )
     if any(side < 0 for side in shape):
-        raise InvalidInput(name, shape, f"{name} has a negative side")
+        raise InvalidInput(name, shape, f"{name} has a negative dimension")
     return shape, fortran_order, dtype
 
 
 def _exactly(stream: IO[bytes], count: int, name: str) -> bytes:
-    # The header may lie about how much there is; the reader stops at the member's end all the same.
+    # The header may be wrong about the size; the reader stops at the member's end anyway.
     data = stream.read(count)
     if len(data) != count:
         raise InvalidInput(name, len(data), f"{name} is truncated: {len(data)} of {count} bytes")

@@ -1,4 +1,4 @@
-"""Parquet in the Hugging Face image layout: `image` or `img` (bytes, path), `label`, optional `split`."""
+"""Parquet files in the Hugging Face image layout: `image` or `img` (bytes, path), `label`, optional `split`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """One file of the data set.
+    """One Parquet file of the data set.
 
     Args:
         path: the file.
-        name: what to call it in an error.
-        part: where its rows go when it has no `split` column.
+        name: its name in an error.
+        part: the part of its rows if it has no `split` column.
     """
 
     path: Path
@@ -49,7 +49,7 @@ class ParquetSource:
     """One or more Parquet files, read in batches of rows.
 
     Raises:
-        InvalidInput: naming the column and what it holds.
+        InvalidInput: naming the column and its contents.
     """
 
     def __init__(self, files: Sequence[ParquetFile], limits: Limits, warnings: Sequence[str] = ()) -> None:
@@ -64,7 +64,7 @@ class ParquetSource:
                 self.labels[part] = Labels(np.concatenate(chosen), "label")
 
     def items(self) -> Iterator[Item]:
-        """Every image, in the order of the rows."""
+        """Yield every image, in the order of the rows."""
         total_bytes = 0
         for table in self._tables:
             for row, data in enumerate(_images(table)):
@@ -141,7 +141,7 @@ def _labels(column: pa.ChunkedArray) -> NDArray[Any]:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
         raise InvalidInput("label", str(column.type), "labels must be integers from 0")
     if column.null_count and pa.types.is_integer(column.type):
-        column = column.cast(pa.int64(), safe=False)  # unsigned ones have no room for NO_LABEL
+        column = column.cast(pa.int64(), safe=False)  # unsigned integers cannot hold NO_LABEL
     values: NDArray[Any] = column.fill_null(NO_LABEL).to_numpy()
     return values
 
@@ -159,10 +159,10 @@ def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...]:
-    """Names of a Hugging Face ClassLabel, from the schema's metadata; none where there are none."""
+    """Return the class names of a Hugging Face ClassLabel from the schema's metadata; empty if there are none."""
     raw = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(raw)["info"]["features"]["label"]["names"] if raw else ()
-    except (ValueError, KeyError, TypeError):  # metadata of another shape: not ours to judge
+    except (ValueError, KeyError, TypeError):  # metadata in another form is ignored
         return ()
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

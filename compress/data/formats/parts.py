@@ -1,4 +1,4 @@
-"""What users call the parts of a data set: folders, file names, values of a column, suffixes of arrays."""
+"""Names that users give the parts of a data set, in folders, file names, columns and suffixes of arrays."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ NAMES = {
 
 
 def part_named(name: object) -> str | None:
-    """The part that goes by this name, in any case; None if none does."""
+    """Return the part with this name, ignoring case; None if there is none."""
     return NAMES.get(name.lower()) if isinstance(name, str) else None

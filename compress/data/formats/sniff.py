@@ -1,4 +1,4 @@
-"""Which format a file is, by its first bytes and never by its name."""
+"""Detection of a file's format, from its first bytes and never from its name."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def open_source(
 
     Args:
         path: the file.
-        scratch: an empty folder that stays as long as the source is read.
+        scratch: an empty folder that must exist as long as the source is read.
         layout: one of `layout.LAYOUTS`; only for .npz.
-        input_shape: (C, H, W) of the model that the data are for, or None; tells layouts apart.
-        limits: what the file may cost; None takes the defaults.
+        input_shape: (C, H, W) of the model that the data are for, or None; resolves ambiguous layouts.
+        limits: limits on the file's size and contents; None takes the defaults.
 
     Raises:
-        InvalidInput: none of the formats, or what the format's own reader refuses.
+        InvalidInput: the file has none of the formats, or its format's reader refuses it.
     """
     limits = limits or Limits()
     with path.open("rb") as file:

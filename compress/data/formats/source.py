@@ -1,4 +1,4 @@
-"""What every format gives: labels at once, and images as a stream, so that memory stays flat."""
+"""Source: the interface of every format. It gives all labels at once and streams images, to bound memory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 PARTS = ("train", "validation", "test")
-NO_LABEL = -1  # as Hugging Face marks rows whose labels are kept back
+NO_LABEL = -1  # Hugging Face's mark for rows whose labels are withheld
 GIB = 1024**3
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a data set may cost before it is refused.
+    """Limits on a data set; one that exceeds them is refused.
 
     Args:
-        members: entries of an archive.
-        total_bytes: everything in an archive or a Parquet file, unpacked.
+        members: number of entries of an archive.
+        total_bytes: size of everything in an archive or a Parquet file, unpacked.
         ratio: unpacked over packed size, for archives that unpack to more than `ratio_from_bytes`.
-        ratio_from_bytes: below this size a high ratio is only regular data (sorted labels pack 1000:1).
-        image_bytes: one encoded image.
-        image_pixels: height x width of one image, read from its header before anything is decoded.
-        decoded_bytes: all images as pixels.
+        ratio_from_bytes: below this size a high ratio is normal for regular data (sorted labels pack 1000:1).
+        image_bytes: size of one encoded image.
+        image_pixels: height x width of one image, read from its header before decoding.
+        decoded_bytes: size of all images as pixels.
     """
 
     members: int = 200_000
@@ -43,7 +43,7 @@ class Labels:
 
     Args:
         values: the array.
-        where: what to call it in an error (`y_train`, `label`).
+        where: its name in an error (`y_train`, `label`).
     """
 
     values: NDArray[Any]
@@ -56,7 +56,7 @@ class Item:
 
     Args:
         part: one of PARTS.
-        where: what to call it in an error (a member's name, a row's number).
+        where: its name in an error (a member's name, a row's number).
         data: the bytes of a PNG, JPEG, WebP or BMP file.
     """
 
@@ -66,7 +66,7 @@ class Item:
 
 
 class Source(Protocol):
-    """A data set as a file has it; parts that are missing are not keys of `labels`."""
+    """A data set as read from a file; missing parts are not keys of `labels`."""
 
     @property
     def labels(self) -> Mapping[str, Labels]: ...
@@ -83,7 +83,7 @@ class EncodedSource(Source, Protocol):
     """A data set whose images are files: Parquet and zip."""
 
     def items(self) -> Iterator[Item]:
-        """Every image; within a part in the order of its labels. May be called more than once."""
+        """Yield every image, within a part in the order of its labels. May be called more than once."""
         ...
 
 
@@ -93,14 +93,14 @@ class ArraySource(Source, Protocol):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, int, int, int]]:
-        """(N, H, W, C) of each part; H, W and C are those of all parts."""
+        """Shape (N, H, W, C) of each part; H, W and C are the same for all parts."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint8 or float32, of all parts."""
+        """The dtype of all parts, uint8 or float32."""
         ...
 
     def blocks(self, part: str) -> Iterator[NDArray[Any]]:
-        """The images of a part in order, as (n, H, W, C) arrays of a few MB."""
+        """Yield the images of a part in order, as (n, H, W, C) arrays of a few MB."""
         ...

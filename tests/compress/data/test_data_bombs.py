@@ -77,7 +77,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         member = zipfile.ZipInfo("x")
         member.filename = name  # as an attacker's tool would write it: the constructor would clean it
         archive.writestr(member, b"x")
-    with pytest.raises(InvalidInput, match="leads out of the archive"):
+    with pytest.raises(InvalidInput, match="points outside the archive"):
         load_dataset(path)
 
 

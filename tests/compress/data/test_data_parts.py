@@ -98,7 +98,7 @@ def test_text_beside_the_images_is_passed_over_with_a_count(tmp_path: Path) -> N
     members = class_folders("train", 30) | {"train/ant/labels.csv": b"a,b", "train/bee/notes.TXT": b"hello"}
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
-    assert summary.warnings == ("2 files of text beside the images were not used, e.g. train/ant/labels.csv",)
+    assert summary.warnings == ("2 files with text beside the images were not used, e.g. train/ant/labels.csv",)
 
 
 # --- labels that are kept back
@@ -124,7 +124,7 @@ def test_a_test_array_without_labels_is_not_used(tmp_path: Path) -> None:
     marked = load_dataset(write_npz(tmp_path / "a.npz", x_test=pixels(6), y_test=np.full(6, -1)))
     assert warned(marked.warnings, "6 images of test have no label")
     alone = load_dataset(write_npz(tmp_path / "b.npz", x_test=pixels(6)))
-    assert warned(alone.warnings, "x_test has no labels beside it and was not used")
+    assert warned(alone.warnings, "x_test has no labels and was not used")
     assert marked.drawn == alone.drawn == ("validation", "test")
 
 
@@ -132,7 +132,7 @@ def test_a_test_folder_without_classes_is_not_used(tmp_path: Path) -> None:
     members = class_folders("train", 30) | {f"test/{i}.png": data for i, data in enumerate(pngs(4))}
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
-    assert warned(summary.warnings, "4 files of test without a class were not used")
+    assert warned(summary.warnings, "4 files of test without a class folder were not used")
 
 
 @pytest.mark.parametrize("label", [-1, None, 2**40])

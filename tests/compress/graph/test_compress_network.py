@@ -86,8 +86,7 @@ def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
     assert network.nodes[0].name == "same"
     (warning,) = network.warnings
     assert (
-        warning
-        == f"{len(network.nodes) - 1} nodes had the name of another and have a new one: a 'same' is 'same_1' now"
+        warning == f"{len(network.nodes) - 1} nodes shared another's name and were renamed, e.g. one 'same' to 'same_1'"
     )
     assert not load_network(network.save()).warnings
     verify(network, g.images(3))

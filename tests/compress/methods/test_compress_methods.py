@@ -107,7 +107,7 @@ def test_unknown_option_and_unknown_layer_are_refused() -> None:
     layers = ", ".join(layer_name(name) for name in layer_weights(residual()))
     with pytest.raises(InvalidInput) as caught:
         scheme.bind({"int8_ptq": "int8"}).rewrite(residual(), Evidence(images=example_images(4)))
-    assert caught.value.message == f"the network has no layer 'nowhere'; there are {layers}"
+    assert caught.value.message == f"the network has no layer 'nowhere'; its layers are {layers}"
 
 
 def test_settings_are_checked_when_a_scheme_is_made() -> None:

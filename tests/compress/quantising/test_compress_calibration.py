@@ -45,7 +45,7 @@ def test_least_error_beats_the_whole_range_on_heavy_tails() -> None:
 def test_values_that_are_not_finite_are_named() -> None:
     batch = images(4)
     batch[0, 0, 0, 0] = np.nan
-    with pytest.raises(InvalidInput, match="not finite") as caught:
+    with pytest.raises(InvalidInput, match="NaN or infinite") as caught:
         calibrate(residual(), ("image",), batch)
     assert caught.value.value == "image"
 
@@ -56,6 +56,6 @@ def test_no_images_is_an_error() -> None:
 
 
 def test_a_range_holds_zero() -> None:
-    with pytest.raises(ValueError, match="holds zero"):
+    with pytest.raises(ValueError, match="contain zero"):
         Range(1.0, 2.0)
     assert Range(-1.0, 2.0).clipped(0.0, np.inf) == Range(0.0, 2.0)

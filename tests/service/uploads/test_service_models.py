@@ -90,7 +90,7 @@ def test_torch_and_onnxruntime_that_disagree_are_a_422_naming_the_first_node(
     assert (answer.status_code, body["code"]) == (422, "invalid"), body
     (wrong,) = body["errors"]
     assert wrong["field"] == "file"
-    assert "disagrees with onnxruntime, first at node 'act0' (Relu)" in wrong["message"]
+    assert "than onnxruntime, first at node 'act0' (Relu)" in wrong["message"]
     assert client.get("/api/v1/models").json()["total"] == 0
 
 
@@ -500,7 +500,7 @@ def test_preflight_says_what_is_ranked_otherwise_than_asked(client: TestClient, 
         seen[name] = [warning for warning in answer.json()["warnings"] if "importance fisher" in warning]
     assert seen["free"] == []
     (said,) = seen["walled"]
-    assert "conv0 (no gradient passes act1)" in said
+    assert "conv0 (no gradient passes through act1)" in said
     assert "l2" in said
 
 

@@ -1,0 +1,59 @@
+"""Turns the server's answers into errors: a refused certificate, a refused request, the wait before a retry."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+
+import httpx
+
+from netlathe.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    Problem,
+    Refused,
+    ServerFailed,
+    Unauthorized,
+    Unreadable,
+    Untrusted,
+    UpgradeNeeded,
+)
+from netlathe.reading import read
+
+_REFUSALS: Mapping[int, type[Refused]] = {
+    400: Invalid, 401: Unauthorized, 403: Unauthorized, 404: NotFound, 409: Conflict,
+    413: Invalid, 415: Invalid, 422: Invalid, 426: UpgradeNeeded, 429: ServerFailed,
+}  # fmt: skip
+
+
+def check_trust(error: BaseException, url: str) -> None:
+    """Raise Untrusted if a certificate caused the error; a retry cannot help."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        why = cause.verify_message
+        raise Untrusted(
+            f"the certificate of {url} is not trusted here ({why}): if it is self-signed or from a CA of your own, "
+            "name its file in SSL_CERT_FILE"
+        ) from error
+
+
+def check(response: httpx.Response) -> None:
+    """Raise the Refused that belongs to the status, if it is an error."""
+    if not response.is_error:
+        return
+    response.read()
+    try:
+        document = response.json()
+        problem = read(Problem, {**document, "status": response.status_code})
+    except (ValueError, TypeError, Unreadable):
+        problem = Problem(response.status_code, title=f"{response.status_code} {response.reason_phrase}".strip())
+    kind = _REFUSALS.get(response.status_code, ServerFailed if response.status_code >= 500 else Refused)
+    raise kind(problem)
+
+
+def retry_after_s(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return min(float(text), 60.0) if text.isdigit() else None

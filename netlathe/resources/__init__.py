@@ -1,0 +1,1 @@
+"""Resources of the REST contract, one file each."""

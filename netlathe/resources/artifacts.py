@@ -1,0 +1,26 @@
+"""Artifacts: files that jobs made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from netlathe.resources.resource import Resource
+from netlathe.results import Artifact
+
+
+class Artifacts(Resource):
+    """Files that jobs made."""
+
+    path = "/api/v1/artifacts"
+
+    def download(self, artifact: Artifact, folder: str | Path) -> Path:
+        """Download an artifact into a folder and check its sha256.
+
+        Raises:
+            Damaged: the bytes differ from those that the server announced.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The server's name is not a path: only its last part may name a file here.
+        name = Path(artifact.name).name or artifact.id
+        return self._connection.download(f"{self.path}/{artifact.id}/content", folder / name, artifact.sha256)

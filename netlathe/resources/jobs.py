@@ -1,0 +1,125 @@
+"""Jobs: submitted searches, their evaluations, logs and files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from netlathe.progress import shown
+from netlathe.reading import read
+from netlathe.resources.artifacts import Artifacts
+from netlathe.resources.resource import Resource
+from netlathe.results import Artifact, Evaluation, Job, Json, Named, Page
+
+_UNTOLD = frozenset({"log.line", "evaluation.added"})  # events that do not change a job's own record
+
+
+class Jobs(Resource):
+    """Jobs, their evaluations, logs and files."""
+
+    path = "/api/v1/jobs"
+
+    def create(
+        self,
+        *,
+        model: str,
+        dataset: str,
+        name: str | None = None,
+        targets: Sequence[Json] = (),
+        limits: Json | None = None,
+        methods: Sequence[Named] | None = None,
+        strategies: Sequence[Named] | None = None,
+        budget: Json | None = None,
+        training: Json | None = None,
+        metric: str | None = None,
+        objective: Json | None = None,
+        seed: int = 0,
+        force: bool = False,
+    ) -> Job:
+        """Submit a job; arguments that are None are left to the server's defaults. All fields are those of the
+        contract.
+        """
+        asked = {
+            "name": name, "model": model, "dataset": dataset,
+            "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
+            "budget": budget, "training": training, "metric": metric, "objective": objective,
+            "seed": seed, "force": force,
+        }  # fmt: skip
+        body = {key: value for key, value in asked.items() if value is not None}
+        return read(Job, self._connection.post(self.path, body))
+
+    def get(self, job: str) -> Job:
+        return read(Job, self._connection.get(self._at(job)))
+
+    def list(
+        self, *, state: str | None = None, device: str | None = None, page: int = 1, sort: str | None = None
+    ) -> Page[Job]:
+        return self._page(Job, self.path, state=state, device=device, page=page, sort=sort)
+
+    def _act(self, job: str, verb: Literal["cancel", "pause", "resume", "retry"]) -> Job:
+        return read(Job, self._connection.post(self._at(job, verb)))
+
+    def cancel(self, job: str) -> Job:
+        return self._act(job, "cancel")
+
+    def pause(self, job: str) -> Job:
+        return self._act(job, "pause")
+
+    def resume(self, job: str) -> Job:
+        return self._act(job, "resume")
+
+    def retry(self, job: str) -> Job:
+        """Create a new job with the same request."""
+        return self._act(job, "retry")
+
+    def delete(self, job: str) -> None:
+        self._connection.delete(self._at(job))
+
+    def evaluations(self, job: str, *, since: int | None = None, page: int = 1) -> Page[Evaluation]:
+        return self._page(Evaluation, self._at(job, "evaluations"), since=since, page=page)
+
+    def front(
+        self,
+        job: str,
+        *,
+        max_latency_ms: float | None = None,
+        max_accuracy_drop: float | None = None,
+        page: int = 1,
+    ) -> Page[Evaluation]:
+        query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "page": page}
+        return self._page(Evaluation, self._at(job, "front"), **query)
+
+    def log(self, job: str, *, tail: int = 1000, before: int | None = None) -> Json:
+        return self._connection.get(self._at(job, "log"), {"tail": tail, "before": before})
+
+    def artifacts(self, job: str) -> Page[Artifact]:
+        return self._page(Artifact, self._at(job, "artifacts"))
+
+    def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
+        """Download and check every artifact of the job; create the folder if it does not exist."""
+        artifacts = Artifacts(self._connection)
+        return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
+
+    def watch(self, job: str) -> Iterator[Job]:
+        """Yield the job now and after each of its events, up to its first final state."""
+        found = self.get(job)
+        yield found
+        if found.finished:
+            return
+        for event in self._connection.events([f"job:{found.id}"]):
+            changed = found if event.type in _UNTOLD else self.get(found.id)
+            if changed != found:
+                found = changed
+                yield found
+            if found.finished:
+                return
+
+    def wait(self, job: str, *, progress: bool = False) -> Job:
+        """Wait for the job's final state and return it; with `progress`, show bars on the terminal meanwhile."""
+        found: Job | None = None
+        with shown(progress) as bars:
+            for found in self.watch(job):
+                bars.show(found)
+        assert found is not None, "watch gives the job at least once"
+        return found

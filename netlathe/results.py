@@ -1,0 +1,268 @@
+"""Records that the client returns. `raw` holds the whole answer, including fields newer than this client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Json = Mapping[str, Any]
+Named = str | Mapping[str, Any]  # "greedy", or {"name": "greedy", "settings": {...}}
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that are cut together; `reason` says why if they must not be cut."""
+
+    name: str
+    width: int
+    prunable: bool
+    reason: str | None = None
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """An uploaded network."""
+
+    id: str
+    name: str
+    sha256: str = ""
+    state: str = "ready"
+    parameters: int = 0
+    macs: int = 0
+    size_bytes: int = 0
+    input_shape: tuple[int, ...] = ()
+    groups: tuple[ChannelGroup, ...] = ()
+    warnings: tuple[Any, ...] = ()
+    created_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An uploaded data set."""
+
+    id: str
+    name: str
+    sha256: str = ""
+    state: str = "ready"
+    train_count: int = 0
+    test_count: int = 0
+    classes: int = 0
+    image_shape: tuple[int, ...] = ()
+    warnings: tuple[Any, ...] = ()
+    created_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job's progress: `fraction` of the whole job, 0..1; `done` of `total` steps of its phase."""
+
+    fraction: float = 0.0
+    done: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds on one device: predicted with its interval, measured with its upper bound."""
+
+    predicted: float | None = None
+    low: float | None = None
+    high: float | None = None
+    measured: float | None = None
+    measured_high: float | None = None
+
+
+@dataclass(frozen=True)
+class AccuracyDrop:
+    """Accuracy below the control's on the same `n` samples, with its 95 % interval; 0.01 is one point."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One network of a job: the original, the control, the best or the nearest.
+
+    `metrics`: the network's counts by metric; those of the first version also have their own fields.
+    """
+
+    evaluation_id: str | None = None
+    strategy: str | None = None
+    accuracy: float | None = None
+    accuracy_drop: AccuracyDrop | None = None
+    test_accuracy: float | None = None
+    latency_ms: Mapping[str, Latency] = field(default_factory=dict)
+    macs: int | None = None
+    parameters: int | None = None
+    size_bytes: int | None = None
+    nonzeros: int | None = None
+    stored_bytes: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The reason why a job failed."""
+
+    code: str = ""
+    step: str | None = None
+    field: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job; `raw` holds the server's whole answer, including the original request."""
+
+    id: str
+    name: str
+    state: str
+    verdict: str | None = None
+    phase: str | None = None
+    progress: Progress = field(default_factory=Progress)
+    eta_s: float | None = None
+    warnings: tuple[Any, ...] = ()
+    waiting_for: Json | None = None
+    original: Summary | None = None
+    control: Summary | None = None
+    best: Summary | None = None
+    nearest: Summary | None = None
+    evaluations_done: int = 0
+    failure: Failure | None = None
+    retry_of: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluated candidate of a job."""
+
+    id: str
+    number: int
+    strategy: str
+    status: str
+    fidelity: str = ""
+    values: Json = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    feasible: bool | None = None
+    on_front: bool | None = None
+    elapsed_s: float | None = None
+    reason: str | None = None
+    table_epoch: int | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a job made."""
+
+    id: str
+    kind: str
+    name: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One configuration of one machine."""
+
+    id: str
+    name: str
+    machine: str = ""
+    kind: str = ""
+    runtime: str = ""
+    runtime_version: str = ""
+    threads: int = 1
+    dtype: str = ""
+    emulated: bool = False
+    state: str = ""
+    coverage: float | None = None
+    error_mape: float | None = None
+    last_seen_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A latency summed from a device's table; `latency_ms` is None if the table knows nothing about the network."""
+
+    latency_ms: float | None
+    low_ms: float | None = None
+    high_ms: float | None = None
+    coverage: float = 0.0
+    missing: int = 0
+    blocks: tuple[Json, ...] = ()
+    warnings: tuple[Any, ...] = ()
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A whole network timed on a device."""
+
+    id: str
+    state: str
+    latency_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
+    rounds: int | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A user's token or an enrolment token; `token` is present only in the answer that created it."""
+
+    id: str
+    kind: str
+    name: str
+    expires_at: datetime | None = None
+    token: str | None = field(default=None, repr=False)
+    used_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of the stream; `number` resumes the stream after it. `open` and `ping` only show that it is alive."""
+
+    number: int | None
+    type: str
+    data: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a list; `total` counts the whole list."""
+
+    items: tuple[T, ...]
+    total: int
+    page: int
+    page_size: int
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
