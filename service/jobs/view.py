@@ -149,7 +149,7 @@ class ArtifactPublic(BaseModel):
     """A finished file; its bytes are under `/api/v1/artifacts/{id}/content`."""
 
     id: str
-    kind: Literal["onnx", "report_html", "report_json", "manifest"]
+    kind: Literal["onnx", "engine", "report_html", "report_json", "manifest"]
     name: str
     size_bytes: int
     sha256: str
