@@ -77,7 +77,7 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 def _reference(job: Job) -> float:
     """Return the accuracy of the original, from which a drop is counted."""
     if job.original is None or job.original.get("accuracy") is None:
-        raise Conflict("the original has not been scored yet, so there is no accuracy to drop from", code="state")
+        raise Conflict("the original has not been scored yet, so a drop of accuracy cannot be computed", code="state")
     return float(job.original["accuracy"])
 
 

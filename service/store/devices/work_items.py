@@ -1,4 +1,4 @@
-"""Work items: the queue of a device, with one row per block or network to time, or network to report fusions of.
+"""Work items: the queue of a device: blocks and networks to time, and networks whose fusions it should report.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
