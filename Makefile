@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Lint the project's folders only, not files that a user keeps beside them (such as the README's mynet.py).
+# What a user's own file beside them, such as the README's mynet.py, looks like is nobody's business.
 CODE := service workers search hw_profiles compress netlathe tests benchmarks
 
 .PHONY: install demo test test-all check clean
