@@ -1,4 +1,4 @@
-"""RuntimeContract: what every runtime must do, as a pytest class. Third parties subclass it:
+"""RuntimeContract: the tests that every runtime must pass, as a pytest class. Third parties subclass it:
 
 class TestMyRuntime(RuntimeContract):
     @pytest.fixture
@@ -28,7 +28,7 @@ FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
 
 
 def small_network(named: bool = True) -> bytes:
-    """Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
+    """Return Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
     nodes = [
         helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c0"], ["r0"]),
@@ -60,7 +60,7 @@ def _sample(seed: int = 0) -> Mapping[str, np.ndarray]:
 
 
 class RuntimeContract:
-    """Subclass it and override the fixture `runtime`."""
+    """Tests for a runtime; subclass it and override the fixture `runtime`."""
 
     @pytest.fixture
     def runtime(self) -> Runtime:

@@ -1,8 +1,8 @@
-"""The process in which models are timed or taken apart: it may crash or hang, and only this batch with it.
+"""The process in which models are timed or taken apart; a crash or hang of it costs only its batch.
 
-Reads one line of JSON (what to do) from stdin, loads the engine, answers `ready`, waits for the line `go`,
-and writes a JSON object a line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends
-when stdin closes: its parent is gone. What an engine prints goes to stderr.
+It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
+one JSON object per line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends when
+stdin closes, because its parent is gone. Output of an engine goes to stderr.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 
 def main() -> None:
-    """Do what stdin says."""
+    """Do the task that stdin describes."""
     answers = lifeline.claim_stdout()
     wanted = json.loads(sys.stdin.readline())
     device = DeviceConfig.from_json(wanted["device"])
@@ -46,7 +46,7 @@ def _fuse(answers: TextIO, runtime: Runtime, paths: Mapping[str, Path]) -> None:
     for done, (key, path) in enumerate(paths.items(), 1):
         try:
             sets = runtime.fused(path.read_bytes())
-        except Exception as error:  # the engine has no common class; the reason travels to the caller
+        except Exception as error:  # the engines share no error class; the reason is sent to the caller
             _say(answers, _answer(key, Failure(key, why(error))))
         else:
             _say(answers, {"fused": {"key": key, "sets": [sorted(names) for names in sets]}})

@@ -56,7 +56,8 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
     found = Checked(counted.right / counted.count, counted.count, agreement.difference, counted.onnxruntime)
     # Two builds of the same arithmetic may break a tie differently: allow one image.
     if not agreement.holds or abs(found.accuracy - accuracy) > 1.5 / found.count:
-        raise JobFailed("recheck_failed", "package", f"a clean process found {found}, the verdict is on {accuracy:.4f}")
+        seen = f"accuracy {found.accuracy:.4f} (outputs differ by {found.difference:.1e} of their scale)"
+        raise JobFailed("recheck_failed", "package", f"a clean process found {seen}, the verdict used {accuracy:.4f}")
     return found
 
 
