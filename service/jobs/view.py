@@ -166,7 +166,7 @@ class LogLine(BaseModel):
 
 
 class Log(BaseModel):
-    """The last lines, oldest first. `before` requests the lines before them; null if there are none."""
+    """The last lines, oldest first. `before`: the number to send for earlier lines; null if there are none."""
 
     items: list[LogLine]
     before: int | None
