@@ -1,4 +1,4 @@
-"""RuntimeContract: what every runtime must do, as a pytest class. Third parties subclass it:
+"""RuntimeContract: the tests that every runtime must pass, as a pytest class. Third parties subclass it:
 
 class TestMyRuntime(RuntimeContract):
     @pytest.fixture
@@ -8,23 +8,27 @@ class TestMyRuntime(RuntimeContract):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hw_profiles.device import DeviceConfig
+from hw_profiles import runtimes
+from hw_profiles.device import ONNX, DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.runtimes import Runtime
-from hw_profiles.tables.probe import probe_op
+from hw_profiles.tables.probe import LIMIT, Curves, probe_op
 from hw_profiles.timing.copies_timing import time_ops
+from hw_profiles.timing.file_timing import time_models
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
 
 FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
 
 
 def small_network(named: bool = True) -> bytes:
-    """Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
+    """Return Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
     nodes = [
         helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c0"], ["r0"]),
@@ -51,8 +55,12 @@ def small_network(named: bool = True) -> bytes:
     return model
 
 
+def _sample(seed: int = 0) -> Mapping[str, np.ndarray]:
+    return {"image": np.random.default_rng(seed).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+
+
 class RuntimeContract:
-    """Subclass it and override the fixture `runtime`."""
+    """Tests for a runtime; subclass it and override the fixture `runtime`."""
 
     @pytest.fixture
     def runtime(self) -> Runtime:
@@ -61,6 +69,13 @@ class RuntimeContract:
     @pytest.fixture
     def device(self, runtime: Runtime) -> DeviceConfig:
         return runtime.configs("bench")[0]
+
+    tolerance = 1e-4
+    """Of outputs against those of onnxruntime, as a share of their scale; an engine of 16 bits sets its own."""
+
+    def file(self, runtime: Runtime, device: DeviceConfig) -> bytes:
+        """The engine's own file of `small_network`."""
+        return runtime.convert(small_network(), device)
 
     def test_it_offers_devices_of_its_own(self, runtime: Runtime) -> None:
         devices = runtime.configs("bench")
@@ -74,9 +89,9 @@ class RuntimeContract:
     def test_every_key_gets_an_answer_and_one_bad_model_ends_nothing(
         self, runtime: Runtime, device: DeviceConfig
     ) -> None:
-        models = {"good": small_network(), "bad": b"not a model", "also good": small_network()}
-        results = runtime.time(models, device, FIXED)
-        assert list(results) == list(models)
+        files = {name: self.file(runtime, device) for name in ("good", "bad", "also good")} | {"bad": b"not a file"}
+        results = runtime.time(files, device, FIXED)
+        assert list(results) == list(files)
         assert isinstance(results["bad"], Failure)
         assert results["bad"].reason
         for key in ("good", "also good"):
@@ -89,12 +104,48 @@ class RuntimeContract:
     def test_progress_reaches_the_end(self, runtime: Runtime, device: DeviceConfig) -> None:
         seen: list[tuple[int, int]] = []
         generous = BurstProtocol(min_rounds=2, max_rounds=4, round_step=1, split_half=100.0, round_s=0.0)
-        runtime.time({"a": small_network()}, device, generous, lambda done, total: seen.append((done, total)))
+        file = self.file(runtime, device)
+        runtime.time({"a": file}, device, generous, lambda done, total: seen.append((done, total)))
         assert seen[-1] == (1, 1)
         assert seen == sorted(seen)
 
     def test_nothing_to_time_is_fine(self, runtime: Runtime, device: DeviceConfig) -> None:
         assert runtime.time({}, device, FIXED) == {}
+
+    def test_a_model_is_timed_as_the_file_made_of_it(self, runtime: Runtime, device: DeviceConfig) -> None:
+        results = time_models(runtime, {"good": small_network(), "bad": b"not a model"}, device, FIXED)
+        assert isinstance(results["good"], Sample)
+        assert isinstance(results["bad"], Failure)
+
+    def test_a_format_of_its_own_is_what_its_devices_say(self, runtime: Runtime, device: DeviceConfig) -> None:
+        assert (self.file(runtime, device) == small_network()) == (device.suffix == ONNX)
+
+    def test_conversion_does_not_depend_on_the_call(self, runtime: Runtime, device: DeviceConfig) -> None:
+        once, again = (runtime.run(self.file(runtime, device), _sample(), device)["logits"] for _ in range(2))
+        assert np.array_equal(once, again)
+
+    def test_what_cannot_be_converted_or_run_is_refused(self, runtime: Runtime, device: DeviceConfig) -> None:
+        with pytest.raises(InvalidInput):
+            runtime.run(runtime.convert(b"not a model", device), _sample(), device)
+        with pytest.raises(InvalidInput):
+            runtime.run(b"not a file", _sample(), device)
+
+    def test_its_file_says_what_onnxruntime_says(self, runtime: Runtime, device: DeviceConfig) -> None:
+        reference = runtimes.load("onnxruntime")
+        for seed in range(3):
+            said = runtime.run(self.file(runtime, device), _sample(seed), device)
+            wanted = reference.run(small_network(), _sample(seed), reference.configs("bench")[0])
+            assert said.keys() == wanted.keys()
+            scale = float(np.abs(wanted["logits"]).max())
+            assert np.abs(said["logits"] - wanted["logits"]).max() <= self.tolerance * scale
+
+    def test_it_learns_steps_and_a_straight_line(self, runtime: Runtime) -> None:
+        counts = range(1, LIMIT + 1)
+        line = {count: 5.0 + 0.7 * count for count in counts}
+        assert runtime.learn(Curves(line, line)).trivial
+        stairs = {count: 5.0 + 10.0 * -(-count // 16) for count in counts}
+        learned = runtime.learn(Curves(stairs, line))
+        assert learned.effective_out(17) == learned.effective_out(32) > 17
 
     def test_fused_sets_are_a_partition(self, runtime: Runtime) -> None:
         model = small_network()

@@ -1,1 +1,1 @@
-"""What people touch: REST, dashboard, store, conductor, command line."""
+"""The parts that people use: REST, dashboard, store, conductor, command line."""

@@ -1,4 +1,4 @@
-"""The API server as an ASGI application: stateless but for the store and the blobs."""
+"""The API server as an ASGI application. It keeps no state outside the store and the blobs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from service.store import Store, make_engine
 
 
 def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
-    """The application. `store` is given by tests; otherwise it is made from the settings' URL."""
+    """Create the application. Tests pass a `store`; otherwise it is made from the settings' URL."""
     store = store or Store(make_engine(settings.url))
     state = State(settings, store, Blobs(settings.data_dir), Feed(store, settings.event_poll_s))
     app = FastAPI(
         title="Netlathe",
         version=version("netlathe"),
         openapi_url="/api/v1/openapi.json",
-        docs_url=None,  # its page loads scripts from elsewhere
+        docs_url=None,  # its page loads scripts from other sites
         redoc_url=None,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
@@ -41,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     for router in routers():
         app.include_router(router)
     problem_details.install(app)
-    pages.install(app)  # after the problems: a lost browser gets a page instead of one
+    pages.install(app)  # after the problem documents: a browser gets an error page instead
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
     app.add_middleware(HostGuard, settings=settings)

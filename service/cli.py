@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import netlathe
 
 FAILED = 3
-FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # their errors are written for people
+FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # errors of these packages are written for people
 
 
 def build() -> typer.Typer:
-    """The application with every verb of service/verbs."""
+    """Build the application with every verb of service/verbs."""
     import service.verbs
     from search.discovery import modules
 
@@ -40,7 +40,9 @@ def build() -> typer.Typer:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; the exit code. Every error is one or two lines on stderr; with --json, one of JSON."""
+    """Run one command and return its exit code. An error is one or two lines on stderr, or one JSON line with
+    --json.
+    """
     as_json = "--json" in arguments
     try:
         result = build()(args=list(arguments), prog_name="netlathe", standalone_mode=False)
@@ -60,12 +62,12 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
-    """Entry point of the `netlathe` command."""
+    """Run the `netlathe` command with this process's arguments."""
     raise SystemExit(run(sys.argv[1:]))
 
 
 def _fail(line: str, code: int, as_json: bool, problem: netlathe.Problem | None = None) -> int:
-    """Tell of an error; as JSON with the parts of the server's problem document, where there is one."""
+    """Print an error; as JSON, it includes the fields of the server's problem document if there is one."""
     if as_json:
         typer.echo(json.dumps({**(asdict(problem) if problem else {}), "detail": line, "exit_code": code}), err=True)
     else:
@@ -74,7 +76,7 @@ def _fail(line: str, code: int, as_json: bool, problem: netlathe.Problem | None 
 
 
 def _usage(error: typer.TyperException, as_json: bool) -> int:
-    """A usage error as its message and where help is; asking for help by giving nothing is one, too."""
+    """Print a usage error and how to get help; a command without its required verb counts as one, too."""
     context = getattr(error, "ctx", None)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     where = context.command_path if context is not None else "netlathe"
@@ -97,7 +99,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """The line and the exit code of an error: what was asked wrongly is usage, all else has failed."""
+    """Return the line to print for an error and its exit code: 2 for a wrong request, 3 for any other failure."""
     import netlathe
     from service.errors import REFUSALS
 
@@ -106,7 +108,7 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, netlathe.Unauthorized):
         return f"{error}: set NETLATHE_TOKEN, or NETLATHE_DATA_DIR to the server's data folder", FAILED
     if isinstance(error, netlathe.Unreachable):
-        return f"{error}: is `netlathe serve` running, and NETLATHE_URL right?", FAILED
+        return f"{error}: is `netlathe serve` running, and is NETLATHE_URL right?", FAILED
     if isinstance(error, netlathe.NetlatheError):
         return f"{error}", FAILED
     if isinstance(error, REFUSALS):

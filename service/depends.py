@@ -1,6 +1,6 @@
-"""What routes ask for, as `Annotated` aliases: `def list_jobs(store: StoreDep, user: UserDep, page: PageDep)`.
+"""Dependencies of routes as `Annotated` aliases: `def list_jobs(store: StoreDep, user: UserDep, page: PageDep)`.
 
-A token of the wrong kind is a 403, none or an unknown one a 401.
+A token of the wrong kind is answered with 403, a missing or unknown one with 401.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class State:
-    """What one application holds; `create_app` puts it on `app.state.netlathe`."""
+    """The state of one application; `create_app` puts it on `app.state.netlathe`."""
 
     settings: Settings
     store: Store
@@ -83,7 +83,7 @@ FeedDep: TypeAlias = Annotated[Feed, Depends(_feed)]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls. `agent_id` is set for an agent's token."""
+    """The owner of the token of a request. `agent_id` is set for an agent's token."""
 
     token_id: str
     kind: tokens.Kind
@@ -134,7 +134,7 @@ def _of_kind(caller: Caller, kind: tokens.Kind) -> Caller:
 
 
 def is_user(request: Request, store: Store) -> bool:
-    """Whether the user who made this request may still make it: tokens are revoked while streams go on."""
+    """True if the user of this request may still make it: a token can be revoked while a stream is open."""
     return _optional_user(request, store) is not None
 
 
@@ -149,9 +149,9 @@ def _optional_user(request: Request, store: StoreDep) -> Caller | None:
 UserDep: TypeAlias = Annotated[Caller, Depends(_user)]
 AgentDep: TypeAlias = Annotated[Caller, Depends(_agent)]
 EnrolmentDep: TypeAlias = Annotated[Caller, Depends(_enrolment)]
-"""Valid, maybe used: spend it with `store.tokens.use` in the transaction that enrols (inside `once`)."""
+"""A valid token that may be used already: spend it with `store.tokens.use` in the enrolling transaction (in `once`)."""
 OptionalUserDep: TypeAlias = Annotated[Caller | None, Depends(_optional_user)]
-"""For pages: None where a page should send the browser to the sign-in."""
+"""The user of a page, or None if the page should redirect the browser to the sign-in."""
 
 
 def _once(

@@ -1,4 +1,4 @@
-"""doctor: what is right and wrong with this installation, in a line each."""
+"""doctor: check this installation and report one line per check."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from service.extras import extras
 
 MIB = 1024**2
 WANTED_MIB = 2048
-"""A job with its checkpoints and a decoded data set of 50,000 images of 32x32."""
+"""Free space that a job needs with its checkpoints and a decoded data set of 50,000 images of 32x32."""
 ANSWERS_WITHIN_S = 5.0
-"""A server that is there answers `/readyz` sooner; a person waits for doctor."""
+"""Time limit for `/readyz`: a running server answers sooner, and a person is waiting for doctor."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One checked thing; `wrong` needs somebody, `note` may be as wanted."""
+    """Result of one check. `wrong` needs repair; `note` may be as intended."""
 
     name: str
     state: Literal["ok", "note", "wrong"]
@@ -36,7 +36,7 @@ class Finding:
 
 
 def examine(folder: Path | None = None) -> list[Finding]:
-    """Every check, in the order in which to repair."""
+    """Run every check, in the order in which faults should be repaired."""
     folder = folder or data_dir()
     return [*_python(), *_extras(), *_folder(folder), *_server(), *_open_ports(Path("/proc/net"))]
 
@@ -48,17 +48,17 @@ def _python() -> Iterator[Finding]:
 
 def _extras() -> Iterator[Finding]:
     if not any(extras().values()):
-        yield Finding("extras", "note", "not known: this copy of Netlathe was never installed with pip")
+        yield Finding("extras", "note", "unknown: this copy of Netlathe was not installed with pip")
         return
     for extra, modules in extras().items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        detail = f"{', '.join(missing)} not there: {install_command(extra)}" if missing else "installed"
+        detail = f"{', '.join(missing)} missing: {install_command(extra)}" if missing else "installed"
         yield Finding(f"[{extra}]", "note" if missing else "ok", detail)
 
 
 def _folder(folder: Path) -> Iterator[Finding]:
     if not folder.is_dir():
-        yield Finding("data folder", "note", f"{folder} is not there yet; `netlathe serve` makes it")
+        yield Finding("data folder", "note", f"{folder} does not exist yet; `netlathe serve` creates it")
         return
     free_mib = shutil.disk_usage(folder).free // MIB
     writable = os.access(folder, os.W_OK)
@@ -90,17 +90,17 @@ def _server() -> Iterator[Finding]:
         except NetlatheError as error:
             yield Finding("token", "wrong", str(error))
             return
-        yield Finding("token", "ok", "the server takes it")
+        yield Finding("token", "ok", "the server accepts it")
         for device in devices:
             state: Literal["ok", "note"] = "ok" if device.state in ("online", "busy") else "note"
             yield Finding("device", state, f"{device.name} is {device.state}")
 
 
 def _proxy(url: str) -> Finding:
-    """How the server is reached; a proxy of the shell is not used unasked."""
+    """Check how the server is reached; proxies of the shell are used only if NETLATHE_PROXY says so."""
     proxy = proxy_to(url)
     if proxy == "environment":
-        return Finding("proxy", "ok", "those of http_proxy, https_proxy, all_proxy (NETLATHE_PROXY is environment)")
+        return Finding("proxy", "ok", "from http_proxy, https_proxy and all_proxy (NETLATHE_PROXY is environment)")
     if proxy:
         return Finding("proxy", "ok", f"{shown_proxy(proxy)} (NETLATHE_PROXY)")
     shell = sorted(getproxies_environment().keys() - {"no"})
@@ -111,7 +111,7 @@ def _proxy(url: str) -> Finding:
 
 
 def _open_ports(proc: Path) -> Iterator[Finding]:
-    """Sockets of this user that listen beyond loopback (proc(5), /proc/net/tcp and tcp6)."""
+    """Check for sockets of this user that listen beyond loopback (proc(5), /proc/net/tcp and tcp6)."""
     if not (proc / "tcp").is_file():
         yield Finding("open ports", "note", f"cannot be listed on {platform.system()}")
         return
@@ -119,7 +119,7 @@ def _open_ports(proc: Path) -> Iterator[Finding]:
     if ports:
         yield Finding("open ports", "note", f"listening beyond loopback: {', '.join(map(str, ports))}")
     else:
-        yield Finding("open ports", "ok", "none of this user's beyond loopback")
+        yield Finding("open ports", "ok", "no port of this user is open beyond loopback")
 
 
 LISTEN = "0A"
@@ -133,7 +133,7 @@ def _listening(table: Path) -> Iterator[int]:
     for line in table.read_text().splitlines()[1:]:
         columns = line.split()
         address, port = columns[1].rsplit(":", 1)
-        # Words stand there byte-swapped: 127.0.0.1 is 0100007F.
+        # The kernel prints addresses with bytes swapped: 127.0.0.1 is 0100007F.
         ipv4 = address.removeprefix(MAPPED4)
         local = address == LOOPBACK6 or (len(ipv4) == 8 and ipv4.endswith("7F"))
         if columns[3] == LISTEN and not local and int(columns[7]) == os.getuid():

@@ -1,18 +1,18 @@
-"""Errors of the service, and the one table that says which status each has.
+"""Errors of the service, and the one table that maps each to its status.
 
 ServiceError
 ├── InvalidInput (also ValueError)   a value that can never work: `field`, `value`
 ├── NotFound                         no such resource
-├── Conflict                         the resource is not in a state for this; `code` says which
+├── Conflict                         the resource's state does not allow this; `code` says why
 ├── Unauthorised                     no token, or one that is unknown, revoked or expired
-├── Forbidden                        a token of another kind, a foreign Origin
-├── Gone                             it was there and is over (an expired lease)
+├── Forbidden                        a token of the wrong kind, a foreign Origin
+├── Gone                             it existed and has ended (an expired lease)
 ├── PayloadTooLarge                  a body over its limit
-├── UpgradeRequired                  an agent of a protocol that is no longer spoken
+├── UpgradeRequired                  an agent with a protocol that is no longer supported
 ├── TooMany                          a queue is full; `retry_after_s`
-└── Unavailable                      the store does not answer now; `retry_after_s`
+└── Unavailable                      the store does not answer at the moment; `retry_after_s`
 
-The other folders' `InvalidInput`s have the same three parts and become the same 422. Every exception that
+`InvalidInput` of the other folders has the same three parts and becomes the same 422. Every exception that
 is not in the table is a 500 with an id.
 """
 
@@ -30,7 +30,7 @@ import workers.errors
 
 @dataclass(frozen=True)
 class FieldError:
-    """One thing that is wrong with a request: where, what, and the value seen."""
+    """One fault of a request: the field, the message and the value seen."""
 
     field: str
     message: str
@@ -38,7 +38,7 @@ class FieldError:
 
 
 class ServiceError(Exception):
-    """Base of every error of this folder. `detail` is for people, `code` for programs."""
+    """Base class of the errors of this folder. `detail` is for people, `code` for programs."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class ServiceError(Exception):
 
 
 class InvalidInput(ServiceError, ValueError):
-    """A value that can never work, whoever sends it again."""
+    """A value that cannot work, however often it is sent."""
 
     def __init__(self, field: str, value: object, message: str, *, code: str | None = None) -> None:
         seen = "" if value is None else f" (got {value!r})"
@@ -67,14 +67,14 @@ class InvalidInput(ServiceError, ValueError):
 
 
 class NotFound(ServiceError):
-    """No such resource; a foreign one looks the same."""
+    """The resource does not exist, or belongs to another caller."""
 
     def __init__(self, kind: str, ref: str) -> None:
         super().__init__(f"there is no {kind} {ref!r}")
 
 
 class Conflict(ServiceError):
-    """The request is fine, the resource's state is not."""
+    """The request is valid, but the resource's state does not allow it."""
 
 
 class Unauthorised(ServiceError):
@@ -82,31 +82,31 @@ class Unauthorised(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """Known, but not allowed to do this."""
+    """The caller is known, but may not do this."""
 
 
 class Gone(ServiceError):
-    """It was there and is over."""
+    """The resource existed and has ended."""
 
 
 class PayloadTooLarge(ServiceError):
-    """A body over its limit."""
+    """The body is larger than its limit."""
 
 
 class UpgradeRequired(ServiceError):
-    """An agent that speaks an older protocol than we do."""
+    """The agent speaks an older protocol than the server."""
 
 
 class TooMany(ServiceError):
-    """A queue is full: come back later."""
+    """A queue is full; the client may retry later."""
 
 
 class Unavailable(ServiceError):
-    """Something we need does not answer: come back later."""
+    """Something that the server needs does not answer; the client may retry later."""
 
 
 class Meaning(NamedTuple):
-    """What an exception means over HTTP."""
+    """Status, title and code of an exception over HTTP."""
 
     status: int
     code: str
@@ -123,7 +123,7 @@ REFUSALS = (
     search.errors.InvalidInput,
     workers.errors.InvalidInput,
 )
-"""Each folder's InvalidInput: all have `field`, `value` and `message`."""
+"""`InvalidInput` of each folder: all have `field`, `value` and `message`."""
 
 STATUS: Mapping[type[Exception], Meaning] = {
     **dict.fromkeys(REFUSALS, INVALID),
@@ -140,7 +140,7 @@ STATUS: Mapping[type[Exception], Meaning] = {
 
 
 def meaning(error: Exception) -> Meaning:
-    """The row of the nearest class of `error`; INTERNAL where there is none."""
+    """Return the row of the nearest class of `error`, or INTERNAL if there is none."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]

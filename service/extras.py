@@ -1,4 +1,4 @@
-"""Extras of the installation, and the modules that each brings, as the package's own metadata lists them."""
+"""Extras of the installation and the modules that each installs, read from the package's metadata."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 NAMES = ("agent", "export", "server")
-"""From small to large: an extra brings those before it."""
-# Distributions whose module has another name than theirs.
+"""Names of the extras from small to large: each includes those before it."""
+# Distributions whose module has a different name.
 _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 _REQUIREMENT = re.compile(r"""(?P<name>[A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*["'](?P<extra>\w+)["']""")
 
 
 @cache
 def extras() -> Mapping[str, Sequence[str]]:
-    """The modules of each extra that no smaller one brings; all empty if the package was never installed."""
+    """Return the modules of each extra that no smaller one includes; all empty if the package was not installed."""
     from importlib.metadata import PackageNotFoundError, requires
 
     found: dict[str, list[str]] = {extra: [] for extra in NAMES}
@@ -33,7 +33,7 @@ def extras() -> Mapping[str, Sequence[str]]:
 
 
 def extra_of(module: str) -> str | None:
-    """The smallest extra that brings a module."""
+    """Return the smallest extra that includes a module."""
     return next((extra for extra, modules in extras().items() if module in modules), None)
 
 

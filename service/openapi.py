@@ -1,6 +1,6 @@
 """The OpenAPI document, as committed in docs/openapi.json.
 
-python -m service.openapi      writes it anew; a test compares
+python -m service.openapi      writes the document; a test compares it with the committed one
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def document() -> str:
-    """The document of the routes in this code, as text that differs only where they do."""
+    """Return the document of the routes in this code, as text that differs only if the routes differ."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(data_dir=Path(folder)))
         found = app.openapi()

@@ -13,11 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024**2
 GIB = 1024**3
 DATABASES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
-"""Schemes of the databases that are spoken; SQLite is what is used where none is named."""
+"""Supported database schemes; SQLite is used if the URL names none."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing outside this machine can reach a server that listens on `host`."""
+    """True if only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -25,32 +25,32 @@ def is_loopback(host: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """One value for a process: made once by the command line, handed to `create_app` and to the children."""
+    """Settings of a process: made once by the command line, passed to `create_app` and to the children."""
 
     model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("netlathe", appauthor=False))
-    """Blobs, the SQLite file, the first user token; on the shared volume where several machines serve."""
+    """Folder of the blobs, the SQLite file and the first user's token; on a shared volume if several machines serve."""
     database_url: str | None = Field(default=None, repr=False)
-    """None: SQLite in `data_dir`."""
+    """URL of the database; None means SQLite in `data_dir`."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
     executor: Literal["ray", "local"] = "ray"
-    """What evaluates and trains: Ray, or child processes of a conductor."""
+    """Where candidates are evaluated and trained: on Ray, or in child processes of a conductor."""
     ray_address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5}$")
-    """host:port of the head of a Ray cluster; None: each conductor starts a Ray of its own on its machine."""
+    """host:port of the head of a Ray cluster; None means that each conductor starts its own Ray on its machine."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names accepted besides the loopback ones; off loopback an empty tuple accepts all."""
+    """Host names accepted besides the loopback ones; an empty tuple accepts all if the server listens off loopback."""
 
     max_json_bytes: int = Field(default=1 * MIB, gt=0)
     max_model_bytes: int = Field(default=1 * GIB, gt=0)
     max_dataset_bytes: int = Field(default=8 * GIB, gt=0)
     max_table_bytes: int = Field(default=64 * MIB, gt=0)
     check_answer_s: float = Field(default=60.0, ge=0)
-    """A check of an upload that takes longer is answered with 202 and goes on."""
+    """Time after which the upload is answered with 202 while its check goes on."""
     check_wall_s: float = Field(default=1800.0, gt=0)
     check_memory_bytes: int = Field(default=6 * GIB, gt=0)
     max_queued_jobs: int = Field(default=1000, gt=0)
@@ -58,25 +58,25 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     renew_s: float = Field(default=10.0, gt=0)
     max_crashes: int = Field(default=5, ge=0)
-    """Takeovers of one job without a new evaluation in between, after which it fails."""
+    """Number of takeovers without a new evaluation in between after which a job fails."""
     device_offline_s: float = Field(default=3600.0, gt=0)
-    """How long a job waits for a device that is away."""
+    """Time that a job waits for an offline device."""
     job_processes: int = Field(default=1, ge=0)
-    """Evaluators of a job at most. 0, with the local executor: inside the conductor, which then dies of what a
-    candidate dies of."""
+    """Maximum number of evaluators of a job. 0, with the local executor only: evaluate inside the conductor, which
+    then dies if a candidate crashes."""
 
     session_days: float = Field(default=14.0, gt=0)
     sign_in_minutes: float = Field(default=60.0, gt=0)
     idempotency_days: float = Field(default=7.0, gt=0)
     event_days: float = Field(default=30.0, gt=0)
     event_poll_s: float = Field(default=0.2, gt=0)
-    """How often a server looks for events that another process wrote."""
+    """Interval at which a server looks for events that other processes wrote."""
     ping_s: float = Field(default=15.0, gt=0)
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str | None) -> str | None:
-        # What else stands in it may be a password: the scheme alone is shown.
+        # Only the scheme is shown: the rest of the URL may contain a password.
         scheme, found, _ = (url or "").partition("://")
         if url is not None and (not found or scheme not in DATABASES):
             shown = repr(f"{scheme}://") if found else "no scheme"
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
 
     @property
     def url(self) -> str:
-        """The SQLAlchemy URL of the store."""
+        """SQLAlchemy URL of the store."""
         if self.database_url is None:
             return f"sqlite:///{self.data_dir / 'netlathe.db'}"
         for short in ("postgresql://", "postgres://"):
@@ -109,10 +109,12 @@ class Settings(BaseSettings):
 
     @property
     def user_token_path(self) -> Path:
-        """The first user's token, mode 0600: what the command line on this machine signs in with."""
+        """Path of the first user's token, mode 0600; the command line on this machine signs in with it."""
         return self.data_dir / "user-token"
 
     @property
     def secret_path(self) -> Path:
-        """32 random bytes, mode 0600: derives the secrets of repeated requests (see service.http.idempotency)."""
+        """Path of 32 random bytes, mode 0600, which derive the secrets of repeated requests
+        (service.http.idempotency).
+        """
         return self.data_dir / "secret"

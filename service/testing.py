@@ -1,4 +1,4 @@
-"""The contract of the store, run on every database it supports.
+"""Contract tests of the store, run on every supported database.
 
 class TestMyDatabase(StoreContract):
     @pytest.fixture
@@ -43,7 +43,7 @@ CRASHES = 2
 
 
 class HandClock:
-    """A database's clock that is moved by hand."""
+    """Database clock that a test moves by hand."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,7 +52,7 @@ class HandClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock forward."""
         self.now += timedelta(seconds=seconds)
 
 
@@ -76,7 +76,7 @@ def add_inputs(tx: Tx) -> None:
 
 
 def model(row_id: str, sha256: str, tx: Tx, name: str | None = None) -> Model:
-    """The row of a model with ten classes, called as its id where it has no name."""
+    """Return the row of a model with ten classes; its name defaults to its id."""
     return Model(
         id=row_id,
         name=name or row_id,
@@ -91,19 +91,19 @@ def model(row_id: str, sha256: str, tx: Tx, name: str | None = None) -> Model:
 
 
 def request(name: str | None = None) -> dict[str, Any]:
-    """What `jobs.create` stores of a job."""
+    """Return a job request in the form that `jobs.create` stores."""
     return {"name": name, "model": "mdl_1", "dataset": "dts_1", "targets": []}
 
 
 def evaluated(candidate_id: str) -> Evaluated:
-    """A finished evaluation of a candidate with this id."""
+    """Return a finished evaluation of a candidate with this id."""
     candidate = Candidate(candidate_id, {"a": 3}, origin="random", fidelity="F2")
     evaluation = Evaluation(candidate, Status.COMPLETED, {"accuracy": 0.5, "macs": 7.0}, 0.25)
     return Evaluated("random", evaluation, feasible=True, table_epochs={"dev_1": 4})
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> Sequence[Any]:
-    """Results of `work(0..count-1)`, all begun at the same moment, each in a thread of its own."""
+    """Return the results of `work(0..count-1)`, all started at the same moment, each in its own thread."""
     gate = threading.Barrier(count)
 
     def begin(index: int) -> Any:
@@ -115,7 +115,7 @@ def at_once(count: int, work: Callable[[int], Any]) -> Sequence[Any]:
 
 
 class StoreContract:
-    """What the service leans on, whatever database is underneath."""
+    """Behaviour of the store that the service relies on, on any database."""
 
     @pytest.fixture
     def hand_clock(self) -> HandClock:
@@ -123,7 +123,7 @@ class StoreContract:
 
     @pytest.fixture
     def stored(self, engine: Engine, hand_clock: HandClock) -> Iterator[Store]:
-        """A store with a model and a data set."""
+        """Yield a store with a model and a data set."""
         store = Store(engine, hand_clock)
         with store.begin() as tx:
             add_inputs(tx)
@@ -155,7 +155,7 @@ class StoreContract:
         with engine.connect() as connection:
             now = database_now(connection)
         assert now.tzinfo == UTC
-        assert abs(now - datetime.now(UTC)) < timedelta(hours=1)  # other zones are further away
+        assert abs(now - datetime.now(UTC)) < timedelta(hours=1)  # a wrong time zone would be further off
 
     def test_times_come_back_as_they_went(self, stored: Store, hand_clock: HandClock) -> None:
         hand_clock.now = datetime(2026, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -193,7 +193,7 @@ class StoreContract:
                 try:
                     with stored.begin() as tx:
                         tx.emit("job:x", "log.line", {"writer": index, "turn": turn})
-                except OperationalError:  # on a busy disk the lock is not had in time: clients come back, too
+                except OperationalError:  # on a busy disk the lock can take too long; clients retry, too
                     continue
                 turn += 1
 
@@ -216,7 +216,7 @@ class StoreContract:
             assert events.prune(tx, hand_clock.now) == 1
             assert events.oldest_kept(tx) == 4
 
-    # who runs a job
+    # leases of jobs
 
     def test_every_job_is_claimed_once_oldest_first(self, stored: Store, hand_clock: HandClock) -> None:
         first = self._queue(stored)[0]
@@ -321,7 +321,7 @@ class StoreContract:
             with stored.read() as tx:
                 assert jobs.get(tx, job_id).state == "succeeded"  # a cancel only asks
 
-    # what a run leaves
+    # results of a run
 
     def test_asks_and_evaluations_come_back_in_order_and_equal(self, stored: Store) -> None:
         job_id = self._queue(stored)[0]
@@ -405,19 +405,21 @@ class StoreContract:
     def test_a_sweep_takes_nothing_that_is_pointed_at(
         self, stored: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("service.files.blobs.KEEP_UNREFERENCED_S", -3600.0)  # what nothing points at goes at once
+        monkeypatch.setattr(
+            "service.files.blobs.KEEP_UNREFERENCED_S", -3600.0
+        )  # unreferenced blobs are deleted at once
         folder, over = Blobs(tmp_path), threading.Event()
         fates: list[str] = []
 
         def upload(index: int, turn: int) -> str:
-            content = bytes([turn % 2])  # others upload the same
+            content = bytes([turn % 2])  # other threads upload the same content
             try:
                 blob = folder.put_bytes(content)
                 with stored.begin() as tx:
                     folder.record(tx, blob)
                     row = model(f"mdl_{index}_{turn}", blob.sha256, tx)
                     tx.session.add(row)
-            except (FileNotFoundError, KeyError, IntegrityError) as error:  # swept before: the client is told
+            except (FileNotFoundError, KeyError, IntegrityError) as error:  # swept before: the client gets an error
                 return type(error).__name__
             assert folder.path(blob.sha256).read_bytes() == content
             with stored.begin() as tx:
@@ -440,7 +442,7 @@ class StoreContract:
         folder.sweep(stored)
         assert [path for path in folder.root.rglob("*") if path.is_file()] == []
 
-    # who may call
+    # tokens
 
     def test_a_one_time_token_is_spent_once(self, stored: Store) -> None:
         secret = new_secret("enrolment")

@@ -151,7 +151,7 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
             ["submit", "--model", "n", "--data", "d", "--layout", "NHW", "--classes", "3"],
             "--layout and --classes: only",
         ),
-        (["submit", "--model", "net.pt", "--data", "d"], "pickled files are not taken"),
+        (["submit", "--model", "net.pt", "--data", "d"], "pickled files are refused"),
         (["submit", "--model", "gone.onnx", "--data", "d"], "there is no file gone.onnx"),
         (["tokens", "create", "x", "--days", "1e9"], "--days is a number from 0.001 to 36500, got 1e+09"),
         (["tokens", "create", "x", "--days", "nan"], "--days is a number from 0.001 to 36500, got nan"),
@@ -237,7 +237,7 @@ def test_a_token_that_none_can_be_is_refused_unprinted(
     monkeypatch.setenv("NETLATHE_TOKEN", token)
     assert run(["jobs"]) == 3
     said = capsys.readouterr().err
-    assert "the token has a space" in said
+    assert "the token contains a space" in said
     assert not any(part in said for part in ("abc", "cret", "words"))
 
 
@@ -428,7 +428,7 @@ def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str])
     assert "1.500 ms [1.400, 1.600]" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/predict", {"latency_ms": None, "coverage": 0.0})
     assert run(["predict", "pi5", "--model", "net", "--fill"]) == 3
-    assert "--fill has them measured" in capsys.readouterr().out
+    assert "use --fill to have them measured" in capsys.readouterr().out
     server.on("POST", "/devices/pi5/measurements", {"id": "mea_1", "state": "queued"}, 202)
     server.on("GET", "/measurements/mea_1", {"id": "mea_1", "state": "done", "latency_ms": 1.5})
     assert run(["measure", "pi5", "--model", "net"]) == 0

@@ -1,4 +1,4 @@
-"""LeaseRun: what an agent does with one lease."""
+"""LeaseRun: handles one lease of an agent."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hw_profiles.timing.protocol import Failure
 from hw_profiles.wire.calls import Bursts, Completion, FailureKind, Item, Lease, Result
 
 _KINDS: Mapping[str, FailureKind] = {"crash": "crash", "timeout": "timeout"}
-"""Any other kind is the runtime's own: it would say the same again."""
+"""Failure kinds to report; every other kind is the runtime's own error, which would recur."""
 
 
 @dataclass
 class Held:
-    """The lease at work, as the heartbeat tells of it."""
+    """The current lease, with the progress that the heartbeat reports."""
 
     lease: Lease
     done: int = 0
@@ -47,13 +47,13 @@ class LeaseRun:
     least_deadline_s: float
 
     def run(self) -> None:
-        """Fetch, time or take apart, report.
+        """Fetch the files, time them or take them apart, and report.
 
         Raises:
-            LeaseLost: it counts no more.
-            Cancelled: nobody wants it any more.
+            LeaseLost: the lease is no longer valid.
+            Cancelled: the results are no longer wanted.
             AgentError: the server refused, or was away when `stop` was set.
-            InvalidInput: the server sent another file than it promised.
+            InvalidInput: the server sent a different file than announced.
         """
         lease = self.held.lease
         began_s = time.monotonic()
@@ -75,7 +75,7 @@ class LeaseRun:
         self._call("POST", "complete", completion.to_json())
 
     def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Outcome | Fused]]:
-        """Kind by kind; a lease of this version has items of one."""
+        """Yield outcomes kind by kind; in this protocol version all items of a lease have one kind."""
         fusions = [item for item in items if item.kind == "fusion"]
         others = [item for item in items if item.kind != "fusion"]
         yield from batch.fuse([self._fetch(item) for item in fusions])
@@ -101,7 +101,7 @@ class LeaseRun:
             content = self._call("GET", f"files/{digest}").content
             seen = hashlib.sha256(content).hexdigest()
             if seen != digest:
-                raise InvalidInput("sha256", seen, f"the server sent another file than {digest}")
+                raise InvalidInput("sha256", seen, f"the server sent a different file than {digest}")
             path.write_bytes(content)
         return path
 
@@ -110,7 +110,7 @@ class LeaseRun:
         self._call("PUT", f"results/{key}", _result(self.held.lease.epoch, outcome).to_json())
 
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """A call about this lease, repeated while the server is away.
+        """Make a call about this lease, repeated while the server is away.
 
         Raises:
             AgentError: as `persist`.

@@ -1,8 +1,8 @@
-"""The process in which models are timed or taken apart: it may crash or hang, and only this batch with it.
+"""The process in which models are timed or taken apart; a crash or hang of it costs only its batch.
 
-Reads one line of JSON (what to do) from stdin, loads the engine, answers `ready`, waits for the line `go`,
-and writes a JSON object a line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends
-when stdin closes: its parent is gone. What an engine prints goes to stderr.
+It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
+one JSON object per line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends when
+stdin closes, because its parent is gone. Output of an engine goes to stderr.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any, TextIO
 from hw_profiles import lifeline, runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.runtimes import Runtime
+from hw_profiles.timing.file_timing import time_files, why
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 
 def main() -> None:
-    """Do what stdin says."""
+    """Do the task that stdin describes."""
     answers = lifeline.claim_stdout()
     wanted = json.loads(sys.stdin.readline())
     device = DeviceConfig.from_json(wanted["device"])
@@ -30,26 +31,26 @@ def main() -> None:
     if sys.stdin.readline() != "go\n":
         sys.exit(lifeline.ORPHANED)
     lifeline.watch_parent(lifeline.leave)
-    models = {key: Path(path).read_bytes() for key, path in wanted["models"].items()}
+    paths = {key: Path(path) for key, path in wanted["models"].items()}
     if wanted["task"] == "fuse":
-        _fuse(answers, runtime, models)
+        _fuse(answers, runtime, paths)
     else:
         protocol = BurstProtocol(**wanted["protocol"])
-        timed = runtime.time(models, device, protocol, lambda *seen: _progress(answers, *seen))
+        timed = time_files(runtime, paths, device, protocol, lambda *seen: _progress(answers, *seen))
         for key, result in timed.items():
             _say(answers, _answer(key, result))
     _say(answers, {"end": True})
 
 
-def _fuse(answers: TextIO, runtime: Runtime, models: Mapping[str, bytes]) -> None:
-    for done, (key, model) in enumerate(models.items(), 1):
+def _fuse(answers: TextIO, runtime: Runtime, paths: Mapping[str, Path]) -> None:
+    for done, (key, path) in enumerate(paths.items(), 1):
         try:
-            sets = runtime.fused(model)
-        except Exception as error:  # the engine has no common class; the reason travels to the caller
-            _say(answers, _answer(key, Failure(key, f"{type(error).__name__}: {error}"[:500])))
+            sets = runtime.fused(path.read_bytes())
+        except Exception as error:  # the engines share no error class; the reason is sent to the caller
+            _say(answers, _answer(key, Failure(key, why(error))))
         else:
             _say(answers, {"fused": {"key": key, "sets": [sorted(names) for names in sets]}})
-        _progress(answers, done, len(models))
+        _progress(answers, done, len(paths))
 
 
 def _progress(answers: TextIO, done: int, total: int) -> None:

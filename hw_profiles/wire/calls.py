@@ -1,10 +1,10 @@
-"""The agents' REST types, version 1 of the protocol: the very classes that the routes use.
+"""The agents' REST types, version 1 of the protocol; the routes use these same classes.
 
-Frozen dataclasses that check themselves, so that the agent needs no schema library; the service reads the
-same classes through pydantic, which sees `__pydantic_config__` and refuses unknown keys. Every number from an
-agent is finite and bounded: an agent may be wrong, or lie.
+Frozen dataclasses that check themselves, so that the agent needs no schema library; the service reads the same classes
+through pydantic, which sees `__pydantic_config__` and refuses unknown keys. Every number from an agent is checked to be
+finite and bounded, because an agent may be wrong or lie.
 
-Agents ignore keys they do not know in answers (`from_json`); version 1 only gains optional fields.
+Agents ignore unknown keys in answers (`from_json`); version 1 only gains optional fields.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ HEARTBEAT_S = 10.0
 LEASE_S = 30.0
 MAX_ITEMS = 64
 MAX_LATENCY_US = 3.6e9
-"""An hour for one run: beyond it a value is an error of the agent, not a slow device."""
+"""An hour for one run: a larger value is an error of the agent, not a slow device."""
 MAX_BURSTS = 10_000
 MAX_NODES = 100_000
-"""Of one network: an answer that names more is wrong."""
+"""Maximum number of nodes of one network; an answer that names more is wrong."""
 
 AgentState = Literal["idle", "working", "draining"]
 Action = Literal["continue", "cancel", "drain", "removed"]
@@ -75,12 +75,12 @@ class RuntimeOffer(Message):
 
     @classmethod
     def of(cls, device: DeviceConfig) -> RuntimeOffer:
-        """The offer of a device configuration."""
+        """Make the offer of a device configuration."""
         settings = RuntimeSettings(device.threads, device.dtype, device.kind, device.emulated, dict(device.options))
         return cls(device.runtime, device.runtime_version, settings)
 
     def device(self, machine: str) -> DeviceConfig:
-        """The device configuration that is offered. Raises InvalidInput where its name is no name."""
+        """Return the device configuration that is offered. Raises InvalidInput if its name is not valid."""
         return DeviceConfig(
             machine=machine,
             kind=self.settings.kind,
@@ -95,7 +95,7 @@ class RuntimeOffer(Message):
 
 @dataclass(frozen=True)
 class SelfTest(Message):
-    """What the agent found when it timed a model of one node with each runtime; `facts` describe the machine.
+    """The agent's findings when it timed a model of one node with each runtime; `facts` describe the machine.
 
     `null_us`: quiet latency of that model by device name, microseconds.
     """
@@ -120,8 +120,8 @@ class SelfTest(Message):
 class Enrolment(Message):
     """`POST /agents`, and `PUT /agents/{id}` when an enrolled agent starts again.
 
-    `name` is the agent's, `machine` stands in the names of its devices. `fingerprint` tells two machines of
-    one name apart.
+    `name` is the agent's name; `machine` is part of its devices' names. `fingerprint` distinguishes two machines with
+    the same name.
     """
 
     protocol: int
@@ -141,7 +141,9 @@ class Enrolment(Message):
 
 @dataclass(frozen=True)
 class Enrolled(Message):
-    """`device_ids` in the order of the runtimes that were offered. `token` is empty in the answer to PUT."""
+    """The answer to an enrolment: `device_ids` in the order of the offered runtimes; `token` is empty in the answer to
+    PUT.
+    """
 
     agent_id: str
     token: str = field(repr=False)
@@ -159,7 +161,7 @@ class Enrolled(Message):
 
 @dataclass(frozen=True)
 class Heartbeat(Message):
-    """`POST /agents/{id}/heartbeat`: `done` of `total` models of the lease, where there is one."""
+    """`POST /agents/{id}/heartbeat`: `done` of `total` models of the lease, if there is one."""
 
     state: AgentState
     lease_id: str | None = None
@@ -182,8 +184,8 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAnswer(Message):
-    """`cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices with these ids were deleted
-    and are not to be asked for any more; said until the agent announces itself again.
+    """The server's instruction. `cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices
+    with these ids were deleted and must not be requested again; repeated until the agent announces itself again.
     """
 
     action: Action
@@ -195,7 +197,7 @@ class HeartbeatAnswer(Message):
 
 @dataclass(frozen=True)
 class LeaseRequest(Message):
-    """`POST /leases`. `kinds`: what the agent can do; agents that do not say so only time."""
+    """`POST /leases`. `kinds`: the kinds of items that the agent handles; an agent that does not send it only times."""
 
     agent_id: str
     device_ids: tuple[str, ...]
@@ -214,9 +216,10 @@ class LeaseRequest(Message):
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One thing to time, or (`fusion`) a network whose kernels are wanted. `sha256` is the file; a block also has
-    `single_sha256`, the same with one copy of the block, and its latency is the slope between the two. `expected_us`:
-    a guess of one run, for deadlines.
+    """One model to time, or (`fusion`) a network whose fused kernels are wanted.
+
+    `sha256` is the file; a block also has `single_sha256`, the same model with one copy of the block, and its latency
+    is the slope between the two. `expected_us`: a guess of one run, for deadlines.
     """
 
     key: str
@@ -263,11 +266,11 @@ class Protocol(Message):
 
     @classmethod
     def of(cls, protocol: BurstProtocol) -> Protocol:
-        """The wire form of a protocol."""
+        """Return the wire form of a protocol."""
         return cls(**asdict(protocol))
 
     def bursts(self) -> BurstProtocol:
-        """The protocol itself, which checks the rest."""
+        """Return the protocol itself, which checks the rest."""
         return BurstProtocol(**asdict(self))
 
 
@@ -275,8 +278,8 @@ class Protocol(Message):
 class Lease(Message):
     """Work for one device until `expires_at` (ISO 8601, UTC), extended by each heartbeat.
 
-    `epoch` comes back with every result: it fences off an agent that lost the lease. `anchors` are blocks of
-    known latency; their results go up first and give the session's scale.
+    `epoch` is returned with every result, so that results of an agent that lost the lease are refused. `anchors` are
+    blocks of known latency; their results are sent first and give the session's scale.
     """
 
     id: str
@@ -307,7 +310,9 @@ class Bursts(Message):
     def __post_init__(self) -> None:
         in_range("minima_us", len(self.minima_us), 1, MAX_BURSTS)
         if len(self.minima_us) != len(self.medians_us):
-            raise InvalidInput("medians_us", len(self.medians_us), f"as many as minima, {len(self.minima_us)}")
+            raise InvalidInput(
+                "medians_us", len(self.medians_us), f"must have as many values as minima, {len(self.minima_us)}"
+            )
         for name in ("minima_us", "medians_us"):
             for value in getattr(self, name):
                 in_range(name, value, 1e-6, MAX_LATENCY_US)
@@ -326,11 +331,11 @@ class Bursts(Message):
 
     @classmethod
     def of(cls, sample: Sample) -> Bursts:
-        """The bursts of a sample."""
+        """Return the bursts of a sample."""
         return cls(sample.minima_us, sample.medians_us, sample.extra)
 
     def sample(self, key: str) -> Sample:
-        """The sample of these bursts under a name."""
+        """Return these bursts as a sample with this key."""
         return Sample(key, self.minima_us, self.medians_us, self.extra)
 
 
@@ -360,7 +365,7 @@ class Result(Message):
             for name in (name for names in self.fused for name in names):
                 short("fused", name)
         if self.single is not None and self.bursts is None:
-            raise InvalidInput("single", None, "goes with bursts")
+            raise InvalidInput("single", None, "is allowed only with bursts")
 
 
 @dataclass(frozen=True)
@@ -383,7 +388,7 @@ class Completion(Message):
 class Surrender(Message):
     """`POST /leases/{id}/fail`: the agent gives the lease back; `error_class` says why in one word.
 
-    `cancelled` and `drained` are nobody's fault; anything else counts as an attempt of each open item.
+    `cancelled` and `drained` do not count as attempts; anything else counts as an attempt of each open item.
     """
 
     epoch: int

@@ -1,1 +1,1 @@
-"""The conductor: it leases jobs, runs them, and writes what they report."""
+"""The conductor: it leases jobs, runs them and stores what they report."""

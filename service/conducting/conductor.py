@@ -1,10 +1,10 @@
-"""The conductor: leases jobs from the store and runs them, one at a time, until it is told to end.
+"""The conductor: leases jobs from the store and runs them one at a time until it is told to stop.
 
-The run works in a thread; the main thread renews the lease and tells the store that this conductor is
-alive. Whatever ends this process, the job goes on elsewhere: after SIGTERM at once, after SIGKILL when
-the lease has run out.
+The job runs in a thread; the main thread renews the lease and tells the store that this conductor is alive.
+However this process ends, another conductor continues the job: after SIGTERM at once, after SIGKILL when the
+lease has expired.
 
-    python -m service.conducting.conductor      as a child of `netlathe serve`: ends when its stdin closes
+    python -m service.conducting.conductor      as a child of `netlathe serve`; it ends when its stdin closes
 """
 
 from __future__ import annotations
@@ -44,30 +44,30 @@ from workers.ports import Outcome, Ports
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.5
-"""How often an idle conductor looks for a job."""
+"""Interval at which an idle conductor looks for a job."""
 TICK_S = 0.1
 GRACE_S = 8.0
-"""How long a run may take to reach an edge when this conductor ends; then its job is given back as it is."""
+"""Time that a run has to reach a stopping point when this conductor ends; then its job is given back as it is."""
 
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
-GIVEN_BACK = (("info", "the server stopped while this job ran; the job continues from there once a server runs again"),)
-"""Said instead of what the run says of its end: to it, a conductor that ends looks like a user's pause."""
+GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
+"""Log line of a job that is given back. It replaces the run's own, which takes the end for a user's pause."""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """How long to wait after a failure of the machine, the `crashes`-th in a row of one job: each time twice as long.
+    """Return the wait after the `crashes`-th failure of the machine in a row of one job; it doubles each time.
 
-    A full disk or memory is not free again at once, and somebody has to see that it is full.
+    A full disk or memory takes time to become free again, and an operator has to notice it.
     """
     return min(CRASH_REST_S * 2.0 ** min(crashes - 1, 10), LONGEST_CRASH_REST_S)
 
 
 class Conductor:
-    """Claims and runs jobs until `stopping` is set, while its executor is up. None: this machine's own processes."""
+    """Claims and runs jobs until `stopping` is set. Without an `executor`, it uses processes of this machine."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Conductor:
         self._said: conductors.Executor | None = None
 
     def work(self, load: Callable[[], RunJob]) -> None:
-        """Run jobs until `stopping` is set. `load` gives workers.job.run, or what a test puts in its place."""
+        """Run jobs until `stopping` is set. `load` returns workers.job.run, or a test's replacement."""
         try:
             self._be_seen("starting")
             self._executor.start()
@@ -111,7 +111,7 @@ class Conductor:
                     asks.interrupted(tx, held.job_id)
                 return held
         except OperationalError:
-            log.warning("the store did not answer; this conductor asks for jobs again")
+            log.warning("the store did not answer; this conductor will ask for jobs again")
             return None
 
     def _conduct(self, held: Held) -> None:
@@ -152,7 +152,7 @@ class Conductor:
         return Effort(processes=self._settings.job_processes)
 
     def _keep(self, held: Held) -> bool:
-        """Renew the lease when it is time; False once the job belongs to somebody else."""
+        """Renew the lease when it is due; return False once another conductor has the job."""
         if time.monotonic() - self._seen_s < self._settings.renew_s:
             return True
         try:
@@ -167,9 +167,9 @@ class Conductor:
         return True
 
     def _settle(self, held: Held, ending: Ending | None) -> None:
-        """Leave the job in the state that its run ended in, unless it is somebody else's by now.
+        """Store the state that the run ended in, unless another conductor has the job by now.
 
-        Where the store does not answer, the lease runs out and the job goes on from what is recorded.
+        If the store does not answer, the lease expires and the job continues from what is recorded.
         """
         if ending is None:
             return
@@ -183,7 +183,7 @@ class Conductor:
     def _end(self, held: Held, ending: Ending) -> None:
         given_back = ending.state == "paused" and self._ended_by_us(held)
         state, said = ("queued", GIVEN_BACK) if given_back else (ending.state, ending.lines)
-        # What a mistake of ours left behind is kept for a while: housekeeping takes it away.
+        # Files of a job that failed internally are kept for a while, for debugging; housekeeping deletes them.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         crashes = 0
         with self._store.begin() as tx:
@@ -212,7 +212,7 @@ class Conductor:
             self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:
-        """Whether a run paused because this conductor ends, not because the user wanted it."""
+        """True if a run paused because this conductor ends and not because the user asked for it."""
         if not self.stopping.is_set():
             return False
         with self._store.read() as tx:
@@ -237,7 +237,7 @@ class Conductor:
 
 
 def conduct(settings: Settings, *, as_child: bool = False) -> int:
-    """Run jobs until SIGTERM or SIGINT (`as_child`: or the end of the parent); the exit status."""
+    """Run jobs until SIGTERM or SIGINT, or until the parent ends if `as_child`; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -245,14 +245,14 @@ def conduct(settings: Settings, *, as_child: bool = False) -> int:
     if as_child:
         watch_parent(stop.set)
     store = Store(make_engine(settings.url))
-    # Evaluators inherit this environment: the database is none of their business.
+    # Evaluators inherit this environment and must not see the database's URL.
     forget_settings()
     executor = _executor(settings)
     Conductor(settings, store, Blobs(settings.data_dir), stop, executor).work(partial(_load, executor))
     executor.close()
     store.close()
     sys.stderr.flush()
-    # A run that was given up may still compute in its thread: the interpreter's own ending would wait for it.
+    # An abandoned run may still compute in its thread, and a normal exit of the interpreter would wait for it.
     os._exit(0)
 
 
@@ -265,7 +265,7 @@ def _executor(settings: Settings) -> Executor:
 
 
 def _load(executor: Executor) -> RunJob:
-    from workers.job import run  # torch comes with it
+    from workers.job import run  # this imports torch
 
     return partial(run, executor=executor)
 

@@ -1,4 +1,4 @@
-"""DeviceWatch: while a run waits for a device, its job says so when the device is away, and gives up in the end."""
+"""DeviceWatch: while a run waits for an offline device, its job shows that, and fails after too long a wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AWAY = ("offline", "quarantined")
 
 
 class DeviceWatch:
-    """Looks after one device for one job; `offline_s`: how long a job waits for a device that is away."""
+    """Watches one device for one job; `offline_s`: longest time that a job waits for an offline device."""
 
     def __init__(self, store: Store, held: Held, device_id: str, offline_s: float) -> None:
         self._store = store
@@ -23,10 +23,10 @@ class DeviceWatch:
         self._offline_s = offline_s
 
     def look(self) -> None:
-        """Note whether the job waits for the device.
+        """Check the device and note in the job whether it waits for it.
 
         Raises:
-            DeviceOffline: it has waited for `offline_s`; a deleted device is not waited for.
+            DeviceOffline: the job has waited for `offline_s`, or the device was deleted.
         """
         with self._store.read() as tx:
             device = devices.find(tx, self._device_id)

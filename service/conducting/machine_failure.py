@@ -1,4 +1,4 @@
-"""Failures of the machine: out of memory, a full disk, a database that is away. The job is queued again for them."""
+"""Failures of the machine (out of memory, disk full, database unreachable), after which a job is queued again."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FULL = "no space left on device"
 OUT_OF_MEMORY = "out of memory"
 
 _PATH = re.compile(r"(: )?'?/[^'\s]*'?")
-# Libraries have no classes for these: torch raises RuntimeError, onnxruntime Fail, safetensors SafetensorError.
+# Libraries have no classes for these errors: torch raises RuntimeError, onnxruntime Fail, safetensors SafetensorError.
 _SAYS_FULL = re.compile(r"no space left on device", re.IGNORECASE)
 _SAYS_OUT_OF_MEMORY = re.compile(r"out of memory|(can't|cannot|failed to) allocate memory", re.IGNORECASE)
 
 
 def machine_failure(error: Exception) -> str | None:
-    """What is wrong with the machine, in words without its paths and addresses; None if it did not fail."""
+    """Describe the machine's failure without paths and addresses; None if the machine did not fail."""
     return next((reason for cause in _causes(error) if (reason := _reason(cause)) is not None), None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from; not what was being handled by chance."""
+    """Yield an error and its explicit causes, but not errors that were merely being handled when it was raised."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -42,7 +42,7 @@ def _reason(error: BaseException) -> str | None:
         case OperationalError():
             return str(error.orig) if isinstance(error.orig, sqlite3.Error) else type(error).__name__
         case PoolBroken():
-            return f"no evaluator comes up ({_PATH.sub('', str(error))[:200]})"
+            return f"no evaluator starts ({_PATH.sub('', str(error))[:200]})"
     text = str(error)
     if _SAYS_FULL.search(text):
         return FULL

@@ -1,4 +1,4 @@
-"""Run: one run of a job in a thread, and what each way of ending means for the job."""
+"""Run: runs a job in a thread and turns each kind of ending into the job's next state."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """The state that a job goes to, with what is written beside it. `lines`: (level, text) for its log.
+    """The next state of a job, with values for its row. `lines`: (level, text) for its log.
 
-    `machine_failure`: why the machine failed, not the job: queued again, but not for ever.
+    `machine_failure`: how the machine failed; the job is then queued again, a limited number of times.
     """
 
     state: State
@@ -38,7 +38,7 @@ class Ending:
 
 
 class Run:
-    """A run in a thread. `done` is set at its end; `ending` is None where the job was lost."""
+    """A run in a thread. `done` is set at its end; `ending` is None if the job was lost to another conductor."""
 
     def __init__(self, run_job: Callable[[JobPlan, Ports], Outcome], plan: JobPlan, ports: StorePorts) -> None:
         self.done = threading.Event()
@@ -48,18 +48,18 @@ class Run:
         self._ports = ports
 
     def start(self) -> Self:
-        """Begin; returns at once."""
+        """Start the thread and return at once."""
         threading.Thread(target=self._work, name=f"run-{self._plan.job_id}", daemon=True).start()
         return self
 
     def lose(self) -> None:
-        """The job is somebody else's: the run is told at its next word with the store."""
+        """Note that another conductor has the job; the run learns it at its next call to the store."""
         self._ports.lost.set()
 
     def _work(self) -> None:
         try:
             self.ending = _of_outcome(self._run_job(self._plan, self._ports))
-        except SystemExit as error:  # Ray's way of telling that it is lost
+        except SystemExit as error:  # raised by Ray when it is lost
             self.ending = of_error(PoolBroken(f"the run was told to exit ({error.code})"))
         except Exception as error:
             self.ending = of_error(error, self._ports.phase)
@@ -84,14 +84,14 @@ _KNOWN: Mapping[type[Exception], tuple[str, str | None]] = {
     Diverged: ("diverged", "training"),
     ExtraMissing: ("missing_extra", None),
 }
-"""Errors whose text is written for people: the failure's code and the field of the request that it is about."""
+"""Errors whose text is written for people, with the failure's code and the field of the request it concerns."""
 
 
 def of_error(error: Exception, step: str = "run") -> Ending | None:
-    """What an exception out of a run means for its job; None: nothing, another conductor has it.
+    """Return how a job ends after an exception of its run; None if another conductor has the job.
 
     Args:
-        step: the phase in which it came up.
+        step: the phase in which the exception was raised.
     """
     match error:
         case LeaseLost():
@@ -99,7 +99,7 @@ def of_error(error: Exception, step: str = "run") -> Ending | None:
             return None
         case NoRoom():
             log.info("%s; the job waits in the queue", error)
-            return Ending("queued", lines=(("info", f"Other jobs use all processors ({error}): this job waits."),))
+            return Ending("queued", lines=(("info", f"Other jobs use all processors ({error}); this job waits."),))
         case Halted():
             return Ending(_STATES[error.end])
         case JobFailed():
@@ -125,13 +125,15 @@ def _machine_failed(error: Exception) -> Ending | None:
 
 
 def _unexpected(error: Exception, step: str) -> Ending:
-    """An error of an engine or of ours: its words are for the operator, who finds them by the id."""
+    """Return the ending for an unexpected error. Its text goes only to the log, where the operator finds it by its
+    id.
+    """
     number = secrets.token_hex(6)
     log.error("internal error %s", number, exc_info=error)
     if type(error).__module__.split(".")[0] == "onnxruntime":
-        detail = f"onnxruntime could not run a network of this job; why is in the server's log, error id {number}"
+        detail = f"onnxruntime could not run a network of this job; the server's log has the reason, error id {number}"
         return _failed("engine_failed", step, "model", detail)
-    detail = f"a fault of Netlathe, not of what you sent; the server's log has it as error id {number}"
+    detail = f"this is a fault of Netlathe, not of your input; the server's log has it as error id {number}"
     return _failed("internal", step, None, detail)
 
 

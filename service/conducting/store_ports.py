@@ -1,6 +1,6 @@
-"""StorePorts: what a conductor gives a run; the workers' Ports over the store and the blobs.
+"""StorePorts: the workers' Ports, implemented with the store and the blobs, that a conductor passes to a run.
 
-Every write is fenced: a conductor that lost its job gets LeaseLost instead of a row.
+Every write is fenced: a conductor that has lost its job gets LeaseLost and writes nothing.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from workers.progress import (
 from workers.running.context import Halted
 
 LOOK_S = 0.25
-"""How old an answer of `signal` may be, and how often a device is looked at while a run waits for it."""
+"""Age up to which an answer of `signal` is reused, and interval at which a run checks a device it waits for."""
 TELL_S = 0.2
-"""Progress within a phase is told to listeners no more often than this; the job's row has all of it."""
+"""Shortest interval between progress events within a phase; the job's row is always up to date."""
 
 
 class StorePorts:
     """The ports of one held job.
 
-    `stopping`: this conductor wants to end; `lost`: another conductor has the job; `phase`: the last one told.
+    `stopping`: this conductor is about to end; `lost`: another conductor has the job; `phase`: the last one reported.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class StorePorts:
             self.phase: str = job.phase or "run"
             self._front = RunningFront(axes(job.request)).plus(evaluations.of_job(tx, job.id))
 
-    # what a run tells
+    # reports of a run
 
     def emit(self, *messages: Message) -> None:
-        """Store all messages in one transaction; returns when they are durable.
+        """Store all messages in one transaction; return when they are durable.
 
         Raises:
-            LeaseLost: the job belongs to somebody else now.
+            LeaseLost: another conductor has the job now.
         """
         files = {id(m): self._blobs.put_file(m.path) for m in messages if isinstance(m, Made)}
         with self._store.begin() as tx:
@@ -99,10 +99,10 @@ class StorePorts:
             front = self._front.plus(row for row in rows if row is not None)
             if front.ids != self._front.ids:
                 tx.emit(jobs.topic(self._held.job_id), "front.changed", {"front": sorted(front.ids)})
-        self._front = front  # only now: the transaction might have failed
+        self._front = front  # after the commit, because the transaction may fail
 
     def _record(self, tx: Tx, message: Message, file: StoredBlob | None) -> evaluations.EvaluationRow | None:
-        """Store one message; the row, where it is an evaluation that was not known."""
+        """Store one message; return its row if it is a new evaluation."""
         match message:
             case Asked():
                 asks.add(tx, self._held, message)
@@ -133,9 +133,9 @@ class StorePorts:
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
         now_s = self._clock_s()
-        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases do not count it
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases do not report it
         if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
-            # A run that goes on where another one ended looks through its phases again: no progress is lost by that.
+            # A run that continues an earlier one goes through its phases again; shown progress must not go back.
             job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
             return
         due = job.phase != message.phase or message.done == message.total or now_s - self._told_s >= TELL_S
@@ -158,17 +158,19 @@ class StorePorts:
         tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
 
     def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
-        """A run knows its candidates; clients know the evaluations that were made of them."""
+        """Return the evaluation of the candidate that a summary names; runs use ids of candidates, clients of
+        evaluations.
+        """
         name = summary.get("evaluation_id") if summary is not None else None
         return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
 
-    # what a run asks
+    # questions of a run
 
     def signal(self) -> Signal:
-        """What the user wants now; a conductor that ends wants a pause.
+        """Return what the user wants of the run now; a conductor that is about to end asks for a pause.
 
         Raises:
-            LeaseLost: the job belongs to somebody else now.
+            LeaseLost: another conductor has the job now.
         """
         if self.lost.is_set():
             raise LeaseLost(f"job {self._held.job_id}: epoch {self._held.epoch} is over")
@@ -180,7 +182,7 @@ class StorePorts:
         return "pause" if wanted == "continue" and self._stopping.is_set() else wanted
 
     def recorded(self) -> Recorded:
-        """Everything stored for this job so far."""
+        """Return everything stored for this job so far."""
         with self._store.read() as tx:
             job = jobs.get(tx, self._held.job_id)
             kept = checkpoints.of_job(tx, job.id)
@@ -194,38 +196,38 @@ class StorePorts:
             )
 
     def path(self, sha256: str) -> Path:
-        """A blob on the data volume.
+        """Return the path of a blob.
 
         Raises:
-            KeyError: no such blob.
+            KeyError: there is no such blob.
         """
         return self._blobs.path(sha256)
 
     def put(self, path: Path) -> str:
-        """Copy a file into the blob store; its sha256."""
+        """Copy a file into the blob store and return its sha256."""
         blob = self._blobs.put_file(path)
         with self._store.begin() as tx:
             self._blobs.record(tx, blob)
         return blob.sha256
 
-    # what a run wants of devices
+    # work for devices
 
     def table(self, device_id: str) -> LatencyTable:
-        """The device's newest snapshot."""
+        """Return the newest snapshot of the device's table."""
         with self._store.read() as tx:
             return latency.table(tx, device_id)
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Ask for rows, the highest priority first; returns at once, idempotent by op key."""
+        """Ask for rows, the highest priority first, and return at once; idempotent by op key."""
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
             work_items.fill(tx, device_id, ops, priority, self._held.job_id)
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """Rows of this device still outstanding, after waiting for news for at most `timeout_s`.
+        """Wait at most `timeout_s` for new rows of this device; return how many are still outstanding.
 
         Raises:
-            DeviceOffline: the device has been away for longer than a job waits.
+            DeviceOffline: the device has been offline for longer than a job waits.
         """
         end_s = self._clock_s() + timeout_s
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
@@ -241,11 +243,11 @@ class StorePorts:
             time.sleep(wait_s)
 
     def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """For each network the sets of node names that run as one kernel there; blocks until the device has told.
+        """Return, for each network, the sets of node names that the device runs as one kernel; block until it answers.
 
         Raises:
             DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot load a network, or has told nothing for `timeout_s`.
+            MeasurementFailed: its runtime cannot load a network, or it did not answer within `timeout_s`.
             Halted: as `measure`.
         """
         wirings = [wiring(model) for model in models]
@@ -276,11 +278,11 @@ class StorePorts:
             found = self._told(device_id, wirings)
             refused = next((each.failure for each in found.values() if each.failure), None)
             if refused is not None:
-                raise MeasurementFailed(device_id, f"its runtime takes a network not apart: {refused}")
+                raise MeasurementFailed(device_id, f"its runtime cannot load a network: {refused}")
             if len(found) == len(wirings):
                 return found
             if self._clock_s() >= end_s:
-                late = f"told nothing for {timeout_s:.0f} s of what it runs as one kernel; an old agent never does"
+                late = f"did not report within {timeout_s:.0f} s which nodes it fuses; old agents never do"
                 raise MeasurementFailed(device_id, late)
             self._halted()
             time.sleep(LOOK_S)
@@ -291,12 +293,12 @@ class StorePorts:
             raise Halted("paused" if wanted == "pause" else "cancelled")
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease; blocks until done.
+        """Time whole networks, interleaved in one lease; block until done.
 
         Raises:
             DeviceOffline: as `wait`.
-            MeasurementFailed: a network does not run there.
-            Halted: the user, or the end of this conductor, does not let it wait.
+            MeasurementFailed: a network does not run on the device.
+            Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         digests = {name: self.put(path) for name, path in networks.items()}
         with self._store.begin() as tx:
@@ -325,5 +327,5 @@ class StorePorts:
 
 
 def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:
-    """How far that is into a job: it only grows."""
+    """Return a key that orders points of a job by progress."""
     return PHASES.index(phase) if phase in PHASES else -1, done / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Results of leases: taken once, and only from whoever holds the lease."""
+"""Results of leases: accepted once, and only from the agent that holds the lease."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from service.store.devices.work_items import WorkItem
 
 
 def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
-    """Take the result of one item. The first one counts; the same key again is accepted and ignored.
+    """Store the result of one item. The first one counts; a second one for the same key is accepted and ignored.
 
     Raises:
         NotFound: the lease has no such key.
         Conflict: the lease was lost and the key is done.
-        Gone: the lease was lost and the key is still open, elsewhere or in the queue.
-        InvalidInput: a block without both of its models, or an answer to another question.
+        Gone: the lease was lost and the key is queued or leased again.
+        InvalidInput: a block's result lacks one of its models, or the result is of the wrong kind.
     """
     lent = tx.session.get(LeaseItem, (lease.id, key))
     if lent is None:
@@ -56,13 +56,13 @@ def _check(lent: LeaseItem, result: Result) -> None:
         return
     if (lent.kind == "fusion") != (result.fused is not None):
         wanted = "fused" if lent.kind == "fusion" else "bursts"
-        raise InvalidInput(wanted, None, f"is what the result of a {lent.kind} needs")
+        raise InvalidInput(wanted, None, f"is missing from the result of a {lent.kind}")
     if lent.kind == "block" and result.single is None:
         raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")
 
 
 def _refuse(tx: Tx, lease: AgentLease, key: str) -> None:
-    """Answer to a result that comes too late."""
+    """Refuse a result that comes too late."""
     now = work_items.by_key(tx, lease.device_id, key)
     if now is None or now.state not in work_items.OPEN:
         raise Conflict(f"the lease was lost, and {key} is done", code="lease_lost")
@@ -76,10 +76,10 @@ def _slope(key: str, result: Result) -> Timing:
 
 
 def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, result: Result) -> None:
-    if result.failure == "error":  # the runtime said no: it would again
+    if result.failure == "error":  # the runtime refused it, and would do so again
         item.state, item.reason = "failed", result.reason
         return
-    if result.failure is not None:  # it took the process with it: worth another try
+    if result.failure is not None:  # the process crashed or timed out, which is worth another try
         work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
         return
     device = devices.get(tx, lease.device_id)
@@ -99,7 +99,7 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
 
 
 def _anchors(tx: Tx, lease: AgentLease) -> Sequence[anchors.Pair]:
-    """What is known of the lease's anchors so far, without its other items: this is asked for each of those."""
+    """Return the lease's anchor latencies so far; a small query, because it runs for each item."""
     pairs = select(LeaseItem.reference_us, LeaseItem.latency_us)
     rows = tx.session.execute(pairs.where(LeaseItem.lease_id == lease.id, LeaseItem.role == "anchor"))
     return [(reference_us, latency_us) for reference_us, latency_us in rows]

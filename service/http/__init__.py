@@ -1,1 +1,1 @@
-"""HTTP: bodies, errors, paging, uploads, downloads, events and access."""
+"""HTTP layer: bodies, errors, paging, uploads, downloads, events and access control."""

@@ -1,4 +1,4 @@
-"""What request bodies have in common."""
+"""Base class and name check of request bodies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LOOKS_LIKE_AN_ID = re.compile(r"(mdl|dts|dev|job|evl|art|agt|tok)_")
 
 
 def check_name(value: str) -> str:
-    """A resource's name as the contract wants it; one that could be taken for an id is refused.
+    """Return a resource's name after checking it; a name that could be mistaken for an id is refused.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the name breaks a rule; the text says which.
     """
     if not NAME.match(value):
         raise ValueError(f"must match {NAME_PATTERN}")
@@ -30,6 +30,6 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Body(BaseModel):
-    """Base of every request body: unknown keys, numbers that are not finite, and `"5"` or `true` for 5 are refused."""
+    """Base class of request bodies. It refuses unknown keys, non-finite numbers, and `"5"` or `true` for 5."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)

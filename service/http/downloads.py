@@ -1,4 +1,4 @@
-"""Content: stored files given back, always as downloads, whole or in ranges (RFC 9110, section 14)."""
+"""Responses with stored files, always as downloads, whole or in ranges (RFC 9110, section 14)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from service.files.blobs import Blobs
 from service.http.problem_details import problem
 
 REVALIDATED = "private, no-cache"
-# A type that no browser renders: users' files must not run on our origin.
+# A type that no browser renders: users' files must not run on the server's origin.
 BINARY = "application/octet-stream"
 MAX_RANGES = 100
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})?|-(\d{1,18})")
 
 
 class _Download(FileResponse):
-    """A file in whole or in part. A Range that says nothing is as good as none; one beyond the file is a problem."""
+    """A whole file or ranges of it. An invalid Range is ignored; one beyond the file's end is answered with 416."""
 
     def __init__(self, size_bytes: int, *arguments: object, **named: object) -> None:
-        super().__init__(*arguments, **named)  # type: ignore[arg-type]  # those of FileResponse
+        super().__init__(*arguments, **named)  # type: ignore[arg-type]  # arguments of FileResponse
         self._size_bytes = size_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +40,7 @@ class _Download(FileResponse):
         await super().__call__({**scope, "headers": headers.raw}, receive, send)
 
     def _asked(self, scope: Scope) -> list[str] | None:
-        """The ranges asked for that have a byte of the file; None where the whole file is the answer."""
+        """Return the requested ranges that overlap the file; None if the whole file is the answer."""
         headers = Headers(scope=scope)
         if scope["method"] != "GET" or headers.get("if-range", self.headers["etag"]) != self.headers["etag"]:
             return None
@@ -62,7 +62,7 @@ def file_answer(
     cache: str = REVALIDATED,
     media_type: str = BINARY,
 ) -> Response:
-    """A stored content as a download under a name. Its sha256 is the ETag."""
+    """Return a stored content as a download named `file_name`. Its sha256 is the ETag."""
     headers = {"ETag": f'"{sha256}"', "Cache-Control": cache}
     if if_none_match is not None and sha256 in if_none_match:
         return Response(status_code=304, headers=headers)

@@ -1,8 +1,8 @@
-"""Feed: the newest events in memory, for everybody who listens to this server.
+"""Feed: the newest events in memory, shared by all listeners of this server.
 
-One task looks at the store every `poll_s`, because other processes (the conductor, other servers) write
-events too; two hundred listeners then cost one query and one frame of text. A listener that asks for something
-older than what is held here reads it from the store.
+One task polls the store every `poll_s`, because other processes (the conductor, other servers) write events,
+too. Two hundred listeners then cost one query and one frame of text. Events older than those held in memory are
+read from the store.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 HELD = 10_000
 BATCH = 500
 REST_S = 5.0
-"""After a look that failed."""
+"""Pause after a failed poll."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """An event as listeners see it."""
+    """An event as it is sent to listeners."""
 
     number: int
     at: datetime
@@ -46,18 +46,18 @@ class Notice:
 
     @cached_property
     def frame(self) -> bytes:
-        """It as a server-sent event, made once for all listeners."""
+        """The event in the server-sent format, made once for all listeners."""
         data = {**self.data, "id": self.number, "at": self.at.isoformat(), "topic": self.topic}
         return format_sse_event(event=self.type, id=str(self.number), data_str=json.dumps(data))
 
 
 def notice(event: events.Event) -> Notice:
-    """The event of a row."""
+    """Convert a stored event."""
     return Notice(event.number, event.at, event.topic, event.type, event.data)
 
 
 class Feed:
-    """`newest` is the number up to which this server has seen the log; `ended`: it will see no more of it."""
+    """The event feed of a server. `newest`: number of the last event it has read; `ended`: it reads no more."""
 
     def __init__(self, store: Store, poll_s: float) -> None:
         self.store = store
@@ -69,9 +69,9 @@ class Feed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look for new events while the block runs; afterwards nothing reads from the store any more."""
+        """Poll for new events while the block runs; afterwards the feed no longer reads from the store."""
         self.newest = await to_thread.run_sync(self._newest_stored)
-        # Unlike a task's own cancel, a group's lets a look in its thread come to its end.
+        # Cancelling the group, unlike cancelling a task, lets a poll in its thread finish.
         async with anyio.create_task_group() as group:
             group.start_soon(self._follow)
             try:
@@ -81,12 +81,12 @@ class Feed:
                 group.cancel_scope.cancel()
 
     def end(self) -> None:
-        """Let go of every listener: the server is about to end, and they resume elsewhere or later."""
+        """Release all listeners because the server is about to end; they resume elsewhere or later."""
         self.ended = True
         self._wake()
 
     async def after(self, number: int) -> Sequence[Notice]:
-        """Events above `number`, at most BATCH, in order; waits until there is one, or the feed has ended."""
+        """Return at most BATCH events above `number`, in order; wait until there is one or the feed has ended."""
         while self.newest <= number and not self.ended:
             await self._changed.wait()
         if self.ended:
@@ -101,7 +101,7 @@ class Feed:
         while True:
             try:
                 found = await to_thread.run_sync(self._stored_after, self.newest)
-            except Exception as error:  # whatever it is, every listener would wait in vain from now on
+            except Exception as error:  # any uncaught error would leave all listeners waiting
                 said = f"{type(error).__name__}: {error}".splitlines()[0]
                 log.error("new events cannot be read, trying again in %g s: %s", REST_S, said)
                 await anyio.sleep(REST_S)
@@ -114,7 +114,7 @@ class Feed:
                 await anyio.sleep(self.poll_s)
 
     def _wake(self) -> None:
-        # All who wait, in one turn of the loop: a condition would hand its lock from each to the next.
+        # Wakes all waiting tasks in one turn of the loop; a condition would pass its lock from each to the next.
         self._changed.set()
         self._changed = asyncio.Event()
 

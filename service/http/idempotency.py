@@ -1,11 +1,11 @@
-"""Once: a POST that makes something, made at most once per Idempotency-Key (contract: Jobs).
+"""Once: runs a POST that creates something at most once per Idempotency-Key (contract: Jobs).
 
     @router.post("", status_code=201, response_model=JobPublic)
     def create(body: JobCreate, once: OnceDep) -> Response:
         return once(lambda tx: Answer(public(jobs.create(tx, body))), of=body)
 
-The key is taken and the answer is kept in the very transaction that makes the thing: after a crash either
-both are there or neither. Secrets of an answer are not kept; a repetition derives the same one again.
+The key and the answer are stored in the same transaction as the new resource, so that after a crash either all
+exist or none. Secrets of an answer are not stored; a repeated request derives the same secret again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from service.store.engine import Store
 
 @dataclass(frozen=True)
 class Answer:
-    """What was made. `secret_field`: the top-level field of `body` that holds a secret of `secret_kind`."""
+    """The answer about a new resource. `secret_field`: top-level field of `body` with a secret of `secret_kind`."""
 
     body: BaseModel
     status: int = 201
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Once:
-    """Runs a request's work at most once. `key` None: the client did not ask for it."""
+    """Runs a request's work at most once per `key`; if it is None, the client sent no key and the work always runs."""
 
     store: Store
     owner: str
@@ -50,7 +50,7 @@ class Once:
     key_path: Path
 
     def __call__(self, make: Callable[[Tx], Answer], *, of: BaseModel | Mapping[str, Any]) -> Response:
-        """The answer of `make`, or the one that this key got before. `of` is what makes requests the same.
+        """Return the answer of `make`, or the earlier answer to this key. Requests with equal `of` count as the same.
 
         Raises:
             Conflict: the key was used for a different request.
@@ -64,7 +64,7 @@ class Once:
             return self._make_or_replay(make, self._fingerprint(of))
 
     def replayed(self, of: BaseModel | Mapping[str, Any]) -> Response | None:
-        """The kept answer, asked before expensive work (an upload's checks); None: do the work.
+        """Return the stored answer, to skip expensive work (an upload's checks); None means that the work is needed.
 
         Raises:
             Conflict: the key was used for a different request.
@@ -76,7 +76,9 @@ class Once:
             return None if kept is None else self._replay(kept)
 
     def secret(self, kind: str) -> str:
-        """A new secret; with a key the one that belongs to it, so that a repetition shows the same."""
+        """Return a new secret. With a key, it is derived from the key, so that a repeated request returns the same
+        one.
+        """
         if self.key is None:
             return new_secret(kind)
         return derived_secret(kind, read_or_make_key(self.key_path), self.owner, self.key, self.route)
@@ -103,7 +105,7 @@ class Once:
         return JSONResponse(body, kept.status, {**kept.headers, "Idempotent-Replayed": "true"})
 
     def _fingerprint(self, of: BaseModel | Mapping[str, Any]) -> str:
-        # Without defaults: a key outlives an upgrade that brings a new optional field.
+        # Without defaults, so that a key stays valid after an upgrade that adds an optional field.
         content = of.model_dump(mode="json", exclude_unset=True) if isinstance(of, BaseModel) else dict(of)
         text = json.dumps([self.route, content], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""JsonRoute: routes whose JSON body is read as people wrote it, and refused where it says two things at once."""
+"""JsonRoute: routes that report faults of a JSON body by their place and refuse a key that is given twice."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from service.http.problem_details import Refused
 
 
 class JsonRoute(APIRoute):
-    """A route of people's requests: what is wrong with the JSON itself is told by line, column or key."""
+    """Route that reports faults of the JSON text by line, column or key."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The framework's handler, given a request that reads its body as `JsonRequest` does."""
+        """Return the framework's handler, called with a request that reads its body as `_JsonRequest` does."""
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
@@ -29,10 +29,10 @@ class JsonRoute(APIRoute):
 
 class _JsonRequest(Request):
     async def json(self) -> Any:
-        """The body.
+        """Parse the body.
 
         Raises:
-            Refused: it is no JSON, or names a key twice.
+            Refused: the body is not JSON, or has a key twice.
         """
         body = await self.body()
         try:
@@ -40,13 +40,13 @@ class _JsonRequest(Request):
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
             seen = error.doc[max(error.pos - 20, 0) : error.pos + 20]
-            problem = InvalidInput("body", seen, f"is no JSON: {error.msg} at {where}")
+            problem = InvalidInput("body", seen, f"is not JSON: {error.msg} at {where}")
         except UnicodeDecodeError as error:
-            problem = InvalidInput("body", body[error.start : error.start + 4], "is no JSON: not UTF-8")
+            problem = InvalidInput("body", body[error.start : error.start + 4], "is not JSON: not UTF-8")
         except RecursionError:
             problem = InvalidInput("body", None, "is nested too deeply")
         except _Twice as error:
-            problem = InvalidInput(error.key, error.value, "the key stands twice in one object")
+            problem = InvalidInput(error.key, error.value, "the key occurs twice in one object")
         raise Refused(problem)
 
 

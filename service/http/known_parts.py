@@ -1,6 +1,6 @@
-"""Known parts of a request: its route must read every query parameter and any body, or the request is refused.
+"""Refuse requests with a query parameter or a body that their route does not read.
 
-A misspelt filter would else list everything, and a retry "with another budget" would run the old one.
+Otherwise a misspelt filter would list everything, and a retry "with another budget" would run the old one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ NO_BODY = "this route takes no body"
 
 
 async def only_known_parts(request: Request) -> None:
-    """Dependency of every route.
+    """Refuse unknown parts of a request; a dependency of every route.
 
     Raises:
-        RequestValidationError: the request says something that its route does not read.
+        RequestValidationError: the request has a part that its route does not read.
     """
     route = request.scope.get("route")
     if not isinstance(route, APIRoute) or not request.url.path.startswith("/api/"):
@@ -28,7 +28,7 @@ async def only_known_parts(request: Request) -> None:
     known = set(_query_parameters(route.dependant))
     unknown = {name: value for name, value in request.query_params.items() if name not in known}
     _refuse("query", unknown, f"unknown query parameter; this route knows {', '.join(sorted(known)) or 'none'}")
-    # A route that takes the request itself reads the body itself.
+    # A route with the request as a parameter reads the body itself.
     if request.method != "GET" and route.body_field is None and route.dependant.request_param_name is None:
         _refuse("body", _said(await request.body()), NO_BODY)
 
@@ -40,7 +40,7 @@ def _query_parameters(dependant: Dependant) -> Iterator[str]:
 
 
 def _said(body: bytes) -> Mapping[str, object]:
-    """The keys of a body and their values. Empty, null and {} say nothing: clients send {} with every POST."""
+    """Return the keys and values of a body; empty for null and {}, which some clients send with every POST."""
     try:
         found = json.loads(body.strip() or b"{}")
     except (ValueError, RecursionError):

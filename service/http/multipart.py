@@ -1,6 +1,6 @@
-"""Uploads: a multipart body goes straight into the blob store while it arrives; nothing of it is held in memory.
+"""Uploads: stream a multipart body into the blob store while it arrives, without holding the file in memory.
 
-The framework's own form parsing would read the whole body before it asks who is calling; this reads it after.
+The framework's form parser would read the whole body before authentication; this one reads it afterwards.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from service.processes.daemon_pool import DaemonPool
 
 MAX_FIELDS_BYTES = 64 * 1024
 IDLE_S = 60.0
-"""A client that sends nothing for so long is given up."""
+"""Time after which an upload without new data is aborted."""
 FILE = "file"
 
-# Threads of their own: slow clients must not take those that answer everybody else.
+# A separate pool: slow clients must not use up the threads that answer other requests.
 _THREADS = DaemonPool(8, "upload")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What arrived. `file_name` is the client's own, without folders."""
+    """A received upload. `file_name` is the name that the client gave, without folders."""
 
     blob: StoredBlob
     file_name: str
@@ -39,7 +39,7 @@ class Upload:
 
 
 def form_schema(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The `openapi_extra` of a route that receives a file and these fields (name -> JSON Schema)."""
+    """Return the `openapi_extra` of a route that receives a file and these fields (name -> JSON Schema)."""
     properties = {FILE: {"type": "string", "contentMediaType": "application/octet-stream"}, **fields}
     schema = {"type": "object", "required": [FILE, "name"], "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -49,12 +49,12 @@ async def receive(request: Request, blobs: Blobs, limit_bytes: int, allowed: Col
     """Receive one file and some fields.
 
     Args:
-        limit_bytes: of the file.
+        limit_bytes: largest size of the file.
         allowed: names of the fields.
 
     Raises:
-        InvalidInput: no multipart body, a field that is not allowed, no file or two, or a body that breaks off.
-        PayloadTooLarge: the file is over its limit; nothing is kept.
+        InvalidInput: the body is not multipart or incomplete, a field is not allowed, or there is not exactly one file.
+        PayloadTooLarge: the file is over its limit; nothing is stored.
     """
     boundary = _boundary(request.headers.get("content-type", ""))
     loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ async def receive(request: Request, blobs: Blobs, limit_bytes: int, allowed: Col
 
     def pull() -> bytes:
         arriving = asyncio.run_coroutine_threadsafe(_next(stream), loop)
-        return arriving.result(2 * IDLE_S)  # the inner time-out comes first, unless the loop has ended
+        return arriving.result(2 * IDLE_S)  # the inner time-out fires first, unless the loop has ended
 
     form = _Form(boundary, allowed, pull)
     return await asyncio.wrap_future(_THREADS.submit(_store, form, blobs, limit_bytes))
@@ -110,7 +110,7 @@ def _text(name: str, value: bytearray) -> str:
 
 @dataclass
 class _Form:
-    """Parses a body piece by piece; what has been parsed of the file waits in `pieces`."""
+    """Parses a body piece by piece; parsed parts of the file wait in `pieces`."""
 
     boundary: bytes
     allowed: Collection[str]
@@ -124,7 +124,7 @@ class _Form:
     def __post_init__(self) -> None:
         self._header = (bytearray(), bytearray())
         self._disposition = b""
-        self._part: str | None = None  # name of the field that is being read, None for the file
+        self._part: str | None = None  # name of the field being read, None for the file
         self._fields_bytes = 0
         self._parser = MultipartParser(
             self.boundary,
@@ -141,7 +141,7 @@ class _Form:
         )
 
     def read_until(self, holds: Callable[[], bool]) -> None:
-        """Parse what arrives until `holds` does or the body ends."""
+        """Parse incoming data until `holds()` is true or the body ends."""
         while not holds():
             chunk = self.pull()
             if not chunk:
@@ -149,10 +149,10 @@ class _Form:
             try:
                 self._parser.write(chunk)
             except FormParserError as error:
-                raise InvalidInput("body", None, f"is no well-formed multipart body: {error}") from error
+                raise InvalidInput("body", None, f"is not a well-formed multipart body: {error}") from error
 
     def file_chunks(self) -> Iterator[bytes]:
-        """The file's bytes as they arrive."""
+        """Yield the file's bytes as they arrive."""
         while True:
             pieces, self.pieces = self.pieces, []
             yield from pieces
@@ -203,6 +203,6 @@ class _Form:
 
 
 def _plain(file_name: bytes) -> str:
-    """The last step of a path, printable, at most 200 characters."""
+    """Return the last part of a path: printable, at most 200 characters."""
     last = PurePosixPath(file_name.decode(errors="replace").replace("\\", "/")).name
     return "".join(character for character in last if character.isprintable())[-200:] or "unnamed"

@@ -1,4 +1,4 @@
-"""Lists: one form of page for every resource."""
+"""Paging: one format of list pages for every resource."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 
 
 class Page(BaseModel, Generic[T]):
-    """Part of a list. `total` counts all of it."""
+    """One page of a list. `total` counts the whole list."""
 
     items: list[T]
     total: int
@@ -27,7 +27,7 @@ class Page(BaseModel, Generic[T]):
 
 
 class PageQuery(BaseModel):
-    """Which part of a list, and in what order: `sort=-created_at` is the newest first."""
+    """The requested page of a list and its order: `sort=-created_at` puts the newest first."""
 
     page: int
     page_size: int
@@ -55,7 +55,7 @@ def paged(
     public: Callable[[Row], T],
     default: str = "-created_at",
 ) -> Page[T]:
-    """One page of `rows`. `columns` are those that `sort` may name; `key` settles ties.
+    """Return one page of `rows`. `sort` may name one of `columns`; `key` breaks ties.
 
     Raises:
         InvalidInput: `sort` names another column.

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the one form in which anything that goes wrong leaves the server."""
+"""Problem documents (RFC 9457): the one format of all error responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN = 200
-"""Characters of a refused value that are sent back."""
+"""Number of characters of a refused value that are sent back."""
 
 
 class FieldProblem(BaseModel):
@@ -35,7 +35,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """The body of every answer from 400 on."""
+    """Body of every response with status 400 or above."""
 
     type: str
     title: str
@@ -46,7 +46,7 @@ class Problem(BaseModel):
 
 
 def shown(value: object) -> object:
-    """`value` as something JSON can carry: short, finite, without secrets' full length."""
+    """Convert `value` for JSON: finite, and shortened so that no long secret is sent back in full."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
@@ -56,7 +56,7 @@ def shown(value: object) -> object:
 
 
 def _encodable(text: str) -> str:
-    """Half of a surrogate pair, which JSON lets through as an escape, cannot be sent back as UTF-8."""
+    """Escape lone surrogates, which JSON allows as escapes but UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -68,7 +68,7 @@ def problem(
     errors: Iterable[FieldError] = (),
     retry_after_s: float | None = None,
 ) -> JSONResponse:
-    """A response that carries a problem document."""
+    """Return a response with a problem document."""
     body = Problem(
         type=f"urn:netlathe:problem:{code}",
         title=title,
@@ -86,7 +86,7 @@ def problem(
 
 
 def of_error(error: Exception) -> JSONResponse:
-    """The problem document of an exception that stands in the table of service.errors."""
+    """Return the problem document of an exception in the table of service.errors."""
     row = meaning(error)
     if isinstance(error, ServiceError):
         code = error.code or row.code
@@ -96,7 +96,7 @@ def of_error(error: Exception) -> JSONResponse:
 
 
 def of_validation(error: RequestValidationError) -> JSONResponse:
-    """pydantic's findings, one entry a field; `body`, `query` and `path` are left out of the names."""
+    """Return pydantic's findings, one entry per field; `body`, `query` and `path` are left out of the names."""
     found = [_field_error(item) for item in error.errors()]
     detail = "; ".join(f"{item.field}: {item.message}" for item in found)
     return problem(INVALID.status, INVALID.code, INVALID.title, detail[:2000], found)
@@ -109,7 +109,7 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return FieldError(".".join(location), "unknown key", item.get("input"))
     cause = item.get("ctx", {}).get("error")
-    if field := getattr(cause, "field", None):  # a type that checks itself: it knows the field and the value
+    if field := getattr(cause, "field", None):  # raised by one of our types, which knows the field and the value
         message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
         return FieldError(".".join([*location, field]), message, value)
     return FieldError(".".join(location) or "body", _wanted(item), _seen(item.get("input")))
@@ -128,7 +128,7 @@ _WANTED: Mapping[str, str] = {
     "mapping": "must be an object",
     "model_attributes": "must be an object",
     "model": "must be an object",
-    "datetime": "must be a date and time, as 2030-01-31T12:00:00Z",
+    "datetime": "must be a date and time such as 2030-01-31T12:00:00Z",
     "literal_error": "must be one of {expected}",
     "greater_than": "must be above {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -140,12 +140,12 @@ _WANTED: Mapping[str, str] = {
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "may have at most {max_length} characters",
 }
-"""What is wanted, in our words, by the validation library's name of the finding or of the type in it."""
+"""Our message for each of the validation library's error types, or for the type name in it."""
 
 
 def _wanted(item: Mapping[str, Any]) -> str:
     kind, context = str(item["type"]), item.get("ctx", {})
-    if kind == "value_error":  # of a check of ours
+    if kind == "value_error":  # raised by one of our checks
         return str(context["error"])
     family = re.sub(r"_(type|parsing|from_float|from_date_parsing|object_invalid|parsing_size)$", "", kind)
     text = _WANTED.get(kind) or _WANTED.get(family)
@@ -153,12 +153,12 @@ def _wanted(item: Mapping[str, Any]) -> str:
 
 
 def _seen(value: object) -> object:
-    """An object as a whole is not sent back: it says nothing about what is wrong, and may hold a secret."""
+    """Return the value to show; None for an object, which would not show the fault and may hold a secret."""
     return None if isinstance(value, Mapping) else value
 
 
 class Refused(HTTPException):
-    """A ServiceError out of `receive`, while a body is read: the framework hides other kinds behind a 400."""
+    """Carries a ServiceError out of `receive` while a body is read; the framework turns other exceptions into a 400."""
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(meaning(error).status, error.detail)
@@ -166,7 +166,7 @@ class Refused(HTTPException):
 
 
 def of_http(error: HTTPException) -> JSONResponse:
-    """What the framework itself refuses: unknown routes, methods, unreadable bodies."""
+    """Return the problem document of the framework's own refusals: unknown routes, methods, unreadable bodies."""
     if isinstance(error, Refused):
         return of_error(error.error)
     titles = {400: "Bad request", 404: "Not found", 405: "Method not allowed"}
@@ -179,16 +179,16 @@ def of_http(error: HTTPException) -> JSONResponse:
 
 
 def of_database(error: OperationalError) -> JSONResponse:
-    """A locked, absent or full database: nothing was written, the client may repeat."""
+    """Return the problem document for a locked, absent or full database: nothing was written, the client may retry."""
     if is_full(error.orig):
         log.warning("the store is full")
         return of_error(NoSpace())
     log.warning("the store did not answer: %s", type(error.orig).__name__)
-    return of_error(Unavailable("the store does not answer now; nothing was written", retry_after_s=2))
+    return of_error(Unavailable("the store does not answer at the moment; nothing was written", retry_after_s=2))
 
 
 def of_system(request: Request, error: OSError) -> JSONResponse:
-    """A full disk is for the operator to make room on, and no mistake of ours; all else is."""
+    """Return the problem document of a system error: `NoSpace` for a full disk, an internal error for any other."""
     if not is_full(error):
         return internal(request, error)
     log.warning("no space left at %s %s: %s", request.method, request.scope["path"], error)
@@ -196,7 +196,7 @@ def of_system(request: Request, error: OSError) -> JSONResponse:
 
 
 def internal(request: Request, error: Exception) -> JSONResponse:
-    """Anything else: an id to ask the operator about, and nothing of the inside."""
+    """Return an internal error: it shows the client only an id, under which the log has the details."""
     number = secrets.token_hex(6)
     log.error("internal error %s at %s %s", number, request.method, request.scope["path"], exc_info=error)
     return problem(
@@ -211,7 +211,7 @@ Handler = Callable[[Request, Exception], Response | Awaitable[Response]]
 
 
 def install(app: FastAPI) -> None:
-    """Give `app` the handlers of every kind of failure."""
+    """Install the handlers of all kinds of failures in `app`."""
 
     def handles(make: Callable[[Any], JSONResponse]) -> Handler:
         async def handler(_request: Request, error: Exception) -> Response:
@@ -235,5 +235,5 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def documented(*statuses: Literal[400, 401, 403, 404, 409, 410, 413, 416, 422, 426, 429]) -> Responses:
-    """The `responses=` of a route: which problems it may answer, for the OpenAPI document."""
+    """Return the `responses=` of a route: the problems it may answer with, for the OpenAPI document."""
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in statuses}

@@ -1,9 +1,9 @@
-"""Security: what every request passes before a route sees it. Pure ASGI, outermost first:
+"""Security: middleware that every request passes before its route. Pure ASGI, outermost first:
 
-Headers      answers carry the policies a browser should hold itself to
-HostGuard    on loopback only loopback names are answered (a foreign page cannot rebind its DNS to us)
-OriginGuard  a write that leans on the cookie comes from our own pages
-BodyLimit    bodies are counted while they arrive, whatever Content-Length says
+Headers      adds to every answer the policies that a browser should enforce
+HostGuard    accepts only loopback names on loopback, so that a foreign page cannot rebind its DNS to the server
+OriginGuard  accepts writes that rely on the cookie only from this server's own pages
+BodyLimit    counts the bytes of a body while it arrives, whatever Content-Length says
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ COOKIE = "netlathe_session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 MULTIPART_MARGIN_BYTES = 1 * MIB
-"""Boundaries and form fields around an uploaded file."""
+"""Allowance for boundaries and form fields around an uploaded file."""
 
 POLICIES: Mapping[str, str] = MappingProxyType(
     {
         "Content-Security-Policy": (
-            # plotly writes its styles into the page; scripts stay ours alone
+            # plotly writes inline styles; scripts are allowed from this server only
             "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
             "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
         ),
@@ -43,7 +43,7 @@ POLICIES: Mapping[str, str] = MappingProxyType(
 
 
 class Headers:
-    """Adds POLICIES, and `Cache-Control: no-store` to every API answer that says nothing itself."""
+    """Adds POLICIES to all answers, and `Cache-Control: no-store` to API answers without a Cache-Control."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -62,7 +62,7 @@ class Headers:
 
 
 class HostGuard:
-    """Answers 400 to a Host that is not ours. Off loopback only a configured list is enforced."""
+    """Answers 400 to an unknown Host. Off loopback, it checks the Host only if a list is configured."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -79,7 +79,7 @@ class HostGuard:
 
 
 class OriginGuard:
-    """Answers 403 to a write from a foreign page, and to one with our cookie that names no origin."""
+    """Answers 403 to a write from a foreign page, and to one with the session cookie but no Origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -105,7 +105,7 @@ def _without_port(host: str) -> str:
 
 
 class BodyLimit:
-    """Counts bodies. JSON has one small limit; uploads have theirs, by path."""
+    """Limits the size of bodies: one small limit for JSON, and a limit by path for uploads."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app

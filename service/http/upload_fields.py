@@ -1,4 +1,4 @@
-"""Fields of an upload: text in a multipart body, with the checks that JSON bodies get from their schema."""
+"""Text fields of a multipart upload, with the checks that JSON bodies get from their schema."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from service.http.bodies import check_name
 
 
 def checked_name(fields: Mapping[str, str]) -> str:
-    """The field `name`.
+    """Return the field `name`.
 
     Raises:
-        InvalidInput: missing, or no name of a resource.
+        InvalidInput: the field is missing, or is not a valid name of a resource.
     """
     if "name" not in fields:
         raise InvalidInput("name", None, "is missing")
@@ -25,10 +25,10 @@ def checked_name(fields: Mapping[str, str]) -> str:
 
 
 def json_object(fields: Mapping[str, str], name: str) -> dict[str, Any]:
-    """A field that holds a JSON object; empty where it is left out.
+    """Return a field's JSON object; empty if the field is left out.
 
     Raises:
-        InvalidInput: something else.
+        InvalidInput: the field is not a JSON object.
     """
     text = fields.get(name, "").strip() or "{}"
     try:
@@ -41,10 +41,10 @@ def json_object(fields: Mapping[str, str], name: str) -> dict[str, Any]:
 
 
 def whole_number(fields: Mapping[str, str], name: str, least: int, most: int) -> int | None:
-    """A field that holds a whole number; None where it is left out.
+    """Return a field's whole number; None if the field is left out.
 
     Raises:
-        InvalidInput: something else, or out of range.
+        InvalidInput: the field is not a whole number, or out of range.
     """
     text = fields.get(name, "").strip()
     if not text:
@@ -55,10 +55,10 @@ def whole_number(fields: Mapping[str, str], name: str, least: int, most: int) ->
 
 
 def short_text(fields: Mapping[str, str], name: str, most: int) -> str | None:
-    """A field that holds at most so many characters; None where it is left out.
+    """Return a field's text of at most `most` characters; None if the field is left out.
 
     Raises:
-        InvalidInput: it holds more.
+        InvalidInput: the text is longer.
     """
     text = fields.get(name, "").strip()
     if len(text) > most:

@@ -1,1 +1,1 @@
-"""What a job asks for, whether it can be taken, and how it is shown."""
+"""Jobs: their requests, the checks before they are queued, and their public form."""

@@ -1,7 +1,7 @@
-"""What is found out about a job before it is queued: can its original do the task, can its limits be met?
+"""Checks before a job is queued: can its original network do the task, and can its limits be met?
 
-A wrong scale or order of channels puts a good network at chance, and a limit under what any width can
-reach is never met: searching either would waste hours, so that it is refused now, with the numbers.
+A wrong scale or channel order brings a good network down to chance, and a limit below what any width can reach
+is never met. Searching would waste hours in both cases, so such a job is refused now, with the numbers.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from service.uploads.scoring import score
 
 
 def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[JobWarning]:
-    """Warnings that a job is taken with.
+    """Check a job and return the warnings it is accepted with.
 
     Raises:
         InvalidInput: a check of the body fails, no method finds anything to change, the original is at chance and
-            `force` is not set, or a limit is below what the device's table says can be reached.
+            `force` is not set, or a limit is below what is possible according to the device's table.
     """
     with store.read() as tx:
         resolved = resolve(tx, body)
@@ -40,8 +40,8 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[J
         except BelowFloor as error:
             if methods == ["filter_prune"]:
                 raise
-            # What other methods reach is not in the table: the floor of pruning refuses nothing, but it is known.
-            text = f"{error}; whether {' and '.join(methods)} can meet it is found out by measuring"
+            # The table does not say what other methods can reach, so a limit below the floor of pruning only warns.
+            text = f"{error}; only measuring will show whether {' and '.join(methods)} can meet it"
             warnings.append(JobWarning(text, until_verdict=True))
     return warnings
 
@@ -51,10 +51,10 @@ class BelowFloor(InvalidInput):
 
 
 def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
-    """Raises: InvalidInput where no method finds anything to change.
+    """Raise InvalidInput if no method finds anything to change.
 
-    A channel that can go has a layer in floating point, which each method can do something about if it may; but fp16
-    alone does nothing to weights that came as float16.
+    A prunable channel belongs to a floating-point layer, which each method can change unless its settings forbid it;
+    but fp16 alone cannot change weights that were uploaded as float16.
     """
     methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
     model = resolved.model
@@ -74,12 +74,14 @@ def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreat
         f"chance is {scored.chance:.1%}; preprocessing used: {_shown(resolved.model.preprocessing)}"
     )
     if not body.force:
-        raise InvalidInput("dataset", scored.accuracy, f"{found}; `force` takes the job anyway", code="at_chance")
+        raise InvalidInput(
+            "dataset", scored.accuracy, f"{found}; set `force` to submit the job anyway", code="at_chance"
+        )
     return [found]
 
 
 def _shown(preprocessing: Mapping[str, Any]) -> str:
-    """The settings as they act: without a scale, that is of the kind of pixels."""
+    """Format the effective settings; the default scale depends on the type of the pixels."""
     known = {name: value for name, value in preprocessing.items() if value is not None}
     return str({"scale": "1/255 of uint8 pixels, 1 of float32 ones", **known})
 
@@ -87,7 +89,7 @@ def _shown(preprocessing: Mapping[str, Any]) -> str:
 def _check_floor(
     store: Store, blobs: Blobs, resolved: Resolved, index: int, target: Mapping[str, Any]
 ) -> list[JobWarning]:
-    """Compare a target with the latency of the smallest widths, where the device's table knows enough of it.
+    """Compare a target with the predicted latency of the smallest widths, if the device's table covers enough of it.
 
     Raises:
         InvalidInput: the limit is below the floor's lower bound.

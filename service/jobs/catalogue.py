@@ -1,7 +1,6 @@
-"""What this installation offers: strategies, methods and metrics, discovered once and checked against.
+"""Strategies, methods and metrics of this installation, discovered once, and checks against them.
 
-Methods bring torch with them: nothing of this is imported before somebody asks, so that a server answers
-at once after its start.
+Methods import torch, so nothing is imported before the first call: a server answers right after its start.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @cache
 def strategies() -> Mapping[str, StrategyFamily]:
-    """Every strategy, by name."""
+    """Return every strategy by name."""
     from search import strategies as found
 
     return {name: found.load(name) for name in found.names()}
@@ -32,21 +31,21 @@ def strategies() -> Mapping[str, StrategyFamily]:
 
 @cache
 def methods() -> Mapping[str, MethodFamily]:
-    """Every method, by name."""
+    """Return every method by name."""
     from compress import methods as found
 
     return {name: found.load(name) for name in found.names()}
 
 
 def metrics() -> Sequence[Metric]:
-    """Every metric, in the order of its table."""
+    """Return every metric, in the order of the table of metrics."""
     from search.metrics import METRICS
 
     return tuple(METRICS.values())
 
 
 def schema(settings: type[Any]) -> Mapping[str, Any]:
-    """The JSON Schema of a settings dataclass, with defaults, bounds and a line of text per field."""
+    """Return the JSON Schema of a settings dataclass, with defaults, bounds and a line of text per field."""
     return TypeAdapter(settings).json_schema()
 
 
@@ -55,7 +54,7 @@ def check_named(
     given: Sequence[tuple[str, Mapping[str, object]]],
     known: Mapping[str, StrategyFamily] | Mapping[str, MethodFamily],
 ) -> list[dict[str, Any]]:
-    """Names with settings as they are stored: every setting filled in.
+    """Check names with settings and return them as they are stored, with every setting filled in.
 
     Raises:
         InvalidInput: an unknown or repeated name, or a setting that its family refuses.

@@ -1,10 +1,10 @@
-"""Fronts of a job: which evaluations no other one beats in the objective and in every device's latency.
+"""Fronts of a job: the evaluations that no other one beats in both the objective and every device's latency.
 
-Read from what is recorded, so that the same function answers for the live front and for "what if the
-limit were 4 ms": filters change which evaluations take part, never what was measured. Only the search's
-evaluations take part: finalists are trained (F4) and measured whole (F5), so that their accuracy and latency
-are other quantities than the untrained accuracy and predicted latency that candidates are compared by. For the same
-reason whole trainings that a search asked for (F4) are compared with each other, and proxies (F2) likewise.
+They are computed from recorded evaluations, so that the same function serves the live front and "what if the limit
+were 4 ms": filters change which evaluations take part, never what was measured. Only evaluations of the search take
+part: finalists are trained (F4) and measured whole (F5), so their accuracy and latency cannot be compared with the
+untrained accuracy and predicted latency of candidates. For the same reason, whole trainings that a search asked for
+(F4) are compared only with each other, and so are proxies (F2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from search.ranking.pareto import front
 
 
 class Judged(Protocol):
-    """What a front needs to know of an evaluation."""
+    """The part of an evaluation that a front needs."""
 
     @property
     def id(self) -> str: ...
@@ -36,10 +36,10 @@ class Judged(Protocol):
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
-    """The metrics that a job's front is drawn in: accuracy, then each target's latency, then the objective.
+    """Return the metrics of a job's front: accuracy, then each target's latency, then the objective.
 
-    With accuracy as the objective and without a target another metric takes the place of latency: the one whose row
-    says that it is for the job's methods.
+    If the objective is accuracy and there is no target, another metric takes the place of latency: the one whose row
+    in the table names the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
@@ -61,10 +61,10 @@ def _in_place_of_latency(methods: Sequence[str]) -> Metric:
 
 @dataclass(frozen=True)
 class RunningFront:
-    """The front while evaluations come in: each is compared with what is on it, not with all that came before.
+    """The front while evaluations come in: each is compared with the front only, not with all earlier evaluations.
 
-    What has fallen off never comes back: whatever beats that which beat it, beats it too. `points`: fidelity -> id ->
-    its numbers along the axes, of the evaluations on the front.
+    That is enough: an evaluation that fell off is also beaten by anything that beats the one that beat it. `points`:
+    fidelity -> id -> values on the axes, for the evaluations on the front.
     """
 
     axes: Sequence[tuple[str, Goal]]
@@ -72,11 +72,11 @@ class RunningFront:
 
     @property
     def ids(self) -> frozenset[str]:
-        """Of the evaluations on the front."""
+        """Ids of the evaluations on the front."""
         return frozenset(name for points in self.points.values() for name in points)
 
     def plus(self, evaluations: Iterable[Judged]) -> RunningFront:
-        """With these as well; those that lack one of the metrics take no part."""
+        """Return the front with these evaluations added; those that lack one of the metrics are ignored."""
         points = {fidelity: {**known} for fidelity, known in self.points.items()}
         for each in evaluations:
             if each.status == "completed" and each.searched and all(key in each.metrics for key, _ in self.axes):
@@ -91,7 +91,7 @@ class RunningFront:
 
 
 def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:
-    """Ids of the evaluations on the front; those that lack one of its metrics take no part."""
+    """Return the ids of the evaluations on the front; evaluations that lack one of its metrics are ignored."""
     return RunningFront(axes(request)).plus(evaluations).ids
 
 
@@ -102,7 +102,7 @@ def under(
     max_latency_ms: float | None,
     min_accuracy: float | None,
 ) -> Sequence[Judged]:
-    """The evaluations that would meet these limits, on every target's device."""
+    """Return the evaluations that would meet these limits on every target's device."""
     latencies = [latency_metric(item["device"]) for item in request["targets"]]
     found = [each for each in evaluations if each.status == "completed" and each.searched]
     if max_latency_ms is not None:

@@ -1,6 +1,6 @@
-"""A submitted job: the form of its body, and every check that needs no measurement.
+"""A submitted job: the schema of its body, and every check that needs no measurement.
 
-`resolve` turns names into ids and fills in every default, so that what is stored says all that was decided.
+`resolve` turns names into ids and fills in every default, so that the stored request is complete.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 MAX_SEED = 2**31 - 1
 DECIDING = "accuracy"
-"""The metric that ranks and decides; `test_accuracy` is read once, at the end, and decides nothing."""
+"""Metric that ranks and decides; `test_accuracy` is computed once, at the end, and decides nothing."""
 
 
 class ObjectiveBody(Body):
-    """What is wanted most, under the limits; other than accuracy only where whole trainings are searched. `goal`: the
-    metric's own, which is the only one.
+    """The metric to optimise under the limits. Metrics other than accuracy need strategies that train whole candidates.
+    `goal` may only be the metric's own.
     """
 
     metric: str = DECIDING
@@ -43,7 +43,7 @@ class ObjectiveBody(Body):
 
 
 class TargetBody(Body):
-    """A device and its limit. `statistic`: quiet for ratios, p50 for milliseconds, unless it is named."""
+    """A device and its latency limit. `statistic` defaults to quiet for ratios and to p50 for milliseconds."""
 
     device: Ref
     max_latency_ms: Positive | None = None
@@ -59,7 +59,7 @@ class TargetBody(Body):
 
 
 class NamedBody(Body):
-    """A strategy or a method with settings; its name alone stands for the default ones."""
+    """A strategy or a method with settings; a plain name means the default settings."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -77,8 +77,8 @@ Chosen: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_sc
 
 
 class BudgetBody(Body):
-    """`evaluations` counts F2 evaluations; `wall_s` covers search and training: where it does not last for the epochs
-    of the control and one finalist, all train for fewer, alike.
+    """`evaluations` counts F2 evaluations; `wall_s` covers search and training. If it is too short for the epochs of
+    the control and one finalist, all of them train for the same smaller number.
     """
 
     evaluations: int = Field(60, ge=1, le=1_000_000)
@@ -87,14 +87,14 @@ class BudgetBody(Body):
 
 
 class TrainingBody(Body):
-    """The recipe that finalists and control go through alike."""
+    """The training recipe, the same for finalists and control."""
 
     epochs: int = Field(5, ge=0, le=10_000)
     augment: Augment = "auto"
 
 
 class JobCreate(Body):
-    """A job, as the contract has it."""
+    """A job as the contract defines it."""
 
     name: Name | None = None
     model: Ref
@@ -113,7 +113,7 @@ class JobCreate(Body):
 
 @dataclass(frozen=True)
 class Resolved:
-    """A job that can be queued. `request` is its body with ids and all defaults."""
+    """A job that can be queued. `request` is its body with ids and all defaults filled in."""
 
     request: Mapping[str, Any]
     model: Model
@@ -122,10 +122,10 @@ class Resolved:
 
 
 def resolve(tx: Tx, body: JobCreate) -> Resolved:
-    """Check a job against what is known now.
+    """Check a job against the store and return it resolved.
 
     Raises:
-        InvalidInput: the first thing that is wrong, with its field and the value seen.
+        InvalidInput: a check fails; names the first wrong field and its value.
     """
     from search.metrics import METRICS
 
@@ -155,7 +155,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
 
 
 def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None = None) -> JobPlan:
-    """The plan of a stored request: what a run gets.
+    """Return the plan of a stored request, as a run needs it.
 
     Raises:
         InvalidInput: the model or the data set is gone.
@@ -203,9 +203,9 @@ def _check_metrics(body: JobCreate) -> None:
             raise InvalidInput(f"limits.{name}", value, f"no such limit; {did_you_mean(name, given)}")
         limit = LIMITS[name]
         if limit.metric.per_device:
-            raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs to a target, with its device")
+            raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs in `targets`, with its device")
         if not _may_be_limited(limit.metric):
-            raise InvalidInput(f"limits.{name}", value, "the test part decides nothing; limit the accuracy")
+            raise InvalidInput(f"limits.{name}", value, "accuracy on the test part decides nothing; limit the accuracy")
         if value is not None:
             try:
                 limit.check(value)
@@ -214,14 +214,14 @@ def _check_metrics(body: JobCreate) -> None:
 
 
 def _may_be_limited(metric: Metric) -> bool:
-    """By a job as a whole: a latency is one device's, and the test part decides nothing."""
+    """True if `limits` may name the metric: not a latency, which belongs to a device, and not the test accuracy."""
     return not metric.per_device and metric.decides
 
 
 def _check_objective(body: JobCreate) -> None:
-    """Raises: InvalidInput where no strategy of the job can say how good a candidate is by this objective.
+    """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    As small as an accuracy limit lets it be: that takes candidates whose accuracy is that of a trained network.
+    To make a network as small as an accuracy limit allows, candidates need the accuracy of a trained network.
     """
     from search.metrics import METRICS
 
@@ -234,19 +234,21 @@ def _check_objective(body: JobCreate) -> None:
     if name == DECIDING:
         return
     if METRICS[name].per_device and not body.targets:
-        raise InvalidInput("objective.metric", name, "needs a target, on whose device it is")
+        raise InvalidInput("objective.metric", name, "is a metric of a device, so it needs a target")
     if not body.limits.get(f"min_{DECIDING}") and body.limits.get(f"max_{DECIDING}_drop") is None:
         raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop")
     known_strategies = catalogue.strategies()
     for index, (strategy, _) in enumerate(_pairs(body.strategies)):
         if strategy in known_strategies and not known_strategies[strategy].trains:
             trains = ", ".join(each for each, family in known_strategies.items() if family.trains)
-            wanted = f"judges untrained candidates; where {name} is the objective, only these can be named: {trains}"
+            wanted = (
+                f"judges untrained candidates; if {name} is the objective, only these strategies can be used: {trains}"
+            )
             raise InvalidInput(f"strategies.{index}", strategy, wanted)
 
 
 def _check_room(limits: Mapping[str, float | None]) -> None:
-    """Raises: InvalidInput where a metric must be above one bound and below a smaller one."""
+    """Raise InvalidInput if the lower bound of a metric is above its upper bound."""
     from search.metrics import METRICS
 
     for name in METRICS:
@@ -279,10 +281,10 @@ def _check_ready(field: str, ref: str, state: str) -> None:
 
 
 def _check_fit(model: Model, dataset: Dataset) -> list[str]:
-    """What is said of the output that is scored, if the data told which.
+    """Check that the data fit the model; return a note on the scored output if only the data determine it.
 
     Raises:
-        InvalidInput: the images cannot become the model's input, or the labels its outputs.
+        InvalidInput: the images do not fit the model's input, or the classes its scored output.
     """
     from compress.data.checks import check_fits
     from compress.data.preprocessing import Preprocessing
@@ -302,11 +304,11 @@ def _check_fit(model: Model, dataset: Dataset) -> list[str]:
     kept = [name for name in shapes if name != scored]
     if known or not kept:
         return []
-    return [f"output {scored} is scored: it alone fits {dataset.classes} classes; {', '.join(kept)}: kept as it is"]
+    return [f"output {scored} is scored: it alone fits {dataset.classes} classes; kept unchanged: {', '.join(kept)}"]
 
 
 def _image_shape(model: Model) -> Sequence[int]:
-    """(C, H, W) of the images that the model takes."""
+    """Shape (C, H, W) of the images that the model takes."""
     if any(each["layout"] == "NHWC" for each in model.inputs):
         height, width, channels = model.input_shape
         return (channels, height, width)
@@ -314,25 +316,27 @@ def _image_shape(model: Model) -> Sequence[int]:
 
 
 def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
-    """Raises: InvalidInput where a strategy looks for one sparsity and no method has one."""
+    """Raise InvalidInput if a strategy searches for a sparsity and no method has one."""
     if any(catalogue.methods()[name].sparse for name in methods):
         return
     sparse = ", ".join(name for name, family in catalogue.methods().items() if family.sparse)
     for index, name in enumerate(strategies):
         if catalogue.strategies()[name].needs_sparsity:
             wanted = (
-                f"looks for one sparsity of the network: name one of {sparse} among the methods ({', '.join(methods)})"
+                f"searches for one sparsity of the network: add one of {sparse} to the methods ({', '.join(methods)})"
             )
             raise InvalidInput(f"strategies.{index}", name, wanted)
 
 
 def _check_lowered(metric: str, methods: Sequence[str]) -> None:
-    """Raises: InvalidInput where the least of a metric is wanted that no method of the job lowers."""
+    """Raise InvalidInput if the objective is a metric that no method of the job lowers."""
     if metric == DECIDING or _lowered(metric, methods):
         return
     known = catalogue.methods()
     do = ", ".join(name for name in known if _lowered(metric, [name]))
-    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
+    raise InvalidInput(
+        "objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); these do: {do}"
+    )
 
 
 def _lowered(metric: str, methods: Sequence[str]) -> bool:
@@ -343,13 +347,13 @@ def _lowered(metric: str, methods: Sequence[str]) -> bool:
 
 
 def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
-    """What is allowed and probably not meant."""
+    """Return warnings about requests that are valid but probably not intended."""
     found = []
     if body.targets and not _lowered("latency_ms", methods):
         found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
     if body.budget.evaluations < len(body.strategies):
         found.append(
-            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}: some get none"
+            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}, so some get none"
         )
     limited = any(value is not None for value in body.limits.values())
     if body.objective.metric == DECIDING and not body.targets and not limited:
@@ -358,7 +362,10 @@ def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
 
 
 def _all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
-    """A warning for each strategy that the budget ends before it has begun: every result of a race counts for it."""
+    """Yield a warning for each strategy whose random start-up phase is as long as the whole budget.
+
+    In a race, results of all strategies count.
+    """
     for index, item in enumerate(strategies):
         family = catalogue.strategies()[item["name"]]
         startup = family.startup(family.settings(**item["settings"]))
@@ -372,7 +379,7 @@ def _all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> It
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
     if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
         return
-    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has none"
+    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has no groups"
     raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
 
 

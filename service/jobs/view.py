@@ -1,4 +1,4 @@
-"""Jobs and their parts as clients see them."""
+"""Jobs and their parts in their public form."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.progress import PHASES, Phase
 
 
 class Progress(BaseModel):
-    """`done` of `total` steps of the phase; `fraction` of the whole job, each phase weighing the same."""
+    """`done` of `total` steps of the phase; `fraction` of the whole job, with equal weight for each phase."""
 
     fraction: float
     done: float
@@ -27,14 +27,14 @@ class Progress(BaseModel):
 
 
 class WaitingFor(BaseModel):
-    """The device that a job cannot go on without; its `wall_s` stands still meanwhile."""
+    """The device that a job is waiting for; the wait does not count towards its `wall_s`."""
 
     device: str
     since: datetime
 
 
 class Failure(BaseModel):
-    """Why a job failed."""
+    """Reason for a job's failure."""
 
     code: str
     step: str
@@ -43,7 +43,7 @@ class Failure(BaseModel):
 
 
 class Latency(BaseModel):
-    """Milliseconds on one device; what was not measured is null."""
+    """Latencies on one device, in milliseconds; null if not measured or predicted."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -55,8 +55,8 @@ class Latency(BaseModel):
 
 
 class Summary(BaseModel):
-    """One network of the result table. `metrics`: what is counted on it, by metric; those of the first version have
-    fields of their own as well.
+    """One network of the result table. `metrics`: its counted metrics by name; those of the first version also have
+    separate fields.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -76,14 +76,14 @@ class Summary(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_metrics(cls, row: object) -> object:
-        """Collected from the row, in which each has its own place, those of older jobs too."""
+        """Collect `metrics` from the row's separate fields, including rows of older jobs."""
         if not isinstance(row, Mapping):
             return row
         return {"metrics": {each.name: row[each.name] for each in COUNTED if row.get(each.name) is not None}, **row}
 
 
 class JobPublic(BaseModel):
-    """A job: what was asked for, resolved to ids, and where it stands."""
+    """A job: its request with names resolved to ids, and its current state."""
 
     id: str
     name: str
@@ -121,8 +121,8 @@ class JobPublic(BaseModel):
 
 
 class EvaluationPublic(BaseModel):
-    """What came of one candidate. `table_epochs`: device id -> the table snapshot that its latency is from; `searched`:
-    whether the search asked for it, and not the training or timing of the finalists.
+    """The result of one candidate. `table_epochs`: device id -> table snapshot that its latency is from; `searched`:
+    true for evaluations of the search, false for those of training and timing the finalists.
     """
 
     id: str
@@ -164,14 +164,14 @@ class LogLine(BaseModel):
 
 
 class Log(BaseModel):
-    """The last lines, oldest first; `before` asks for those before them, null where there are none."""
+    """The last lines, oldest first. `before` requests the lines before them; null if there are none."""
 
     items: list[LogLine]
     before: int | None
 
 
 def job_public(job: Job) -> JobPublic:
-    """The job of a row."""
+    """Convert the row of a job."""
     kept = {name: getattr(job, name) for name in JobPublic.model_fields if name in Job.__table__.columns}
     return JobPublic.model_validate(
         {
@@ -193,7 +193,7 @@ def _fraction(job: Job) -> float:
 
 
 def evaluation_public(row: EvaluationRow, front: Set[str]) -> EvaluationPublic:
-    """The evaluation of a row; `front` holds the ids that are on the job's front."""
+    """Convert the row of an evaluation; `front` has the ids on the job's front."""
     epochs: dict[str, int] = row.table_epochs
     return EvaluationPublic.model_validate(
         {
@@ -206,10 +206,10 @@ def evaluation_public(row: EvaluationRow, front: Set[str]) -> EvaluationPublic:
 
 
 def artifact_public(row: Artifact) -> ArtifactPublic:
-    """The artifact of a row."""
+    """Convert the row of an artifact."""
     return ArtifactPublic.model_validate({name: getattr(row, name) for name in ArtifactPublic.model_fields})
 
 
 def log_line(event: Event) -> LogLine:
-    """The line that an event of type `log.line` carries."""
+    """Return the log line of an event of type `log.line`."""
     return LogLine(number=event.number, at=event.at, level=event.data["level"], text=event.data["text"])

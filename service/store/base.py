@@ -1,4 +1,4 @@
-"""The base of all tables, and the transaction that their functions work in."""
+"""Base class of all tables, and the transaction in which their functions work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time zone aware datetime in UTC; SQLite has no zones, so that they are put back on reading."""
+    """A time zone aware datetime in UTC; SQLite stores no zones, so the zone is added on reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -32,7 +32,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """Base of every table. Constraints have names, so that migrations can find them."""
+    """Base class of every table. Constraints have names, so that migrations can find them."""
 
     metadata = MetaData(
         naming_convention={
@@ -52,7 +52,7 @@ class Base(DeclarativeBase):
 
 @dataclass
 class Tx:
-    """One transaction. `now` is the database's time at its begin."""
+    """One transaction. `now` is the database's time at its start."""
 
     session: Session
     now: datetime
@@ -64,5 +64,5 @@ class Tx:
 
 
 def new_id(kind: str) -> str:
-    """A fresh id such as `job_3f9c...`: 80 random bits, never reused."""
+    """Return a new id such as `job_3f9c...`: 80 random bits, never reused."""
     return f"{kind}_{secrets.token_hex(10)}"

@@ -1,4 +1,4 @@
-"""Rows of blobs: which content is on the data volume. The files themselves are service.files.blobs' business."""
+"""Rows of blobs: the contents on the data volume. service.files.blobs handles the files themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.store.base import Base, Tx
 
 
 class Blob(Base):
-    """One content. Everything that points at content has a foreign key to `sha256`."""
+    """One content. Every row that refers to it has a foreign key to `sha256`."""
 
     __tablename__ = "blobs"
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -23,33 +23,33 @@ class Blob(Base):
 
 @dataclass(frozen=True)
 class StoredBlob:
-    """A content that lies durably on the volume; `record` it in the transaction that points at it."""
+    """A content stored durably on the volume; `record` it in the transaction that refers to it."""
 
     sha256: str
     size_bytes: int
 
 
 def record(tx: Tx, blob: StoredBlob) -> None:
-    """Note that a file is on the volume; again is harmless. Waits for a transaction that is forgetting it."""
+    """Note that a file is on the volume; idempotent. Waits for a transaction that is deleting the same row."""
     insert = postgresql.insert if tx.session.get_bind().dialect.name == "postgresql" else sqlite.insert
     row = insert(Blob).values(sha256=blob.sha256, size_bytes=blob.size_bytes, created_at=tx.now)
     tx.session.execute(row.on_conflict_do_nothing())
 
 
 def referenced(tx: Tx) -> set[str]:
-    """Every digest that some row of some table points at."""
+    """Return every digest that a row of any table refers to."""
     return {digest for key in _pointers() for digest in tx.session.scalars(select(key).distinct()) if digest}
 
 
 def forget(tx: Tx, sha256: str) -> bool:
-    """Delete the row of a content, unless something points at it; whether it did.
+    """Delete the row of a content unless a row refers to it; return True if it was deleted.
 
-    Whoever records the same content at the same time waits for the end of this transaction: files are deleted in it.
+    Another transaction that records the same content waits for the end of this one, in which the files are deleted.
 
     Raises:
-        IntegrityError: another transaction pointed at it a moment ago.
+        IntegrityError: another transaction has just referred to it.
     """
-    record(tx, StoredBlob(sha256, 0))  # where there was no row, there would be none to wait for
+    record(tx, StoredBlob(sha256, 0))  # creates the row if it is missing, so that others have one to wait for
     if any(tx.session.scalar(select(key).where(key == sha256).limit(1)) for key in _pointers()):
         return False
     tx.session.execute(delete(Blob).where(Blob.sha256 == sha256))
@@ -57,6 +57,6 @@ def forget(tx: Tx, sha256: str) -> bool:
 
 
 def _pointers() -> list[Column[str]]:
-    """Every column of every table that points at content."""
+    """Return every column of every table that refers to a content."""
     keys = (key for table in Base.metadata.sorted_tables for key in table.foreign_keys)
     return [key.parent for key in keys if key.column.table.name == Blob.__tablename__]

@@ -1,14 +1,14 @@
 """Store: transactions over SQLite or PostgreSQL, and the base of all tables.
 
-    with store.begin() as tx:       # writes: one transaction, the writer's lock taken at once on SQLite
-        job = jobs.create(tx, ...)  # the files beside this one hold a table and its functions each
+    with store.begin() as tx:       # writes: one transaction; SQLite takes the writer's lock at its start
+        job = jobs.create(tx, ...)  # each file beside this one has a table and its functions
         tx.emit("job:" + job.id, "job.state", {"state": "queued"})
     with store.read() as tx:        # reads: one consistent snapshot
         jobs.get(tx, job_id)
 
-`tx.now` is the database's clock, read once a transaction, so that clocks of several servers need not
-agree. Events get their numbers last, just before the commit: numbers are without gaps and become visible
-in order (store/events.py).
+`tx.now` is the database's clock, read once per transaction, so that clocks of several servers need not agree.
+Events get their numbers just before the commit, so that numbers have no gaps and become visible in order
+(store/events.py).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from service.store import events
 from service.store.base import Tx
 
 BUSY_TIMEOUT_S = 5.0
-"""How long a writer waits for another's lock before the client is told to come back (503)."""
+"""Time that a writer waits for a lock before the client is told to retry (503)."""
 
 Clock = Callable[[Connection], datetime]
 
 
 def database_now(connection: Connection) -> datetime:
-    """The database's own clock, UTC."""
+    """Read the database's clock, in UTC."""
     if connection.dialect.name == "sqlite":
         stamp = connection.scalar(text("SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"))
         return datetime.fromisoformat(str(stamp)).replace(tzinfo=UTC)
@@ -45,7 +45,7 @@ def database_now(connection: Connection) -> datetime:
 
 
 class Store:
-    """The durable truth. `clock` is injectable: tests of leases and deadlines move it by hand."""
+    """The durable state of the service. `clock` is injectable: tests of leases and deadlines move it by hand."""
 
     def __init__(self, engine: Engine, clock: Clock = database_now) -> None:
         self.engine = engine
@@ -53,7 +53,7 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
-        """A writing transaction: commits at the end of the block, rolls back on any exception."""
+        """Open a writing transaction: it commits at the end of the block and rolls back on any exception."""
         writer = self.engine.execution_options(netlathe_write=True)
         with Session(writer, expire_on_commit=False) as session, session.begin():
             tx = Tx(session, self.clock(session.connection()))
@@ -63,7 +63,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """A reading transaction; nothing it did is kept."""
+        """Open a reading transaction; it is rolled back at the end."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield Tx(session, self.clock(session.connection()))
 
@@ -73,7 +73,7 @@ class Store:
 
 
 def make_engine(url: str) -> Engine:
-    """An engine with this project's settings for the two databases it runs on."""
+    """Create an engine with this project's settings for SQLite or PostgreSQL."""
     options: dict[str, Any] = {"json_serializer": _dump_json, "pool_size": 10, "max_overflow": 40}
     if url.startswith("sqlite"):
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, **options)
@@ -89,12 +89,12 @@ def _dump_json(value: object) -> str:
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # The driver's own transaction handling would begin late and without IMMEDIATE: _begin_sqlite does it.
+    # The driver would start transactions late and without IMMEDIATE; _begin_sqlite does it instead.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
         "journal_mode = WAL",
-        "synchronous = FULL",  # an acknowledged job survives a power cut
+        "synchronous = FULL",  # an acknowledged job must survive a power cut
         "foreign_keys = ON",
         f"busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}",
     ):

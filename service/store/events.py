@@ -1,7 +1,7 @@
-"""The event log: append-only, numbered without gaps, written in the transaction of what it tells.
+"""The event log: append-only, numbered without gaps, written in the same transaction as the change it reports.
 
-Numbers come from one row that the last statement of a transaction takes and holds until the commit: a
-reader that sees number n sees all below n, on PostgreSQL too, where a sequence would not promise that.
+Numbers come from one row that the last statement of a transaction locks until the commit. A reader that sees number
+n therefore sees all lower numbers, on PostgreSQL, too, where a sequence would not guarantee that.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service.store.base import Base, Tx
 
 
 class EventNumber(Base):
-    """One row: the number of the newest event."""
+    """The number of the newest event, in a table with one row."""
 
     __tablename__ = "event_numbers"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -25,7 +25,7 @@ class EventNumber(Base):
 
 
 class Event(Base):
-    """One thing that happened. `topic`: `job:<id>` or `device:<id>`; `type`: as in the contract."""
+    """One event. `topic`: `job:<id>` or `device:<id>`; `type`: as in the contract."""
 
     __tablename__ = "events"
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -36,7 +36,7 @@ class Event(Base):
 
 
 def append(tx: Tx) -> None:
-    """Number and write what `tx.emit` collected; called once by Store.begin, as the last statements."""
+    """Number and write the events that `tx.emit` collected; Store.begin calls this last in a transaction."""
     if not tx.events:
         return
     count = len(tx.events)
@@ -53,24 +53,24 @@ def append(tx: Tx) -> None:
 
 
 def newest(tx: Tx) -> int:
-    """Number of the newest event, 0 before the first."""
+    """Return the number of the newest event, 0 before the first."""
     return tx.session.execute(select(EventNumber.newest)).scalar_one()
 
 
 def oldest_kept(tx: Tx) -> int:
-    """Number of the oldest event that is still there; one above the newest where none is."""
+    """Return the number of the oldest event still kept, or one above the newest if none is."""
     oldest = tx.session.execute(select(func.min(Event.number))).scalar_one()
     return newest(tx) + 1 if oldest is None else oldest
 
 
 def after(tx: Tx, number: int, limit: int) -> Sequence[Event]:
-    """The first `limit` events above `number`, in order."""
+    """Return the first `limit` events above `number`, in order."""
     rows = select(Event).where(Event.number > number).order_by(Event.number).limit(limit)
     return tx.session.execute(rows).scalars().all()
 
 
 def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail: int) -> Sequence[Event]:
-    """The last `tail` events of a topic and of some types, below number `before`; oldest first."""
+    """Return the last `tail` events of a topic and of given types below number `before`, oldest first."""
     rows = select(Event).where(Event.topic == topic, Event.type.in_(types))
     if before is not None:
         rows = rows.where(Event.number < before)
@@ -79,7 +79,9 @@ def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail:
 
 
 def prune(tx: Tx, older_than: datetime, limit: int = 500) -> int:
-    """Forget at most `limit` events older than a time; how many went. Batches keep the writer's lock short."""
+    """Delete at most `limit` events older than a time and return how many; small batches keep the writer's lock
+    short.
+    """
     old = select(Event.number).where(Event.at < older_than).order_by(Event.number).limit(limit)
     numbers = tx.session.execute(old).scalars().all()
     tx.session.execute(delete(Event).where(Event.number.in_(numbers)))

@@ -1,4 +1,4 @@
-"""Answers to requests that carried an Idempotency-Key, kept so that a repetition gets the same one."""
+"""Answers to requests with an Idempotency-Key, stored so that a repeated request gets the same answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.store.base import Base, Tx
 
 
 class KeptAnswer(Base):
-    """One answer. `owner`: the token that asked; `secret`: {field, kind} of a secret that is not stored."""
+    """One stored answer. `owner`: the token of the request; `secret`: {field, kind} of a secret left out of it."""
 
     __tablename__ = "idempotency"
     owner: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -28,11 +28,11 @@ class KeptAnswer(Base):
 
 
 class Raced(Exception):
-    """Another transaction claimed the same key first; its answer can be found now."""
+    """Raised if another transaction claimed the same key first; its answer is stored by then."""
 
 
 def find(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> KeptAnswer | None:
-    """The answer kept under this key.
+    """Return the answer stored under this key.
 
     Raises:
         Conflict: the key was used for a different request.
@@ -46,10 +46,10 @@ def find(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> Kep
 
 
 def claim(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> KeptAnswer:
-    """Take the key before the work, so that of two racing requests one waits for the other.
+    """Claim the key before the work, so that one of two racing requests waits for the other.
 
     Raises:
-        Raced: the other one was first; this transaction is over.
+        Raced: the other request was first; this transaction must be rolled back.
     """
     tx.session.execute(delete(KeptAnswer).where(KeptAnswer.created_at <= tx.now - keep))
     tx.session.expire_all()

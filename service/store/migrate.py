@@ -1,4 +1,4 @@
-"""migrate(): bring a database to the newest schema, in one transaction, or leave it as it was."""
+"""migrate(): bring a database to the newest schema in one transaction, or leave it unchanged."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 LOCK = 0x6E6C6174
-"""Names the advisory lock under which only one process migrates a PostgreSQL database."""
+"""Number of the advisory lock that lets only one process migrate a PostgreSQL database."""
 
 
 def configuration() -> Config:
-    """Alembic's configuration; it needs no file."""
+    """Return Alembic's configuration, which needs no file."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
 
 
 def migrate(engine: Engine) -> None:
-    """Run every migration that this database has not seen. Two callers wait for each other."""
+    """Run every migration that this database lacks. Concurrent callers wait for each other."""
     config = configuration()
     with engine.execution_options(netlathe_write=True).begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -32,14 +32,14 @@ def migrate(engine: Engine) -> None:
 
 
 def is_newest(engine: Engine) -> bool:
-    """Whether this database is at the newest schema."""
+    """True if this database has the newest schema."""
     with engine.connect() as connection:
         at = MigrationContext.configure(connection).get_current_revision()
     return at == newest_revision()
 
 
 def newest_revision() -> str:
-    """The newest schema this code knows."""
+    """Return the newest schema that this code knows."""
     head = ScriptDirectory.from_config(configuration()).get_current_head()
     if head is None:
         raise LookupError("this installation has no migrations")

@@ -1,4 +1,4 @@
-"""Tokens: who may call. Only the sha256 of a secret is stored (256 random bits need no slow hash)."""
+"""Tokens of callers. Only the sha256 of a secret is stored (256 random bits need no slow hash)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["user", "agent", "enrolment", "sign_in"]
 
 
 class Token(Base):
-    """A bearer token. `agent_id` is set for an agent's; `used_at` for one that works once."""
+    """A bearer token. `agent_id` is set for an agent's token; `used_at` for a one-time token once it is used."""
 
     __tablename__ = "tokens"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -31,7 +31,7 @@ class Token(Base):
 
 
 class Session(Base):
-    """A signed-in browser: the cookie's secret, hashed, stands for the token it was opened with."""
+    """Session of a signed-in browser. The hash of the cookie's secret maps to the token that opened it."""
 
     __tablename__ = "sessions"
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -71,10 +71,10 @@ def create(
 
 
 def find(tx: Tx, secret: str) -> Token:
-    """The token with this secret, used or not.
+    """Return the token with this secret, used or not.
 
     Raises:
-        Unauthorised: unknown, revoked or expired.
+        Unauthorised: the token is unknown, revoked or expired.
     """
     token = tx.session.execute(select(Token).where(Token.sha256 == digest(secret))).scalar_one_or_none()
     if token is None or (token.expires_at is not None and token.expires_at <= tx.now):
@@ -83,10 +83,10 @@ def find(tx: Tx, secret: str) -> Token:
 
 
 def use(tx: Tx, token: Token) -> None:
-    """Spend a token that works once; of two that race, one gets it.
+    """Spend a one-time token; if two requests race, only one succeeds.
 
     Raises:
-        Unauthorised: it has been used.
+        Unauthorised: the token has been used already.
     """
     spent = tx.session.execute(
         update(Token).where(Token.id == token.id, Token.used_at.is_(None)).values(used_at=tx.now).returning(Token.id)
@@ -96,21 +96,21 @@ def use(tx: Tx, token: Token) -> None:
 
 
 def working(tx: Tx, *kinds: Kind) -> Select[Token]:
-    """Tokens of some kinds that have not expired, for a list."""
+    """Select the tokens of some kinds that have not expired, for a list."""
     return select(Token).where(Token.kind.in_(kinds), or_(Token.expires_at.is_(None), Token.expires_at > tx.now))
 
 
 def listed(tx: Tx, *kinds: Kind) -> Sequence[Token]:
-    """The same, oldest first."""
+    """Return the tokens that `working` selects, oldest first."""
     return tx.session.execute(working(tx, *kinds).order_by(Token.created_at, Token.id)).scalars().all()
 
 
 def revoke(tx: Tx, ref: str) -> None:
-    """Delete the token with this id, else with this name; its sessions go with it.
+    """Delete the token with this id, or else with this name, and its sessions.
 
     Raises:
-        NotFound: no such token.
-        Conflict: several have this name (one each kind), and only an id says which.
+        NotFound: there is no such token.
+        Conflict: tokens of several kinds have this name, so an id is needed.
     """
     by_id = tx.session.get(Token, ref)
     named = [by_id] if by_id else [each for each in listed(tx, "user", "enrolment", "agent") if each.name == ref]
@@ -127,16 +127,16 @@ def revoke_agent(tx: Tx, agent_id: str) -> None:
 
 
 def open_session(tx: Tx, token: Token, secret: str, expires_at: datetime) -> None:
-    """Store a browser's session by the hash of its cookie; sessions that ran out go."""
+    """Store a browser's session by the hash of its cookie, and delete expired sessions."""
     tx.session.execute(delete(Session).where(Session.expires_at <= tx.now))
     tx.session.add(Session(sha256=digest(secret), token_id=token.id, created_at=tx.now, expires_at=expires_at))
 
 
 def find_session(tx: Tx, secret: str) -> Token:
-    """The token behind a cookie.
+    """Return the token of a cookie's session.
 
     Raises:
-        Unauthorised: unknown or expired, or its token is.
+        Unauthorised: the session or its token is unknown or expired.
     """
     rows = select(Token).join(Session, Session.token_id == Token.id)
     rows = rows.where(Session.sha256 == digest(secret), Session.expires_at > tx.now)
@@ -147,5 +147,5 @@ def find_session(tx: Tx, secret: str) -> Token:
 
 
 def close_session(tx: Tx, secret: str) -> None:
-    """End a session; an unknown one has ended already."""
+    """End a session; an unknown one is ignored, because it has ended already."""
     tx.session.execute(delete(Session).where(Session.sha256 == digest(secret)))

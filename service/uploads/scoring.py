@@ -1,4 +1,4 @@
-"""Scores of originals: found in the sandbox, kept in the store, judged against chance."""
+"""Scores of originals: computed in the sandbox, kept in the store, compared with chance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.uploads.sandbox import QUICK, run
 
 @dataclass(frozen=True)
 class Scored:
-    """`right` of `count` samples with labels of `classes` classes."""
+    """The number of samples classified as labelled: `right` of `count`, with labels of `classes` classes."""
 
     right: int
     count: int
@@ -29,18 +29,18 @@ class Scored:
 
     @property
     def chance(self) -> float:
-        """What guessing among all classes would reach."""
+        """Accuracy of guessing among all classes."""
         return 1 / self.classes
 
     @property
     def at_chance(self) -> bool:
-        """Within two standard errors of chance, or below it."""
+        """True if the accuracy is below chance or within two standard errors of it."""
         error: float = (self.chance * (1 - self.chance) / self.count) ** 0.5
         return self.accuracy <= self.chance + 2 * error
 
 
 def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int) -> Scored:
-    """How well a model does on its data set; looked up, else found out.
+    """Return the score of a model on its data set, from the store if it is known.
 
     Raises:
         InvalidInput: the data do not fit the network, or it cannot be run within the limits.

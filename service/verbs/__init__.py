@@ -1,4 +1,4 @@
-"""Make trained networks smaller; their latency is measured on the device that they are for.
+"""Make trained networks smaller, with latency measured on the device they will run on.
 
 \b
   netlathe demo                                  the whole path on this machine, in a few minutes

@@ -1,4 +1,4 @@
-"""Verbs on devices: list them, read their tables, ask what a network costs there."""
+"""Verbs on devices: list them, read their tables, predict and measure what a network costs on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ModelOption = Annotated[str, typer.Option("--model", metavar="MODEL", help="Id o
 
 
 def devices(
-    device: Annotated[str | None, typer.Argument(help="Show only this device, in full.")] = None,
+    device: Annotated[str | None, typer.Argument(help="Show only this device, with all details.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List devices. A device is one configuration of a machine: runtime, threads, number type.
@@ -43,12 +43,12 @@ def devices(
 def table(
     device: DeviceRef,
     load: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="First add the rows of this table.")
+        Path | None, typer.Option("--import", metavar="FILE", help="Add the rows of this table first.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to this file as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show, export or import the latency table of a device: a row is one operation, measured.
+    """Show, export or import the latency table of a device. Each row is one measured operation.
 
     \b
       netlathe table pi5-onnxruntime-t1-fp32
@@ -96,7 +96,7 @@ def predict(
 
 def _print_prediction(found: Prediction) -> None:
     if found.latency_ms is None:
-        return typer.echo("unknown: the table holds none of this network's operations; --fill has them measured")
+        return typer.echo("unknown: the table has none of this network's operations; use --fill to have them measured")
     print_fields({"latency": _interval(found), "coverage": _percent(found.coverage), "missing": found.missing})
     return print_table(
         ("layers", "latency", "source"),
@@ -119,11 +119,14 @@ def measure(device: DeviceRef, model: ModelOption, as_json: AsJson = False) -> i
 def preflight(
     model: ModelRef,
     device: Annotated[
-        str, typer.Option(help="Device to predict for: share of time by layer, lowest latency that pruning can reach.")
+        str,
+        typer.Option(
+            help="Device to predict for: each layer's share of the time, and the lowest latency that pruning can reach."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what can be done to a network: prunable groups, frozen groups with reasons, the latency floor.
+    """Show what can be pruned in a network: prunable groups, frozen groups with reasons, the latency floor.
 
     \b
       netlathe preflight resnet20 --device local-onnxruntime-t1-fp32
@@ -158,7 +161,7 @@ def _print_preflight(found: Mapping[str, Any]) -> None:
         for b in layers
     )
     typer.echo()
-    print_table(("layers", "prunable", "latency", "share"), rows, "give --device to see where the time goes")
+    print_table(("layers", "prunable", "latency", "share"), rows, "use --device to see where the time goes")
 
 
 def _interval(found: Prediction | Measurement) -> str:

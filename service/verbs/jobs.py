@@ -1,4 +1,4 @@
-"""Verbs on jobs: list, look, wait, steer, fetch."""
+"""Verbs on jobs: list, show, wait for, control and download them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from service.verbs.terminal import AsJson, JobRef, connect, exit_code, moment, p
 
 def jobs(
     state: Annotated[
-        str | None, typer.Option(help="Only jobs that are queued, running, paused, succeeded, failed or cancelled.")
+        str | None,
+        typer.Option(help="Only jobs in this state: queued, running, paused, succeeded, failed or cancelled."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Only jobs for this device.")] = None,
-    page: Annotated[int, typer.Option(min=1, help="Page of the list; one holds 50.")] = 1,
+    page: Annotated[int, typer.Option(min=1, help="Page of the list; a page has 50 jobs.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, the newest first.
@@ -47,7 +48,7 @@ def jobs(
 
 def show_job(
     job: JobRef,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait until the job ends, with progress bars.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show a job: its state, and the original, the control and the best network side by side.
@@ -67,7 +68,7 @@ def show_job(
 
 
 def cancel(job: JobRef, as_json: AsJson = False) -> None:
-    """Cancel a job; its results so far are kept.
+    """Cancel a job. The results it has so far are kept.
 
     \b
       netlathe cancel digits-half
@@ -76,7 +77,7 @@ def cancel(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def pause(job: JobRef, as_json: AsJson = False) -> None:
-    """Pause a job when its running evaluations have ended; `netlathe resume` continues it.
+    """Pause a job as soon as its running evaluations have ended; `netlathe resume` continues it.
 
     \b
       netlathe pause digits-half
@@ -112,11 +113,11 @@ def artifacts(
     job: JobRef,
     download: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Download all of them into this folder and check their sha256."),
+        typer.Option(metavar="FOLDER", help="Download all files into this folder and check their sha256."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the files a job made: the ONNX file, the report, the manifest.
+    """List the files that a job made: the ONNX file, the report, the manifest.
 
     \b
       netlathe artifacts digits-half

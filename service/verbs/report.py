@@ -1,4 +1,4 @@
-"""A job's result as people read it: the original against what came out."""
+"""A job's result as text for a terminal: the original network against the compressed one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SLOTS = ("original", "control", "best", "nearest")
 
 
 def print_job(job: Job) -> None:
-    """State, verdict, and the table of the job's networks."""
+    """Print a job's state, its verdict and the table of its networks."""
     failure = job.failure
     print_fields(
         {
@@ -45,7 +45,7 @@ def _failure(failure: Failure) -> str:
 
 
 def print_networks(job: Job) -> None:
-    """One row a network: accuracy, latency predicted and measured on each device, size."""
+    """Print one row per network: accuracy, predicted and measured latency on each device, size."""
     found = [(slot, summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
@@ -56,20 +56,20 @@ def print_networks(job: Job) -> None:
 
 
 def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
-    """The counted metrics that a table of these networks has columns for."""
+    """Return the counted metrics that need a column in a table of these networks."""
     from search.metrics import shown_counts
 
     return shown_counts([_counts(summary) for summary in summaries])
 
 
 def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
-    """A cell for each of these metrics, without its unit, which the heading has."""
+    """Return one cell per metric, without its unit, which is in the heading."""
     known = _counts(summary)
     return [f"{known[metric.name]:{metric.format}}" if metric.name in known else None for metric in counts]
 
 
 def _counts(summary: Summary) -> Mapping[str, float]:
-    """What is counted on a network; a server of an earlier version tells it in fields only."""
+    """Return a network's counted metrics; servers of earlier versions send them only as separate fields."""
     from search.metrics import COUNTED
 
     fields = {metric.name: getattr(summary, metric.name, None) for metric in COUNTED}
@@ -77,14 +77,14 @@ def _counts(summary: Summary) -> Mapping[str, float]:
 
 
 def _wanted(job: Job) -> str | None:
-    """The objective, where it is not accuracy."""
+    """Describe the objective; None if it is accuracy."""
     objective = job.raw.get("objective") or {}
     metric = objective.get("metric", "accuracy")
     return None if metric == "accuracy" else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
 
 
 def device_names(job: Job) -> Mapping[str, str]:
-    """Names of the job's devices by id, as far as the server told them."""
+    """Return the names of the job's devices by id, as far as the server sent them."""
     targets: Sequence[Mapping[str, Any]] = job.raw.get("targets") or ()
     return {str(target.get("device")): str(target.get("device_name") or target.get("device")) for target in targets}
 
@@ -103,7 +103,9 @@ def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None
 
 
 def accuracy(summary: Summary) -> str | None:
-    """`0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was measured; + is lost."""
+    """Format an accuracy: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
+    measured. A positive drop is accuracy lost.
+    """
     if summary.accuracy is None:
         return None
     lost = summary.accuracy_drop
@@ -114,7 +116,7 @@ def accuracy(summary: Summary) -> str | None:
 
 
 def latency(found: Latency | None) -> str | None:
-    """`1.234 ms (predicted 1.210 [1.150, 1.270])`, as much of it as is known."""
+    """Format a latency: `1.234 ms (predicted 1.210 [1.150, 1.270])`, or as much of it as is known."""
     if found is None:
         return None
     interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _folder(given: str) -> Path:
-    """An empty name is a variable that is not set, and would be the working folder."""
+    """Return the path; refuse an empty one, which an unset variable gives and which would mean the working folder."""
     if not given:
         raise typer.BadParameter("the path is empty")
     return Path(given)
@@ -27,16 +27,16 @@ DataDir = Annotated[
     typer.Option(
         parser=_folder,
         metavar="PATH",
-        help="Folder for uploads, results, the SQLite file and the first user's token. [NETLATHE_DATA_DIR]",
+        help="Folder for uploads, results, the SQLite database and the first user's token. [NETLATHE_DATA_DIR]",
     ),
 ]
 DatabaseUrl = Annotated[
-    str | None, typer.Option(help="PostgreSQL instead of SQLite. [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
+    str | None, typer.Option(help="PostgreSQL to use instead of SQLite. [NETLATHE_DATABASE_URL, or a file: ..._FILE]")
 ]
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="host:port of a Ray cluster's head; default: start a local Ray. The cluster's token: RAY_AUTH_TOKEN_PATH."
+        help="host:port of a Ray cluster's head, with its token's file in RAY_AUTH_TOKEN_PATH; default: a local Ray."
     ),
 ]
 
@@ -49,18 +49,18 @@ def serve(
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
     ray_address: RayAddress = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain of the server, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate, PEM.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate chain, in PEM format.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key, in PEM format.")] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plain HTTP on an address that other machines reach.")
+        bool, typer.Option("--insecure", help="Allow plain HTTP on an address that other machines can reach.")
     ] = False,
-    conductor: Annotated[bool, typer.Option(help="Also run jobs on this machine.")] = True,
-    agent: Annotated[bool, typer.Option(help="Also offer this machine as a device.")] = True,
+    conductor: Annotated[bool, typer.Option(help="Also run a conductor, which runs jobs on this machine.")] = True,
+    agent: Annotated[bool, typer.Option(help="Also run an agent, which offers this machine as a device.")] = True,
     as_json: AsJson = False,
 ) -> int:
-    """Run the service: API, dashboard, a conductor and an agent for this machine, with SQLite.
+    """Run the service on SQLite: API, dashboard, a conductor and an agent for this machine.
 
-    Prints a one-time sign-in link if the output is a terminal. Every setting is also an environment variable:
+    Prints a one-time sign-in link if the output is a terminal. Every setting can also be an environment variable:
     NETLATHE_PORT, NETLATHE_DATA_DIR, ...
 
     \b
@@ -104,34 +104,36 @@ def conduct(
 
     settings = _settings(data_dir=data_dir, database_url=database_url, ray_address=ray_address)
     data_folder.prepare(settings.data_dir)
-    show({"data_dir": str(settings.data_dir)}, as_json, lambda: typer.echo(f"conducting jobs of {settings.data_dir}"))
+    show({"data_dir": str(settings.data_dir)}, as_json, lambda: typer.echo(f"running jobs of {settings.data_dir}"))
     return run(settings)
 
 
 def agent(
     url: Annotated[str | None, typer.Option(help="Address of the server. [NETLATHE_URL]")] = None,
-    machine: Annotated[str | None, typer.Option(help="First part of the device names; default: host name.")] = None,
+    machine: Annotated[str | None, typer.Option(help="First part of the device names; default: the host name.")] = None,
     enrolment_token: Annotated[
         str | None,
         typer.Option(
             help="One-time token; only the first start needs it. [NETLATHE_ENROLMENT_TOKEN, or a file: ..._FILE]"
         ),
     ] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="Offer only this runtime; repeat for several.")] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option(help="Offer only this runtime; repeat the option for several.")
+    ] = None,
     state_dir: Annotated[Path | None, typer.Option(help="Folder for the agent's credentials.")] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(help="Certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs."),
+        typer.Option(
+            help="Certificate of the server or of its CA, in PEM format; default: SSL_CERT_FILE, then the usual CAs."
+        ),
     ] = None,
     offer_again: Annotated[
-        bool, typer.Option("--offer-again", help="Offer a device again after it was deleted on the server.")
+        bool, typer.Option("--offer-again", help="Offer devices again that were deleted on the server.")
     ] = False,
-    print_unit: Annotated[
-        bool, typer.Option("--print-unit", help="Print a systemd user unit, and do nothing else.")
-    ] = False,
+    print_unit: Annotated[bool, typer.Option("--print-unit", help="Print a systemd user unit and exit.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Make this machine a device: time what the server asks for, until stopped. Works behind NAT.
+    """Make this machine a device: run the timings that the server asks for, until stopped. Works behind NAT.
 
     A proxy is used only if NETLATHE_PROXY names it, or is `environment` for http_proxy and the like; never on loopback.
 
@@ -155,7 +157,7 @@ def agent(
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every request
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
     chosen |= {"state_dir": state_dir, "ca": ca, "offer_again": offer_again}
@@ -206,10 +208,10 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
 
 
 def demo(as_json: AsJson = False) -> int:
-    """Run the whole path on this machine in a few minutes: train a small network, halve its latency, check the file.
+    """Run the whole path on this machine in a few minutes: train a small network, halve its latency, check the result.
 
-    Uses handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Leaves files
-    in netlathe-demo/ and no process; KEEP=1 keeps the server running for a look at the dashboard.
+    Uses the handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Leaves
+    its files in netlathe-demo/ and stops the server; KEEP=1 keeps it running for a look at the dashboard.
 
     \b
       netlathe demo
@@ -221,7 +223,7 @@ def demo(as_json: AsJson = False) -> int:
 
 
 def _settings(**given: Any) -> Settings:
-    """Settings from the environment, with what the command line gives on top."""
+    """Return the settings from the environment, overridden by the command line."""
     from pydantic import ValidationError
 
     from service.settings import Settings
@@ -236,7 +238,7 @@ def _settings(**given: Any) -> Settings:
 
 
 def _secret(name: str) -> str | None:
-    """A secret of the environment: `name` itself, or the content of the file that `name`_FILE names."""
+    """Return a secret from the environment: the value of `name`, or the content of the file that `name`_FILE names."""
     file = os.environ.get(f"{name}_FILE")
     return os.environ.get(name) or (Path(file).read_text().strip() if file else None)
 

@@ -1,4 +1,4 @@
-"""submit: a network, a data set and a device with a limit, as one job."""
+"""submit: send a network, a data set and a device with a limit as one job."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ PICKLES = (".pt", ".pt2", ".pth", ".pkl", ".bin", ".ckpt")
 
 def submit(
     model: Annotated[str, typer.Option(help="file.onnx, package.module:factory, or an uploaded model.")],
-    data: Annotated[str, typer.Option(help=".npz, .parquet or .zip, or an uploaded data set.")],
+    data: Annotated[str, typer.Option(help="file.npz, .parquet or .zip, or an uploaded data set.")],
     device: Annotated[
-        list[str] | None, typer.Option(help="Device whose latency is limited; repeat for several.")
+        list[str] | None, typer.Option(help="Device on which the latency is limited; repeat the option for several.")
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Limit on each device, in milliseconds.")] = None,
-    max_latency_ratio: Annotated[float | None, typer.Option(help="Or as a share of the original network's.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Latency limit on each device, in milliseconds.")] = None,
+    max_latency_ratio: Annotated[
+        float | None, typer.Option(help="Latency limit on each device, as a share of the original network's latency.")
+    ] = None,
     max_accuracy_drop: Annotated[
-        float | None, typer.Option(help="Accuracy lost at most against the control; 0.01 is one point.")
+        float | None, typer.Option(help="Largest loss of accuracy against the control; 0.01 is one point.")
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="Metric to optimise: accuracy, or with --max-accuracy-drop any other, e.g. size_bytes."),
+        typer.Option(help="Metric to optimise: accuracy, or any other with --max-accuracy-drop, e.g. size_bytes."),
     ] = None,
     limit: Annotated[
-        list[str] | None, typer.Option(help="Another limit, e.g. max_size_bytes=100000; repeat for several.")
+        list[str] | None, typer.Option(help="Another limit, e.g. max_size_bytes=100000; repeat the option for several.")
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -47,11 +49,13 @@ def submit(
         list[str] | None, typer.Option(help="Search strategy, e.g. greedy; repeat to race several.")
     ] = None,
     evaluations: Annotated[int | None, typer.Option(help="Number of candidates that the search evaluates.")] = None,
-    wall_s: Annotated[float | None, typer.Option(help="Seconds for search and training together.")] = None,
+    wall_s: Annotated[float | None, typer.Option(help="Time for search and training together, in seconds.")] = None,
     finalists: Annotated[
         int | None, typer.Option(help="Number of candidates that are trained after the search.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of training, for finalists and control alike.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of training, the same for the finalists and the control.")
+    ] = None,
     augment: Annotated[
         str | None, typer.Option(help="Augmentation of the training images: none, crop, crop_flip or auto.")
     ] = None,
@@ -61,30 +65,30 @@ def submit(
     weights: Annotated[
         Path | None, typer.Option(help="State dictionary, .pt or .safetensors (with package.module:factory).")
     ] = None,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="JSON, or a file that holds it: scale, mean, std, ...")
-    ] = None,
-    output: Annotated[str | None, typer.Option(help="Name of the output that is scored, if there are several.")] = None,
+    preprocessing: Annotated[str | None, typer.Option(help="JSON, or a file with it: scale, mean, std, ...")] = None,
+    output: Annotated[str | None, typer.Option(help="Name of the output to score, if there are several.")] = None,
     layout: Annotated[
         str | None, typer.Option(help="Axes of the images if their shape is ambiguous: NHW, NHWC or NCHW.")
     ] = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes if the labels do not show all.")] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes, if the labels do not cover all of them.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job; generated if omitted.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness: same seed, same candidates.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness: the same seed gives the same candidates.")] = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Submit even if the original network looks untrained.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Wait for the end, with progress bars.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Wait until the job ends, with progress bars.")] = False,
     download: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="With --watch: download the files into this folder at the end."),
+        typer.Option(metavar="FOLDER", help="With --watch: download the result files into this folder at the end."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Submit a job; with --watch wait for it and print original against result.
+    """Submit a job; with --watch, wait for it and compare the result with the original.
 
-    A factory returns the trained module, or (module, example). It is exported here, in a process of its own with this
-    folder first on its path: your code never leaves this machine. An unchanged file is not uploaded again.
+    A factory returns the trained module, or (module, example). It is exported on this machine, in a separate process
+    with this folder first on its path: your code never leaves this machine. An unchanged file is not uploaded again.
 
     \b
       netlathe submit --model net.onnx --data images.npz --device local-onnxruntime-t1-fp32 \\
@@ -98,7 +102,7 @@ def submit(
                       --objective stored_bytes --max-accuracy-drop 0.003
     """
     if download is not None and not watch:
-        raise typer.BadParameter("--download needs --watch: the files exist only after the job has ended")
+        raise typer.BadParameter("--download needs --watch, because the files exist only after the job has ended")
     fields: dict[str, Any] = {
         "objective": {"metric": objective} if objective is not None else None,
         "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
@@ -143,7 +147,7 @@ def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) ->
     limit_ms, ratio = _finite("--max-latency-ms", limit_ms), _finite("--max-latency-ratio", ratio)
     given = _given(max_latency_ms=limit_ms, max_latency_ratio=ratio)
     if devices and len(given or ()) != 1:
-        raise typer.BadParameter("a --device needs exactly one of --max-latency-ms and --max-latency-ratio")
+        raise typer.BadParameter("--device needs exactly one of --max-latency-ms and --max-latency-ratio")
     if given and not devices:
         raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs a --device; see `netlathe devices`")
     return [{"device": device, **(given or {})} for device in devices]
@@ -169,7 +173,7 @@ def _finite(option: str, value: float | None) -> float | None:
 
 
 def _named(option: str, given: list[str] | None) -> list[str | dict[str, Any]] | None:
-    """`name`, or `name={"setting": value}`."""
+    """Parse `name` or `name={"setting": value}`."""
     found: list[str | dict[str, Any]] = []
     for text in given or ():
         name, equals, settings = text.partition("=")
@@ -201,14 +205,14 @@ def _json(option: str, text: str) -> dict[str, Any]:
 def _check_read_already(
     model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
 ) -> None:
-    """How a file is read is settled at its upload: options that say so again would be passed over."""
+    """Refuse options that say how to read a file if it is uploaded already: they would have no effect."""
     known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model
     known_data = Path(data).suffix not in DATA_FILES and not Path(data).is_file()
     for option, ref, known, given in (("--model", model, known_model, of_model), ("--data", data, known_data, of_data)):
         wrong = [name for name, value in given.items() if value is not None]
         if known and wrong:
             raise typer.BadParameter(
-                f"{' and '.join(wrong)}: only for a file that is uploaded now; {option} {ref} is no file here, so it "
+                f"{' and '.join(wrong)}: only for a file that is uploaded now; there is no file {ref}, so {option} "
                 "names an earlier upload, which keeps the settings it was uploaded with"
             )
 
@@ -224,7 +228,7 @@ def _upload_model(
     path = Path(model)
     if path.suffix in PICKLES:
         raise typer.BadParameter(
-            f"{model}: pickled files are not taken, they can run code. Give the factory that makes the module: "
+            f"{model}: pickled files are refused, because they can run code. Give the factory that makes the module: "
             "--model package.module:factory --weights file.pt --input-shape 3,32,32"
         )
     is_factory = path.suffix != ".onnx" and ":" in model

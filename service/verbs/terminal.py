@@ -1,4 +1,4 @@
-"""What verbs share on a terminal: the client, `--json`, tables, and how a job's end becomes an exit code."""
+"""Helpers for all verbs: the client, `--json`, tables, and the exit code of a finished job."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MET, MISSED, USAGE, FAILED = 0, 1, 2, 3
 
 
 class CommandFailed(Exception):
-    """A command that cannot do what it was asked: its text is the line the user reads; exit code 3."""
+    """Raised if a command cannot do what it was asked; the user sees its text, and the exit code is 3."""
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the server sent it, and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON, as the server sent it.")]
 JobRef = Annotated[str, typer.Argument(metavar="JOB", help="Id or name of the job.")]
 ModelRef = Annotated[str, typer.Argument(metavar="MODEL", help="Id or name of an uploaded model.")]
 DeviceRef = Annotated[str, typer.Argument(metavar="DEVICE", help="Id or name, such as local-onnxruntime-t1-fp32.")]
 
 
 def connect() -> Client:
-    """A client of the server that the environment names."""
+    """Return a client of the server that the environment names."""
     from netlathe import Client
 
     return Client()
 
 
 def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
-    """Print `data` as JSON, or what `human` prints."""
+    """Print `data` as JSON, or call `human` to print it for people."""
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     else:
@@ -42,7 +42,7 @@ def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
-    """Rows under their names; `empty` where there are none. Not cut to the window where output is piped."""
+    """Print rows under their column names, or `empty` if there are none; piped output is not cut to the window."""
     from rich.console import Console
     from rich.table import Table
 
@@ -56,12 +56,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
 
 
 def moment(at: datetime | None) -> str | None:
-    """`2026-11-21 14:05`, in this machine's time."""
+    """Format a time as `2026-11-21 14:05`, in this machine's time zone."""
     return None if at is None else f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
-    """`name  value` lines; None is left out."""
+    """Print `name  value` lines, leaving out values that are None."""
     width = max(len(name) for name in fields)
     for name, value in fields.items():
         if value is not None:
@@ -69,7 +69,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 def exit_code(job: Job) -> int:
-    """0 for a job that has met its limits or is still on its way, 1 missed, 3 failed or cancelled."""
+    """Return 0 for a job that met its limits or has not ended, 1 for missed, 3 for failed or cancelled."""
     if job.state in ("failed", "cancelled"):
         return FAILED
     return MISSED if job.verdict == "missed" else MET

@@ -1,4 +1,4 @@
-"""Verbs on tokens: of people, and the one-time ones that enrol a machine."""
+"""Verbs on tokens: those of people, and one-time tokens that enrol a machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_DAYS, MAX_DAYS = 0.001, 36_500
 tokens = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode=None,
-    help="""List, make and revoke tokens.
+    help="""List, create and revoke tokens.
 
 \b
   netlathe tokens
@@ -28,7 +28,7 @@ tokens = typer.Typer(
 @tokens.callback()
 def listed(
     context: typer.Context,
-    page: Annotated[int, typer.Option(min=1, help="Page of the list; one holds 50.")] = 1,
+    page: Annotated[int, typer.Option(min=1, help="Page of the list; a page has 50 tokens.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     if context.invoked_subcommand is not None:
@@ -41,21 +41,21 @@ def listed(
 
 @tokens.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name of the token: its person, pipeline or machine.")],
+    name: Annotated[str, typer.Argument(help="Name of the token, e.g. the person, pipeline or machine it is for.")],
     kind: Annotated[
         str, typer.Option(help="user: for a person or a pipeline; enrolment: enrols one machine, once.")
     ] = "user",
-    days: Annotated[float | None, typer.Option(help="Days until it expires; never if omitted.")] = None,
+    days: Annotated[float | None, typer.Option(help="Days until the token expires; if omitted, it never does.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print its secret, which is never shown again.
+    """Create a token and print its secret, which is never shown again.
 
     \b
       netlathe tokens create pi5 --kind enrolment --days 1
     """
     if kind not in ("user", "enrolment"):
         raise typer.BadParameter(f"--kind is user or enrolment, got {kind!r}")
-    if days is not None and not MIN_DAYS <= days <= MAX_DAYS:  # so is a number that is none
+    if days is not None and not MIN_DAYS <= days <= MAX_DAYS:  # NaN fails this check, too
         raise typer.BadParameter(f"--days is a number from {MIN_DAYS:g} to {MAX_DAYS:g}, got {days:g}")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
     with connect() as client:
@@ -64,7 +64,7 @@ def create(
 
 
 @tokens.command()
-def delete(token: Annotated[str, typer.Argument(help="Id of the token, from `netlathe tokens`.")]) -> None:
+def delete(token: Annotated[str, typer.Argument(help="Id of the token, as listed by `netlathe tokens`.")]) -> None:
     """Revoke a token at once.
 
     \b

@@ -1,4 +1,4 @@
-"""A user's torch module as an ONNX file, made by compress/export.py in a child process with the user's code alone."""
+"""Export a user's torch module to ONNX with compress/export.py, in a child process that runs only the user's code."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from service.verbs.terminal import CommandFailed
 
 
 class ExportFailed(CommandFailed):
-    """The child could not export the module: one line, with the place in the user's code."""
+    """Raised if the child could not export the module; the text is one line with the place in the user's code."""
 
 
 def export_in_child(
     spec: str, out: Path, *, folder: Path, input_shape: str | None = None, weights: Path | None = None
 ) -> None:
-    """Write `out` from `package.module:factory`, with `folder` first on the child's path.
+    """Export `package.module:factory` to the file `out`, with `folder` first on the child's path.
 
     Raises:
-        ExportFailed: what went wrong, in one line.
+        ExportFailed: the export failed; the text says why in one line.
     """
     found = find_spec("compress")
     assert found is not None
     assert found.submodule_search_locations is not None
     script = Path(found.submodule_search_locations[0]) / "export.py"
-    # -P: the script's own folder must not stand on the path of the user's code.
+    # -P keeps the script's own folder off the path of the user's code.
     command = [sys.executable, "-P", str(script), "--model", spec, "--folder", str(folder), "--out", str(out)]
     command += ["--input-shape", input_shape] if input_shape else []
     command += ["--weights", str(weights)] if weights else []
     with ChildProcess(command) as child:
-        child.ask_to_end()  # a module that asks its user something gets no answer
+        child.ask_to_end()  # closes stdin: a module that asks for input gets none
         said = child.read()
         status, errors = child.ended(), child.errors()
     if isinstance(said, Death):
@@ -46,7 +46,7 @@ def export_in_child(
 
 
 def _reason(stderr: str) -> str:
-    """The child's last line is its answer; what the user's code printed stands before it."""
+    """Return the reason from the child's last line; earlier lines are output of the user's code."""
     lines = stderr.splitlines()
     try:
         answer = json.loads(lines[-1])

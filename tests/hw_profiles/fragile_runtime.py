@@ -16,7 +16,7 @@ import onnx
 import pytest
 
 from hw_profiles.device import DeviceConfig
-from hw_profiles.runtimes import Progress
+from hw_profiles.runtimes import Arrays, Progress, Runtime
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
@@ -24,7 +24,7 @@ CRASHES, HANGS, REFUSED = 13, 17, 19
 """Output channels of the convolutions that do so."""
 
 
-class FragileRuntime:
+class FragileRuntime(Runtime):
     """Delegates to the simulated runtime, after looking for poison."""
 
     name = "fragile"
@@ -40,14 +40,14 @@ class FragileRuntime:
 
     def time(
         self,
-        models: Mapping[str, bytes],
+        files: Mapping[str, bytes],
         device: DeviceConfig,
         protocol: BurstProtocol,
         progress: Progress | None = None,
     ) -> Mapping[str, Sample | Failure]:
         print("engines print to stdout")  # noqa: T201 - and must not disturb the agent
         refused = {}
-        for key, model in models.items():
+        for key, model in files.items():
             widths = _widths(model)
             if CRASHES in widths:
                 sys.stderr.write("about to crash\n")
@@ -57,8 +57,11 @@ class FragileRuntime:
                 threading.Event().wait()
             if REFUSED in widths:
                 refused[key] = Failure(key, "no such kernel", "load")
-        good = {key: model for key, model in models.items() if key not in refused}
+        good = {key: model for key, model in files.items() if key not in refused}
         return {**self._inner.time(good, device, protocol, progress), **refused}
+
+    def run(self, file: bytes, inputs: Arrays, device: DeviceConfig) -> Arrays:
+        return self._inner.run(file, inputs, device)
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:
         return self._inner.fused(model)

@@ -1,1 +1,1 @@
-"""Where evaluations and trainings run on a Ray cluster."""
+"""Runs evaluations and trainings on a Ray cluster."""

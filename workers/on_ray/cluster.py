@@ -1,9 +1,9 @@
-"""RayCluster: the Ray that evaluates for this process: one of its own on this machine, or a node of somebody's cluster.
+"""RayCluster: the Ray that this process computes on: a private one on this machine, or a node of an existing cluster.
 
-It comes up in a thread, is watched, and comes up again; Ray is never the place where anything is kept.
+A thread starts it, watches it, and restarts it after a loss; nothing is ever stored only in Ray.
 
-A Ray of our own listens on loopback alone (see `workers.on_ray.environment`). A cluster's nodes listen on every
-interface whatever they are told, so a cluster belongs on a network of its own. Both want the token.
+A private Ray listens on loopback alone (see `workers.on_ray.environment`). A cluster's nodes listen on every
+interface whatever their settings, so a cluster belongs on a private network. Both require the token.
 """
 
 from __future__ import annotations
@@ -34,29 +34,30 @@ LOOK_S = 2.0
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
-"""How long a node of a cluster may take to come up. A choice, for busy machines: `ray_up_s` in the rows of
-benchmarks/ray_dispatch.py is what it took once."""
+"""Seconds that a node of a cluster may take to start. Chosen for busy machines: `ray_up_s` in the rows of
+benchmarks/ray_dispatch.py is a measured time.
+"""
 RELEASE_S = 4.0
-"""How long those that use a Ray that was lost may take to let go of it: taken from under them, it ends the process."""
+"""Seconds that users of a lost Ray may take to release it: shutting Ray down while it is used ends the process."""
 HEAD_LOOKS = 2
-"""Looks in a row at which the head takes no connection, after which it is gone."""
+"""Consecutive looks at which the head accepts no connection before it counts as lost."""
 CLOSE_S = 5.0
-"""What is not in order by then dies with this process."""
+"""Seconds for an orderly end; anything still running after that dies with this process."""
 STORE_BYTES = 128 * 1024**2
-"""Ray's memory for objects: candidates and evaluations are small, everything large is a file."""
+"""Ray's memory for objects: candidates and evaluations are small, and everything large is a file."""
 _PREFIX = "nlray-"
 _SHORT = 15
-"""Bytes of a folder that ours may lie in: Ray puts 85 more behind it, and the path of a socket has 107 at most."""
+"""Maximum length in bytes of the parent of our folder: Ray appends 85 more, and a socket's path has at most 107."""
 _TOKEN = secrets.token_hex(32)
-"""Of every Ray of our own: Ray reads a process's token once."""
+"""The token of every private Ray: Ray reads a process's token only once."""
 
 
 class RayCluster:
-    """Ray for this process; one at a time, since Ray knows only one cluster a process.
+    """Ray for this process; one at a time, because a process can use only one Ray cluster.
 
     Args:
-        address: host:port of a cluster's head; None: a Ray of our own, which dies with this process.
-        cpus: of a Ray of our own; default: those this process may use.
+        address: host:port of a cluster's head; None: a private Ray, which dies with this process.
+        cpus: CPUs of a private Ray; default: those this process may use.
     """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
@@ -66,41 +67,41 @@ class RayCluster:
         self._cpus = cpus or len(os.sched_getaffinity(0))
         self.state: State = "starting"
         self.problem: str | None = None
-        """Why it is down, in one line."""
+        """The reason why it is down, in one line."""
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self._holds: set[Hold] = set()
         self._head = ""
         self._folder: Path | None = None
         self._node: ChildProcess | None = None
-        # The node of ours dies with the thread that forked it, so this one lives as long as the cluster.
+        # Our node dies with the thread that forked it, so this thread lives as long as the cluster.
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
     def start(self) -> None:
-        """Begin to come up; returns at once."""
+        """Begin to start up; returns at once."""
         self._keeper.start()
 
     def wait(self, timeout_s: float) -> None:
-        """Until it is up.
+        """Wait until it is up.
 
         Raises:
-            ClusterDown: it is not, after `timeout_s`; the message says why.
+            ClusterDown: it is not up after `timeout_s`; the message says why.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.state == "ok", timeout_s):
                 raise ClusterDown(self.problem or f"Ray has not come up within {timeout_s:g} s")
 
     def close(self) -> None:
-        """End what is ours: this process's part in the cluster, and all of Ray where it is our own. May come twice."""
+        """End this process's part in the cluster, or all of a private Ray. May be called twice."""
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join(CLOSE_S)
 
     def hold(self) -> Hold:
-        """Register somebody who is about to use Ray.
+        """Register a user of Ray.
 
         Raises:
-            ClusterDown: it is not up.
+            ClusterDown: Ray is not up.
         """
         with self._changed:
             self._check()
@@ -118,7 +119,7 @@ class RayCluster:
             self._changed.notify_all()
 
     def node_cpus(self) -> Sequence[int]:
-        """CPUs of each node that is alive, most first.
+        """Return the CPUs of each live node, the largest first.
 
         Raises:
             ClusterDown: Ray does not answer.
@@ -131,7 +132,7 @@ class RayCluster:
             raise ClusterDown(_line(error)) from error
         return sorted((int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]), reverse=True)
 
-    # Everything below runs in the keeper thread alone.
+    # Everything below runs only in the keeper thread.
 
     def _keep(self) -> None:
         rest_s = FIRST_REST_S
@@ -142,7 +143,7 @@ class RayCluster:
                 self._say("ok")
                 self._watch()
                 if not self._closing.is_set():
-                    self._say("starting", "Ray was lost; it is started again")
+                    self._say("starting", "Ray was lost and is being restarted")
             except Exception as error:
                 self._say("down", _line(error))
                 self._go_down()
@@ -154,11 +155,11 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self) -> None:
-        """Until it is lost, or this process has had enough of it."""
+        """Return when Ray is lost or this process is closing."""
         unanswered = 0
         while unanswered < HEAD_LOOKS:
             unanswered = 0 if _answers(self._head) else unanswered + 1
-            # Asked only while the head answers: Ray waits a minute for a dead one, then it ends this process.
+            # Ask Ray only while the head answers: for a dead head, Ray waits a minute and then ends this process.
             if (not unanswered and not self._well()) or self._closing.wait(LOOK_S):
                 return
 
@@ -187,10 +188,10 @@ class RayCluster:
         self._head = ray.get_runtime_context().gcs_address
 
     def _join(self, address: str, folder: Path) -> None:
-        """A driver needs a node on its machine: one without CPUs, so that nothing is computed on it.
+        """Start a node on this machine, which a driver needs; it has no CPUs, so nothing is computed on it.
 
         Raises:
-            ClusterDown: the head does not answer, or does not take our token.
+            ClusterDown: the head does not answer, or does not accept our token.
         """
         said = folder.with_suffix(".log")
         command = python_module("ray.scripts.scripts", "start", f"--address={address}", "--num-cpus=0")
@@ -205,10 +206,10 @@ class RayCluster:
         end_s = time.monotonic() + JOIN_S
         while b"Ray runtime started" not in said.read_bytes():
             if self._node.ended() is not None or time.monotonic() > end_s or self._closing.wait(0.1):
-                raise ClusterDown(f"the Ray cluster at {address} cannot be joined: {_last_line(said)}")
+                raise ClusterDown(f"cannot join the Ray cluster at {address}: {_last_line(said)}")
 
     def _well(self) -> bool:
-        """Whether our own node is alive, as far as the cluster's head knows."""
+        """Return True if our own node is alive according to the cluster's head."""
         import ray
 
         if self._node is not None and self._node.ended() is not None:
@@ -225,7 +226,7 @@ class RayCluster:
 
         with self._changed:
             self._changed.wait_for(lambda: not self._holds, RELEASE_S)
-        with suppress(Exception):  # what is lost already cannot be left in order
+        with suppress(Exception):  # a lost Ray cannot be shut down in order
             ray.shutdown()
         if self._node is not None:
             self._node.terminate(5.0)
@@ -234,13 +235,13 @@ class RayCluster:
 
 
 class Hold:
-    """Somebody who uses Ray, and lets go of it, with all that Ray gave, as soon as `check` says that it is lost."""
+    """A registered use of Ray. Its owner must drop everything it got from Ray, and release it, once `check` raises."""
 
     def __init__(self, cluster: RayCluster) -> None:
         self._cluster = cluster
 
     def check(self) -> None:
-        """Before each use.
+        """Check that Ray is still up; call before each use.
 
         Raises:
             ClusterDown: Ray was lost.
@@ -248,17 +249,17 @@ class Hold:
         self._cluster._check()
 
     def check_head(self) -> None:
-        """Before what would wait for the cluster's head.
+        """Check that the head answers; call before anything that would wait for it.
 
         Raises:
-            ClusterDown: as `check`, or the head takes no connection.
+            ClusterDown: as `check`, or the head accepts no connection.
         """
         self.check()
         if not _answers(self._cluster._head):
             raise ClusterDown("the head of the Ray cluster does not answer")
 
     def release(self) -> None:
-        """Nothing of Ray is used any more. May come twice."""
+        """Declare that nothing of Ray is in use any more. May be called twice."""
         self._cluster._release(self)
 
 
@@ -284,11 +285,11 @@ def _set_token(folder: Path, own: bool) -> None:
         os.environ.pop(environment.TOKEN, None)
         os.environ[environment.TOKEN_PATH] = str(token)
     elif not os.environ.get(environment.TOKEN) and not os.environ.get(environment.TOKEN_PATH):
-        raise ClusterDown(f"the cluster's token is missing: {environment.TOKEN_PATH} must name the file that has it")
+        raise ClusterDown(f"the cluster's token is missing: set {environment.TOKEN_PATH} to the file that has it")
 
 
 def _bases() -> list[str]:
-    """Where a folder of ours may lie, the user's own choice first."""
+    """List possible parents of our folder, the user's own choice (TMPDIR) first."""
     return [base for base in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(base)) <= _SHORT]
 
 
@@ -303,7 +304,7 @@ def _new_folder() -> Path:
 
 
 def _sweep() -> None:
-    """Folders of processes that were killed."""
+    """Remove the folders of processes that were killed."""
     for folder in (found for base in _bases() for found in Path(base).glob(f"{_PREFIX}*-*")):
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():

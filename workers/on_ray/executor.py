@@ -1,4 +1,4 @@
-"""RayExecutor: a conductor's work on Ray: evaluator actors while it searches, one Tune run while it trains."""
+"""RayExecutor: computes for a conductor on Ray: evaluator actors during search, one Tune run during training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class RayExecutor:
     """Implements workers.pools.executor.Executor.
 
-    On a Ray of our own the workers of one job share all CPUs; in a cluster each takes one, since other conductors'
-    jobs want theirs.
+    On a private Ray the workers of one job share all CPUs; in a cluster each worker takes one CPU, because other
+    conductors' jobs need the rest.
 
     Args:
-        address: host:port of a cluster's head; None: a Ray of our own.
+        address: host:port of a cluster's head; None: a private Ray.
     """
 
     side_by_side = True
@@ -31,15 +31,15 @@ class RayExecutor:
 
     @property
     def state(self) -> State:
-        """Of the cluster."""
+        """The cluster's state."""
         return self._cluster.state
 
     def start(self) -> None:
-        """As Executor.start."""
+        """Begin to start up, as Executor.start does."""
         self._cluster.start()
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """As Executor.pool; at least one worker, whatever `processes` says."""
+        """Make a pool, as Executor.pool does, with at least one worker, whatever `processes` says."""
         from workers.on_ray.pool import RayPool
 
         hold = self._cluster.hold()
@@ -51,7 +51,7 @@ class RayExecutor:
             raise
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """As Executor.train: all of them."""
+        """Train all networks of the course, as Executor.train does."""
         from workers.on_ray.training import trained
 
         hold = self._cluster.hold()
@@ -62,7 +62,7 @@ class RayExecutor:
             hold.release()
 
     def close(self) -> None:
-        """As Executor.close."""
+        """Close the cluster, as Executor.close does."""
         self._cluster.close()
 
     def _room(self, processes: int) -> tuple[int, int]:

@@ -1,8 +1,8 @@
-"""RayPool: long-lived evaluator actors on the nodes of a Ray cluster, under our own supervision.
+"""RayPool: long-lived evaluator actors on the nodes of a Ray cluster, supervised here.
 
-Ray restarts nothing here: with its restarts a call could block for ever, or run again unseen. An actor that
-dies, with its process or its node, costs the candidate it worked on one second attempt; the rest of its batch
-goes back to the queue. Everything happens in the calls of the one thread that uses the pool.
+Ray's own restarts are off: with them a call could block for ever, or run again unnoticed. If an actor dies, with its
+process or its node, the candidate in progress gets one second attempt and the rest of its batch returns to the
+queue. Everything happens in the calls of the one thread that uses the pool.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from workers.pools.process_child import Broken, Guard
 from workers.pools.process_pool import ATTEMPTS, FAILED_STARTS
 
 BATCH = 16
-"""Candidates of one call at most."""
+"""Maximum number of candidates per call."""
 BATCH_S = 0.5
-"""How long a batch should keep a worker busy: long beside a call, short beside a wait for a cancel."""
+"""Seconds that a batch should keep a worker busy: long beside a call, short beside a wait for a cancel."""
 ALL = 3600.0
 
 
 class RayPool:
-    """At most `workers` actors of `cpus` CPUs each; fewer, but at least one, where the cluster has no more room.
+    """At most `workers` actors of `cpus` CPUs each; fewer, but at least one, if the cluster has no more room.
 
     Args:
-        make_evaluator: picklable; called once in each actor. What it loads are files that every node sees.
-        workers: how many actors.
-        cpus: what each takes; `room` finds numbers that a cluster has.
-        deadline_s: seconds one candidate may take once it has begun.
-        start_s: seconds an actor may take to find room and to make its evaluator.
+        make_evaluator: picklable; called once in each actor. The files that it loads must be visible on every node.
+        workers: number of actors.
+        cpus: CPUs of each actor; `room` finds numbers that fit a cluster.
+        deadline_s: seconds that one candidate may take once it has begun.
+        start_s: seconds that an actor may take to find room and to make its evaluator.
         grace_s: seconds between a cancel and the end of the actor that works on the candidate.
         guard: picklable; entered around each evaluation in the actor.
-        hold: on the cluster, let go of by `close`; None: nobody takes Ray away from under the pool.
+        hold: hold on the cluster, released by `close`; None if Ray cannot be shut down while the pool is in use.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RayPool:
         for name, value in (("workers", workers), ("cpus", cpus)):
             if value < 1:
                 raise InvalidInput(name, value, "must be at least 1")
-        # Once, and here: what an actor gets later is what the first one got, whatever became of the factory.
+        # Pickle once, here: every later actor gets what the first one got, even if the factory has changed since.
         self._packed: bytes = cloudpickle.dumps((make_evaluator, guard))
         self.capacity = workers
         self._hold = hold
@@ -80,25 +80,25 @@ class RayPool:
         self._failed_starts = 0
         self._rest_until_s = 0.0
         self._usual_s = float("inf")
-        """What an evaluation takes, by those seen last."""
+        """Seconds that an evaluation takes, by the latest one."""
         self._broken: PoolBroken | None = None
         self._closed = False
         self._workers: list[RayWorker] = []
         self._guarded(self._staff)
 
     def submit(self, candidate: Candidate) -> None:
-        """As Pool.submit."""
+        """Queue a candidate, as Pool.submit does."""
         if self._closed:
             raise PoolClosed("submit: the pool is closed")
         if candidate.id in self._inside:
-            raise InvalidInput("candidate", candidate.id, "is in the pool already")
+            raise InvalidInput("candidate", candidate.id, "is already in the pool")
         self._inside.add(candidate.id)
         self._waiting.append(candidate)
         if self._broken is None:
             self._guarded(self._assign)
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """As Pool.next."""
+        """Return a finished evaluation, as Pool.next does."""
         end_s = time.monotonic() + timeout_s
         while self._inside and not self._results:
             if self._broken is not None:
@@ -114,7 +114,7 @@ class RayPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """As Pool.cancel; a candidate that has begun has `grace_s` to end by itself, then its actor is killed."""
+        """Give a candidate up, as Pool.cancel does; one in progress has `grace_s` to end, then its actor is killed."""
         for candidate in [c for c in self._waiting if c.id == candidate_id]:
             self._waiting.remove(candidate)
             self._results.append(ended(candidate, Status.STOPPED, "cancelled"))
@@ -123,7 +123,7 @@ class RayPool:
                 worker.give_up(candidate_id)
 
     def close(self) -> None:
-        """As Pool.close."""
+        """Close the pool, as Pool.close does."""
         self._closed = True
         with suppress(ClusterDown):  # actors died with their Ray; a call would wait for it
             self._check()
@@ -151,7 +151,7 @@ class RayPool:
             self._hold.check()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Take a step; whatever goes wrong in it is no candidate's fault, and Ray has many ways to be gone."""
+        """Take a step; an error in it breaks the pool but fails no candidate, since Ray can be lost in many ways."""
         try:
             self._check()
             step()
@@ -163,7 +163,7 @@ class RayPool:
             raise self._broken from error
 
     def _turn(self, left_s: float) -> None:
-        """Wait for news or the next deadline, and handle what there is."""
+        """Wait for news or the next deadline, and handle whatever is ready."""
         self._staff()
         self._assign()
         self._listen(left_s)
@@ -183,10 +183,10 @@ class RayPool:
                 worker.give([self._waiting.popleft() for _ in range(count)])
 
     def _batch(self) -> int:
-        """As many short candidates as keep a worker busy for a while, and never more than its share."""
+        """Return how many short candidates keep a worker busy for BATCH_S, at most the worker's share."""
         share = -(-len(self._waiting) // len(self._workers))
         short = int(BATCH_S / self._usual_s) if self._usual_s > 0 else BATCH
-        # Alone the second time: whatever kills the actor then is this candidate's own.
+        # A second attempt runs alone: if the actor is killed then, this candidate is the cause.
         again = next((i for i, c in enumerate(self._waiting) if self._attempts[c.id]), len(self._waiting))
         return max(1, min(share, short, BATCH, again))
 
@@ -201,7 +201,7 @@ class RayPool:
             return
         ready, _ = ray.wait(list(by_news), num_returns=1, timeout=timeout_s, fetch_local=False)
         if ready:
-            # Everything that is there already: results before the deadline that they met.
+            # Take everything that is ready: results count before the deadline that they met.
             ready, _ = ray.wait(list(by_news), num_returns=len(by_news), timeout=0, fetch_local=False)
         for news in ready:
             self._hear(by_news[news])
@@ -224,7 +224,7 @@ class RayPool:
             self._failed_starts = 0
 
     def _bury(self, worker: RayWorker, cause: str) -> None:
-        """An actor ended by itself: the candidate at hand goes to the front of the queue, or fails for good."""
+        """Handle an actor that ended: its current candidate returns to the front of the queue, or fails for good."""
         self._workers.remove(worker)
         worker.end()
         if worker.state == "starting":
@@ -244,7 +244,7 @@ class RayPool:
             self._results.append(ended(at_hand, Status.FAILED, reason))
 
     def _take_back(self, worker: RayWorker) -> Candidate:
-        """The candidate at hand of an actor that has ended; the others of its batch wait again, or were cancelled."""
+        """Return an ended actor's current candidate; the others of its batch are queued again, or were cancelled."""
         at_hand, *rest = worker.batch
         for candidate in reversed(rest):
             if candidate.id in worker.unwanted:
@@ -263,7 +263,11 @@ class RayPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _no_room(self, worker: RayWorker) -> None:
-        """An actor that does not come up waits, for all Ray says, for ever: others do its work, or nobody can."""
+        """Give up an actor that does not start: Ray would let it wait for ever.
+
+        Raises:
+            NoRoom: no other actor has started either.
+        """
         if all(each.state == "starting" for each in self._workers):
             raise NoRoom(f"no worker with {self._cpus} CPUs came up within {self._start_s:g} s; {_room_left()}")
         self._workers.remove(worker)
@@ -271,7 +275,7 @@ class RayPool:
         self._rest_until_s = time.monotonic() + self._start_s
 
     def _dismiss(self, worker: RayWorker, status: Status, reason: str) -> None:
-        """End an actor in the middle of its candidate, which gets this answer."""
+        """End an actor in the middle of its candidate, which is answered with this status and reason."""
         self._workers.remove(worker)
         worker.end()
         at_hand = self._take_back(worker)
@@ -284,13 +288,13 @@ class RayPool:
 
 
 def room(node_cpus: Sequence[int], workers: int, share: bool) -> tuple[int, int]:
-    """How many workers, at most `workers`, and with how many CPUs each, fit on nodes of these CPUs.
+    """Return how many workers, at most `workers`, fit on nodes with these CPUs, and with how many CPUs each.
 
     Args:
-        share: divide all there is among them; else each takes one, and leaves the rest to others.
+        share: divide all CPUs among the workers; else each takes one and leaves the rest to others.
 
     Raises:
-        PoolBroken: not one.
+        PoolBroken: no worker fits.
     """
 
     def fitting(cpus: int) -> int:
@@ -309,7 +313,7 @@ def _room_left() -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """What became of the actor: Ray's text has it after a list of ids."""
+    """Return what happened to the actor: Ray's text says it after a list of ids."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith("The actor is dead")), lines[0] if lines else "")
     return f"{type(error).__name__}: {told.split(' Some common causes', 1)[0]}"

@@ -1,7 +1,7 @@
-"""trained: the networks of a course as one Ray Tune run under ASHA (Li et al., arXiv 1810.05934).
+"""trained: trains the networks of a course as one Ray Tune run under ASHA (Li et al., arXiv 1810.05934).
 
-Tune places and restarts the trainings, and ASHA ends those that fall behind. Neither keeps anything: a training
-that lost its worker goes on from the file that its last epoch left.
+Tune places and restarts the trainings, and ASHA ends those that fall behind. Neither stores anything: a training
+that lost its worker resumes from the file that its last epoch left.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from workers.errors import PoolBroken
 from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, learn
 
 LOST_WORKERS = 2
-"""Workers that one training may lose."""
+"""Number of workers that one training may lose."""
 FIRST_RUNG = 1 / 3
-"""Share of the epochs before the first comparison: fine-tuned networks of one size need some to settle."""
+"""Share of the epochs before the first comparison: fine-tuned networks of one size need a few epochs to settle."""
 REDUCTION = 2
 LOOK_S = 0.5
 _NAME = "network"
@@ -34,14 +34,14 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     """Train every network of a course on at most `workers` workers of `cpus` CPUs.
 
     Returns:
-        By name. Where the course was interrupted, only those that had ended.
+        How each training ended, by name; only those that had ended if the course was interrupted.
 
     Raises:
         PoolBroken: a training lost more workers than LOST_WORKERS, or Ray is gone.
     """
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the other one prints whatever `verbose` says
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores `verbose`
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report is about the end, not about accuracy
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report holds the end, not the accuracy
     watch = Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
@@ -67,7 +67,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     except (
         Exception,
         SystemExit,
-    ) as error:  # Ray exits where it is lost; what our own code raises is kept by the watch
+    ) as error:  # Ray exits when it is lost; our own errors are kept by the watch
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
@@ -84,8 +84,8 @@ def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
-    """ASHA over epochs and accuracy among all but the spared, which neither stop nor count. The watch has the last
-    word: both may stop a training, and one is to be left.
+    """ASHA over epochs and accuracy among all trainings but the spared ones, which are neither stopped nor counted. The
+    watch decides in the end: both may stop a training, and one must be left.
     """
 
     def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
@@ -103,7 +103,7 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """As TrialScheduler's; the last epoch is no time to stop."""
+        """Decide on a result, as TrialScheduler does; a training is not stopped at its last epoch."""
         name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
         if name in self._spared or result.get("epoch") == result.get("epochs"):
             return going_on
@@ -111,13 +111,13 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         return going_on if wanted == TrialScheduler.STOP and not self._watch.let_go(name) else wanted
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """As TrialScheduler's."""
+        """Note a finished training, as TrialScheduler does, unless it is spared."""
         if trial.config[_NAME] not in self._spared:
             super().on_trial_complete(tune_controller, trial, result)
 
 
 class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
-    """Hears of every epoch, and ends what is to end: all for the user, some for lack of time."""
+    """Receives every epoch and decides which trainings end: all if the user wants it, some if the time is used up."""
 
     def __init__(self, course: Course, at_once: int) -> None:
         self._course = course
@@ -128,14 +128,16 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         self._looked_s = -math.inf
         self.interrupted = False
         self.failed: Exception | None = None
-        """What our own code raised: it is raised again where Tune has ended its trials."""
+        """The first exception of our own code; raised again once Tune has ended its trials."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        """Tune writes its parts down, to restore them some day; we never do, and what we hold cannot travel."""
+        """Pickle as a plain object: Tune saves its parts to restore them, which we never do, and our fields cannot be
+        pickled.
+        """
         return object, ()
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """A result of a trial: whether it is to end now."""
+        """Note a trial's result; return True if the trial must end now."""
         name = result["config"][_NAME]
         if "ended" in result:
             self._ended[name] = Ended(result["ended"], result["reason"])
@@ -161,7 +163,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             self.failed = self.failed or error
 
     def let_go(self, name: str) -> bool:
-        """Whether this one, which fell behind, ends: not where it is the last that there may be to judge."""
+        """Let a training that fell behind end, unless it is the last one that could be judged; True if it ends."""
         if not self._one_trained() and not self._course.lessons.keys() - self._ended.keys() - {name, CONTROL}:
             return False
         last = self._last[name]
@@ -170,12 +172,14 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return True
 
     def _one_trained(self) -> bool:
-        """Whether there is one to judge; the control is not."""
+        """Return True if there is a trained network to judge; the control does not count."""
         trained = (name for name, each in self._ended.items() if each.state == "trained")
         return self._course.one_trained or any(name != CONTROL for name in trained)
 
     def _needed(self) -> str | None:
-        """The best of those that may be stopped: it goes on, whatever time there is, until one is trained to judge."""
+        """Return the best training that may be stopped; it continues, whatever the time, until one network is trained
+        to judge.
+        """
         if self._one_trained():
             return None
         spared = self._course.spared
@@ -185,7 +189,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return max(going, key=lambda name: going[name])
 
     def stop_all(self) -> bool:
-        """Whether everything is to end; asked all the time."""
+        """Return True if everything must end; Tune calls this all the time."""
         if time.monotonic() - self._looked_s >= LOOK_S and self.failed is None:
             self._looked_s = time.monotonic()
             try:
@@ -195,7 +199,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self.interrupted or self.failed is not None
 
     def ended(self) -> Mapping[str, Ended]:
-        """How those ended that did."""
+        """Return how each finished training ended."""
         return self._ended
 
 

@@ -1,8 +1,8 @@
-"""RayWorker: a long-lived evaluator actor on some node of a cluster, and the driver's handle on it.
+"""RayWorker: a long-lived evaluator actor on a node of a cluster, and the driver's handle on it.
 
-The actor makes its evaluator once, then takes batches of candidates and answers with a stream: for each one its
-id when it begins (its deadline runs from there), then its evaluation. So a batch costs one call, every result
-arrives when it is there, and a driver knows at any time which candidate is being worked on.
+The actor makes its evaluator once, then takes batches of candidates and answers with a stream: for each candidate its
+id when it begins (its deadline starts then), then its evaluation. So a batch costs one call, every result arrives as
+soon as it exists, and the driver always knows which candidate is in progress.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from workers.pools.pool import EvaluatorFactory
 from workers.pools.process_child import Broken
 
 RayState: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
-"""waiting: it has a batch, but the machine's lock is held by a timing; no deadline runs."""
+"""waiting: the worker has a batch, but a timing holds the machine's lock; no deadline runs."""
 
 
 class Actor:
-    """What runs in the actor's process; its calls run in threads, so that cancelling does not wait for evaluating."""
+    """Runs in the actor's process; its calls run in threads, so that cancelling does not wait for evaluating."""
 
     def __init__(self, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
@@ -41,7 +41,7 @@ class Actor:
         self._lock = threading.Lock()
 
     def load(self, packed: bytes) -> Broken | None:
-        """Make the evaluator. Not in the constructor: its arguments must not live as long as the actor does."""
+        """Make the evaluator. Not done in the constructor, whose arguments Ray keeps as long as the actor lives."""
         factory: EvaluatorFactory
         try:
             factory, self._guard = pickle.loads(packed)  # noqa: S301  # ours: made by the driver of this actor
@@ -51,7 +51,7 @@ class Actor:
         return None
 
     def evaluate(self, batch: Sequence[Candidate]) -> Iterator[str | Evaluation]:
-        """Each candidate's id once it has begun, then its evaluation; STOPPED where it was given up before."""
+        """Yield each candidate's id once it has begun, then its evaluation; STOPPED if it was given up before."""
         for candidate in batch:
             with self._lock:
                 dropped = candidate.id in self._given_up
@@ -71,7 +71,7 @@ class Actor:
 
 
 class RayWorker:
-    """One actor and the batch it has. It never restarts by itself: whoever owns it makes another one.
+    """One actor and its current batch. It never restarts by itself: its owner makes another one.
 
     Args:
         packed: (EvaluatorFactory, guard), pickled by the driver.
@@ -90,24 +90,24 @@ class RayWorker:
         self.state: RayState = "starting"
         self.since_s = time.monotonic()
         self.batch: list[Candidate] = []
-        """What has not come back, the one at hand first."""
+        """Candidates that have not come back, the current one first."""
         self.cancelled_s: float | None = None
-        """When the one at hand was given up."""
+        """Time at which the current candidate was given up."""
         self.unwanted: set[str] = set()
-        """Ids of the batch that were given up."""
+        """Ids of the batch's candidates that were given up."""
         self._actor: Any = actor.remote(cpus)
         self.news: Any = self._actor.load.remote(packed)
-        """What to wait for: Ray's reference or generator; None while idle."""
+        """Ray's reference or generator to wait for; None while idle."""
 
     def give(self, batch: Sequence[Candidate]) -> None:
-        """Hand over candidates, of which it has none now."""
+        """Hand over candidates; the worker must be idle."""
         self._enter("waiting")
         self.batch = list(batch)
         self.unwanted.clear()
         self.news = self._actor.evaluate.options(num_returns="streaming").remote(self.batch)
 
     def hear(self) -> Evaluation | Broken | None:
-        """Take the news that are there; None when only the state changed.
+        """Receive the next message; None if only the state changed.
 
         Raises:
             RayError: the actor is gone.
@@ -133,7 +133,7 @@ class RayWorker:
         return message
 
     def give_up(self, candidate_id: str) -> None:
-        """Cancel one of the batch: the one at hand may still end by itself."""
+        """Cancel a candidate of the batch; the current one may still finish by itself."""
         self.unwanted.add(candidate_id)
         if self.batch[0].id == candidate_id and self.cancelled_s is None:
             self.cancelled_s = time.monotonic()
@@ -141,14 +141,14 @@ class RayWorker:
             self._actor.give_up.options(concurrency_group="control").remote(candidate_id)
 
     def late_s(self, start_s: float, deadline_s: float, grace_s: float) -> float:
-        """Seconds past this worker's present deadline (negative: still to go)."""
+        """Return the seconds past this worker's current deadline (negative: time left)."""
         now_s = time.monotonic()
         limit_s = {"starting": start_s, "busy": deadline_s}.get(self.state, float("inf"))
         late_s = now_s - self.since_s - limit_s
         return late_s if self.cancelled_s is None else max(late_s, now_s - self.cancelled_s - grace_s)
 
     def end(self) -> None:
-        """Kill the actor, whatever it does."""
+        """Kill the actor, whatever it is doing."""
         self.news = None
         with suppress(RayError, ValueError):  # gone with its node or its cluster already
             ray.kill(self._actor)

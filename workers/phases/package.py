@@ -29,7 +29,7 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report tells. `chosen`: the best, or the nearest where the verdict is missed."""
+    """The contents of a report. `chosen`: the best network, or the nearest if the verdict is missed."""
 
     verdict: Verdict
     reason: str
@@ -45,8 +45,8 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     """Write, check and offer the artifacts.
 
     Raises:
-        JobFailed: the file does not do in a clean process what it did here.
-        Halted: the user wants it.
+        JobFailed: the file behaves differently in a clean process.
+        Halted: the user paused or cancelled the job.
     """
     context, inputs = run.context, run.inputs
     context.at("package", 0, 3)
@@ -59,8 +59,8 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
         with context.computing():
             checked = clean_check(path.read_bytes(), *inputs.validation, findings.chosen.accuracy)
         context.say(
-            f"A clean process without our packages gets {checked.accuracy:.2%} right of {checked.count} images; "
-            f"its outputs differ by {checked.difference:.1e} of their scale."
+            f"In a clean process without our packages, the file classifies {checked.accuracy:.2%} of "
+            f"{checked.count} images correctly; its outputs differ by {checked.difference:.1e} of their scale."
         )
         made.append(("onnx", path))
     context.at("package", 1, 3)
@@ -135,8 +135,8 @@ def _training(context: Context, findings: Findings) -> str:
         return "none"
     epochs = common_epochs(context)
     longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
-    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, the same for the control"
-    return "; ".join([told, *longer]) + (" with those of its sample" if longer else "")
+    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, as was the control"
+    return "; ".join([told, *longer]) + (" including its sample's" if longer else "")
 
 
 def _finalist(each: Judged) -> dict[str, Any]:

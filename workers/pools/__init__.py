@@ -1,1 +1,1 @@
-"""Where evaluations run on one machine."""
+"""Pools: the places on one machine where evaluations run."""

@@ -1,7 +1,7 @@
-"""Executor: what computes for a conductor: makes pools, and trains the networks of a train phase.
+"""Executor: the interface through which a conductor computes: it makes pools and trains the networks of a train phase.
 
-One for each way of computing: `LocalExecutor` on this machine's own processes, `workers.on_ray.executor.RayExecutor`
-on Ray. A job knows neither: the same run gives the same results on both.
+There is one implementation per way of computing: `LocalExecutor` uses this machine's child processes,
+`workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which one it has; the results are the same.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ State: TypeAlias = Literal["starting", "ok", "down"]
 
 
 class Executor(Protocol):
-    """Comes up by itself after `start`; `pool` and `train` may only be called while `state` is "ok"."""
+    """Starts up in the background after `start`; call `pool` and `train` only while `state` is "ok"."""
 
     side_by_side: bool
-    """Whether `train` does anything."""
+    """True if `train` trains networks in parallel; else it returns {} and the train phase trains them one by one."""
 
     @property
     def state(self) -> State: ...
 
     def start(self) -> None:
-        """Begin to come up; returns at once."""
+        """Begin to start up; returns at once."""
         ...
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """A pool of at most `processes` workers.
+        """Make a pool of at most `processes` workers.
 
         Raises:
             PoolBroken: there is nothing to compute on.
@@ -44,41 +44,41 @@ class Executor(Protocol):
         ...
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Train the networks of a course side by side; only where `side_by_side`.
+        """Train the networks of a course in parallel; only if `side_by_side`.
 
         Returns:
             How each ended, by name.
 
         Raises:
-            Halted: the user wants it.
-            PoolBroken: no worker comes up.
+            Halted: the user paused or cancelled the job.
+            PoolBroken: no worker can be started.
         """
         ...
 
     def close(self) -> None:
-        """End what is ours. May be called twice."""
+        """End everything that this executor started. May be called twice."""
         ...
 
 
 class LocalExecutor:
-    """Child processes of this one; networks are trained one after another by the train phase itself."""
+    """Evaluates in child processes of this one; the train phase itself trains networks one after another."""
 
     state: State = "ok"
     side_by_side = False
 
     def start(self) -> None:
-        """There is nothing to wait for."""
+        """Do nothing: there is nothing to wait for."""
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """As Executor.pool; 0 processes evaluate in the caller's thread."""
+        """Make a pool as Executor.pool does; with 0 processes it evaluates in the caller's thread."""
         return local_pool(make_evaluator, processes, deadline_s, guard)
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Nothing: the train phase does it, one network after another."""
+        """Return {}: the train phase trains the networks itself, one after another."""
         return {}
 
     def close(self) -> None:
-        """Its pools end with their jobs."""
+        """Do nothing: the pools end with their jobs."""
 
 
 def local_pool(
@@ -87,13 +87,13 @@ def local_pool(
     deadline_s: float = 300.0,
     guard: Guard = nullcontext,
 ) -> Pool:
-    """A pool on this machine.
+    """Make a pool on this machine.
 
     Args:
-        make_evaluator: picklable when `processes` > 0.
+        make_evaluator: picklable if `processes` > 0.
         processes: 0 evaluates in the caller's thread, n in n child processes.
         deadline_s: seconds for one candidate; child processes only.
-        guard: entered around each evaluation; the host lock's `shared` leaves a timing agent its quiet.
+        guard: entered around each evaluation; the host lock's `shared` lets a timing agent wait for a quiet machine.
 
     Raises:
         InvalidInput: a negative number of processes.

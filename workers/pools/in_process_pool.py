@@ -1,4 +1,4 @@
-"""InProcessPool: the evaluator in the caller's own thread. For tests and for machines with one core."""
+"""InProcessPool: runs the evaluator in the caller's own thread. For tests and for machines with one core."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from workers.pools.process_child import Guard
 class InProcessPool:
     """Evaluates inside `next`, in the order of submission.
 
-    Nothing here can interrupt an evaluation: `timeout_s` and deadlines do not bound it, and a crash of
-    native code takes the caller along. Child processes are for that.
+    Nothing here can interrupt an evaluation: `timeout_s` and deadlines do not bound it, and a crash of native code ends
+    the caller too. Use child processes to be protected from both.
     """
 
     capacity = 1
@@ -33,15 +33,17 @@ class InProcessPool:
         self._closed = False
 
     def submit(self, candidate: Candidate) -> None:
-        """As Pool.submit."""
+        """Queue a candidate, as Pool.submit does."""
         if self._closed:
             raise PoolClosed("submit: the pool is closed")
         if any(other.id == candidate.id for other in self._waiting):
-            raise InvalidInput("candidate", candidate.id, "is in the pool already")
+            raise InvalidInput("candidate", candidate.id, "is already in the pool")
         self._waiting.append(candidate)
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """As Pool.next, but an evaluation that has begun is finished, however long it takes."""
+        """Return a finished evaluation, as Pool.next does, but an evaluation that has begun runs to its end, however
+        long.
+        """
         if self._stopped:
             return self._stopped.popleft()
         if not self._waiting:
@@ -52,13 +54,13 @@ class InProcessPool:
             return attempt(evaluator, candidate)
 
     def cancel(self, candidate_id: str) -> None:
-        """As Pool.cancel."""
+        """Give a candidate up, as Pool.cancel does."""
         for candidate in [c for c in self._waiting if c.id == candidate_id]:
             self._waiting.remove(candidate)
             self._stopped.append(ended(candidate, Status.STOPPED, "cancelled"))
 
     def close(self) -> None:
-        """As Pool.close."""
+        """Close the pool, as Pool.close does."""
         self._closed = True
         self._waiting.clear()
         self._evaluator = None

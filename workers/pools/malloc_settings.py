@@ -1,9 +1,9 @@
-"""The C library's allocator, told to keep what an evaluator frees: the next candidate needs it again.
+"""Tells the C library's allocator to keep the memory that an evaluator frees, because the next candidate needs it.
 
-glibc maps large blocks anew each time and gives back the free end of its heaps, and activations are such blocks. How
-many page faults an evaluation takes then depends on a process's first allocations, so that two workers of one job
-differ: for ResNet-20 by up to 40 % of the time, looked at on the machine this was written on; no benchmark shows it.
-What is kept is at most what the largest candidate needed. Other C libraries (musl, macOS) are left as they are.
+By default glibc maps large blocks afresh each time and returns the free end of its heaps to the system; activations are
+such blocks. The number of page faults of an evaluation then depends on the process's first allocations, so two workers
+of one job differ in speed: for ResNet-20 by up to 40 %, as observed on the development machine; no benchmark shows it.
+At most the memory that the largest candidate needed is kept. Other C libraries (musl, macOS) are left unchanged.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 _LARGEST_MMAP_THRESHOLD = 32 << 20
-"""Bytes; glibc takes no more."""
+"""Bytes; glibc accepts no larger threshold."""
 _KEPT = 1 << 30
-"""Bytes that may be free at the end of the heap before they go back."""
+"""Bytes that may be free at the end of the heap before they are returned to the system."""
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
 
@@ -27,12 +27,15 @@ KEEPING: Mapping[str, str] = MappingProxyType(
         "MALLOC_ARENA_MAX": "1",
     }
 )
-"""Environment of a process that evaluates beside its main thread, as a Ray actor does: a thread's own arena is made of
-heaps of 64 MB, which go back whatever the thresholds are; and only a process that begins can be told to have none."""
+"""Environment of a process that evaluates outside its main thread, as a Ray actor does.
+
+An arena that belongs to a thread consists of heaps of 64 MB that are returned to the system whatever the thresholds
+are, and only a starting process can be told to have no such arenas.
+"""
 
 
 def keep_freed_memory() -> None:
-    """Keep in this process what its main thread frees, for its next allocations."""
+    """Keep the memory that this process's main thread frees for the next allocations."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)

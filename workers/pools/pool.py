@@ -1,11 +1,11 @@
-"""Pool: where candidates are evaluated. The loop submits and takes; it never knows on what machine.
+"""Pool: evaluates candidates. The loop submits and takes; it never knows on which machine they run.
 
     pool.submit(a); pool.submit(b)      # at most `capacity` run, the others wait in order
     pool.next(timeout_s=1.0)            # -> an Evaluation of a or b, in any order; None: nothing yet
-    pool.cancel(b.id)                   # b's evaluation arrives as STOPPED, unless it was quicker
+    pool.cancel(b.id)                   # b's evaluation arrives as STOPPED, unless b finished first
 
-Each submitted candidate comes back exactly once, whatever happens to the worker that had it: a killed
-worker costs its candidate one second attempt, then the candidate comes back FAILED with the signal's name.
+Each submitted candidate comes back exactly once, whatever happens to its worker: if the worker is killed, the
+candidate gets one second attempt, then it comes back FAILED with the signal's name.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ class Evaluator(Protocol):
     """Evaluates one candidate. Lives as long as its worker; everything slow is loaded when it is made."""
 
     def __call__(self, candidate: Candidate) -> Evaluation:
-        """The evaluation; an exception becomes a FAILED one with the exception as its reason."""
+        """Return the evaluation; an exception becomes a FAILED one with the exception as its reason."""
         ...
 
 
 class EvaluatorFactory(Protocol):
-    """Makes an evaluator inside a worker. Must be picklable: it travels to child processes we start."""
+    """Makes an evaluator inside a worker. Must be picklable: it is sent to child processes."""
 
     def __call__(self) -> Evaluator: ...
 
 
 class Pool(Protocol):
-    """A bounded set of workers. `capacity` is how many candidates can run at once (at least 1)."""
+    """A bounded set of workers. `capacity`: the number of candidates that can run at once (at least 1)."""
 
     capacity: int
 
@@ -41,12 +41,12 @@ class Pool(Protocol):
 
         Raises:
             PoolClosed: after `close`.
-            InvalidInput: a candidate with this id is in the pool already.
+            InvalidInput: a candidate with this id is already in the pool.
         """
         ...
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """A finished evaluation; None after `timeout_s` seconds, or at once if nothing is in the pool.
+        """Return a finished evaluation; None after `timeout_s` seconds, or at once if the pool is empty.
 
         Raises:
             PoolBroken: no worker can be started.
@@ -54,11 +54,11 @@ class Pool(Protocol):
         ...
 
     def cancel(self, candidate_id: str) -> None:
-        """Give this candidate up; it comes back STOPPED. Unknown or finished: nothing happens."""
+        """Give this candidate up; it comes back STOPPED. Does nothing for an unknown or finished candidate."""
         ...
 
     def close(self) -> None:
-        """End every worker; what is in the pool is lost. May be called twice."""
+        """End every worker; candidates in the pool are lost. May be called twice."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,6 +1,6 @@
-"""The other end of a child process of ProcessPool: makes one evaluator, then evaluates what arrives.
+"""The child's end of a ProcessPool process: makes one evaluator, then evaluates the candidates that arrive.
 
-Protocol over one pipe. The parent sends an EvaluatorFactory, then candidates. The child answers READY or
+Protocol over one pipe: the parent sends an EvaluatorFactory, then candidates. The child answers READY or
 Broken once, then for each candidate STARTED (its deadline begins) and an Evaluation.
 """
 
@@ -36,14 +36,14 @@ class Broken:
 
 
 def main(link: Connection, threads: int, guard: Guard) -> None:
-    """Run a child until its parent hangs up.
+    """Run a child until its parent closes the pipe.
 
     Args:
         link: the child's end of the pipe.
-        threads: how many threads the numeric libraries may use here.
+        threads: number of threads that the numeric libraries may use here.
         guard: held around each evaluation, so that a timing agent on this machine can get quiet between two.
     """
-    # The pipe's end reaches the inbox thread only while no native call keeps the interpreter's lock.
+    # The inbox thread sees the end of the pipe only while no native call holds the interpreter's lock.
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
@@ -68,7 +68,7 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
 
 
 def _receive(link: Connection, inbox: queue.SimpleQueue[EvaluatorFactory | Candidate]) -> None:
-    """Feed the inbox; when the parent hangs up or dies, end the process in the middle of whatever it does."""
+    """Feed the inbox; when the parent closes the pipe or dies, end this process in the middle of any evaluation."""
     while True:
         try:
             inbox.put(link.recv())

@@ -1,8 +1,8 @@
 """ProcessPool: long-lived child processes under a small supervisor.
 
-Our own rather than concurrent.futures: there, one killed child breaks the whole executor; here it costs one
-candidate a second attempt. The supervisor is a thread that starts, feeds, watches and buries the children;
-it also is the thread that the children die with (PR_SET_PDEATHSIG fires when the *thread* that forked ends).
+It replaces concurrent.futures, in which one killed child breaks the whole executor; here the candidate just gets a
+second attempt. The supervisor is a thread that starts, feeds and watches the children and handles their deaths. The
+children die with this thread (PR_SET_PDEATHSIG fires when the *thread* that forked ends).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from workers.pools.process_child import Broken, Guard
 from workers.pools.process_worker import Worker
 
 ATTEMPTS = 2
-"""A candidate whose worker was killed is tried once more: the first kill may have been another's fault."""
+"""Attempts of a candidate whose worker was killed: the first kill may have had another cause."""
 FAILED_STARTS = 3
 
 
@@ -36,9 +36,9 @@ class ProcessPool:
 
     Args:
         make_evaluator: picklable; called once in each child.
-        processes: how many children.
-        deadline_s: seconds one candidate may take once it has begun.
-        start_s: seconds a child may take to make its evaluator.
+        processes: number of children.
+        deadline_s: seconds that one candidate may take once it has begun.
+        start_s: seconds that a child may take to make its evaluator.
         guard: picklable; entered around each evaluation in the child.
     """
 
@@ -52,8 +52,9 @@ class ProcessPool:
     ) -> None:
         if processes < 1:
             raise InvalidInput("processes", processes, "must be at least 1")
-        # Once, and here: what cannot travel fails now, and what children get later is what the first one got,
-        # whatever has become of the factory in this process meanwhile.
+        # Pickle once, here: what cannot be pickled fails now, and every later child gets what the first one got, even
+        # if the
+        # factory has changed in this process since.
         self._packed = bytes(ForkingPickler.dumps(make_evaluator))
         ForkingPickler.dumps(guard)
         self.capacity = processes
@@ -76,16 +77,16 @@ class ProcessPool:
         self._supervisor.start()
 
     def submit(self, candidate: Candidate) -> None:
-        """As Pool.submit."""
+        """Queue a candidate, as Pool.submit does."""
         if self._closing.is_set():
             raise PoolClosed("submit: the pool is closed")
         if candidate.id in self._inside:
-            raise InvalidInput("candidate", candidate.id, "is in the pool already")
+            raise InvalidInput("candidate", candidate.id, "is already in the pool")
         self._inside.add(candidate.id)
         self._order(candidate)
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """As Pool.next."""
+        """Return a finished evaluation, as Pool.next does."""
         if self._broken is not None:
             raise self._broken
         if not self._inside:
@@ -101,12 +102,12 @@ class ProcessPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """As Pool.cancel; a child in the middle of the candidate is killed and replaced."""
+        """Give a candidate up, as Pool.cancel does; a child in the middle of it is killed and replaced."""
         if not self._closing.is_set():
             self._order(candidate_id)
 
     def close(self) -> None:
-        """As Pool.close."""
+        """Close the pool, as Pool.close does."""
         if not self._closing.is_set():
             self._closing.set()
             self._alarm.send_bytes(b".")
@@ -129,7 +130,7 @@ class ProcessPool:
         self._orders.put(order)
         self._alarm.send_bytes(b".")
 
-    # Everything below runs in the supervisor thread alone.
+    # Everything below runs only in the supervisor thread.
 
     def _supervise(self) -> None:
         try:
@@ -156,7 +157,7 @@ class ProcessPool:
                 worker.give(self._waiting.popleft())
 
     def _listen(self) -> None:
-        """Wait for an order, a message, a death or the next deadline, and handle what there is."""
+        """Wait for an order, a message, a death or the next deadline, and handle whatever is ready."""
         by_link = {worker.link: worker for worker in self._workers}
         by_sentinel = {worker.process.sentinel: worker for worker in self._workers}
         late_s = [worker.late_s(self._start_s, self._deadline_s) for worker in self._workers]
@@ -165,7 +166,7 @@ class ProcessPool:
         if self._wake in ready:
             self._wake.recv_bytes()
             self._obey()
-        # What a child said before it died counts, so messages come before deaths.
+        # Messages that a child sent before it died count, so they are handled before deaths.
         for link in (link for link in by_link if link in ready):
             self._hear(by_link[link])
         for sentinel in (sentinel for sentinel in by_sentinel if sentinel in ready):
@@ -201,7 +202,7 @@ class ProcessPool:
             self._results.put(message)
 
     def _bury(self, worker: Worker) -> None:
-        """A child died by itself: its candidate goes to the front of the queue, or fails for good."""
+        """Handle a child that died: its candidate returns to the front of the queue, or fails for good."""
         if worker not in self._workers:
             return
         self._workers.remove(worker)
@@ -230,7 +231,7 @@ class ProcessPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _dismiss(self, worker: Worker, status: Status, reason: str) -> None:
-        """End a child in the middle of its candidate, which gets this answer."""
+        """End a child in the middle of its candidate, which is answered with this status and reason."""
         assert worker.candidate is not None
         self._workers.remove(worker)
         worker.end()

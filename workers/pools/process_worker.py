@@ -14,11 +14,11 @@ from search.evaluation import Evaluation
 from workers.pools import process_child
 
 State: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
-"""waiting: it has a candidate, but the machine's lock is held by a timing; no deadline runs."""
+"""waiting: the worker has a candidate, but a timing holds the machine's lock; no deadline runs."""
 
 
 class Worker:
-    """A child process, its pipe, and the candidate it has. `packed`: its EvaluatorFactory, pickled by us."""
+    """A child process, its pipe, and its current candidate. `packed`: the pickled EvaluatorFactory."""
 
     def __init__(self, context: SpawnContext, packed: bytes, threads: int, guard: process_child.Guard) -> None:
         self.link: Connection
@@ -38,14 +38,14 @@ class Worker:
         self._send(bytes(ForkingPickler.dumps(candidate)))
 
     def _send(self, packed: bytes) -> None:
-        """A child that has just died is noticed by its sentinel, not here."""
+        """Send to the child. A child that has just died is noticed through its sentinel, not here."""
         try:
             self.link.send_bytes(packed)
         except OSError:
             self.process.kill()
 
     def receive(self) -> Evaluation | process_child.Broken | None:
-        """Take one message; None when it only changed the state.
+        """Receive one message; None if it only changed the state.
 
         Raises:
             EOFError, OSError: the child is gone.
@@ -65,12 +65,12 @@ class Worker:
         return None
 
     def late_s(self, start_s: float, deadline_s: float) -> float:
-        """Seconds past this worker's present deadline (negative: still to go)."""
+        """Return the seconds past this worker's current deadline (negative: time left)."""
         limit_s = {"starting": start_s, "busy": deadline_s}.get(self.state, float("inf"))
         return time.monotonic() - self.since_s - limit_s
 
     def end(self) -> str:
-        """Kill and reap; what it died of, for people."""
+        """Kill and reap the child; return a readable cause of its end."""
         self.process.kill()
         self.process.join()
         self.link.close()

@@ -1,7 +1,7 @@
-"""ProblemBuilder: from a network taken apart and latency tables to what a search works on.
+"""ProblemBuilder: builds the search's problem from a network's node tables and the devices' latency tables.
 
-Every metric of F0 is a sum over the nodes of the network, so each becomes search.Terms: arrays indexed by the levels
-of the few knobs a node depends on. Estimating a thousand candidates is then a few gathers.
+Every F0 metric is a sum over the nodes of the network, so each becomes search.Terms: arrays indexed by the levels
+of the few knobs that a node depends on. Estimating a thousand candidates is then a few gathers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from workers.problem.kernel_table import NodeTable, Part
 
 @dataclass(frozen=True)
 class Device:
-    """A device as a problem sees it: its table, and the line a + b * sum by setting (in their order)."""
+    """A device as a problem sees it: its table, and the calibration line a + b * sum of each setting, in order."""
 
     id: str
     table: LatencyTable
@@ -36,7 +36,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the search. `original`: metrics of the untouched network, by key; the rest as in Problem."""
+    """The request that a problem is built for. `original`: metrics of the untouched network, by key; the rest as in
+    Problem.
+    """
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
@@ -50,7 +52,7 @@ class Wanted:
 
 
 class ProblemBuilder:
-    """Builds the same problem again whenever a table grew; the taking apart is done once."""
+    """Builds the problem again whenever a table has grown; the network is taken apart only once."""
 
     def __init__(self, kernels: KernelSpace) -> None:
         self.kernels = kernels
@@ -64,17 +66,17 @@ class ProblemBuilder:
 
     @property
     def settings(self) -> tuple[Mapping[str, Value], ...]:
-        """See `KernelSpace.settings`."""
+        """Every combination of the whole-network options (see `KernelSpace.settings`)."""
         return self.kernels.settings
 
     def ops(self, runtime: str) -> tuple[Op, ...]:
-        """Every op that any candidate can contain on this runtime, each once."""
+        """Return every op that any candidate can contain on this runtime, each once."""
         parts = (part for table in self.tables for part in table.distinct_parts)
         return tuple({op.key: op for part in parts for op in part.ops.get(runtime, ())}.values())
 
     @property
     def ends(self) -> tuple[Values, ...]:
-        """The whole network and the least one in every setting: what floors are told by."""
+        """The whole network and the smallest one in every setting; latency floors are computed from these."""
         return tuple({**end, **setting} for setting in self.settings for end in (self.space.whole, self._least))
 
     @property
@@ -88,12 +90,14 @@ class ProblemBuilder:
         return self.space.whole
 
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
-        """The kernels of the candidate with these values, without making it."""
+        """Return the kernels of the candidate with these values, without building its network."""
         parts = (table.parts[table.at(values)] for table in self.tables)
         return tuple(op for part in parts for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
-        """Op key -> how many times it occurs in a network drawn at random: the sum of its shares of points."""
+        """Map each op key to its expected number of occurrences in a network drawn at random (its shares of points,
+        summed).
+        """
         found: dict[str, float] = {}
         for table in self.tables:
             shares = np.bincount(table.ids.reshape(-1)) / table.points
@@ -103,7 +107,7 @@ class ProblemBuilder:
         return found
 
     def problem(self, devices: Sequence[Device], wanted: Wanted) -> Problem:
-        """The problem as these tables see it."""
+        """Build the problem with these devices' tables."""
         latency = {latency_metric(device.id): self.latency(device) for device in devices}
         summed = {**self._counts, **latency}
 
@@ -128,7 +132,7 @@ class ProblemBuilder:
         )
 
     def counts(self, values: Values) -> dict[str, float]:
-        """Every count at these values."""
+        """Return every count at these values."""
         levels = self._levels([values])
         found = {metric: terms.latency_ms(levels) for metric, terms in self._counts.items()}
         found |= self._thinned([values], levels, found)
@@ -137,7 +141,7 @@ class ProblemBuilder:
     def _thinned(
         self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """Parts of other counts, (n,) each: what densities leave of them."""
+        """Return the counts that are a part of another count and shrink with the densities, (n,) each."""
         found = {name: counts[whole] for name, whole in WHOLES.items()}
         for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
@@ -149,16 +153,16 @@ class ProblemBuilder:
         return found
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """(n, levelled) levels. Raises search.errors.InvalidInput: as `Space.check`."""
+        """Return the levels, (n, levelled). Raises search.errors.InvalidInput as `Space.check` does."""
         for values in batch if self.kernels.densities else ():
             self.space.check(values)
         return self.space.levels_of(batch)
 
     def latency(self, device: Device) -> Terms:
-        """Milliseconds on this device.
+        """Latency in milliseconds on this device.
 
         Raises:
-            search.errors.InvalidInput: the table is empty, so that nothing can be predicted.
+            search.errors.InvalidInput: the table is empty, so nothing can be predicted.
         """
         runtime = device.table.device.runtime
         ops = self.ops(runtime)
@@ -168,7 +172,9 @@ class ProblemBuilder:
         return self._terms(lambda part: sum(known_ms[op.key] for op in part.ops.get(runtime, ())), offset_ms, scale)
 
     def floor_ms(self, device: Device) -> float:
-        """Lower bound on any candidate's predicted latency: the sum of each node's fastest part, setting by setting."""
+        """Lower bound on any candidate's predicted latency: the minimum over settings of the sum of each node's fastest
+        part.
+        """
         terms = self.latency(device)
         axes = len(self._options)
         total_ms = np.full(tuple(knob.level_count for knob in self._options), terms.offset_ms + terms.fixed_ms)
@@ -177,7 +183,9 @@ class ProblemBuilder:
         return float(total_ms.min())
 
     def _exact(self) -> dict[str, Terms]:
-        """Counts as sums over nodes; the graph's own header is the same at any values."""
+        """Return each count as a sum over nodes; the offset is the part outside the nodes, which is the same at any
+        values.
+        """
         at_whole = counted(Form.of(self.kernels.network))
         found = {}
         for metric in (name for name in COUNTS if name not in WHOLES):
@@ -191,7 +199,7 @@ class ProblemBuilder:
 
     @cached_property
     def _weights(self) -> tuple[Terms, Terms]:
-        """The numbers that layers' weights hold, and their bytes."""
+        """The number of weights in the layers, and their bytes, as terms."""
         return self._terms(lambda part: float(part.cost.weights)), self._terms(
             lambda part: float(part.cost.weight_bytes)
         )
@@ -207,9 +215,9 @@ class ProblemBuilder:
         offset: ArrayLike = 0.0,
         scale: ArrayLike = 1.0,
     ) -> Terms:
-        """offset + scale * sum over nodes, as terms; offset and scale are numbers, or (settings,) arrays.
+        """Return offset + scale * sum over nodes, as terms; offset and scale are numbers, or (settings,) arrays.
 
-        Where they differ by setting, each term has the settings' options as its first axes.
+        If they differ by setting, each term has the settings' options as its first axes.
         """
         shape = tuple(knob.level_count for knob in self._options)
         names = tuple(knob.name for knob in self._options)
@@ -225,13 +233,15 @@ class ProblemBuilder:
 
 
 def _by_setting(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """One number, or one a setting, as an array with the options' axes."""
+    """Return one number, or one per setting, as an array with the options' axes."""
     given = np.asarray(numbers, dtype=float)
     return np.full(shape, given) if given.size == 1 else given.reshape(shape)
 
 
 def _with_axes(table: NodeTable, number: Callable[[Part], float], first: Sequence[str]) -> NDArray[np.float64]:
-    """A node's numbers with the axes named `first` in front, of size 1 where the node does not depend on the knob."""
+    """Return a node's numbers with the axes named `first` in front; axes of knobs that it does not depend on have size
+    1.
+    """
     own = [knob.name for knob in table.knobs]
     shared = [name for name in first if name in own]
     rest = [name for name in own if name not in first]

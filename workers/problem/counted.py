@@ -1,4 +1,4 @@
-"""What is counted on a network: the metrics that name a counter, each with it."""
+"""The counts of a network: each metric that names a counter, with that counter."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from search.metrics import COUNTED
 
 COUNTS: Mapping[str, Count] = {metric.name: counter(metric.counter) for metric in COUNTED}
 WHOLES: Mapping[str, str] = {metric.name: metric.part_of for metric in COUNTED if COUNTS[metric.name].thinned}
-"""Metric -> the one that its estimate starts from."""
+"""Metric -> the metric that its estimate starts from."""
 for part, whole in WHOLES.items():
     if COUNTS.get(whole) is None or whole in WHOLES:
-        raise ValueError(f"metric {part} is part_of {whole!r}, which must be a metric that is counted by node")
+        raise ValueError(f"metric {part} is part_of {whole!r}, which must be a metric counted by node")
 
 
 def counted(form: Form) -> dict[str, int]:
-    """Every count of a network that is made."""
+    """Return every count of a finished network."""
     return {name: int(count.exact(form)) for name, count in COUNTS.items()}
 
 
 def counted_by_weights(form: Form) -> dict[str, int]:
-    """The counts that depend on which weights are zero, so that training alone tells them."""
+    """Return the counts that depend on which weights are zero, so that they are known only after training."""
     return {name: int(COUNTS[name].exact(form)) for name in WHOLES}
 
 
 def counted_of_node(node: Node, network: Network, cost: NodeCost) -> dict[str, float]:
-    """What a node adds to each count that is a sum over nodes."""
+    """Return one node's contribution to each count that is a sum over nodes."""
     return {name: count.of_node(node, network, cost) for name, count in COUNTS.items() if count.of_node is not None}

@@ -1,4 +1,4 @@
-"""Evaluations with the newest estimates: what tables say of a candidate changes while tables grow."""
+"""Updates evaluations with the newest estimates: predictions for a candidate change while tables grow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from search.problem import Problem
 
 
 def estimated(evaluations: Sequence[Evaluation], problem: Problem) -> list[Evaluation]:
-    """With the problem's estimates where the evaluator did not count for itself; latency always by its tables.
+    """Return the evaluations with the problem's current estimates; counts made by the evaluator take precedence.
 
-    Evaluations that are not complete stay as they are. Of networks timed whole (F5) nothing may be estimated: those
-    do not belong here.
+    Latency always comes from the problem's tables. Evaluations that are not complete stay unchanged. Do not pass
+    networks timed whole (F5): their measurements must not be replaced by estimates.
     """
     complete = [each for each in evaluations if each.status is Status.COMPLETED]
     if not complete:

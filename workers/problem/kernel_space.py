@@ -1,4 +1,4 @@
-"""KernelSpace: the networks that a scheme can make of one network, taken apart into the kernels of its nodes."""
+"""KernelSpace: every network that a scheme can make from one network, split into the kernels of its nodes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
-"""Runtime, networks -> for each the sets of node names that run as one kernel."""
+"""Function that maps a runtime and networks to each network's sets of node names that run as one kernel."""
 
 
 def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
-    """What a runtime that is installed here says."""
+    """Ask a runtime that is installed on this machine."""
     return [load_runtime(runtime).fused(network.save()) for network in networks]
 
 
 class KernelSpace:
-    """Rewrites a network at any values of a scheme's knobs, and takes what comes out apart.
+    """Rewrites a network at any values of a scheme's knobs, and splits the result into kernels.
 
     Args:
         network: the uncut network.
@@ -40,10 +40,10 @@ class KernelSpace:
         widths: block -> widths worth trying, ascending.
         evidence: enough for the methods to run; which channels stay does not matter here.
         runtimes: names of the runtimes whose kernels are wanted; none: one kernel per node.
-        fuse: tells which nodes run as one.
+        fuse: returns which nodes run as one kernel.
 
     Raises:
-        InvalidInput: the methods find no knob to turn, or one that has no levels and is no density.
+        InvalidInput: the methods offer no knob, or a knob that has no levels and is not a density.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class KernelSpace:
         self._fused: dict[tuple[str, int], FusedSets] = {}
         found = scheme.knobs(network, widths)
         if not found:
-            raise InvalidInput("methods", [], "no method finds anything to change in this network")
+            raise InvalidInput("methods", [], "no method can change anything in this network")
         self.space = Space(found)
         self.densities = tuple(knob for knob in found if isinstance(knob, Float) and knob.role == "density")
         self.levelled: tuple[Levelled, ...] = tuple(knob for knob in found if isinstance(knob, Int | Choice))
         if len(self.levelled) + len(self.densities) < len(found):
-            raise InvalidInput("methods", self.space.names, "a knob has no levels and is no density")
+            raise InvalidInput("methods", self.space.names, "a knob has no levels and is not a density")
 
     @property
     def ordered(self) -> tuple[Levelled, ...]:
@@ -77,21 +77,22 @@ class KernelSpace:
 
     @cached_property
     def settings(self) -> tuple[Mapping[str, Value], ...]:
-        """Each combination of the options that hold for the whole network (fp32 or int8), the network as it is first.
+        """Each combination of the options that apply to the whole network (such as fp32 or int8); the original's comes
+        first.
 
-        Devices run each at a speed of its own, so that predictions are calibrated for each.
+        A device's speed differs by setting, so predictions are calibrated for each.
         """
         options = [knob for knob in self.levelled if not knob.ordered and not knob.layers]
         levels = product(*(range(knob.level_count) for knob in options))
         return tuple({k.name: k.value(level) for k, level in zip(options, chosen, strict=True)} for chosen in levels)
 
     def setting(self, values: Values) -> int:
-        """The number of the setting that these values have."""
+        """Return the index of the setting that these values have."""
         return next(i for i, setting in enumerate(self.settings) if setting.items() <= values.items())
 
     @cached_property
     def tables(self) -> tuple[NodeTable, ...]:
-        """The kernel table of every node; a minute for large networks.
+        """The kernel table of every node; takes about a minute for large networks.
 
         Raises:
             InvalidInput: see `node_tables`.
@@ -99,11 +100,11 @@ class KernelSpace:
         return node_tables(self._taken_apart, self.levelled)
 
     def rewritten(self, values: Values) -> Network:
-        """The network at these values, its weights not refitted: right in shape and speed."""
+        """Return the network at these values. Its shapes and speed are right; its weights are not refitted."""
         return self.scheme.bind(values).rewrite(self.network, self._evidence)
 
     def ops(self, network: Network, runtime: str) -> tuple[Op, ...]:
-        """The kernels of a network that `rewritten`, or training after it, made."""
+        """Return the kernels of a network made by `rewritten`, or by training after it."""
         return ops(network, self._fused_sets(runtime, [network])[0])
 
     def _taken_apart(self, batch: Sequence[Values]) -> Iterator[Mapping[str, Part]]:
@@ -114,7 +115,9 @@ class KernelSpace:
             yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()})
 
     def _fused_sets(self, runtime: str, networks: Sequence[Network]) -> list[FusedSets]:
-        """Asked of the runtime once for each wiring of nodes: their sizes do not change what runs as one."""
+        """Return each network's fused sets; the runtime is asked once per wiring, because sizes do not change the
+        fusion.
+        """
         if not runtime:
             return [() for _ in networks]
         wirings = [_wiring(network) for network in networks]
@@ -125,10 +128,10 @@ class KernelSpace:
 
 
 def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> dict[str, Part]:
-    """Node of the whole network -> what it is in a network that was made of it.
+    """Map each node of the whole network to its part in a network made from it.
 
     Args:
-        fused: runtime -> the sets of node names that run as one.
+        fused: runtime -> the sets of node names that run as one kernel.
     """
     owner = owners(whole, network)
     order = {node.name: i for i, node in enumerate(whole.nodes)}
@@ -152,10 +155,11 @@ def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> d
 
 
 def owners(whole: Network, network: Network) -> dict[str, str]:
-    """Node of a rewritten network -> the node of the whole one that it does the work of.
+    """Map each node of a rewritten network to the node of the whole network whose work it does.
 
-    Its name tells, else a tensor that it makes; a node that is new on both counts belongs with what reads it (a
-    conversion, the first half of a layer that was split), or with what it reads if it is the last.
+    A node is matched by its name, else by a tensor that it produces. A node with a new name and new tensors (a
+    conversion, the first half of a split layer) belongs to the node that reads it, or, if it is the last, to the one
+    that it reads.
     """
     names = {node.name for node in whole.nodes}
     makers = {tensor: node.name for node in whole.nodes for tensor in node.outputs if tensor}

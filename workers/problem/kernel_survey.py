@@ -1,10 +1,11 @@
-"""The survey: what each node of a network runs as at any values of its knobs, found out from the outside.
+"""The survey: finds out, by rewriting networks, which kernels each node becomes at any values of its knobs.
 
-Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. Which those are
-is not asked of the methods but observed: values are changed one at a time, the network is rewritten for real, and what
-became of each node is compared. So any method, those of third parties included, is tabulated the same way, and what is
-timed is what a finished file will consist of. A node may become no kernel (it is folded away), one, or several (a
-rewrite splits it). The networks looked at grow with the sum of the options, never with their product.
+Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are
+not asked which knobs those are; it is observed: values are changed one at a time, the network is rewritten, and the
+resulting kernels of each node are compared. So every method, third parties' included, is tabulated in the same way,
+and the kernels timed are those that a finished file will contain. A node may become no kernel (it is folded away),
+one, or several (a rewrite splits it). The number of networks looked at grows with the sum of the options, never with
+their product.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from workers.errors import InvalidInput
 from workers.problem.kernel_table import NOTHING, NodeTable, Part, coordinates
 
 MAX_POINTS = 250_000
-"""Most points of one node's table; beyond, its knobs need fewer levels."""
+"""Maximum number of points of one node's table; a node with more needs knobs with fewer levels."""
 BATCH = 16
-"""Networks rewritten at a time: few enough to hold in memory, enough to ask a device about together."""
+"""Networks rewritten at a time: few enough to hold in memory, enough for one request to a device."""
 
 
 Look: TypeAlias = "Callable[[Sequence[Values]], Iterable[Mapping[str, Part]]]"
-"""n values of all knobs -> n times node -> part: rewrites the network at each and takes it apart."""
+"""Function that rewrites the network at each of n values of all knobs and returns, for each, a map node -> part."""
 
 
 def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
-    """Every node of a network whose values are set by `knobs`, with all that it can be.
+    """Return a table of every node of a network whose values are set by `knobs`, with every part that it can become.
 
     Raises:
         InvalidInput: a node would have more than MAX_POINTS points.
@@ -60,7 +61,7 @@ class _Survey:
             found = [self._settled(each) for each in self._with_new_nodes(found)]
 
     def _structure(self) -> list[NodeTable]:
-        """Which node depends on which knobs, and which of its widths count only by their sum."""
+        """Find which node depends on which knobs, and which of its widths matter only through their sum."""
         singles = {
             (knob.name, level): {**self._whole, knob.name: knob.value(level)}
             for knob in self._knobs
@@ -78,7 +79,7 @@ class _Survey:
         return [self._settled(each) for each in made]
 
     def _apart(self, touched: Mapping[str, Mapping[str, Levelled]]) -> dict[str, set[frozenset[str]]]:
-        """Per node, the pairs of its widths that cannot be traded against each other."""
+        """Return, per node, the pairs of its widths that cannot be traded against each other."""
         pairs: dict[tuple[str, str], tuple[Levelled, Levelled]] = {}
         for on in touched.values():
             widths = [knob for knob in on.values() if knob.role == "width"]
@@ -94,7 +95,9 @@ class _Survey:
         return apart
 
     def _trade(self, a: Levelled, b: Levelled) -> tuple[Values, Values] | None:
-        """Two networks in which these widths have one sum and different parts; None if no two levels have."""
+        """Return two networks in which these widths have the same sum but different parts; None if no two levels allow
+        it.
+        """
         by_sum: dict[int, list[tuple[int, int]]] = {}
         for one, size in enumerate(coordinates(a).tolist()):
             for other, more in enumerate(coordinates(b).tolist()):
@@ -108,7 +111,7 @@ class _Survey:
         return left, right
 
     def _plan(self, found: Sequence[NodeTable]) -> list[Values]:
-        """As few networks as show every node at each of its distinct points that has not been seen."""
+        """Choose as few networks as possible that together show every node at each distinct point not yet seen."""
         unseen = {id(each): _unseen(each) for each in found}
         planned: list[Values] = []
         while any(still.any() for still in unseen.values()):
@@ -119,7 +122,7 @@ class _Survey:
         return planned
 
     def _packed(self, found: Sequence[NodeTable], unseen: Mapping[int, NDArray[np.bool_]]) -> Values:
-        """Values at which many nodes are at a point not seen yet: each settles its own knobs in turn."""
+        """Choose values at which many nodes are at an unseen point: each node in turn fixes its own knobs."""
         levels: dict[str, int] = {}
         for each in sorted(found, key=lambda table: -int(unseen[id(table)].sum())):
             settled = tuple(levels.get(knob.name, slice(None)) for knob in each.knobs)
@@ -139,8 +142,10 @@ class _Survey:
         return [*found, *(NodeTable(node, (), ()) for node in new)]
 
     def _settled(self, table: NodeTable) -> NodeTable:
-        """The table filled with all that was seen. If two networks disagree on a point, something else decides it:
-        what does is found, and becomes a knob of the node (or leaves the sum that it was part of).
+        """Return the table filled from all networks seen.
+
+        If two networks disagree on a point, the node depends on something else: the knob that causes it is found and
+        becomes a knob of the node (or leaves the sum that it was part of).
         """
         while True:
             clash = self._clash(table)
@@ -159,7 +164,7 @@ class _Survey:
         return None
 
     def _culprit(self, node: str, one: Values, other: Values) -> Levelled:
-        """A knob that changes the node on the way from one network to the other, found by halving the way."""
+        """Find a knob that changes the node between the first network and the second, by bisection."""
         differ = [knob for knob in self._knobs if one[knob.name] != other[knob.name]]
 
         def mark(count: int) -> tuple[Any, ...]:
@@ -173,7 +178,7 @@ class _Survey:
         return differ[low]
 
     def _at(self, batch: Iterable[Values]) -> list[Mapping[str, Part]]:
-        """What these networks consist of; each is looked at once."""
+        """Return the parts of these networks; each network is looked at only once."""
         wanted = {self._levels(values): values for values in batch}
         new = [values for levels, values in wanted.items() if levels not in self._seen]
         for start in range(0, len(new), BATCH):
@@ -193,27 +198,27 @@ def _check_size(table: NodeTable) -> None:
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Levels looked at alone: the least of an ordered knob, every other option of an unordered one."""
+    """Return the levels to probe alone: the lowest of an ordered knob, every other option of an unordered one."""
     whole = knob.level(knob.whole)
     levels = [0] if knob.ordered else range(knob.level_count)
     return [level for level in levels if level != whole]
 
 
 def _unseen(table: NodeTable) -> NDArray[np.bool_]:
-    """(distinct points,) True for those of which no network was looked at."""
+    """Return (distinct points,) booleans, True for points at which no network was looked at."""
     rows, _ = table.distinct
     return np.array([tuple(int(size) for size in row) not in table.parts for row in rows])
 
 
 def _split(table: NodeTable, knob: Levelled) -> NodeTable:
-    """The table with this knob as an axis of its own."""
+    """Return the table with this knob as a separate axis."""
     groups = [tuple(name for name in group if name != knob.name) for group in table.sums]
     knobs = {each.name: each for each in (*table.knobs, knob)}
     return NodeTable(table.node, tuple(knobs.values()), (*(group for group in groups if group), (knob.name,)))
 
 
 def _groups(on: Iterable[Levelled], apart: set[frozenset[str]]) -> tuple[tuple[str, ...], ...]:
-    """Knobs in order, each width joined to the first group with whose every member it can be traded."""
+    """Group the knobs in order; each width joins the first group with whose every member it can be traded."""
     groups: list[list[str]] = []
     widths: set[str] = set()
     for knob in on:

@@ -1,4 +1,4 @@
-"""The kernel table of one node: what it runs as, and what it costs, at each of the few values that it depends on."""
+"""The kernel table of one node: its kernels and its cost at each of the few values that it depends on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from search.space import Levelled, Values
 
 @dataclass(frozen=True)
 class Part:
-    """What one node is in one rewritten network: its kernels by runtime, in order of execution, what it costs, and what
-    it adds to each metric that is counted by node.
+    """One node's share of one rewritten network: its kernels by runtime, in order of execution, its cost, and its
+    contribution to each metric that is counted by node.
     """
 
     ops: Mapping[str, tuple[Op, ...]]
@@ -28,22 +28,22 @@ class Part:
 
     @cached_property
     def mark(self) -> tuple[Any, ...]:
-        """Equal for parts that are the same to every table."""
+        """A key that is equal for parts that no table can tell apart."""
         kernels = ((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops)
         return (*kernels, self.cost, *sorted((name, number) for name, number in self.counts.items() if number))
 
 
 NOTHING = Part({}, NodeCost())
-"""A node that is not there."""
+"""The part of a node that does not exist in a network."""
 
 
 @dataclass(eq=False)
 class NodeTable:
-    """One node of the whole network, and its part at each of its points.
+    """One node of the whole network, with its part at each of its points.
 
-    `knobs`: those it depends on. `sums`: the same, grouped: inside a group of widths only their sum counts (the three
-    parts of a residual stream that are one tensor here). `parts`: coordinates -> part; a coordinate is the sum of a
-    group's widths, or the level of a knob that is no width.
+    `knobs`: the knobs that the node depends on. `sums`: the same knobs, grouped; within a group of widths only their
+    sum matters (such as the three parts of a residual stream that are one tensor here). `parts`: coordinates -> part; a
+    coordinate is the sum of a group's widths, or the level of a knob that is not a width.
     """
 
     node: str
@@ -53,17 +53,19 @@ class NodeTable:
 
     @property
     def points(self) -> int:
-        """Entries of the table: the product of its knobs' levels."""
+        """Number of entries of the table: the product of its knobs' levels."""
         return prod(knob.level_count for knob in self.knobs)
 
     @cached_property
     def _places(self) -> dict[str, NDArray[np.int64]]:
-        """Knob -> (levels,) what each level adds to its group's coordinate."""
+        """Knob -> (levels,) the amount that each level adds to its group's coordinate."""
         return {knob.name: coordinates(knob) for knob in self.knobs}
 
     @cached_property
     def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(distinct points, groups) coordinates, and (*levels of each knob) the number of the point there."""
+        """Coordinates, (distinct points, groups), and an array (*levels of each knob) with the index of the point
+        there.
+        """
         if not self.sums:
             return np.zeros((1, 0), dtype=np.int64), np.zeros((), dtype=np.int64)
         axes = np.meshgrid(*self._places.values(), indexing="ij")
@@ -74,30 +76,30 @@ class NodeTable:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """(*levels of each knob): number of the distinct point there."""
+        """(*levels of each knob): index of the distinct point there."""
         return self.distinct[1]
 
     @cached_property
     def distinct_parts(self) -> tuple[Part, ...]:
-        """The part of each id."""
+        """The part of each distinct point, by index."""
         return tuple(self.parts[tuple(int(size) for size in row)] for row in self.distinct[0])
 
     def levels(self, values: Values) -> tuple[int, ...]:
-        """The index into `ids` at these values."""
+        """Return the index into `ids` at these values."""
         return tuple(knob.level(values[knob.name]) for knob in self.knobs)
 
     def at(self, values: Values) -> tuple[int, ...]:
-        """The coordinates at these values."""
+        """Return the coordinates at these values."""
         place = {knob.name: int(self._places[knob.name][knob.level(values[knob.name])]) for knob in self.knobs}
         return tuple(sum(place[name] for name in group) for group in self.sums)
 
     def table(self, number: Callable[[Part], float]) -> NDArray[np.float64]:
-        """(*levels of each knob) a number of each part: milliseconds, bytes, ..."""
+        """Return (*levels of each knob) one number of each part: milliseconds, bytes, ..."""
         return np.asarray(np.array([number(part) for part in self.distinct_parts])[self.ids])
 
 
 def coordinates(knob: Levelled) -> NDArray[np.int64]:
-    """(levels,) the widths of a width, else the levels themselves."""
+    """Return (levels,) the widths of a width knob, else the levels themselves."""
     count = knob.level_count
     if knob.role != "width":
         return np.arange(count)

@@ -1,8 +1,8 @@
-"""Timed form: the graph of a network that a latency is of, the same before a job is queued and within it.
+"""Timed form: the graph whose latency is quoted for a network; the same before a job is queued and within it.
 
-The original's latency, and so the unit of a limit that is a ratio, is that of the network as it was uploaded: every
-runtime folds its batch norms, and nothing else is changed. A job cuts that network or its lossless rewrite, whichever
-is faster on all of its devices; floors are of what is cut.
+The original's latency, and so the unit of a limit that is a ratio, is that of the uploaded network with its batch
+norms folded, as every runtime does, and nothing else changed. A job cuts either that network or its lossless rewrite,
+whichever is faster on all of its devices; latency floors are those of the network that is cut.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from compress.network import Network
 
 
 def timed_form(network: Network) -> Network:
-    """The network as it was uploaded, its batch norms folded as every runtime does: what the original takes."""
+    """Return the uploaded network with its batch norms folded, as every runtime does; the original's latency is this
+    one's.
+    """
     return fold_norms(network)
 
 
 def cut_forms(timed: Network) -> tuple[Network, ...]:
-    """The forms of `timed_form` that a job may cut: itself, and its lossless rewrite if there is one."""
+    """Return the forms that a job may cut: the timed form, and its lossless rewrite if there is one."""
     faster = rewritten(timed)
     return (timed,) if faster is timed else (timed, faster)

@@ -1,4 +1,4 @@
-"""Which widths of a block are worth trying on the devices at hand."""
+"""Chooses which widths of a block are worth trying on the job's devices."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from search.space import Choice
 from workers.errors import InvalidInput
 
 MOST_LEVELS = 10
-"""Levels of one knob: beyond about that many, tables and searches grow and results do not."""
+"""Maximum number of levels of one knob: with more, tables and searches grow but results do not improve."""
 SAVING = 0.05
-"""Of what a block's channels cost: a width that saves less over the next larger one is not worth its table rows."""
+"""Share of a block's channel cost: a width that saves less over the next larger one is not worth its table rows."""
 
 
 def searched_widths(
     network: Network, scheme: Scheme, classes: Sequence[KernelClasses], most: int = MOST_LEVELS
 ) -> Mapping[str, tuple[int, ...]]:
-    """Block name -> the widths that a job with these methods looks at on these devices, ascending."""
+    """Map each block's name to the widths that a job with these methods tries on these devices, ascending."""
     knobs = (knob for knob in scheme.knobs(network, {}) if isinstance(knob, Choice) and knob.role == "width")
     return block_widths(prunable_blocks(network), classes, most, {knob.name: knob.options for knob in knobs})
 
@@ -35,11 +35,11 @@ def block_widths(
     most: int = MOST_LEVELS,
     taken: Mapping[str, Collection[int | float | str]] | None = None,
 ) -> Mapping[str, tuple[int, ...]]:
-    """Block name -> widths, ascending, the largest being the whole block; at most `most`, never below one.
+    """Map each block's name to its widths, ascending; the largest is the whole block; at most `most`, none below one.
 
-    A width stays only if it costs less than every larger one, on average over the devices, whose kernel classes these
-    are, and if the methods take it: `taken` has those of each block; None: all are taken. Where more stay than
-    `most`, they are spread evenly over what they cost.
+    A width stays only if it costs less than every larger one, on average over the devices whose kernel classes are
+    given, and if the methods accept it: `taken` lists the accepted widths of each block (None: all). If more than
+    `most` stay, those kept are spread evenly over their costs.
     """
     found = {}
     for block in blocks:
@@ -54,12 +54,12 @@ def block_widths(
 
 
 def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) -> NDArray[np.bool_]:
-    """Whether each width is allowed: no larger width of its group costs less.
+    """Return which widths are allowed: those for which no larger width of the group costs less.
 
-    `costs_us` has shape (..., widths), the widths ascending: a group's cost at each width, the others being
-    held. With a `tolerance` a width is allowed only if it saves more than that share over every larger allowed one,
-    which keeps the largest width of each step, and of a slope as many as differ. The largest width is always
-    allowed. Shape (..., widths), boolean. Raises InvalidInput on NaN.
+    `costs_us`, shape (..., widths), is a group's cost at each width, ascending, with the other groups held fixed. With
+    a `tolerance` a width is allowed only if it saves more than that share over every larger allowed one; this keeps the
+    largest width of each step, and as many widths of a slope as differ by that much. The largest width is always
+    allowed. Returns booleans of shape (..., widths). Raises InvalidInput on NaN.
     """
     costs = np.asarray(costs_us, dtype=np.float64)
     if np.isnan(costs).any():
@@ -73,13 +73,15 @@ def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) 
 
 
 def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
-    """What so many channels cost, made by one layer and read by another, as a share of what the most cost."""
+    """Return the cost of each channel count, when written by one layer and read by another, as a share of the
+    largest's.
+    """
     paid = np.array([rules.effective_out(count) + _paid_in(count, rules) for count in counts])
     return np.asarray(paid / paid[-1])
 
 
 def _paid_in(count: int, rules: KernelClasses) -> float:
-    """Channels paid for by the layer that reads them; on the slow path relative to a line between fast counts."""
+    """Return the channels that the reading layer pays for; the slow path is relative to a line between fast counts."""
     if not rules.is_slow(count):
         return rules.effective_in(count)
     below = count // rules.in_modulus * rules.in_modulus
@@ -88,7 +90,7 @@ def _paid_in(count: int, rules: KernelClasses) -> float:
 
 
 def _thinned(counts: NDArray[np.int64], costs: NDArray[np.float64], most: int) -> tuple[int, ...]:
-    """Both ends, then again and again the width whose cost is farthest from those of the chosen; both (n,)."""
+    """Keep both ends, then repeatedly add the width whose cost is farthest from those chosen; both arrays are (n,)."""
     chosen = list(dict.fromkeys([len(counts) - 1, 0]))
     while len(chosen) < min(most, len(counts)):
         distance = np.abs(costs[:, None] - costs[chosen]).min(axis=1)

@@ -1,4 +1,4 @@
-"""The original, timed whole and looked at: its forms on each target, and the images that it gets right."""
+"""Measures the original: its latency on each target, in each form, and the images that it classifies correctly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUICK = BurstProtocol()
 
 
 def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
-    """The uploaded network timed whole, and its rewritten form where there is one."""
+    """Time the uploaded network whole, and its rewritten form if there is one."""
     forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten
@@ -29,20 +29,20 @@ def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[s
 
 
 def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str, Sample]]) -> Network:
-    """The rewritten form where timing says that it pays on every device, else the network as it came."""
+    """Return the rewritten form if it is faster on every device, else the uploaded network with batch norms folded."""
     pays = [
         statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
         for samples in originals.values()
         if REWRITTEN in samples
     ]
     if pays and all(pays):
-        context.say("A lossless rewrite of the shortcuts pays and is kept for every candidate and the control.")
+        context.say("A lossless rewrite of the shortcuts is faster; every candidate and the control use it.")
         return inputs.rewritten
     return inputs.folded
 
 
 def original_right(context: Context, inputs: Inputs) -> Right:
-    """Which validation images the original gets right; looked at once in a job."""
+    """Return which validation images the original classifies correctly; computed once per job."""
 
     def look() -> Right:
         with context.computing():
@@ -52,7 +52,7 @@ def original_right(context: Context, inputs: Inputs) -> Right:
 
 
 def original_accuracy(context: Context, inputs: Inputs) -> float:
-    """The accuracy of the original on the validation images, told to the user."""
+    """Return the original's accuracy on the validation images, and log it for the user."""
     right = original_right(context, inputs)
     accuracy = float(right.mean())
     context.say(f"The original's accuracy is {accuracy:.2%} on {len(right)} validation images.")

@@ -1,1 +1,1 @@
-"""What a job hands over besides the file: the report, its plots, and the clean re-check."""
+"""Everything that a job delivers besides the file: the report, its plots, and the check in a clean process."""

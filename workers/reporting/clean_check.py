@@ -1,4 +1,4 @@
-"""clean_check: a finished file opened in a fresh process that knows none of our packages, and run on real images."""
+"""clean_check: opens a finished file in a fresh process without our packages, and runs it on real images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from workers.reporting.clean_process import LOGITS, CleanProcessFailed, Counted,
 log = logging.getLogger(__name__)
 
 COMPARED = 64
-"""Images at once; the outputs of the first so many are compared."""
+"""Images per batch; the outputs of the first batch are compared."""
 _PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What the clean process found. `difference`: of its outputs to ours, relative to their scale."""
+    """The clean process's findings. `difference`: between its outputs and ours, relative to their scale."""
 
     accuracy: float
     count: int
@@ -37,10 +37,10 @@ class Checked:
 
 
 def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: float) -> Checked:
-    """Open the file elsewhere; its outputs and its accuracy must be those that the verdict was given on.
+    """Open the file in a clean process and check that outputs and accuracy equal those that the verdict is based on.
 
     Raises:
-        JobFailed: they are not, or the process could not run the file.
+        JobFailed: they differ, or the process could not run the file.
     """
     with tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch:
         folder = Path(scratch)
@@ -54,14 +54,15 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
     own = np.asarray(running.run([output], given)[0])
     agreement = judge(logits, own, lambda: runtime_noise(model, given)[output])
     found = Checked(counted.right / counted.count, counted.count, agreement.difference, counted.onnxruntime)
-    # One image may fall on the other side of a tie between two builds of the same arithmetic.
+    # Two builds of the same arithmetic may break a tie differently: allow one image.
     if not agreement.holds or abs(found.accuracy - accuracy) > 1.5 / found.count:
-        raise JobFailed("recheck_failed", "package", f"a clean process sees {found}, the verdict saw {accuracy:.4f}")
+        seen = f"accuracy {found.accuracy:.4f} (outputs differ by {found.difference:.1e} of their scale)"
+        raise JobFailed("recheck_failed", "package", f"a clean process found {seen}, the verdict used {accuracy:.4f}")
     return found
 
 
 def _save(path: Path, images: Preprocessed) -> None:
-    """As numpy.save would, a batch at a time."""
+    """Write what numpy.save would, one batch at a time."""
     first = images[:1]
     file = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape[1:]))
     start = 0
@@ -80,12 +81,14 @@ def _counted(folder: Path) -> Counted:
 
 
 def _broken(error: CleanProcessFailed) -> Exception:
-    """Why the process ended: its own words, with libraries' messages and paths, are for the server's log."""
+    """Return the error for a process that failed. Its output, with libraries' messages and paths, goes to the server's
+    log.
+    """
     if error.status is None:
         return JobFailed("recheck_failed", "package", f"a clean process took over {_PATIENCE_S:.0f} s")
-    # Linux kills what finds no memory.
+    # Linux kills a process that finds no memory.
     if error.status == -signal.SIGKILL or error.last_line.startswith("MemoryError"):
         return MemoryError("the clean process ran out of memory")
-    log.error("the clean process ended with %d: %s", error.status, error.errors)
+    log.error("the clean process ended with exit status %d: %s", error.status, error.errors)
     why = f"exit status {error.status}; its error message is in the server's log"
     return JobFailed("recheck_failed", "package", f"a clean process could not run the file ({why})")

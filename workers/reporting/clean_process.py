@@ -1,4 +1,4 @@
-"""clean_process: run a finished file in a fresh process that knows none of our packages; see clean_script.py."""
+"""clean_process: runs a finished file in a fresh process without our packages; see clean_script.py."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from hw_profiles.child_process import ChildProcess, Death
 
 SCRIPT = Path(__file__).with_name("clean_script.py")
 LOGITS = "logits.npy"
-"""Beside the images: the outputs of the first batch."""
+"""File beside the images with the outputs of the first batch."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """How many of `count` images the file classifies rightly, the file's digest, and what ran it."""
+    """The number of images, out of `count`, that the file classifies correctly, the file's digest, and the version
+    used.
+    """
 
     right: int
     count: int
@@ -35,8 +37,8 @@ class CleanProcessFailed(Exception):
 
     @property
     def last_line(self) -> str:
-        """The end of what it wrote to stderr."""
-        return (self.errors.splitlines() or ["it ended without an error message"])[-1]
+        """The last line that the process wrote to stderr."""
+        return (self.errors.splitlines() or ["the process ended without an error message"])[-1]
 
 
 def count_right(
@@ -46,7 +48,7 @@ def count_right(
 
     Args:
         scored: the key of the file's metadata that names the output to judge.
-        batch: images at once.
+        batch: images per batch.
 
     Raises:
         CleanProcessFailed: it could not run the file, or not in time.

@@ -1,9 +1,10 @@
-"""Count what an ONNX file classifies rightly, with nothing but numpy and onnxruntime, as on a device without Netlathe.
+"""Count the images that an ONNX file classifies correctly, with only numpy and onnxruntime, as on a device without
+Netlathe.
 
     python -I clean_script.py model.onnx images.npy labels.npy BATCH SCORED LOGITS
 
-SCORED: the key of the file's metadata that names the output to judge; without it, the first one. LOGITS: where the
-outputs of the first batch go. Prints one line of JSON.
+SCORED: the key of the file's metadata that names the output to judge; without it, the first one. LOGITS: the file to
+write the outputs of the first batch to. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def main() -> None:
     right = _right(content, images, labels, int(batch), scored, logits_file)
     loaded = OURS & {name.split(".")[0] for name in sys.modules}
     if loaded:
-        raise SystemExit(f"this process is not clean, it has imported {', '.join(sorted(loaded))}")
+        raise SystemExit(f"this process is not clean: it imported {', '.join(sorted(loaded))}")
     found = {"right": right, "count": len(labels), "sha256": hashlib.sha256(content).hexdigest()}
     sys.stdout.write(json.dumps({**found, "onnxruntime": onnxruntime.__version__}) + "\n")
 
 
 def _right(content: bytes, images: Any, labels: Any, batch: int, scored: str, logits_file: str) -> int:
-    """How many images, (N, channels, height, width) float32, have their label as the largest output."""
+    """Return how many images, (N, channels, height, width) float32, have their label as the largest output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

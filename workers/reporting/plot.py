@@ -1,4 +1,4 @@
-"""plot: accuracy against latency as inline SVG."""
+"""Plots accuracy against latency as inline SVG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Dot:
-    """One network: milliseconds, accuracy 0..1, what it is, and its title."""
+    """One network: milliseconds, accuracy 0..1, its kind, and its title."""
 
     latency_ms: float
     accuracy: float
@@ -29,7 +29,7 @@ class Dot:
 
 
 def plot(dots: Sequence[Dot], limit_ms: float | None) -> str:
-    """An SVG element; an empty string where there is nothing to show."""
+    """Return an SVG element; an empty string if there is nothing to show."""
     if not dots:
         return ""
     across = _Axis([dot.latency_ms for dot in dots] + ([limit_ms] if limit_ms else []), MARGIN, WIDTH - 16)
@@ -53,7 +53,7 @@ def plot(dots: Sequence[Dot], limit_ms: float | None) -> str:
 
 
 class _Axis:
-    """Numbers to pixels, with a little room at both ends."""
+    """Maps numbers to pixels, with a little room at both ends."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
@@ -65,7 +65,7 @@ class _Axis:
         return self._start + (value - self.low) / (self.high - self.low) * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        """Four to nine round numbers."""
+        """Return four to nine round numbers."""
         span = self.high - self.low
         step = 10.0 ** np.floor(np.log10(span / 4))
         step *= next(factor for factor in (1, 2, 2.5, 5, 10) if span / (step * factor) <= 9)

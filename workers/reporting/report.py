@@ -1,4 +1,4 @@
-"""The report: one JSON document with every number, and one small HTML page made of it alone."""
+"""The report: one JSON document with every number, and a small HTML page made only from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLOTS = ("original", "control", "best", "nearest")
 
 
 def html_report(report: Mapping[str, Any]) -> str:
-    """A self-contained page: no script, nothing loaded from anywhere."""
+    """Return a self-contained page: no script, nothing loaded from elsewhere."""
     verdict = str(report["verdict"])
     parts = [
         f"<h1>{escape(str(report['name']))}: <span class='{escape(verdict)}'>{escape(verdict)}</span></h1>",
@@ -57,8 +57,8 @@ def _results(report: Mapping[str, Any]) -> str:
 
 
 def _finalists(report: Mapping[str, Any]) -> str:
-    """Predicted (before timing, and as the session's speed explains it) and measured, quiet and p50 side by side;
-    accuracy against the control with its interval.
+    """Table of the finalists: predicted latency (before timing, and at the session's speed) beside measured quiet and
+    p50; accuracy against the control with its interval.
     """
     if not report["finalists"]:
         return ""
@@ -111,8 +111,8 @@ def _shown(metric: str, value: float | None) -> str:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    """With its 95 % interval and the number of images, where it was counted on the file, and among how many finalists
-    it was chosen on these images: the best of several looks better than it is.
+    """Format accuracy with its 95 % interval and number of images, if it was counted on the file, and with the number
+    of finalists that it was chosen among on these images: the best of several looks better than it is.
     """
     shown, known, finalists = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval"), row.get("finalists", 1)
     if known is None:

@@ -1,4 +1,4 @@
-"""Summaries: a row of the job's result table in the contract's form."""
+"""Summaries: rows of the job's result table in the contract's form."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def summary(
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """`latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`: COUNTS, as far as they
-    are known: what an earlier run of the job kept lacks a metric that was added since. `more` are further facts for the
-    report.
+    """Return one row. `latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`:
+    COUNTS, as far as known: rows recorded by an earlier version lack metrics that were added since. `more`: further
+    facts for the report.
     """
     return {
         "evaluation_id": evaluation_id,
@@ -37,7 +37,7 @@ def summary(
 
 
 def predicted_summary(evaluated: Evaluated) -> dict[str, Any]:
-    """A candidate of the search, before training and timing."""
+    """Return the row of a candidate of the search, before training and timing."""
     metrics = evaluated.evaluation.metrics
     latency = {
         device: {"predicted": value}

@@ -1,4 +1,4 @@
-"""Codecs: how what a run records becomes plain JSON, and is read from it."""
+"""Codecs: convert a run's records to plain JSON and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.progress import Evaluated
 
 
 def right_json(right: Right) -> list[int]:
-    """1 for each image that was right, 0 for the others."""
+    """Return 1 for each image that was classified correctly, 0 for the others."""
     ints: list[int] = right.astype(int).tolist()
     return ints
 
@@ -26,7 +26,7 @@ def right_from(ints: Sequence[int]) -> Right:
 
 
 def evaluated_json(each: Evaluated) -> dict[str, Any]:
-    """A candidate with what is known of it before it is trained."""
+    """Return a candidate with everything known of it before training."""
     evaluation = each.evaluation
     return {
         "strategy": each.strategy,

@@ -1,4 +1,4 @@
-"""Inputs: the uploaded network and data, opened, and the images that each part of the job looks at."""
+"""Inputs: the uploaded network and data, opened, and the images that each part of the job uses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was uploaded. `split` names the images that decide, for the evaluation cache."""
+    """The opened uploads. `split` names the images that decide, for the evaluation cache."""
 
     network: Network
     dataset: Dataset
@@ -35,7 +35,7 @@ class Inputs:
         """Open the plan's blobs.
 
         Raises:
-            compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
+            compress.errors.InvalidInput: a blob passed the checks at upload but cannot be used.
         """
         plan, path = context.plan, context.ports.path
         with context.computing():
@@ -43,7 +43,7 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
+        """Open a plan's blobs by their paths; for workers, which have no ports to look them up."""
         network = load_network(model)
         preprocessing = Preprocessing.from_json(plan.model.preprocessing)
         dataset = load_dataset(
@@ -60,7 +60,7 @@ class Inputs:
 
     @property
     def split(self) -> str:
-        """Names the images accuracy is taken on."""
+        """The name of the images that accuracy is measured on."""
         return self.dataset.digest
 
     @property
@@ -70,42 +70,42 @@ class Inputs:
 
     @cached_property
     def layout(self) -> Layout:
-        """Of the images as the network takes them."""
+        """The layout of the images that the network takes."""
         return input_layout(self.network)
 
     @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded in: what the original is timed as."""
+        """The network with its batch norms folded; the original is timed in this form."""
         return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; the same object where there is none."""
+        """The folded network with every lossless rewrite; the same object if there is none."""
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""
+        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N,)."""
         return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` validation images: what F2 ranks by."""
+        """Return up to `count` validation images, by which F2 ranks candidates."""
         return self.images(self.dataset.sample("validation", count, self.seed))
 
     def reference(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` training images: for statistics, batch norms and int8 ranges."""
+        """Return up to `count` training images, for statistics, batch norms and int8 ranges."""
         return self.images(self.dataset.sample("train", count, self.seed))
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole part that decides, made in batches as it is read."""
+        """The whole deciding part; its images are preprocessed in batches as they are read."""
         return self._whole(self.dataset.validation)
 
     def right(self, model: bytes) -> Right:
-        """Which validation images a file gets right."""
+        """Return which validation images a file classifies correctly."""
         return right_in_file(model, *self.validation)
 
     def test_accuracy(self, model: bytes) -> float:
-        """Accuracy on the test part: for the original and the one chosen file, once, at the very end."""
+        """Return the accuracy on the test part; called once, at the very end, for the original and the chosen file."""
         return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:

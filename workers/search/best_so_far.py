@@ -1,4 +1,4 @@
-"""BestSoFar: announces the best of the search, as predicted, and takes it back where newer tables say so."""
+"""BestSoFar: announces the best predicted candidate of the search, and withdraws it if newer tables disagree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from workers.reporting.summary import predicted_summary
 
 
 class BestSoFar:
-    """A notice of the loop. `problem` gives the newest one: by its estimates all evaluations are compared."""
+    """Loop callback that announces a new best. `problem()` returns the current problem; its estimates compare all
+    evaluations.
+    """
 
     def __init__(self, problem: Callable[[], Problem], recorded: Sequence[Evaluated]) -> None:
         self._newest = problem
@@ -23,7 +25,7 @@ class BestSoFar:
         self._renewed()
 
     def __call__(self, evaluated: Evaluated) -> Sequence[Message]:
-        """The new best where there is one; an empty slot where newer tables leave none."""
+        """Return a message with the new best if it changed; an empty slot if newer tables leave none."""
         self._evaluated.append(evaluated)
         newer = self._renewed()
         assert self._problem is not None
@@ -37,7 +39,7 @@ class BestSoFar:
         return (Summarised("best", predicted_summary(shown)),)
 
     def _renewed(self) -> bool:
-        """Whether there is a newer problem; all evaluations are estimated by it then."""
+        """Re-estimate all evaluations if there is a newer problem; return True if there was."""
         newest = self._newest()
         if newest is self._problem:
             return False

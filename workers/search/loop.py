@@ -1,8 +1,8 @@
-"""loop: ask, store, submit, take, store, tell; until the budget, the time or the ideas are used up.
+"""loop: ask, store, submit, take, store, tell, until the budget, the time or the strategies' ideas run out.
 
-An ask is emitted, and so durable, before its work starts; an evaluation before anybody is told. A run that
-dies at any point therefore leaves a record from which the next one goes on: fresh strategies are told every
-recorded evaluation, recorded asks without one are submitted again before anything new is asked for.
+An ask is emitted, and so durable, before its work starts; an evaluation, before any strategy is told of it. A run
+that dies at any point therefore leaves a record from which the next run continues: fresh strategies are told every
+recorded evaluation, and recorded asks without one are submitted again before anything new is asked for.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from workers.search.race import MakeStrategy, Race
 
 SearchEnd: TypeAlias = Literal["budget", "wall", "finished", "paused", "cancelled"]
 TAKE_S = 0.5
-"""How long to wait for a result before looking at the clock and the signal again."""
+"""Seconds to wait for a result before checking the clock and the user's signal again."""
 
 GIVEN_UP_AT = 2
-"""Runs that died while a candidate was open, after which it fails; as many attempts as a pool gives it."""
+"""Runs that may die while a candidate is open before it counts as failed; a pool gives it as many attempts."""
 WHOLE_GIVEN_UP_AT = 6
-"""The same for a whole training: it is open for long, and goes on from its last epoch."""
+"""The same limit for a whole training, which is open for long and resumes from its last epoch."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """Why the loop ended, everything evaluated (recorded and new), and the wall seconds used in all."""
+    """The reason why the loop ended, all evaluations (recorded and new), and the total wall seconds used."""
 
     end: SearchEnd
     evaluated: tuple[Evaluated, ...]
@@ -43,11 +43,12 @@ class Searched:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a loop goes by. `wall_s` None: no limit of time. `split`: names the images accuracy is taken on.
+    """Settings and callbacks of a loop. `wall_s` None: no time limit. `split` names the images that accuracy is
+    measured on.
 
-    `refresh` is asked between asks for a problem with newer estimates (None: nothing new); `notice` turns
-    an evaluation into further messages of the same transaction, such as the best so far; `reached` is the share of an
-    open whole training (F4) that is done.
+    `refresh` is called between asks and returns a problem with newer estimates, or None; `notice` turns an evaluation
+    into further messages of the same transaction, such as the best so far; `reached` returns the finished share of an
+    open whole training (F4).
     """
 
     evaluations: int
@@ -70,11 +71,11 @@ def loop(
     recorded: Recorded | None = None,
     signal: Callable[[], Signal] = lambda: "continue",
 ) -> Searched:
-    """Search until something ends it. The pool's evaluations give the metrics; estimates are added to them.
+    """Search until a limit or a signal ends it. Metrics come from the pool's evaluations; estimates are added to them.
 
     Raises:
-        JobFailed: every strategy broke.
-        LeaseLost, PoolBroken: out of `emit` and `pool`.
+        JobFailed: every strategy failed.
+        LeaseLost, PoolBroken: raised by `emit` and `pool`.
     """
     return _Loop(problem, makers, pool, rules, emit, recorded or Recorded(), signal).run()
 
@@ -102,9 +103,9 @@ class _Loop:
         self._cache: dict[str, Evaluation] = {}
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
-        """Key -> asks that wait for the same key's evaluation, which another candidate pays for."""
+        """Key -> asks waiting for the evaluation of that key, which another candidate pays for."""
         self._shares: dict[str, float] = {}
-        """Candidate id of an open whole training -> the share of it that was told."""
+        """Candidate id of an open whole training -> its last reported share."""
 
     def run(self) -> Searched:
         self._replay()
@@ -116,7 +117,7 @@ class _Loop:
         self._say()
         return Searched(end, tuple(self._evaluated), self._spent_s())
 
-    # before anything new
+    # replaying what is recorded
 
     def _replay(self) -> None:
         for each in self._evaluated:
@@ -134,7 +135,7 @@ class _Loop:
         self._say()
 
     def _renounce(self, asked: Asked, died: int) -> None:
-        """The run may die of this candidate: it is not tried for ever."""
+        """Fail a candidate during which runs died repeatedly: it may be the cause and is not retried for ever."""
         self._race.charge(asked.strategy, asked.candidate, paid=True)
         reason = f"the run died {died} times while this candidate was open"
         evaluation = ended(asked.candidate, Status.FAILED, reason)
@@ -184,7 +185,7 @@ class _Loop:
                 self._give(ask)
 
     def _give(self, asked: Asked) -> None:
-        """Answer from the cache, wait with a twin that runs, or submit."""
+        """Answer from the cache, wait for an identical candidate that is running, or submit."""
         key = self._key(asked.candidate)
         if key in self._cache:
             self._race.charge(asked.strategy, asked.candidate, paid=False)
@@ -218,11 +219,11 @@ class _Loop:
         self._race.tell([each.evaluation for each in evaluated], self._running())
 
     def _watch(self) -> None:
-        """Tell how far the open whole trainings are, where that has changed: one may take minutes."""
+        """Report the progress of open whole trainings if it has changed: one may take minutes."""
         told = sum(self._shares.values())
         for name, asked in self._pending.items():
             if asked.candidate.fidelity == "F4":
-                # A second worker may start it anew: what was told stays.
+                # A second worker may start the training over; the reported share must not go back.
                 self._shares[name] = max(self._shares.get(name, 0.0), self._rules.reached(asked.candidate))
         if sum(self._shares.values()) > told:
             self._emit(self._progress())
@@ -272,6 +273,6 @@ class _Loop:
             self._race.lines.clear()
 
     def _give_up(self) -> None:
-        """What still runs stays recorded as asked."""
+        """Cancel all open candidates; they stay recorded as asked."""
         for candidate_id in self._pending:
             self._pool.cancel(candidate_id)

@@ -1,4 +1,4 @@
-"""Race: several strategies on one problem, with equal shares of one budget; each is told every result."""
+"""Race: several strategies share one problem and, in equal parts, one budget; each is told every result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.progress import Logged
 MakeStrategy: TypeAlias = Callable[[Problem], Strategy]
 
 FREE_ANSWERS = 10
-"""Cached answers a strategy may get per evaluation of the budget, or one that only repeats would never end."""
+"""Cached answers a strategy may get per evaluation of the budget; otherwise one that only repeats would never end."""
 
 
 class Entrant:
@@ -32,7 +32,7 @@ class Entrant:
 
 
 class Race:
-    """Who may ask next. A strategy that raises leaves the race; the others go on."""
+    """Decides which strategy asks next. A strategy that raises leaves the race; the others continue."""
 
     def __init__(self, problem: Problem, makers: Mapping[str, MakeStrategy]) -> None:
         self._problem = problem
@@ -40,20 +40,20 @@ class Race:
         self._ids: set[str] = set()
         self._failures: dict[str, str] = {}
         self.lines: list[Logged] = []
-        """What users should know; the loop takes and emits it."""
+        """Log lines for users; the loop takes and emits them."""
 
     @property
     def over(self) -> bool:
-        """Nobody will ask again. Raises: JobFailed when that is because every strategy broke."""
+        """True if no strategy will ask again. Raises JobFailed if every strategy failed."""
         if not all(entrant.over for entrant in self._entrants.values()):
             return False
         if len(self._failures) == len(self._entrants):
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._failures.items())
-            raise JobFailed("strategies_failed", "search", f"every strategy broke: {reasons}", "strategies")
+            raise JobFailed("strategies_failed", "search", f"every strategy failed: {reasons}", "strategies")
         return True
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Make every strategy anew on this problem and tell it everything."""
+        """Create every strategy afresh on this problem and tell it everything."""
         self._problem = problem
 
         def make(entrant: Entrant) -> None:
@@ -72,7 +72,7 @@ class Race:
             self._entrants[name].paid += paid
 
     def ask(self, count: int, waiting: bool) -> tuple[str, list[Candidate]] | None:
-        """At most `count` candidates of the one that has used least; None: nobody wants anything now.
+        """Return at most `count` candidates of the strategy that has used least; None if none asks for anything now.
 
         `waiting`: results are still to come, so a strategy without an ask is not finished.
         """
@@ -91,7 +91,7 @@ class Race:
         return None
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Tell everyone, whoever asked."""
+        """Tell every strategy, whichever asked."""
 
         def tell(entrant: Entrant) -> None:
             assert entrant.strategy is not None
@@ -112,7 +112,7 @@ class Race:
         return asked
 
     def _check(self, asked: Iterable[Candidate], count: int) -> None:
-        """What the contract promises, held against every ask: one bad id would lose an evaluation."""
+        """Check each ask against the strategies' contract: one repeated id would lose an evaluation."""
         fresh: set[str] = set()
         for candidate in asked:
             if candidate.id in self._ids or candidate.id in fresh:
@@ -120,17 +120,17 @@ class Race:
             self._problem.space.check(candidate.values)
             fresh.add(candidate.id)
         if len(fresh) > count:
-            raise ValueError(f"it asked for {len(fresh)} candidates where {count} were wanted")
+            raise ValueError(f"it asked for {len(fresh)} candidates but {count} were wanted")
 
     def _guarded(self, entrant: Entrant, step: Callable[[Entrant], list[Candidate] | None]) -> list[Candidate]:
         try:
             return step(entrant) or []
         except Infeasible as error:
             entrant.over = True
-            self.lines.append(Logged("warning", f"Strategy {entrant.name} stops: {error}"))
+            self.lines.append(Logged("warning", f"Strategy {entrant.name} stopped: {error}"))
         except Exception as error:
             entrant.over = True
             self._failures[entrant.name] = f"{type(error).__name__}: {error}"
-            text = f"Strategy {entrant.name} broke and is out of the race: {self._failures[entrant.name]}"
+            text = f"Strategy {entrant.name} failed and left the race: {self._failures[entrant.name]}"
             self.lines.append(Logged("warning", text))
         return []

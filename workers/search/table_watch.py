@@ -1,4 +1,4 @@
-"""TableWatch: tables that grow while a search goes on, asked for where the search looks."""
+"""TableWatch: requests the table rows that a running search needs, and swaps in newer tables."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 
 LOOK_S = 10.0
-"""Seconds between two looks at the tables: each newer one makes strategies start over."""
+"""Seconds between two looks at the tables: each newer table restarts the strategies."""
 ASKED_AT_ONCE = 64
 
 
 class TableWatch:
-    """Gives the loop a new problem when a table has grown, and asks for the rows that predictions lack most.
+    """Gives the loop a new problem when a table has grown, and requests the rows that predictions lack most.
 
-    Kernels count by how often the candidates evaluated so far contain them; what is asked for first is what has
-    the largest uncertainty x frequency. Nothing is waited for. `profile` and `problem` are what the newest tables say.
+    Each kernel is weighted by how often the candidates evaluated so far contain it; the largest uncertainty x frequency
+    is requested first. Nothing waits for the rows. `profile` and `problem` reflect the newest tables.
     """
 
     def __init__(self, context: Context, profile: Profile, make: Callable[[Profile], Problem]) -> None:
@@ -36,7 +36,7 @@ class TableWatch:
         self._asked: set[tuple[str, str]] = set()
 
     def note(self, evaluation: Evaluation) -> None:
-        """An evaluation is finished: its kernels matter."""
+        """Count the kernels of a finished evaluation."""
         if evaluation.status is not Status.COMPLETED:
             return
         for timed in self.profile.devices:
@@ -46,7 +46,7 @@ class TableWatch:
             self._ops[timed.target.device_id] |= {op.key: op for op in unknown}
 
     def refresh(self) -> Problem | None:
-        """The problem by newer tables; None while there are none."""
+        """Return a problem with newer tables; None if no table has changed."""
         if self._context.clock_s() - self._looked_s < LOOK_S:
             return None
         self._looked_s = self._context.clock_s()
@@ -60,7 +60,7 @@ class TableWatch:
         return self.problem
 
     def epochs(self) -> Mapping[str, int]:
-        """Device id -> the snapshot that predictions come from now."""
+        """Map each device id to the table snapshot that predictions use now."""
         return {timed.target.device_id: timed.table.epoch for timed in self.profile.devices}
 
     def _ask(self) -> None:

@@ -12,12 +12,11 @@ import onnx
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import ExtraMissing, InvalidInput
-from hw_profiles.runtimes import Progress
+from hw_profiles.runtimes import Arrays, Progress, Runtime
 from hw_profiles.runtimes.onnxruntime.cores import big_cores, pinned
 from hw_profiles.runtimes.onnxruntime.kernel_sets import kernel_sets, names_of, renamed
 from hw_profiles.timing.bursts import run_bursts
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
-from hw_profiles.timing.timing_model import fusion_mismatch
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -28,7 +27,7 @@ _PROVIDERS = ["CPUExecutionProvider"]
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """Sequential sessions with all graph optimisations, inputs and outputs bound to fixed buffers."""
 
     name = "onnxruntime"
@@ -43,41 +42,43 @@ class OnnxRuntime:
             for count in counts
         ]
 
+    def run(self, file: bytes, inputs: Arrays, device: DeviceConfig) -> Arrays:
+        try:
+            session = _session(file, device)
+            outputs = [output.name for output in session.get_outputs()]
+            return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
+        except ExtraMissing:
+            raise
+        except Exception as error:  # the engine has no common class
+            raise InvalidInput("file", len(file), f"onnxruntime cannot run it: {error}") from error
+
     def time(
         self,
-        models: Mapping[str, bytes],
+        files: Mapping[str, bytes],
         device: DeviceConfig,
         protocol: BurstProtocol,
         progress: Progress | None = None,
     ) -> Mapping[str, Sample | Failure]:
         calls: dict[str, Callable[[], object]] = {}
         failures: dict[str, Failure] = {}
-        extras: dict[str, dict[str, str | float | bool]] = {}
         with pinned(device.threads) as cores:
-            for key, model in models.items():
+            for key, model in files.items():
                 try:
                     calls[key] = _bound_call(model, device)
-                    extras[key] = self._facts(model, cores)
                 except Exception as error:  # the engine has no common class; the reason travels to the caller
-                    calls.pop(key, None)
                     failures[key] = Failure(key, f"{type(error).__name__}: {error}"[:500], "load")
             results = run_bursts(calls, protocol, progress=progress)
+        facts = {"cores": ",".join(str(core) for core in cores)}
         samples = {
-            key: Sample(key, r.minima_us, r.medians_us, {**r.extra, **extras[key]}) if isinstance(r, Sample) else r
+            key: Sample(key, r.minima_us, r.medians_us, {**r.extra, **facts}) if isinstance(r, Sample) else r
             for key, r in results.items()
         }
-        return {key: failures.get(key) or samples[key] for key in models}
+        return {key: failures.get(key) or samples[key] for key in files}
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:
         original = _parse(model)
         marked = renamed(original)
         return names_of(original, kernel_sets(marked.graph, _optimised(marked).graph))
-
-    def _facts(self, model: bytes, cores: tuple[int, ...]) -> dict[str, str | float | bool]:
-        facts: dict[str, str | float | bool] = {"cores": ",".join(str(core) for core in cores)}
-        if fusion_mismatch(_parse(model), self.fused):
-            facts["suspect"] = "fusion_mismatch"
-        return facts
 
 
 RUNTIME = OnnxRuntime()
@@ -110,13 +111,17 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
-    """A call that runs `model` once on fixed buffers. Raises whatever the engine raises on a bad model."""
-    engine = _engine()
+def _session(model: bytes, device: DeviceConfig) -> onnxruntime.InferenceSession:
+    """Raises whatever the engine raises on a bad model."""
     options = _options(device.threads)
     for name, value in device.options:
         options.add_session_config_entry(name, value)
-    session = engine.InferenceSession(model, options, providers=_PROVIDERS)
+    return _engine().InferenceSession(model, options, providers=_PROVIDERS)
+
+
+def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
+    """A call that runs `model` once on fixed buffers. Raises as `_session`."""
+    engine, session = _engine(), _session(model, device)
     binding = session.io_binding()
     rng = np.random.default_rng(0)
     for entering in session.get_inputs():

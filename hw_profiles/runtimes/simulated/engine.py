@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
-from hw_profiles.runtimes import Progress
+from hw_profiles.runtimes import Arrays, Progress, Runtime
 from hw_profiles.runtimes.simulated.kernels import Shapes, kernel_us, patterns
 from hw_profiles.timing.bursts import run_bursts
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
-from hw_profiles.timing.timing_model import fusion_mismatch
 
 
 @dataclass
@@ -61,7 +61,7 @@ class VirtualClock:
 
 
 @dataclass
-class SimulatedRuntime:
+class SimulatedRuntime(Runtime):
     """Times models on a virtual clock. `truth_us` is what the figures should come to, up to the session's
     factor in [1 - drift, 1 + drift].
     """
@@ -95,9 +95,15 @@ class SimulatedRuntime:
         ]
         return self.overhead_us + math.fsum(kernels)
 
+    def run(self, file: bytes, inputs: Arrays, device: DeviceConfig) -> Arrays:
+        parsed = _parse(file)
+        outputs = [output.name for output in parsed.graph.output]
+        running = ReferenceEvaluator(parsed)
+        return dict(zip(outputs, running.run(outputs, dict(inputs)), strict=True))
+
     def time(
         self,
-        models: Mapping[str, bytes],
+        files: Mapping[str, bytes],
         device: DeviceConfig,
         protocol: BurstProtocol,
         progress: Progress | None = None,
@@ -108,17 +114,14 @@ class SimulatedRuntime:
         self.sessions += 1
         latencies_s: dict[str, float] = {}
         failures: dict[str, Failure] = {}
-        suspects: set[str] = set()
-        for key, model in models.items():
+        for key, model in files.items():
             try:
                 latencies_s[key] = self.truth_us(model) * factor * 1e-6
-                if fusion_mismatch(_parse(model), self.fused):
-                    suspects.add(key)
             except InvalidInput as error:
                 failures[key] = Failure(key, str(error), "load")
         calls = {key: _Call(clock, latency_s) for key, latency_s in latencies_s.items()}
         results = run_bursts(calls, protocol, clock=clock, sleep=clock.sleep, progress=progress)
-        return {key: failures.get(key) or _marked(results[key], key in suspects) for key in models}
+        return {key: failures.get(key) or results[key] for key in files}
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:
         parsed = _parse(model)
@@ -138,12 +141,6 @@ class _Call:
 
     def __call__(self) -> None:
         self.clock.run(self.latency_s)
-
-
-def _marked(result: Sample | Failure, suspect: bool) -> Sample | Failure:
-    if isinstance(result, Failure) or not suspect:
-        return result
-    return Sample(result.key, result.minima_us, result.medians_us, {**result.extra, "suspect": "fusion_mismatch"})
 
 
 def _parse(model: bytes) -> onnx.ModelProto:

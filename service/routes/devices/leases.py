@@ -1,4 +1,4 @@
-"""Leases: work pulled by agents, and its results."""
+"""Leases: work that agents pull, and its results."""
 
 from __future__ import annotations
 
@@ -28,22 +28,25 @@ MEDIA_TYPE = "application/octet-stream"
 
 
 class Taken(BaseModel):
-    """The server has it."""
+    """Confirms that the server has stored the result."""
 
     state: str
 
 
 class _NothingToDo(Exception):
-    """Rolls back a grant that found nothing."""
+    """Raised to roll back a grant that found no work."""
 
 
 @router.post(
     "",
     response_model=Lease,
-    responses={204: {"description": "nothing to do; Retry-After seconds"}, **documented(401, 403, 404, 422)},
+    responses={
+        204: {"description": "There is nothing to do; ask again after Retry-After seconds"},
+        **documented(401, 403, 404, 422),
+    },
 )
 def take_lease(body: LeaseRequest, caller: AgentDep, store: StoreDep, once: OnceDep) -> Response:
-    """The next work for this agent's devices."""
+    """Lease the next work for this agent's devices."""
     if body.agent_id != caller.agent_id:
         raise Forbidden("this token is another agent's", code="foreign_agent")
     replayed = once.replayed(body.to_json())
@@ -75,7 +78,7 @@ def _nothing() -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
 )
 def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
-    """An ONNX file of an item. Only files of the lease, and only while it lasts: a user's weights travel no further."""
+    """Return an ONNX file of an item; only files of the lease and only while it lasts, to protect users' weights."""
     with store.read() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
@@ -91,7 +94,7 @@ def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: Store
 
 @router.put("/{lease_id}/results/{key}", responses=documented(401, 403, 404, 409, 410, 422))
 def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, store: StoreDep) -> Taken:
-    """The timing of one item, or its fused sets. Idempotent: the first result of a key counts."""
+    """Store the timing of one item, or its fused sets. Idempotent: the first result of a key counts."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         lease_results.put(tx, lease, key, body)
@@ -100,7 +103,7 @@ def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, stor
 
 @router.post("/{lease_id}/complete", responses=documented(401, 403, 404, 409, 410, 422))
 def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store: StoreDep) -> Taken:
-    """Everything is reported."""
+    """End a lease after all its results are reported."""
     with store.begin() as tx:
         agent_leases.complete(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="completed")
@@ -108,7 +111,7 @@ def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store:
 
 @router.post("/{lease_id}/fail", responses=documented(401, 403, 404, 409, 410, 422))
 def fail_lease(lease_id: LeaseId, body: Surrender, caller: AgentDep, store: StoreDep) -> Taken:
-    """The agent gives the lease back; what is open goes to the queue again."""
+    """Give a lease back; its open items are queued again."""
     with store.begin() as tx:
         agent_leases.surrender(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="failed")

@@ -1,1 +1,1 @@
-"""Tables of devices, agents, and the work that is asked of them."""
+"""Tables of devices, agents and their work."""

@@ -1,9 +1,9 @@
-"""Agent leases: which agent times what until when. One active lease a machine; dead ones give their items back.
+"""Agent leases: work lent to an agent for a time. A machine has one active lease; an expired one returns its items.
 
     active -> completed | failed (given back by its agent) | expired
 
-A lease's `epoch` fences it off: it is higher than that of every earlier lease of the machine and comes back with
-each result. Times are the database's.
+The `epoch` of a lease fences off earlier leases of the machine: it is higher than theirs, and each result names it.
+Times are the database's.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from service.store.devices.work_items import WorkItem
 LEASE = timedelta(seconds=LEASE_S)
 LATE = "its agent was not heard of in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
-"""What an agent may give a lease back for without counting an attempt of its items."""
+"""Reasons for returning a lease that do not count as a failed attempt of its items."""
 
 
 class LeaseItem(Base):
     """One file (or pair) of a lease. `role`: `item` or `anchor`; `state`: open, ok, failed or rejected.
 
-    `op` is given for blocks; `latency_us` is set by the result of an anchor.
+    `op` is set for blocks; `latency_us` is set by the result of an anchor.
     """
 
     __tablename__ = "agent_lease_items"
@@ -51,7 +51,7 @@ class LeaseItem(Base):
 
 
 class AgentLease(Base):
-    """Some items of one device, lent to one agent. `kind`: block, network or fusion. `scale`: what the anchors said."""
+    """Items of one device, lent to one agent. `kind`: block, network or fusion. `scale`: from the anchors."""
 
     __tablename__ = "agent_leases"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -78,16 +78,15 @@ class AgentLease(Base):
     )
 
     def alive(self, now: datetime) -> bool:
-        """Whether its agent may still report."""
+        """True if its agent may still report."""
         return self.state == "active" and now < self.expires_at
 
 
 def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
-    """The lease with this id, which must be this agent's; locked, after its machine's devices, until the end of the
-    transaction.
+    """Return this agent's lease with this id; it and its machine's devices are locked until the transaction ends.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such lease.
         Forbidden: it is another agent's.
     """
     machine = tx.session.execute(select(AgentLease.machine).where(AgentLease.id == lease_id)).scalar_one_or_none()
@@ -106,7 +105,7 @@ def held(lease: AgentLease, epoch: int, now: datetime) -> None:
 
     Raises:
         Conflict: `epoch` is not this lease's.
-        Gone: it expired or was given back.
+        Gone: the lease expired or was given back.
     """
     if epoch != lease.epoch:
         raise Conflict(f"epoch {epoch} is not this lease's ({lease.epoch})", code="lease_lost")
@@ -115,16 +114,15 @@ def held(lease: AgentLease, epoch: int, now: datetime) -> None:
 
 
 def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, work_items.Digests]) -> AgentLease | None:
-    """The next work for this agent, or None. `digests`: of the files of blocks that never were in a lease.
+    """Lease the next work to this agent, or return None. `digests`: file digests of blocks not leased before.
 
-    Networks that somebody waits for go first, all of one measurement together; then blocks by priority, all of
-    one device.
+    Networks go first, all of one measurement together; then blocks by priority, all of one device.
 
     Raises:
         Forbidden: a device is not this agent's.
     """
     agent = agents.get(tx, agent_id)
-    devices.of_machine(tx, agent.machine, lock=True)  # of two requests one waits for the other
+    devices.of_machine(tx, agent.machine, lock=True)  # makes concurrent requests wait for each other
     repeated = _end_stale(tx, agent)
     if repeated is not None:
         return repeated
@@ -136,7 +134,7 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
 
 
 def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
-    """Ids of the wanted devices that may be given work; those that were deleted are passed over until the agent knows.
+    """Return ids of the wanted devices that may get work; deleted ones are skipped until the agent knows.
 
     Raises:
         Forbidden: a device is not this agent's.
@@ -150,7 +148,7 @@ def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
 
 
 def has_stale(tx: Tx, agent: Agent) -> bool:
-    """Whether a lease on this machine waits to be ended: overdue, or of an agent that asks for new work."""
+    """True if a lease of this machine must be ended: it is overdue, or its agent is asking for new work."""
     lease = _active_on(tx, agent.machine)
     return lease is not None and (lease.agent_id == agent.id or not lease.alive(tx.now))
 
@@ -161,8 +159,8 @@ def _active_on(tx: Tx, machine: str) -> AgentLease | None:
 
 
 def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
-    """End what keeps the machine from new work. An agent that asks again before it did anything with its lease
-    has not had our answer: it gets the same lease.
+    """End a lease that keeps the machine from new work. An agent that asks again with an untouched lease has
+    probably missed the answer, and gets the same lease again.
     """
     lease = _active_on(tx, agent.machine)
     if lease is None:
@@ -177,7 +175,7 @@ def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
 
 
 def abandon(tx: Tx, agent: Agent) -> None:
-    """The agent has started anew: whatever it held is lost."""
+    """End the lease of an agent that has restarted."""
     lease = _active_on(tx, agent.machine)
     if lease is not None and lease.agent_id == agent.id:
         lose(tx, lease, "failed", "its agent started anew", blame=True)
@@ -235,7 +233,7 @@ def _anchor(anchor: Mapping[str, Any], number: int) -> LeaseItem:
 
 
 def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
-    """Note a heartbeat, extend the lease it names; what the agent shall do.
+    """Note a heartbeat and extend the lease it names; return what the agent should do.
 
     Raises:
         NotFound, Forbidden: as `own`.
@@ -261,14 +259,14 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
 
 
 def _unwanted(tx: Tx, lease: AgentLease) -> bool:
-    """Whether nothing waits for what this lease times any more."""
+    """True if nothing waits for the lease's results any more."""
     if lease.measurement_id is None:
         return work_items.unwanted(tx, lease.id)
     return measurements.measurement(tx, lease.measurement_id).state == "failed"
 
 
 def complete(tx: Tx, lease: AgentLease, completion: Completion) -> None:
-    """The agent has reported everything; what it left out goes back to the queue. Again is harmless.
+    """End a lease whose agent has reported everything; items without a result are queued again. Idempotent.
 
     Raises:
         Conflict, Gone: as `held`.
@@ -288,7 +286,7 @@ def complete(tx: Tx, lease: AgentLease, completion: Completion) -> None:
 
 
 def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
-    """The agent gives the lease back. Again is harmless.
+    """End a lease that its agent gives back. Idempotent.
 
     Raises:
         Conflict, Gone: as `held`.
@@ -301,7 +299,7 @@ def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
 
 
 def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> None:
-    """End an active lease; its open items go back to the queue."""
+    """End an active lease; its open items are queued again."""
     lease.state, lease.reason, lease.finished_at = state, reason[:2000], tx.now
     devices.get(tx, lease.device_id).busy_until = None
     open_items = select(WorkItem).where(WorkItem.lease_id == lease.id, WorkItem.state == "leased")
@@ -320,7 +318,7 @@ def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> 
 
 
 def sweep(tx: Tx) -> int:
-    """End every lease that is overdue and tell of devices that went offline; how many leases ended."""
+    """End all overdue leases and report devices that went offline; return how many leases ended."""
     devices.lock_all(tx)
     overdue = select(AgentLease).where(AgentLease.state == "active", AgentLease.expires_at <= tx.now)
     ended = tx.session.execute(overdue.with_for_update(skip_locked=True)).scalars().all()

@@ -1,4 +1,4 @@
-"""Agents: the processes that time things, one for each machine."""
+"""Agents: the processes that run timings, one per machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALIVE = timedelta(seconds=LEASE_S)
 
 
 class Agent(Base):
-    """One agent. `fingerprint` tells two machines of one name apart; `drain`: it shall take no more work; `removed`:
+    """One agent. `fingerprint` distinguishes machines with the same name; `drain`: it takes no more work; `removed`:
     ids of its devices that were deleted since it last announced itself.
     """
 
@@ -40,15 +40,15 @@ class Agent(Base):
     last_seen_at: Mapped[datetime]
 
     def alive(self, now: datetime) -> bool:
-        """Whether it was heard of lately."""
+        """True if the agent was heard from recently."""
         return now - self.last_seen_at < ALIVE
 
 
 def get(tx: Tx, agent_id: str) -> Agent:
-    """The agent with this id.
+    """Return the agent with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such agent.
     """
     agent = tx.session.get(Agent, agent_id)
     if agent is None:
@@ -57,11 +57,11 @@ def get(tx: Tx, agent_id: str) -> Agent:
 
 
 def find(tx: Tx, ref: str) -> Agent:
-    """The agent with this id, else with this name.
+    """Return the agent with this id, or else with this name.
 
     Raises:
-        NotFound: there is none.
-        Conflict: several have this name, and only an id says which.
+        NotFound: there is no such agent.
+        Conflict: several agents have this name, so an id is needed.
     """
     by_id = tx.session.get(Agent, ref)
     named = [by_id] if by_id else tx.session.execute(select(Agent).where(Agent.name == ref)).scalars().all()
@@ -73,17 +73,17 @@ def find(tx: Tx, ref: str) -> Agent:
 
 
 def enrol(tx: Tx, enrolment: Enrolment) -> Agent:
-    """The agent of this machine, from now on with new credentials: those of a former one are revoked.
+    """Return the agent of this machine, created if needed; credentials of an earlier enrolment are revoked.
 
     Raises:
-        Conflict: another machine's agent works under this machine name.
+        Conflict: an agent of another machine uses this machine name.
     """
     agent = tx.session.execute(select(Agent).where(Agent.machine == enrolment.machine)).scalar_one_or_none()
     if agent is None:
         agent = Agent(id=new_id("agt"), machine=enrolment.machine, created_at=tx.now)
     elif agent.alive(tx.now) and agent.fingerprint != enrolment.fingerprint:
         raise Conflict(
-            f"an agent on another machine works as {enrolment.machine!r}: start this one with another --machine",
+            f"an agent on another machine uses the name {enrolment.machine!r}: start this one with another --machine",
             code="machine",
         )
     tokens.revoke_agent(tx, agent.id)
@@ -92,10 +92,10 @@ def enrol(tx: Tx, enrolment: Enrolment) -> Agent:
 
 
 def announce(tx: Tx, agent: Agent, enrolment: Enrolment) -> None:
-    """Take over what an agent says of itself when it starts.
+    """Store what an agent reports about itself when it starts.
 
     Raises:
-        Conflict: it claims another machine than the one it was enrolled for.
+        Conflict: it claims a different machine than the one it was enrolled for.
     """
     if agent.machine != enrolment.machine:
         raise Conflict(f"this agent was enrolled for machine {agent.machine!r}: enrol it again", code="machine")
@@ -111,18 +111,18 @@ def announce(tx: Tx, agent: Agent, enrolment: Enrolment) -> None:
 
 
 def heard(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> None:
-    """Note what a heartbeat says."""
+    """Store the contents of a heartbeat."""
     agent.state, agent.done, agent.total = heartbeat.state, heartbeat.done, heartbeat.total
     agent.temperature_c, agent.load = heartbeat.temperature_c, heartbeat.load
     agent.last_seen_at = tx.now
 
 
 def rows() -> Select[Agent]:
-    """All agents, for a list."""
+    """Select all agents, for a list."""
     return select(Agent)
 
 
 def remove(tx: Tx, agent: Agent) -> None:
-    """Forget an agent: its credentials are void, its devices stay and are offline."""
+    """Delete an agent and its credentials; its devices stay and go offline."""
     tokens.revoke_agent(tx, agent.id)
     tx.session.execute(delete(Agent).where(Agent.id == agent.id))

@@ -1,4 +1,4 @@
-"""Device figures: how far the tables of devices are, and how right; three queries, however many devices."""
+"""Device figures: coverage and accuracy of devices' tables, with three queries for any number of devices."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.store.devices.work_items import OPEN, REFUSED, WorkItem
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one device.
+    """Figures of one device.
 
     Attributes:
-        measured: blocks in the table of the configuration it has now.
-        outstanding: blocks that are queued or being measured.
-        refused: blocks that it cannot run or that were lost too often.
-        error_mape: of its predictions, by the newest calibration; None before three networks.
+        measured: number of blocks in the table of its current configuration.
+        outstanding: number of blocks that are queued or being measured.
+        refused: number of blocks that it cannot run or that were lost too often.
+        error_mape: error of its predictions, from the newest calibration; None before three networks.
     """
 
     measured: int = 0
@@ -32,13 +32,13 @@ class Figures:
 
     @property
     def coverage(self) -> float:
-        """Share of the blocks ever asked for on this configuration that are measured; 0 before the first."""
+        """Share of the requested blocks of this configuration that are measured; 0 if none was requested."""
         asked = self.measured + self.outstanding + self.refused
         return self.measured / asked if asked else 0.0
 
 
 def figures(tx: Tx, device_id: str | None = None) -> Mapping[str, Figures]:
-    """By device id, of all devices or of this one."""
+    """Return the figures by device id, of all devices or of one."""
     wanted = select(Device.id) if device_id is None else select(Device.id).where(Device.id == device_id)
     measured, missing, errors = _measured(tx, wanted), _missing(tx, wanted), _errors(tx, wanted)
     return {
@@ -56,11 +56,11 @@ def _measured(tx: Tx, wanted: Select[str]) -> Mapping[str, int]:
     now = and_(Device.id == LatencyRow.device_id, Device.config_id == LatencyRow.config_id)
     rows = select(LatencyRow.device_id, func.count(LatencyRow.key.distinct())).join(Device, now)
     rows = rows.where(LatencyRow.device_id.in_(wanted), LatencyRow.status == "ok").group_by(LatencyRow.device_id)
-    return {device_id: count for device_id, count in tx.session.execute(rows)}  # noqa: C416 - rows are no pairs to mypy
+    return {device_id: count for device_id, count in tx.session.execute(rows)}  # noqa: C416 - mypy: rows are not pairs
 
 
 def _missing(tx: Tx, wanted: Select[str]) -> Mapping[tuple[str, str], int]:
-    """How many blocks of a device are in a state."""
+    """Count the missing blocks by device and state."""
     rows = select(WorkItem.device_id, WorkItem.state, func.count()).where(WorkItem.device_id.in_(wanted))
     rows = rows.where(WorkItem.kind == "block", WorkItem.state.in_((*OPEN, *REFUSED)))
     rows = rows.group_by(WorkItem.device_id, WorkItem.state)

@@ -1,4 +1,4 @@
-"""Offers: what an agent says it can time becomes devices."""
+"""Offers: turn the configurations that an agent offers into devices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from service.store.devices.devices import Device
 
 
 def accept(tx: Tx, agent: Agent, enrolment: Enrolment) -> list[Device]:
-    """The devices that an agent offers, in its order, made where they are new. Those that it offers no longer
-    keep their tables and go offline.
+    """Return the devices that an agent offers, in its order, creating new ones. Devices that it no longer offers keep
+    their tables and go offline.
 
     Raises:
-        InvalidInput: a configuration without a valid name, or twice the same.
-        Conflict: a name that belongs to another machine's device.
+        InvalidInput: a configuration has no valid name, or is offered twice.
+        Conflict: a name belongs to another machine's device.
     """
     offered = [_accept_one(tx, agent, item) for item in enrolment.runtimes]
     ids = [device.id for device in offered]
@@ -49,7 +49,7 @@ def _accept_one(tx: Tx, agent: Agent, item: RuntimeOffer) -> Device:
 
 
 def _move_on(tx: Tx, device: Device, config: DeviceConfig) -> None:
-    """Point the device at a new configuration: what was measured belongs to the old one and stays with it."""
+    """Switch the device to a new configuration; earlier measurements stay with the old one."""
     device.kind, device.runtime, device.runtime_version = config.kind, config.runtime, config.runtime_version
     device.threads, device.dtype, device.emulated = config.threads, config.dtype, config.emulated
     device.options = [list(pair) for pair in config.options]

@@ -1,4 +1,4 @@
-"""Devices: configurations of machines, what latency tables belong to."""
+"""Devices: configurations of machines. Each has a latency table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ State = Literal["online", "busy", "offline", "quarantined"]
 
 
 class Device(Base):
-    """One configuration of one machine. The id stays; `config_id` and the table move on with the runtime.
+    """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
-    `epoch` numbers everything that changes the table. `anchors` are blocks of known latency that each lease
-    times again; `scale` is the running mean of what they said (1: as when they were taken); `refused` counts
-    leases in a row whose anchors were off. `busy_until` is when the lease on it ends; `shown_state` is the state
-    last told in an event.
+    `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
+    `scale` is the running mean of their factors (1: as when they were chosen); `refused` counts leases in a row whose
+    anchors were off. `busy_until` is when its lease ends; `shown_state` is the state in the latest event.
     """
 
     __tablename__ = "devices"
@@ -52,7 +51,7 @@ class Device(Base):
 
     @property
     def config(self) -> DeviceConfig:
-        """The configuration as hw_profiles knows it."""
+        """The configuration as a type of hw_profiles."""
         return DeviceConfig.from_json(
             {
                 "machine": self.machine,
@@ -68,16 +67,16 @@ class Device(Base):
 
 
 def find(tx: Tx, ref: str) -> Device | None:
-    """The device with this id, else with this name."""
+    """Return the device with this id, or else with this name."""
     by_id = tx.session.get(Device, ref)
     return by_id or tx.session.execute(select(Device).where(Device.name == ref)).scalar_one_or_none()
 
 
 def get(tx: Tx, ref: str) -> Device:
-    """As `find`.
+    """Return the device as `find` does.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such device.
     """
     device = find(tx, ref)
     if device is None:
@@ -86,12 +85,12 @@ def get(tx: Tx, ref: str) -> Device:
 
 
 def rows() -> Select[Device]:
-    """All devices, for a list."""
+    """Select all devices, for a list."""
     return select(Device)
 
 
 def of_machine(tx: Tx, machine: str, *, lock: bool = False) -> Sequence[Device]:
-    """The devices of a machine; locked until the end of the transaction where something is decided about them."""
+    """Return the devices of a machine; with `lock`, they are locked until the end of the transaction."""
     wanted = select(Device).where(Device.machine == machine).order_by(Device.id)
     return tx.session.execute(_locked(wanted) if lock else wanted).scalars().all()
 
@@ -102,13 +101,15 @@ def lock_all(tx: Tx) -> None:
 
 
 def _locked(wanted: Select[Device]) -> Select[Device]:
-    """Devices are locked by id and before any lease on them: one order for all, or two transactions wait for each
-    other. What was read before the lock is read again."""
+    """Add a lock to the query and make it read locked rows again.
+
+    To avoid deadlocks, devices are always locked in the order of their ids and before their leases.
+    """
     return wanted.with_for_update().execution_options(populate_existing=True)
 
 
 def next_epoch(tx: Tx, device: Device) -> int:
-    """The number of the next change of this device's table; of two writers each gets its own."""
+    """Return the number of the next change of this device's table; concurrent writers get different numbers."""
     moved = update(Device).where(Device.id == device.id).values(epoch=Device.epoch + 1).returning(Device.epoch)
     epoch = tx.session.execute(moved.execution_options(synchronize_session=False)).scalar_one()
     tx.session.refresh(device, ["epoch"])
@@ -116,12 +117,12 @@ def next_epoch(tx: Tx, device: Device) -> int:
 
 
 def seen(tx: Tx, agent_id: str) -> None:
-    """Note that an agent was heard of."""
+    """Note that the agent of these devices was heard from."""
     tx.session.execute(update(Device).where(Device.agent_id == agent_id).values(last_seen_at=tx.now))
 
 
 def state(tx: Tx, device: Device) -> State:
-    """What the device is doing now."""
+    """Return the current state of the device."""
     if device.quarantined:
         return "quarantined"
     if device.agent_id is None or tx.now - device.last_seen_at >= ALIVE:
@@ -131,7 +132,7 @@ def state(tx: Tx, device: Device) -> State:
 
 
 def refresh_states(tx: Tx, machine: str | None = None) -> None:
-    """Tell in an event of each device whose state is another than was told before."""
+    """Emit an event for each device whose state differs from the one in its latest event."""
     wanted = select(Device) if machine is None else select(Device).where(Device.machine == machine)
     for device in tx.session.execute(wanted.order_by(Device.id)).scalars().all():
         now = state(tx, device)
@@ -143,13 +144,13 @@ def refresh_states(tx: Tx, machine: str | None = None) -> None:
 
 
 def remove(tx: Tx, device: Device) -> None:
-    """Forget a device and everything measured on it; its agent is told by the answer to its next heartbeat.
+    """Delete a device and everything measured on it; its agent learns it from the answer to its next heartbeat.
 
     Raises:
-        Conflict: it is at work now.
+        Conflict: the device is measuring.
     """
     if state(tx, device) == "busy":
-        raise Conflict(f"device {device.name!r} is measuring; try again when it is done", code="busy")
+        raise Conflict(f"device {device.name!r} is measuring; try again when it has finished", code="busy")
     agent = None if device.agent_id is None else tx.session.get(Agent, device.agent_id)
     if agent is not None:
         agent.removed = [*(agent.removed or []), device.id]

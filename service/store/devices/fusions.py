@@ -1,4 +1,4 @@
-"""Fusions: which nodes of a network run as one kernel on a device, as the device itself said."""
+"""Fusions: the nodes of a network that a device runs as one kernel, as reported by the device itself."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Sets: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Told:
-    """What a device said of one network: the sets, or in `failure` why there are none."""
+    """A device's answer about one network: the sets, or in `failure` the reason why there are none."""
 
     sets: Sets = ()
     failure: str = ""
 
 
 class Fusion(Base):
-    """One network that a device was asked about. `sets` is None until it has told, and if it could not.
+    """One network that a device was asked about. `sets` is None before the answer, and if it was a failure.
 
-    `wiring`: see `hw_profiles.wiring`. `sha256`: the file that travels, None once it is no longer needed.
+    `wiring`: see `hw_profiles.wiring`. `sha256`: the file to send, None once it is no longer needed.
     """
 
     __tablename__ = "fusions"
@@ -48,7 +48,7 @@ class Fusion(Base):
 
 
 def told(tx: Tx, device: Device, wirings: Iterable[str]) -> dict[str, Told]:
-    """What the device said, on the configuration that it has now, by wiring; without what it has not said yet."""
+    """Return the device's answers by wiring, on its current configuration; unanswered ones are left out."""
     wanted = set(wirings)
     mine = select(Fusion).where(Fusion.device_id == device.id, Fusion.config_id == device.config_id)
     rows = tx.session.execute(mine.where(Fusion.wiring.in_(wanted))).scalars()
@@ -60,18 +60,18 @@ def _told(row: Fusion) -> Told:
 
 
 def has_told(tx: Tx, device: Device) -> bool:
-    """Whether the device has said anything on the configuration that it has now."""
+    """True if the device has answered about any network on its current configuration."""
     mine = select(Fusion.wiring).where(Fusion.device_id == device.id, Fusion.config_id == device.config_id)
     heard = mine.where(Fusion.sets.is_not(None) | (Fusion.failure != ""))
     return tx.session.execute(heard.limit(1)).scalar_one_or_none() is not None
 
 
 def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
-    """Ask a device about networks: wiring -> sha256 of a recorded blob. What it has said is not asked for again,
-    except what it could not tell.
+    """Ask a device about networks: wiring -> sha256 of a recorded blob. Networks that it has answered about are not
+    asked for again unless the answer was a failure.
 
     Raises:
-        NotFound: no such device.
+        NotFound: there is no such device.
     """
     device = devices.get(tx, device_id)
     for wiring, sha256 in files.items():
@@ -98,28 +98,28 @@ def _queue(tx: Tx, device: Device, wiring: str, sha256: str) -> None:
         item.created_at = tx.now
         tx.session.add(item)
     elif item.state in work_items.OPEN:
-        return  # the file that is asked about already has the same wiring
+        return  # a file with the same wiring is queued or leased already
     item.state, item.attempt, item.available_at = "queued", 0, tx.now
     item.sha256, item.lease_id, item.reason = sha256, None, ""
 
 
 def key_of(wiring: str) -> str:
-    """The key of the work item: blocks have digests for keys too."""
+    """Return the key of the work item; the prefix keeps it apart from blocks, whose keys are digests, too."""
     return f"fusion-{wiring}"
 
 
 def record(tx: Tx, item: WorkItem, result: Result) -> None:
-    """Take what a device said of one network."""
+    """Store a device's answer about one network."""
     if result.fused is not None:
         _end(tx, item, "done", sets=[list(names) for names in result.fused])
-    elif result.failure == "error":  # the runtime said no: it would again
+    elif result.failure == "error":  # the runtime refused it, and would do so again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # it took the process with it: worth another try
+    else:  # the process crashed or timed out, which is worth another try
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; one that was lost too often counts as refused."""
+    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)

@@ -1,4 +1,4 @@
-"""Latency: measured rows of blocks and calibrations, append-only, and the table that is read off them."""
+"""Latency: measured rows of blocks and calibrations, append-only, and the table computed from them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from service.store.base import Base, Tx
 from service.store.devices import devices
 from service.store.devices.devices import Device
 
-_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in an INTEGER key
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite autoincrements only INTEGER keys
 
 
 class LatencyRow(Base):
-    """One measurement of one block. `status`: `ok`, or `rejected` where the session's anchors were off.
+    """One measurement of one block. `status`: `ok`, or `rejected` if the session's anchors were off.
 
-    `bursts`: the raw bursts of the two models that the slope is between, as they came; `op` is None in rows
-    that were imported.
+    `bursts`: the raw bursts of the two models whose difference gives the slope; `op` is None in imported rows.
     """
 
     __tablename__ = "latency_rows"
@@ -48,7 +47,7 @@ class LatencyRow(Base):
 
 
 class CalibrationRow(Base):
-    """One fit of whole networks against sums of blocks."""
+    """A fit of latencies of whole networks to sums of their blocks."""
 
     __tablename__ = "calibrations"
     id: Mapped[int] = mapped_column(_NUMBER, primary_key=True)
@@ -60,10 +59,10 @@ class CalibrationRow(Base):
 
 
 def table(tx: Tx, device_id: str) -> LatencyTable:
-    """The newest snapshot. Every change of a table has an epoch of its own, so that the epoch names it.
+    """Return the newest snapshot of a table. Each change has its own epoch, which identifies the snapshot.
 
     Raises:
-        NotFound: no such device.
+        NotFound: there is no such device.
     """
     device = devices.get(tx, device_id)
     wanted = (
@@ -87,7 +86,7 @@ def _row(stored: LatencyRow) -> Row:
 
 
 def measured(tx: Tx, device: Device) -> set[str]:
-    """Keys of the blocks in the table."""
+    """Return the keys of the blocks in the table."""
     wanted = select(LatencyRow.key).where(
         LatencyRow.device_id == device.id, LatencyRow.config_id == device.config_id, LatencyRow.status == "ok"
     )
@@ -105,7 +104,7 @@ def add_row(
     accepted: bool = True,
     lease_id: str | None = None,
 ) -> None:
-    """Append a measurement; it gets the table's next epoch, and is in the table if it was accepted."""
+    """Append a measurement with the table's next epoch; it enters the table if it was accepted."""
     values = row.to_json() | {"epoch": devices.next_epoch(tx, device)}
     tx.session.add(
         LatencyRow(
@@ -124,7 +123,7 @@ def add_row(
 
 
 def calibration(tx: Tx, device: Device) -> Calibration:
-    """The newest calibration; before the first the prior."""
+    """Return the newest calibration, or the prior if there is none."""
     wanted = (
         select(CalibrationRow.calibration)
         .where(CalibrationRow.device_id == device.id, CalibrationRow.config_id == device.config_id)
@@ -135,7 +134,7 @@ def calibration(tx: Tx, device: Device) -> Calibration:
 
 
 def record_calibration(tx: Tx, device_id: str, fitted: Calibration) -> int:
-    """Keep a new calibration; the table's epoch from now on."""
+    """Store a new calibration and return the table's new epoch."""
     device = devices.get(tx, device_id)
     epoch = devices.next_epoch(tx, device)
     tx.session.add(
@@ -152,19 +151,19 @@ def record_calibration(tx: Tx, device_id: str, fitted: Calibration) -> int:
 
 
 def record_classes(tx: Tx, device_id: str, classes: KernelClasses) -> int:
-    """Keep the alignment rules learned for a device; the table's epoch from now on."""
+    """Store the alignment rules learned for a device and return the table's new epoch."""
     device = devices.get(tx, device_id)
     device.classes = classes.to_json()
     return devices.next_epoch(tx, device)
 
 
 def import_table(tx: Tx, device: Device, imported: LatencyTable) -> int:
-    """Add the rows, calibration and classes of a table that was measured on the same configuration; how many rows.
+    """Import a table measured on the same configuration; return the number of added rows.
 
-    Rows that the device measured itself are kept: an import only fills gaps.
+    It adds rows, calibration and classes, but only fills gaps: rows that the device measured itself are kept.
 
     Raises:
-        InvalidInput: the table is of another configuration.
+        InvalidInput: the table was measured on another configuration.
     """
     for name in ("runtime", "runtime_version", "threads", "dtype", "kind", "emulated", "options"):
         seen, wanted = getattr(imported.device, name), getattr(device.config, name)

@@ -20,15 +20,15 @@ from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem, give_back
 
 CALIBRATION_NETWORKS = 30
-"""Newest networks that a calibration is fitted on (design 6: 20-30)."""
+"""Number of newest networks to fit a calibration on (design 6: 20-30)."""
 FIRST_OF_ALL = 1e12
-"""Priority of networks: somebody waits for them, and they are few."""
+"""Priority of networks: a run or a user waits for them, and they are few."""
 
 
 class MeasuredNetwork(Base):
-    """One network of a measurement. `ops`: its blocks, where the caller knew them: it joins the calibration.
+    """One network of a measurement. `ops`: its blocks if the caller knew them, which lets it join the calibration.
 
-    `sha256`: its file; None once the measurement has ended and the file is no longer held for it.
+    `sha256`: its file; None once the measurement has ended and released the file.
     """
 
     __tablename__ = "measured_networks"
@@ -41,7 +41,7 @@ class MeasuredNetwork(Base):
 
 
 class Measurement(Base):
-    """A wish to know how long networks take on a device. `state`: queued, running, done or failed."""
+    """A request to time networks on a device. `state`: queued, running, done or failed."""
 
     __tablename__ = "measurements"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -55,7 +55,7 @@ class Measurement(Base):
     networks: Mapped[list[MeasuredNetwork]] = relationship(order_by=MeasuredNetwork.id, passive_deletes=True)
 
     def samples(self) -> dict[str, Sample]:
-        """The bursts of each network by the caller's name; empty until the measurement is done."""
+        """Return the bursts of each network by the name the caller gave; empty until the measurement is done."""
         if self.state != "done":
             return {}
         return {item.name: Bursts.from_json(item.bursts).sample(item.name) for item in self.networks if item.bursts}
@@ -68,13 +68,13 @@ def measure(
     protocol: BurstProtocol,
     ops: Mapping[str, Sequence[Op]] | None = None,
 ) -> str:
-    """Ask for `networks` (name -> sha256 of a recorded blob) to be timed together; the measurement's id.
+    """Request to time `networks` (name -> sha256 of a recorded blob) together; return the measurement's id.
 
-    `ops`: the blocks of those networks that shall join the device's calibration.
+    `ops`: the blocks of the networks that should join the device's calibration.
 
     Raises:
-        NotFound: no such device.
-        InvalidInput: no network, or more than one lease takes.
+        NotFound: there is no such device.
+        InvalidInput: there is no network, or more than fit in one lease.
     """
     if not 1 <= len(networks) <= MAX_ITEMS:
         raise InvalidInput("networks", len(networks), f"must be 1 to {MAX_ITEMS} networks, to be timed in one lease")
@@ -110,10 +110,10 @@ def _item(device: Device, wanted: Measurement, network: MeasuredNetwork, now: da
 
 
 def measurement(tx: Tx, measurement_id: str) -> Measurement:
-    """The measurement with this id.
+    """Return the measurement with this id.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such measurement.
     """
     found = tx.session.get(Measurement, measurement_id)
     if found is None:
@@ -122,31 +122,31 @@ def measurement(tx: Tx, measurement_id: str) -> Measurement:
 
 
 def cancel(tx: Tx, measurement_id: str) -> None:
-    """Nobody waits for it any more: it is not begun; an agent at it is told so by its next heartbeat.
+    """Cancel a measurement that is no longer needed; an agent that runs it learns it at its next heartbeat.
 
     Raises:
-        NotFound: no such measurement.
+        NotFound: there is no such measurement.
     """
     wanted = measurement(tx, measurement_id)
     if wanted.state in ("queued", "running"):
-        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "nobody waits for it any more"})
+        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "it was no longer needed"})
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Let go of the files of measurements that ended before then; what was measured stays."""
+    """Release the files of measurements that ended before `before`; their results stay."""
     ended = select(Measurement.id).where(Measurement.state.in_(("done", "failed")), Measurement.finished_at < before)
     held = update(MeasuredNetwork).where(MeasuredNetwork.measurement_id.in_(ended), MeasuredNetwork.sha256.is_not(None))
     tx.session.execute(held.values(sha256=None))
 
 
 def items(tx: Tx, measurement_id: str) -> Sequence[WorkItem]:
-    """The work items of a measurement."""
+    """Return the work items of a measurement."""
     rows = select(WorkItem).where(WorkItem.measurement_id == measurement_id).order_by(WorkItem.id)
     return tx.session.execute(rows).scalars().all()
 
 
 def record(tx: Tx, item: WorkItem, result: Result) -> None:
-    """Take the result of one network; the last one ends the measurement, a failed one fails it."""
+    """Store the result of one network; the last one ends the measurement, a failed one fails it."""
     network = tx.session.get_one(MeasuredNetwork, item.key)
     wanted = measurement(tx, network.measurement_id)
     if result.bursts is None:
@@ -162,7 +162,7 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
 
 
 def lose(tx: Tx, measurement_id: str, reason: str, *, blame: bool) -> None:
-    """The lease was lost: all networks are timed again, because they count only when timed together."""
+    """Queue a measurement again after its lease was lost: all its networks count only if timed together."""
     wanted = measurement(tx, measurement_id)
     if wanted.state not in ("queued", "running"):
         return
@@ -184,8 +184,8 @@ def _end(tx: Tx, wanted: Measurement, failure: dict[str, Any]) -> None:
 
 
 def recalibrate(tx: Tx, device: Device) -> None:
-    """Fit the device's calibration on its newest networks with known blocks, where that uses at least as many
-    networks as the last fit did.
+    """Fit the device's calibration on its newest networks with known blocks, if there are at least as many as in the
+    last fit.
     """
     newest = (
         select(MeasuredNetwork)
@@ -212,10 +212,10 @@ def recalibrate(tx: Tx, device: Device) -> None:
 
 
 def start(tx: Tx, measurement_id: str, device: Device) -> Measurement:
-    """Note that an agent has begun, on the configuration that the device has now.
+    """Note that an agent has started the measurement on the device's current configuration.
 
     Raises:
-        Conflict: it is not queued.
+        Conflict: the measurement is not queued.
     """
     wanted = measurement(tx, measurement_id)
     if wanted.state != "queued":

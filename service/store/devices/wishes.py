@@ -1,4 +1,4 @@
-"""Wishes: who waits for a block of the queue. A block that is wanted no longer is not timed."""
+"""Wishes: the jobs and users that wait for a queued block. A block that nothing waits for is not timed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.store.base import Base, Tx
 
 USER = ""
-"""In place of a job's id: a user asked for it (`predict` with `fill`), and never takes that back."""
+"""Stands for a user in place of a job's id (`predict` with `fill`); users' wishes are never withdrawn."""
 
 
 class Wish(Base):
-    """A job, or a user, waits for a work item. Jobs that have ended wait for none."""
+    """A job or a user waits for a work item. Jobs that have ended wait for none."""
 
     __tablename__ = "wishes"
     item_id: Mapped[int] = mapped_column(
@@ -24,13 +24,13 @@ class Wish(Base):
 
 
 def add(tx: Tx, item_ids: Iterable[int], job_id: str) -> None:
-    """Note that this job waits for the items; again is harmless."""
+    """Note that this job waits for the items; idempotent."""
     known = set(tx.session.execute(select(Wish.item_id).where(Wish.job_id == job_id)).scalars())
     tx.session.add_all(Wish(item_id=item_id, job_id=job_id) for item_id in item_ids if item_id not in known)
     tx.session.flush()
 
 
 def forget(tx: Tx, job_id: str) -> bool:
-    """The job waits for nothing; whether it did."""
+    """Delete the wishes of a job; return True if it had any."""
     gone = delete(Wish).where(Wish.job_id == job_id).returning(Wish.item_id)
     return bool(tx.session.execute(gone).scalars().all())

@@ -1,9 +1,9 @@
-"""Work items: what a device has yet to do, one row for each block or network to time or network to take apart.
+"""Work items: the queue of a device, with one row per block or network to time, or network to report fusions of.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
 
-A queued block that no job and no user waits for any more is deleted (service.store.devices.wishes).
+A queued block is deleted once no job and no user waits for it (service.store.devices.wishes).
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from service.store.devices.devices import Device
 from service.store.devices.wishes import USER, Wish
 
 Digests: TypeAlias = tuple[str, str]
-"""sha256 of a block's timing models: with many copies and with one."""
+"""sha256 of a block's two timing models: with many copies and with one."""
 
 SLOW_MACS_PER_US = 200.0
-"""The slowest device that deadlines allow for: 0.2 GMAC/s, a tenth of a small ARM board's core."""
+"""Speed of the slowest device that deadlines allow for: 0.2 GMAC/s, a tenth of a small ARM board's core."""
 CALL_US = 100.0
 BACK_OFF_S = (5.0, 10.0, 20.0)
-"""Rest of an item after its first, second and third lost attempt; the next one poisons it."""
+"""Delay of an item after its first, second and third lost attempt; the next one poisons it."""
 OPEN = ("queued", "leased")
 REFUSED = ("failed", "poisoned")
 
 
 class WorkItem(Base):
-    """One block (`op`) or network (`measurement_id`, `sha256`) to time on a device, or a `fusion` (`sha256`) to tell.
+    """A block (`op`) or network (`measurement_id`, `sha256`) to time on a device, or a `fusion` (`sha256`) to report.
 
-    `sha256` and `single_sha256` are the digests of the files, for a block known from its first lease on.
-    `available_at`: not handed out before.
+    `sha256` and `single_sha256` are the digests of the files; those of a block are set at its first lease.
+    `available_at`: earliest time to lease the item.
     """
 
     __tablename__ = "work_items"
@@ -68,14 +68,14 @@ class WorkItem(Base):
 
 
 def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], job_id: str = USER) -> int:
-    """Ask for the rows of `ops` on behalf of a job, the highest priority first; how many are newly asked for.
+    """Ask for the rows of `ops` on behalf of a job, the highest priority first; return how many are new.
 
-    Idempotent by op key: what is measured is not asked for again, what is queued gets the higher priority,
-    what the device cannot run stays refused.
+    Idempotent by op key: measured ops are not queued again, queued ones get the higher priority, and those that the
+    device cannot run stay refused.
 
     Raises:
-        NotFound: no such device.
-        InvalidInput: another number of priorities than of ops.
+        NotFound: there is no such device.
+        InvalidInput: the numbers of priorities and ops differ.
     """
     if len(ops) != len(priority):
         raise InvalidInput("priority", len(priority), f"must be as many as ops, {len(ops)}")
@@ -97,20 +97,20 @@ def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], j
 
 
 def withdraw(tx: Tx, job_id: str) -> None:
-    """The job waits for nothing any more: what is queued for it alone is not timed."""
+    """Withdraw a job's requests: blocks that are queued for it alone will not be timed."""
     if wishes.forget(tx, job_id):
-        devices.lock_all(tx)  # a block that is being lent at this moment is lent first, and stays
+        devices.lock_all(tx)  # a grant in progress finishes first, and its blocks stay
         drop_unwanted(tx)
 
 
 def drop_unwanted(tx: Tx) -> None:
-    """Delete the queued blocks that neither a job nor a user waits for."""
+    """Delete queued blocks that neither a job nor a user waits for."""
     idle = (WorkItem.kind == "block") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
     tx.session.execute(delete(WorkItem).where(idle))
 
 
 def unwanted(tx: Tx, lease_id: str) -> bool:
-    """Whether a lease has open blocks and nothing waits for any of them."""
+    """True if a lease has open blocks and nothing waits for any of them."""
     lent = select(WorkItem.id).where(
         WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
     )
@@ -137,19 +137,19 @@ def _block(device: Device, op: Op, priority: float, now: datetime) -> WorkItem:
 
 
 def outstanding(tx: Tx, device_id: str) -> int:
-    """Block rows of a device that are queued or being measured."""
+    """Count the blocks of a device that are queued or being measured."""
     rows = select(func.count(WorkItem.id)).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
     return tx.session.execute(rows.where(WorkItem.state.in_(OPEN))).scalar_one()
 
 
 def refused(tx: Tx, device_id: str) -> Sequence[WorkItem]:
-    """Blocks that the device cannot run or that were lost too often; `reason` says why."""
+    """Return blocks that the device cannot run or that were lost too often; `reason` says why."""
     rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
     return tx.session.execute(rows.where(WorkItem.state.in_(REFUSED))).scalars().all()
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue. `blame` counts an attempt: it rests, and at last is poisoned."""
+    """Put a leased item back into the queue. `blame` counts a failed attempt, which delays and finally poisons it."""
     item.lease_id, item.reason = None, reason[:2000]
     item.state, item.available_at = "queued", tx.now
     if blame:
@@ -161,7 +161,7 @@ def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
 
 
 def ask_again(tx: Tx, device_id: str) -> None:
-    """The device has another configuration: forget what was done, begin again with what was refused."""
+    """After a change of the device's configuration, delete finished items and queue refused ones again."""
     mine = WorkItem.device_id == device_id
     tx.session.execute(delete(WorkItem).where(mine, WorkItem.state == "done", WorkItem.kind == "block"))
     again = update(WorkItem).where(mine, WorkItem.state.in_(REFUSED), WorkItem.kind == "block")
@@ -171,7 +171,7 @@ def ask_again(tx: Tx, device_id: str) -> None:
 def next_work(
     tx: Tx, device_ids: Sequence[str], max_items: int, kinds: Sequence[ItemKind] = ITEM_KINDS
 ) -> list[WorkItem]:
-    """What these devices should do next: all networks of one measurement, else fusions, else blocks, of one device."""
+    """Return the next work of these devices: all networks of one measurement, else fusions or blocks of one device."""
     queued = (
         select(WorkItem)
         .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
@@ -192,32 +192,32 @@ def next_work(
 
 
 def digested(item: WorkItem, digests: Mapping[str, Digests]) -> bool:
-    """Give a block the digests of its files where it lacks them; whether it has them now."""
+    """Set the digests of a block's files if they are missing; return True if they are known now."""
     if item.sha256 is None and item.key in digests:
         item.sha256, item.single_sha256 = digests[item.key]
     return item.sha256 is not None
 
 
 def refuse(tx: Tx, device_id: str, key: str, reason: str) -> None:
-    """A block that no device can time."""
+    """Mark a queued block as failed because no device can time it."""
     mine = update(WorkItem).where(WorkItem.device_id == device_id, WorkItem.key == key, WorkItem.state == "queued")
     tx.session.execute(mine.values(state="failed", reason=reason[:2000]))
 
 
 def expected_us(item: WorkItem) -> float | None:
-    """A generous guess of one run of a block's larger model; None for networks."""
+    """Estimate generously the time of one run of a block's larger model; None for networks."""
     if item.op is None:
         return None
     return CALL_US + COPIES[1] * features_of(Op.from_json(item.op))["macs"] / SLOW_MACS_PER_US
 
 
 def of_lease(tx: Tx, lease_id: str, key: str) -> WorkItem | None:
-    """The item with this key while it is lent with this lease."""
+    """Return the item with this key if it is leased with this lease."""
     rows = select(WorkItem).where(WorkItem.lease_id == lease_id, WorkItem.key == key, WorkItem.state == "leased")
     return tx.session.execute(rows).scalar_one_or_none()
 
 
 def by_key(tx: Tx, device_id: str, key: str) -> WorkItem | None:
-    """The item with this key, in whatever state."""
+    """Return the item with this key, in any state."""
     rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.key == key)
     return tx.session.execute(rows).scalar_one_or_none()

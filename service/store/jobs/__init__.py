@@ -1,1 +1,1 @@
-"""Tables of jobs and of what happens to them."""
+"""Tables of jobs, their leases and their results."""

@@ -28,10 +28,10 @@ class Artifact(Base):
 
 
 def add(tx: Tx, held: Held, kind: str, name: str, blob: StoredBlob) -> Artifact:
-    """Offer a recorded file; one of the same kind and name takes the place of the one before.
+    """Store a recorded file as an artifact; it replaces an earlier one of the same kind and name.
 
     Raises:
-        LeaseLost: the job belongs to somebody else now.
+        LeaseLost: another conductor has the job now.
     """
     fence(tx, held)
     for old in tx.session.execute(selected(held.job_id).where(Artifact.kind == kind, Artifact.name == name)).scalars():
@@ -52,10 +52,10 @@ def add(tx: Tx, held: Held, kind: str, name: str, blob: StoredBlob) -> Artifact:
 
 
 def get(tx: Tx, artifact_id: str) -> Artifact:
-    """The artifact with this id.
+    """Return the artifact with this id.
 
     Raises:
-        NotFound: no such artifact.
+        NotFound: there is no such artifact.
     """
     artifact = tx.session.get(Artifact, artifact_id)
     if artifact is None:
@@ -64,5 +64,5 @@ def get(tx: Tx, artifact_id: str) -> Artifact:
 
 
 def selected(job_id: str) -> Select[Artifact]:
-    """The artifacts of a job."""
+    """Select the artifacts of a job."""
     return select(Artifact).where(Artifact.job_id == job_id)

@@ -1,4 +1,4 @@
-"""Asks: candidates that a strategy proposed, stored before their work starts."""
+"""Asks: candidates that a strategy proposed, stored before their evaluation starts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from workers.progress import Asked
 
 
 class Ask(Base):
-    """One proposal; `number` counts them within the job, from 1.
+    """One proposal; `number` counts proposals within the job, from 1.
 
-    `takeovers`: how often a conductor went silent while this one had no evaluation yet.
+    `takeovers`: how often a conductor went silent before this proposal was evaluated.
     """
 
     __tablename__ = "asks"
@@ -37,7 +37,7 @@ def add(tx: Tx, held: Held, asked: Asked) -> None:
     """Store a proposal.
 
     Raises:
-        LeaseLost: the job belongs to somebody else now.
+        LeaseLost: another conductor has the job now.
     """
     fence(tx, held, asks_made=Job.asks_made + 1)
     number = tx.session.execute(select(Job.asks_made).where(Job.id == held.job_id)).scalar_one()
@@ -55,19 +55,19 @@ def add(tx: Tx, held: Held, asked: Asked) -> None:
 
 
 def of_job(tx: Tx, job_id: str) -> Sequence[Asked]:
-    """Every proposal of a job, in the order they were made."""
+    """Return all proposals of a job, in the order they were made."""
     rows = select(Ask).where(Ask.job_id == job_id).order_by(Ask.number)
     return [Asked(row.strategy, Candidate.from_json(row.candidate)) for row in tx.session.execute(rows).scalars()]
 
 
 def interrupted(tx: Tx, job_id: str) -> None:
-    """Note that whoever had the open proposals of a job died, perhaps of one of them."""
+    """Count a takeover for each open proposal of a job: one of them may have killed the last conductor."""
     done = select(EvaluationRow.candidate_id).where(EvaluationRow.job_id == job_id)
     still_open = update(Ask).where(Ask.job_id == job_id, Ask.candidate_id.not_in(done))
     tx.session.execute(still_open.values(takeovers=Ask.takeovers + 1))
 
 
 def takeovers(tx: Tx, job_id: str) -> Mapping[str, int]:
-    """Candidate -> how often its conductor went silent; only those above 0."""
+    """Return how often the conductor of each candidate went silent, by id; candidates with 0 are left out."""
     rows = select(Ask.candidate_id, Ask.takeovers).where(Ask.job_id == job_id, Ask.takeovers > 0)
     return {row.candidate_id: row.takeovers for row in tx.session.execute(rows)}

@@ -1,4 +1,4 @@
-"""Checkpoints: files in a job's own folder that a later run of it starts from."""
+"""Checkpoints: files in a job's folder from which a later run continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.store.jobs.job_leases import Held, fence
 
 
 class Checkpoint(Base):
-    """The newest file of a name; `path` is relative to the job's folder."""
+    """The newest checkpoint of a name; `path` is relative to the job's folder."""
 
     __tablename__ = "checkpoints"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -24,10 +24,10 @@ class Checkpoint(Base):
 
 
 def keep(tx: Tx, held: Held, name: str, path: PurePosixPath) -> None:
-    """Note that a file is complete, in place of the one of this name.
+    """Note that a checkpoint file is complete; it replaces the earlier one of this name.
 
     Raises:
-        LeaseLost: the job belongs to somebody else now.
+        LeaseLost: another conductor has the job now.
     """
     fence(tx, held)
     known = tx.session.get(Checkpoint, (held.job_id, name))
@@ -39,11 +39,11 @@ def keep(tx: Tx, held: Held, name: str, path: PurePosixPath) -> None:
 
 
 def of_job(tx: Tx, job_id: str) -> Mapping[str, PurePosixPath]:
-    """Name -> path of what a run finds again."""
+    """Return the paths of a job's checkpoints by name."""
     rows = select(Checkpoint).where(Checkpoint.job_id == job_id)
     return {row.name: PurePosixPath(row.path) for row in tx.session.execute(rows).scalars()}
 
 
 def forget(tx: Tx, job_id: str) -> None:
-    """The job has ended: nothing starts from these again."""
+    """Delete the checkpoints of a job that has ended."""
     tx.session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id))

@@ -1,4 +1,4 @@
-"""Conductors: who is running jobs, as they say themselves every few seconds."""
+"""Conductors: the processes that run jobs; each reports itself every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIVE_FOR = timedelta(seconds=30)
 
 
 class Conductor(Base):
-    """One running conductor. `executor` is the state of what evaluates for it."""
+    """One running conductor. `executor` is the state of its executor."""
 
     __tablename__ = "conductors"
     id: Mapped[str] = mapped_column(String(80), primary_key=True)
@@ -26,7 +26,7 @@ class Conductor(Base):
 
 
 def seen(tx: Tx, conductor_id: str, executor: Executor) -> None:
-    """A conductor says that it is alive; those that were silent for long are forgotten."""
+    """Note that a conductor is alive, and delete those that have been silent for long."""
     tx.session.execute(delete(Conductor).where(Conductor.seen_at < tx.now - 10 * ALIVE_FOR))
     known = tx.session.get(Conductor, conductor_id)
     if known is None:
@@ -36,18 +36,18 @@ def seen(tx: Tx, conductor_id: str, executor: Executor) -> None:
 
 
 def left(tx: Tx, conductor_id: str) -> None:
-    """A conductor says goodbye."""
+    """Delete a conductor that is about to end."""
     tx.session.execute(delete(Conductor).where(Conductor.id == conductor_id))
 
 
 def alive(tx: Tx) -> Sequence[Conductor]:
-    """Conductors heard of within ALIVE_FOR."""
+    """Return the conductors heard from within ALIVE_FOR."""
     rows = select(Conductor).where(Conductor.seen_at > tx.now - ALIVE_FOR).order_by(Conductor.id)
     return tx.session.execute(rows).scalars().all()
 
 
 def best(found: Sequence[Conductor]) -> Executor:
-    """The state of what evaluates: that of the one that is furthest."""
+    """Return the best executor state of these conductors."""
     states = {conductor.executor for conductor in found}
     if "ok" in states:
         return "ok"

@@ -1,4 +1,4 @@
-"""Evaluations: what came of the candidates of a job, numbered from 1 in the order they were recorded."""
+"""Evaluations: the results of a job's candidates, numbered from 1 in the order they were recorded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.progress import Evaluated
 
 
 class EvaluationRow(Base):
-    """One evaluation. `candidate` is the whole proposal, `values` the part of it that people read."""
+    """One evaluation. `candidate` is the whole proposal."""
 
     __tablename__ = "evaluations"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -42,12 +42,12 @@ class EvaluationRow(Base):
 
     @property
     def searched(self) -> bool:
-        """Whether the search asked for it, not the training or timing of the finalists."""
+        """True for an evaluation of the search, false for training or timing of finalists."""
         return Candidate.from_json(self.candidate).searched
 
     @property
     def evaluated(self) -> Evaluated:
-        """The message this row was made from."""
+        """The message from which this row was made."""
         evaluation = Evaluation(
             candidate=Candidate.from_json(self.candidate),
             status=Status(self.status),
@@ -60,17 +60,17 @@ class EvaluationRow(Base):
 
 
 def add(tx: Tx, held: Held, evaluated: Evaluated) -> EvaluationRow | None:
-    """Record what came of a candidate; None where that candidate has been recorded already.
+    """Record the result of a candidate and return its row; None if it was recorded already.
 
     Raises:
-        LeaseLost: the job belongs to somebody else now.
+        LeaseLost: another conductor has the job now.
     """
     fence(tx, held)
     evaluation = evaluated.evaluation
     if of_candidate(tx, held.job_id, evaluation.candidate.id) is not None:
         return None
-    # A new evaluation is progress: what happened to the conductors before it no longer counts. What the budget
-    # counts is the search: training and timing the finalists come on top.
+    # A new evaluation is progress, so earlier crashes no longer count. The budget covers the search only, not
+    # training and timing the finalists.
     paid = evaluation.candidate.searched and not evaluated.cached
     fence(tx, held, evaluations_done=Job.evaluations_done + int(paid), crashes=0)
     newest = select(func.max(EvaluationRow.number)).where(EvaluationRow.job_id == held.job_id)
@@ -112,16 +112,16 @@ def _told(row: EvaluationRow) -> Mapping[str, Any]:
 
 
 def of_candidate(tx: Tx, job_id: str, candidate_id: str) -> EvaluationRow | None:
-    """The evaluation of a candidate, if there is one."""
+    """Return the evaluation of a candidate, or None."""
     rows = select(EvaluationRow).where(EvaluationRow.job_id == job_id, EvaluationRow.candidate_id == candidate_id)
     return tx.session.execute(rows).scalar_one_or_none()
 
 
 def selected(job_id: str, since: int = 0) -> Select[EvaluationRow]:
-    """Evaluations of a job with a number above `since`."""
+    """Select the evaluations of a job with a number above `since`."""
     return select(EvaluationRow).where(EvaluationRow.job_id == job_id, EvaluationRow.number > since)
 
 
 def of_job(tx: Tx, job_id: str) -> Sequence[EvaluationRow]:
-    """Every evaluation of a job, by number."""
+    """Return all evaluations of a job, by number."""
     return tx.session.execute(selected(job_id).order_by(EvaluationRow.number)).scalars().all()

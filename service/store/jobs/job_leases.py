@@ -1,4 +1,4 @@
-"""Who runs a job: claimed for a while, renewed while it runs, fenced by epoch once another has it."""
+"""Leases of jobs: claimed for a time, renewed while the job runs, and fenced by epoch against old holders."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from workers.ports import Signal
 
 @dataclass(frozen=True)
 class Held:
-    """A claim: this conductor runs the job as long as its epoch is the job's.
+    """A claim: this conductor may run the job as long as the job has this epoch.
 
-    `takeover`: whoever ran it before went silent, and may have died of what it was doing.
+    `takeover`: the previous conductor went silent, and the job's work may have crashed it.
     """
 
     job_id: str
@@ -31,10 +31,10 @@ class Held:
 
 
 def claim(tx: Tx, owner: str, lease_s: float, max_crashes: int) -> Held | None:
-    """Take the job that has waited longest: a queued one, or a running one whose holder has gone silent.
+    """Claim the oldest job that is queued, or running with an expired lease.
 
-    Of two that race for a job one gets it and the other the next one. A takeover settles what the user
-    wanted of the silent run, and fails a job that has been taken over too often.
+    If two conductors race for a job, one gets it and the other the next one. A takeover carries out a cancel or pause
+    that the user asked of the silent run, and fails a job that has been taken over too often.
     """
     due = or_(Job.state == "queued", (Job.state == "running") & (Job.lease_until <= tx.now))
     for job in tx.session.execute(select(Job).where(due).order_by(Job.created_at, Job.id)).scalars().all():
@@ -79,13 +79,13 @@ def _crashed(job: Job, crashes: int, reason: str | None = None) -> dict[str, Any
 
 
 def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
-    """Give the job back because the machine failed: queued again, failed once that happened too often.
+    """Queue a job again because the machine failed, or fail it if that has happened too often.
 
     Args:
-        reason: what was wrong with the machine, for the user.
+        reason: how the machine failed, for the user.
 
     Returns:
-        How often that has happened since the job's last evaluation.
+        Number of failures since the job's last evaluation.
 
     Raises:
         LeaseLost: as `fence`.
@@ -102,10 +102,10 @@ def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
 
 
 def fence(tx: Tx, held: Held, **values: Any) -> None:
-    """Begin a write for a held job: locks its row, sets `values`, and fails where the claim is over.
+    """Begin a write for a held job: lock its row and set `values`, unless the claim has ended.
 
     Raises:
-        LeaseLost: another epoch runs the job, or nobody does.
+        LeaseLost: the job has another epoch or is not running.
     """
     guarded = update(Job).where(Job.id == held.job_id, Job.state == "running", Job.epoch == held.epoch)
     changed = guarded.values(**{"epoch": held.epoch, **values}).returning(Job.id)
@@ -114,7 +114,7 @@ def fence(tx: Tx, held: Held, **values: Any) -> None:
 
 
 def renew(tx: Tx, held: Held, lease_s: float) -> None:
-    """Hold the job for `lease_s` more from now, even if the lease ran out and nobody noticed.
+    """Extend the lease to `lease_s` from now, even if it had expired and was not taken over.
 
     Raises:
         LeaseLost: as `fence`.
@@ -123,7 +123,7 @@ def renew(tx: Tx, held: Held, lease_s: float) -> None:
 
 
 def signal(tx: Tx, held: Held) -> Signal:
-    """What the user wants of the run.
+    """Return what the user wants of the run: continue, pause or cancel.
 
     Raises:
         LeaseLost: as `fence`.
@@ -139,7 +139,7 @@ def signal(tx: Tx, held: Held) -> Signal:
 
 
 def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
-    """Leave the job in another state: ended, paused, or queued again for somebody else.
+    """End the claim and move the job to another state: ended, paused or queued again.
 
     Raises:
         LeaseLost: as `fence`.
@@ -151,7 +151,7 @@ def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
 
 
 def progress(tx: Tx, held: Held, *, tell: bool, **values: Any) -> None:
-    """Write where the job is; `tell`: with an event.
+    """Store a job's progress; with `tell`, emit an event, too.
 
     Raises:
         LeaseLost: as `fence`.

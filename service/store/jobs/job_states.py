@@ -1,4 +1,4 @@
-"""What moves a job from one state to another: transition is the one statement that does."""
+"""Moves of jobs from one state to another; all go through `transition`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from service.store.jobs.states import FINAL, MOVES, STATES, State
 
 
 def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: State, /, **values: Any) -> None:
-    """Move a job, if it still is where the caller saw it; one UPDATE guarded by state and epoch.
+    """Move a job if its state has not changed since the caller read it: one UPDATE guarded by state and epoch.
 
-    Leaving `running` ends the lease; what a user wanted of the run (`signal`) is settled by any move but
-    a takeover, which inherits it.
+    Leaving `running` ends the lease. Every move resets the user's `signal`, except a takeover, which keeps it.
 
     Raises:
-        Conflict: the job moved in the meantime (code `state`).
-        ValueError: the table knows no such move.
+        Conflict: the job's state has changed in the meantime (code `state`).
+        ValueError: the table has no such move.
     """
     from service.store.devices import work_items
 
@@ -45,7 +44,7 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
 
 
 def cancel(tx: Tx, job: Job) -> None:
-    """End a job, or ask the conductor that runs it to; again, or after the end, nothing happens."""
+    """Cancel a job, or ask its conductor to if it runs. Has no effect on a job that has ended."""
     _hold(tx, job)
     if job.state in FINAL:
         return
@@ -56,10 +55,10 @@ def cancel(tx: Tx, job: Job) -> None:
 
 
 def pause(tx: Tx, job: Job) -> None:
-    """Stop a job for a while: at once if it waits, at the next edge of its work if it runs.
+    """Pause a job: at once if it is queued, at its next stopping point if it runs.
 
     Raises:
-        Conflict: it has ended, is paused, or is being cancelled (code `state`).
+        Conflict: the job has ended, is paused or is being cancelled (code `state`).
     """
     _hold(tx, job)
     if job.state == "queued":
@@ -71,10 +70,10 @@ def pause(tx: Tx, job: Job) -> None:
 
 
 def resume(tx: Tx, job: Job) -> None:
-    """Let a paused job go on, or take back a pause that has not come about yet.
+    """Queue a paused job again, or withdraw a pause that has not happened yet.
 
     Raises:
-        Conflict: it is neither (code `state`).
+        Conflict: the job is neither paused nor about to pause (code `state`).
     """
     _hold(tx, job)
     if job.state == "paused":
@@ -86,17 +85,17 @@ def resume(tx: Tx, job: Job) -> None:
 
 
 def _hold(tx: Tx, job: Job) -> None:
-    """Read the row as it is now, and keep everybody else from it until the end of this transaction."""
+    """Read the current row and lock it until the end of this transaction."""
     tx.session.refresh(job, with_for_update=True)
 
 
 def _ask(tx: Tx, job: Job, signal: str) -> None:
-    if signal == job.signal:  # it is held: nobody has changed it since it was read
+    if signal == job.signal:  # the row is locked, so this value is current
         return
     guarded = update(Job).where(Job.id == job.id, Job.state == "running", Job.epoch == job.epoch)
     asked = tx.session.execute(guarded.values(signal=signal).returning(Job.id)).scalar_one_or_none()
     if asked is None:
-        raise Conflict("the job moved in the meantime", code="state")
+        raise Conflict("the job's state has changed in the meantime", code="state")
     tx.emit(topic(job.id), "job.state", {"state": "running", "signal": signal})
 
 

@@ -1,7 +1,7 @@
-"""Jobs: what was asked for, where it stands, who holds it. State changes are in job_states.py and job_leases.py.
+"""Jobs: their requests, state and holders. State changes are in job_states.py and job_leases.py.
 
-`status`, `progress` and the four summaries are what the events of the job add up to, kept in its row by
-the transaction that writes the event.
+`status`, `progress` and the four summaries hold the sum of the job's events; the transaction that writes an event
+also updates them in the row.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from service.store.jobs.states import FINAL, State
 
 
 class Job(Base):
-    """One job. `request` is the body as it was taken, names resolved to ids.
+    """One job. `request` is the accepted body, with names resolved to ids.
 
-    `signal` is what the user wants of a running job. `epoch` grows with every change of hands; each write
-    of a conductor names the epoch it was given, so that one that lost the job cannot write.
+    `signal` is what the user wants of a running job. `epoch` grows whenever a conductor claims the job; each write
+    of a conductor names its epoch, so that one that has lost the job cannot write.
     """
 
     __tablename__ = "jobs"
@@ -64,7 +64,7 @@ class Job(Base):
 
 
 class JobDevice(Base):
-    """A job has a target on a device: what `GET /jobs?device=` and the deletion of a device look at."""
+    """Links a job to the device of a target, for `GET /jobs?device=` and the deletion of a device."""
 
     __tablename__ = "job_devices"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -72,7 +72,7 @@ class JobDevice(Base):
 
 
 def topic(job_id: str) -> str:
-    """The topic of a job's events."""
+    """Return the topic of a job's events."""
     return f"job:{job_id}"
 
 
@@ -84,11 +84,11 @@ def create(
     retry_of: str | None = None,
     max_queued: int | None = None,
 ) -> Job:
-    """Queue a job. `request`: the body with ids; its `name` may be None. `warnings`: as JSON (`service.jobs.warnings`).
+    """Queue a job. `request`: body with ids, whose `name` may be None; `warnings`: as JSON (`service.jobs.warnings`).
 
     Raises:
         Conflict: the name is taken (code `name`).
-        TooMany: `max_queued` jobs are waiting already.
+        TooMany: `max_queued` jobs are queued already.
     """
     if max_queued is not None and counts(tx).get("queued", 0) >= max_queued:
         raise TooMany(f"{max_queued} jobs are queued already", code="queue_full", retry_after_s=60)
@@ -114,7 +114,7 @@ def create(
 
 
 def retry(tx: Tx, job: Job, *, max_queued: int | None = None) -> Job:
-    """Queue the same request anew, under the first free name.
+    """Queue the same request as a new job, under the first free name.
 
     Raises:
         Conflict: the job has not ended (code `state`).
@@ -129,16 +129,16 @@ def retry(tx: Tx, job: Job, *, max_queued: int | None = None) -> Job:
 
 
 def find(tx: Tx, ref: str) -> Job | None:
-    """The job with this id, else with this name."""
+    """Return the job with this id, or else with this name."""
     by_id = tx.session.get(Job, ref)
     return by_id or tx.session.execute(select(Job).where(Job.name == ref)).scalar_one_or_none()
 
 
 def get(tx: Tx, ref: str) -> Job:
-    """As `find`.
+    """Return the job as `find` does.
 
     Raises:
-        NotFound: no such job.
+        NotFound: there is no such job.
     """
     job = find(tx, ref)
     if job is None:
@@ -147,7 +147,7 @@ def get(tx: Tx, ref: str) -> Job:
 
 
 def selected(state: State | None = None, device_id: str | None = None) -> Select[Job]:
-    """The jobs of a list."""
+    """Select jobs for a list."""
     rows = select(Job)
     if state is not None:
         rows = rows.where(Job.state == state)
@@ -157,16 +157,16 @@ def selected(state: State | None = None, device_id: str | None = None) -> Select
 
 
 def counts(tx: Tx) -> dict[str, int]:
-    """How many jobs are in each state."""
+    """Count the jobs in each state."""
     rows = select(Job.state, func.count()).group_by(Job.state)
-    return {state: count for state, count in tx.session.execute(rows)}  # noqa: C416 - Row is no pair to mypy
+    return {state: count for state, count in tx.session.execute(rows)}  # noqa: C416 - mypy: rows are not pairs
 
 
 def remove(tx: Tx, job: Job) -> None:
     """Delete a job that has ended, with its evaluations and artifacts.
 
     Raises:
-        Conflict: it has not ended (code `state`).
+        Conflict: the job has not ended (code `state`).
     """
     gone = tx.session.execute(
         delete(Job).where(Job.id == job.id, Job.state.in_(FINAL)).returning(Job.id)
@@ -177,7 +177,7 @@ def remove(tx: Tx, job: Job) -> None:
 
 
 def wait_for(tx: Tx, job_id: str, device_id: str | None) -> None:
-    """Note that a job waits for a device, or (None) that it does no more; nothing happens where it is so."""
+    """Note that a job waits for a device, or for none if it is None; no effect if that is noted already."""
     job = get(tx, job_id)
     waiting = job.waiting_for["device"] if job.waiting_for else None
     if waiting == device_id:

@@ -1,4 +1,4 @@
-"""The states of a job, and the only moves between them.
+"""The states of a job, and all moves between them.
 
 queued --claim--> running --> succeeded | failed | cancelled
   |  ^              |   |
@@ -26,4 +26,4 @@ MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
         "cancelled": frozenset(),
     }
 )
-"""running -> running is a takeover: the lease of the one who held it ran out."""
+"""The moves from each state; running -> running is a takeover after the holder's lease expired."""

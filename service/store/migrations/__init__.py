@@ -1,1 +1,1 @@
-"""Migrations: one file a step under `versions/`, run by service.store.migrate."""
+"""Migrations: one file per step in `versions/`, run by service.store.migrate."""

@@ -21,7 +21,7 @@ SEED = '    op.execute("INSERT INTO event_numbers (id, newest) VALUES (1, 0)")\n
 
 
 def revise(message: str, number: str) -> Path:
-    """Write `versions/<number>_<message>.py`; read it before it is committed."""
+    """Write `versions/<number>_<message>.py`; review it before committing it."""
     config = configuration()
     with tempfile.TemporaryDirectory() as folder:
         engine = make_engine(f"sqlite:///{folder}/empty.db")
@@ -35,7 +35,7 @@ def revise(message: str, number: str) -> Path:
 
 
 def rewrite_first() -> Path:
-    """Replace the only migration by one that makes all tables."""
+    """Replace the only migration with one that makes all tables."""
     for path in VERSIONS.glob("*.py"):
         path.unlink()
     path = revise("first tables", "0001")
@@ -45,7 +45,7 @@ def rewrite_first() -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """The command of this file."""
+    """Run the command line of this module."""
     if len(arguments) != 1:
         sys.stderr.write(__doc__ or "")
         return 2

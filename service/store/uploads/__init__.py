@@ -1,1 +1,1 @@
-"""Tables of models and data sets, and what was found out about them."""
+"""Tables of models and data sets, and of the results of their checks."""

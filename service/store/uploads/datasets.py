@@ -1,4 +1,4 @@
-"""Datasets: uploaded data, as one file each."""
+"""Data sets: uploaded data, one file each."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.store.base import Base, Tx
 
 
 class Dataset(Base):
-    """One data set: a blob and what the checks found. `state`: `checking`, `ready` or `refused`.
+    """One data set: a blob and the results of its checks. `state`: `checking`, `ready` or `refused`.
 
-    `file_name` is what the user called it (its ending tells the kind); `layout` and `class_count` are what
-    the user said, None where it was left to us; `classes` is what was found, `image_shape` height, width,
-    channels, and empty where images differ in size. Counts are those after missing parts are drawn.
+    `file_name` is the user's name of the file, whose suffix shows the kind. `layout` and `class_count` are the user's
+    settings, None if not given; `classes` is the number found. `image_shape` is height, width, channels, and empty if
+    images differ in size. Counts include the parts drawn from `train` in place of missing ones.
     """
 
     __tablename__ = "datasets"
@@ -40,6 +40,6 @@ class Dataset(Base):
 
 
 def find(tx: Tx, ref: str) -> Dataset | None:
-    """The data set with this id, else with this name."""
+    """Return the data set with this id, or else with this name."""
     by_id = tx.session.get(Dataset, ref)
     return by_id or tx.session.execute(select(Dataset).where(Dataset.name == ref)).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Models: uploaded networks. `groups` and `warnings` are kept as the answer to the upload shows them."""
+"""Models: uploaded networks. `groups` and `warnings` are stored in the form that the REST answer shows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from service.store.base import Base, Tx
 
 
 class Model(Base):
-    """One network: a blob and what the checks found. `state`: `checking`, `ready` or `refused`; `output`: the one that
-    is to be scored, if the user said which.
+    """One network: a blob and the results of its checks. `state`: `checking`, `ready` or `refused`; `output`: the
+    output to score, if the user named it.
     """
 
     __tablename__ = "models"
@@ -36,6 +36,6 @@ class Model(Base):
 
 
 def find(tx: Tx, ref: str) -> Model | None:
-    """The model with this id, else with this name."""
+    """Return the model with this id, or else with this name."""
     by_id = tx.session.get(Model, ref)
     return by_id or tx.session.execute(select(Model).where(Model.name == ref)).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""Scores: how well an original does on the data it was given, so that it is found out once."""
+"""Scores: accuracy of original networks on data sets, stored so that each is computed once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.store.base import Base, Tx
 
 
 class Score(Base):
-    """`right` of `count` validation samples, drawn by `seed`."""
+    """The number of validation samples classified as labelled: `right` of `count`, drawn with `seed`."""
 
     __tablename__ = "scores"
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
@@ -21,11 +21,11 @@ class Score(Base):
 
 
 def find(tx: Tx, model_id: str, dataset_id: str, seed: int) -> Score | None:
-    """The score of a model on a data set, if it is known."""
+    """Return the score of a model on a data set, or None if it is unknown."""
     return tx.session.get(Score, (model_id, dataset_id, seed))
 
 
 def keep(tx: Tx, score: Score) -> None:
-    """Keep a score; one that a racing request kept first is the same."""
+    """Store a score; if a racing request stored it first, that one is equal."""
     tx.session.merge(score)
     tx.session.flush()

@@ -1,4 +1,4 @@
-"""Uploads: what models and data sets have in common: a name that stands for one content, and a check."""
+"""Uploads: the common part of models and data sets: a name for one content, and a check."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ INTERRUPTED = {"field": "file", "message": "the check was interrupted: upload th
 
 
 class Same(Protocol):
-    """Says whether a row is what is being uploaded now: the same bytes and settings."""
+    """Tells if a row is the current upload: the same bytes and settings."""
 
     def __call__(self, row: Any, /) -> bool: ...
 
 
 def get(tx: Tx, kind: type[Row], ref: str) -> Row:
-    """The row with this id, else with this name.
+    """Return the row with this id, or else with this name.
 
     Raises:
-        NotFound: there is none.
+        NotFound: there is no such row.
     """
     row = tx.session.get(kind, ref)
     row = row or tx.session.execute(select(kind).where(kind.name == ref)).scalar_one_or_none()
@@ -44,19 +44,19 @@ def get(tx: Tx, kind: type[Row], ref: str) -> Row:
 
 
 def interrupted(tx: Tx, row: Model | Dataset, wall: timedelta) -> bool:
-    """Whether the server that checked this upload must have gone: no check takes longer than `wall`."""
+    """True if the check has run for longer than `wall`, the limit of checks: its server must have died."""
     return row.state == "checking" and row.created_at + wall + MARGIN < tx.now
 
 
 def outcome(tx: Tx, row: Model | Dataset, wall: timedelta) -> Mapping[str, Any]:
-    """`state` and `problem` as they are shown: an interrupted check shows as a refusal."""
+    """Return `state` and `problem` as they are shown: an interrupted check is shown as a refusal."""
     if interrupted(tx, row, wall):
         return {"state": "refused", "problem": INTERRUPTED}
     return {"state": row.state, "problem": row.problem}
 
 
 def existing(tx: Tx, kind: type[Row], name: str, same: Same, wall: timedelta) -> Row | None:
-    """The row that an upload under this name is already; None where the name is free.
+    """Return the row with this name if it is the same upload; None if the name is free.
 
     A refused or interrupted upload leaves its name free.
 
@@ -87,7 +87,7 @@ def add(tx: Tx, row: Model | Dataset) -> None:
 
 
 def settle(tx: Tx, kind: type[Row], row_id: str, found: Mapping[str, Any] | InvalidInput) -> None:
-    """Note how a check ended that outlasted its request; nothing happens where the row was deleted meanwhile."""
+    """Store the result of a check that outlasted its request; no effect if the row was deleted meanwhile."""
     row = tx.session.get(kind, row_id)
     if row is None or row.state != "checking":
         return
@@ -101,7 +101,7 @@ def settle(tx: Tx, kind: type[Row], row_id: str, found: Mapping[str, Any] | Inva
 
 
 def remove(tx: Tx, row: Model | Dataset) -> None:
-    """Delete an upload; its content goes with the next sweep.
+    """Delete an upload; its content is deleted at the next sweep.
 
     Raises:
         Conflict: a job refers to it.

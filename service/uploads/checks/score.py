@@ -1,4 +1,4 @@
-"""Score an original: how many validation samples a network classifies as they are labelled."""
+"""Score an original: count the validation samples that a network classifies as labelled."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from compress.network import Network
 
 SAMPLES = 1000
-"""Validation samples (all, where there are fewer); the contract asks for at least 500."""
+"""Number of validation samples (or all, if there are fewer); the contract asks for at least 500."""
 BATCH = 100
 BEARABLE = 0.01
-"""Accuracy that may be lost where batch norms are put from training mode into inference mode."""
+"""Accuracy that may be lost by switching batch norms from training mode to inference mode."""
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` -> `{right, count, classes}`.
+    """Map `{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` to `{right, count, classes}`.
 
     Raises:
-        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it does well
-            only on the statistics of a batch.
+        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it is accurate
+            only with the statistics of a batch.
     """
     from compress.data.dataset import load_dataset
     from compress.data.preprocessing import Preprocessing
@@ -38,7 +38,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.importing.normalise import load_network
     from compress.network import parse
 
-    # As a job reads it: normalised, so that what was mended at the upload is mended here.
+    # Normalised as in a job, so that repairs made at the upload apply here, too.
     path = Path(request["model"])
     network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
@@ -66,7 +66,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """(N,) whether each sample is classified as it is labelled.
+    """Return a boolean array (N,): True for each sample that is classified as labelled.
 
     Raises:
         InvalidInput: outputs are not finite.
@@ -93,14 +93,14 @@ def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArra
 
 
 def _check_mode(now: NDArray[np.bool_], exported: NDArray[np.bool_]) -> None:
-    """Raises: InvalidInput where batch norms lost accuracy by being put into inference mode, beyond chance."""
+    """Raise InvalidInput if inference mode of the batch norms costs more accuracy than chance explains."""
     lost = (int(exported.sum()) - int(now.sum())) / len(now)
     error = float((now != exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):
         raise InvalidInput(
             "model",
             "training_mode",
-            f"its batch norms were exported in training mode: on the statistics of {min(BATCH, len(now))} samples it "
-            f"classifies {exported.mean():.1%} as labelled, on those stored with it, which inference takes, "
+            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples it "
+            f"classifies {exported.mean():.1%} as labelled, with its stored statistics, which inference uses, "
             f"{now.mean():.1%}; export the network in eval mode (torch: model.eval())",
         )

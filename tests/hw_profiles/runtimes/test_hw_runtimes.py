@@ -7,6 +7,8 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.runtimes import Runtime
 from hw_profiles.runtimes.onnxruntime.engine import OnnxRuntime
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
+from hw_profiles.tables.kernel_classes import KernelClasses
+from hw_profiles.tables.probe import LIMIT, Curves
 from hw_profiles.testing import RuntimeContract
 
 
@@ -31,3 +33,18 @@ def test_runtimes_are_found_by_file() -> None:
 def test_an_unknown_runtime_is_named() -> None:
     with pytest.raises(InvalidInput, match=r"runtime: one of .*onnxruntime.*'tensorrt'"):
         runtimes.load("tensorrt")
+
+
+class _Learner(SimulatedRuntime):
+    """Reads curves in a way of its own."""
+
+    def learn(self, curves: Curves) -> KernelClasses:
+        return KernelClasses(out_step=7)
+
+
+def test_a_runtime_learns_its_own_way_and_one_that_is_not_here_the_common_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    stairs = {count: 5.0 + 10.0 * -(-count // 16) for count in range(1, LIMIT + 1)}
+    curves = Curves(stairs, stairs)
+    monkeypatch.setattr(runtimes, "load", lambda _name: _Learner())
+    assert runtimes.learned("simulated", curves) == KernelClasses(out_step=7)
+    assert runtimes.learned("of-a-phone", curves).out_step == 16

@@ -62,7 +62,7 @@ def test_the_interval_narrows_with_evidence() -> None:
 
 
 def test_wrong_values_name_the_field() -> None:
-    with pytest.raises(InvalidInput, match="measured_us: as many as sums"):
+    with pytest.raises(InvalidInput, match="measured_us: must have as many values as sums"):
         calibrate([1.0, 2.0], [0.1, 0.1], [1.0])
     with pytest.raises(InvalidInput, match="finite and above 0"):
         calibrate([1.0], [0.1], [0.0])

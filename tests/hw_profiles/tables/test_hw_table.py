@@ -128,6 +128,14 @@ def test_lookups_are_cached_by_key() -> None:
     assert filled.lookup(conv(out=24)) is filled.lookup(conv(out=24))
 
 
+def test_what_was_looked_up_stays_while_rows_and_classes_are_the_same() -> None:
+    before = table(row(conv(out=20), 50.0))
+    entry = before.lookup(conv(out=24))
+    assert before.updated(calibration=Calibration(a_us=3.0), epoch=2).lookup(conv(out=24)) is entry
+    assert before.updated(classes=KernelClasses()).lookup(conv(out=24)).source == "missing"
+    assert before.updated([row(conv(out=24), 60.0)]).lookup(conv(out=24)).source == "measured"
+
+
 def test_json_round_trip() -> None:
     filled = table(row(conv(), 50.0), row(BLOCKS["gemm"], 3.0)).updated(calibration=Calibration(a_us=3.0))
     again = LatencyTable.from_json(json.loads(json.dumps(filled.to_json(), allow_nan=False)))

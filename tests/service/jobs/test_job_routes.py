@@ -325,10 +325,10 @@ def test_a_full_queue_says_when_to_come_back(client: TestClient, store: Store, u
 @pytest.mark.parametrize(
     ("raw", "field", "says"),
     [
-        ('{"model": "m",\n "dataset": }', "body", "is no JSON: Expecting value at line 2, column 13"),
+        ('{"model": "m",\n "dataset": }', "body", "is not JSON: Expecting value at line 2, column 13"),
         (b'{"model": "\xff"}', "body", "not UTF-8"),
         ("[" * 100_000, "body", "nested too deeply"),
-        ('{"model": "a", "model": "b"}', "model", "the key stands twice in one object"),
+        ('{"model": "a", "model": "b"}', "model", "the key occurs twice in one object"),
         ("[]", "body", "must be an object"),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_classes_of_the_data_tell_which_output_is_scored(client: TestClient)
     assert any("classes of a job's data tell" in warning for warning in answer.json()["warnings"])
     taken = job(client, data(client))
     assert taken.status_code == 201, taken.text
-    assert "output scores is scored: it alone fits 10 classes; embedding: kept as it is" in taken.json()["warnings"]
+    assert "output scores is scored: it alone fits 10 classes; kept unchanged: embedding" in taken.json()["warnings"]
 
 
 @pytest.mark.parametrize("force", [False, True])

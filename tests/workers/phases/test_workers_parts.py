@@ -347,7 +347,7 @@ def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> 
     found = clean_check(trained.save(), images, labels, accuracy)
     assert found.accuracy == pytest.approx(accuracy, abs=0.011)
     assert found.difference < 1e-4
-    with pytest.raises(JobFailed, match=r"the verdict saw 0\.5"):
+    with pytest.raises(JobFailed, match=r"the verdict used 0\.5"):
         clean_check(trained.save(), images, labels, 0.5)
     with pytest.raises(JobFailed, match="could not run"):
         clean_check(trained.save()[:100], images, labels, accuracy)

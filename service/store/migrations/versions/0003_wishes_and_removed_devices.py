@@ -25,7 +25,7 @@ def upgrade() -> None:
     with op.batch_alter_table("wishes", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_wishes_job_id"), ["job_id"], unique=False)
 
-    # Who asked for what is queued already is not known: it is timed, as if users had.
+    # It is unknown which jobs asked for the blocks queued so far; they are kept, as if users had asked.
     op.execute(
         "INSERT INTO wishes (item_id, job_id) SELECT id, '' FROM work_items"
         " WHERE kind = 'block' AND state IN ('queued', 'leased')"

@@ -1,0 +1,67 @@
+"""What is timed is the engine's own file: an ONNX file is converted first, a file of the engine's is timed as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from hw_profiles.device import ONNX, DeviceConfig
+from hw_profiles.errors import InvalidInput
+from hw_profiles.runtimes import Progress, Runtime
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
+from hw_profiles.timing.timing_model import fusion_mismatch
+
+
+def time_files(
+    runtime: Runtime,
+    paths: Mapping[str, Path],
+    device: DeviceConfig,
+    protocol: BurstProtocol,
+    progress: Progress | None = None,
+) -> Mapping[str, Sample | Failure]:
+    """Times files by what their names end in: `.onnx`, or what the engine's own files end in."""
+    ready = {key: path.read_bytes() for key, path in paths.items() if path.suffix != ONNX}
+    models = {key: path.read_bytes() for key, path in paths.items() if path.suffix == ONNX}
+    timed = time_models(runtime, models, device, protocol, progress, ready)
+    return {key: timed[key] for key in paths}
+
+
+def time_models(
+    runtime: Runtime,
+    models: Mapping[str, bytes],
+    device: DeviceConfig,
+    protocol: BurstProtocol,
+    progress: Progress | None = None,
+    ready: Mapping[str, bytes] | None = None,
+) -> Mapping[str, Sample | Failure]:
+    """Times ONNX files as what the runtime makes of them, interleaved with files that are `ready`.
+
+    A model that cannot be converted is a Failure. A timing model of an op that does not run as one kernel keeps its
+    Sample, with `suspect` set to `fusion_mismatch` in its extra.
+    """
+    files, failures, suspects = dict(ready or {}), dict[str, Failure](), set[str]()
+    for key, model in models.items():
+        try:
+            files[key] = runtime.convert(model, device)
+            if fusion_mismatch(onnx.load_model_from_string(model), runtime.fused):
+                suspects.add(key)
+        except Exception as error:  # engines have no common class; the reason travels to the caller
+            files.pop(key, None)
+            failures[key] = Failure(key, why(error), "load")
+    timed = runtime.time(files, device, protocol, progress)
+    samples = {key: _marked(result, key in suspects) for key, result in timed.items()}
+    return {key: failures.get(key) or samples[key] for key in (*models, *(ready or ()))}
+
+
+def why(error: Exception) -> str:
+    """An engine's error in a line; our own have words for people."""
+    return str(error if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}")[:500]
+
+
+def _marked(result: Sample | Failure, suspect: bool) -> Sample | Failure:
+    if isinstance(result, Failure) or not suspect:
+        return result
+    return replace(result, extra={**result.extra, "suspect": "fusion_mismatch"})
