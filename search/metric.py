@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Goal: TypeAlias = Literal["min", "max"]
@@ -28,6 +28,8 @@ class Metric:
         axis_for: the methods whose jobs without a target show it instead of latency on the front; () means any job,
             None means never. The last such row in the table counts.
         lowered_by: methods that can lower it, in addition to those that declare so themselves (`lowers`).
+        scored: True if it is a task's mean score over samples; it is judged after training, and a second row holds it
+            for the test part.
         breaks_ties: True if the lower value wins between networks equal in objective, accuracy and latency.
     """
 
@@ -46,6 +48,13 @@ class Metric:
     axis_for: tuple[str, ...] | None = None
     lowered_by: tuple[str, ...] = ()
     breaks_ties: bool = False
+    scored: bool = False
+
+    @property
+    def on_test(self) -> Metric:
+        """A scored metric read once, at the end, on the test part."""
+        label = f"{self.label.removesuffix(' (validation)')} (test)"
+        return replace(self, name=f"test_{self.name}", label=label, decides=False, order=self.order + 10)
 
     @property
     def stem(self) -> str:
@@ -60,3 +69,11 @@ class Metric:
     def show(self, value: float) -> str:
         """Format `value` for display, with its unit."""
         return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
+
+    def told(self, value: float) -> str:
+        """Format `value` as `show` does, but without the space before a per cent sign, for use in a sentence."""
+        return self.show(value).replace(" %", "%")
+
+    def lost(self, value: float) -> str:
+        """Format a difference with its sign, for use in a sentence; positive means lost."""
+        return f"{value * self.factor:+z{self.format}} {self.unit}".replace(" %", "%").rstrip()

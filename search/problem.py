@@ -20,6 +20,7 @@ from search.terms import Term, Terms
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
 ACCURACY = "accuracy"
+"""The deciding metric of a problem that names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
 """Function from n values to metric key -> (n,): cheap, vectorised, deterministic; without training or accuracy."""
@@ -85,8 +86,8 @@ class Problem:
     """Everything a strategy may know before the first evaluation.
 
     `terms`: a metric of `estimate` as arrays. `statistics`: results computed once about the network. `original`: the
-    metrics of the uncompressed network; `network`: its digest. `evaluations`: the budget. `chance`: the accuracy of
-    guessing.
+    metrics of the uncompressed network; `network`: its digest. `evaluations`: the budget. `chance`: the score of
+    guessing. `deciding`: the metric called accuracy below, the mean score in [0, 1] of the network's task.
     Limits on accuracy are not constraints: F2 accuracy is the objective and ranks candidates, and such limits are
     checked after training, against the control. `level` is such a limit, the least accepted accuracy of a *trained*
     network (F4), and `images` the number of images it is counted on; None: not known. If the objective is another
@@ -105,6 +106,7 @@ class Problem:
     level: float | None = None
     images: int | None = None
     chance: float = 0.0
+    deciding: str = ACCURACY
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -149,9 +151,9 @@ class Problem:
         An unknown accuracy counts as below the level.
         """
         found = sum(constraint.violation(metrics) for constraint in self.constraints)
-        if self.level is None or self.objective.metric == ACCURACY:
+        if self.level is None or self.objective.metric == self.deciding:
             return found
-        return found + Constraint(ACCURACY, self.level, "min").violation({ACCURACY: 0.0, **metrics})
+        return found + Constraint(self.deciding, self.level, "min").violation({self.deciding: 0.0, **metrics})
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
         """Return whether the metrics meet every constraint."""
