@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 Goal: TypeAlias = Literal["min", "max"]
@@ -28,6 +28,8 @@ class Metric:
         axis_for: it takes the place of latency on a job's front if there is no target: () for any job, else only for
             those with one of these methods; None: never. The last such row in the table counts.
         lowered_by: methods that can make it less, besides those that say so themselves (`lowers`).
+        scored: it says how good a network is at what it is for, a mean over samples; it is judged after training, and
+            there is a row beside it for the test part.
         breaks_ties: of two networks that are equal in the objective, accuracy and latency, less of this is better.
     """
 
@@ -46,6 +48,13 @@ class Metric:
     axis_for: tuple[str, ...] | None = None
     lowered_by: tuple[str, ...] = ()
     breaks_ties: bool = False
+    scored: bool = False
+
+    @property
+    def on_test(self) -> Metric:
+        """A scored metric read once, at the end, on the test part."""
+        label = f"{self.label.removesuffix(' (validation)')} (test)"
+        return replace(self, name=f"test_{self.name}", label=label, decides=False, order=self.order + 10)
 
     @property
     def stem(self) -> str:
@@ -60,3 +69,11 @@ class Metric:
     def show(self, value: float) -> str:
         """`value` for people, with its unit."""
         return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
+
+    def told(self, value: float) -> str:
+        """As `show`, within a sentence: a per cent sign stands at its number."""
+        return self.show(value).replace(" %", "%")
+
+    def lost(self, value: float) -> str:
+        """A difference within a sentence, with its sign: positive is lost."""
+        return f"{value * self.factor:+z{self.format}} {self.unit}".replace(" %", "%").rstrip()

@@ -20,6 +20,7 @@ from search.terms import Term, Terms
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
 ACCURACY = "accuracy"
+"""The deciding metric of a problem that names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
 """n values -> metric key -> (n,): cheap, vectorised, deterministic; no training, no accuracy."""
@@ -90,7 +91,8 @@ class Problem:
     accuracy are judged after training, against the control. `level` is such a limit, as the least accuracy of
     a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known. Where
     something else is the objective, all evaluations are whole trainings and `level` bounds them. `chance` is the
-    accuracy of guessing.
+    score of guessing. `deciding` is the metric that accuracy is short for above: the mean score of what the network is
+    for, in [0, 1].
     """
 
     space: Space
@@ -105,6 +107,7 @@ class Problem:
     level: float | None = None
     images: int | None = None
     chance: float = 0.0
+    deciding: str = ACCURACY
 
     def __post_init__(self) -> None:
         if not self.objectives:
@@ -149,9 +152,9 @@ class Problem:
         An accuracy that is not known does not reach the level.
         """
         found = sum(constraint.violation(metrics) for constraint in self.constraints)
-        if self.level is None or self.objective.metric == ACCURACY:
+        if self.level is None or self.objective.metric == self.deciding:
             return found
-        return found + Constraint(ACCURACY, self.level, "min").violation({ACCURACY: 0.0, **metrics})
+        return found + Constraint(self.deciding, self.level, "min").violation({self.deciding: 0.0, **metrics})
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
         """Whether every constraint is met."""

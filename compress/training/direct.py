@@ -12,6 +12,7 @@ from compress.data.preprocessing import Preprocessing
 from compress.network import Array, Network
 from compress.pruning.effective_weights import effective_weights
 from compress.scheme import BoundScheme
+from compress.task import Task
 from compress.training.fit import Step, Training, fit
 from compress.training.recipe import Recipe
 
@@ -24,12 +25,13 @@ def direct(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
     """Project once, then train; `Step.network` has the projection's zeros.
 
     Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
     """
-    training = Compression(network, part, preprocessing, recipe, teacher, bound)
+    training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))
     yield from training.run(checkpoint)
 
@@ -42,6 +44,7 @@ def fine_tune(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
     """`fit`, but single weights that the scheme's values leave out are zero from the first step on.
 
@@ -49,8 +52,8 @@ def fine_tune(
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):
-        return fit(network, part, preprocessing, recipe, teacher, checkpoint)
-    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint)
+        return fit(network, part, preprocessing, recipe, teacher, checkpoint, task)
+    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint, task)
 
 
 class Compression(Training):
@@ -64,8 +67,9 @@ class Compression(Training):
         recipe: Recipe,
         teacher: Network | None,
         bound: BoundScheme,
+        task: Task | None = None,
     ) -> None:
-        super().__init__(network, part, preprocessing, recipe, teacher)
+        super().__init__(network, part, preprocessing, recipe, teacher, task)
         self.bound = bound
         self.names = bound.projected(network)
         self._masks: list[tuple[Tensor, Tensor]] = []

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.data.augment import augmented
@@ -27,9 +26,10 @@ from compress.graph.module import TorchNetwork
 from compress.importing.input_layout import input_layout
 from compress.network import Array, Network
 from compress.pruning.reach import trains
+from compress.task import Task, Taught
+from compress.tasks import DEFAULT, load
 from compress.training.checkpoint import Checkpoint
 from compress.training.kept import drift, kept_outputs
-from compress.training.logits import logits_name
 from compress.training.recipe import Recipe
 
 
@@ -63,6 +63,7 @@ def fit(
     recipe: Recipe,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
     """Train a network; every draw depends on the recipe's seed, the epoch and the step alone.
 
@@ -72,6 +73,7 @@ def fit(
         teacher: whose outputs are imitated, all of them; of the same input and classes.
         checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
             as those of an uninterrupted run.
+        task: whose loss is lowered; None: the default task's.
 
     Yields:
         A Step after each step; none where the recipe has no epochs, the checkpoint is from the last step or no weight
@@ -81,7 +83,7 @@ def fit(
         TrainingDiverged: the loss is not finite.
         InvalidInput: a checkpoint of another network or recipe, or fewer than two images.
     """
-    yield from Training(network, part, preprocessing, recipe, teacher).run(checkpoint)
+    yield from Training(network, part, preprocessing, recipe, teacher, task).run(checkpoint)
 
 
 class Training:
@@ -90,7 +92,13 @@ class Training:
     """
 
     def __init__(
-        self, network: Network, part: Part, preprocessing: Preprocessing, recipe: Recipe, teacher: Network | None
+        self,
+        network: Network,
+        part: Part,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        teacher: Network | None,
+        task: Task | None = None,
     ) -> None:
         if len(part) < 2:
             raise InvalidInput("train", len(part), "training needs at least two images")
@@ -100,6 +108,7 @@ class Training:
         self.layout = input_layout(network)
         self.kept = () if teacher is None else kept_outputs(network)
         self.recipe = recipe
+        self.task = task or load(DEFAULT)
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
         self.batch = min(recipe.batch, len(part))
@@ -141,6 +150,7 @@ class Training:
     def identity(self) -> tuple[str, ...]:
         """Text that changes with anything that the steps depend on."""
         teacher = "" if self.teacher is None else self.teacher.network.digest
+        # Without the task: what can be resumed is of one job, and a job has one.
         return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
 
     def advance(self) -> Step:
@@ -149,8 +159,8 @@ class Training:
         lr = self.rate(step)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
-        images, labels = self._draw(epoch, step % self.steps_per_epoch)
-        loss = self._loss(images, labels)
+        images, targets = self._draw(epoch, step % self.steps_per_epoch)
+        loss = self._loss(images, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
@@ -173,30 +183,20 @@ class Training:
         pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        made, scores = self._run(self.module, images)
-        loss = F.cross_entropy(scores, labels)
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        made, learned = self._run(self.module, images)
         if self.teacher is None or not (self.recipe.alpha or self.kept):
-            return loss
+            return self.task.loss(learned, targets)
         with torch.no_grad():
-            taught, wanted = self._run(self.teacher, images)
-        return self._distilled(loss, scores, wanted) + drift(self.kept, made, taught)
+            shown, wanted = self._run(self.teacher, images)
+        taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
+        return self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The kept outputs by name, and the logits (N, classes)."""
-        name = logits_name(module.network)
+        """The kept outputs by name, and the tensor that the task's loss is of."""
+        name = self.task.learned(module.network)
         made = module.run(images, (name, *self.kept))
-        return made, made[name] if name == module.network.output_name else made[name].flatten(1)
-
-    def _distilled(self, loss: Tensor, made: Tensor, wanted: Tensor) -> Tensor:
-        alpha, temperature = self.recipe.alpha, self.recipe.temperature
-        divergence = F.kl_div(
-            F.log_softmax(made / temperature, 1),
-            F.log_softmax(wanted / temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        return (1 - alpha) * loss + alpha * temperature**2 * divergence
+        return made, made[name]
 
     def save(self) -> bytes:
         """Where the training stands, as the bytes of a Checkpoint."""

@@ -28,7 +28,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from compress.data.dataset import Part
@@ -37,9 +36,9 @@ from compress.graph.module import TorchNetwork
 from compress.network import Array, Network
 from compress.pruning.effective_weights import effective_weights, stored
 from compress.scheme import BoundScheme
+from compress.task import Task
 from compress.training.direct import Compression
 from compress.training.fit import Step
-from compress.training.logits import logits
 from compress.training.recipe import Recipe
 from compress.training.reestimate import reestimate
 from search.space import Bounds, Doc
@@ -69,14 +68,14 @@ def lc(
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
     schedule: Schedule | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
     """Train by L-C; `Step.network` is the theta of the least training loss so far, and what comes of it at the end.
 
     Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
     """
-    yield from _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule()).run(
-        checkpoint
-    )
+    alternation = _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule(), task)
+    yield from alternation.run(checkpoint)
 
 
 class _Alternation(Compression):
@@ -89,8 +88,9 @@ class _Alternation(Compression):
         teacher: Network | None,
         bound: BoundScheme,
         schedule: Schedule,
+        task: Task | None,
     ) -> None:
-        super().__init__(network, part, preprocessing, recipe, teacher, bound)
+        super().__init__(network, part, preprocessing, recipe, teacher, bound, task)
         self._schedule = schedule
         alternating = self.steps - round(schedule.finish * self.steps)
         turns = min(schedule.l_steps, max(alternating, 1))
@@ -163,11 +163,11 @@ class _Alternation(Compression):
             self._anchors[name] = torch.from_numpy(anchor.astype(np.float32))
 
     def _compare(self, theta: Network) -> None:
-        images, labels = self._compared
+        images, targets = self._compared
         module = TorchNetwork(theta)
         reestimate(module, images)
         with torch.inference_mode():
-            loss = float(F.cross_entropy(logits(module.eval(), torch.from_numpy(images)), labels))
+            loss = float(self.task.loss(self._run(module.eval(), torch.from_numpy(images))[1], targets))
         if loss < self._best_loss:
             self._best, self._best_loss = module.to_network(), loss
 

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from math import prod
 
-from torch import Tensor
-
-from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
 
 _SHAPES = frozenset({"Identity", "Flatten", "Reshape", "Squeeze"})
@@ -22,13 +19,6 @@ def logits_name(network: Network) -> str:
     while node is not None and node.op_type in _SHAPES:
         node = network.producer(node.inputs[0])
     return node.inputs[0] if node is not None and _is_activation(node, network) else name
-
-
-def logits(module: TorchNetwork, images: Tensor) -> Tensor:
-    """(N, *input_shape) -> logits (N, classes)."""
-    name = logits_name(module.network)
-    made = module.run(images, [name])[name]
-    return made if name == module.network.output_name else made.flatten(1)
 
 
 def _is_activation(node: Node, network: Network) -> bool:

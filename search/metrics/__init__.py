@@ -19,9 +19,10 @@ Form: TypeAlias = Literal["max", "min", "drop", "ratio"]
 
 
 _DISCOVERED = Discovery(__name__, "METRIC", Metric)
+_ROWS = [_DISCOVERED.load(name) for name in _DISCOVERED.names()]
+_ON_TEST = [metric.on_test for metric in _ROWS if metric.scored]
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in sorted(map(_DISCOVERED.load, _DISCOVERED.names()), key=lambda metric: (metric.order, metric.name))
+    metric.name: metric for metric in sorted((*_ROWS, *_ON_TEST), key=lambda metric: (metric.order, metric.name))
 }
 """Every metric, by name, in the order of tables."""
 COUNTED: tuple[Metric, ...] = tuple(metric for metric in METRICS.values() if metric.counter)

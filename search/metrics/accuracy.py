@@ -13,4 +13,5 @@ METRIC = Metric(
     factor=100.0,
     highest=1.0,
     order=10,
+    scored=True,
 )

@@ -68,7 +68,7 @@ def _judged(evaluations: Iterable[Evaluation], problem: Problem) -> list[Evaluat
 
 
 def _preference(evaluation: Evaluation, problem: Problem) -> tuple[float, ...]:
-    return preference(problem.objective.utility(evaluation.metrics), evaluation.metrics)
+    return preference(problem.objective.utility(evaluation.metrics), evaluation.metrics, problem.deciding)
 
 
 def _costs(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from search.candidate import Candidate
 from search.errors import Infeasible
 from search.evaluation import NAN, Evaluation, Status
 from search.knowledge import Knowledge
-from search.problem import ACCURACY, Problem
+from search.problem import Problem
 from search.sparsity.sparsities import Sparsities, densities
 
 
@@ -53,7 +53,7 @@ class Samples:
 
         Accuracy as the objective under limits on cost asks for the *least* sparsity that meets them.
         """
-        aimed = self.problem.objective.metric == ACCURACY and bool(self.problem.constraints)
+        aimed = self.problem.objective.metric == self.problem.deciding and bool(self.problem.constraints)
         return None if aimed else self.problem.level
 
     def note(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
@@ -99,7 +99,7 @@ class Samples:
             index = self.sparsities.index(evaluation.candidate.values)
             if index is not None:
                 done = evaluation.status is Status.COMPLETED
-                accuracy = evaluation.metrics.get(ACCURACY) if done else None
+                accuracy = evaluation.metrics.get(self.problem.deciding) if done else None
                 utility = self._known.utility(evaluation.candidate.values)
                 network = evaluation.network if done else None
                 found.append(Sample(index, accuracy, utility, network, not done and evaluation.reason != NAN))

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation
-from search.problem import ACCURACY, Problem
+from search.problem import Problem
 from search.space.settings import Bounds, Doc
 from search.sparsity.curve import Curve, fit
 from search.sparsity.samples import Bracket, Sample, Samples
@@ -97,7 +97,7 @@ class Bayesian:
         if not len(inside):
             return None
         known = [(s.index, s.accuracy) for s in self._samples.ended() if s.accuracy is not None]
-        curve = self._curve(known, self._problem.original.get(ACCURACY), noise, level, inside)
+        curve = self._curve(known, self._problem.original.get(self._problem.deciding), noise, level, inside)
         gamma = self._settings.gamma
         worth = (1.0 - gamma) * curve.sigma - gamma * np.abs(curve.mean)
         x, low, high = self._x[inside], self._x[bracket.low], self._x[min(bracket.barred, len(self._x) - 1)]

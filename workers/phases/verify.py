@@ -49,7 +49,7 @@ def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Jud
     known = [each.trained.candidate_id for each in verdicts]
     if nearest is None or best_of(verdicts) is not None or nearest.only_slow or UNCHANGED in known:
         return ()
-    if nearest.trained.accuracy >= control.accuracy:
+    if nearest.trained.score >= control.score:
         return ()
     corner = unchanged(result.problem, result.profile.builder).evaluation
     values, predicted = corner.candidate.values, corner.metrics
