@@ -29,7 +29,7 @@ from hw_profiles.lifeline import watch_parent
 from service.conducting.run import Ending, Run, of_error
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
-from service.jobs.submission import plan
+from service.jobs.plan import plan
 from service.jobs.warnings import answered
 from service.settings import Settings
 from service.store.engine import Store, make_engine
@@ -53,13 +53,13 @@ CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
-"""Log line of a job that is given back. It replaces the run's own, which takes the end for a user's pause."""
+"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused it."""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """Return the wait after the `crashes`-th failure of the machine in a row of one job; it doubles each time.
+    """Return the wait after a job's `crashes`-th machine failure in a row; it doubles each time.
 
     A full disk or memory takes time to become free again, and an operator has to notice it.
     """
@@ -67,7 +67,9 @@ def crash_rest_s(crashes: int) -> float:
 
 
 class Conductor:
-    """Claims and runs jobs until `stopping` is set. Without an `executor`, it uses processes of this machine."""
+    """Claims and runs jobs while its executor is up, until `stopping` is set. The default executor uses local
+    processes.
+    """
 
     def __init__(
         self,

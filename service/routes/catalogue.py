@@ -1,4 +1,4 @@
-"""The catalogue: what a job may name, with everything a form or a client needs to fill it in."""
+"""The catalogue: everything that a job may name, with the details that a form or a client needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1/catalogue", tags=["catalogue"])
 
 
 class FamilyPublic(BaseModel):
-    """A strategy or a method. `settings` is a JSON Schema; `source` the paper."""
+    """A strategy or a method. `settings` is a JSON Schema; `source` is the paper."""
 
     name: str
     summary: str
@@ -27,13 +27,21 @@ class FamilyPublic(BaseModel):
 
 
 class StrategyPublic(FamilyPublic):
-    """`baseline`: there to be beaten."""
+    """A strategy. `baseline`: true for one that others should beat."""
 
     baseline: bool
 
 
+class TaskPublic(BaseModel):
+    """What a network can be for. `metric`: the mean score that such a job ranks and decides by."""
+
+    name: str
+    summary: str
+    metric: str
+
+
 class MetricPublic(BaseModel):
-    """A named number. `value * factor` is what `unit` shows, with a Python format spec."""
+    """A named number. It is shown as `value * factor` in `unit`, with a Python format spec."""
 
     name: str
     unit: str
@@ -45,17 +53,18 @@ class MetricPublic(BaseModel):
 
 
 class RuntimePublic(BaseModel):
-    """A runtime that some agent reported."""
+    """A runtime that an agent reported."""
 
     name: str
     versions: list[str]
 
 
 class Catalogue(BaseModel):
-    """Everything a job may name."""
+    """Everything that a job may name."""
 
     strategies: list[StrategyPublic]
     methods: list[FamilyPublic]
+    tasks: list[TaskPublic]
     metrics: list[MetricPublic]
     limits: list[str]
     runtimes: list[RuntimePublic]
@@ -63,7 +72,7 @@ class Catalogue(BaseModel):
 
 @router.get("", responses=documented(401, 403))
 def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
-    """Strategies, methods and metrics of this installation, and the runtimes of its agents."""
+    """Return strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
     from search.metrics import LIMITS
 
     return Catalogue(
@@ -86,6 +95,7 @@ def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
             )
             for family in catalogue.methods().values()
         ],
+        tasks=[TaskPublic.model_validate(task, from_attributes=True) for task in catalogue.tasks().values()],
         metrics=[MetricPublic.model_validate(metric, from_attributes=True) for metric in catalogue.metrics()],
         limits=sorted(LIMITS),
         runtimes=_runtimes(store),

@@ -1,13 +1,13 @@
-"""Concluding: which finalist is the result, what users must know of it, and the rows of the result table."""
+"""Concludes a job: chooses the result among the finalists, collects the warnings, and fills the result table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.metric import Metric
 from search.metrics import METRICS
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import interval
 from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.phases.package import Findings
@@ -16,7 +16,7 @@ from workers.phases.train import Taught
 from workers.ports import Verdict
 from workers.profiling.timed_device import Profile
 from workers.progress import Slot
-from workers.reporting.summary import COUNTS, summary
+from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
@@ -25,45 +25,47 @@ from workers.training.ruined import said_of_ruined
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
-"""Of the original: folding its batch norms alone takes a few numbers away."""
+"""A result with at least this share of the original's counts is no smaller: folding batch norms alone saves a bit."""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
-"""The slot that a verdict fills, and the one that it leaves empty."""
+"""Verdict -> the slot that it fills, and the slot that it leaves empty."""
 
 
 def original_row(
-    found: Profile, beside: Mapping[str, Mapping[str, float]] | None = None, test: float | None = None
+    metric: Metric,
+    found: Profile,
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+    test: float | None = None,
 ) -> dict[str, Any]:
-    """The row of the original. `beside`: what it took in the session that the finalists were judged in, once there
-    was one.
+    """Return the row of the original. `beside`: its latencies in the session in which the finalists were judged, once
+    known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(
-        accuracy=found.original["accuracy"],
-        test_accuracy=test,
+        score_fields(metric, found.original[metric.name], test),
         latency_ms=beside or first,
         counts=found.original,
     )
 
 
 def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged]) -> Findings:
-    """Choose the result among what was judged, show it, and collect what the report tells.
+    """Choose the result among the judged networks, show it, and collect the report's contents.
 
     Raises:
-        JobFailed: another file than this one was chosen before, and the test part read for it.
+        JobFailed: another file was chosen before, and its test accuracy has already been read.
     """
     chosen = best_of(verdicts)
     verdict: Verdict = "met" if chosen is not None else "missed"
     shown = chosen or nearest_of(verdicts)
     assert shown is not None, "a job that came this far has at least one finalist"
-    test = _test_accuracies(run, shown.trained)
+    test = _test_scores(run, shown.trained)
     beside = {timed.device_id: {"measured": timed.original_ms} for timed in shown.timed}
-    run.summarise("original", original_row(result.profile, beside, test.original))
+    run.summarise("original", original_row(run.context.plan.metric_row, result.profile, beside, test.original))
     slot, other = _SLOTS[verdict]
     run.clear(other)
-    run.summarise(slot, _shown(shown, test.chosen, len(verdicts)))
-    reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
+    run.summarise(slot, _shown(run, shown, test.chosen, len(verdicts)))
+    reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
     given_up = taught.trainer.given_up
-    ruins = said_of_ruined(taught.control, shown.trained)
+    ruins = said_of_ruined(taught.control, shown.trained, run.context.plan.metric_row)
     warnings = [*ruins, *_warnings(run.context, result, shown, verdicts, given_up)]
     for warning in warnings:
         run.context.warn(warning)
@@ -84,24 +86,24 @@ def _warnings(
 
 
 def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
-    """What the wall seconds did not last for, after the search."""
-    said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds did not last"
+    """Return sentences on work after the search for which the wall seconds were not enough."""
+    said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds were not enough"
     late = [name for name, each in given_up.items() if each.out_of_time]
     if late:
-        said.append(f"{wall} to train these to their end: {', '.join(late)}.")
+        said.append(f"{wall} to finish training {', '.join(late)}.")
     tried = sum(each.role == "neighbour" for each in verdicts)
     nearest = worth_another(verdicts)
     if nearest is not None and tried < NEIGHBOURS and not lasts_for(context, nearest):
-        said.append(f"{nearest.trained.candidate_id} is a little too slow: {wall} for a smaller neighbour.")
+        said.append(f"{nearest.trained.candidate_id} is a little too slow; {wall} to try a smaller neighbour.")
     return said
 
 
 def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
-    """A sentence if what the least was wanted of did not become less, or nothing did."""
+    """Return a sentence if the metric to minimise did not shrink, or if no metric did."""
     wanted, counts = context.plan.objective_metric, shown.trained.counts
     if wanted in counts and counts[wanted] >= found.original[wanted]:
         seen, before = (METRICS[wanted].show(value) for value in (counts[wanted], found.original[wanted]))
-        return [f"{METRICS[wanted].label}: {seen}, and the original has {before}: nothing was gained."]
+        return [f"{METRICS[wanted].label}: {seen}, no better than the original's {before}."]
     slower = all(timed.measured_ms >= timed.original_ms for timed in shown.timed)
     if slower and all(counts[name] >= ALIKE * found.original[name] for name in COUNTS if name in counts):
         return ["The result is neither smaller nor faster than the original."]
@@ -109,46 +111,46 @@ def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
 
 
 def _larger(found: Profile, shown: Judged) -> list[str]:
-    """A sentence if the file takes more bytes than the upload."""
+    """Return a sentence if the file is larger than the upload."""
     made, came = shown.trained.counts["size_bytes"], found.original["size_bytes"]
     if made <= came:
         return []
-    return [f"The result is larger than the upload: {made:,.0f} bytes, and the upload has {came:,.0f}."]
+    return [f"The result is larger than the upload: {made:,.0f} bytes against {came:,.0f}."]
 
 
-def _test_accuracies(run: JobRun, chosen: Trained) -> memos.FinalAccuracy:
-    """Read once, at the end, for the original and the one chosen file."""
+def _test_scores(run: JobRun, chosen: Trained) -> memos.FinalScore:
+    """Score the original and the chosen file on the test part; done once, at the end."""
     context, inputs = run.context, run.inputs
 
-    def read() -> memos.FinalAccuracy:
+    def read() -> memos.FinalScore:
         with context.computing():
-            original = inputs.test_accuracy(inputs.network.save())
-            return memos.FinalAccuracy(chosen.name, original, inputs.test_accuracy(chosen.model))
+            original = inputs.test_score(inputs.network.save())
+            return memos.FinalScore(chosen.name, original, inputs.test_score(chosen.model))
 
-    known = context.once(memos.TEST_ACCURACY, read)
+    known = context.once(memos.TEST_SCORE, read)
     if known.name != chosen.name:
-        detail = f"the test part was read for {known.name} and would be read again for {chosen.name}"
+        detail = f"the test part was already read for {known.name} and must not be read for {chosen.name}"
         raise JobFailed("test_read_twice", "package", detail)
     return known
 
 
-def _shown(each: Judged, test_accuracy: float, finalists: int) -> dict[str, Any]:
+def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, Any]:
+    metric, scores = run.context.plan.metric_row, each.trained.scores
     return summary(
+        score_fields(metric, each.trained.score, test),
         evaluation_id=f"{each.trained.candidate_id}-timed",
         strategy=each.trained.strategy,
-        accuracy=each.trained.accuracy,
-        test_accuracy=test_accuracy,
         latency_ms={timed.device_id: timed.row() for timed in each.timed},
         counts=each.trained.counts,
-        accuracy_drop={"mean": each.drop.mean, "low": each.drop.low, "high": each.drop.high, "n": each.drop.count},
-        accuracy_interval=interval(each.trained.right),
+        **drop_field(metric, each.drop),
+        **interval_field(metric, run.inputs.task.interval(scores), len(scores)),
         finalists=finalists,
         values=dict(each.trained.values),
     )
 
 
 def _chosen_among(count: int) -> str:
-    """The best of several by the images that judge them looks better than it is."""
+    """Return a note on the choice: the best of several, judged by the same images, looks better than it is."""
     if count == 1:
         return "it was the only finalist"
     return f"it was chosen among {count} finalists on these very images, which flatters it"

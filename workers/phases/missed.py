@@ -1,52 +1,53 @@
-"""Early ends: jobs whose limits nothing comes near end as missed, with the nearest, before anything is trained."""
+"""Early ends: a job whose limits are far out of reach ends as missed, with the nearest network, before any training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.metric import Metric
 from workers.phases.package import Findings, package
 from workers.phases.search import Result
 from workers.ports import Outcome
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.progress import Evaluated
-from workers.reporting.summary import predicted_summary, summary
+from workers.reporting.summary import predicted_summary, score_fields, summary
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.endpoints import ORIGIN, REACH, UNCHANGED, out_of_reach
 
 
 def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
-    """The end of a job with a target that nothing in the space can reach, neither by table nor as the smallest runs."""
+    """End the job if a target's limit is below both the predicted floor and the smallest network's measured latency."""
     for timed in found.devices:
         if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
-            return _missed(run, found, _floor_reason(timed), _smallest_row(found))
+            return _missed(run, found, _floor_reason(timed), _smallest_row(run.context.plan.metric_row, found))
     return None
 
 
 def nothing_near(run: JobRun, result: Result) -> Outcome | None:
-    """The end of a job whose search, and the ends of whose space, are far from the limits."""
+    """End the job if everything that the search found, and the ends of its space, are far from the limits."""
     found, problem, evaluated = result.profile, result.problem, result.evaluated
     nearest = run.context.once(
         memos.OUT_OF_REACH, lambda: out_of_reach(problem, found.builder, found.smallest, evaluated)
     )
     if not nearest:
         return None
-    row = _untrained_row(found, nearest[0])
+    row = _untrained_row(run.context.plan.metric_row, found, nearest[0])
     return _missed(run, found, _far_reason(result, nearest[0]), row, evaluated)
 
 
 def _floor_reason(timed: TimedDevice) -> str:
     return (
-        f"{timed.target.device_name}: {timed.limit_ms:.3f} ms are asked for, and the smallest network that "
+        f"{timed.target.device_name}: the limit is {timed.limit_ms:.3f} ms, but the smallest network that "
         f"the methods can make takes {timed.resting_ms(timed.smallest):.3f} ms."
     )
 
 
-def _smallest_row(found: Profile) -> Mapping[str, Any]:
+def _smallest_row(metric: Metric, found: Profile) -> Mapping[str, Any]:
     metrics = found.builder.counts(found.smallest)
     latency = {each.target.device_id: {"measured": each.resting_ms(each.smallest)} for each in found.devices}
-    return summary(latency_ms=latency, counts=metrics, values=dict(found.smallest))
+    return summary(score_fields(metric), latency_ms=latency, counts=metrics, values=dict(found.smallest))
 
 
 def _far_reason(result: Result, nearest: Evaluated) -> str:
@@ -54,19 +55,19 @@ def _far_reason(result: Result, nearest: Evaluated) -> str:
     others = [each.evaluation.candidate.values for each in result.evaluated]
     over = result.problem.violations([candidate.values, result.profile.smallest, *others])
     return (
-        f"No network that was found is predicted within {REACH:.0%} of the limits: each is at least "
-        f"{over.min():.1%} over them. The nearest that is worth having, {candidate.id}, is {over[0]:.1%} over "
-        "them. Nothing was trained."
+        f"No network found is predicted to come within {REACH:.0%} of the limits: each exceeds them by at least "
+        f"{over.min():.1%}. The nearest useful one, {candidate.id}, exceeds them by {over[0]:.1%}. "
+        "Nothing was trained."
     )
 
 
-def _untrained_row(found: Profile, nearest: Evaluated) -> Mapping[str, Any]:
+def _untrained_row(metric: Metric, found: Profile, nearest: Evaluated) -> Mapping[str, Any]:
     candidate = nearest.evaluation.candidate
-    row = {**predicted_summary(nearest), "values": dict(candidate.values)}
-    if candidate.origin == ORIGIN:  # no evaluation of the search
+    row = {**predicted_summary(metric, nearest), "values": dict(candidate.values)}
+    if candidate.origin == ORIGIN:  # not evaluated by the search
         row["evaluation_id"] = None
     if candidate.id == UNCHANGED:
-        row["accuracy"] = found.original["accuracy"]
+        row[metric.name] = found.original[metric.name]
     return row
 
 

@@ -1,4 +1,4 @@
-"""The statistics phase: what is worked out about a network once, for every strategy and every candidate."""
+"""The statistics phase: computes the facts about a network that all strategies and candidates share."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from compress.training.restate import restated
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Levelled, Space
-from workers.evaluating.accuracy import right_in_file
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, EvaluatorFactory
+from workers.evaluating.scores import scores_in_file
 from workers.pools.pool import Pool
 from workers.profiling.timed_device import Profile
 from workers.running.context import Context
@@ -34,28 +34,28 @@ from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3
-"""Levels of a knob whose accuracy is looked at; those between are interpolated."""
+"""Number of a knob's levels at which the score is measured; the levels between are interpolated."""
 SHORT_IMAGES = 2048
-"""Training images of F3's short distillation."""
+"""Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
-"""Of training images for whole trainings (F4): beyond, a part of them is drawn."""
+"""Bytes of training images for whole trainings (F4); of a larger set, a sample is drawn."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
-"""Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
+"""Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """The files that candidates are evaluated from. Written once; a restart finds them.
+    """Write the files that candidates are evaluated from. They are written once; a restart finds them.
 
     Args:
-        norms: whether layers without a batch norm get one for training.
+        norms: True if layers without a batch norm get one for training.
 
     Raises:
-        Halted: the user wants it.
+        Halted: the user paused or cancelled the job.
     """
     methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
     name = "material" if norms else "material-plain"
-    material = Material(context.folder(name), methods)
+    material = Material(context.folder(name), methods, context.plan.task)
     if context.file(name) is not None and material.complete:
         return material
     context.at("statistics", 0, 3)
@@ -65,7 +65,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
         network = trainable(inputs, profile, images, norms)
     context.at("statistics", 1, 3)
     with context.computing():
-        evidence = material.scheme.gather(network, images, labels, context.plan.seed)
+        evidence = material.scheme.gather(network, images, inputs.targets(labels), context.plan.seed)
     for note in (*evidence.notes, *(untrained(network) if context.plan.training.epochs else ())):
         context.warn(note)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
@@ -73,7 +73,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     training = _for_training(context, inputs) if trains(context) else None
     mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
     context.keep_file(name, mark)
-    context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
+    context.say(f"Gathered statistics of {len(evidence.importance)} blocks on {len(images)} training images.")
     return material
 
 
@@ -81,14 +81,15 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
     count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
     if count < len(train):
-        context.warn(f"Samples of the search are trained on {count} of {len(train)} images, finalists on all.")
+        context.warn(f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all.")
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], norms: bool = True) -> Network:
-    """The network in the form that trains, with the same rewrites as its fast form: batch norms kept, with the
-    statistics of these images if their own are far from them, and given back to layers without one if `norms`;
-    channels that say the same of all images are silent.
+    """Return the network in its trainable form, with the same rewrites as its fast form.
+
+    Its batch norms are kept, with the statistics of the images if their own are far from them, and missing ones are
+    inserted if `norms`. Channels that say the same of all images are silent.
     """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
     calm = settled(restated(kept, images), images)
@@ -96,26 +97,26 @@ def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], nor
 
 
 def norm_count(network: Network) -> int:
-    """How many batch norms a network has."""
+    """Return the number of batch norms in a network."""
     return sum(node.op_type == "BatchNormalization" for node in network.nodes)
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Knob -> (levels,) accuracy with this knob alone at each level, the others leaving the network as it is."""
+    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
     for candidate in probes.values():
         pool.submit(candidate)
-    accuracy: dict[str, float] = {}
-    while len(accuracy) < len(probes):
+    scores: dict[str, float] = {}
+    while len(scores) < len(probes):
         done = pool.next(_WAIT_S)
         if done is not None:
-            # A level that cannot be evaluated has lost everything.
+            # A level that cannot be evaluated counts as score 0.
             completed = done.status is Status.COMPLETED
-            accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
-        context.at("statistics", 2 + len(accuracy) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+            scores[done.candidate.id] = done.metrics[context.plan.metric] if completed else 0.0
+        context.at("statistics", 2 + len(scores) / len(probes), 3)
+    curves = {knob.name: _curve(knob, probes, scores) for knob in space.levelled}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     if curves:
         context.say(f"Measured the sensitivity of {len(curves)} knobs with {len(probes)} quick evaluations.")
@@ -123,7 +124,7 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Levels to look at: all of an unordered knob, else some from the smallest up; the top is the original."""
+    """Return the levels to probe: all of an unordered knob, else some from the smallest up; the top is the original."""
     if not knob.ordered:
         return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
     spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
@@ -142,21 +143,21 @@ def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
 
 
 def _curve(
-    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], accuracy: Mapping[str, float]
+    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], scores: Mapping[str, float]
 ) -> NDArray[np.float64]:
     levels: Sequence[int] = [*_probed(knob), knob.level(knob.whole)]
-    seen = [accuracy[probes[knob.name, level].id] for level in levels[:-1]]
-    seen.append(accuracy[probes["", 0].id])
+    seen = [scores[probes[knob.name, level].id] for level in levels[:-1]]
+    seen.append(scores[probes["", 0].id])
     order = np.argsort(levels)
     return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is worked out once about a network, and the pool that goes on to evaluate candidates.
+    """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's accuracy on the ranking images, if the search trains; `training`: the recipe that it
-    trains by.
+    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
+    trainings.
     """
 
     material: Material
@@ -171,9 +172,9 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the control, which a search of whole trainings is held against, diverges.
-        PoolBroken: no evaluator comes up.
-        Halted: the user wants it.
+        JobFailed: the search trains whole networks, and the control that they are compared with diverges.
+        PoolBroken: no evaluator can be started.
+        Halted: the user paused or cancelled the job.
     """
     context, effort = run.context, run.context.plan.effort
     material = gathered(context, run.inputs, found)
@@ -181,7 +182,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     if trains(context):
         control = control_ahead(run, material)
         with context.computing():
-            reference = float(right_in_file(control.model, *material.ranking).mean())
+            reference = float(scores_in_file(material.task, control.model, *material.ranking).mean())
         recipe = recipe_of(context, run.inputs)
         training = replace(recipe, epochs=common_epochs(context), lr=common_rate(context, recipe.lr))
         deadline_s += SLOWEST * control.elapsed_s

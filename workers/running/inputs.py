@@ -1,4 +1,4 @@
-"""Inputs: the uploaded network and data, opened, and the images that each part of the job looks at."""
+"""Inputs: the uploaded network and data, opened, and the images that each part of the job uses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from compress.graph.outputs import decided
 from compress.importing.input_layout import Layout, image_shape, input_layout
 from compress.importing.normalise import load_network
 from compress.network import Network
-from workers.evaluating.accuracy import Images, Labels, Right, right_in_file
+from compress.scoring.difference import Scores
+from compress.task import Targets, Task
+from compress.tasks import load
 from workers.evaluating.images import Preprocessed
+from workers.evaluating.scores import Images, Labels, scores_in_file
 from workers.plan import JobPlan
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.running.context import Context
@@ -23,19 +26,20 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was uploaded. `split` names the images that decide, for the evaluation cache."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
 
     network: Network
     dataset: Dataset
     preprocessing: Preprocessing
     seed: int
+    task: Task
 
     @classmethod
     def open(cls, context: Context) -> Inputs:
         """Open the plan's blobs.
 
         Raises:
-            compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
+            compress.errors.InvalidInput: a blob passed the checks at upload but cannot be used.
         """
         plan, path = context.plan, context.ports.path
         with context.computing():
@@ -43,9 +47,9 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
+        """Open a plan's blobs by their paths; for workers, which have no ports to look them up."""
         network = load_network(model)
-        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
+        preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(
             data,
             layout=plan.dataset.layout,
@@ -55,58 +59,64 @@ class Inputs:
             seed=plan.seed,
             cache=cache_beside(data),
             digest=plan.dataset.sha256,
+            task=plan.task,
         )
-        return cls(decided(network, plan.model.output, dataset.classes), dataset, preprocessing, plan.seed)
+        network = decided(network, plan.model.output, task, dataset.targets)
+        return cls(network, dataset, preprocessing, plan.seed, task)
 
     @property
     def split(self) -> str:
-        """Names the images accuracy is taken on."""
+        """The name of the images that are scored."""
         return self.dataset.digest
 
-    @property
+    @cached_property
     def chance(self) -> float:
-        """The accuracy of guessing among all classes."""
-        return 1.0 / self.dataset.classes
+        """The score of guessing."""
+        return self.task.chance(self.dataset.targets, self.dataset.validation.labels)
 
     @cached_property
     def layout(self) -> Layout:
-        """Of the images as the network takes them."""
+        """The layout of the images that the network takes."""
         return input_layout(self.network)
 
     @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded in: what the original is timed as."""
+        """The network with its batch norms folded; the original is timed in this form."""
         return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; the same object where there is none."""
+        """The folded network with every lossless rewrite; the same object if there is none."""
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, *input_shape) and labels (N,) of a small part, in memory."""
+        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N, ...)."""
         return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` validation images: what F2 ranks by."""
+        """Return up to `count` validation images, by which F2 ranks candidates."""
         return self.images(self.dataset.sample("validation", count, self.seed))
 
     def reference(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` training images: for statistics, batch norms and int8 ranges."""
+        """Return up to `count` training images, for statistics, batch norms and int8 ranges."""
         return self.images(self.dataset.sample("train", count, self.seed))
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole part that decides, made in batches as it is read."""
+        """The whole deciding part; its images are preprocessed in batches as they are read."""
         return self._whole(self.dataset.validation)
 
-    def right(self, model: bytes) -> Right:
-        """Which validation images a file gets right."""
-        return right_in_file(model, *self.validation)
+    def targets(self, labels: Labels) -> Targets:
+        """Return labels of the data set as targets of the job's task."""
+        return Targets(self.task, labels)
 
-    def test_accuracy(self, model: bytes) -> float:
-        """Accuracy on the test part: for the original and the one chosen file, once, at the very end."""
-        return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
+    def scores(self, model: bytes) -> Scores:
+        """Return the scores of a file on the validation images."""
+        return scores_in_file(self.task, model, *self.validation)
+
+    def test_score(self, model: bytes) -> float:
+        """Return a file's mean score on the test part; asked for the original and the chosen file, at the very end."""
+        return float(scores_in_file(self.task, model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
         return Preprocessed(part, self.preprocessing, layout=self.layout), part.labels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.metric import Metric
 from search.ranking.nearness import guesses
 from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
@@ -20,25 +21,26 @@ def ruined(before: float, after: float, chance: float, count: int) -> bool:
     """Whether a training has left too little.
 
     Args:
-        before, after: accuracy on `count` samples.
-        chance: the accuracy of guessing.
+        before, after: mean score on `count` samples.
+        chance: the score of guessing.
     """
     return not guesses(before, chance, count) and after - chance < LEAST * (before - chance)
 
 
-def said_of_ruined(control: Trained, shown: Trained) -> Sequence[str]:
+def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence[str]:
     """A sentence for the control and the result, if training ruined them."""
     told = []
     if control.ruined is not None:
-        told.append(f"{_said(control)} Limits on accuracy are held against the network as it was before.")
+        was = _said(control, control.ruined, metric)
+        told.append(f"{was} Limits on {metric.heading} are held against the network as it was before.")
     if shown.ruined is not None and shown.candidate_id != control.candidate_id:
-        told.append(f"{_said(shown)} The result is this network as it was before.")
+        told.append(f"{_said(shown, shown.ruined, metric)} The result is this network as it was before.")
     return tuple(told)
 
 
-def _said(each: Trained) -> str:
+def _said(each: Trained, after: float, metric: Metric) -> str:
     who = "the control" if each.candidate_id == CONTROL else each.candidate_id
     return (
-        f"Training by this recipe ruins {who}: accuracy {each.ruined:.2%} after it and "
-        f"{each.accuracy:.2%} before, on {len(each.right)} validation images."
+        f"Training by this recipe ruins {who}: {metric.heading} {metric.told(after)} after it and "
+        f"{metric.told(each.score)} before, on {len(each.scores)} validation images."
     )

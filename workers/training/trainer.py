@@ -10,17 +10,18 @@ from typing import Any
 
 from compress.errors import TrainingDiverged
 from compress.network import Network
+from compress.scoring.difference import Scores
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step
 from compress.training.recipe import Recipe
 from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from workers.errors import Diverged, JobFailed
-from workers.evaluating.accuracy import Right, right_in_file
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
+from workers.evaluating.scores import scores_in_file
 from workers.evaluating.whole_training import without_zeros
-from workers.profiling.time_original import original_right
+from workers.profiling.time_original import original_scores
 from workers.progress import Evaluated, Phase
 from workers.running import memos
 from workers.running.job_run import JobRun
@@ -139,7 +140,7 @@ class Trainer:
             if end is not None and end.state == "diverged":
                 raise Diverged(end.reason)
             made = self._trained(CONTROL, None, self._material.network, None, {})
-            before = float(original_right(self._context, self._inputs).mean())
+            before = float(original_scores(self._context, self._inputs).mean())
             return self._unless_ruined(made, self._material.network, None, before)
         except (TrainingDiverged, Diverged) as error:
             raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
@@ -159,11 +160,11 @@ class Trainer:
                 self.given_up[candidate.id] = GivenUp(end.reason, end.out_of_time)
                 self._tell_end(strategy, candidate, Status.STOPPED, end.reason, self._records.spent_s(name))
                 return None
-            predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
+            predicted = {k: v for k, v in evaluation.metrics.items() if k != self._context.plan.metric}
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             source = self._source(evaluation)
             made = self._trained(name, strategy, source, candidate, predicted, before)
-            return self._unless_ruined(made, source, candidate, evaluation.metrics.get("accuracy"))
+            return self._unless_ruined(made, source, candidate, evaluation.metrics.get(self._context.plan.metric))
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -204,7 +205,7 @@ class Trainer:
             strategy=strategy,
             values=values,
             path=path,
-            right=facts.right,
+            scores=facts.scores,
             counts=facts.counts,
             predicted=facts.predicted,
             elapsed_s=facts.elapsed_s,
@@ -226,11 +227,11 @@ class Trainer:
             made = Finished(make(), candidate, self._material)
             path = self._context.keep_bytes(file, made.model, ".onnx")
             with self._context.computing():
-                right = right_in_file(made.model, *self._inputs.validation)
+                scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
             epochs, elapsed_s = epochs_before + self._recipe.epochs, self._seconds.get(name, 0.0)
-            facts = memos.TrainedFacts(right, made.counts, dict(predicted or {}), elapsed_s, epochs)
+            facts = memos.TrainedFacts(scores, made.counts, dict(predicted or {}), elapsed_s, epochs)
             self._context.keep(memo, facts)
-            self._tell(name, candidate, right)
+            self._tell(name, candidate, scores)
         return facts, path
 
     def _unless_ruined(
@@ -239,21 +240,23 @@ class Trainer:
         """What training made of the source, or the source itself if training ruined it.
 
         Args:
-            before: the source's accuracy as far as it is known.
+            before: the source's score as far as it is known.
         """
-        chance, count = self._inputs.chance, len(made.right)
-        if before is not None and not ruined(before, made.accuracy, chance, count):
+        chance, count = self._inputs.chance, len(made.scores)
+        if before is not None and not ruined(before, made.score, chance, count):
             return made
         facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate)
-        if not ruined(float(facts.right.mean()), made.accuracy, chance, count):
+        if not ruined(float(facts.scores.mean()), made.score, chance, count):
             return made
-        return replace(made, path=path, right=facts.right, counts=facts.counts, ruined=made.accuracy)
+        return replace(made, path=path, scores=facts.scores, counts=facts.counts, ruined=made.score)
 
-    def _tell(self, name: str, candidate: Candidate | None, right: Right) -> None:
+    def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
         who += ", untrained" if name.startswith(UNTRAINED) else ""
         form = ", without given-back norms" if self._form else ""
-        self._context.say(f"{who}{form}: accuracy {right.mean():.2%} on {len(right)} validation images.")
+        metric = self._context.plan.metric_row
+        told = f"{metric.heading} {metric.told(float(scores.mean()))} on {len(scores)} validation images"
+        self._context.say(f"{who}{form}: {told}.")
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
@@ -267,7 +270,8 @@ class Trainer:
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
         bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
-        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
+        teacher, task = self._inputs.network, self._inputs.task
+        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, teacher, checkpoint, task)
         self._seconds[name] = self._records.spent_s(name)
         last: Network | None = None
         first = list[Step]()

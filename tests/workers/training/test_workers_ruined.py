@@ -16,6 +16,7 @@ from compress.network import Network
 from compress.training.direct import fine_tune as honest
 from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
+from search.metrics import METRICS
 from workers.job import run
 from workers.plan import JobPlan
 from workers.running.memory_ports import MemoryPorts
@@ -69,8 +70,9 @@ def test_a_network_is_ruined_that_keeps_less_than_half_beyond_guessing(
 
 
 def test_ruins_are_told_with_numbers() -> None:
-    right = np.arange(10) < 9
-    control = Trained("control", "control", None, {}, Path("control.onnx"), right, {}, {}, ruined=0.1)
-    (said,) = said_of_ruined(control, control)
+    scores = (np.arange(10) < 9).astype(np.float64)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
+    (said,) = said_of_ruined(control, control, METRICS["accuracy"])
     assert said.startswith("Training by this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
-    assert not said_of_ruined(replace(control, ruined=None), replace(control, ruined=None))
+    sound = replace(control, ruined=None)
+    assert not said_of_ruined(sound, sound, METRICS["accuracy"])
