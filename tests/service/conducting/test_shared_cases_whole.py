@@ -71,7 +71,7 @@ def submitted(service: Service, case: Case, device: str) -> Any:
         "limits": {"max_accuracy_drop": case.lost},
         "methods": [case.method],
         "strategies": ["random"],
-        "budget": {"evaluations": 12, "wall_s": 900, "finalists": 2},
+        "budget": {"evaluations": 8, "wall_s": 900, "finalists": 1},
     }
     return service.post("/jobs", json=body)
 
