@@ -334,9 +334,7 @@ def _check_lowered(metric: str, methods: Sequence[str]) -> None:
         return
     known = catalogue.methods()
     do = ", ".join(name for name in known if _lowered(metric, [name]))
-    raise InvalidInput(
-        "objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); these do: {do}"
-    )
+    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
 
 
 def _lowered(metric: str, methods: Sequence[str]) -> bool:
@@ -379,7 +377,7 @@ def _all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> It
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
     if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
         return
-    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has no groups"
+    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has none"
     raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
 
 
