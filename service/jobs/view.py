@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from compress.tasks import DEFAULT
 from search.metrics import COUNTED
 from service.jobs.warnings import texts_of
 from service.store.events import Event
@@ -89,6 +90,7 @@ class JobPublic(BaseModel):
     name: str
     model: str
     dataset: str
+    task: str = DEFAULT
     metric: str
     objective: dict[str, Any]
     targets: list[dict[str, Any]]
@@ -147,7 +149,7 @@ class ArtifactPublic(BaseModel):
     """A finished file; its bytes are under `/api/v1/artifacts/{id}/content`."""
 
     id: str
-    kind: Literal["onnx", "report_html", "report_json", "manifest"]
+    kind: Literal["onnx", "engine", "report_html", "report_json", "manifest"]
     name: str
     size_bytes: int
     sha256: str

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import ForeignKey, Select, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hw_profiles.device import DeviceConfig
+from hw_profiles.device import ONNX, DeviceConfig
 from service.errors import Conflict, NotFound
 from service.store.base import Base, Tx
 from service.store.devices.agents import ALIVE, Agent
@@ -37,6 +37,7 @@ class Device(Base):
     dtype: Mapped[str] = mapped_column(String(64))
     emulated: Mapped[bool]
     options: Mapped[list[Any]]
+    suffix: Mapped[str] = mapped_column(String(16), default=ONNX, server_default=ONNX)
     config_id: Mapped[str] = mapped_column(String(64))
     epoch: Mapped[int] = mapped_column(default=0)
     classes: Mapped[dict[str, Any] | None]
@@ -62,6 +63,7 @@ class Device(Base):
                 "dtype": self.dtype,
                 "emulated": self.emulated,
                 "options": self.options,
+                "suffix": self.suffix,
             }
         )
 
