@@ -86,7 +86,7 @@ def test_the_output_that_can_be_scored_is_and_the_map_is_kept(client: TestClient
 def test_the_classes_of_the_data_tell_which_output_is_scored(client: TestClient) -> None:
     answer = upload(client, network("embedding", "scores"))
     assert (answer.status_code, roles(answer)) == (201, [None, None])
-    assert any("classes of a job's data tell" in warning for warning in answer.json()["warnings"])
+    assert any("classes of a job's data will decide" in warning for warning in answer.json()["warnings"])
     taken = job(client, data(client))
     assert taken.status_code == 201, taken.text
     assert "output scores is scored: it alone fits 10 classes; kept unchanged: embedding" in taken.json()["warnings"]
