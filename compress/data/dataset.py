@@ -33,7 +33,7 @@ class Part:
 
     Args:
         images: (N, H, W, C) uint8 or float32, RGB; possibly a read-only memory map.
-        labels: what a network is to say of each: int64 from 0 or float32, (N, ...).
+        labels: the target of each image: int64 from 0 or float32, (N, ...).
 
     Raises:
         InvalidInput: shapes or dtypes are wrong, counts differ, or there is no image.
@@ -103,7 +103,7 @@ class Dataset:
 
     @property
     def targets(self) -> TargetKind:
-        """What every label is."""
+        """The form of every label."""
         return TargetKind(self.classes, self.train.labels.shape[1:])
 
     def part(self, name: str) -> Part:

@@ -79,7 +79,7 @@ class Preprocessing:
             InvalidInput: for an unknown key or a wrong value.
         """
         if not isinstance(data, Mapping):
-            raise InvalidInput("preprocessing", data, "preprocessing is a JSON object")
+            raise InvalidInput("preprocessing", data, "preprocessing must be a JSON object")
         known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {}
         for name, value in data.items():

@@ -1,4 +1,4 @@
-"""Agreement: whether two runs of one network give the same outputs, except for rounding.
+"""Agreement: check that two runs of one network give the same outputs, except for rounding.
 
 Every runtime adds in a different order. In most networks that only affects the last digits; in some (large values
 that cancel, long chains without a norm, rounding to 8 bits) one runtime with and without its optimiser differs from

@@ -34,7 +34,7 @@ def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequen
         raise InvalidInput(
             field,
             tuple(shape),
-            f"{field} is not images: its shape is {tuple(shape)}, wanted (N, H, W), (N, H, W, C) or (N, C, H, W)",
+            f"{field} cannot be images: its shape is {tuple(shape)}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)",
         )
     if layout is not None:
         return layout

@@ -103,7 +103,7 @@ def test_what_the_classes_leave_open_is_a_422_whatever_force_says(client: TestCl
 @pytest.mark.parametrize("force", [False, True])
 def test_what_cannot_be_scores_is_a_422_whatever_force_says(client: TestClient, force: bool) -> None:
     answer = upload(client, network("map"))
-    assert any("no output is one score a class" in warning for warning in answer.json()["warnings"])
+    assert any("no output is one score per class" in warning for warning in answer.json()["warnings"])
     field, message = wrong(job(client, data(client), force=force))
     assert (field, "map (batch, 12, 16, 8)" in message) == ("model", True)
 
@@ -119,7 +119,7 @@ def test_outputs_that_are_alike_are_asked_for(client: TestClient) -> None:
     assert job(client, data(client)).status_code == 201
 
 
-@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score a class")])
+@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score per class")])
 def test_an_output_that_is_asked_for_is_checked(client: TestClient, output: str, seen: str) -> None:
     field, message = wrong(upload(client, network("map", "scores"), output=output))
     assert (field, seen in message) == ("output", True)
