@@ -86,7 +86,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a job: `evaluations` counts F2; `wall_s` covers search and training; `finalists` are trained."""
+    """Limits of a job: F2 evaluations, wall seconds of search and training, and finalists to train."""
 
     evaluations: int = 60
     wall_s: float = 900.0
@@ -112,7 +112,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run measures and evaluates: the product's defaults; tests use less.
+    """The amounts that a run measures and evaluates: the product's defaults; tests use less.
 
     Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
     `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.

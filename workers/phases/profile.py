@@ -1,4 +1,4 @@
-"""The profile phase: measures the original on every device, and builds what predicts any network cut from it."""
+"""The profile phase: measures the original on every device, and prepares predictions for any network cut from it."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def _curve(
 class Statistics:
     """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe that it
-    trains by.
+    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
+    trainings.
     """
 
     material: Material

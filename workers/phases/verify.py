@@ -43,7 +43,7 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
 def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
     """Judge the control as the uncut network, if no finalist meets the limits and the nearest one has lost accuracy.
 
-    A finalist that has lost too much accuracy is no answer, and the uncut network may be nearer to the limits.
+    A finalist that has lost too much accuracy is not a solution, and the uncut network may be nearer to the limits.
     """
     nearest = nearest_of(verdicts)
     known = [each.trained.candidate_id for each in verdicts]

@@ -26,7 +26,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened uploads. `split` names the images that decide, for the evaluation cache."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
 
     network: Network
     dataset: Dataset

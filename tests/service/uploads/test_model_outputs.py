@@ -86,7 +86,7 @@ def test_the_output_that_can_be_scored_is_and_the_map_is_kept(client: TestClient
 def test_the_classes_of_the_data_tell_which_output_is_scored(client: TestClient) -> None:
     answer = upload(client, network("embedding", "scores"))
     assert (answer.status_code, roles(answer)) == (201, [None, None])
-    assert any("classes of a job's data tell" in warning for warning in answer.json()["warnings"])
+    assert any("classes of a job's data will decide" in warning for warning in answer.json()["warnings"])
     taken = job(client, data(client))
     assert taken.status_code == 201, taken.text
     assert "output scores is scored: it alone fits 10 classes; kept unchanged: embedding" in taken.json()["warnings"]
@@ -103,7 +103,7 @@ def test_what_the_classes_leave_open_is_a_422_whatever_force_says(client: TestCl
 @pytest.mark.parametrize("force", [False, True])
 def test_what_cannot_be_scores_is_a_422_whatever_force_says(client: TestClient, force: bool) -> None:
     answer = upload(client, network("map"))
-    assert any("no output is one score per class" in warning for warning in answer.json()["warnings"])
+    assert any("no output has one score per class" in warning for warning in answer.json()["warnings"])
     field, message = wrong(job(client, data(client), force=force))
     assert (field, "map (batch, 12, 16, 8)" in message) == ("model", True)
 
