@@ -78,7 +78,7 @@ def score(
         InvalidInput: an unknown kind, missing images, or batch_norm without images if a layer has no norm.
     """
     if kind not in KINDS:
-        raise InvalidInput("importance", kind, f"importance is one of {', '.join(KINDS)}")
+        raise InvalidInput("importance", kind, f"importance must be one of {', '.join(KINDS)}")
     if kind in BY_GRADIENT:
         if images is None:
             raise InvalidInput("images", None, f"importance {kind} needs images")
