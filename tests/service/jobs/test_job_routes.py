@@ -244,7 +244,7 @@ def test_outputs_without_scores_are_refused(
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("model", "net")
-    assert error["message"].endswith(f"one score a class, (batch, classes): label {seen}, map (batch, 4, 4)")
+    assert error["message"].endswith(f"one score per class, (batch, classes): label {seen}, map (batch, 4, 4)")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:

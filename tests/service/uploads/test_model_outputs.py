@@ -119,7 +119,7 @@ def test_outputs_that_are_alike_are_asked_for(client: TestClient) -> None:
     assert job(client, data(client)).status_code == 201
 
 
-@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score a class")])
+@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score per class")])
 def test_an_output_that_is_asked_for_is_checked(client: TestClient, output: str, seen: str) -> None:
     field, message = wrong(upload(client, network("map", "scores"), output=output))
     assert (field, seen in message) == ("output", True)
