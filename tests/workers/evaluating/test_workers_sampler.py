@@ -99,7 +99,7 @@ def test_a_sample_starts_from_an_earlier_one(tmp_path: Path, trained: Network, d
 @pytest.mark.parametrize("digest", ["0" * 64, "../../material", ""])
 def test_weights_that_were_not_kept_are_refused(tmp_path: Path, trained: Network, digits: Digits, digest: str) -> None:
     made = material(tmp_path, trained, digits, "weight_prune")
-    with pytest.raises(InvalidInput, match="no network of this digest"):
+    with pytest.raises(InvalidInput, match="no network with this digest"):
         Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=digest))
 
 
