@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from hw_profiles.ops import Op
+from hw_profiles.runtimes import Arrays
 from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.conversion import Conversion
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Asked, Evaluated, Message, Phase
 
@@ -99,8 +101,21 @@ class Ports(Protocol):
         """
         ...
 
+    def converted(
+        self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
+    ) -> Sequence[Conversion]:
+        """For each network the file that the device's runtime makes of it, and what that says of each sample; blocks
+        until the device has answered.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: its runtime cannot convert or run a network, or has answered nothing for `timeout_s`.
+        """
+        ...
+
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease; blocks until done.
+        """Time whole networks, interleaved in one lease; blocks until done. Files that do not end in `.onnx` are the
+        engine's own.
 
         Raises:
             DeviceOffline: as `wait`.

@@ -18,7 +18,7 @@ Phase: TypeAlias = Literal["profile", "statistics", "search", "train", "verify",
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Level: TypeAlias = Literal["info", "warning", "error"]
 Slot: TypeAlias = Literal["original", "control", "best", "nearest"]
-ArtifactKind: TypeAlias = Literal["onnx", "report_html", "report_json", "manifest"]
+ArtifactKind: TypeAlias = Literal["onnx", "engine", "report_html", "report_json", "manifest"]
 
 
 @dataclass(frozen=True)

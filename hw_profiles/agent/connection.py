@@ -99,8 +99,20 @@ class Connection:
         Raises:
             AgentError: one of the classes above.
         """
+        return self._answer(lambda: self._http.request(method, path, json=body, headers=headers))
+
+    def send(self, path: str, file: Path) -> httpx.Response:
+        """A file, put under `path`, as it is read.
+
+        Raises:
+            AgentError: one of the classes above.
+        """
+        with file.open("rb") as content:
+            return self._answer(lambda: self._http.request("PUT", path, files={"file": content}))
+
+    def _answer(self, request: Callable[[], httpx.Response]) -> httpx.Response:
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
+            response = request()
         except httpx.TransportError as error:
             if (why := distrust(error)) is not None:
                 raise Untrusted(

@@ -1,4 +1,4 @@
-"""Batches: models timed or taken apart together in a child process, so that a crash or hang costs only its cause.
+"""Batches: models timed, taken apart or converted together in a child process; a crash or hang costs only its cause.
 
 A batch whose child dies is halved until the culprit is alone; all others keep their timings.
 """
@@ -43,8 +43,20 @@ Outcome: TypeAlias = Mapping[str, Sample] | Failure
 
 Fused: TypeAlias = tuple[frozenset[str], ...]
 """The sets of node names that run as one kernel."""
-Task: TypeAlias = Literal["time", "fuse"]
-Answer: TypeAlias = Sample | Failure | Fused
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What an engine made of a network: its own file, and a file with its outputs (`hw_profiles.wire.arrays`)."""
+
+    file: Path
+    outputs: Path
+
+
+Task: TypeAlias = Literal["time", "fuse", "check"]
+Answer: TypeAlias = Sample | Failure | Fused | Checked
+MODEL, SAMPLES = "model", "samples"
+"""Names of the two files of an item to check."""
 
 
 @dataclass
@@ -77,6 +89,15 @@ class Batch:
         """
         for item, answers in self._answered("fuse", work):
             yield item.key, _fused(item, answers)
+
+    def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
+        """What the engine makes of each item's file MODEL, and its outputs on SAMPLES, as `time` tells its outcomes.
+
+        Raises:
+            Cancelled: `cancelled` said so.
+        """
+        for item, answers in self._answered("check", work):
+            yield item.key, _checked(item, answers)
 
     def _answered(self, task: Task, work: Sequence[Work]) -> Iterator[tuple[Work, Mapping[str, Answer] | Death]]:
         self._total = sum(len(item.files) for item in work)
@@ -128,6 +149,9 @@ class Batch:
                 found[sample["key"]] = Sample(sample["key"], *bursts, sample["extra"])
             elif "fused" in message:
                 found[message["fused"]["key"]] = tuple(map(frozenset, message["fused"]["sets"]))
+            elif "checked" in message:
+                paths = message["checked"]
+                found[paths["key"]] = Checked(Path(paths["file"]), Path(paths["outputs"]))
             elif "failure" in message:
                 found[message["failure"]["key"]] = Failure(**message["failure"])
             else:
@@ -158,6 +182,13 @@ def _fused(item: Work, answers: Mapping[str, Answer] | Death) -> Fused | Failure
     (name,) = item.files
     answer = answers.get(f"{item.key}/{name}")
     return answer if isinstance(answer, tuple) else _failure(item, answer)
+
+
+def _checked(item: Work, answers: Mapping[str, Answer] | Death) -> Checked | Failure:
+    if isinstance(answers, Death):
+        return Failure(item.key, answers.reason, answers.kind)
+    answer = answers.get(f"{item.key}/{MODEL}")
+    return answer if isinstance(answer, Checked) else _failure(item, answer)
 
 
 def _failure(item: Work, answer: Answer | None) -> Failure:

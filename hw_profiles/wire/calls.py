@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Self, get_args
 
-from hw_profiles.device import NAME_PATTERN, DeviceConfig, DeviceKind
+from hw_profiles.device import NAME_PATTERN, ONNX, SUFFIX_PATTERN, DeviceConfig, DeviceKind
 from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from hw_profiles.wire.message import Message, in_range, known, matches, one_of, short
@@ -31,7 +31,7 @@ MAX_NODES = 100_000
 
 AgentState = Literal["idle", "working", "draining"]
 Action = Literal["continue", "cancel", "drain", "removed"]
-ItemKind = Literal["block", "network", "fusion"]
+ItemKind = Literal["block", "network", "fusion", "check"]
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 FailureKind = Literal["error", "crash", "timeout"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
@@ -39,17 +39,19 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 _MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = re.compile(SUFFIX_PATTERN)
 
 
 @dataclass(frozen=True)
 class RuntimeSettings(Message):
-    """One way to run a runtime; `options` are the runtime's own settings by name."""
+    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` is what its files end in."""
 
     threads: int
     dtype: str = "fp32"
     kind: DeviceKind = "cpu"
     emulated: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    suffix: str = ONNX
 
     def __post_init__(self) -> None:
         in_range("threads", self.threads, 1, 1024)
@@ -59,6 +61,7 @@ class RuntimeSettings(Message):
         for name, value in self.options.items():
             short("options", name, 64)
             short(f"options.{name}", value, 256)
+        matches("suffix", self.suffix, _SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class RuntimeOffer(Message):
     @classmethod
     def of(cls, device: DeviceConfig) -> RuntimeOffer:
         """Make the offer of a device configuration."""
-        settings = RuntimeSettings(device.threads, device.dtype, device.kind, device.emulated, dict(device.options))
+        settings = RuntimeSettings(
+            device.threads, device.dtype, device.kind, device.emulated, dict(device.options), device.suffix
+        )
         return cls(device.runtime, device.runtime_version, settings)
 
     def device(self, machine: str) -> DeviceConfig:
@@ -90,6 +95,7 @@ class RuntimeOffer(Message):
             dtype=self.settings.dtype,
             emulated=self.settings.emulated,
             options=tuple(sorted(self.settings.options.items())),
+            suffix=self.settings.suffix,
         )
 
 
@@ -216,10 +222,11 @@ class LeaseRequest(Message):
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One model to time, or (`fusion`) a network whose fused kernels are wanted.
+    """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) one to convert and run.
 
     `sha256` is the file; a block also has `single_sha256`, the same model with one copy of the block, and its latency
-    is the slope between the two. `expected_us`: a guess of one run, for deadlines.
+    is the slope between the two; of a check that is the file of samples (`hw_profiles.wire.arrays`). `expected_us`: a
+    guess of one run, for deadlines. `suffix`: of a network, `.onnx` or the ending of the engine's own files.
     """
 
     key: str
@@ -227,6 +234,7 @@ class Item(Message):
     sha256: str
     single_sha256: str | None = None
     expected_us: float | None = None
+    suffix: str = ONNX
 
     def __post_init__(self) -> None:
         matches("key", self.key, re.compile(r"[A-Za-z0-9_.-]{1,80}"))
@@ -236,6 +244,7 @@ class Item(Message):
             matches("single_sha256", self.single_sha256, _DIGEST)
         if self.expected_us is not None:
             in_range("expected_us", self.expected_us, 0, MAX_LATENCY_US)
+        matches("suffix", self.suffix, _SUFFIX)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -340,8 +349,21 @@ class Bursts(Message):
 
 
 @dataclass(frozen=True)
+class Converted(Message):
+    """What became of a check: digests of the engine's own file and of its outputs, both sent up before."""
+
+    sha256: str
+    outputs_sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("sha256", "outputs_sha256"):
+            matches(name, getattr(self, name), _DIGEST)
+
+
+@dataclass(frozen=True)
 class Result(Message):
-    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, or `failure`.
+    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, `converted` for a
+    check, or `failure`.
 
     `fused`: the sets of node names that run as one kernel.
     """
@@ -352,14 +374,15 @@ class Result(Message):
     failure: FailureKind | None = None
     reason: str = ""
     fused: tuple[tuple[str, ...], ...] | None = None
+    converted: Converted | None = None
 
     def __post_init__(self) -> None:
         in_range("epoch", self.epoch, 0, 2**53)
         short("reason", self.reason)
         if self.failure is not None:
             one_of("failure", self.failure, FAILURE_KINDS)
-        if sum(part is not None for part in (self.bursts, self.fused, self.failure)) != 1:
-            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts, fused and failure")
+        if sum(part is not None for part in (self.bursts, self.fused, self.converted, self.failure)) != 1:
+            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts, fused, converted and failure")
         if self.fused is not None:
             in_range("fused", sum(map(len, self.fused)), 1, MAX_NODES)
             for name in (name for names in self.fused for name in names):

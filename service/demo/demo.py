@@ -248,11 +248,11 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
     print_table(columns, rows)
     control, lost = job.control, None if result is None else result.accuracy_drop
     if control is not None and control.accuracy is not None:
-        typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
+        typer.echo(f"\ncontrol: the original after the same training has accuracy {control.accuracy:.4f}")
     if lost is not None:
         mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
         span = f"[{low:z.2f}, {high:z.2f}]"
-        typer.echo(f"{label}: {mean:z.2f} points under it, 95 % interval {span} over {lost.n} images")
+        typer.echo(f"{label}: {mean:z.2f} points below it, 95 % interval {span} over {lost.n} images")
 
 
 def _row(name: str, summary: Summary, checked: Checked | None) -> Sequence[str | None]:

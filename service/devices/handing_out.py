@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import or_, select
 
 import hw_profiles.errors
+from hw_profiles.device import ONNX
 from hw_profiles.ops import Op
 from hw_profiles.wire.calls import ITEM_KINDS, Item, ItemKind, Lease, LeaseRequest, Protocol
 from service.devices.timing_files import digests
@@ -78,11 +79,11 @@ def public(tx: Tx, lease: AgentLease) -> Lease:
 
 def _item(item: LeaseItem) -> Item:
     kind: ItemKind = next(kind for kind in ITEM_KINDS if kind == item.kind)
-    return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us)
+    return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us, item.suffix or ONNX)
 
 
 def op_of_file(tx: Tx, lease: AgentLease, sha256: str) -> Op | None:
-    """Return the block to which a file of this lease belongs; None for a network.
+    """Return the block to which a file of this lease belongs; None for a network or samples.
 
     Raises:
         KeyError: the lease has no such file.

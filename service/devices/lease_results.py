@@ -14,7 +14,7 @@ from hw_profiles.wire.calls import Bursts, Result
 from service.devices import anchors
 from service.errors import Conflict, Gone, InvalidInput, NotFound
 from service.store.base import Tx
-from service.store.devices import devices, fusions, latency, measurements, work_items
+from service.store.devices import conversions, devices, fusions, latency, measurements, work_items
 from service.store.devices.agent_leases import AgentLease, LeaseItem
 from service.store.devices.work_items import WorkItem
 
@@ -46,6 +46,8 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
         measurements.record(tx, item, result)
     elif item is not None and item.kind == "fusion":
         fusions.record(tx, item, result)
+    elif item is not None and item.kind == "check":
+        conversions.record(tx, item, result)
     elif item is not None:
         _put_block(tx, lease, lent, item, result)
     tx.session.flush()
@@ -54,8 +56,8 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
 def _check(lent: LeaseItem, result: Result) -> None:
     if result.failure is not None:
         return
-    if (lent.kind == "fusion") != (result.fused is not None):
-        wanted = "fused" if lent.kind == "fusion" else "bursts"
+    wanted = {"fusion": "fused", "check": "converted"}.get(lent.kind, "bursts")
+    if getattr(result, wanted) is None:
         raise InvalidInput(wanted, None, f"is missing from the result of a {lent.kind}")
     if lent.kind == "block" and result.single is None:
         raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")

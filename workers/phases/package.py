@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.judging.judged import Judged
+from workers.phases.engine_artifacts import engine_artifacts
 from workers.ports import Outcome, Verdict
 from workers.profiling.timed_device import Profile
 from workers.progress import ArtifactKind, Evaluated, Made
@@ -64,6 +65,8 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
             f"{checked.count} images; its outputs differ by {checked.difference:.1e} of their scale."
         )
         made.append(("onnx", path))
+        engines = engine_artifacts(context, profile.devices, findings.judged, findings.chosen, folder)
+        made += [("engine", file) for file in engines]
     context.at("package", 1, 3)
     report = _report(context, inputs, profile, findings, checked)
     made.append(

@@ -32,7 +32,7 @@ def calibrated(
     drawn = _drawn(context, builder, smallest)
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
     # The original again: a ratio limit must be of the same session as the calibration.
-    samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    samples = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
     factor = unrest(list(samples.values()), target.statistic)
     timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)

@@ -22,7 +22,7 @@ def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[s
     forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten
-    samples = measured(context, "original", target.device_id, forms, _QUICK)
+    samples = measured(context, inputs, "original", target.device_id, forms, _QUICK)
     shown = ", ".join(f"{statistic_us(sample, 'quiet') / 1e3:.3f} ms as {name}" for name, sample in samples.items())
     context.say(f"{target.device_name}: the original takes {shown} (quiet).")
     return samples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 
 from compress.network import Network
 from hw_profiles import runtimes
@@ -16,8 +15,10 @@ from hw_profiles.tables.probe import probe
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Learned
-from workers.running import durable, memos
+from workers.running import memos
 from workers.running.context import Context
+from workers.running.engine_files import engine_files
+from workers.running.inputs import Inputs
 
 NEWS_S = 2.0
 """Seconds that one wait for rows lasts before the user's signal is checked again."""
@@ -96,16 +97,23 @@ def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequen
 
 
 def measured(
-    context: Context, name: str, device_id: str, networks: Mapping[str, Network | bytes], protocol: BurstProtocol
+    context: Context,
+    inputs: Inputs,
+    name: str,
+    device_id: str,
+    networks: Mapping[str, Network | bytes],
+    protocol: BurstProtocol,
 ) -> Mapping[str, Sample]:
-    """Time whole networks in one lease; the samples are recorded under `name`, so a restart need not repeat it."""
+    """Time whole networks in one lease, each as the file that the device's engine runs; the samples are recorded under
+    `name`, so a restart need not repeat it.
+
+    Raises:
+        DeviceOffline, MeasurementFailed, Halted: as `engine_files` and `Ports.measure`.
+    """
 
     def measure() -> Mapping[str, Sample]:
-        folder = context.folder(f"timed/{name}")
-        paths: dict[str, Path] = {}
-        for key, network in networks.items():
-            model = network.save() if isinstance(network, Network) else network
-            paths[key] = durable.write(folder / f"{key}.onnx", model)
+        models = {key: each.save() if isinstance(each, Network) else each for key, each in networks.items()}
+        paths = engine_files(context, inputs, device_id, models, context.folder(f"timed/{name}"))
         return context.ports.measure(device_id, paths, protocol)
 
     return context.once(memos.timed(name, device_id), measure, lambda known: known.keys() == networks.keys())

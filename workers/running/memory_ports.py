@@ -10,10 +10,11 @@ from pathlib import Path
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
-from hw_profiles.runtimes import Runtime
+from hw_profiles.runtimes import Arrays, Runtime
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.conversion import Conversion, conversion
 from hw_profiles.timing.copies_timing import time_ops
 from hw_profiles.timing.file_timing import time_files
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
@@ -113,6 +114,15 @@ class MemoryPorts:
         """Return each network's fused sets, as Ports.fused does."""
         try:
             return [self.runtime.fused(model) for model in models]
+        except InvalidInput as error:
+            raise MeasurementFailed(device_id, str(error)) from error
+
+    def converted(
+        self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
+    ) -> Sequence[Conversion]:
+        """As Ports.converted."""
+        try:
+            return [conversion(self.runtime, model, samples, self.devices[device_id]) for model in models]
         except InvalidInput as error:
             raise MeasurementFailed(device_id, str(error)) from error
 

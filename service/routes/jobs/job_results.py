@@ -78,7 +78,7 @@ def _reference(job: Job) -> float:
     """Return the original's score, from which a drop is counted."""
     metric = job.request["metric"]
     if job.original is None or job.original.get(metric) is None:
-        raise Conflict("the original has not been scored yet, so there is no score to drop from", code="state")
+        raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")
     return float(job.original[metric])
 
 

@@ -104,7 +104,7 @@ def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
         raise InvalidInput(
             "model",
             "training_mode",
-            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples its "
-            f"{metric.heading} is {metric.told(exported.mean())}, with its stored statistics, which inference uses, "
+            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples "
+            f"its {metric.heading} is {metric.told(exported.mean())}, with its stored statistics, which inference uses, "
             f"{metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
         )
