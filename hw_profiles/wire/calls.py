@@ -44,7 +44,9 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class RuntimeSettings(Message):
-    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` is what its files end in."""
+    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` the ending of its file
+    names.
+    """
 
     threads: int
     dtype: str = "fp32"
@@ -350,7 +352,7 @@ class Bursts(Message):
 
 @dataclass(frozen=True)
 class Converted(Message):
-    """What became of a check: digests of the engine's own file and of its outputs, both sent up before."""
+    """The result of a check: digests of the engine's own file and of its outputs, both uploaded before."""
 
     sha256: str
     outputs_sha256: str
