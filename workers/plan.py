@@ -112,7 +112,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """The amounts that a run measures and evaluates: the product's defaults; tests use less.
+    """How much a run measures and evaluates. The defaults are the product's; tests use less.
 
     Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
     `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.

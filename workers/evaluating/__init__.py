@@ -1,1 +1,1 @@
-"""Evaluates candidates: evaluators of each fidelity, and accuracy with its intervals."""
+"""Evaluates candidates: evaluators of each fidelity, and scores."""

@@ -62,7 +62,7 @@ class Material:
 
     @cached_property
     def ranking(self) -> tuple[Images, Labels]:
-        """Preprocessed validation images (N, *input_shape) and their labels (N, ...), by which F2 scores."""
+        """Preprocessed validation images (N, *input_shape) and labels (N, ...) that F2 is scored on."""
         return self._array("ranking_images"), self._array("ranking_labels")
 
     @cached_property
@@ -95,7 +95,8 @@ class Material:
 
     @cached_property
     def ls_error(self) -> dict[str, NDArray[np.float64]]:
-        """Block -> (width + 1,) error in the layers that read it if so many units stay; takes a tenth of a second.
+        """Block -> (width + 1,) error in the layers that read it, by the number of units that stay; takes a tenth of a
+        second.
 
         Empty if the methods gather no statistics.
         """
@@ -125,7 +126,7 @@ class Material:
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
-        """Store a network that was trained for so many epochs, for `kept`; return its digest."""
+        """Store a network that was trained for `epochs` epochs, so that `kept` can return it; return its digest."""
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
         durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())

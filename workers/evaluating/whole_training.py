@@ -97,7 +97,7 @@ class Sampler:
         return whole.with_constants({name: kept.constants[name] for name in whole.constants})
 
     def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
-        """Cut channels; refit if the statistics belong to these very weights, and re-estimate."""
+        """Cut channels; refit if the statistics belong to these weights, and re-estimate."""
         evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
         return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
 

@@ -63,7 +63,7 @@ class Judged:
         """The F4 and F5 evaluations of the candidate: after training, and as measured on the file; both have this
         verdict.
 
-        The control has no F4 evaluation here, because it was trained for its own sake.
+        The uncut network has no F4 evaluation, because its training was that of the control.
         """
         trained = self.trained
         origin, strategy = trained.candidate_id, trained.strategy or ""

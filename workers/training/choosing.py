@@ -19,7 +19,7 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     """Return the best feasible candidates of the search by the problem's current estimates, without repeated values.
 
     If none is feasible, return the nearest: the one with the smallest violation (accuracy is judged after training)
-    that does not guess. Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best of each
+    that does not guess. Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best of both
     alternate.
     """
     old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]

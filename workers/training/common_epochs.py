@@ -11,7 +11,7 @@ from workers.running.context import Context
 WITHOUT = 2
 """Number of trainings that the wall seconds must be enough for: the control and one finalist."""
 WITH_SAMPLES = 6
-"""The same number if a strategy asks for whole trainings: a few of those as well."""
+"""That number if a strategy asks for whole trainings, a few of which must fit as well."""
 
 
 def trains(context: Context) -> bool:
