@@ -11,7 +11,7 @@ from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
 from service.jobs import catalogue
-from service.jobs.submission import JobCreate, NamedBody
+from service.jobs.body import JobCreate, NamedBody
 from service.store import Store
 from service.store.jobs import job_leases
 from service.store.uploads import models, scores
