@@ -177,7 +177,7 @@ def measure(clients: int, rate: float, seconds: float) -> dict[str, Any]:
             writer.start()
             telling.recv()
             paths = (f"/api/v1/jobs/{job}", "/api/v1/jobs")
-            ask(settings.port, token, paths, 2.0)  # warm-up: the first requests load what later ones find loaded
+            ask(settings.port, token, paths, 2.0)  # warm-up: the first requests load code that later ones find loaded
             before_s, _ = server.used()
             found = ask(settings.port, token, paths, seconds)
             after_s, memory_mib = server.used()

@@ -27,6 +27,8 @@ from compress.graph.rewrites import rewritten
 from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.scheme import Scheme
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from compress.training.renormalise import renormalise
 from search.candidate import Candidate
 from workers.evaluating.evaluation_files import Material
@@ -47,7 +49,7 @@ def material(folder: Path) -> Material:
     data = dataset(folder / "decoded")
     reference, labels = images(data, "train", REFERENCE_IMAGES)
     network = renormalise(rewritten(load_network(model_path())), reference)
-    evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, labels)
+    evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, Targets(TASK, labels))
     made = Material(folder / "material", (("filter_prune", {}),))
     short = data.sample("train", 2, seed=0)  # only F3 trains on them
     ranking = images(data, "validation", RANKING_IMAGES)

@@ -43,11 +43,12 @@ from compress.graph.groups import prunable_blocks
 from compress.network import Network
 from compress.pruning.importance import score
 from compress.scheme import BoundScheme, Scheme
+from compress.tasks.classification import TASK
 from compress.training.direct import direct
 from compress.training.fit import Step, fit
 from compress.training.lc import Schedule, lc
 from compress.training.recipe import Recipe
-from workers.evaluating.accuracy import right_in_file
+from workers.evaluating.scores import scores_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 
@@ -126,20 +127,20 @@ def row(way: str, start: str, name: str, recipe: Recipe, schedule: Schedule, spl
     begun_s = time.process_time()
     final = trained(way, STARTS[start], SCHEMES[name], recipe, schedule)
     spent_s = time.process_time() - begun_s
-    right = {split: right_in_file(final.save(), *STARTS[start].images(split)) for split in splits}
+    scores = {split: scores_in_file(TASK, final.save(), *STARTS[start].images(split)) for split in splits}
     return {
         "way": way,
         "network": start,
         "scheme": name,
         "seed": recipe.seed,
         "epochs": recipe.epochs,
-        **{split: round(float(seen.mean()), 5) for split, seen in right.items()},
+        **{split: round(float(seen.mean()), 5) for split, seen in scores.items()},
         "nonzeros": cost(final).nonzeros,
         "stored_bytes": cost(final).stored_bytes,
         "processor_s": round(spent_s, 1),
         "recipe": asdict(recipe),
         "schedule": asdict(schedule) if way == "lc" else None,
-        "wrong": np.flatnonzero(~right[splits[-1]]).tolist(),
+        "wrong": np.flatnonzero(scores[splits[-1]] == 0.0).tolist(),
         **stamp(),
     }
 

@@ -35,13 +35,14 @@ from compress.counting.cost import cost
 from compress.evidence import Evidence
 from compress.network import Network
 from compress.scheme import Scheme
+from compress.tasks.classification import TASK
 from compress.training.lc import Schedule, lc
 from compress.training.recipe import Recipe
 from search.evaluation import Evaluation, Status
 from search.problem import Objective, Problem
 from search.space import Space
 from search.strategies import load
-from workers.evaluating.accuracy import right_in_file
+from workers.evaluating.scores import scores_in_file
 
 RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augment="crop")
 DROP = 0.003
@@ -79,16 +80,16 @@ def original(name: str) -> dict[str, Any]:
         if {"kind": "original", "network": name}.items() <= each.items():
             return each
     whole = network(name)
-    right = {split: right_in_file(whole.save(), *images(split)) for split in ("validation", "test")}
+    scores = {split: scores_in_file(TASK, whole.save(), *images(split)) for split in ("validation", "test")}
     return _kept(
         {
             "kind": "original",
             "network": name,
             "nonzeros": cost(whole).nonzeros,
             "size_bytes": cost(whole).size_bytes,
-            **{split: float(seen.mean()) for split, seen in right.items()},
-            "validation_images": len(right["validation"]),
-            "test_images": len(right["test"]),
+            **{split: float(seen.mean()) for split, seen in scores.items()},
+            "validation_images": len(scores["validation"]),
+            "test_images": len(scores["test"]),
         }
     )
 
@@ -119,7 +120,9 @@ def _kept(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _facts(final: Network, form: str) -> dict[str, float]:
-    shares = {split: float(right_in_file(final.save(), *images(split)).mean()) for split in ("validation", "test")}
+    shares = {
+        split: float(scores_in_file(TASK, final.save(), *images(split)).mean()) for split in ("validation", "test")
+    }
     return {**{f"{split}_{form}": share for split, share in shares.items()}, f"bytes_{form}": cost(final).stored_bytes}
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from compress.evidence import Evidence
 from compress.network import Array, Network
 from compress.pruning.effective_weights import Weights
+from compress.task import Targets
 from search.space import Knob, Values
 
 Stage: TypeAlias = Literal["structure", "sparsity", "precision", "storage"]
@@ -66,7 +67,7 @@ class Method(Protocol):
 
         method = family.make(settings)
         method.knobs(network, widths)          (Choice("int8_ptq", ("fp32", "int8"), ordered=False),)
-        evidence = method.gather(network, images, labels, seed)
+        evidence = method.gather(network, images, targets, seed)
         method.bind({"int8_ptq": "int8"})      an Operator
         operator.rewrite(network, evidence)    a new network
 
@@ -85,13 +86,13 @@ class Method(Protocol):
         self,
         network: Network,
         images: NDArray[np.float32],
-        labels: NDArray[np.int64] | None,
+        targets: Targets | None,
         seed: int,
     ) -> Evidence:
         """Gather the evidence that the method's operators will need, once per network.
 
         Args:
-            images: (N, *input_shape) float32, real data; labels: (N,), None if they are not known.
+            images: (N, *input_shape) float32, real data; targets: theirs, None if they are not known.
         """
         ...
 

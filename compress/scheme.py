@@ -16,6 +16,7 @@ from compress.evidence import Evidence
 from compress.method import STAGES, Method, Operator, Stage, Widths
 from compress.network import Array, Network
 from compress.pruning.effective_weights import Weights
+from compress.task import Targets
 from search.space import Knob, Values, check_settings
 
 
@@ -86,15 +87,15 @@ class Scheme:
         self,
         network: Network,
         images: NDArray[np.float32],
-        labels: NDArray[np.int64] | None = None,
+        targets: Targets | None = None,
         seed: int = 0,
     ) -> Evidence:
         """Gather the evidence that all methods need about the network, once.
 
         Args:
-            images: (N, *input_shape) float32, real data; labels: (N,), None if they are not known.
+            images: (N, *input_shape) float32, real data; targets: theirs, None if they are not known.
         """
-        gathered = (method.gather(network, images, labels, seed) for method in self.methods)
+        gathered = (method.gather(network, images, targets, seed) for method in self.methods)
         return reduce(Evidence.joined, gathered, Evidence())
 
     def bind(self, values: Values) -> BoundScheme:

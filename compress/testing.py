@@ -1,7 +1,12 @@
-"""The contract of methods as a pytest class: subclass it and set `family` to run every test.
+"""The contracts of methods and of tasks as pytest classes: subclass one and set its attributes to run every test.
 
 class TestMine(MethodContract):
     family = METHOD
+
+class TestMine(TaskContract):
+    task = TASK
+    labels = ...
+    outputs = ...
 """
 
 from __future__ import annotations
@@ -13,14 +18,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from compress import methods
+from compress import methods, tasks
 from compress.counting.cost import cost
+from compress.data.formats.source import Labels
+from compress.errors import InvalidInput
 from compress.evidence import Evidence
 from compress.graph.cut import Keep
 from compress.graph.fold import fold_norms
@@ -30,6 +37,8 @@ from compress.importing.agreement import relative_difference
 from compress.importing.normalise import load_network
 from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
+from compress.scoring.difference import Scores
+from compress.task import TargetKind, Task, Taught
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
 CHILD = """
@@ -211,6 +220,103 @@ class MethodContract:
         values = drawn(method, network, 0)
         assert repr(method.bind(values)) == repr(method.bind(values))
         assert method.bind(values).stage in STAGES
+
+
+class TaskContract:
+    """What every task keeps; see `compress.task.Task`.
+
+    Attributes:
+        task: what is tested.
+        labels: (n, ...) as a data set has them, not all alike, n at least 8.
+        outputs: (n, ...) float32 of a network that is right about some of them, and not about all.
+    """
+
+    task: ClassVar[Task]
+    labels: ClassVar[NDArray[Any]]
+    outputs: ClassVar[NDArray[np.float32]]
+
+    @pytest.fixture
+    def targets(self) -> NDArray[Any]:
+        return self.task.targets(Labels(self.labels, "y_train"), len(self.labels), "train")
+
+    @pytest.fixture
+    def kind(self, targets: NDArray[Any]) -> TargetKind:
+        kind, _ = self.task.kind({"train": targets}, {"train": Labels(self.labels, "y_train")}, None, ())
+        return kind
+
+    @pytest.fixture
+    def scores(self, targets: NDArray[Any]) -> Scores:
+        return self.task.score(self.outputs, targets)
+
+    def test_it_is_found_under_its_name(self) -> None:
+        assert tasks.load(self.task.name) is self.task
+        assert self.task.summary
+        assert self.task.metric.isidentifier()
+
+    def test_targets_are_one_a_sample_of_a_kind_that_parts_can_hold(self, targets: NDArray[Any]) -> None:
+        assert len(targets) == len(self.labels)
+        assert targets.dtype in (np.int64, np.float32)
+
+    def test_labels_of_another_number_are_refused_by_name(self) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            self.task.targets(Labels(self.labels[:-1], "y_val"), len(self.labels), "validation")
+        assert caught.value.field == "y_val"
+
+    def test_targets_have_a_kind_and_an_output_that_fits(self, kind: TargetKind) -> None:
+        assert bool(kind.classes) is (kind.shape == ())
+        shapes = {"image_features": (3, 5, 5), "wanted": self.outputs.shape[1:]}
+        assert self.task.check(shapes, "wanted", kind) == "wanted"
+
+    def test_an_output_that_is_not_there_is_refused_by_name(self, kind: TargetKind) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            self.task.check({"wanted": self.outputs.shape[1:]}, "other", kind)
+        assert (caught.value.field, caught.value.value) == ("output", "other")
+
+    def test_scores_are_one_a_sample_between_0_and_1(self, targets: NDArray[Any], scores: Scores) -> None:
+        assert scores.shape == (len(targets),)
+        assert scores.dtype == np.float64
+        assert 0.0 <= scores.min() < scores.max() <= 1.0
+
+    def test_a_score_is_that_of_its_sample_alone(self, targets: NDArray[Any], scores: Scores) -> None:
+        halves = [self.task.score(self.outputs[rows], targets[rows]) for rows in (slice(3), slice(3, None))]
+        np.testing.assert_allclose(np.concatenate(halves), scores, atol=1e-9)
+
+    def test_intervals_hold_the_mean(self, scores: Scores) -> None:
+        low, high = self.task.interval(scores)
+        assert 0.0 <= low < scores.mean() < high <= 1.0
+
+    def test_a_difference_is_paired_and_turns_its_sign_with_its_order(self, scores: Scores) -> None:
+        others = np.roll(scores, 1)
+        others[0] = scores.min()
+        there, back = self.task.compare(scores, others), self.task.compare(others, scores)
+        assert there.mean == pytest.approx(float((scores - others).mean()))
+        assert there.count == len(scores)
+        assert there.low <= there.mean <= there.high
+        assert (back.mean, back.low, back.high) == pytest.approx((-there.mean, -there.high, -there.low), abs=1e-6)
+        assert self.task.compare(scores, scores).mean == 0.0
+
+    def test_guessing_is_worse_than_being_right(self, kind: TargetKind, targets: NDArray[Any], scores: Scores) -> None:
+        assert 0.0 <= self.task.chance(kind, targets) < scores.max()
+        assert self.task.told(float(scores.mean()), len(scores), self.task.chance(kind, targets))
+
+    def test_a_step_against_the_gradient_lowers_the_loss(self, targets: NDArray[Any]) -> None:
+        import torch
+
+        made, wanted = torch.from_numpy(self.outputs.copy()).requires_grad_(), torch.from_numpy(targets)
+        loss = self.task.loss(made, wanted)
+        assert loss.shape == ()
+        (gradient,) = torch.autograd.grad(loss, made)
+        stepped, summed = made.detach() - 0.1 * gradient, self.task.loss(made, wanted, reduction="sum")
+        assert self.task.loss(stepped, wanted).item() < loss.item()
+        assert summed.item() == pytest.approx(loss.item() * len(wanted), rel=1e-4)
+
+    def test_a_teacher_draws_the_loss_to_itself(self, targets: NDArray[Any]) -> None:
+        import torch
+
+        made, wanted = torch.from_numpy(self.outputs), torch.from_numpy(targets)
+        other = made.flip(0)
+        like, unlike = (float(self.task.loss(made, wanted, Taught(each, 1.0, 4.0))) for each in (made, other))
+        assert like < unlike
 
 
 def drawn(method: Method, network: Network, seed: int) -> Values:

@@ -76,7 +76,8 @@ class DeviceConfig:
             "dtype": self.dtype,
             "emulated": self.emulated,
             "options": [list(pair) for pair in self.options],
-            **({} if self.suffix == ONNX else {"suffix": self.suffix}),  # as configurations were named before it
+            # omitted for .onnx, so that older configurations keep their ids
+            **({} if self.suffix == ONNX else {"suffix": self.suffix}),
         }
 
     @classmethod

@@ -71,7 +71,9 @@ class RuntimeContract:
         return runtime.configs("bench")[0]
 
     tolerance = 1e-4
-    """Of outputs against those of onnxruntime, as a share of their scale; an engine of 16 bits sets its own."""
+    """Largest difference between outputs and those of onnxruntime, as a share of their scale; a 16-bit engine sets its
+    own.
+    """
 
     def file(self, runtime: Runtime, device: DeviceConfig) -> bytes:
         """The engine's own file of `small_network`."""

@@ -61,7 +61,7 @@ def run(
 
 def _phases(job: JobRun) -> Outcome:
     found = profile(job.context, job.inputs)
-    job.summarise("original", original_row(found))
+    job.summarise("original", original_row(job.context.plan.metric_row, found))
     if early := under_the_floor(job, found):
         return early
     with statistics(job, found) as known:

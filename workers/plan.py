@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from search.metrics import latency_metric
+from compress.tasks import DEFAULT
+from search.metric import Metric
+from search.metrics import METRICS, latency_metric
 from workers.errors import InvalidInput
 
 Statistic: TypeAlias = Literal["quiet", "p50", "p95"]
@@ -84,7 +86,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a job: `evaluations` counts F2; `wall_s` covers search and training; `finalists` are trained."""
+    """Limits of a job: F2 evaluations, wall seconds of search and training, and finalists to train."""
 
     evaluations: int = 60
     wall_s: float = 900.0
@@ -110,7 +112,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run measures and evaluates: the product's defaults; tests use less.
+    """The amounts that a run measures and evaluates: the product's defaults; tests use less.
 
     Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
     `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
@@ -137,6 +139,7 @@ class Effort:
 class JobPlan:
     """Everything that a run depends on.
 
+    `task`: what the network is for (compress.tasks); `metric`: its mean score, which ranks and decides.
     `limits` are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
     """
 
@@ -156,8 +159,10 @@ class JobPlan:
     effort: Effort = field(default_factory=Effort)
     seed: int = 0
     force: bool = False
+    task: str = DEFAULT
 
     def __post_init__(self) -> None:
+        _one_of("metric", self.metric, tuple(METRICS))
         _one_of("objective.goal", self.objective_goal, get_args(Goal))
         for name in ("methods", "strategies"):
             named: tuple[Named, ...] = getattr(self, name)
@@ -170,6 +175,11 @@ class JobPlan:
         devices = [target.device_id for target in self.targets]
         if len(set(devices)) != len(devices):
             raise InvalidInput("targets", devices, "a device is named twice")
+
+    @property
+    def metric_row(self) -> Metric:
+        """What the mean score is called and how it is shown."""
+        return METRICS[self.metric]
 
     @property
     def objective_key(self) -> str:

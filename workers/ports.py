@@ -42,10 +42,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. A run that cannot go on raises JobFailed instead.
+    """The end of a run. A run that cannot go on raises JobFailed instead.
 
-    `verdict` is None unless `end` is "finished". `summaries` are the last `Summarised` of each slot;
-    `reason` is one sentence for the user.
+    `verdict` is None unless `end` is "finished". `summaries` are the last `Summarised` of each slot; `reason` is one
+    sentence for the user.
     """
 
     end: End

@@ -46,7 +46,7 @@ class Deeds:
         deed, x = candidate.values["deed"], candidate.values["x"]
         assert isinstance(x, int | float)
         if deed == "raise":
-            raise RuntimeError("as it was told to")
+            raise RuntimeError("told to raise")
         if deed == "die" or (deed == "die_once" and self.attempts(candidate.id) == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         while deed == "wait" and not (self.folder / "go").exists():
@@ -109,7 +109,7 @@ class PoolContract(ABC):
         running.submit(deed("good", x=3))
         taken = drain(running, 2)
         assert taken["bad"].status is Status.FAILED
-        assert taken["bad"].reason == "RuntimeError: as it was told to"
+        assert taken["bad"].reason == "RuntimeError: told to raise"
         assert taken["good"].metrics["score"] == 9
 
     def test_a_nan_fails_with_reason_nan(self, running: Pool) -> None:

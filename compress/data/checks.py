@@ -70,18 +70,13 @@ def check_fits(
     image_shape: tuple[int, int, int] | None,
     preprocessing: Preprocessing,
     input_shape: Sequence[int],
-    *,
-    classes: int,
-    outputs: int,
 ) -> None:
-    """Check that a data set fits a network.
+    """Check that the images of a data set fit a network.
 
     Args:
         image_shape: (H, W, C) of the data; None if images differ in size.
         preprocessing: that of the network.
         input_shape: (C, H, W) of the network.
-        classes: number of classes in the data.
-        outputs: length of the network's output vector.
 
     Raises:
         InvalidInput: field `dataset` or `preprocessing.*`, with both shapes.
@@ -107,12 +102,6 @@ def check_fits(
             f"the images have {seen} and the model takes {wanted}: convert the images or take another model",
         )
     preprocessing.check_channels(channels)
-    if classes > outputs:
-        raise InvalidInput(
-            "dataset",
-            classes,
-            f"labels go up to {classes - 1} and the model scores {outputs} classes (0..{outputs - 1})",
-        )
 
 
 def _channels(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from compress.data.formats.source import PARTS, Limits
 from compress.data.preprocessing import Preprocessing
 from compress.data.split import draw
 from compress.errors import InvalidInput
+from compress.task import TargetKind
+from compress.tasks import DEFAULT, names
 
 __all__ = ["PARTS", "Dataset", "Limits", "Part", "cache_beside", "check_fits", "inspect_dataset", "load_dataset"]
 
@@ -31,7 +33,7 @@ class Part:
 
     Args:
         images: (N, H, W, C) uint8 or float32, RGB; possibly a read-only memory map.
-        labels: (N,) int64, from 0.
+        labels: what a network is to say of each: int64 from 0 or float32, (N, ...).
 
     Raises:
         InvalidInput: shapes or dtypes are wrong, counts differ, or there is no image.
@@ -44,11 +46,13 @@ class Part:
         if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
             seen = f"{self.images.dtype} {self.images.shape}"
             raise InvalidInput("images", seen, "images are (N, H, W, C), uint8 or float32")
-        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+        if self.labels.dtype not in (np.int64, np.float32) or self.labels.shape[:1] != self.images.shape[:1]:
             seen = f"{self.labels.dtype} {self.labels.shape}"
-            raise InvalidInput("labels", seen, f"labels are int64 ({len(self.images)},)")
-        if len(self.labels) == 0 or self.labels.min() < 0:
+            raise InvalidInput("labels", seen, f"labels are int64 or float32, {len(self.images)} of them")
+        if self.labels.size == 0 or (self.labels.dtype == np.int64 and self.labels.min() < 0):
             raise InvalidInput("labels", len(self.labels), "labels are empty or negative")
+        if not np.isfinite(self.labels).all():
+            raise InvalidInput("labels", "nan or inf", "labels must be finite numbers")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,7 +68,7 @@ class Dataset:
 
     Args:
         train, validation, test: the parts, images of one shape and dtype.
-        classes: how many classes there are; labels are 0..classes - 1.
+        classes: how many classes there are; labels are 0..classes - 1. 0: labels are not class numbers.
         class_names: names of the classes; may be empty.
         drawn: the parts that were drawn from train because the file lacks them.
         warnings: warnings for the user.
@@ -86,7 +90,9 @@ class Dataset:
             if part.images.shape[1:] != self.image_shape or part.images.dtype != self.train.images.dtype:
                 seen = f"{part.images.dtype} {part.images.shape[1:]}"
                 raise InvalidInput(name, seen, f"images of {name} differ from train's in shape or dtype")
-            if part.labels.max() >= self.classes:
+            if part.labels.shape[1:] != self.targets.shape:
+                raise InvalidInput(name, part.labels.shape[1:], f"labels of {name} differ from train's in shape")
+            if self.classes and part.labels.max() >= self.classes:
                 raise InvalidInput(name, int(part.labels.max()), f"labels of {name} are 0..{self.classes - 1}")
 
     @property
@@ -94,6 +100,11 @@ class Dataset:
         """Shape (H, W, C) of every image."""
         height, width, channels = self.train.images.shape[1:]
         return (height, width, channels)
+
+    @property
+    def targets(self) -> TargetKind:
+        """What every label is."""
+        return TargetKind(self.classes, self.train.labels.shape[1:])
 
     def part(self, name: str) -> Part:
         """Return the part of that name, one of PARTS.
@@ -128,6 +139,7 @@ def load_dataset(
     cache: Path | None = None,
     digest: str | None = None,
     limits: Limits | None = None,
+    task: str = DEFAULT,
 ) -> Dataset:
     """Load a data set with all of its parts, resized for the network.
 
@@ -141,11 +153,12 @@ def load_dataset(
         cache: folder for decoded copies, memory-mapped by later calls; None decodes into memory each time.
         digest: sha256 of the file, if the caller knows it.
         limits: limits on the file's size and contents.
+        task: the name of the task that reads the labels.
 
     Raises:
         InvalidInput: naming the field and the value seen.
     """
-    request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
+    request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits(), task)
     with ExitStack() as stack:
         folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netlathe-data-")))
         whole = _decoded(request, preprocessing or Preprocessing(), input_shape, folder)
@@ -194,12 +207,22 @@ def inspect_dataset(
     """Check every label and every pixel, and store the decoded copy in the cache; this needs no network.
 
     Arguments and errors are those of `load_dataset`. Images may differ in size, since a network's preprocessing may
-    give a size.
+    give a size. Labels pass if any task can read them; if none can, the error is that of the default task.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
     with ExitStack() as stack:
         folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="netlathe-data-")))
-        return Summary.load(request.native(folder))
+        return Summary.load(_read_by_any(request, folder))
+
+
+def _read_by_any(request: DecodeRequest, folder: Path) -> Path:
+    try:
+        return request.native(folder)
+    except InvalidInput:
+        for task in names()[1:]:
+            with suppress(InvalidInput):
+                return replace(request, task=task).native(folder)
+        raise
 
 
 def _write_split(whole: Path, target: Path, missing: tuple[str, ...], seed: int) -> None:

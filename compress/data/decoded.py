@@ -14,6 +14,7 @@ from compress.data.formats.sniff import open_source
 from compress.data.formats.source import Limits
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput
+from compress.tasks import DEFAULT, load
 
 DECODER = 2  # part of every key: increase it whenever the same file would decode to different pixels
 WRITING = ".writing-"
@@ -35,6 +36,7 @@ class DecodeRequest:
         classes: number of classes, or None to count them.
         input_shape: (C, H, W) of the network, or None.
         limits: limits on the file's size and contents.
+        task: the name of the task that reads the labels.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class DecodeRequest:
     classes: int | None
     input_shape: Sequence[int] | None
     limits: Limits
+    task: str = DEFAULT
 
     def native(self, folder: Path) -> Path:
         """Return the decoded copy of the images in their own size; if sizes differ, it holds only a summary.
@@ -71,7 +74,8 @@ class DecodeRequest:
     def _decode(self, preprocessing: Preprocessing, folder: Path) -> Path:
         geometry = [preprocessing.size, preprocessing.resize, preprocessing.crop]
         settings = [DECODER, self.digest, self.layout, self.classes, self.input_shape]
-        target = folder / text_digest(json.dumps([*settings, geometry if preprocessing.size else None]))
+        reader = [] if self.task == DEFAULT else [self.task]
+        target = folder / text_digest(json.dumps([*settings, geometry if preprocessing.size else None, *reader]))
         once(target, lambda directory: self._write(directory, preprocessing))
         return target
 
@@ -84,7 +88,14 @@ class DecodeRequest:
                 input_shape=self.input_shape,
                 limits=self.limits,
             )
-            decode_source(source, directory, classes=self.classes, preprocessing=preprocessing, limits=self.limits)
+            decode_source(
+                source,
+                directory,
+                task=load(self.task),
+                classes=self.classes,
+                preprocessing=preprocessing,
+                limits=self.limits,
+            )
 
 
 def once(target: Path, write: Callable[[Path], None]) -> None:

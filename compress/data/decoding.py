@@ -22,11 +22,12 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from compress.data.checks import PixelCheck, check_classes, check_labels, is_unlabelled
+from compress.data.checks import PixelCheck, is_unlabelled
 from compress.data.formats.source import PARTS, ArraySource, EncodedSource, Item, Limits
 from compress.data.images import UPRIGHT, Header, decode, read_header, resize
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput
+from compress.task import TargetKind, Task
 
 IMAGES_AT_ONCE = 256
 SUMMARY = "summary.json"
@@ -39,10 +40,11 @@ class Summary:
 
     Args:
         counts: part -> number of images.
-        classes: number of classes.
+        classes: number of classes; 0 if labels are not class numbers.
         class_names: names of the classes; may be empty.
         image_shape: (H, W, C); None if images differ in size, in which case only this summary was written.
         warnings: warnings for the user.
+        target_shape: shape of one label; () for a class number.
     """
 
     counts: Mapping[str, int]
@@ -50,6 +52,7 @@ class Summary:
     class_names: tuple[str, ...]
     image_shape: Shape | None
     warnings: tuple[str, ...]
+    target_shape: tuple[int, ...] = ()
 
     def save(self, directory: Path) -> None:
         """Write the summary beside the arrays."""
@@ -66,6 +69,7 @@ class Summary:
             tuple(data["class_names"]),
             None if shape is None else (shape[0], shape[1], shape[2]),
             tuple(data["warnings"]),
+            tuple(data.get("target_shape", ())),
         )
 
 
@@ -73,23 +77,25 @@ def decode_source(
     source: ArraySource | EncodedSource,
     directory: Path,
     *,
+    task: Task,
     classes: int | None,
     preprocessing: Preprocessing,
     limits: Limits,
 ) -> Summary:
-    """Write `<part>.images.npy` (N, H, W, C), `<part>.labels.npy` (N,) int64 and the summary.
+    """Write `<part>.images.npy` (N, H, W, C), `<part>.labels.npy` (N, ...) and the summary.
 
     Args:
         source: an opened file.
         directory: an empty folder.
-        classes: number of classes; None counts the names, or without names takes the largest training label + 1.
+        task: reads the labels.
+        classes: number of classes; None leaves it to the task.
         preprocessing: images are resized to its `size`.
         limits: limits on the size of the result.
 
     Raises:
         InvalidInput: naming what is wrong with the labels, the images or their sizes.
     """
-    labels, classes, warnings = _labels(source, classes)
+    labels, kind, warnings = _labels(source, task, classes)
     counts = {part: len(values) for part, values in labels.items()}
     shape, more = (
         _write_arrays(source, directory, counts, preprocessing, limits)
@@ -99,8 +105,9 @@ def decode_source(
     if shape is not None:
         for part, values in labels.items():
             np.save(labels_path(directory, part), values)
-    names = source.class_names if len(source.class_names) == classes else ()
-    summary = Summary(counts, classes, names, shape, (*source.warnings, *warnings, *more))
+    names = source.class_names if len(source.class_names) == kind.classes else ()
+    told = (*source.warnings, *warnings, *more)
+    summary = Summary(counts, kind.classes, names, shape, told, kind.shape)
     summary.save(directory)
     return summary
 
@@ -135,27 +142,19 @@ class NpyWriter:
 
 
 def _labels(
-    source: ArraySource | EncodedSource, classes: int | None
-) -> tuple[dict[str, NDArray[np.int64]], int, tuple[str, ...]]:
+    source: ArraySource | EncodedSource, task: Task, classes: int | None
+) -> tuple[dict[str, NDArray[Any]], TargetKind, tuple[str, ...]]:
     if "train" not in source.labels:
         raise InvalidInput("file", sorted(source.labels), "there is no train part")
     unlabelled = [part for part in ("test",) if part in source.labels and is_unlabelled(source.labels[part])]
     checked = {
-        part: check_labels(source.labels[part], _image_count(source, part), part)
+        part: task.targets(source.labels[part], _image_count(source, part), part)
         for part in PARTS
         if part in source.labels and part not in unlabelled
     }
-    seen = np.unique(checked["train"])
-    if len(seen) == 1:
-        raise InvalidInput(source.labels["train"].where, int(seen[0]), "all training images are of one class")
-    count = classes or len(source.class_names) or int(seen[-1]) + 1
-    for part, values in checked.items():
-        check_classes(values, count, part, source.labels[part].where)
-    missing = np.setdiff1d(np.arange(count), seen)
-    warnings = [f"{_image_count(source, part)} images of {part} have no label and were not used" for part in unlabelled]
-    if len(missing):
-        warnings.append(f"classes without a training image: {len(missing)}, e.g. class {missing[0]}")
-    return checked, count, tuple(warnings)
+    kind, warnings = task.kind(checked, source.labels, classes, source.class_names)
+    unused = [f"{_image_count(source, part)} images of {part} have no label and were not used" for part in unlabelled]
+    return checked, kind, (*unused, *warnings)
 
 
 def _image_count(source: ArraySource | EncodedSource, part: str) -> int:

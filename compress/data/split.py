@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,15 @@ ENOUGH = 500  # images: fewer cannot distinguish a network from chance, so a sma
 LARGEST_SHARE = 0.2  # ... but never more than this
 
 
-def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict[str, NDArray[np.int64]]:
+def draw(labels: NDArray[Any], missing: tuple[str, ...], seed: int) -> dict[str, NDArray[np.int64]]:
     """Return the indices, ascending, of each drawn part and of the rest of `train`.
 
-    Every class gives its share (systematic sampling over the shuffled images of each class in turn). One seed draws
-    the same validation part whether or not a test part has to be drawn too.
+    Every class gives its share (systematic sampling over the shuffled images of each class in turn; labels that are not
+    class numbers count as one class). One seed draws the same validation part whether or not a test part has to be
+    drawn too.
 
     Args:
-        labels: (N,) of the training images.
+        labels: (N, ...) of the training images.
         missing: parts to draw, in the order in which they are drawn.
         seed: seed of the draw.
 
@@ -32,12 +34,12 @@ def draw(labels: NDArray[np.int64], missing: tuple[str, ...], seed: int) -> dict
     count = drawn_count(len(labels))
     if count == 0:
         raise InvalidInput("train", len(labels), f"train has too few images to draw {' and '.join(missing)} from")
-    left = np.arange(len(labels))
+    left, numbered = np.arange(len(labels)), labels.ndim == 1 and labels.dtype.kind == "i"
     parts: dict[str, NDArray[np.int64]] = {}
     for number, part in enumerate(missing):
         rng = np.random.default_rng([seed, number])
         shuffled = rng.permutation(left)
-        by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+        by_class = shuffled[np.argsort(labels[shuffled], kind="stable")] if numbered else shuffled
         start = rng.uniform()
         chosen = by_class[((np.arange(count) + start) * len(left) / count).astype(np.int64)]
         parts[part] = np.sort(chosen)

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from compress.errors import InvalidInput
 from compress.network import SCORED, Network
+from compress.task import Shapes, TargetKind, Task
 
 if TYPE_CHECKING:
     import onnxruntime
-
-Shapes = Mapping[str, tuple[int, ...]]
-"""Output name -> its shape without the batch, in the order of the file."""
 
 
 def output_shapes(network: Network) -> Shapes:
@@ -65,16 +63,15 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
     return fitting[0]
 
 
-def decided(network: Network, asked: str | None, classes: int) -> Network:
-    """Return the network with its scored output set, for data of this many classes.
+def decided(network: Network, asked: str | None, task: Task, targets: TargetKind) -> Network:
+    """Return the network with its scored output set: the one that the task scores against such targets.
+
+    `asked`: the output that the user named, if any.
 
     Raises:
-        InvalidInput: as `check_output` and `scored_for`.
+        InvalidInput: as `Task.check`.
     """
-    shapes, name = output_shapes(network), asked or network.scored
-    if name is not None:
-        check_output(shapes, name)
-    return network.scoring(name or scored_for(shapes, classes))
+    return network.scoring(task.check(output_shapes(network), asked or network.scored, targets))
 
 
 def scored_of(session: onnxruntime.InferenceSession) -> str:

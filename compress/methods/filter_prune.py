@@ -27,6 +27,7 @@ from compress.pruning.importance import Kind, fallback, fisher_scores, score
 from compress.pruning.layer_error import gram, idle
 from compress.pruning.reconstruct import reconstructed
 from compress.pruning.statistics import Statistics
+from compress.task import Targets
 from search.space import Bounds, Choice, Doc, Knob, Value, Values
 
 IMPORTANCE_IMAGES = 512
@@ -153,14 +154,12 @@ class FilterPrune:
             knobs.append(Choice(block.name, options, True, facts.of_block(block), "width", block.layers))
         return tuple(knobs)
 
-    def gather(
-        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
-    ) -> Evidence:
+    def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
         """Gather scores of all units, statistics for the refit and, for strategies, Fisher scores and Gram matrices."""
         blocks = prunable_blocks(network)
         few = slice(IMPORTANCE_IMAGES)
         kind = self.settings.importance
-        some = None if labels is None else labels[few]
+        some = None if targets is None else targets[few]
         fisher = fisher_scores(network, blocks, images[few], some)
         # If fisher is the importance, its scores are known already, except for blocks that another importance ranks.
         left = [block for block in blocks if kind != "fisher" or block.name not in fisher]

@@ -22,6 +22,7 @@ from compress.half_floats import nearest_half
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network, Node
 from compress.pruning.effective_weights import Weights, layer_weights
+from compress.task import Targets
 from search.space import Choice, Doc, Knob, Values
 
 KNOB = "fp16"
@@ -95,9 +96,7 @@ class Fp16:
         found = HalfOperator(self.settings, "fp16").projected(network)
         return (Choice(KNOB, OPTIONS, ordered=False),) if found else ()
 
-    def gather(
-        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
-    ) -> Evidence:
+    def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
         """Return no evidence: the operators need none."""
         return Evidence()
 

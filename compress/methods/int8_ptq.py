@@ -23,6 +23,7 @@ from compress.pruning.effective_weights import Weights
 from compress.quantising.calibration import Clipping, calibrate
 from compress.quantising.precision import HEAVY, choose, layer_names
 from compress.quantising.quantise import Activations, on_grid, quantise, weight_axis
+from compress.task import Targets
 from search.space import Bounds, Choice, Doc, Knob, Values
 
 KNOB = "int8_ptq"
@@ -108,9 +109,7 @@ class Int8Ptq:
         """Return one choice; none if no layer can be quantised."""
         return (Choice(KNOB, OPTIONS, ordered=False),) if choose(network, self.settings.keep_float).nodes else ()
 
-    def gather(
-        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
-    ) -> Evidence:
+    def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
         """Gather the images that ranges are measured on."""
         return Evidence(images=images[: self.settings.images])
 

@@ -19,6 +19,7 @@ from compress.evidence import Evidence
 from compress.method import MethodFamily, Stage, Widths
 from compress.network import Array, Network
 from compress.pruning.effective_weights import Weights, effective, layer_weights
+from compress.task import Targets
 from search.space import Bounds, Doc, Float, Knob, Values
 
 KNOB = "weight_prune"
@@ -111,9 +112,7 @@ class WeightPrune:
         """Return one number up to 1.0, which keeps everything; none if the network has no layer weights."""
         return (Float(KNOB, self.settings.min_density, 1.0),) if layer_weights(network) else ()
 
-    def gather(
-        self, network: Network, images: NDArray[np.float32], labels: NDArray[np.int64] | None, seed: int
-    ) -> Evidence:
+    def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
         """Return no evidence: the operator needs only the weights."""
         return Evidence()
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,7 +16,8 @@ from compress.graph.groups import Block
 from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
 from compress.ops.row import Slot
-from compress.training.logits import logits_name
+from compress.task import Targets
+from compress.tasks import DEFAULT, load
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def gate_products(
     network: Network,
     blocks: Sequence[Block],
     images: NDArray[np.float32],
-    labels: NDArray[np.int64] | None,
+    targets: Targets | None,
     batch: int,
 ) -> Iterator[Products]:
     """Yield activation times gradient per sample and unit, summed over positions and over all readers of the unit.
@@ -46,7 +46,7 @@ def gate_products(
 
     Args:
         images: (N, *input_shape) float32.
-        labels: (N,); None takes the network's own predictions.
+        targets: (N, ...); None takes the network's own predictions, as the default task reads them.
 
     Yields:
         For each batch: block name -> (batch, width) float64; zeros for a unit that no gradient reaches.
@@ -56,17 +56,19 @@ def gate_products(
     """
     gated, gates = _gated(network, blocks)
     module = TorchNetwork(gated).eval().requires_grad_(False)
-    scores = logits_name(gated)
+    task = load(DEFAULT) if targets is None else targets.task
+    learned = task.learned(gated)
     for start in range(0, len(images), batch):
         part = torch.from_numpy(images[start : start + batch]).requires_grad_()
         seen: dict[str, NDArray[np.float64]] = {}
         edit = {gate.tensor: _recorder(gate, seen) for gate in gates.values()}
-        logits = module.run(part, [scores], edit)[scores].flatten(1)
-        if not logits.requires_grad:
+        made = module.run(part, [learned], edit)[learned]
+        if not made.requires_grad:
             walls = ", ".join(module.opaque)
             raise InvalidInput("importance", None, f"no gradient passes through {walls}: use one based on weights")
-        truth = logits.argmax(1) if labels is None else torch.from_numpy(labels[start : start + batch])
-        F.cross_entropy(logits, truth, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
+        known = None if targets is None else torch.from_numpy(targets[start : start + batch].values)
+        wanted = task.predicted(made) if known is None else known
+        task.loss(made, wanted, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
         yield {block.name: _of_block(block, gates, seen, len(part)) for block in blocks}
 
 

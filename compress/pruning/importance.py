@@ -22,6 +22,7 @@ from compress.ops.row import Slot
 from compress.pruning.channel_gates import gate_products
 from compress.pruning.reach import listed, reach, unjudged
 from compress.quantising.activations import channel_moments
+from compress.task import Targets
 
 Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -56,7 +57,7 @@ def score(
     blocks: Sequence[Block],
     kind: Kind,
     images: NDArray[np.float32] | None = None,
-    labels: NDArray[np.int64] | None = None,
+    targets: Targets | None = None,
     batch: int = 64,
 ) -> Scores:
     """Return how important each unit is; larger means more important.
@@ -67,7 +68,7 @@ def score(
             norm's output, which is the same quantity and also exists for folded layers; taylor and fisher need
             images, and l2 replaces them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
-        labels: (N,) for taylor and fisher; None takes the network's own predictions.
+        targets: theirs, for taylor and fisher; None takes the network's own predictions, read by the default task.
         batch: images per run; bounds the memory.
 
     Returns:
@@ -83,7 +84,7 @@ def score(
             raise InvalidInput("images", None, f"importance {kind} needs images")
         left = set(unjudged(network, blocks, reach(network)))
         judged = [block for block in blocks if block.name not in left]
-        found = _by_gradient(network, judged, kind == "fisher", images, labels, batch) if judged else {}
+        found = _by_gradient(network, judged, kind == "fisher", images, targets, batch) if judged else {}
         found |= score(network, [block for block in blocks if block.name in left], FALLBACK)
         return {block.name: found[block.name] for block in blocks}
     filters = {block.name: tuple(_filters(network, block)) for block in blocks}
@@ -94,12 +95,12 @@ def score(
 
 
 def fisher_scores(
-    network: Network, blocks: Sequence[Block], images: NDArray[np.float32], labels: NDArray[np.int64] | None
+    network: Network, blocks: Sequence[Block], images: NDArray[np.float32], targets: Targets | None
 ) -> Scores:
     """Return block name -> (width,) Fisher scores, for the blocks that `unjudged` does not name."""
     left = set(unjudged(network, blocks, reach(network)))
     judged = [block for block in blocks if block.name not in left]
-    return score(network, judged, "fisher", images, labels) if judged else {}
+    return score(network, judged, "fisher", images, targets) if judged else {}
 
 
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
@@ -180,12 +181,12 @@ def _by_gradient(
     blocks: Sequence[Block],
     fisher: bool,
     images: NDArray[np.float32],
-    labels: NDArray[np.int64] | None,
+    targets: Targets | None,
     batch: int,
 ) -> Scores:
     """Return the first-order change of the loss if a unit is zero for all readers (taylor), or its square (fisher)."""
     total = {block.name: np.zeros(block.width) for block in blocks}
-    for products in gate_products(network, blocks, images, labels, batch):
+    for products in gate_products(network, blocks, images, targets, batch):
         for name, product in products.items():
             total[name] += np.square(product).sum(0) / 2 if fisher else product.sum(0)
     return {name: np.abs(value) / len(images) for name, value in total.items()}

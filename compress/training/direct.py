@@ -1,4 +1,4 @@
-"""Direct: compress once, then train with the same weights held at zero. The baseline of `compress.training.lc`."""
+"""Direct training: compress once, then train with the same weights held at zero. The baseline of `lc`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from compress.data.preprocessing import Preprocessing
 from compress.network import Array, Network
 from compress.pruning.effective_weights import effective_weights
 from compress.scheme import BoundScheme
+from compress.task import Task
 from compress.training.fit import Step, Training, fit
 from compress.training.recipe import Recipe
 
@@ -24,12 +25,13 @@ def direct(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
     """Project once, then train; `Step.network` has the projection's zeros.
 
-    Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
+    Arguments, steps, checkpoints and errors are those of `compress.training.fit.fit`; `bound` projects.
     """
-    training = Compression(network, part, preprocessing, recipe, teacher, bound)
+    training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))
     yield from training.run(checkpoint)
 
@@ -42,15 +44,16 @@ def fine_tune(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
+    task: Task | None = None,
 ) -> Iterator[Step]:
-    """`fit`, but single weights that the scheme's values leave out are zero from the first step on.
+    """Train like `fit`, with the single weights that the scheme removes at zero from the first step on.
 
-    Without it they would only go after training, with nothing to make up for them. Bits wait until after training.
+    Otherwise they would be removed after training, and nothing would make up for them. Quantising waits until then.
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):
-        return fit(network, part, preprocessing, recipe, teacher, checkpoint)
-    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint)
+        return fit(network, part, preprocessing, recipe, teacher, checkpoint, task)
+    return direct(network, part, preprocessing, recipe, sparse, teacher, checkpoint, task)
 
 
 class Compression(Training):
@@ -64,20 +67,21 @@ class Compression(Training):
         recipe: Recipe,
         teacher: Network | None,
         bound: BoundScheme,
+        task: Task | None = None,
     ) -> None:
-        super().__init__(network, part, preprocessing, recipe, teacher)
+        super().__init__(network, part, preprocessing, recipe, teacher, task)
         self.bound = bound
         self.names = bound.projected(network)
         self._masks: list[tuple[Tensor, Tensor]] = []
 
     def hold(self, weights: Mapping[str, Array]) -> None:
-        """From now on, what is zero in these is zero in the network."""
+        """From now on, hold those weights of the network at zero that are zero here."""
         held = self.module.weights()
         self._masks = [(held[name], torch.from_numpy(weights[name] != 0)) for name in self.names]
         self._zero()
 
     def stepped(self) -> None:
-        """Held weights are zero again after a step."""
+        """Set held weights back to zero after a step."""
         self._zero()
 
     def _zero(self) -> None:
@@ -85,5 +89,5 @@ class Compression(Training):
             weight.data *= mask
 
     def identity(self) -> tuple[str, ...]:
-        """With what the set is."""
+        """Return the text of the base class with the constraints added."""
         return (*super().identity(), type(self).__name__, repr(self.bound))

@@ -1,4 +1,4 @@
-"""The agent's self-test: times a model of one node on every device, in a child process as for all work."""
+"""The agent's self-test: times a model of one node on every device, in a child process, like all other work."""
 
 from __future__ import annotations
 

@@ -74,9 +74,9 @@ class Probe:
         return Curves(*(_curve(ops, latency_us) for ops in (self.out, self.into)))
 
     def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
-        """The classes that the latencies (by op key) show by the rule of this module.
+        """Learn the classes from latencies (by op key) by the rule of this module.
 
-        Raises InvalidInput as `curves`.
+        Raises InvalidInput with fewer than half of either curve.
         """
         drawn = self.curves(latency_us)
         return learn(drawn.out_us, drawn.in_us)

@@ -79,7 +79,8 @@ class _Run:
                 start_s = clock()
                 call()
                 elapsed_s[run] = clock() - start_s
-        except Exception as error:  # engines raise classes of their own; recorded, so that one model never ends a batch
+        # engines raise classes of their own; recorded, so that one failing model does not end a batch
+        except Exception as error:
             self._failure = Failure(self._key, f"{type(error).__name__}: {error}"[:500], "run")
             return
         if elapsed_s.min() <= 0:

@@ -16,13 +16,14 @@ import typer
 
 from compress.importing.normalise import load_network
 from compress.network import SCORED
+from compress.scoring.intervals import wilson
+from compress.tasks.classification import TASK
 from netlathe import Client, Job, Summary
 from service.processes.own_server import embedded_server
 from service.processes.switch import is_on
 from service.verbs.report import counted, counts_of, latency
 from service.verbs.terminal import FAILED, MET, CommandFailed, exit_code, print_table, show
-from workers.evaluating.intervals import wilson
-from workers.reporting.clean_process import CleanProcessFailed, count_right
+from workers.reporting.clean_process import CleanProcessFailed, CleanRun, clean_run
 
 if TYPE_CHECKING:
     from compress.data.dataset import Dataset
@@ -205,17 +206,25 @@ def _save_images(prepared: Prepared, folder: Path) -> None:
 
 
 def _checked(file: Path, folder: Path) -> Checked:
+    ran = {part: _ran(file, folder, part) for part in PARTS}
+    right = {part: _right(folder, part) for part in PARTS}
+    return Checked(ran[PARTS[0]].sha256, right, {part: each.count for part, each in ran.items()})
+
+
+def _ran(file: Path, folder: Path, part: str) -> CleanRun:
+    outputs = folder / f"outputs_{part}.npy"
     try:
-        counted = {
-            part: count_right(
-                file.absolute(), folder / f"x_{part}.npy", folder / f"y_{part}.npy", scored=SCORED, batch=CHECK_BATCH
-            )
-            for part in PARTS
-        }
+        return clean_run(file.absolute(), folder / f"x_{part}.npy", outputs, scored=SCORED, batch=CHECK_BATCH)
     except CleanProcessFailed as error:
         raise CommandFailed(f"the clean process failed: {error.last_line}") from error
-    right, images = ({part: getattr(found, name) for part, found in counted.items()} for name in ("right", "count"))
-    return Checked(counted[PARTS[0]].sha256, right, images)
+
+
+def _right(folder: Path, part: str) -> int:
+    """How many images the outputs of the clean process classify rightly."""
+    import numpy as np
+
+    outputs, labels = (np.load(folder / f"{name}_{part}.npy", allow_pickle=False) for name in ("outputs", "y"))
+    return int(TASK.score(outputs, labels).sum())
 
 
 def _compare(best: Summary, checked: Checked) -> None:
@@ -239,11 +248,11 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
     print_table(columns, rows)
     control, lost = job.control, None if result is None else result.accuracy_drop
     if control is not None and control.accuracy is not None:
-        typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
+        typer.echo(f"\ncontrol: the original after the same training has accuracy {control.accuracy:.4f}")
     if lost is not None:
         mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
         span = f"[{low:z.2f}, {high:z.2f}]"
-        typer.echo(f"{label}: {mean:z.2f} points under it, 95 % interval {span} over {lost.n} images")
+        typer.echo(f"{label}: {mean:z.2f} points below it, 95 % interval {span} over {lost.n} images")
 
 
 def _row(name: str, summary: Summary, checked: Checked | None) -> Sequence[str | None]:

@@ -22,13 +22,14 @@ from service.store.devices.latency import LatencyRow
 from service.store.devices.work_items import by_key
 
 ANCHORS = 6
-"""A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where this was observed (no
+"""Number of anchors. A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where
+this was observed (no
 rows were kept), and the median of six scatters less."""
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""
 SMOOTHING = 0.2
-"""Weight of the newest session in the running mean of scales. A choice: a single session is off by some percent, as is
-`session_scale` in the rows of benchmarks/predictor_accuracy.py."""
+"""Weight of the newest session in the running mean of scales. A choice: a single session is off by a few percent
+(`session_scale` in the rows of benchmarks/predictor_accuracy.py)."""
 MAX_REFUSED = 3
 Pair = tuple[float | None, float | None]
 

@@ -20,7 +20,7 @@ HELD = 256
 
 
 def told(store: Store, blobs: Blobs, sha256: str, device_id: str) -> Mapping[str, Told]:
-    """Return the device's answers about a model's forms by wiring, first that of the form that is timed first."""
+    """Return the device's answers about a model's forms by wiring, beginning with the form that is timed first."""
     with store.read() as tx:
         if not fusions.has_told(tx, devices.get(tx, device_id)):
             return {}

@@ -60,7 +60,7 @@ def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[To
     blob.
 
     Args:
-        told: the device's answers, first that about the form that is timed first; if there are none, the engine of
+        told: the device's answers, beginning with the form that is timed first; if there are none, the engine of
             this machine is asked.
 
     Raises:

@@ -87,7 +87,7 @@ class Blobs:
         return self.put_chunks(read_chunks(path))
 
     def beside(self, sha256: str, name: str) -> bytes | None:
-        """Return the content of the file of this name beside a content; None if there is none."""
+        """Return the bytes of the file of this name that is kept beside a content; None if there is none."""
         try:
             return self._place(f"{sha256}.{name}").read_bytes()
         except FileNotFoundError:

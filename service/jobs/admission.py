@@ -12,6 +12,7 @@ from typing import Any
 from service.devices import asked_forms
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
+from service.jobs import catalogue
 from service.jobs.submission import JobCreate, Resolved, resolve
 from service.jobs.warnings import JobWarning, lasting
 from service.store.devices import devices, latency
@@ -66,17 +67,13 @@ def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
 
 
 def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreate) -> list[str]:
-    scored = score(store, blobs, resolved.model, resolved.dataset, body.seed)
+    scored = score(store, blobs, resolved.model, resolved.dataset, body.seed, body.task)
     if not scored.at_chance:
         return []
-    found = (
-        f"the original classifies {scored.accuracy:.1%} of {scored.count} validation samples as labelled, "
-        f"chance is {scored.chance:.1%}; preprocessing used: {_shown(resolved.model.preprocessing)}"
-    )
+    does = catalogue.task(body.task).told(scored.mean, scored.count, scored.chance)
+    found = f"the original {does}; preprocessing used: {_shown(resolved.model.preprocessing)}"
     if not body.force:
-        raise InvalidInput(
-            "dataset", scored.accuracy, f"{found}; set `force` to submit the job anyway", code="at_chance"
-        )
+        raise InvalidInput("dataset", scored.mean, f"{found}; set `force` to submit the job anyway", code="at_chance")
     return [found]
 
 

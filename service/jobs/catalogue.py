@@ -1,4 +1,4 @@
-"""Strategies, methods and metrics of this installation, discovered once, and checks against them.
+"""Strategies, methods, tasks and metrics of this installation, discovered once, and checks against them.
 
 Methods import torch, so nothing is imported before the first call: a server answers right after its start.
 """
@@ -17,6 +17,7 @@ from service.errors import InvalidInput
 
 if TYPE_CHECKING:
     from compress.method import MethodFamily
+    from compress.task import Task
     from search.metric import Metric
     from search.strategy import StrategyFamily
 
@@ -35,6 +36,36 @@ def methods() -> Mapping[str, MethodFamily]:
     from compress import methods as found
 
     return {name: found.load(name) for name in found.names()}
+
+
+@cache
+def tasks() -> Mapping[str, Task]:
+    """Return every task, by name, the default first.
+
+    Raises:
+        LookupError: the metric of a task is not a scored one.
+    """
+    from compress import tasks as found
+    from search.metrics import METRICS
+
+    known = {name: found.load(name) for name in found.names()}
+    for name, task in known.items():
+        if task.metric not in METRICS or not METRICS[task.metric].scored:
+            raise LookupError(
+                f"task {name} names the metric {task.metric!r}, which is not a scored row of search.metrics"
+            )
+    return known
+
+
+def task(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    if name not in tasks():
+        raise InvalidInput("task", name, f"must be one of {', '.join(tasks())}")
+    return tasks()[name]
 
 
 def metrics() -> Sequence[Metric]:

@@ -2,9 +2,9 @@
 
 They are computed from recorded evaluations, so that the same function serves the live front and "what if the limit
 were 4 ms": filters change which evaluations take part, never what was measured. Only evaluations of the search take
-part: finalists are trained (F4) and measured whole (F5), so their accuracy and latency cannot be compared with the
-untrained accuracy and predicted latency of candidates. For the same reason, whole trainings that a search asked for
-(F4) are compared only with each other, and so are proxies (F2).
+part: finalists are trained (F4) and measured whole (F5), so their score and latency cannot be compared with the
+untrained score and predicted latency of candidates. For the same reason, whole trainings that a search asked for (F4)
+are compared only with each other, and so are proxies (F2).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Judged(Protocol):
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
-    """Return the metrics of a job's front: accuracy, then each target's latency, then the objective.
+    """Return the metrics of a job's front: its score, then each target's latency, then the objective.
 
-    If the objective is accuracy and there is no target, another metric takes the place of latency: the one whose row
+    If the objective is the score and there is no target, another metric takes the place of latency: the one whose row
     in the table names the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
-        "accuracy": "max",
+        request["metric"]: "max",
         **{latency_metric(each["device"]): "min" for each in request["targets"]},
     }
     if metric != "latency_ms":
@@ -63,8 +63,8 @@ def _in_place_of_latency(methods: Sequence[str]) -> Metric:
 class RunningFront:
     """The front while evaluations come in: each is compared with the front only, not with all earlier evaluations.
 
-    That is enough: an evaluation that fell off is also beaten by anything that beats the one that beat it. `points`:
-    fidelity -> id -> values on the axes, for the evaluations on the front.
+    This is enough: if B beat A and C beats B, then C beats A, too. `points`: fidelity -> id -> values on the axes, for
+    the evaluations on the front.
     """
 
     axes: Sequence[tuple[str, Goal]]
@@ -100,13 +100,13 @@ def under(
     request: Mapping[str, Any],
     *,
     max_latency_ms: float | None,
-    min_accuracy: float | None,
+    min_score: float | None,
 ) -> Sequence[Judged]:
     """Return the evaluations that would meet these limits on every target's device."""
     latencies = [latency_metric(item["device"]) for item in request["targets"]]
     found = [each for each in evaluations if each.status == "completed" and each.searched]
     if max_latency_ms is not None:
         found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
-    if min_accuracy is not None:
-        found = [e for e in found if e.metrics.get("accuracy", -np.inf) >= min_accuracy]
+    if min_score is not None:
+        found = [e for e in found if e.metrics.get(request["metric"], -np.inf) >= min_score]
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 import search.errors
+from compress.tasks import DEFAULT
 from service.errors import InvalidInput
 from service.http.bodies import Body, Name
 from service.jobs import catalogue
@@ -24,21 +25,20 @@ from service.store.uploads.models import Model
 from workers.plan import Augment, Budget, DatasetInput, Effort, JobPlan, ModelInput, Named, Statistic, Target, Training
 
 if TYPE_CHECKING:
+    from compress.task import Task
     from search.metric import Metric
 
 Ref: TypeAlias = Annotated[str, Field(min_length=1, max_length=80)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 MAX_SEED = 2**31 - 1
-DECIDING = "accuracy"
-"""Metric that ranks and decides; `test_accuracy` is computed once, at the end, and decides nothing."""
 
 
 class ObjectiveBody(Body):
-    """The metric to optimise under the limits. Metrics other than accuracy need strategies that train whole candidates.
-    `goal` may only be the metric's own.
+    """The metric to optimise under the limits: that of the job's task if omitted. Other metrics need strategies that
+    train whole candidates. `goal` may only be the metric's own.
     """
 
-    metric: str = DECIDING
+    metric: str | None = None
     goal: Literal["min", "max"] | None = None
 
 
@@ -94,12 +94,13 @@ class TrainingBody(Body):
 
 
 class JobCreate(Body):
-    """A job as the contract defines it."""
+    """A job as the contract defines it. `metric` may only be that of its task."""
 
     name: Name | None = None
     model: Ref
     dataset: Ref
-    metric: str = DECIDING
+    task: str = DEFAULT
+    metric: str | None = None
     objective: ObjectiveBody = ObjectiveBody()
     targets: list[TargetBody] = Field([], max_length=16)
     limits: dict[str, float | None] = Field(default_factory=dict)
@@ -129,10 +130,12 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     """
     from search.metrics import METRICS
 
-    _check_metrics(body)
+    task = catalogue.task(body.task)
+    wanted = body.objective.metric or task.metric
+    _check_metrics(body, task)
     _check_room(body.limits)
     model, dataset = _model(tx, body.model), _dataset(tx, body.dataset)
-    scored = _check_fit(model, dataset)
+    scored = _check_fit(model, dataset, task)
     methods = catalogue.check_named("methods", _pairs(body.methods), catalogue.methods())
     _check_prunable(model, methods)
     targets, warnings = _targets(tx, body.targets)
@@ -140,8 +143,8 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     strategies = catalogue.check_named("strategies", _pairs(body.strategies), catalogue.strategies())
     names = [item["name"] for item in methods]
     _check_sparse([item["name"] for item in strategies], names)
-    _check_lowered(body.objective.metric, names)
-    warnings += lasting([*_odd(body, names), *_all_random(strategies, body.budget.evaluations)])
+    _check_lowered(wanted, task.metric, names)
+    warnings += lasting([*_odd(body, task, names), *_all_random(strategies, body.budget.evaluations)])
     request = {
         **body.model_dump(mode="json", exclude={"model", "dataset", "methods", "strategies", "targets"}),
         "model": model.id,
@@ -149,7 +152,8 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
         "methods": methods,
         "strategies": strategies,
         "targets": targets,
-        "objective": {"metric": body.objective.metric, "goal": METRICS[body.objective.metric].goal},
+        "metric": task.metric,
+        "objective": {"metric": wanted, "goal": METRICS[wanted].goal},
     }
     return Resolved(request, model, dataset, tuple(warnings))
 
@@ -158,7 +162,7 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
     """Return the plan of a stored request, as a run needs it.
 
     Raises:
-        InvalidInput: the model or the data set is gone.
+        InvalidInput: the model or the data set was deleted.
     """
     model, dataset = _model(tx, request["model"]), _dataset(tx, request["dataset"])
     return JobPlan(
@@ -187,25 +191,31 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
         effort=effort or Effort(),
         seed=request["seed"],
         force=request["force"],
+        task=request.get("task", DEFAULT),
     )
 
 
-def _check_metrics(body: JobCreate) -> None:
+def _check_metrics(body: JobCreate, task: Task) -> None:
     from search.errors import did_you_mean
-    from search.metrics import LIMITS
+    from search.metrics import LIMITS, METRICS
 
-    if body.metric != DECIDING:
-        raise InvalidInput("metric", body.metric, f"must be {DECIDING}")
-    _check_objective(body)
+    if body.metric not in (None, task.metric):
+        raise InvalidInput("metric", body.metric, f"must be {task.metric}")
+    _check_objective(body, task.metric)
     for name, value in body.limits.items():
         if name not in LIMITS:
-            given = [each for each, limit in LIMITS.items() if _may_be_limited(limit.metric)]
+            given = [each for each, limit in LIMITS.items() if _may_be_limited(limit.metric, task.metric)]
             raise InvalidInput(f"limits.{name}", value, f"no such limit; {did_you_mean(name, given)}")
         limit = LIMITS[name]
         if limit.metric.per_device:
             raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs in `targets`, with its device")
-        if not _may_be_limited(limit.metric):
-            raise InvalidInput(f"limits.{name}", value, "accuracy on the test part decides nothing; limit the accuracy")
+        if not limit.metric.decides:
+            score = METRICS[task.metric].heading
+            told = f"{score} on the test part decides nothing; limit the {score}"
+            raise InvalidInput(f"limits.{name}", value, told)
+        if not _may_be_limited(limit.metric, task.metric):
+            told = f"the task {task.name} is judged by {task.metric}, not by {limit.metric.name}"
+            raise InvalidInput(f"limits.{name}", value, told)
         if value is not None:
             try:
                 limit.check(value)
@@ -213,30 +223,37 @@ def _check_metrics(body: JobCreate) -> None:
                 raise InvalidInput(f"limits.{name}", value, error.message) from error
 
 
-def _may_be_limited(metric: Metric) -> bool:
-    """True if `limits` may name the metric: not a latency, which belongs to a device, and not the test accuracy."""
-    return not metric.per_device and metric.decides
+def _may_be_limited(metric: Metric, deciding: str) -> bool:
+    """True if `limits` may name the metric: not a latency, which belongs to a device, and not another task's score."""
+    return not metric.per_device and _may_be_wanted(metric, deciding)
 
 
-def _check_objective(body: JobCreate) -> None:
+def _may_be_wanted(metric: Metric, deciding: str) -> bool:
+    """True if a job that is judged by the `deciding` score may ask for the metric."""
+    return metric.decides and (not metric.scored or metric.name == deciding)
+
+
+def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    To make a network as small as an accuracy limit allows, candidates need the accuracy of a trained network.
+    To make a network as small as a limit on its score allows, candidates need the score of a trained network.
     """
     from search.metrics import METRICS
 
-    name, goal = body.objective.metric, body.objective.goal
-    known = ", ".join(metric.name for metric in METRICS.values() if metric.decides)
-    if name not in METRICS or not METRICS[name].decides:
-        raise InvalidInput("objective.metric", name, f"must be one of {known}")
+    name, goal = body.objective.metric or deciding, body.objective.goal
+    known = [metric.name for metric in METRICS.values() if _may_be_wanted(metric, deciding)]
+    if name not in known:
+        raise InvalidInput("objective.metric", name, f"must be one of {', '.join(known)}")
     if goal not in (None, METRICS[name].goal):
         raise InvalidInput("objective.goal", goal, f"must be {METRICS[name].goal}")
-    if name == DECIDING:
+    if name == deciding:
         return
     if METRICS[name].per_device and not body.targets:
         raise InvalidInput("objective.metric", name, "is a metric of a device, so it needs a target")
-    if not body.limits.get(f"min_{DECIDING}") and body.limits.get(f"max_{DECIDING}_drop") is None:
-        raise InvalidInput("objective.metric", name, "needs a limit on accuracy, such as max_accuracy_drop")
+    drop = f"max_{deciding}_drop"
+    if not body.limits.get(f"min_{deciding}") and body.limits.get(drop) is None:
+        told = f"needs a limit on {METRICS[deciding].heading}, such as {drop}"
+        raise InvalidInput("objective.metric", name, told)
     known_strategies = catalogue.strategies()
     for index, (strategy, _) in enumerate(_pairs(body.strategies)):
         if strategy in known_strategies and not known_strategies[strategy].trains:
@@ -280,7 +297,7 @@ def _check_ready(field: str, ref: str, state: str) -> None:
         raise InvalidInput(field, ref, "was refused by its checks")
 
 
-def _check_fit(model: Model, dataset: Dataset) -> list[str]:
+def _check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
     """Check that the data fit the model; return a note on the scored output if only the data determine it.
 
     Raises:
@@ -288,23 +305,19 @@ def _check_fit(model: Model, dataset: Dataset) -> list[str]:
     """
     from compress.data.checks import check_fits
     from compress.data.preprocessing import Preprocessing
-    from compress.graph.outputs import scored_for
+    from compress.task import TargetKind
 
+    shape = tuple(dataset.image_shape)
+    image_shape = (shape[0], shape[1], shape[2]) if shape else None
+    check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
-    scored = known or scored_for(shapes, dataset.classes, model.name)
-    shape = tuple(dataset.image_shape)
-    check_fits(
-        (shape[0], shape[1], shape[2]) if shape else None,
-        Preprocessing.from_json(model.preprocessing),
-        _image_shape(model),
-        classes=dataset.classes,
-        outputs=shapes[scored][0],
-    )
+    targets = TargetKind(dataset.classes, tuple(dataset.target_shape))
+    scored = task.check(shapes, known, targets, model.name)
     kept = [name for name in shapes if name != scored]
     if known or not kept:
         return []
-    return [f"output {scored} is scored: it alone fits {dataset.classes} classes; kept unchanged: {', '.join(kept)}"]
+    return [f"output {scored} is scored: it alone fits {targets}; kept unchanged: {', '.join(kept)}"]
 
 
 def _image_shape(model: Model) -> Sequence[int]:
@@ -328,9 +341,9 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
             raise InvalidInput(f"strategies.{index}", name, wanted)
 
 
-def _check_lowered(metric: str, methods: Sequence[str]) -> None:
+def _check_lowered(metric: str, deciding: str, methods: Sequence[str]) -> None:
     """Raise InvalidInput if the objective is a metric that no method of the job lowers."""
-    if metric == DECIDING or _lowered(metric, methods):
+    if metric == deciding or _lowered(metric, methods):
         return
     known = catalogue.methods()
     do = ", ".join(name for name in known if _lowered(metric, [name]))
@@ -346,8 +359,10 @@ def _lowered(metric: str, methods: Sequence[str]) -> bool:
     return any(name in lowered_by or metric in catalogue.methods()[name].lowers for name in methods)
 
 
-def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
+def _odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
     """Return warnings about requests that are valid but probably not intended."""
+    from search.metrics import METRICS
+
     found = []
     if body.targets and not _lowered("latency_ms", methods):
         found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
@@ -356,8 +371,9 @@ def _odd(body: JobCreate, methods: Sequence[str]) -> list[str]:
             f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}, so some get none"
         )
     limited = any(value is not None for value in body.limits.values())
-    if body.objective.metric == DECIDING and not body.targets and not limited:
-        found.append("no target, no limit, and accuracy as the objective: nothing asks for a smaller network")
+    if body.objective.metric in (None, task.metric) and not body.targets and not limited:
+        heading = METRICS[task.metric].heading
+        found.append(f"no target, no limit, and {heading} as the objective: nothing asks for a smaller network")
     return found
 
 

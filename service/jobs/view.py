@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from compress.tasks import DEFAULT
 from search.metrics import COUNTED
 from service.jobs.warnings import texts_of
 from service.store.events import Event
@@ -89,6 +90,7 @@ class JobPublic(BaseModel):
     name: str
     model: str
     dataset: str
+    task: str = DEFAULT
     metric: str
     objective: dict[str, Any]
     targets: list[dict[str, Any]]
@@ -164,7 +166,7 @@ class LogLine(BaseModel):
 
 
 class Log(BaseModel):
-    """The last lines, oldest first. `before` requests the lines before them; null if there are none."""
+    """The last lines, oldest first. `before`: the number to send for earlier lines; null if there are none."""
 
     items: list[LogLine]
     before: int | None

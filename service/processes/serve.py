@@ -117,7 +117,7 @@ def check_host(settings: Settings) -> None:
         "host",
         settings.host,
         "others can reach this address, and tokens would be sent unencrypted: use --tls-cert and --tls-key, "
-        "or --insecure if something else encrypts",
+        "or --insecure if something else encrypts the connection",
     )
 
 

@@ -32,6 +32,14 @@ class StrategyPublic(FamilyPublic):
     baseline: bool
 
 
+class TaskPublic(BaseModel):
+    """What a network can be for. `metric`: the mean score that such a job ranks and decides by."""
+
+    name: str
+    summary: str
+    metric: str
+
+
 class MetricPublic(BaseModel):
     """A named number. It is shown as `value * factor` in `unit`, with a Python format spec."""
 
@@ -56,6 +64,7 @@ class Catalogue(BaseModel):
 
     strategies: list[StrategyPublic]
     methods: list[FamilyPublic]
+    tasks: list[TaskPublic]
     metrics: list[MetricPublic]
     limits: list[str]
     runtimes: list[RuntimePublic]
@@ -63,7 +72,7 @@ class Catalogue(BaseModel):
 
 @router.get("", responses=documented(401, 403))
 def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
-    """Return strategies, methods and metrics of this installation, and the runtimes of its agents."""
+    """Return strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
     from search.metrics import LIMITS
 
     return Catalogue(
@@ -86,6 +95,7 @@ def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
             )
             for family in catalogue.methods().values()
         ],
+        tasks=[TaskPublic.model_validate(task, from_attributes=True) for task in catalogue.tasks().values()],
         metrics=[MetricPublic.model_validate(metric, from_attributes=True) for metric in catalogue.metrics()],
         limits=sorted(LIMITS),
         runtimes=_runtimes(store),

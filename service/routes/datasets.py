@@ -52,7 +52,8 @@ FORM = form_schema(
 
 class DatasetPublic(BaseModel):
     """A data set. Counts include the parts drawn from `train` in place of missing ones; they are zero while `state` is
-    `checking`. `image_shape` is height, width, channels; null if images differ in size.
+    `checking`. `image_shape` is height, width, channels; null if images differ in size. `target_shape` is the shape of
+    one label, empty for class numbers. `classes` is the number of classes; 0 if labels are not class numbers.
     """
 
     id: str
@@ -66,6 +67,7 @@ class DatasetPublic(BaseModel):
     classes: int
     class_names: list[str]
     image_shape: list[int] | None
+    target_shape: list[int] = []
     layout: str | None
     warnings: list[str]
     problem: checking.Refusal | None

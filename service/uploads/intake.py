@@ -39,7 +39,7 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
     """Check an uploaded data set and store a decoded copy beside it.
 
     Returns:
-        counts, classes, class_names, image_shape and warnings.
+        counts, classes, class_names, image_shape, target_shape and warnings.
 
     Raises:
         InvalidInput: as `check_model`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compress.data.dataset import cache_beside
+from search.ranking.nearness import guesses
 from service.files.blobs import Blobs
 from service.store.engine import Store
 from service.store.uploads import scores
@@ -16,30 +17,24 @@ from service.uploads.sandbox import QUICK, run
 
 @dataclass(frozen=True)
 class Scored:
-    """The number of samples classified as labelled: `right` of `count`, with labels of `classes` classes."""
+    """A network's mean score on `count` samples, and `chance`: the mean score of guessing."""
 
-    right: int
+    mean: float
     count: int
-    classes: int
+    chance: float
 
-    @property
-    def accuracy(self) -> float:
-        """Share of samples classified as labelled."""
-        return self.right / self.count
-
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing among all classes."""
-        return 1 / self.classes
+    @classmethod
+    def of(cls, row: scores.Score) -> Scored:
+        """The score that a row holds."""
+        return cls(row.right / row.count, row.count, 1 / row.classes if row.chance is None else row.chance)
 
     @property
     def at_chance(self) -> bool:
-        """True if the accuracy is below chance or within two standard errors of it."""
-        error: float = (self.chance * (1 - self.chance) / self.count) ** 0.5
-        return self.accuracy <= self.chance + 2 * error
+        """True if the mean score is below chance or within two standard errors of it."""
+        return guesses(self.mean, self.chance, self.count)
 
 
-def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int) -> Scored:
+def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int, task: str) -> Scored:
     """Return the score of a model on its data set, from the store if it is known.
 
     Raises:
@@ -47,8 +42,8 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int)
     """
     with store.read() as tx:
         known = scores.find(tx, model.id, dataset.id, seed)
-    if known is not None:
-        return Scored(known.right, known.count, known.classes)
+    if known is not None and known.task == task:
+        return Scored.of(known)
     path = blobs.path(dataset.sha256)
     request = {
         "model": str(blobs.path(model.sha256).absolute()),
@@ -60,8 +55,11 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int)
         "classes": dataset.class_count,
         "cache": str(cache_beside(path.absolute())),
         "seed": seed,
+        "task": task,
     }
     found = in_turn(lambda: run("score", request, QUICK, field="model"))
+    row = scores.Score(model_id=model.id, dataset_id=dataset.id, seed=seed, **found)
+    scored = Scored.of(row)
     with store.begin() as tx:
-        scores.keep(tx, scores.Score(model_id=model.id, dataset_id=dataset.id, seed=seed, **found))
-    return Scored(**found)
+        scores.keep(tx, row)
+    return scored

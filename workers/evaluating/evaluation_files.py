@@ -25,8 +25,10 @@ from compress.network import Network
 from compress.pruning.layer_error import ls_error
 from compress.pruning.statistics import Statistics
 from compress.scheme import Scheme
+from compress.task import Task
+from compress.tasks import DEFAULT, load
 from workers.errors import InvalidInput
-from workers.evaluating.accuracy import Images, Labels
+from workers.evaluating.scores import Images, Labels
 from workers.running import durable
 
 _DONE = "material.json"
@@ -36,11 +38,17 @@ _DONE = "material.json"
 class Material:
     """A folder with the working network, images and statistics. Picklable; reads lazily.
 
-    `methods`: (name, settings) pairs in the scheme's order.
+    `methods`: (name, settings) pairs in the scheme's order; `task_name`: what the network is for.
     """
 
     folder: Path
     methods: tuple[tuple[str, Mapping[str, Any]], ...]
+    task_name: str = DEFAULT
+
+    @cached_property
+    def task(self) -> Task:
+        """What the network is for."""
+        return load(self.task_name)
 
     @cached_property
     def network(self) -> Network:
@@ -54,7 +62,7 @@ class Material:
 
     @cached_property
     def ranking(self) -> tuple[Images, Labels]:
-        """Preprocessed validation images (N, *input_shape) and their labels (N,): what F2 takes accuracy on."""
+        """Preprocessed validation images (N, *input_shape) and their labels (N, ...): what F2 scores."""
         return self._array("ranking_images"), self._array("ranking_labels")
 
     @cached_property
@@ -82,7 +90,7 @@ class Material:
 
     @cached_property
     def sensitivity(self) -> dict[str, NDArray[np.float64]]:
-        """Knob -> (levels,) accuracy with this knob alone at each of its levels; empty before it is known."""
+        """Knob -> (levels,) score with this knob alone at each of its levels; empty before it is known."""
         return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
 
     @cached_property

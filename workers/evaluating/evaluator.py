@@ -1,7 +1,7 @@
 """CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, F3 and F4.
 
 cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
--> accuracy. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
+-> score. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
 distillation from the uncut network before the precision is chosen. F4 is a training to the candidate's values, see
 `workers.evaluating.whole_training`.
 """
@@ -20,14 +20,15 @@ from compress.graph.module import TorchNetwork
 from compress.method import AFTER_TRAINING
 from compress.network import Network
 from compress.scheme import BoundScheme
+from compress.scoring.difference import Scores
 from compress.training.fit import fit
 from compress.training.recipe import Recipe
 from compress.training.reestimate import reestimate
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.errors import InvalidInput
-from workers.evaluating.accuracy import Images, Labels, Right, right_in_file, right_in_torch
 from workers.evaluating.evaluation_files import Material
+from workers.evaluating.scores import Images, Labels, scores_in_file, scores_in_torch
 from workers.evaluating.whole_training import Sampler
 from workers.pools.pool import Evaluator
 
@@ -65,7 +66,7 @@ class CutEvaluator:
         self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
 
     def __call__(self, candidate: Candidate) -> Evaluation:
-        """The candidate's accuracy on the ranking images.
+        """The candidate's score on the ranking images.
 
         Raises:
             Diverged, TrainingDiverged: the network puts out numbers that are not finite.
@@ -83,22 +84,23 @@ class CutEvaluator:
         if candidate.recipe == QUICK:
             few = slice(self._quick_images)
             images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
-        right = self._right(candidate, images, labels, reference)
-        metrics = {"accuracy": float(right.mean())}
+        scores = self._scores(candidate, images, labels, reference)
+        metrics = {self._material.task.metric: float(scores.mean())}
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
 
-    def _right(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Right:
-        """Which of these images the candidate gets right, untrained."""
+    def _scores(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Scores:
+        """How good the candidate's output for each of these images is, untrained."""
+        task = self._material.task
         module, bound = self.cut(candidate, reference)
         if candidate.fidelity == "F3":
             module = TorchNetwork(self._distilled(module.to_network()))
         if not bound.steps(*AFTER_TRAINING):
-            return right_in_torch(module, images, labels)
+            return scores_in_torch(task, module, images, labels)
         cut = module.to_network()
         final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
         if final is cut:
-            return right_in_torch(module, images, labels)
-        return right_in_file(final.save(), images, labels)
+            return scores_in_torch(task, module, images, labels)
+        return scores_in_file(task, final.save(), images, labels)
 
     def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
         """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by.
@@ -118,7 +120,7 @@ class CutEvaluator:
     def _distilled(self, network: Network) -> Network:
         """After SHORT, with the uncut network as the teacher."""
         part, preprocessing = self._material.short
-        for step in fit(network, part, preprocessing, SHORT, self._network):
+        for step in fit(network, part, preprocessing, SHORT, self._network, task=self._material.task):
             if step.step == step.steps - 1:
                 return step.network()
         return network

@@ -30,8 +30,8 @@ from compress.training.recipe import Recipe
 from compress.training.reestimate import reestimate
 from search.candidate import Candidate
 from workers.errors import InvalidInput
-from workers.evaluating.accuracy import right_in_file
 from workers.evaluating.evaluation_files import Material
+from workers.evaluating.scores import scores_in_file
 from workers.problem.counted import counted_by_weights
 from workers.running import durable
 
@@ -52,8 +52,8 @@ class Sampler:
         self._recipe = recipe
 
     def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
-        """Accuracy on the ranking images, and what the file holds; the digest of the network to start others from, None
-        where it has lost channels for good.
+        """The score on the ranking images, and what the file holds; the digest of the network to start others from,
+        None where it has lost channels for good.
 
         Raises:
             InvalidInput: an unknown recipe, masks, or weights that are not kept or of another network.
@@ -74,8 +74,9 @@ class Sampler:
         sparse = after.rewrite(fold_norms(left), evidence, "sparsity")
         final = after.rewrite(sparse, evidence)
         file = final.save()
-        right = right_in_file(file, *self._material.ranking)
-        metrics = {"accuracy": float(right.mean()), **counted_by_weights(Form(sparse, final, file))}
+        task = self._material.task
+        scores = scores_in_file(task, file, *self._material.ranking)
+        metrics = {task.metric: float(scores.mean()), **counted_by_weights(Form(sparse, final, file))}
         return metrics, self._kept(candidate, trained)
 
     def _kept(self, candidate: Candidate, trained: Network) -> str | None:
@@ -104,8 +105,9 @@ class Sampler:
         file = self._material.checkpoint(self._key(candidate))
         saved = file.read_bytes() if file.exists() else None
         train = TRAININGS[candidate.recipe]
+        teacher, task = self._material.network, self._material.task
         last = None
-        for step in train(network, part, preprocessing, self._recipe, bound, self._material.network, saved):
+        for step in train(network, part, preprocessing, self._recipe, bound, teacher, saved, task=task):
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())

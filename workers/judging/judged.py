@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from compress.scoring.difference import Difference
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective
 from search.ranking.nearness import distance, guesses
 from search.ranking.preference import preference
-from workers.evaluating.accuracy import Drop, drop
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
 from workers.profiling.timed_device import Profile
@@ -29,17 +29,19 @@ Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
 @dataclass(frozen=True)
 class Judged:
     """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
-    limit on accuracy that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
+    limit on its score that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
     the predictions are of; `utility`: the objective, more is better; `distance`: how far it is from the limits as a
-    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `role`: what it is judged as.
+    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `metric`: what its score is
+    called; `role`: what it is judged as.
     """
 
     trained: Trained
     timed: tuple[Timed, ...]
-    drop: Drop
+    drop: Difference
     violation: float
     utility: float
     distance: float
+    metric: str
     broken: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     table_epochs: Mapping[str, int] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class Judged:
     def measured(self) -> Mapping[str, float]:
         """The metrics of the file itself."""
         latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
-        return {**self.trained.counts, **latency, "accuracy": self.trained.accuracy}
+        return {**self.trained.counts, **latency, self.metric: self.trained.score}
 
     @property
     def evaluations(self) -> tuple[Evaluated, ...]:
@@ -66,7 +68,7 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        known = {**trained.predicted, **trained.counts, "accuracy": trained.accuracy}
+        known = {**trained.predicted, **trained.counts, self.metric: trained.score}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if self.role == "uncut":
@@ -103,9 +105,8 @@ def judged(
         here = timed_on(context, inputs, profile, device, control, finalists, attempt)
         for each in finalists:
             timed[each.name].append(here[each.name])
-    chance = inputs.chance
     found = tuple(
-        replace(_judge(context.plan, profile, control, each, timed[each.name], chance), role=role) for each in finalists
+        replace(_judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
     )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:
@@ -128,18 +129,18 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
 
 
 def _rank(each: Judged) -> tuple[float, ...]:
-    return preference(each.utility, each.measured)
+    return preference(each.utility, each.measured, each.metric)
 
 
 def _judge(
-    plan: JobPlan, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed], chance: float
+    plan: JobPlan, inputs: Inputs, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]
 ) -> Judged:
     targets = {target.device_id: target for target in plan.targets}
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)
     latency = {latency_metric(t.device_id): t.measured_ms for t in timed}
-    metrics = {**each.counts, **latency, "accuracy": each.accuracy}
-    lost, doubts = drop(control.right, each.right), list[str]()
+    metrics = {**each.counts, **latency, plan.metric: each.score}
+    lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
         doubts.append(
             f"{each.candidate_id} went on from a sample and had {each.epochs} epochs, the control {control.epochs}"
@@ -151,14 +152,16 @@ def _judge(
             violation += over
             seen = metrics[constraint.metric]
             broken.append(f"{name} is broken: {constraint.metric} {seen:.6g}, allowed {constraint.bound:.6g}")
-        allowed = control.accuracy - constraint.bound
+        allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
-            doubts.append(f"{name} is {allowed:.2%}, within the 95 % interval of what {each.candidate_id} lost: {lost}")
+            within = f"within the 95 % interval of what {each.candidate_id} lost"
+            doubts.append(f"{name} is {plan.metric_row.told(allowed)}, {within}: {_told(plan, lost)}")
     epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
-    far = sum(math.log1p(t.excess) for t in timed) + distance((one for _, one in limits), metrics, chance)
-    far = math.inf if guesses(each.accuracy, chance, len(each.right)) else far
-    return Judged(each, tuple(timed), lost, violation, utility, far, tuple(broken), tuple(doubts), epochs)
+    far = sum(math.log1p(t.excess) for t in timed)
+    far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
+    far = math.inf if guesses(each.score, inputs.chance, len(each.scores)) else far
+    return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
 
 
 def _slow(target: Target, timed: Timed) -> str:
@@ -169,13 +172,13 @@ def _slow(target: Target, timed: Timed) -> str:
 
 
 def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tuple[str, Constraint]]:
-    """Limits on accuracy are judged against the control, all others against the original."""
+    """Limits on the score are judged against the control, all others against the original."""
     found = []
     for name, value in plan.limits.items():
         if value is None:
             continue
         limit = parse_limit(name)
-        against = {"accuracy": control.accuracy} if limit.metric.name == "accuracy" else profile.original
+        against = {plan.metric: control.score} if limit.metric.name == plan.metric else profile.original
         found += [(name, constraint) for constraint in parse_limits({name: value}, against)]
     return found
 
@@ -183,5 +186,11 @@ def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tup
 def _say(context: Context, each: Judged) -> None:
     latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
     verdict = "meets every limit" if each.met else "; ".join(each.broken)
-    accuracy = f"accuracy {each.trained.accuracy:.2%}, lost {each.drop}"
-    context.say(f"{each.trained.name}: {latency or 'no target'}; {accuracy}: {verdict}.")
+    metric = context.plan.metric_row
+    score = f"{metric.heading} {metric.told(each.trained.score)}, lost {_told(context.plan, each.drop)}"
+    context.say(f"{each.trained.name}: {latency or 'no target'}; {score}: {verdict}.")
+
+
+def _told(plan: JobPlan, lost: Difference) -> str:
+    mean, low, high = (plan.metric_row.lost(value) for value in (lost.mean, lost.low, lost.high))
+    return f"{mean} [{low}, {high}] against the control on {lost.count} images"

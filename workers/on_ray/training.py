@@ -41,7 +41,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores `verbose`
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report holds the end, not the accuracy
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report holds the end, not a score
     watch = Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
@@ -80,11 +80,11 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
 
 def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
     epochs = max(lesson.recipe.epochs for lesson in course.lessons.values())
-    return SparingAsha(watch, course.spared, epochs) if course.by_accuracy else FIFOScheduler()
+    return SparingAsha(watch, course.spared, epochs) if course.by_score else FIFOScheduler()
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
-    """ASHA over epochs and accuracy among all trainings but the spared ones, which are neither stopped nor counted. The
+    """ASHA over epochs and scores among all trainings but the spared ones, which are neither stopped nor counted. The
     watch decides in the end: both may stop a training, and one must be left.
     """
 
@@ -92,7 +92,7 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         grace = min(epochs, max(2, math.ceil(epochs * FIRST_RUNG)))
         super().__init__(
             time_attr="epoch",
-            metric="accuracy",
+            metric="score",
             mode="max",
             grace_period=grace,
             max_t=max(grace, epochs),
@@ -153,7 +153,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return True
 
     def _hear(self, name: str, result: Mapping[str, Any]) -> None:
-        epoch = Epoch(result["epoch"], result["epochs"], result["accuracy"], result["elapsed_s"])
+        epoch = Epoch(result["epoch"], result["epochs"], result["score"], result["elapsed_s"])
         self._last[name] = epoch
         wall_s = epoch.elapsed_s / self._at_once
         self._spent_s += wall_s
@@ -167,7 +167,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         if not self._one_trained() and not self._course.lessons.keys() - self._ended.keys() - {name, CONTROL}:
             return False
         last = self._last[name]
-        reason = f"accuracy {last.accuracy:.2%} after epoch {last.epoch}: behind the others"
+        metric = self._course.metric
+        reason = f"{metric.heading} {metric.told(last.score)} after epoch {last.epoch}: behind the others"
         self._ended[name] = Ended("stopped", reason)
         return True
 
@@ -183,8 +184,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         if self._one_trained():
             return None
         spared = self._course.spared
-        going = {n: e.accuracy for n, e in self._last.items() if n not in self._ended and n not in spared}
-        if not self._course.by_accuracy:
+        going = {n: e.score for n, e in self._last.items() if n not in self._ended and n not in spared}
+        if not self._course.by_score:
             return next(name for name in self._course.lessons if name in going)
         return max(going, key=lambda name: going[name])
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.metric import Metric
 from search.metrics import METRICS
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import interval
 from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.phases.package import Findings
@@ -16,7 +16,7 @@ from workers.phases.train import Taught
 from workers.ports import Verdict
 from workers.profiling.timed_device import Profile
 from workers.progress import Slot
-from workers.reporting.summary import COUNTS, summary
+from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
@@ -30,15 +30,17 @@ _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "miss
 
 
 def original_row(
-    found: Profile, beside: Mapping[str, Mapping[str, float]] | None = None, test: float | None = None
+    metric: Metric,
+    found: Profile,
+    beside: Mapping[str, Mapping[str, float]] | None = None,
+    test: float | None = None,
 ) -> dict[str, Any]:
     """Return the row of the original. `beside`: its latencies in the session in which the finalists were judged, once
     known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(
-        accuracy=found.original["accuracy"],
-        test_accuracy=test,
+        score_fields(metric, found.original[metric.name], test),
         latency_ms=beside or first,
         counts=found.original,
     )
@@ -54,12 +56,12 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     verdict: Verdict = "met" if chosen is not None else "missed"
     shown = chosen or nearest_of(verdicts)
     assert shown is not None, "a job that came this far has at least one finalist"
-    test = _test_accuracies(run, shown.trained)
+    test = _test_scores(run, shown.trained)
     beside = {timed.device_id: {"measured": timed.original_ms} for timed in shown.timed}
-    run.summarise("original", original_row(result.profile, beside, test.original))
+    run.summarise("original", original_row(run.context.plan.metric_row, result.profile, beside, test.original))
     slot, other = _SLOTS[verdict]
     run.clear(other)
-    run.summarise(slot, _shown(shown, test.chosen, len(verdicts)))
+    run.summarise(slot, _shown(run, shown, test.chosen, len(verdicts)))
     reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
     given_up = taught.trainer.given_up
     warnings = _warnings(run.context, result, shown, verdicts, given_up)
@@ -114,32 +116,32 @@ def _larger(found: Profile, shown: Judged) -> list[str]:
     return [f"The result is larger than the upload: {made:,.0f} bytes against {came:,.0f}."]
 
 
-def _test_accuracies(run: JobRun, chosen: Trained) -> memos.FinalAccuracy:
-    """Return the test accuracies of the original and the chosen file; they are read once, at the end."""
+def _test_scores(run: JobRun, chosen: Trained) -> memos.FinalScore:
+    """Score the original and the chosen file on the test part; done once, at the end."""
     context, inputs = run.context, run.inputs
 
-    def read() -> memos.FinalAccuracy:
+    def read() -> memos.FinalScore:
         with context.computing():
-            original = inputs.test_accuracy(inputs.network.save())
-            return memos.FinalAccuracy(chosen.name, original, inputs.test_accuracy(chosen.model))
+            original = inputs.test_score(inputs.network.save())
+            return memos.FinalScore(chosen.name, original, inputs.test_score(chosen.model))
 
-    known = context.once(memos.TEST_ACCURACY, read)
+    known = context.once(memos.TEST_SCORE, read)
     if known.name != chosen.name:
         detail = f"the test part was already read for {known.name} and must not be read for {chosen.name}"
         raise JobFailed("test_read_twice", "package", detail)
     return known
 
 
-def _shown(each: Judged, test_accuracy: float, finalists: int) -> dict[str, Any]:
+def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, Any]:
+    metric, scores = run.context.plan.metric_row, each.trained.scores
     return summary(
+        score_fields(metric, each.trained.score, test),
         evaluation_id=f"{each.trained.candidate_id}-timed",
         strategy=each.trained.strategy,
-        accuracy=each.trained.accuracy,
-        test_accuracy=test_accuracy,
         latency_ms={timed.device_id: timed.row() for timed in each.timed},
         counts=each.trained.counts,
-        accuracy_drop={"mean": each.drop.mean, "low": each.drop.low, "high": each.drop.high, "n": each.drop.count},
-        accuracy_interval=interval(each.trained.right),
+        **drop_field(metric, each.drop),
+        **interval_field(metric, run.inputs.task.interval(scores), len(scores)),
         finalists=finalists,
         values=dict(each.trained.values),
     )

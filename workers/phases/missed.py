@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.metric import Metric
 from workers.phases.package import Findings, package
 from workers.phases.search import Result
 from workers.ports import Outcome
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.progress import Evaluated
-from workers.reporting.summary import predicted_summary, summary
+from workers.reporting.summary import predicted_summary, score_fields, summary
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.endpoints import ORIGIN, REACH, UNCHANGED, out_of_reach
@@ -20,7 +21,7 @@ def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
     """End the job if a target's limit is below both the predicted floor and the smallest network's measured latency."""
     for timed in found.devices:
         if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
-            return _missed(run, found, _floor_reason(timed), _smallest_row(found))
+            return _missed(run, found, _floor_reason(timed), _smallest_row(run.context.plan.metric_row, found))
     return None
 
 
@@ -32,7 +33,7 @@ def nothing_near(run: JobRun, result: Result) -> Outcome | None:
     )
     if not nearest:
         return None
-    row = _untrained_row(found, nearest[0])
+    row = _untrained_row(run.context.plan.metric_row, found, nearest[0])
     return _missed(run, found, _far_reason(result, nearest[0]), row, evaluated)
 
 
@@ -43,10 +44,10 @@ def _floor_reason(timed: TimedDevice) -> str:
     )
 
 
-def _smallest_row(found: Profile) -> Mapping[str, Any]:
+def _smallest_row(metric: Metric, found: Profile) -> Mapping[str, Any]:
     metrics = found.builder.counts(found.smallest)
     latency = {each.target.device_id: {"measured": each.resting_ms(each.smallest)} for each in found.devices}
-    return summary(latency_ms=latency, counts=metrics, values=dict(found.smallest))
+    return summary(score_fields(metric), latency_ms=latency, counts=metrics, values=dict(found.smallest))
 
 
 def _far_reason(result: Result, nearest: Evaluated) -> str:
@@ -60,13 +61,13 @@ def _far_reason(result: Result, nearest: Evaluated) -> str:
     )
 
 
-def _untrained_row(found: Profile, nearest: Evaluated) -> Mapping[str, Any]:
+def _untrained_row(metric: Metric, found: Profile, nearest: Evaluated) -> Mapping[str, Any]:
     candidate = nearest.evaluation.candidate
-    row = {**predicted_summary(nearest), "values": dict(candidate.values)}
+    row = {**predicted_summary(metric, nearest), "values": dict(candidate.values)}
     if candidate.origin == ORIGIN:  # not evaluated by the search
         row["evaluation_id"] = None
     if candidate.id == UNCHANGED:
-        row["accuracy"] = found.original["accuracy"]
+        row[metric.name] = found.original[metric.name]
     return row
 
 

@@ -58,10 +58,11 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     if findings.chosen is not None:
         path = durable.write(folder / f"{stem}.onnx", findings.chosen.model)
         with context.computing():
-            checked = clean_check(path.read_bytes(), *inputs.validation, findings.chosen.accuracy)
+            checked = clean_check(inputs.task, path.read_bytes(), *inputs.validation, findings.chosen.score)
+        metric = context.plan.metric_row
         context.say(
-            f"In a clean process without our packages, the file classifies {checked.accuracy:.2%} of "
-            f"{checked.count} images correctly; its outputs differ by {checked.difference:.1e} of their scale."
+            f"In a clean process without our packages, the file has {metric.heading} {metric.told(checked.score)} on "
+            f"{checked.count} images; its outputs differ by {checked.difference:.1e} of their scale."
         )
         made.append(("onnx", path))
         engines = engine_artifacts(context, profile.devices, findings.judged, findings.chosen, folder)
@@ -88,6 +89,8 @@ def _report(
     return {
         "job_id": plan.job_id,
         "name": plan.name,
+        "task": plan.task,
+        "metric": plan.metric,
         "verdict": findings.verdict,
         "reason": findings.reason,
         "warnings": list(findings.warnings),
@@ -108,7 +111,7 @@ def _report(
         "limits": dict(plan.limits),
         "finalists": [_finalist(each) for each in findings.judged],
         "evaluations": [_evaluation(each) for each in findings.evaluated],
-        "recheck": asdict(checked) if checked is not None else None,
+        "recheck": None if checked is None else _recheck(plan.metric, checked),
         "facts": _facts(context, inputs, profile, findings),
     }
 
@@ -142,12 +145,17 @@ def _training(context: Context, findings: Findings) -> str:
     return "; ".join([told, *longer]) + (" including its sample's" if longer else "")
 
 
+def _recheck(metric: str, checked: Checked) -> dict[str, Any]:
+    known = asdict(checked)
+    return {metric: known.pop("score"), **known}
+
+
 def _finalist(each: Judged) -> dict[str, Any]:
     return {
         "name": each.trained.name,
         "strategy": each.trained.strategy,
         "values": dict(each.trained.values),
-        "accuracy": each.trained.accuracy,
+        each.metric: each.trained.score,
         "drop": asdict(each.drop),
         "elapsed_s": each.trained.elapsed_s,
         "counts": dict(each.trained.counts),

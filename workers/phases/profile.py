@@ -1,4 +1,4 @@
-"""The profile phase: measures the original on every device, and builds what predicts any network cut from it."""
+"""The profile phase: measures the original on every device, and prepares predictions for any network cut from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.problem.counted import counted
 from workers.profiling.calibrate import calibrated
 from workers.profiling.fill import filled_table, smallest_network
 from workers.profiling.take_apart import taken_apart
-from workers.profiling.time_original import original_accuracy, time_original, timed_form_of
+from workers.profiling.time_original import original_score, time_original, timed_form_of
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.running.context import Context
 from workers.running.device_requests import learned_classes
@@ -55,6 +55,6 @@ def _original(context: Context, inputs: Inputs, devices: Sequence[TimedDevice]) 
     counts = counted(Form(inputs.network, inputs.network, uploaded))
     return {
         **{name: float(number) for name, number in counts.items()},
-        "accuracy": original_accuracy(context, inputs),
+        context.plan.metric: original_score(context, inputs),
         **{latency_metric(timed.target.device_id): timed.resting_ms(timed.original) for timed in devices},
     }

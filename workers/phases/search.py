@@ -31,7 +31,6 @@ from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
 
-JUDGED_AFTER_TRAINING = ("accuracy", "test_accuracy")
 SEARCH_SHARE = 0.6
 """Share of the wall seconds for the search if finalists are to be trained in the rest."""
 
@@ -48,12 +47,12 @@ def problem_of(
     constraint.
 
     Args:
-        reference: the control's accuracy on the ranking images if the search trains whole networks, whose accuracy is
-            compared with it; else the original's accuracy is used.
-        chance: the accuracy of guessing.
+        reference: the control's score on the ranking images if the search trains whole networks, whose scores are
+            compared with it; else the original's score is used.
+        chance: the score of guessing.
     """
     plan = context.plan
-    original = profile.original if reference is None else {**profile.original, "accuracy": reference}
+    original = profile.original if reference is None else {**profile.original, plan.metric: reference}
     wanted = Wanted(
         objectives=(Objective(plan.objective_key, plan.objective_goal),),
         constraints=constraints(plan, profile),
@@ -69,6 +68,7 @@ def problem_of(
         level=level(plan, original),
         images=len(material.ranking[1]),
         chance=chance,
+        deciding=plan.metric,
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
 
@@ -84,19 +84,17 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
-    """Return the targets' limits in terms of predictions, and the plan's other limits except those on accuracy."""
+    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores."""
     counted = {
-        name: value
-        for name, value in plan.limits.items()
-        if value is not None and parse_limit(name).metric.name not in JUDGED_AFTER_TRAINING
+        name: value for name, value in plan.limits.items() if value is not None and not parse_limit(name).metric.scored
     }
     found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
     return (*found, *parse_limits(counted, profile.original))
 
 
 def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
-    """Return the lowest accuracy of a trained network that the plan's limits accept; None if they do not limit it."""
-    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == "accuracy"}
+    """Return the lowest score of a trained network that the plan's limits accept; None if they do not limit it."""
+    said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == plan.metric}
     least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
     return max([0.0, *least]) if least else None
 

@@ -18,9 +18,9 @@ from compress.training.renormalise import renormalise
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Levelled, Space
-from workers.evaluating.accuracy import right_in_file
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, EvaluatorFactory
+from workers.evaluating.scores import scores_in_file
 from workers.pools.pool import Pool
 from workers.profiling.timed_device import Profile
 from workers.running.context import Context
@@ -31,7 +31,7 @@ from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3
-"""Number of a knob's levels at which accuracy is measured; the levels between are interpolated."""
+"""Number of a knob's levels at which the score is measured; the levels between are interpolated."""
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
@@ -52,7 +52,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     """
     methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
     name = "material" if norms else "material-plain"
-    material = Material(context.folder(name), methods)
+    material = Material(context.folder(name), methods, context.plan.task)
     if context.file(name) is not None and material.complete:
         return material
     context.at("statistics", 0, 3)
@@ -62,7 +62,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
         network = trainable(inputs, profile, images if norms else None)
     context.at("statistics", 1, 3)
     with context.computing():
-        evidence = material.scheme.gather(network, images, labels, context.plan.seed)
+        evidence = material.scheme.gather(network, images, inputs.targets(labels), context.plan.seed)
     for note in (*evidence.notes, *(untrained(network) if context.plan.training.epochs else ())):
         context.warn(note)
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
@@ -97,21 +97,21 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) accuracy with this knob at each level and the others as in the original."""
+    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
     for candidate in probes.values():
         pool.submit(candidate)
-    accuracy: dict[str, float] = {}
-    while len(accuracy) < len(probes):
+    scores: dict[str, float] = {}
+    while len(scores) < len(probes):
         done = pool.next(_WAIT_S)
         if done is not None:
-            # A level that cannot be evaluated counts as accuracy 0.
+            # A level that cannot be evaluated counts as score 0.
             completed = done.status is Status.COMPLETED
-            accuracy[done.candidate.id] = done.metrics["accuracy"] if completed else 0.0
-        context.at("statistics", 2 + len(accuracy) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, accuracy) for knob in space.levelled}
+            scores[done.candidate.id] = done.metrics[context.plan.metric] if completed else 0.0
+        context.at("statistics", 2 + len(scores) / len(probes), 3)
+    curves = {knob.name: _curve(knob, probes, scores) for knob in space.levelled}
     context.keep_file("sensitivity", material.write_sensitivity(curves))
     if curves:
         context.say(f"Measured the sensitivity of {len(curves)} knobs with {len(probes)} quick evaluations.")
@@ -138,11 +138,11 @@ def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
 
 
 def _curve(
-    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], accuracy: Mapping[str, float]
+    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], scores: Mapping[str, float]
 ) -> NDArray[np.float64]:
     levels: Sequence[int] = [*_probed(knob), knob.level(knob.whole)]
-    seen = [accuracy[probes[knob.name, level].id] for level in levels[:-1]]
-    seen.append(accuracy[probes["", 0].id])
+    seen = [scores[probes[knob.name, level].id] for level in levels[:-1]]
+    seen.append(scores[probes["", 0].id])
     order = np.argsort(levels)
     return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))
 
@@ -151,8 +151,8 @@ def _curve(
 class Statistics:
     """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's accuracy on the ranking images, if the search trains; `training`: the recipe that it
-    trains by.
+    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
+    trainings.
     """
 
     material: Material
@@ -177,7 +177,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     if trains(context):
         control = control_ahead(run, material)
         with context.computing():
-            reference = float(right_in_file(control.model, *material.ranking).mean())
+            reference = float(scores_in_file(material.task, control.model, *material.ranking).mean())
         training = replace(recipe_of(context, run.inputs), epochs=common_epochs(context))
         deadline_s += SLOWEST * control.elapsed_s
     factory = EvaluatorFactory(material, training=training)

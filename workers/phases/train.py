@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import drop, interval
 from workers.evaluating.evaluation_files import Material
 from workers.phases.search import Result
 from workers.phases.statistics import gathered, norm_count
-from workers.profiling.time_original import original_right
+from workers.profiling.time_original import original_scores
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
-from workers.reporting.summary import summary
+from workers.reporting.summary import interval_field, score_fields, summary
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.finalists import finalists
@@ -42,8 +41,9 @@ def train(run: JobRun, result: Result, material: Material) -> Taught:
     chosen = run.context.once(memos.FINALISTS, lambda: _chosen(run, result))
     run.context.at("train", 0, len(chosen) + 1)
     trainer, control = _control(run, result.profile, material, chosen)
-    row = summary(accuracy=control.accuracy, counts=control.counts, accuracy_interval=interval(control.right))
-    run.summarise("control", row)
+    metric, interval = run.context.plan.metric_row, run.inputs.task.interval(control.scores)
+    known = {**score_fields(metric, control.score), **interval_field(metric, interval, len(control.scores))}
+    run.summarise("control", summary(known, counts=control.counts))
     trainer.ahead(chosen)
     return Taught(control, _trained(run, trainer, chosen), trainer)
 
@@ -56,7 +56,7 @@ def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
     """Return a trainer of the form that trains better, and its control.
 
-    If the control loses accuracy with the inserted batch norms, it is trained again without them.
+    If the control scores lower with the inserted batch norms, it is trained again without them.
     """
     recipe, total = recipe_of(run.context, run.inputs), len(chosen) + 1
     given_back = norm_count(material.network) != norm_count(run.inputs.network)
@@ -64,16 +64,19 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
     # While the form is in doubt, the control is trained first: finalists of the wrong form would be wasted.
     trainer.ahead(() if given_back else chosen)
     control = trainer.control()
-    lost = drop(original_right(run.context, run.inputs), control.right)
+    lost = run.inputs.task.compare(original_scores(run.context, run.inputs), control.scores)
     if lost.low <= 0.0:
         return trainer, control
-    run.context.say(f"After training, the control is {lost.mean:.2%} below the original's accuracy.", "warning")
+    metric = run.context.plan.metric_row
+    run.context.say(
+        f"After training, the control is {metric.told(lost.mean)} below the original's {metric.heading}.", "warning"
+    )
     if not given_back or not _lasts_for_another(run, control):
         return trainer, control
     plain = Trainer(run, gathered(run.context, run.inputs, found, norms=False), recipe, total, form="plain-")
     plain.ahead()
     again = plain.control()
-    if again.accuracy <= control.accuracy:
+    if again.score <= control.score:
         run.context.say("Removing the inserted batch norms did not improve the control; they are kept.")
         return trainer, control
     run.context.say("Removing the inserted batch norms improved the control; they are removed.")

@@ -43,13 +43,13 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
 def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
     """Judge the control as the uncut network, if no finalist meets the limits and the nearest one has lost accuracy.
 
-    A finalist that has lost too much accuracy is no answer, and the uncut network may be nearer to the limits.
+    A finalist that has lost too much accuracy is not a solution, and the uncut network may be nearer to the limits.
     """
     nearest = nearest_of(verdicts)
     known = [each.trained.candidate_id for each in verdicts]
     if nearest is None or best_of(verdicts) is not None or nearest.only_slow or UNCHANGED in known:
         return ()
-    if nearest.trained.accuracy >= control.accuracy:
+    if nearest.trained.score >= control.score:
         return ()
     corner = unchanged(result.problem, result.profile.builder).evaluation
     values, predicted = corner.candidate.values, corner.metrics

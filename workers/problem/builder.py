@@ -18,7 +18,7 @@ from hw_profiles.ops import Op
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.table import LatencyTable
 from search.metrics import latency_metric
-from search.problem import Constraint, Objective, Problem, Statistics, Term, Terms
+from search.problem import ACCURACY, Constraint, Objective, Problem, Statistics, Term, Terms
 from search.space import Levelled, Space, Value, Values
 from workers.problem.counted import COUNTS, WHOLES, counted
 from workers.problem.kernel_space import KernelSpace
@@ -49,6 +49,7 @@ class Wanted:
     level: float | None = None
     images: int | None = None
     chance: float = 0.0
+    deciding: str = ACCURACY
 
 
 class ProblemBuilder:
@@ -129,6 +130,7 @@ class ProblemBuilder:
             level=wanted.level,
             images=wanted.images,
             chance=wanted.chance,
+            deciding=wanted.deciding,
         )
 
     def counts(self, values: Values) -> dict[str, float]:

@@ -1,12 +1,12 @@
-"""Measures the original: its latency on each target, in each form, and the images that it classifies correctly."""
+"""Measures the original: its latency on each target, in each form, and its scores on the validation images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from compress.network import Network
+from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
-from workers.evaluating.accuracy import Right
 from workers.plan import Target
 from workers.running import memos
 from workers.running.context import Context
@@ -41,19 +41,19 @@ def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapp
     return inputs.folded
 
 
-def original_right(context: Context, inputs: Inputs) -> Right:
-    """Return which validation images the original classifies correctly; computed once per job."""
+def original_scores(context: Context, inputs: Inputs) -> Scores:
+    """Return the scores of the original on the validation images; computed once per job."""
 
-    def look() -> Right:
+    def look() -> Scores:
         with context.computing():
-            return inputs.right(inputs.network.save())
+            return inputs.scores(inputs.network.save())
 
-    return context.once(memos.ORIGINAL_RIGHT, look)
+    return context.once(memos.ORIGINAL_SCORES, look)
 
 
-def original_accuracy(context: Context, inputs: Inputs) -> float:
-    """Return the original's accuracy on the validation images, and log it for the user."""
-    right = original_right(context, inputs)
-    accuracy = float(right.mean())
-    context.say(f"The original's accuracy is {accuracy:.2%} on {len(right)} validation images.")
-    return accuracy
+def original_score(context: Context, inputs: Inputs) -> float:
+    """Return the original's mean score on the validation images, and log it for the user."""
+    scores, metric = original_scores(context, inputs), context.plan.metric_row
+    score = float(scores.mean())
+    context.say(f"The original's {metric.heading} is {metric.told(score)} on {len(scores)} validation images.")
+    return score

@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.graph.onnxruntime import runtime_noise, session
 from compress.graph.outputs import scored_of
 from compress.importing.agreement import judge
 from compress.network import SCORED
+from compress.task import Task
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import Labels
-from workers.evaluating.images import Preprocessed
-from workers.reporting.clean_process import LOGITS, CleanProcessFailed, Counted, count_right
+from workers.evaluating.images import BATCH, Preprocessed
+from workers.evaluating.scores import Labels
+from workers.reporting.clean_process import CleanProcessFailed, CleanRun, clean_run
 
 log = logging.getLogger(__name__)
 
 COMPARED = 64
 """Images per batch; the outputs of the first batch are compared."""
+_OUTPUTS = "outputs.npy"
 _PATIENCE_S = 600.0
 
 
@@ -30,14 +33,14 @@ _PATIENCE_S = 600.0
 class Checked:
     """The clean process's findings. `difference`: between its outputs and ours, relative to their scale."""
 
-    accuracy: float
+    score: float
     count: int
     difference: float
     onnxruntime: str
 
 
-def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: float) -> Checked:
-    """Open the file in a clean process and check that outputs and accuracy equal those that the verdict is based on.
+def clean_check(task: Task, model: bytes, images: Preprocessed, labels: Labels, score: float) -> Checked:
+    """Open the file in a clean process and check that outputs and score equal those that the verdict is based on.
 
     Raises:
         JobFailed: they differ, or the process could not run the file.
@@ -46,19 +49,26 @@ def clean_check(model: bytes, images: Preprocessed, labels: Labels, accuracy: fl
         folder = Path(scratch)
         (folder / "model.onnx").write_bytes(model)
         _save(folder / "images.npy", images)
-        np.save(folder / "labels.npy", labels)
-        counted = _counted(folder)
-        logits = np.load(folder / LOGITS, allow_pickle=False)
+        ran = _ran(folder)
+        outputs = np.load(folder / _OUTPUTS, mmap_mode="r", allow_pickle=False)
+        first, seen = np.array(outputs[:COMPARED]), _mean_score(task, outputs, labels)
     running = session(model)
-    output, given = scored_of(running), {running.get_inputs()[0].name: images[: len(logits)]}
+    output, given = scored_of(running), {running.get_inputs()[0].name: images[: len(first)]}
     own = np.asarray(running.run([output], given)[0])
-    agreement = judge(logits, own, lambda: runtime_noise(model, given)[output])
-    found = Checked(counted.right / counted.count, counted.count, agreement.difference, counted.onnxruntime)
+    agreement = judge(first, own, lambda: runtime_noise(model, given)[output])
+    found = Checked(seen, ran.count, agreement.difference, ran.onnxruntime)
     # Two builds of the same arithmetic may break a tie differently: allow one image.
-    if not agreement.holds or abs(found.accuracy - accuracy) > 1.5 / found.count:
-        seen = f"accuracy {found.accuracy:.4f} (outputs differ by {found.difference:.1e} of their scale)"
-        raise JobFailed("recheck_failed", "package", f"a clean process found {seen}, the verdict used {accuracy:.4f}")
+    if not agreement.holds or abs(found.score - score) > 1.5 / found.count:
+        told = f"a score of {found.score:.4f} (outputs differ by {found.difference:.1e} of their scale)"
+        raise JobFailed("recheck_failed", "package", f"a clean process found {told}, the verdict used {score:.4f}")
     return found
+
+
+def _mean_score(task: Task, outputs: NDArray[np.float32], labels: Labels) -> float:
+    """Return the mean score, computed one batch at a time, since the outputs of all images may be large."""
+    starts = range(0, len(outputs), BATCH)
+    scores = [task.score(outputs[start : start + BATCH], labels[start : start + BATCH]) for start in starts]
+    return float(np.concatenate(scores).mean())
 
 
 def _save(path: Path, images: Preprocessed) -> None:
@@ -72,10 +82,10 @@ def _save(path: Path, images: Preprocessed) -> None:
     file.flush()
 
 
-def _counted(folder: Path) -> Counted:
-    names = (folder / name for name in ("model.onnx", "images.npy", "labels.npy"))
+def _ran(folder: Path) -> CleanRun:
+    names = (folder / name for name in ("model.onnx", "images.npy", _OUTPUTS))
     try:
-        return count_right(*names, scored=SCORED, batch=COMPARED, deadline_s=_PATIENCE_S)
+        return clean_run(*names, scored=SCORED, batch=COMPARED, deadline_s=_PATIENCE_S)
     except CleanProcessFailed as error:
         raise _broken(error) from error
 

@@ -11,17 +11,12 @@ from pathlib import Path
 from hw_profiles.child_process import ChildProcess, Death
 
 SCRIPT = Path(__file__).with_name("clean_script.py")
-LOGITS = "logits.npy"
-"""File beside the images with the outputs of the first batch."""
 
 
 @dataclass(frozen=True)
-class Counted:
-    """The number of images, out of `count`, that the file classifies correctly, the file's digest, and the version
-    used.
-    """
+class CleanRun:
+    """The number of images that the file ran on, its digest, and the version that ran it."""
 
-    right: int
     count: int
     sha256: str
     onnxruntime: str
@@ -41,10 +36,10 @@ class CleanProcessFailed(Exception):
         return (self.errors.splitlines() or ["the process ended without an error message"])[-1]
 
 
-def count_right(
-    model: Path, images: Path, labels: Path, *, scored: str, batch: int, deadline_s: float = math.inf
-) -> Counted:
-    """Count in a clean process; both arrays are .npy files, the images preprocessed.
+def clean_run(
+    model: Path, images: Path, outputs: Path, *, scored: str, batch: int, deadline_s: float = math.inf
+) -> CleanRun:
+    """Run in a clean process; both arrays are .npy files, the images preprocessed, the outputs written by it.
 
     Args:
         scored: the key of the file's metadata that names the output to judge.
@@ -53,7 +48,7 @@ def count_right(
     Raises:
         CleanProcessFailed: it could not run the file, or not in time.
     """
-    arguments = [str(model), str(images), str(labels), str(batch), scored, str(images.with_name(LOGITS))]
+    arguments = [str(model), str(images), str(batch), scored, str(outputs)]
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.
     with ChildProcess([sys.executable, "-I", str(SCRIPT), *arguments], folder=images.parent) as child:
         child.ask_to_end()
@@ -63,4 +58,4 @@ def count_right(
         raise CleanProcessFailed(None, said.reason)
     if status != 0:
         raise CleanProcessFailed(status, errors)
-    return Counted(**json.loads(said.splitlines()[-1]))
+    return CleanRun(**json.loads(said.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""Plots accuracy against latency as inline SVG."""
+"""Plots the score against latency as inline SVG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 import numpy as np
+
+from search.metric import Metric
 
 WIDTH, HEIGHT, MARGIN = 720, 360, 56
 _COLOURS = {
@@ -20,35 +22,35 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Dot:
-    """One network: milliseconds, accuracy 0..1, its kind, and its title."""
+    """One network: milliseconds, score 0..1, its kind, and its title."""
 
     latency_ms: float
-    accuracy: float
+    score: float
     kind: str
     title: str
 
 
-def plot(dots: Sequence[Dot], limit_ms: float | None) -> str:
+def plot(dots: Sequence[Dot], limit_ms: float | None, metric: Metric) -> str:
     """Return an SVG element; an empty string if there is nothing to show."""
     if not dots:
         return ""
     across = _Axis([dot.latency_ms for dot in dots] + ([limit_ms] if limit_ms else []), MARGIN, WIDTH - 16)
-    up = _Axis([dot.accuracy for dot in dots], HEIGHT - MARGIN, 16)
-    parts = [_grid(across, up)]
+    up = _Axis([dot.score for dot in dots], HEIGHT - MARGIN, 16)
+    parts = [_grid(across, up, metric.heading)]
     if limit_ms is not None:
         x = across.at(limit_ms)
         parts.append(
             f"<line x1='{x:.1f}' x2='{x:.1f}' y1='16' y2='{HEIGHT - MARGIN}' stroke='#b42318' stroke-dasharray='5 4'/>"
         )
         parts.append(f"<text x='{x + 4:.1f}' y='28' fill='#b42318'>limit {limit_ms:.3f} ms</text>")
-    parts += [_dot(dot, across, up) for dot in dots]
+    parts += [_dot(dot, across, up, metric) for dot in dots]
     legend = [kind for kind in _COLOURS if any(dot.kind == kind for dot in dots)]
     for i, kind in enumerate(legend):
         x = MARGIN + 110 * i
         parts.append(f"<circle cx='{x}' cy='{HEIGHT - 10}' r='4' fill='{_COLOURS[kind]}'/>")
         parts.append(f"<text x='{x + 9}' y='{HEIGHT - 6}' fill='currentColor'>{kind}</text>")
     style = "font:12px system-ui,sans-serif"
-    label = "Accuracy against latency"
+    label = escape(f"{metric.heading.capitalize()} against latency")
     return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' role='img' aria-label='{label}' style='{style}'>{''.join(parts)}</svg>"
 
 
@@ -72,7 +74,7 @@ class _Axis:
         return [float(t) for t in np.arange(np.ceil(self.low / step) * step, self.high, step)]
 
 
-def _grid(across: _Axis, up: _Axis) -> str:
+def _grid(across: _Axis, up: _Axis, heading: str) -> str:
     lines = []
     for tick in across.ticks():
         x = across.at(tick)
@@ -86,13 +88,13 @@ def _grid(across: _Axis, up: _Axis) -> str:
     lines.append(
         f"<text x='{WIDTH - 16}' y='{HEIGHT - MARGIN + 30}' text-anchor='end' fill='currentColor'>latency, ms</text>"
     )
-    lines.append("<text x='4' y='12' fill='currentColor'>accuracy</text>")
+    lines.append(f"<text x='4' y='12' fill='currentColor'>{escape(heading)}</text>")
     return "".join(lines)
 
 
-def _dot(dot: Dot, across: _Axis, up: _Axis) -> str:
+def _dot(dot: Dot, across: _Axis, up: _Axis, metric: Metric) -> str:
     colour = _COLOURS[dot.kind]
     radius = 3 if dot.kind == "candidate" else 6
-    title = escape(f"{dot.title}: {dot.latency_ms:.3f} ms, {dot.accuracy:.2%}")
-    x, y = across.at(dot.latency_ms), up.at(dot.accuracy)
+    title = escape(f"{dot.title}: {dot.latency_ms:.3f} ms, {metric.told(dot.score)}")
+    x, y = across.at(dot.latency_ms), up.at(dot.score)
     return f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius}' fill='{colour}'><title>{title}</title></circle>"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from search.metric import Metric
 from search.metrics import COUNTED, METRICS
 from workers.reporting.plot import Dot, plot
 
@@ -42,14 +43,15 @@ def html_report(report: Mapping[str, Any]) -> str:
 
 def _results(report: Mapping[str, Any]) -> str:
     names = {target["device_id"]: target["device_name"] for target in report["targets"]}
-    head = ["", "accuracy", "test accuracy", *(f"{name}: predicted / measured" for name in names.values())]
+    metric = METRICS[report["metric"]]
+    head = ["", metric.heading, metric.on_test.heading, *(f"{name}: predicted / measured" for name in names.values())]
     head += [metric.label for metric in COUNTED]
     rows = []
     for slot in _SLOTS:
         row = report["summaries"].get(slot)
         if row is None:
             continue
-        cells = [slot, _accuracy(row), _shown("test_accuracy", row["test_accuracy"])]
+        cells = [slot, _score(metric, row), _shown(metric.on_test.name, row[metric.on_test.name])]
         cells += [_latency(row["latency_ms"].get(device)) for device in names]
         cells += [_shown(metric.name, row.get(metric.name)) for metric in COUNTED]
         rows.append(cells)
@@ -58,17 +60,18 @@ def _results(report: Mapping[str, Any]) -> str:
 
 def _finalists(report: Mapping[str, Any]) -> str:
     """Table of the finalists: predicted latency (before timing, and at the session's speed) beside measured quiet and
-    p50; accuracy against the control with its interval.
+    p50; the score against the control with its interval.
     """
     if not report["finalists"]:
         return ""
-    head = ["finalist", "accuracy", "drop [95 %], n", "device", "predicted", "at this session's speed"]
+    metric = METRICS[report["metric"]]
+    head = ["finalist", metric.heading, "drop [95 %], n", "device", "predicted", "at this session's speed"]
     head += ["quiet", "p50", "97.5 %", "limit", ""]
     rows = []
     for each in report["finalists"]:
         lost = each["drop"]
-        lost_shown = f"{lost['mean']:+z.2%} [{lost['low']:+z.2%}, {lost['high']:+z.2%}], {lost['count']}"
-        shared = [each["name"], _shown("accuracy", each["accuracy"]), lost_shown]
+        mean, low, high = (metric.lost(lost[name]) for name in ("mean", "low", "high"))
+        shared = [each["name"], _shown(metric.name, each[metric.name]), f"{mean} [{low}, {high}], {lost['count']}"]
         for timed in each["timed"] or [None]:
             cells = ["", "", "", "", "", "", ""]
             if timed is not None:
@@ -86,18 +89,18 @@ def _facts(report: Mapping[str, Any]) -> str:
 
 
 def _plot(report: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    device = target["device_id"]
+    device, metric = target["device_id"], METRICS[report["metric"]]
     dots = [
-        Dot(each["metrics"][f"latency_ms@{device}"], each["metrics"]["accuracy"], "candidate", each["id"])
+        Dot(each["metrics"][f"latency_ms@{device}"], each["metrics"][metric.name], "candidate", each["id"])
         for each in report["evaluations"]
         if each["status"] == "completed" and f"latency_ms@{device}" in each["metrics"]
     ]
     for slot in _SLOTS:
         row = report["summaries"].get(slot)
         measured = row["latency_ms"].get(device, {}).get("measured") if row else None
-        if row and measured is not None and row["accuracy"] is not None:
-            dots.append(Dot(measured, row["accuracy"], slot, slot))
-    return plot(dots, target["limit_ms"])
+        if row and measured is not None and row[metric.name] is not None:
+            dots.append(Dot(measured, row[metric.name], slot, slot))
+    return plot(dots, target["limit_ms"], metric)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -110,15 +113,16 @@ def _shown(metric: str, value: float | None) -> str:
     return "" if value is None else METRICS[metric].show(value)
 
 
-def _accuracy(row: Mapping[str, Any]) -> str:
-    """Format accuracy with its 95 % interval and number of images, if it was counted on the file, and with the number
+def _score(metric: Metric, row: Mapping[str, Any]) -> str:
+    """Format the score with its 95 % interval and number of images, if it was computed on the file, and with the number
     of finalists that it was chosen among on these images: the best of several looks better than it is.
     """
-    shown, known, finalists = _shown("accuracy", row["accuracy"]), row.get("accuracy_interval"), row.get("finalists", 1)
+    shown, known = _shown(metric.name, row[metric.name]), row.get(f"{metric.name}_interval")
+    finalists = row.get("finalists", 1)
     if known is None:
         return shown
     chosen = f", chosen among {finalists} finalists on these very images" if finalists > 1 else ""
-    return f"{shown} [{known['low']:.2%}, {known['high']:.2%}], {known['n']} images{chosen}"
+    return f"{shown} [{metric.told(known['low'])}, {metric.told(known['high'])}], {known['n']} images{chosen}"
 
 
 def _milliseconds(value: float | None) -> str:

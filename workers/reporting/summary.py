@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from compress.scoring.difference import Difference
+from search.metric import Metric
 from search.metrics import COUNTED, base_metric, device_of
 from workers.progress import Evaluated
 
@@ -12,31 +14,44 @@ COUNTS = tuple(metric.name for metric in COUNTED)
 
 
 def summary(
+    score: Mapping[str, Any],
     *,
     evaluation_id: str | None = None,
     strategy: str | None = None,
-    accuracy: float | None = None,
-    test_accuracy: float | None = None,
     latency_ms: Mapping[str, Mapping[str, float | None]] | None = None,
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """Return one row. `latency_ms`: device id -> any of predicted, low, high, measured, measured_high. `counts`:
-    COUNTS, as far as known: rows recorded by an earlier version lack metrics that were added since. `more`: further
-    facts for the report.
+    """Return one row. `score`: its `score_fields`. `latency_ms`: device id -> any of predicted, low, high, measured,
+    measured_high. `counts`: COUNTS, as far as known: rows recorded by an earlier version lack metrics that were added
+    since. `more`: further facts for the report.
     """
     return {
         "evaluation_id": evaluation_id,
         "strategy": strategy,
-        "accuracy": accuracy,
-        "test_accuracy": test_accuracy,
+        **score,
         "latency_ms": {device: _filled(row) for device, row in (latency_ms or {}).items()},
         **{name: int(counts[name]) for name in COUNTS if name in counts},
         **more,
     }
 
 
-def predicted_summary(evaluated: Evaluated) -> dict[str, Any]:
+def score_fields(metric: Metric, score: float | None = None, test: float | None = None) -> dict[str, Any]:
+    """Return the fields of the mean scores: `accuracy` and `test_accuracy` if that is the metric."""
+    return {metric.name: score, metric.on_test.name: test}
+
+
+def interval_field(metric: Metric, interval: tuple[float, float], count: int) -> dict[str, Any]:
+    """Return the field of the 95 % interval of a score computed on `count` images: `accuracy_interval`."""
+    return {f"{metric.name}_interval": {"low": interval[0], "high": interval[1], "n": count}}
+
+
+def drop_field(metric: Metric, lost: Difference) -> dict[str, Any]:
+    """Return the field of what was lost against the control: `accuracy_drop`."""
+    return {f"{metric.name}_drop": {"mean": lost.mean, "low": lost.low, "high": lost.high, "n": lost.count}}
+
+
+def predicted_summary(metric: Metric, evaluated: Evaluated) -> dict[str, Any]:
     """Return the row of a candidate of the search, before training and timing."""
     metrics = evaluated.evaluation.metrics
     latency = {
@@ -45,9 +60,9 @@ def predicted_summary(evaluated: Evaluated) -> dict[str, Any]:
         if base_metric(key) == "latency_ms" and (device := device_of(key)) is not None
     }
     return summary(
+        score_fields(metric, metrics.get(metric.name)),
         evaluation_id=evaluated.evaluation.candidate.id,
         strategy=evaluated.strategy,
-        accuracy=metrics.get("accuracy"),
         latency_ms=latency,
         counts=metrics,
     )

@@ -7,22 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import Sample
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from workers.evaluating.accuracy import Right
 from workers.progress import Evaluated
 
 
-def right_json(right: Right) -> list[int]:
-    """Return 1 for each image that was classified correctly, 0 for the others."""
-    ints: list[int] = right.astype(int).tolist()
-    return ints
+def scores_json(scores: Scores) -> list[float]:
+    """Return one number for each image; 0 and 1 as integers, which are shorter."""
+    return [int(score) if score in (0.0, 1.0) else float(score) for score in scores]
 
 
-def right_from(ints: Sequence[int]) -> Right:
-    """Read what `right_json` wrote."""
-    return np.array(ints, dtype=bool)
+def scores_from(numbers: Sequence[float]) -> Scores:
+    """Read what `scores_json` wrote."""
+    return np.array(numbers, dtype=np.float64)
 
 
 def evaluated_json(each: Evaluated) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from compress.graph.outputs import decided
 from compress.importing.input_layout import Layout, image_shape, input_layout
 from compress.importing.normalise import load_network
 from compress.network import Network
-from workers.evaluating.accuracy import Images, Labels, Right, right_in_file
+from compress.scoring.difference import Scores
+from compress.task import Targets, Task
+from compress.tasks import load
 from workers.evaluating.images import Preprocessed
+from workers.evaluating.scores import Images, Labels, scores_in_file
 from workers.plan import JobPlan
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.running.context import Context
@@ -23,12 +26,13 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened uploads. `split` names the images that decide, for the evaluation cache."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
 
     network: Network
     dataset: Dataset
     preprocessing: Preprocessing
     seed: int
+    task: Task
 
     @classmethod
     def open(cls, context: Context) -> Inputs:
@@ -45,7 +49,7 @@ class Inputs:
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
         """Open a plan's blobs by their paths; for workers, which have no ports to look them up."""
         network = load_network(model)
-        preprocessing = Preprocessing.from_json(plan.model.preprocessing)
+        preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(
             data,
             layout=plan.dataset.layout,
@@ -55,18 +59,20 @@ class Inputs:
             seed=plan.seed,
             cache=cache_beside(data),
             digest=plan.dataset.sha256,
+            task=plan.task,
         )
-        return cls(decided(network, plan.model.output, dataset.classes), dataset, preprocessing, plan.seed)
+        network = decided(network, plan.model.output, task, dataset.targets)
+        return cls(network, dataset, preprocessing, plan.seed, task)
 
     @property
     def split(self) -> str:
-        """The name of the images that accuracy is measured on."""
+        """The name of the images that are scored."""
         return self.dataset.digest
 
-    @property
+    @cached_property
     def chance(self) -> float:
-        """The accuracy of guessing among all classes."""
-        return 1.0 / self.dataset.classes
+        """The score of guessing."""
+        return self.task.chance(self.dataset.targets, self.dataset.validation.labels)
 
     @cached_property
     def layout(self) -> Layout:
@@ -84,7 +90,7 @@ class Inputs:
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N,)."""
+        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N, ...)."""
         return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
@@ -100,13 +106,17 @@ class Inputs:
         """The whole deciding part; its images are preprocessed in batches as they are read."""
         return self._whole(self.dataset.validation)
 
-    def right(self, model: bytes) -> Right:
-        """Return which validation images a file classifies correctly."""
-        return right_in_file(model, *self.validation)
+    def targets(self, labels: Labels) -> Targets:
+        """Return labels of the data set as targets of the job's task."""
+        return Targets(self.task, labels)
 
-    def test_accuracy(self, model: bytes) -> float:
-        """Return the accuracy on the test part; called once, at the very end, for the original and the chosen file."""
-        return float(right_in_file(model, *self._whole(self.dataset.test)).mean())
+    def scores(self, model: bytes) -> Scores:
+        """Return the scores of a file on the validation images."""
+        return scores_in_file(self.task, model, *self.validation)
+
+    def test_score(self, model: bytes) -> float:
+        """Return a file's mean score on the test part; asked for the original and the chosen file, at the very end."""
+        return float(scores_in_file(self.task, model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:
         return Preprocessed(part, self.preprocessing, layout=self.layout), part.labels

@@ -9,19 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import Sample
-from workers.evaluating.accuracy import Right
 from workers.progress import Evaluated
-from workers.running.codecs import evaluated_from, evaluated_json, right_from, right_json, sample_from
+from workers.running.codecs import evaluated_from, evaluated_json, sample_from, scores_from, scores_json
 from workers.running.memo import Memo, record
 from workers.training.parallel_training import Ended
 
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The original's behaviour on mirrored images. `bears`: it classifies them equally well; `lost`: the accuracy that
-    it loses on them.
-    """
+    """Result of scoring the original on mirrored images: whether it does as well, and the score that it loses."""
 
     bears: bool
     lost: float
@@ -76,9 +74,9 @@ class TrainingSeconds:
 
 @dataclass(frozen=True)
 class TrainedFacts:
-    """The facts about a trained network besides its file. `right`: validation images that it classifies correctly."""
+    """Facts about a trained network besides its file. `scores`: one for each validation image."""
 
-    right: Right
+    scores: Scores
     counts: Mapping[str, float]
     predicted: Mapping[str, float]
     elapsed_s: float
@@ -86,17 +84,22 @@ class TrainedFacts:
 
 
 @dataclass(frozen=True)
-class FinalAccuracy:
-    """Accuracies on the test part of the original and of the chosen file, whose name is `name`."""
+class FinalScore:
+    """Scores of the original and of the chosen file `name` on the test part."""
 
     name: str
     original: float
     chosen: float
 
 
+def _trained_json(facts: TrainedFacts) -> dict[str, Any]:
+    data = asdict(facts)
+    return {"right": scores_json(data.pop("scores")), **data}
+
+
 def _trained_from(data: Mapping[str, Any]) -> TrainedFacts:
-    right = right_from(data["right"])
-    return TrainedFacts(right, data["counts"], data["predicted"], data["elapsed_s"], data["epochs"])
+    scores = scores_from(data["right"])
+    return TrainedFacts(scores, data["counts"], data["predicted"], data["elapsed_s"], data["epochs"])
 
 
 def _candidates(name: str) -> Memo[Sequence[Evaluated]]:
@@ -108,8 +111,8 @@ def _candidates(name: str) -> Memo[Sequence[Evaluated]]:
 
 
 # profile
-ORIGINAL_RIGHT = Memo[Right](
-    "original-right", lambda right: {"right": right_json(right)}, lambda data: right_from(data["right"])
+ORIGINAL_SCORES = Memo[Scores](
+    "original-right", lambda scores: {"right": scores_json(scores)}, lambda data: scores_from(data["right"])
 )
 
 
@@ -149,8 +152,8 @@ def training_ended(training: str) -> Memo[Ended]:
 
 
 def trained(name: str) -> Memo[TrainedFacts]:
-    """The memo of a completely trained network; its file is the checkpoint `trained_file`."""
-    return Memo(f"trained-{name}", lambda facts: {**asdict(facts), "right": right_json(facts.right)}, _trained_from)
+    """Memo of a fully trained network, whose file is the checkpoint `trained_file`."""
+    return Memo(f"trained-{name}", _trained_json, _trained_from)
 
 
 def trained_file(name: str) -> str:
@@ -174,4 +177,4 @@ def predicted(attempt: int, device_id: str) -> Memo[Mapping[str, Predicted]]:
 
 
 # package
-TEST_ACCURACY = record("test-accuracy", FinalAccuracy)
+TEST_SCORE = record("test-accuracy", FinalScore)

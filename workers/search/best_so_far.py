@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from search.metrics import METRICS
 from search.problem import Problem
 from search.ranking.pareto import best
 from workers.problem.estimated import estimated
@@ -36,7 +37,7 @@ class BestSoFar:
         if self._leader == before and not newer:
             return ()
         shown = next(each for each in self._evaluated if each.evaluation is leader)
-        return (Summarised("best", predicted_summary(shown)),)
+        return (Summarised("best", predicted_summary(METRICS[self._problem.deciding], shown)),)
 
     def _renewed(self) -> bool:
         """Re-estimate all evaluations if there is a newer problem; return True if there was."""

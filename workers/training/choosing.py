@@ -32,8 +32,8 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     def rank(each: Evaluated) -> tuple[float | str, ...]:
         metrics = each.evaluation.metrics
         # Nothing is trained on that guesses before training, while anything else is there.
-        blind = not each.feasible and guesses(metrics.get("accuracy", 0.0), problem.chance, problem.images or 1)
-        own = preference(problem.objective.utility(metrics), metrics)
+        blind = not each.feasible and guesses(metrics.get(problem.deciding, 0.0), problem.chance, problem.images or 1)
+        own = preference(problem.objective.utility(metrics), metrics, problem.deciding)
         return blind, problem.violation(metrics), *own, each.evaluation.candidate.id
 
     ordered = sorted(searched, key=rank)

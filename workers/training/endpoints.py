@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.knowledge import values_key
-from search.problem import ACCURACY, Problem
+from search.problem import Problem
 from search.ranking.nearness import distance_of
 from search.space import Values
 from workers.problem.builder import ProblemBuilder
@@ -28,7 +28,7 @@ def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Va
     seen = {values_key(values) for values in known}
     points = {name: values for name, values in _uncut(builder).items() if values_key(values) not in seen}
     within = [each for violation, each in _judged(problem, points) if violation == 0.0]
-    if problem.objective.metric != ACCURACY:
+    if problem.objective.metric != problem.deciding:
         within.sort(key=lambda each: -problem.objective.utility(each.evaluation.metrics))
     return within
 

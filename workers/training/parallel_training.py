@@ -18,9 +18,10 @@ from compress.importing.normalise import load_network
 from compress.scheme import Scheme
 from compress.training.direct import fine_tune
 from compress.training.recipe import Recipe
+from search.metric import Metric
 from search.space import Values
 from workers.errors import Diverged
-from workers.evaluating.accuracy import right_in_torch
+from workers.evaluating.scores import scores_in_torch
 from workers.plan import JobPlan
 from workers.pools.process_child import Guard
 from workers.running import durable
@@ -49,11 +50,11 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch, done by `elapsed_s` seconds of work. `accuracy` is on the lesson's validation images."""
+    """One epoch, done by `elapsed_s` seconds of work. `score` is on the lesson's validation images."""
 
     epoch: int
     epochs: int
-    accuracy: float
+    score: float
     elapsed_s: float
 
 
@@ -78,10 +79,10 @@ class Course:
     """The lessons of one train phase by name, in the order in which to begin.
 
     `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
-    the one that is ahead: by accuracy where `by_accuracy`, which then also stops those that fall behind, else the
+    the one that is ahead: by score where `by_score`, which then also stops those that fall behind, else the
     first in the order. `one_trained`: that one of them, not the control, was trained in an earlier run.
     `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
-    says whether to end early.
+    says whether to end early. `metric`: what a score is called.
     """
 
     lessons: Mapping[str, Lesson]
@@ -89,10 +90,11 @@ class Course:
     folder: Path
     processes: int
     left_s: float
-    by_accuracy: bool
+    by_score: bool
     one_trained: bool
     note: Callable[[str, Epoch, float], None]
     interrupted: Callable[[], bool]
+    metric: Metric
 
 
 def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
@@ -104,7 +106,7 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
     saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
     bound = Scheme.of((each.name, each.settings) for each in lesson.plan.methods).bind(lesson.values)
     part, preprocessing = inputs.dataset.train, inputs.preprocessing
-    steps = fine_tune(network, part, preprocessing, lesson.recipe, bound, inputs.network, saved)
+    steps = fine_tune(network, part, preprocessing, lesson.recipe, bound, inputs.network, saved, inputs.task)
     elapsed_s = 0.0
     try:
         while True:
@@ -113,12 +115,12 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
                 step = next(steps, None)
                 if step is not None and step.last_of_epoch:
                     durable.write(lesson.checkpoint, step.checkpoint())
-                    right = right_in_torch(TorchNetwork(step.network()), images, labels)
+                    scores = scores_in_torch(inputs.task, TorchNetwork(step.network()), images, labels)
                 elapsed_s += time.perf_counter() - begun_s
             if step is None:
                 return Ended("trained")
             if step.last_of_epoch:
-                report(Epoch(step.epoch + 1, step.epochs, float(right.mean()), elapsed_s))
+                report(Epoch(step.epoch + 1, step.epochs, float(scores.mean()), elapsed_s))
                 elapsed_s = 0.0
     except (TrainingDiverged, Diverged) as error:
         return Ended("diverged", str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.training.recipe import Augment, Recipe
-from workers.evaluating.accuracy import right_in_file
+from workers.evaluating.scores import scores_in_file
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.inputs import Inputs
@@ -12,7 +12,7 @@ STANDARD_ERRORS = 2.0
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:
-    """The plan's recipe; `auto` adds mirroring if the original classifies mirrored images as well."""
+    """The plan's recipe; `auto` adds mirroring if the original does as well on mirrored images."""
     training = context.plan.training
     if training.augment != "auto":
         augment: Augment = training.augment
@@ -27,7 +27,9 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
         known = _mirrored(context, inputs)
         context.keep(memos.MIRRORING, known)
         how = "with" if known.bears else "without"
-        context.say(f"Mirrored images cost the original {known.lost:.2%} of accuracy: training {how} mirroring.")
+        metric = context.plan.metric_row
+        lost = f"{metric.told(known.lost)} of {metric.heading}"
+        context.say(f"Mirrored images cost the original {lost}: training {how} mirroring.")
     return known.bears
 
 
@@ -35,8 +37,8 @@ def _mirrored(context: Context, inputs: Inputs) -> memos.Mirroring:
     images, labels = inputs.validation
     model = inputs.network.save()
     with context.computing():
-        plain = right_in_file(model, images, labels)
-        mirrored = right_in_file(model, images.mirror(), labels)
-    lost = plain.astype(float) - mirrored.astype(float)
+        plain = scores_in_file(inputs.task, model, images, labels)
+        mirrored = scores_in_file(inputs.task, model, images.mirror(), labels)
+    lost = plain - mirrored
     error = float(lost.std()) / len(lost) ** 0.5
     return memos.Mirroring(bool(lost.mean() <= STANDARD_ERRORS * error), float(lost.mean()))

@@ -56,10 +56,11 @@ class SideBySide:
             folder=context.folder("course"),
             processes=max(1, context.plan.effort.processes),
             left_s=context.plan.budget.wall_s - context.spent_s,
-            by_accuracy=context.plan.objective_metric == "accuracy",
+            by_score=context.plan.objective_metric == context.plan.metric,
             one_trained=any(self.records.reached_the_end(each.name) for each in pupils if each.name != CONTROL),
             note=self._noted(lessons),
             interrupted=lambda: context.ports.signal() != "continue",
+            metric=context.plan.metric_row,
         )
 
     def _lesson(self, pupil: Pupil) -> Lesson:

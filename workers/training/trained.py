@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.evaluating.accuracy import Right
+from compress.scoring.difference import Scores
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after the recipe, as the file it will be. `right`: validation images it gets right.
+    """A network after the recipe, as the file it will be. `scores`: of the validation images.
 
     `candidate_id`: the candidate that was trained; `values` is empty for the control; `elapsed_s` is the time that
     training took, over all runs of the job; `epochs` include those of the sample that it went on from.
@@ -24,16 +24,16 @@ class Trained:
     strategy: str | None
     values: Mapping[str, Any]
     path: Path
-    right: Right
+    scores: Scores
     counts: Mapping[str, float]
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
     epochs: int = 0
 
     @property
-    def accuracy(self) -> float:
+    def score(self) -> float:
         """On the whole validation part."""
-        return float(self.right.mean())
+        return float(self.scores.mean())
 
     @property
     def model(self) -> bytes:

@@ -9,15 +9,16 @@ from typing import Any
 
 from compress.errors import TrainingDiverged
 from compress.network import Network
+from compress.scoring.difference import Scores
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step
 from compress.training.recipe import Recipe
 from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from workers.errors import Diverged, JobFailed
-from workers.evaluating.accuracy import Right, right_in_file
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
+from workers.evaluating.scores import scores_in_file
 from workers.evaluating.whole_training import without_zeros
 from workers.progress import Evaluated, Phase
 from workers.running import memos
@@ -145,7 +146,7 @@ class Trainer:
                 self.given_up[candidate.id] = GivenUp(end.reason, end.out_of_time)
                 self._tell_end(strategy, candidate, Status.STOPPED, end.reason, self._records.spent_s(name))
                 return None
-            predicted = {k: v for k, v in evaluation.metrics.items() if k != "accuracy"}
+            predicted = {k: v for k, v in evaluation.metrics.items() if k != self._context.plan.metric}
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
         except (TrainingDiverged, Diverged) as error:
@@ -184,11 +185,11 @@ class Trainer:
             made = Finished(self._fitted(name, network, values), candidate, self._material)
             path = self._context.keep_bytes(file, made.model, ".onnx")
             with self._context.computing():
-                right = right_in_file(made.model, *self._inputs.validation)
+                scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
             epochs = epochs_before + self._recipe.epochs
-            facts = memos.TrainedFacts(right, made.counts, dict(predicted), self._seconds[name], epochs)
+            facts = memos.TrainedFacts(scores, made.counts, dict(predicted), self._seconds[name], epochs)
             self._context.keep(memo, facts)
-            self._tell(candidate, right)
+            self._tell(candidate, scores)
         self._done += 1
         return Trained(
             name=name,
@@ -196,17 +197,19 @@ class Trainer:
             strategy=strategy,
             values=values,
             path=path,
-            right=facts.right,
+            scores=facts.scores,
             counts=facts.counts,
             predicted=facts.predicted,
             elapsed_s=facts.elapsed_s,
             epochs=facts.epochs,
         )
 
-    def _tell(self, candidate: Candidate | None, right: Right) -> None:
+    def _tell(self, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
         form = ", without given-back norms" if self._form else ""
-        self._context.say(f"{who}{form}: accuracy {right.mean():.2%} on {len(right)} validation images.")
+        metric = self._context.plan.metric_row
+        told = f"{metric.heading} {metric.told(float(scores.mean()))} on {len(scores)} validation images"
+        self._context.say(f"{who}{form}: {told}.")
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
         """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
@@ -220,7 +223,8 @@ class Trainer:
         checkpoint = saved.read_bytes() if saved is not None else None
         part = self._inputs.dataset.train
         bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
-        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, self._inputs.network, checkpoint)
+        teacher, task = self._inputs.network, self._inputs.task
+        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, teacher, checkpoint, task)
         self._seconds[name] = self._records.spent_s(name)
         last: Network | None = None
         while True:

@@ -56,14 +56,14 @@ def read_front(
 ) -> Page[EvaluationPublic]:
     """List the evaluations of the search that no other one beats; with limits, the front under these limits.
 
-    Candidates that are pruned and corrected (F2) and whole trainings (F4) have separate fronts. A drop of accuracy is
-    relative to the original.
+    Candidates that are pruned and corrected (F2) and whole trainings (F4) have separate fronts. A drop is in the metric
+    of the job's task, relative to the original.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
         rows = evaluations.of_job(tx, job.id)
-        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_accuracy=lowest)}
+        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_score=lowest)}
         front = front_of((row for row in rows if row.id in kept), job.request)
         on_front = evaluations.selected(job.id).where(EvaluationRow.id.in_(sorted(front)))
         return _evaluations(tx, on_front, page, front)
@@ -75,10 +75,11 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 
 def _reference(job: Job) -> float:
-    """Return the accuracy of the original, from which a drop is counted."""
-    if job.original is None or job.original.get("accuracy") is None:
-        raise Conflict("the original has not been scored yet, so there is no accuracy to drop from", code="state")
-    return float(job.original["accuracy"])
+    """Return the original's score, from which a drop is counted."""
+    metric = job.request["metric"]
+    if job.original is None or job.original.get(metric) is None:
+        raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")
+    return float(job.original[metric])
 
 
 @router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))

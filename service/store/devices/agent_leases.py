@@ -24,7 +24,7 @@ from service.store.devices.agents import Agent
 from service.store.devices.work_items import WorkItem
 
 LEASE = timedelta(seconds=LEASE_S)
-LATE = "its agent was not heard of in time"
+LATE = "its agent was not heard from in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
 """Reasons for returning a lease that do not count as a failed attempt of its items."""
 
@@ -179,7 +179,7 @@ def abandon(tx: Tx, agent: Agent) -> None:
     """End the lease of an agent that has restarted."""
     lease = _active_on(tx, agent.machine)
     if lease is not None and lease.agent_id == agent.id:
-        lose(tx, lease, "failed", "its agent started anew", blame=True)
+        lose(tx, lease, "failed", "its agent restarted", blame=True)
 
 
 def _lend(tx: Tx, agent: Agent, items: list[WorkItem]) -> AgentLease:

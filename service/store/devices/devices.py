@@ -21,7 +21,7 @@ class Device(Base):
     """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
     `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
-    `scale` is the running mean of their factors (1: as when they were chosen); `refused` counts leases in a row whose
+    `scale` is the running mean of their slowdown (1: as when they were chosen); `refused` counts leases in a row whose
     anchors were off. `busy_until` is when its lease ends; `shown_state` is the state in the latest event.
     """
 

@@ -1,4 +1,4 @@
-"""Work items: the queue of a device, with one row per block or network to time, report fusions of, or convert.
+"""Work items: the queue of a device: blocks and networks to time, and networks to report fusions of or to convert.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)

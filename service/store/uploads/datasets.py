@@ -15,8 +15,9 @@ class Dataset(Base):
     """One data set: a blob and the results of its checks. `state`: `checking`, `ready` or `refused`.
 
     `file_name` is the user's name of the file, whose suffix shows the kind. `layout` and `class_count` are the user's
-    settings, None if not given; `classes` is the number found. `image_shape` is height, width, channels, and empty if
-    images differ in size. Counts include the parts drawn from `train` in place of missing ones.
+    settings, None if not given; `classes` is the number found, 0 if labels are not class numbers but arrays of
+    `target_shape`. `image_shape` is height, width, channels, and empty if images differ in size. Counts include the
+    parts drawn from `train` in place of missing ones.
     """
 
     __tablename__ = "datasets"
@@ -34,6 +35,7 @@ class Dataset(Base):
     class_names: Mapped[list[Any]] = mapped_column(default=list)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     image_shape: Mapped[list[Any]] = mapped_column(default=list)
+    target_shape: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
     warnings: Mapped[list[Any]] = mapped_column(default=list)
     problem: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import Double, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
+from compress.tasks import DEFAULT
 from service.store.base import Base, Tx
 
 
 class Score(Base):
-    """The number of validation samples classified as labelled: `right` of `count`, drawn with `seed`."""
+    """The summed scores of `count` validation samples, drawn with `seed`: `right` is their number in a classification.
+
+    `chance` is the mean score of guessing; None in rows of the first version, whose chance is 1 / `classes`. There is
+    one row for a model, a data set and a seed: that of the last `task` that was scored.
+    """
 
     __tablename__ = "scores"
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True)
     seed: Mapped[int] = mapped_column(primary_key=True)
-    right: Mapped[int]
+    right: Mapped[float] = mapped_column(Double)
     count: Mapped[int]
     classes: Mapped[int]
+    task: Mapped[str] = mapped_column(String(64), default=DEFAULT, server_default=DEFAULT)
+    chance: Mapped[float | None] = mapped_column(Double)
 
 
 def find(tx: Tx, model_id: str, dataset_id: str, seed: int) -> Score | None:

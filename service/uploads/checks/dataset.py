@@ -33,5 +33,6 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         "classes": summary.classes,
         "class_names": list(summary.class_names),
         "image_shape": None if summary.image_shape is None else list(summary.image_shape),
+        "target_shape": list(summary.target_shape),
         "warnings": [*summary.warnings, *warnings],
     }

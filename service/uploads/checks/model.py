@@ -116,6 +116,6 @@ def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) ->
         warnings.append(
             "the classes of a job's data will decide which output is scored, unless `output` names it"
             if several
-            else "no output is one score a class: its accuracy cannot be computed"
+            else "no output has one score per class, so its accuracy cannot be computed"
         )
     return warnings

@@ -1,4 +1,4 @@
-"""Score an original: count the validation samples that a network classifies as labelled."""
+"""Score an original: rate a network's outputs on validation samples by the job's task."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from compress.errors import InvalidInput
+from search.metrics import METRICS
 
 if TYPE_CHECKING:
     from compress.data.dataset import Part
     from compress.data.preprocessing import Preprocessing
     from compress.network import Network
+    from compress.scoring.difference import Scores
+    from compress.task import Task
+    from search.metric import Metric
 
 SAMPLES = 1000
 """Number of validation samples (or all, if there are fewer); the contract asks for at least 500."""
 BATCH = 100
 BEARABLE = 0.01
-"""Accuracy that may be lost by switching batch norms from training mode to inference mode."""
+"""Mean score that may be lost by switching batch norms from training mode to inference mode."""
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Map `{model, preprocessing, output, dataset, digest, layout, classes, cache, seed}` to `{right, count, classes}`.
+    """Map `{model, preprocessing, output, dataset, digest, layout, classes, cache, seed, task}` to `{right, count,
+    classes, chance, task}`.
 
     Raises:
         InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it is accurate
@@ -37,6 +41,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.importing.input_layout import image_shape
     from compress.importing.normalise import load_network
     from compress.network import parse
+    from compress.tasks import load
 
     # Normalised as in a job, so that repairs made at the upload apply here, too.
     path = Path(request["model"])
@@ -51,22 +56,22 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         seed=request["seed"],
         cache=Path(request["cache"]),
         digest=request["digest"],
+        task=request["task"],
     )
-    network = decided(network, request["output"], dataset.classes)
+    task = load(request["task"])
+    network = decided(network, request["output"], task, dataset.targets)
     part = dataset.sample("validation", SAMPLES, request["seed"])
-    right = _right(network, part, preprocessing)
+    scores = _scores(task, network, part, preprocessing)
     if has_training_norms(parse(path)):
-        _check_mode(
-            right,
-            _right(
-                decided(load_network(path, as_exported=True), request["output"], dataset.classes), part, preprocessing
-            ),
-        )
-    return {"right": int(right.sum()), "count": len(part), "classes": dataset.classes}
+        exported = decided(load_network(path, as_exported=True), request["output"], task, dataset.targets)
+        _check_mode(METRICS[task.metric], scores, _scores(task, exported, part, preprocessing))
+    chance = task.chance(dataset.targets, part.labels)
+    found = {"right": float(scores.sum()), "count": len(part), "classes": dataset.classes}
+    return {**found, "chance": chance, "task": task.name}
 
 
-def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """Return a boolean array (N,): True for each sample that is classified as labelled.
+def _scores(task: Task, network: Network, part: Part, preprocessing: Preprocessing) -> Scores:
+    """Return (N,) scores, one for each sample's output.
 
     Raises:
         InvalidInput: outputs are not finite.
@@ -78,9 +83,9 @@ def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArra
     running, made, layout = session(network.save()), [], input_layout(network)
     for start in range(0, len(part), BATCH):
         images = preprocess(part.images[start : start + BATCH], preprocessing, layout)
-        made.append(running.run([network.output_name], {network.input_name: images})[0].reshape(len(images), -1))
-    scores = np.concatenate(made)
-    broken = int((~np.isfinite(scores).all(axis=1)).sum())
+        made.append(running.run([network.output_name], {network.input_name: images})[0])
+    outputs = np.concatenate(made)
+    broken = int((~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)).sum())
     if broken:
         raise InvalidInput(
             "model",
@@ -88,19 +93,18 @@ def _right(network: Network, part: Part, preprocessing: Preprocessing) -> NDArra
             f"its output {network.output_name} is not finite (NaN or infinite) on {broken} of {len(part)} validation "
             "samples",
         )
-    classified: NDArray[np.bool_] = scores.argmax(axis=1) == part.labels
-    return classified
+    return task.score(outputs, part.labels)
 
 
-def _check_mode(now: NDArray[np.bool_], exported: NDArray[np.bool_]) -> None:
-    """Raise InvalidInput if inference mode of the batch norms costs more accuracy than chance explains."""
-    lost = (int(exported.sum()) - int(now.sum())) / len(now)
-    error = float((now != exported).sum()) ** 0.5 / len(now)
+def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
+    """Raise InvalidInput if inference mode of the batch norms costs more score than chance explains."""
+    lost = float(exported.mean() - now.mean())
+    error = float(np.square(now - exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):
         raise InvalidInput(
             "model",
             "training_mode",
-            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples it "
-            f"classifies {exported.mean():.1%} as labelled, with its stored statistics, which inference uses, "
-            f"{now.mean():.1%}; export the network in eval mode (torch: model.eval())",
+            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples "
+            f"its {metric.heading} is {metric.told(exported.mean())}, with its stored statistics, as in inference, "
+            f"{metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
         )

@@ -17,6 +17,8 @@ from compress.graph.outputs import check_output, decided, output_shapes, scored_
 from compress.importing.agreement import relative_difference
 from compress.importing.normalise import load_network
 from compress.network import Network
+from compress.task import TargetKind
+from compress.tasks.classification import TASK
 from compress.training.fit import fit
 from compress.training.kept import kept_outputs
 from compress.training.recipe import Recipe
@@ -76,12 +78,12 @@ def test_the_choice_is_kept_with_the_file() -> None:
     network = two_headed()
     embedding, scores = network.outputs
     assert (network.output_name, network.scored) == (embedding, None)
-    chosen = decided(network, None, 3)
+    chosen = decided(network, None, TASK, TargetKind(3))
     assert (chosen.output_name, list(chosen.outputs)) == (scores, [embedding, scores])
     again = load_network(chosen.save())
     assert (again.output_name, list(again.outputs)) == (scores, [embedding, scores])
-    assert decided(again, None, 3).save() == chosen.save()
-    assert decided(again, embedding, 3).output_name == embedding
+    assert decided(again, None, TASK, TargetKind(3)).save() == chosen.save()
+    assert decided(again, embedding, TASK, TargetKind(3)).output_name == embedding
     assert chosen.digest != network.digest
     assert output_shapes(chosen) == {embedding: (12,), scores: (3,)}
 
@@ -89,13 +91,13 @@ def test_the_choice_is_kept_with_the_file() -> None:
 def test_one_output_leaves_no_trace() -> None:
     graph = Graph(3, 8, 6)
     network = graph.network(graph.head(graph.conv("image", "conv", 3, 6), 6))
-    assert decided(network, None, 5).save() == network.save()
+    assert decided(network, None, TASK, TargetKind(5)).save() == network.save()
     assert not network.to_proto().metadata_props
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.9])
 def test_training_keeps_the_outputs_that_are_not_scored(alpha: float) -> None:
-    network = decided(two_headed(), None, 3)
+    network = decided(two_headed(), None, TASK, TargetKind(3))
     (embedding,) = kept_outputs(network)
     images = pixels(96)
     labels = np.random.default_rng(1).integers(0, 3, 96)

@@ -22,6 +22,8 @@ from compress.importing.normalise import load_network
 from compress.network import Network
 from compress.pruning.channel_gates import gate_products
 from compress.pruning.importance import KINDS, Kind, fallback, score
+from compress.task import Targets
+from compress.tasks.classification import TASK
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +82,7 @@ def test_the_folded_file_ranks_as_the_one_with_norms(kind: Kind) -> None:
     kept = residual(norms=True)
     folded = fold_norms(kept)
     batch, truth = images(64), labels(64)
-    scores = [score(network, prunable_blocks(network), kind, batch, truth) for network in (kept, folded)]
+    scores = [score(network, prunable_blocks(network), kind, batch, Targets(TASK, truth)) for network in (kept, folded)]
     assert scores[0].keys() == scores[1].keys()
     for name, values in scores[0].items():
         assert values.argsort().tolist() == scores[1][name].argsort().tolist()
@@ -101,7 +103,7 @@ def test_gates_are_the_derivative_of_weakening_a_unit_everywhere(build: object) 
     network = network.with_constants({"logits.weight": network.constants["logits.weight"] * np.float32(3)})
     batch, truth, step = images(16), labels(16), 1e-4
     blocks = prunable_blocks(network)
-    (products,) = gate_products(network, blocks, batch, truth, 16)
+    (products,) = gate_products(network, blocks, batch, Targets(TASK, truth), 16)
     for block in blocks:
         for unit in range(0, block.width, 3):
             up, down = (loss(dimmed(network, block, unit, by), batch, truth) for by in (-step, step))
@@ -112,8 +114,10 @@ def test_gates_are_the_derivative_of_weakening_a_unit_everywhere(build: object) 
 def test_taylor_and_fisher_are_moments_of_the_gates() -> None:
     network = residual()
     blocks, batch, truth = prunable_blocks(network), images(20), labels(20)
-    (products,) = gate_products(network, blocks, batch, truth, 20)
-    taylor, fisher = (score(network, blocks, kind, batch, truth, batch=7) for kind in ("taylor", "fisher"))
+    (products,) = gate_products(network, blocks, batch, Targets(TASK, truth), 20)
+    taylor, fisher = (
+        score(network, blocks, kind, batch, Targets(TASK, truth), batch=7) for kind in ("taylor", "fisher")
+    )
     for name, product in products.items():
         np.testing.assert_allclose(taylor[name], np.abs(product.mean(0)), rtol=1e-3, atol=1e-7)
         np.testing.assert_allclose(fisher[name], (product**2).mean(0) / 2, rtol=1e-3, atol=1e-9)
@@ -125,7 +129,7 @@ def test_a_unit_that_nobody_can_see_has_no_importance() -> None:
     weight[:, 3] = 0.0
     network = network.with_constants({"a2.weight": weight})
     for kind in ("taylor", "fisher"):
-        found = score(network, prunable_blocks(network), kind, images(16), labels(16))["a1"]
+        found = score(network, prunable_blocks(network), kind, images(16), Targets(TASK, labels(16)))["a1"]
         assert found[3] == 0.0
         assert (np.delete(found, 3) > 0).all()
 
@@ -154,10 +158,12 @@ def test_an_op_that_passes_no_gradient_is_named() -> None:
 def test_weights_rank_what_no_gradient_comes_to_and_it_is_said(wall: str, kind: Kind) -> None:
     network = walled(wall)
     blocks = {block.name: block for block in prunable_blocks(network)}
-    found, by_weight = (score(network, tuple(blocks.values()), each, images(16), labels(16)) for each in (kind, "l2"))
+    found, by_weight = (
+        score(network, tuple(blocks.values()), each, images(16), Targets(TASK, labels(16))) for each in (kind, "l2")
+    )
     assert found.keys() == blocks.keys() == {"stem", "late"}
     np.testing.assert_array_equal(found["stem"], by_weight["stem"])
-    only = score(network, [blocks["late"]], kind, images(16), labels(16))["late"]
+    only = score(network, [blocks["late"]], kind, images(16), Targets(TASK, labels(16)))["late"]
     np.testing.assert_array_equal(found["late"], only)
     assert (only != by_weight["late"]).all()
     assert (only > 0).any()
@@ -181,7 +187,7 @@ def test_a_unit_read_on_both_sides_of_a_wall_is_ranked_by_weights() -> None:
     graph.gemm(graph.pool_flat(graph.op("Add", [dark, light], "sum"), "flat"), "logits", (4, 4))
     network = graph.network()
     (stem,) = (block for block in prunable_blocks(network) if block.name == "stem")
-    found, by_weight = (score(network, [stem], kind, images(8), labels(8)) for kind in ("fisher", "l2"))
+    found, by_weight = (score(network, [stem], kind, images(8), Targets(TASK, labels(8))) for kind in ("fisher", "l2"))
     np.testing.assert_array_equal(found["stem"], by_weight["stem"])
 
 
@@ -208,7 +214,7 @@ def test_windows_folded_into_the_batch_have_importance(kind: Kind) -> None:
     network = windowed()
     blocks = prunable_blocks(network)
     assert "up" in [block.name for block in blocks]
-    found = score(network, blocks, kind, images(8), labels(8))
+    found = score(network, blocks, kind, images(8), Targets(TASK, labels(8)))
     assert all(values.shape == (block.width,) for block, values in zip(blocks, found.values(), strict=True))
     if kind in ("taylor", "fisher"):
         np.testing.assert_array_equal(found["up"], score(network, blocks, "l2")["up"])
@@ -228,7 +234,10 @@ def test_both_files_of_resnet20_rank_alike(shared: Callable[[str], Path], kind: 
     folded, kept = (load_network(shared(f"models/resnet20-cifar10{form}.onnx")) for form in ("", "-bn"))
     part = load_dataset(shared("cifar10-small.parquet")).train
     some = preprocess(part.images[:64], Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
-    scores = [score(network, prunable_blocks(network), kind, some, part.labels[:64]) for network in (folded, kept)]
+    scores = [
+        score(network, prunable_blocks(network), kind, some, Targets(TASK, part.labels[:64]))
+        for network in (folded, kept)
+    ]
     for name, values in scores[0].items():
         other = scores[1][name]
         # Equal but for rounding: units closer than a millionth of the largest score may change places.

@@ -66,7 +66,7 @@ def test_wrong_values_name_the_field() -> None:
         calibrate([1.0, 2.0], [0.1, 0.1], [1.0])
     with pytest.raises(InvalidInput, match="finite and above 0"):
         calibrate([1.0], [0.1], [0.0])
-    with pytest.raises(InvalidInput, match="b: above 0"):
+    with pytest.raises(InvalidInput, match="b: must be above 0"):
         Calibration(b=0.0)
     with pytest.raises(InvalidInput, match="calibration"):
         Calibration.from_json({"slope": 1.0})

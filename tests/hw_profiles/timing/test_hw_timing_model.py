@@ -88,7 +88,7 @@ def test_outputs_are_inferred() -> None:
 
 
 def test_ops_that_cannot_stand_alone_say_so() -> None:
-    with pytest.raises(InvalidInput, match="copies: from 1 to the 4 slots"):
+    with pytest.raises(InvalidInput, match="copies: must be from 1 to the 4 slots"):
         timing_model(conv(), 5)
     lonely = Op.of([OpNode("Relu", ("w",), ("y",))], {}, {"w": Constant(TensorSpec((2,)))}, ["y"], 17)
     with pytest.raises(InvalidInput, match="no activation enters"):

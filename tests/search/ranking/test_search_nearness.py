@@ -17,7 +17,7 @@ CHANCE = 0.1
 
 def far(latency_ms: float = 0.05, size_bytes: float = 1000.0, accuracy: float = 0.9) -> float:
     metrics = {"latency_ms@dev_1": latency_ms, "size_bytes": size_bytes, "accuracy": accuracy}
-    return distance((FAST, SMALL, RIGHT), metrics, CHANCE)
+    return distance((FAST, SMALL, RIGHT), metrics, "accuracy", CHANCE)
 
 
 def test_what_meets_every_limit_is_no_way_off() -> None:
@@ -45,8 +45,8 @@ def test_a_little_accuracy_is_worth_less_than_much_time() -> None:
 
 def test_limits_on_accuracy_below_chance_have_no_knowledge_to_count() -> None:
     lax = Constraint("accuracy", 0.08, "min")
-    assert distance((lax,), {"accuracy": 0.04}, CHANCE) == pytest.approx(math.log(2))
-    assert distance((Constraint("accuracy", 0.0, "min"),), {"accuracy": 0.0}, CHANCE) == 0.0
+    assert distance((lax,), {"accuracy": 0.04}, "accuracy", CHANCE) == pytest.approx(math.log(2))
+    assert distance((Constraint("accuracy", 0.0, "min"),), {"accuracy": 0.0}, "accuracy", CHANCE) == 0.0
 
 
 @pytest.mark.parametrize(("accuracy", "count", "found"), [(0.094, 500, True), (0.12, 500, True), (0.13, 500, False)])

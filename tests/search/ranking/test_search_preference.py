@@ -14,8 +14,8 @@ def test_the_objective_then_accuracy_then_latency_then_bytes() -> None:
         "last": (1.0, {"accuracy": 0.8, "latency_ms@a": 4.0, "stored_bytes": 2.0}),
     }
     shuffled = sorted(rows)
-    assert sorted(shuffled, key=lambda name: preference(*rows[name])) == list(rows)
+    assert sorted(shuffled, key=lambda name: preference(*rows[name], "accuracy")) == list(rows)
 
 
 def test_metrics_that_are_not_known_decide_nothing() -> None:
-    assert preference(1.0, {}) == preference(1.0, {"macs": 5.0})
+    assert preference(1.0, {}, "accuracy") == preference(1.0, {"macs": 5.0}, "accuracy")

@@ -13,6 +13,8 @@ from compress.data.preprocessing import Preprocessing, preprocess
 from compress.graph.groups import prunable_blocks
 from compress.network import Network
 from compress.pruning.importance import score
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from search.candidate import Candidate
 from search.problem import Objective, Problem
 from search.space import Space
@@ -27,7 +29,7 @@ WIDTH = {"conv0": 8, "conv1": 32, "conv2": 32}
 def material(folder: Path, trained: Network, digits: Digits, importance: str, **extra: object) -> Material:
     images = preprocess(digits[0], Preprocessing())
     made = Material(folder, (("filter_prune", {"importance": importance}),))
-    evidence = made.scheme.gather(trained, images[:256], digits[1][:256], 0)
+    evidence = made.scheme.gather(trained, images[:256], Targets(TASK, digits[1][:256]), 0)
     evidence = replace(evidence, known={**evidence.known, **extra})  # type: ignore[dict-item]  # a method's own
     short = Part(digits[0][:64], digits[1][:64])
     made.write(trained, (images[900:1300], digits[1][900:1300]), images[:256], evidence, short, Preprocessing())
@@ -54,7 +56,9 @@ def test_what_methods_gathered_is_in_the_files(
 
 def test_without_a_refit_there_is_no_gram(tmp_path: Path, trained: Network, digits: Digits) -> None:
     made = Material(tmp_path, (("filter_prune", {"refit": False}),))
-    evidence = made.scheme.gather(trained, preprocess(digits[0], Preprocessing())[:64], digits[1][:64], 0)
+    evidence = made.scheme.gather(
+        trained, preprocess(digits[0], Preprocessing())[:64], Targets(TASK, digits[1][:64]), 0
+    )
     assert evidence.known["gram"] == {}
     assert evidence.known["fisher"].keys() == WIDTH.keys()
 

@@ -15,6 +15,8 @@ from compress.data.preprocessing import Preprocessing, preprocess
 from compress.evidence import Evidence
 from compress.graph.edit import edited
 from compress.network import Network
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from compress.training.fit import Step
 from compress.training.recipe import Recipe
 from search.candidate import Candidate
@@ -35,7 +37,7 @@ WHOLE: Mapping[str, Value] = {"conv0": 8, "conv1": 32, "conv2": 32}
 def material(folder: Path, trained: Network, digits: Digits, *methods: str, training: Part | None = None) -> Material:
     images = preprocess(digits[0], Preprocessing())
     made = Material(folder, tuple((name, {}) for name in methods))
-    evidence: Evidence = made.scheme.gather(trained, images[:128], digits[1][:128], 0)
+    evidence: Evidence = made.scheme.gather(trained, images[:128], Targets(TASK, digits[1][:128]), 0)
     short = Part(digits[0][:512], digits[1][:512])
     ranking = images[900:1300], digits[1][900:1300]
     made.write(trained, ranking, images[:128], evidence, short, Preprocessing(), training)

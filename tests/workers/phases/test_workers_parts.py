@@ -16,17 +16,19 @@ from compress.data.preprocessing import Preprocessing
 from compress.graph.module import TorchNetwork
 from compress.network import Network
 from compress.scheme import Scheme
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric
 from search.problem import Constraint, Objective
 from search.synthetic.replay import make_replay
 from workers.errors import Diverged, InvalidInput, JobFailed
-from workers.evaluating.accuracy import drop, right_in_file, right_in_torch
 from workers.evaluating.evaluate_safely import attempt
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, CutEvaluator, EvaluatorFactory
 from workers.evaluating.images import BATCH, Preprocessed
+from workers.evaluating.scores import scores_in_file, scores_in_torch
 from workers.judging.smaller_neighbour import smaller_neighbour
 from workers.judging.timed import Timed
 from workers.phases.search import level
@@ -115,8 +117,8 @@ def pixels(digits: Digits, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_torch_and_the_file_get_the_same_images_right(trained: Network, digits: Digits) -> None:
     images, labels = pixels(digits, 300)
-    in_torch = right_in_torch(TorchNetwork(trained), images, labels)
-    in_file = right_in_file(trained.save(), images, labels)
+    in_torch = scores_in_torch(TASK, TorchNetwork(trained), images, labels)
+    in_file = scores_in_file(TASK, trained.save(), images, labels)
     assert in_torch.mean() > 0.9
     assert (in_torch == in_file).mean() > 0.995
 
@@ -127,23 +129,23 @@ def test_numbers_that_are_not_finite_are_a_divergence(trained: Network, digits: 
     huge = np.full(trained.constants["fc.weight"].shape, 3e38, np.float32)
     broken = trained.with_constants({"fc.weight": huge})
     with pytest.raises(Diverged):
-        right_in_torch(TorchNetwork(broken), images, labels)
+        scores_in_torch(TASK, TorchNetwork(broken), images, labels)
     with pytest.raises(Diverged):
-        right_in_file(broken.save(), images, labels)
+        scores_in_file(TASK, broken.save(), images, labels)
 
 
 def test_a_drop_is_paired_and_has_an_interval() -> None:
     rng = np.random.default_rng(0)
     control = rng.random(2000) < 0.9
     candidate = control & (rng.random(2000) < 0.98)
-    lost = drop(control, candidate)
+    lost = TASK.compare(control.astype(float), candidate.astype(float))
     assert lost.mean == pytest.approx(control.mean() - candidate.mean())
     assert lost.low < lost.mean < lost.high
     assert lost.count == 2000
     # Pairing: an unpaired interval of these two would be over three times as wide.
     assert lost.high - lost.low < 0.013
     # Without an image on which they differ a small drop is still possible: about 3.8 in n images.
-    same = drop(control, control)
+    same = TASK.compare(control.astype(float), control.astype(float))
     assert same.mean == 0.0
     assert -0.002 < same.low < -0.0018
     assert 0.0018 < same.high < 0.002
@@ -156,7 +158,7 @@ def test_a_drop_is_paired_and_has_an_interval() -> None:
 def material(tmp_path_factory: pytest.TempPathFactory, trained: Network, digits: Digits) -> Material:
     images, labels = pixels(digits, 900)
     methods: tuple[tuple[str, dict[str, Any]], ...] = (("filter_prune", {}), ("int8_ptq", {}))
-    evidence = Scheme.of(methods).gather(trained, images[:128], labels[:128], 0)
+    evidence = Scheme.of(methods).gather(trained, images[:128], Targets(TASK, labels[:128]), 0)
     ranking = tuple(part[900:1300] for part in pixels(digits, 1300))
     made = Material(tmp_path_factory.mktemp("material"), methods)
     assert not made.complete
@@ -233,7 +235,7 @@ def test_a_nan_costs_its_candidate_only(tmp_path: Path, trained: Network, digits
     huge = np.full(trained.constants["fc.weight"].shape, 3e38, np.float32)
     broken = trained.with_constants({"fc.weight": huge})
     made = Material(tmp_path, (("filter_prune", {"importance": "l1"}),))
-    evidence = made.scheme.gather(trained, images, labels, 0)
+    evidence = made.scheme.gather(trained, images, Targets(TASK, labels), 0)
     made.write(broken, (images, labels), images, evidence, Part(digits[0][:64], digits[1][:64]), Preprocessing())
     evaluation = attempt(EvaluatorFactory(made)(), Candidate("c", dict(WHOLE)))
     assert (evaluation.status, evaluation.reason) == (Status.FAILED, "nan")
@@ -343,14 +345,14 @@ def test_there_is_no_neighbour_below_the_smallest() -> None:
 def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> None:
     part = Part(digits[0][:100], digits[1][:100])
     images, labels = Preprocessed(part, Preprocessing()), part.labels
-    accuracy = float(right_in_file(trained.save(), images, labels).mean())
-    found = clean_check(trained.save(), images, labels, accuracy)
-    assert found.accuracy == pytest.approx(accuracy, abs=0.011)
+    accuracy = float(scores_in_file(TASK, trained.save(), images, labels).mean())
+    found = clean_check(TASK, trained.save(), images, labels, accuracy)
+    assert found.score == pytest.approx(accuracy, abs=0.011)
     assert found.difference < 1e-4
     with pytest.raises(JobFailed, match=r"the verdict used 0\.5"):
-        clean_check(trained.save(), images, labels, 0.5)
+        clean_check(TASK, trained.save(), images, labels, 0.5)
     with pytest.raises(JobFailed, match="could not run"):
-        clean_check(trained.save()[:100], images, labels, accuracy)
+        clean_check(TASK, trained.save()[:100], images, labels, accuracy)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +376,7 @@ def test_a_clean_process_that_ends_is_told_without_its_own_words(
     monkeypatch.setattr("workers.reporting.clean_process.SCRIPT", tmp_path / "script.py")
     part = Part(digits[0][:10], digits[1][:10])
     with pytest.raises(error, match=says) as caught:
-        clean_check(trained.save(), Preprocessed(part, Preprocessing()), part.labels, 0.9)
+        clean_check(TASK, trained.save(), Preprocessed(part, Preprocessing()), part.labels, 0.9)
     assert "secret" not in str(caught.value)
 
 
@@ -408,6 +410,7 @@ def report(name: str = "r20") -> dict[str, Any]:
     }
     return {
         "name": name,
+        "metric": "accuracy",
         "verdict": "missed",
         "reason": f"because of {name}",
         "warnings": [f"{name} is doubtful"],
@@ -456,7 +459,7 @@ def test_images_of_a_whole_part_are_made_a_batch_at_a_time(trained: Network, dig
 
     lazy = Preprocessed(Part(digits[0][:300].view(Watched), labels), Preprocessing())
     np.testing.assert_array_equal(
-        right_in_file(trained.save(), lazy, labels), right_in_file(trained.save(), images, labels)
+        scores_in_file(TASK, trained.save(), lazy, labels), scores_in_file(TASK, trained.save(), images, labels)
     )
     assert max(read) <= BATCH < 300
     np.testing.assert_allclose(np.concatenate(list(lazy.batches(100))), images, rtol=1e-6)

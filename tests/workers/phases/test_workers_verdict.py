@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from compress.scoring.difference import Scores
+from compress.task import Task
+from compress.tasks.classification import TASK
 from compress.training.direct import fine_tune
 from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.verdict_bounds import upper_bound
 from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic, statistic_us
 from workers.errors import JobFailed
-from workers.evaluating.accuracy import Labels, Right, Source, interval, right_in_file
+from workers.evaluating.scores import Labels, Source, scores_in_file
 from workers.job import run
 from workers.plan import Budget, JobPlan, Target
 from workers.progress import Evaluated, Summarised
@@ -225,10 +228,9 @@ def test_a_limit_within_the_interval_is_a_warning_and_a_line_of_the_report(job: 
 
 
 def test_wilson_keeps_within_0_and_1() -> None:
-    found = interval(np.ones(20, dtype=bool))
-    assert found["n"] == 20
-    assert found["high"] == pytest.approx(1.0)
-    assert found["low"] == pytest.approx(0.8389, abs=1e-3)
+    low, high = TASK.interval(np.ones(20))
+    assert high == pytest.approx(1.0)
+    assert low == pytest.approx(0.8389, abs=1e-3)
 
 
 def test_what_training_costs_the_control_is_judged_image_by_image(
@@ -237,12 +239,12 @@ def test_what_training_costs_the_control_is_judged_image_by_image(
     """8 of 400 images: within the noise of two samples, and far from it on the same images."""
     plan, ports = job()
 
-    def right(model: bytes, images: Source, labels: Labels) -> Right:
-        found = right_in_file(ports.path(plan.model.sha256).read_bytes(), images, labels)
-        found[np.flatnonzero(found)[:8]] = False
+    def scores(task: Task, model: bytes, images: Source, labels: Labels) -> Scores:
+        found = scores_in_file(task, ports.path(plan.model.sha256).read_bytes(), images, labels)
+        found[np.flatnonzero(found)[:8]] = 0.0
         return found
 
-    monkeypatch.setattr("workers.training.trainer.right_in_file", right)
+    monkeypatch.setattr("workers.training.trainer.scores_in_file", scores)
     with pytest.raises(JobFailed, match="recheck"):
         run(plan, ports, lock)  # the clean process sees what the file really does
     assert "After training, the control is 2.00% below the original's accuracy." in ports.lines

@@ -42,7 +42,7 @@ TRAINED = {"right": [1, 0], "counts": {"macs": 7}, "predicted": {"macs": 8.0}, "
 
 ADDED = {"after_search", "out_of_time"}
 STORED: list[tuple[str, Memo[Any], dict[str, Any]]] = [
-    ("original-right", memos.ORIGINAL_RIGHT, {"right": [1, 0, 1]}),
+    ("original-right", memos.ORIGINAL_SCORES, {"right": [1, 0, 1]}),
     ("mirroring", memos.MIRRORING, {"bears": True, "lost": -0.01}),
     ("second-control", memos.SECOND_CONTROL, {"fits": False}),
     ("out-of-reach", memos.OUT_OF_REACH, {"candidates": []}),
@@ -56,7 +56,7 @@ STORED: list[tuple[str, Memo[Any], dict[str, Any]]] = [
     ("training-3-control-seconds", memos.training_seconds("training-3-control"), {"elapsed_s": 2.5}),
     ("training-3-control-ended", memos.training_ended("training-3-control"), {"state": "trained", "reason": ""}),
     ("trained-plain-control", memos.trained("plain-control"), TRAINED),
-    ("test-accuracy", memos.TEST_ACCURACY, {"name": "finalist-c1", "original": 0.9, "chosen": 0.8}),
+    ("test-accuracy", memos.TEST_SCORE, {"name": "finalist-c1", "original": 0.9, "chosen": 0.8}),
 ]
 
 
@@ -100,9 +100,9 @@ def _as_old(content: Any) -> Any:
 
 
 def test_facts_have_types(context: Context) -> None:
-    right = context.recall(memos.ORIGINAL_RIGHT)
-    assert right is not None
-    assert right.dtype == np.bool_
+    scores = context.recall(memos.ORIGINAL_SCORES)
+    assert scores is not None
+    assert (scores.dtype, scores.tolist()) == (np.float64, [1.0, 0.0, 1.0])
     assert context.recall(memos.timed("original", "dev_1")) == {
         "uploaded": Sample("uploaded", (1.0, 2.0), (1.5, 2.5), {})
     }

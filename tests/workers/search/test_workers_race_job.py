@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
-from workers.evaluating.accuracy import right_in_file
+from workers.evaluating.scores import scores_in_file
 from workers.job import run
 from workers.plan import Budget, JobPlan, Named
 from workers.progress import Evaluated, Logged, Summarised, Warned
@@ -78,8 +78,9 @@ def _ranked(ports: MemoryPorts, plan: JobPlan) -> float:
     context = Context(plan, ports, ports.recorded())
     path = context.file("trained-control-onnx")
     assert path is not None
-    images, labels = Inputs.open(context).ranking(plan.effort.accuracy_images)
-    return float(right_in_file(path.read_bytes(), images, labels).mean())
+    inputs = Inputs.open(context)
+    images, labels = inputs.ranking(plan.effort.accuracy_images)
+    return float(scores_in_file(inputs.task, path.read_bytes(), images, labels).mean())
 
 
 def _timed(message: object) -> bool:

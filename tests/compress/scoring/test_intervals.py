@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from workers.evaluating.intervals import Z, tango, wilson
+from compress.scoring.intervals import Z, tango, wilson
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 20), (1, 20), (490, 500), (500, 500)])

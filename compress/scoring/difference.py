@@ -1,0 +1,39 @@
+"""Difference: how much worse one network is than another on the same samples, with its 95 % interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.scoring.intervals import Z
+
+Scores: TypeAlias = NDArray[np.float64]
+"""(n,) in 0..1: how good the output for each sample is. Paired differences are made of them."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean score that a network loses against another on the same samples: positive is lost."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def mean_interval(values: NDArray[Any]) -> tuple[float, float]:
+    """The normal 95 % interval of the mean of (n,) values; of one value as wide as nothing is known: minus one to one
+    around it.
+    """
+    mean = float(values.mean())
+    half = Z * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 1.0
+    return mean - half, mean + half
+
+
+def paired(first: Scores, second: Scores) -> Difference:
+    """What the second loses against the first, sample by sample."""
+    lost = first - second
+    return Difference(float(lost.mean()), *mean_interval(lost), len(lost))

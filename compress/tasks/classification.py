@@ -1,0 +1,121 @@
+"""Classification: one class an image, right or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.data.checks import check_classes, check_labels
+from compress.data.formats.source import Labels
+from compress.errors import InvalidInput
+from compress.graph.outputs import check_output, scored_for
+from compress.scoring.difference import Difference, Scores
+from compress.scoring.intervals import tango, wilson
+from compress.task import Reduction, Shapes, TargetKind, Task, Taught
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress.network import Network
+
+
+class Classification(Task):
+    """The scored output is one score a class; a sample scores 1 if the largest is that of its label, else 0.
+
+    Distillation as Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher | student),
+    the KL averaged over the batch.
+    """
+
+    name = "classification"
+    summary = "Tell which class an image is of."
+    metric = "accuracy"
+
+    def targets(self, labels: Labels, images: int, part: str) -> NDArray[np.int64]:
+        """Class numbers (N,)."""
+        return check_labels(labels, images, part)
+
+    def kind(
+        self,
+        targets: Mapping[str, NDArray[Any]],
+        labels: Mapping[str, Labels],
+        classes: int | None,
+        class_names: Sequence[str],
+    ) -> tuple[TargetKind, tuple[str, ...]]:
+        """So many classes as the user says, else as there are names, else as there are up to the largest label."""
+        seen = np.unique(targets["train"])
+        if len(seen) == 1:
+            raise InvalidInput(labels["train"].where, int(seen[0]), "all training images are of one class")
+        count = classes or len(class_names) or int(seen[-1]) + 1
+        for part, values in targets.items():
+            check_classes(values, count, part, labels[part].where)
+        missing = np.setdiff1d(np.arange(count), seen)
+        rare = f"classes without a training image: {len(missing)}, e.g. class {missing[0]}" if len(missing) else ""
+        return TargetKind(count), (rare,) if rare else ()
+
+    def check(self, outputs: Shapes, scored: str | None, targets: TargetKind, model: str | None = None) -> str:
+        """One score a class, and at least as many as the data have classes."""
+        if not targets.classes:
+            raise InvalidInput("dataset", list(targets.shape), "labels of train must be one class number an image")
+        if scored is not None:
+            check_output(outputs, scored)
+        name = scored or scored_for(outputs, targets.classes, model)
+        most = outputs[name][0]
+        if targets.classes > most:
+            said = f"labels go up to {targets.classes - 1} and the model scores {most} classes (0..{most - 1})"
+            raise InvalidInput("dataset", targets.classes, said)
+        return name
+
+    def score(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Scores:
+        """1 for what is classified as it is labelled, else 0."""
+        return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1) == targets, np.float64)
+
+    def interval(self, scores: Scores) -> tuple[float, float]:
+        """Wilson's (1927), also sensible near 0 and 1."""
+        return wilson(int(scores.sum()), len(scores))
+
+    def compare(self, first: Scores, second: Scores) -> Difference:
+        """With Tango's score interval of paired shares, see `compress.scoring.intervals`."""
+        first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)
+        return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
+
+    def learned(self, network: Network) -> str:
+        """The logits: the loss takes the softmax itself."""
+        from compress.training.logits import logits_name
+
+        return logits_name(network)
+
+    def loss(
+        self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
+    ) -> Tensor:
+        """Cross-entropy of logits (n, classes), and the divergence from the teacher's."""
+        import torch.nn.functional as F
+
+        made = outputs.flatten(1)
+        loss = F.cross_entropy(made, targets, reduction=reduction)
+        if taught is None:
+            return loss
+        divergence = F.kl_div(
+            F.log_softmax(made / taught.temperature, 1),
+            F.log_softmax(taught.outputs.flatten(1) / taught.temperature, 1),
+            reduction="batchmean" if reduction == "mean" else "sum",
+            log_target=True,
+        )
+        return (1 - taught.alpha) * loss + taught.alpha * taught.temperature**2 * divergence
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """The classes of the largest logits."""
+        return outputs.flatten(1).argmax(1)
+
+    def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
+        """That of guessing among all classes."""
+        return 1.0 / targets.classes
+
+    def told(self, score: float, count: int, chance: float) -> str:
+        """Shares of samples."""
+        return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
+
+
+TASK = Classification()
