@@ -68,7 +68,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """`value` for people, with its unit."""
-        return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
+        return f"{value * self.factor:z{self.format}} {self.unit}".rstrip()
 
     def told(self, value: float) -> str:
         """As `show`, within a sentence: a per cent sign stands at its number."""

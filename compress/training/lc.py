@@ -67,8 +67,8 @@ def lc(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
-    schedule: Schedule | None = None,
     task: Task | None = None,
+    schedule: Schedule | None = None,
 ) -> Iterator[Step]:
     """Train by L-C; `Step.network` is the theta of the least training loss so far, and what comes of it at the end.
 
