@@ -1,1 +1,1 @@
-"""Scoring: what the scores of samples say of a network and of two of them, with intervals."""
+"""Scoring: what samples' scores say about one network, or about two compared, with intervals."""

@@ -1,4 +1,4 @@
-"""Difference: how much worse one network is than another on the same samples, with its 95 % interval."""
+"""Differences between the scores of two networks on the same samples, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from compress.scoring.intervals import Z
 
 Scores: TypeAlias = NDArray[np.float64]
-"""(n,) in 0..1: how good the output for each sample is. Paired differences are made of them."""
+"""(n,) in 0..1: how good the output for each sample is; paired differences are computed from these."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean score that a network loses against another on the same samples: positive is lost."""
+    """The mean score that a network loses against another on the same samples; positive means lost."""
 
     mean: float
     low: float
@@ -25,8 +25,8 @@ class Difference:
 
 
 def mean_interval(values: NDArray[Any]) -> tuple[float, float]:
-    """The normal 95 % interval of the mean of (n,) values; of one value as wide as nothing is known: minus one to one
-    around it.
+    """Return the normal 95 % interval of the mean of (n,) values. One value says nothing of its spread: the interval is
+    1 to both sides.
     """
     mean = float(values.mean())
     half = Z * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 1.0
@@ -34,6 +34,6 @@ def mean_interval(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def paired(first: Scores, second: Scores) -> Difference:
-    """What the second loses against the first, sample by sample."""
+    """Return what the second loses against the first, sample by sample."""
     lost = first - second
     return Difference(float(lost.mean()), *mean_interval(lost), len(lost))

@@ -1,4 +1,4 @@
-"""What a network can be for: one task a file, found by its file name; each offers `TASK`."""
+"""Tasks: what a network can be for. One file each, found by its name; each offers `TASK`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from compress.task import Task
 from search.discovery import Discovery
 
 DEFAULT = "classification"
-"""The task of a job that names none."""
+"""The task of jobs that name none."""
 _TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # it is asked about instances only
 
 
 def names() -> tuple[str, ...]:
-    """The names of all tasks: the default first, then the others sorted."""
+    """Return the names of all tasks: the default first, then the others sorted."""
     return (DEFAULT, *(name for name in _TASKS.names() if name != DEFAULT))
 
 
 def load(name: str) -> Task:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
         InvalidInput: there is none.

@@ -30,11 +30,11 @@ class Classification(Task):
     """
 
     name = "classification"
-    summary = "Tell which class an image is of."
+    summary = "Tell which class an image belongs to."
     metric = "accuracy"
 
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[np.int64]:
-        """Class numbers (N,)."""
+        """Return class numbers (N,)."""
         return check_labels(labels, images, part)
 
     def kind(
@@ -44,7 +44,7 @@ class Classification(Task):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """So many classes as the user says, else as there are names, else as there are up to the largest label."""
+        """Return the number of classes: the user's, else that of the names, else the largest label + 1."""
         seen = np.unique(targets["train"])
         if len(seen) == 1:
             raise InvalidInput(labels["train"].where, int(seen[0]), "all training images are of one class")
@@ -56,7 +56,7 @@ class Classification(Task):
         return TargetKind(count), (rare,) if rare else ()
 
     def check(self, outputs: Shapes, scored: str | None, targets: TargetKind, model: str | None = None) -> str:
-        """One score a class, and at least as many as the data have classes."""
+        """Return the output that is one score a class, for at least as many classes as the data have."""
         if not targets.classes:
             raise InvalidInput("dataset", list(targets.shape), "labels of train must be one class number an image")
         if scored is not None:
@@ -69,20 +69,20 @@ class Classification(Task):
         return name
 
     def score(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Scores:
-        """1 for what is classified as it is labelled, else 0."""
+        """Return 1 for each sample that is classified as labelled, else 0."""
         return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1) == targets, np.float64)
 
     def interval(self, scores: Scores) -> tuple[float, float]:
-        """Wilson's (1927), also sensible near 0 and 1."""
+        """Return Wilson's interval (1927), which is also sensible near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
 
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """With Tango's score interval of paired shares, see `compress.scoring.intervals`."""
+        """Return the difference with Tango's score interval of paired shares, see `compress.scoring.intervals`."""
         first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)
         return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
 
     def learned(self, network: Network) -> str:
-        """The logits: the loss takes the softmax itself."""
+        """Return the name of the logits: the loss computes the softmax itself."""
         from compress.training.logits import logits_name
 
         return logits_name(network)
@@ -90,7 +90,7 @@ class Classification(Task):
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Cross-entropy of logits (n, classes), and the divergence from the teacher's."""
+        """Return the cross-entropy of logits (n, classes), mixed with the divergence from the teacher's."""
         import torch.nn.functional as F
 
         made = outputs.flatten(1)
@@ -106,15 +106,15 @@ class Classification(Task):
         return (1 - taught.alpha) * loss + taught.alpha * taught.temperature**2 * divergence
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """The classes of the largest logits."""
+        """Return the classes of the largest logits."""
         return outputs.flatten(1).argmax(1)
 
     def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
-        """That of guessing among all classes."""
+        """Return the score of guessing among all classes."""
         return 1.0 / targets.classes
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Shares of samples."""
+        """Say it as shares of samples."""
         return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
 
 

@@ -24,7 +24,7 @@ Source: TypeAlias = Images | Preprocessed
 
 
 def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """Images (N, *input_shape), labels (N, ...) -> (N,). The module is left in eval mode.
+    """Return the scores (N,) of images (N, *input_shape) against labels (N, ...). The module is left in eval mode.
 
     Raises:
         Diverged: an output is not finite.
@@ -40,7 +40,7 @@ def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: La
 
 
 def scores_in_file(task: Task, model: bytes, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """The same of an ONNX file, run by onnxruntime with as many threads as torch has.
+    """Return the same for an ONNX file, run by onnxruntime with as many threads as torch has.
 
     Raises:
         Diverged: an output is not finite.
