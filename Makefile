@@ -2,14 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What a user's own file beside them, such as the README's mynet.py, looks like is nobody's business.
+# Check only the project's folders, not files that a user keeps beside them (such as the README's mynet.py).
 CODE := service workers search hw_profiles compress netlathe tests benchmarks
 
 .PHONY: install demo test test-all check clean
 
 install: $(VENV)/installed
 
-# --no-deps would miss extras; the constraints pin torch, so that no CUDA build is pulled in.
+# --no-deps would omit the extras; the constraints pin torch, so that no CUDA build is installed.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

@@ -1,11 +1,12 @@
-"""200 listeners at 10 events a second, and what a GET costs beside them: `python benchmarks/event_streams.py`.
+"""Events for 200 listeners at 10 events a second, and the cost of a GET meanwhile: `python
+benchmarks/event_streams.py`.
 
-A server process on SQLite that has seen 10,000 events; a process that writes more of them, of one job, through the
-store, as a conductor does; a process with all the listeners; and this one, which asks for the job and for the list of
-jobs in turn over one connection. After that the server is killed (-9) and started again, then told to end (SIGTERM) and
-started again, while events go on: every listener must have every event once and in order.
+Four processes take part: a server on SQLite that has seen 10,000 events; a writer that adds events of one job through
+the store, as a conductor does; one with all the listeners; and this one, which requests the job and the list of jobs in
+turn over one connection. After that the server is killed (-9) and restarted, then terminated (SIGTERM) and restarted,
+while events go on: every listener must receive every event once and in order.
 
-Exit code 1 where the p99 of the GETs is over 100 ms, or an event was missing or came twice. One row is appended to
+Exit code 1 if the p99 of the GETs is over 100 ms, or if an event was missing or came twice. One row is appended to
 benchmarks/results/event_streams.jsonl.
 """
 
@@ -50,7 +51,8 @@ AROUND_CUTS_S = 3.0
 PATIENCE_S = 60.0
 JOBS = 50
 PORTS = range(20_000, 32_768)
-"""Below those that the system gives to clients, one of which would else be connected with itself in a cut."""
+"""Ports below those that the system gives to clients; with one of those a client could connect to itself during a cut.
+"""
 ASKED = JobCreate(
     model="mdl_1", dataset="dts_1", methods=[NamedBody(name="filter_prune")], strategies=[NamedBody(name="greedy")]
 )
@@ -58,7 +60,9 @@ LINE = "epoch 3 of 5: loss 0.4213, accuracy 0.8732 on 2,000 validation samples, 
 
 
 def write(settings: Settings, topic: str, rate: float, parent: Connection) -> None:
-    """A process: events of a job, `rate` a second, a transaction each, until told to stop; says the last number."""
+    """Run a process that emits `rate` events of a job per second, one transaction each, until told to stop; then send
+    the last number.
+    """
     store = Store(make_engine(settings.url))
     parent.send("ready")
     begun_s = time.monotonic()
@@ -88,7 +92,7 @@ class Server:
             raise SystemExit("the server did not start")
 
     def cut(self, number: signal.Signals) -> None:
-        """End it and start it again."""
+        """End the server and start it again."""
         self.end(number)
         self.start()
 
@@ -97,14 +101,14 @@ class Server:
         self.process.communicate()
 
     def used(self) -> tuple[float, float]:
-        """Seconds of processor time so far, and MiB in memory."""
+        """Return its seconds of processor time so far, and its MiB of memory."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks = int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def ask(port: int, token: str, paths: Sequence[str], seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of GETs, the paths in turn, one each ASK_EVERY_S, over one connection."""
+    """Send a GET every ASK_EVERY_S over one connection, the paths in turn; return the milliseconds of each."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     found: dict[str, list[float]] = {path: [] for path in paths}
     begun_s = time.monotonic()
@@ -122,17 +126,17 @@ def ask(port: int, token: str, paths: Sequence[str], seconds: float) -> dict[str
         found[path].append(1000 * (time.perf_counter() - asked_s))
         if answer.status != 200:
             raise SystemExit(f"GET {path} answered {answer.status}")
-    raise AssertionError("counts end nowhere")
+    raise AssertionError("itertools.count never ends")
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """p50, p99 and maximum."""
+    """Return p50, p99 and the maximum."""
     cuts = quantiles(values, n=100, method="inclusive")
     return {"p50": round(cuts[49], 2), "p99": round(cuts[98], 2), "max": round(max(values), 2)}
 
 
 def fill(store: Store) -> int:
-    """Give the server as many events to hold as it ever does; the number of the newest."""
+    """Give the server as many events as it ever holds; return the number of the newest."""
     with store.begin() as tx:
         for number in range(HELD):
             tx.emit("job:of-yesterday", "log.line", {"text": LINE, "turn": number})
@@ -142,7 +146,7 @@ def fill(store: Store) -> int:
 
 @contextmanager
 def world() -> Iterator[tuple[Settings, Store, str]]:
-    """A data folder with some jobs; the id of one of them."""
+    """Make a data folder with some jobs; yield the settings, the store and the id of one job."""
     with tempfile.TemporaryDirectory(prefix="netlathe-streams-") as folder:
         settings = Settings(data_dir=Path(folder), port=random.choice(PORTS))
         store = Store(make_engine(settings.url))
@@ -155,7 +159,7 @@ def world() -> Iterator[tuple[Settings, Store, str]]:
 
 
 def measure(clients: int, rate: float, seconds: float) -> dict[str, Any]:
-    """The row of one run."""
+    """Run the benchmark once; return its row."""
     processes = multiprocessing.get_context("spawn")
     with world() as (settings, store, job):
         server = Server(settings)
@@ -173,7 +177,7 @@ def measure(clients: int, rate: float, seconds: float) -> dict[str, Any]:
             writer.start()
             telling.recv()
             paths = (f"/api/v1/jobs/{job}", "/api/v1/jobs")
-            ask(settings.port, token, paths, 2.0)  # what comes first loads what others find loaded
+            ask(settings.port, token, paths, 2.0)  # warm-up: the first requests load code that later ones find loaded
             before_s, _ = server.used()
             found = ask(settings.port, token, paths, seconds)
             after_s, memory_mib = server.used()
@@ -213,7 +217,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--rate", type=float, default=10.0, help="events a second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of the GETs, before the cuts")
+    parser.add_argument("--seconds", type=float, default=30.0, help="duration of the GETs, before the cuts")
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     row = measure(given.clients, given.rate, given.seconds)

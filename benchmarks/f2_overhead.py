@@ -1,9 +1,9 @@
-"""What F2 costs beyond running the cut network: `python benchmarks/f2_overhead.py`.
+"""Overhead of F2 beyond running the cut network: `python benchmarks/f2_overhead.py`.
 
-F2, as a worker does it: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, take
-the accuracy on 2,000. Bare: the forward passes alone, of the same cut network on the same images in the same
-batches: train mode for the 1,024, eval mode for the 2,000; the module is made beforehand. Median of nine interleaved
-pairs of processor time and of wall time, one thread. Goal: an overhead of at most MAX_OVERHEAD.
+F2, as a worker does it: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, measure
+the accuracy on 2,000. Bare: only the forward passes of the same cut network on the same images in the same batches:
+train mode for the 1,024, eval mode for the 2,000; the module is made beforehand. Median of nine interleaved pairs of
+processor time and of wall time, one thread. Goal: an overhead of at most MAX_OVERHEAD.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ MAX_OVERHEAD = 0.10
 SHARES = {"whole": 1.0, "three quarters": 0.75, "half": 0.5, "quarter": 0.25}
 RESULTS = Path(__file__).parent / "results" / "f2_overhead.jsonl"
 Seconds = tuple[float, float]
-"""Processor and wall time."""
+"""Processor and wall seconds."""
 
 
 def material(folder: Path) -> Material:
-    """What the statistics phase of a job writes."""
+    """Write the files that the statistics phase of a job writes."""
     data = dataset(folder / "decoded")
     reference, labels = images(data, "train", REFERENCE_IMAGES)
     network = renormalise(rewritten(load_network(model_path())), reference)
     evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, Targets(TASK, labels))
     made = Material(folder / "material", (("filter_prune", {}),))
-    short = data.sample("train", 2, seed=0)  # F3 alone trains on them
+    short = data.sample("train", 2, seed=0)  # only F3 trains on them
     ranking = images(data, "validation", RANKING_IMAGES)
     made.write(network, ranking, reference, evidence, short, Preprocessing.from_json(PREPROCESSING))
     return made
 
 
 def widths(network: Network, share: float) -> dict[str, int]:
-    """That share of each block, in multiples of 4 but at least one channel less than all."""
+    """Return this share of each block, in multiples of 4, but at least one channel less than the whole block."""
     return {
         block.name: max(4, round(share * block.width / 4) * 4) if share < 1 else block.width - 1
         for block in prunable_blocks(network)
@@ -66,7 +66,7 @@ def widths(network: Network, share: float) -> dict[str, int]:
 
 
 def bare(module: TorchNetwork, reference: Images, ranking: Images) -> None:
-    """The forward passes that F2 consists of, and nothing else."""
+    """Run only the forward passes of F2."""
     module.train()
     with torch.inference_mode():
         for start in range(0, len(reference), BATCH):
@@ -78,14 +78,14 @@ def bare(module: TorchNetwork, reference: Images, ranking: Images) -> None:
 
 
 def timed(call: Callable[[], object]) -> Seconds:
-    """Processor and wall seconds of one call."""
+    """Return the processor and wall seconds of one call."""
     wall_s, processor_s = time.perf_counter(), time.process_time()
     call()
     return time.process_time() - processor_s, time.perf_counter() - wall_s
 
 
 def compare(evaluator: CutEvaluator, source: Material, name: str, share: float) -> dict[str, Any]:
-    """Nine interleaved pairs of F2 and the bare passes at these widths."""
+    """Time nine interleaved pairs of F2 and the bare passes at these widths; return the row."""
     chosen = widths(source.network, share)
     candidate = Candidate(name, chosen)
     module, _ = evaluator.cut(candidate)

@@ -1,17 +1,18 @@
 """L-C against direct compression with fine-tuning at equal epochs: `python benchmarks/lc_against_direct.py`.
 
 LeNet-5, LeNet-300-100 or ResNet-20 with its norms (`--network`), 10,000 training images. Both ways get the same recipe,
-schemes and seeds; a seed draws the batches of both. `weights` makes single weights zero by one threshold over all
-layers (LAMP); `filters` leaves so many of the filters of each block of LeNet-5. There is no distillation. L-C's epochs
-are split between its L steps and the training of its last theta.
+schemes and seeds; one seed draws the batches of both. `weights` sets single weights to zero by one threshold over all
+layers (LAMP); `filters` keeps a given number of filters in each block of LeNet-5. There is no distillation. L-C's
+epochs are split between its L steps and the training of its last theta.
 
-Accuracy is counted on the test images. Two 95 % intervals of the difference: over seeds (Student's t), whether it is
-there in other trainings, judged on these images; over images (normal, each image's averaged over the seeds), whether it
-is there on other images. The hyper-parameters are the defaults of L-C's schedule; they were tried out on seed 0 of
-LeNet-5, and more seeds were added where the first did not tell. A fair test are thus the seeds from UNSEEN on: trained
-at once, without a look in between; `--first-seed` shows what they say alone. There is no goal: it is a comparison.
+Accuracy is measured on the test images. The difference has two 95 % intervals. The one over seeds (Student's t) shows
+if the difference would appear in other trainings, on these images; the one over images (normal, averaged over the
+seeds) shows if it would appear on other images. The hyper-parameters are the defaults of L-C's schedule; they were
+tuned on seed 0 of LeNet-5, and more seeds were added where the first was inconclusive. So only the seeds from UNSEEN on
+are a fair test: they were trained in one go, without looking at results in between; `--first-seed` shows only those.
+There is no goal: it is a comparison.
 
-Rows that are there are not made again; `--attempt` makes one row with other settings, counted on validation alone.
+Existing rows are not made again; `--attempt` makes one row with other settings, measured only on validation.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augm
 
 @dataclass(frozen=True)
 class Start:
-    """A trained network, what it is trained on again, and (split) -> preprocessed images and labels to count on."""
+    """A trained network, the data that it is trained on again, and (split) -> preprocessed images and labels to test
+    on.
+    """
 
     network: Callable[[], Network]
     training: Callable[[], Part]
@@ -92,14 +95,14 @@ SCHEMES: Mapping[str, BoundScheme] = {
 }
 WAYS = ("direct", "lc")
 UNSEEN: Mapping[tuple[str, str], int] = {("lenet5", "weights 95%"): 12, ("lenet5", "weights 98%"): 3}
-"""Network and scheme -> the first of the seeds that were trained without a look in between."""
+"""Network and scheme -> the first of the seeds that were trained without looking at results in between."""
 TESTED = 8000
 """Test images of each network: rows 2,000-9,999 of the official ones."""
 RESULTS = Path(__file__).parent / "results" / "lc_against_direct.jsonl"
 
 
 def trained(way: str, start: Start, bound: BoundScheme, recipe: Recipe, schedule: Schedule) -> Network:
-    """The network compressed and trained."""
+    """Return the network compressed and trained."""
     whole, part, pixels = start.network(), start.training(), start.pixels
     if bound.steps("structure") and way == "direct":
         return last(fit(without(whole, bound), part, pixels, recipe, whole))
@@ -110,7 +113,7 @@ def trained(way: str, start: Start, bound: BoundScheme, recipe: Recipe, schedule
 
 
 def without(whole: Network, bound: BoundScheme) -> Network:
-    """Without the units of the smallest filters: in a theta those that are zero."""
+    """Return the network without the units of the smallest filters; in a theta these are the zero ones."""
     return bound.rewrite(whole, Evidence(importance=score(whole, prunable_blocks(whole), "l2")))
 
 
@@ -120,7 +123,7 @@ def last(steps: Iterator[Step]) -> Network:
 
 
 def row(way: str, start: str, name: str, recipe: Recipe, schedule: Schedule, splits: Sequence[str]) -> dict[str, Any]:
-    """One training and what came of it, `wrong` being the images of the last split that it gets wrong."""
+    """Train once and return the row; `wrong` lists the images of the last split that are classified wrongly."""
     begun_s = time.process_time()
     final = trained(way, STARTS[start], SCHEMES[name], recipe, schedule)
     spent_s = time.process_time() - begun_s
@@ -143,7 +146,7 @@ def row(way: str, start: str, name: str, recipe: Recipe, schedule: Schedule, spl
 
 
 def known() -> list[dict[str, Any]]:
-    """The rows that are there."""
+    """Return the existing rows."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
@@ -155,7 +158,7 @@ def keep(kind: str, made: Mapping[str, Any]) -> None:
 
 
 def found(way: str, start: str, name: str, seed: int, epochs: int | None) -> dict[str, Any]:
-    """The row of this run, made where it is not there."""
+    """Return the row of this run; make it if it does not exist."""
     recipe = replace(STARTS[start].recipe, seed=seed)
     recipe = replace(recipe, epochs=epochs or recipe.epochs)
     schedule = asdict(Schedule()) if way == "lc" else None
@@ -177,7 +180,7 @@ def found(way: str, start: str, name: str, seed: int, epochs: int | None) -> dic
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy of each way in percent; points by which L-C is ahead of direct compression on the same test images."""
+    """Accuracy of each way in percent, and L-C's lead over direct compression in points, on the same test images."""
 
     accuracy: Mapping[str, float]
     by_seed: NDArray[np.float64]
@@ -185,34 +188,34 @@ class Comparison:
 
     @property
     def ahead(self) -> float:
-        """In the mean."""
+        """The mean lead."""
         return float(self.by_seed.mean())
 
     @property
     def over_seeds(self) -> tuple[float, float]:
-        """The interval whose ends have one sign if other trainings would show the difference too."""
+        """Interval over seeds: if its ends have one sign, other trainings would show the difference too."""
         return _interval(self.by_seed, float(t.ppf(0.975, len(self.by_seed) - 1)))
 
     @property
     def over_images(self) -> tuple[float, float]:
-        """The interval whose ends have one sign if other images would show the difference too."""
+        """Interval over images: if its ends have one sign, other images would show the difference too."""
         return _interval(self.by_image, 1.96)
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> Comparison:
-    """What the runs of both ways with one network, scheme and recipe say."""
+    """Compare the runs of both ways with one network, scheme and recipe."""
     images = np.arange(TESTED)
     own = {way: sorted((e for e in rows if e["way"] == way), key=lambda each: int(each["seed"])) for way in WAYS}
     seeds = [[each["seed"] for each in own[way]] for way in WAYS]
     if seeds[0] != seeds[1] or len(set(seeds[0])) < len(seeds[0]):
-        raise ValueError(f"each way once with each seed: {dict(zip(WAYS, seeds, strict=True))}")
+        raise ValueError(f"each way must run once with each seed: {dict(zip(WAYS, seeds, strict=True))}")
     right = {way: np.array([~np.isin(images, each["wrong"]) for each in found]) for way, found in own.items()}
     by_seed, by_image = (100 * (right["lc"].mean(axis) - right["direct"].mean(axis)) for axis in (1, 0))
     return Comparison({way: float(100 * each.mean()) for way, each in right.items()}, by_seed, by_image)
 
 
 def line(name: str, found: Comparison) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     shown = "  ".join(f"{way} {percent:.2f} %" for way, percent in found.accuracy.items())
     return (
         f"{name:12} {shown}  lc ahead by {found.ahead:+.2f} points, over seeds {_shown(found.over_seeds)}, over images "
@@ -232,17 +235,19 @@ def _shown(interval: tuple[float, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attempt", choices=WAYS, help="one training on seed 0, counted on validation")
+    parser.add_argument("--attempt", choices=WAYS, help="one training on seed 0, measured on validation")
     parser.add_argument("--network", choices=STARTS, default="lenet5")
     parser.add_argument("--scheme", choices=SCHEMES, default="weights 98%")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="of recipe or schedule")
-    parser.add_argument("--epochs", type=int, help="of both ways; by default the recipe's")
-    parser.add_argument("--seeds", type=int, default=3, help="as many of each way, at least 2")
-    parser.add_argument("--first-seed", type=int, default=0, help="and those from this one on")
-    parser.add_argument("--only", action="append", choices=SCHEMES, help="compare these schemes alone")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the recipe or the schedule"
+    )
+    parser.add_argument("--epochs", type=int, help="epochs of both ways; default: the recipe's")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of each way, at least 2")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed")
+    parser.add_argument("--only", action="append", choices=SCHEMES, help="compare only these schemes")
     chosen = parser.parse_args()
     if chosen.network != "lenet5" and any(name.startswith("filters") for name in (chosen.only or [])):
-        parser.error("--only filters ...: these are the blocks of lenet5")
+        parser.error("--only filters ...: these schemes cut blocks of lenet5")
     if chosen.seeds < 2:
         parser.error(f"--seeds {chosen.seeds}: one training of each way has no interval")
     torch.set_num_threads(1)

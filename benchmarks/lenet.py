@@ -1,8 +1,8 @@
-"""The trained LeNets and their digits that several benchmarks start from.
+"""The trained LeNets and their digits, with which several benchmarks start.
 
 Validation is rows 0-1,999 of the official test digits, test is rows 2,000-9,999, as for CIFAR-10: the network has seen
-all training digits. What is tuned is tuned on validation; what is claimed is counted on test. Their
-size and accuracy are rows of kind `original` in results/lenet_compression.jsonl.
+all training digits. Settings are tuned on validation, and published figures come from test. The networks' sizes and
+accuracies are rows of kind `original` in results/lenet_compression.jsonl.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ SPLITS = {"validation": slice(0, 2000), "test": slice(2000, None)}
 
 @cache
 def digits() -> dict[str, NDArray[np.generic]]:
-    """x_train, x_test (10000, 28, 28) uint8 and their labels."""
+    """Return x_train, x_test (10000, 28, 28) uint8 and their labels."""
     with np.load(shared("mnist10k.npz"), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 def network(name: str = "lenet5") -> Network:
-    """One of NETWORKS, trained."""
+    """Return one of NETWORKS, trained."""
     return load_network(shared(f"models/{NETWORKS[name]}"))
 
 
 def training() -> Part:
-    """The 10,000 training digits."""
+    """Return the 10,000 training digits."""
     return Part(digits()["x_train"][..., None], digits()["y_train"].astype(np.int64))
 
 
 def images(split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Preprocessed images (N, 1, 28, 28) and labels (N,) of validation or test."""
+    """Return preprocessed images (N, 1, 28, 28) and labels (N,) of validation or test."""
     rows = SPLITS[split]
     return preprocess(digits()["x_test"][rows][..., None], PIXELS), digits()["y_test"][rows].astype(np.int64)

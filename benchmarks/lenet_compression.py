@@ -1,15 +1,16 @@
 """LeNets at the sparsity that `bayesian` infers for at most 0.3 points: `python benchmarks/lenet_compression.py`.
 
-One knob, the density of single weights; every sample is a whole L-C training from the original's weights, ranked on the
-validation digits against the original less 0.3 points. Of the samples that reach that level the sparsest is reported:
-its accuracy on the test digits beside the original's, its numbers that are not zero, and the bytes that they take with
+There is one knob, the density of single weights; every sample is a whole L-C training from the original's weights,
+compared on the validation digits with the original less 0.3 points. The sparsest sample that reaches that level is
+reported: its accuracy on the test digits beside the original's, its non-zero weights, and the bytes that they take with
 their indices (`compress.counting.cost.sparse_bytes`), in float32 and float16. Goal: at least MIN_FEWER times fewer
-numbers, for LeNet-5.
+weights, for LeNet-5.
 
-`--sweep` trains at 30 densities, evenly apart in their logarithm, fits a falling (isotonic) curve to the accuracies on
-the validation digits, and says how far the inferred sparsity is from where the fit crosses the level. Goal: MAX_APART.
+`--sweep` trains at 30 densities, evenly spaced in their logarithm, fits a falling (isotonic) curve to the accuracies on
+the validation digits, and prints how far the inferred sparsity is from the point at which the fit crosses the level.
+Goal: MAX_APART.
 
-Samples that are in the results are not trained again; what the originals are is counted once.
+Samples that are already in the results are not trained again; the originals are measured only once.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ RESULTS = Path(__file__).parent / "results" / "lenet_compression.jsonl"
 
 
 def problem(name: str) -> Problem:
-    """As few numbers as the level on the validation digits lets there be."""
+    """Build the problem: as few non-zero weights as possible at the level on the validation digits."""
     whole = original(name)
     total, knobs = float(whole["nonzeros"]), SCHEME.knobs(network(name), {})
     return Problem(
@@ -69,12 +70,12 @@ def problem(name: str) -> Problem:
 
 
 def level(whole: Mapping[str, Any]) -> float:
-    """The least accuracy on the validation digits that counts as reached."""
+    """Return the lowest accuracy on the validation digits that counts as reached."""
     return float(whole["validation"]) - DROP
 
 
 def original(name: str) -> dict[str, Any]:
-    """What the network is before anything is done to it; read where it has been counted."""
+    """Return the row of the untouched network; read it if it exists."""
     for each in known():
         if {"kind": "original", "network": name}.items() <= each.items():
             return each
@@ -94,12 +95,12 @@ def original(name: str) -> dict[str, Any]:
 
 
 def known() -> list[dict[str, Any]]:
-    """The samples that are there."""
+    """Return the existing rows."""
     return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def sample(name: str, density: float) -> dict[str, Any]:
-    """One training at this density and what came of it; read where it has been done."""
+    """Train once at this density and return the row; read it if it exists."""
     key = {"network": name, "density": density, "recipe": asdict(RECIPE), "schedule": asdict(Schedule())}
     for each in known():
         if key.items() <= each.items():
@@ -126,7 +127,7 @@ def _facts(final: Network, form: str) -> dict[str, float]:
 
 
 def inferred(name: str) -> dict[str, Any] | None:
-    """The sparsest sample of the search that is at or above the level; None where none is."""
+    """Return the sparsest sample of the search that is at or above the level, or None."""
     wanted, least = problem(name), level(original(name))
     family = load("bayesian")
     searching = family.make(wanted, family.settings(), 0)
@@ -141,31 +142,32 @@ def inferred(name: str) -> dict[str, Any] | None:
 
 
 def sparsest(samples: Sequence[dict[str, Any]], least: float) -> dict[str, Any] | None:
-    """Of the samples that reach the level the one with the fewest numbers; None where none does."""
+    """Return the sample with the fewest non-zero weights among those that reach the level, or None."""
     reached = [each for each in samples if each["validation_fp32"] >= least]
     return min(reached, key=lambda each: int(each["nonzeros"]), default=None)
 
 
 def fewer(whole: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """How many times fewer numbers are left."""
+    """Return how many times fewer non-zero weights are left."""
     return float(whole["nonzeros"] / found["nonzeros"])
 
 
 def sweep_densities() -> list[float]:
-    """SWEEP densities from 1 to that of SPARSEST."""
+    """Return SWEEP densities from 1 to that of SPARSEST."""
     return [round(float(each), 6) for each in np.geomspace(1.0, 1.0 - SPARSEST, SWEEP)]
 
 
 def swept(name: str, processes: int) -> list[dict[str, Any]]:
-    """The samples of the sweep."""
+    """Return the samples of the sweep."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
         return list(pool.map(sample, [name] * SWEEP, sweep_densities()))
 
 
 def crossing(rows: Sequence[Mapping[str, Any]], least: float) -> float | None:
-    """The sparsity where the isotonic fit of the validation accuracies falls under the level; None where it is nowhere
-    above: this recipe costs the dense LeNet-300-100 more than the level allows.
+    """Return the sparsity at which the isotonic fit of the validation accuracies falls below the level.
+
+    None if the fit is never above it: this recipe costs the dense LeNet-300-100 more than the level allows.
     """
     s = np.array([1.0 - row["density"] for row in rows])
     accuracy = np.array([row["validation_fp32"] for row in rows])
@@ -178,9 +180,9 @@ def crossing(rows: Sequence[Mapping[str, Any]], least: float) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], help="which of them; all where none is named")
-    parser.add_argument("--sweep", action="store_true", help="beside it, where a sweep of 30 samples crosses the level")
-    parser.add_argument("--processes", type=int, default=2, help="of the sweep")
+    parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], help="networks to compress; default: all")
+    parser.add_argument("--sweep", action="store_true", help="also find where a sweep of 30 samples crosses the level")
+    parser.add_argument("--processes", type=int, default=2, help="processes of the sweep")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:

@@ -1,10 +1,10 @@
-"""How long 1,000 candidates take to predict from a full table: `python benchmarks/predict_candidates.py`.
+"""Time to predict 1,000 candidates from a full table: `python benchmarks/predict_candidates.py`.
 
-A problem of 12 knobs with 32 levels each and 40 terms, most of two knobs and some of three, as the blocks of a
-residual network give them. With `--table FILE` (what `netlathe table` exports, or the table that
-predictor_accuracy.py leaves in its --work folder) also the real one: every kernel of the filter-pruned ResNet-20
-from rows measured on a device. Figures: level arrays (what greedy steps and knapsacks use), candidates as values,
-and `estimate` (all metrics: latency, MACs, parameters, bytes), each the median of nine. Goal: at most GOAL_MS.
+The problem has 12 knobs with 32 levels each and 40 terms, most of two knobs and some of three, as from the blocks of a
+residual network. With `--table FILE` (written by `netlathe table`, or left by predictor_accuracy.py in its --work
+folder) also a real one: every kernel of the filter-pruned ResNet-20 from rows measured on a device. Figures: level
+arrays (as greedy steps and knapsacks use), candidates as values, and `estimate` (all metrics: latency, MACs,
+parameters, bytes), each the median of nine. Goal: at most GOAL_MS.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def median_ms(call: Callable[[], object]) -> float:
 
 
 def timed_figures(space: Space, terms: Terms, rng: np.random.Generator) -> dict[str, Any]:
-    """Milliseconds for CANDIDATES of the space."""
+    """Return the milliseconds for CANDIDATES of the space."""
     candidates = [space.sample(rng) for _ in range(CANDIDATES)]
     levels = space.levels_of(candidates)
     return {
@@ -61,14 +61,14 @@ def timed_figures(space: Space, terms: Terms, rng: np.random.Generator) -> dict[
 
 
 def synthetic(rng: np.random.Generator) -> dict[str, Any]:
-    """The largest problem that is expected."""
+    """Time the largest problem that is expected."""
     widths = tuple(8 * (i + 1) for i in range(LEVELS))
     space = Space(tuple(Choice(f"knob{i}", widths, ordered=True) for i in range(KNOBS)))
     return {"problem": "synthetic", **timed_figures(space, make_terms(space, rng), rng)}
 
 
 def real(path: Path, rng: np.random.Generator) -> dict[str, Any]:
-    """The filter-pruned ResNet-20 from a table in which every kernel was measured."""
+    """Time the filter-pruned ResNet-20 with a table in which every kernel was measured."""
     from resnet20 import builder
 
     from hw_profiles.tables.table import LatencyTable

@@ -1,15 +1,15 @@
-"""How well latencies of networks that nobody timed are predicted: `python benchmarks/predictor_accuracy.py`.
+"""Accuracy of predicted latencies of networks that were never timed: `python benchmarks/predictor_accuracy.py`.
 
-Two processes, one after the other. The first learns the device's kernel classes, fills the latency table of every
-kernel that a filter-pruned ResNet-20 can consist of, and fits a + b * sum on 20 random networks of that space. The
-second draws 60 other networks with another seed, predicts them, and times them whole, interleaved, with three of the
-first process's networks beside them as anchors: on a shared machine the common speed of everything moves by a tenth
-and more within minutes, and the scale that the anchors show is taken out, as a job does it when it compares its
-prediction with its measurement. The figures without that are printed too. All timing happens in a further child
-process for each batch, under the host lock, as an agent does it.
+Two processes run one after the other. The first learns the device's kernel classes, fills the latency table of every
+kernel that a filter-pruned ResNet-20 can contain, and fits a + b * sum on 20 random networks of that space. The second
+draws 60 other networks with another seed, predicts them, and times them whole, interleaved, together with three of the
+first process's networks as anchors. On a shared machine all latencies change together by a tenth and more within
+minutes; the anchors show this scale, and it is removed, as a job does when it compares its prediction with its
+measurement. The figures with the scale are printed too. All timing happens in a further child process for each batch,
+under the host lock, as on an agent.
 
-`--variant int8` does the same for the quantised networks. Raw rows go to benchmarks/results/ as JSONL.
-Goals: a mean absolute relative error of at most MAX_MAPE, a Kendall's tau of at least MIN_TAU.
+`--variant int8` does the same for the quantised networks. Raw rows go to benchmarks/results/ as JSONL. Goals: a mean
+absolute relative error of at most MAX_MAPE, a Kendall's tau of at least MIN_TAU.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Say = Callable[..., None]
 
 
 class Bench:
-    """Times as an agent does: in a child process for each batch, the machine being locked."""
+    """Times as an agent does: in a child process for each batch, with the machine locked."""
 
     def __init__(self, work: Path, say: Say) -> None:
         self.device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
@@ -74,7 +74,7 @@ class Bench:
         self._anchors: list[Op] = []
 
     def samples(self, files: Mapping[str, Mapping[str, bytes]], protocol: BurstProtocol) -> dict[str, Any]:
-        """Key -> file name -> model, all timed together -> key -> file name -> Sample, or a Failure."""
+        """Time all models together: key -> file name -> model gives key -> file name -> Sample, or a Failure."""
         with tempfile.TemporaryDirectory(dir=self._work) as folder:
             wanted = []
             for number, (key, parts) in enumerate(files.items()):
@@ -85,7 +85,7 @@ class Bench:
             return dict(Batch(self.device, protocol, HostLock()).time(wanted))
 
     def rows(self, ops: Sequence[Op]) -> list[Row]:
-        """Slope rows in leases, each scaled by the anchors in it; the first lease gives the anchors."""
+        """Return slope rows, timed in leases, each scaled by its anchors; the first lease provides the anchors."""
         found: list[Row] = []
         pending = list(ops)
         refused = 0
@@ -102,7 +102,7 @@ class Bench:
                 refused += 1
                 continue
             if not seen.accepted:
-                self._say(f"taken although {REDONE} sessions before were refused: spread {seen.spread:.1%}")
+                self._say(f"accepted after {REDONE} refused sessions: spread {seen.spread:.1%}")
             refused = 0
             found += [Row.of(op, timings[op.key], seen.scale, epoch=1) for op in lease if op.key in timings]
             pending = pending[len(lease) :]
@@ -112,7 +112,7 @@ class Bench:
         return found
 
     def _seen(self, measured_us: Mapping[str, float]) -> Session:
-        """The session by its anchors; the first lease, which gives them, is its own reference."""
+        """Return the session by its anchors; the first lease, which provides them, is its own reference."""
         if not measured_us:
             return Session(1.0, 0.0)
         return session(self._references_us, measured_us, measured_us)
@@ -131,7 +131,7 @@ def _failed(key: str, found: Any, say: Say) -> bool:
 
 
 class Space:
-    """One variant of the space: what can be drawn from it, and what a drawn network consists of."""
+    """One variant of the space: draws networks from it, and lists the ops of a drawn network."""
 
     def __init__(self, variant: str, classes: KernelClasses) -> None:
         self.builder: ProblemBuilder = builder(METHODS[variant], classes)
@@ -152,7 +152,7 @@ class Space:
             yield {**self.builder.whole, **{knob.name: value for knob, value in zip(table.knobs, values, strict=True)}}
 
     def draw(self, count: int, seed: int) -> dict[str, Values]:
-        """Half of them drawn knob by knob, half leaning towards small or large."""
+        """Draw networks: half of them knob by knob, half leaning towards small or large."""
         rng = np.random.default_rng(seed)
         knobs = self.builder.kernels.ordered
         return {
@@ -161,16 +161,16 @@ class Space:
         }
 
     def models(self, values: Mapping[str, Values]) -> dict[str, dict[str, bytes]]:
-        """The networks as files."""
+        """Return the networks as files."""
         return {name: {"whole": self.builder.kernels.rewritten(each).save()} for name, each in values.items()}
 
     def parts(self, values: Values) -> tuple[Op, ...]:
-        """The ops of one network, read off the kernel table."""
+        """Return the ops of one network, read from the kernel table."""
         return self.builder.ops_at(values, RUNTIME)
 
 
 def fill(variant: str, work: Path, say: Say) -> None:
-    """The first process."""
+    """Run the first process: fill the table and calibrate."""
     begun_s = time.monotonic()
     bench = Bench(work, say)
     curves = probe()
@@ -198,7 +198,7 @@ def fill(variant: str, work: Path, say: Say) -> None:
 
 
 def check(variant: str, work: Path, say: Say) -> dict[str, Any]:
-    """The second process."""
+    """Run the second process: predict other networks and time them; return the figures."""
     table = LatencyTable.from_json(json.loads((work / "table.json").read_text()))
     space = Space(variant, table.classes)
     drawn_values = space.draw(HELD_OUT_NETWORKS, HELD_OUT_SEED)
@@ -242,7 +242,7 @@ def check(variant: str, work: Path, say: Say) -> dict[str, Any]:
 
 
 def _anchors(work: Path) -> dict[str, float]:
-    """The smallest, the middle and the largest network of the calibration, and what they took then."""
+    """Return the smallest, the middle and the largest calibration network, with their latencies at that time."""
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     took_us = {row["name"]: _quiet(row["minima_us"]) for row in rows if row["kind"] == "calibration"}
     ordered = sorted(took_us, key=lambda name: took_us[name])
@@ -250,12 +250,12 @@ def _anchors(work: Path) -> dict[str, float]:
 
 
 def errors_of(held_out: Sequence[Mapping[str, Any]], scale: float) -> list[float]:
-    """Relative errors of the predictions in these rows, the common speed of the session taken out."""
+    """Return relative errors of the predictions in these rows, with the session's common scale removed."""
     return [row["predicted_us"] / (scale * _quiet(row["minima_us"])) - 1 for row in held_out]
 
 
 def class_spreads(rows: Sequence[Mapping[str, Any]], classes: Mapping[str, Any]) -> list[float]:
-    """Relative standard deviations of the latencies in these rows, of each kernel class that has several."""
+    """Return the relative standard deviation of the latencies of each kernel class that has several rows."""
     found, learned = defaultdict(list), KernelClasses.from_json(classes)
     for row in rows:
         found[learned.class_of(features_from_json(row["features"]))].append(row["latency_us"])
@@ -303,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=sorted(METHODS), default="fp32")
     parser.add_argument("--stage", choices=("fill", "check"), help="one process only; needs --work")
-    parser.add_argument("--work", type=Path, help="folder for what passes between the two processes")
+    parser.add_argument("--work", type=Path, help="folder for files passed between the two processes")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -324,7 +324,7 @@ def main() -> None:
 
 
 def _report(variant: str, work: Path) -> None:
-    """Print the figures; keep them with the raw rows."""
+    """Print the figures, and store them with the raw rows."""
     device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
     figures = {**json.loads((work / "check.json").read_text()), **json.loads((work / "fill.json").read_text())}
     path = RESULTS / f"predictor_accuracy-{variant}.jsonl"

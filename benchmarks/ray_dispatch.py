@@ -1,12 +1,13 @@
-"""What Ray costs beyond the evaluations: `python benchmarks/ray_dispatch.py`.
+"""Overhead of Ray beyond the evaluations: `python benchmarks/ray_dispatch.py`.
 
-Dispatch: the search loop with one actor that answers at once, asks and evaluations stored as a conductor stores them
-(SQLite, durable): the median time from one stored evaluation to the next, which holds ask, two transactions, the call
-and the answer. Goal: at most MAX_DISPATCH_MS. Beside it the same without Ray, and the transactions alone.
+Dispatch: the search loop with one actor that answers at once; asks and evaluations are stored as a conductor stores
+them (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes the ask,
+two transactions, the call and the answer. Goal: at most MAX_DISPATCH_MS. For comparison: the same without Ray, and the
+transactions alone.
 
 Throughput: the same F2 evaluations of ResNet-20, one thread each, by two actors of a RayPool and by two bare processes
-that get the next one through a pipe as soon as they are free; rounds interleaved, the order turned each time, medians
-of the ratio of wall times. Goal: at least MIN_SHARE_OF_BARE of what the bare processes do.
+that get the next one through a pipe as soon as they are free; rounds are interleaved with alternating order; median of
+the ratio of wall times. Goal: at least MIN_SHARE_OF_BARE of the bare processes' throughput.
 """
 
 from __future__ import annotations
@@ -58,19 +59,19 @@ RESULTS = Path(__file__).parent / "results" / "ray_dispatch.jsonl"
 
 @dataclass(frozen=True)
 class AtOnce:
-    """An evaluator that has nothing to do."""
+    """An evaluator that does nothing."""
 
     def __call__(self) -> Evaluator:
         return self.evaluate
 
     @staticmethod
     def evaluate(candidate: Candidate) -> Evaluation:
-        """An accuracy."""
+        """Return a fixed accuracy."""
         return Evaluation(candidate, Status.COMPLETED, {"accuracy": 0.5})
 
 
 def job_ports(folder: Path) -> StorePorts:
-    """Of a job that runs, in a fresh SQLite store."""
+    """Return the ports of a running job in a fresh SQLite store."""
     folder.mkdir()
     store = Store(make_engine(f"sqlite:///{folder / 'netlathe.db'}"))
     migrate(store.engine)
@@ -83,7 +84,7 @@ def job_ports(folder: Path) -> StorePorts:
 
 
 def dispatched(pool: Pool, folder: Path) -> dict[str, float]:
-    """Milliseconds from one stored evaluation to the next."""
+    """Return the milliseconds from one stored evaluation to the next."""
     ports, at_s = job_ports(folder), list[float]()
 
     def emit(*messages: Message) -> None:
@@ -99,7 +100,7 @@ def dispatched(pool: Pool, folder: Path) -> dict[str, float]:
 
 
 def stored(folder: Path) -> dict[str, float]:
-    """Milliseconds of the two transactions of a candidate alone."""
+    """Return the milliseconds of a candidate's two transactions alone."""
     ports, taken_s = job_ports(folder), list[float]()
     for number in range(DISPATCHED):
         candidate = Candidate(f"c{number}", {"width": number})
@@ -112,15 +113,15 @@ def stored(folder: Path) -> dict[str, float]:
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Median and 95th percentile, in milliseconds."""
+    """Return the median and 95th percentile, in milliseconds."""
     ordered = sorted(seconds)
     return {"p50_ms": 1e3 * median(ordered), "p95_ms": 1e3 * ordered[int(0.95 * len(ordered))], "n": len(ordered)}
 
 
 def bare(link: Connection, source: Material) -> None:
-    """A process that evaluates one candidate after another, one thread."""
+    """Run a process that evaluates one candidate after another with one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    keep_freed_memory()  # as the workers do: what is compared is Ray
+    keep_freed_memory()  # as the workers do: only Ray must differ
     evaluate = EvaluatorFactory(source)()
     link.send("ready")
     while (candidate := link.recv()) is not None:
@@ -129,7 +130,7 @@ def bare(link: Connection, source: Material) -> None:
 
 
 def throughput(folder: Path, make_pool: Callable[[Material], Pool]) -> dict[str, Any]:
-    """Wall seconds of the same evaluations by actors and by bare processes, interleaved."""
+    """Return wall seconds of the same evaluations by actors and by bare processes, interleaved."""
     source = material(folder)
     shares = [0.25 + 0.03 * (number // WORKERS) for number in range(PER_ROUND)]
     plain = Material(source.folder, source.methods)

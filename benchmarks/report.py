@@ -1,7 +1,7 @@
 """Every published figure, computed from the committed rows: `python benchmarks/report.py [--write]`.
 
-Prints the figures part of docs/benchmarks.md; with `--write` it is put there, between its two markers. Nothing is
-measured: rows come from `benchmarks/results/`, goals from the benchmarks that made them.
+Prints the figures part of docs/benchmarks.md; with `--write` it replaces the part between the page's two markers.
+Nothing is measured: rows come from `benchmarks/results/`, goals from the benchmarks that made them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ END = "<!-- Here the written part ends. -->"
 
 @dataclass(frozen=True)
 class Report:
-    """One file of rows: what it is about, the script that writes it, and what is said of it."""
+    """One file of rows: its title, the script that writes it, and the function that reports it."""
 
     title: str
     script: ModuleType
@@ -47,36 +47,36 @@ REPORTS: Mapping[str, Report] = {
     "predictor_accuracy-fp32": Report("Predicted latencies, fp32", predictor_accuracy, latency.predictor),
     "predictor_accuracy-int8": Report("Predicted latencies, int8", predictor_accuracy, latency.predictor),
     "predict_candidates": Report("Time to predict candidates", predict_candidates, latency.candidates),
-    "burst_protocol": Report("How well a timing repeats", burst_protocol, latency.bursts),
+    "burst_protocol": Report("Repeatability of a timing", burst_protocol, latency.bursts),
     "lc_against_direct": Report("L-C against direct compression", lc_against_direct, compression.against_direct),
     "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),
     "sparsity_inference": Report("Inferring a sparsity", sparsity_inference, compression.sparsities),
     "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
-    "ray_dispatch": Report("What Ray costs", ray_dispatch, jobs.dispatch),
+    "ray_dispatch": Report("Overhead of Ray", ray_dispatch, jobs.dispatch),
     "event_streams": Report("Event streams", event_streams, jobs.streams),
     "takeover": Report("A conductor is killed", takeover, jobs.takeovers),
 }
 
 
 def rows(name: str) -> Rows:
-    """The rows of one file."""
+    """Return the rows of one file."""
     return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
 
 
 def section(name: str) -> str:
-    """What the page says of one file."""
+    """Return the page's section for one file."""
     report = REPORTS[name]
     source = f"`benchmarks/{report.script.__name__}.py`, rows in `benchmarks/results/{name}.jsonl`."
     return "\n\n".join([f"### {report.title}", source, *report.blocks(rows(name))])
 
 
 def generated() -> str:
-    """All sections."""
+    """Return all sections."""
     return "\n\n".join(section(name) for name in REPORTS)
 
 
 def written(page: str, sections: str) -> str:
-    """The page with these sections between its markers."""
+    """Return the page with these sections between its markers."""
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
     return f"{before}{BEGIN}\n\n{sections}\n\n{END}{after}"

@@ -1,4 +1,4 @@
-"""The trained ResNet-20 and its data that several benchmarks start from, and the spaces cut from it."""
+"""The trained ResNet-20 and its data, with which several benchmarks start, and the spaces cut from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Images = NDArray[np.float32]
 
 
 def shared(name: str) -> Path:
-    """A file of the folder beside the repository, or of $NETLATHE_SHARED."""
+    """Return a file of the folder beside the repository, or of $NETLATHE_SHARED."""
     root = Path(os.environ.get("NETLATHE_SHARED") or Path(__file__).parents[2] / "shared")
     path = root / "data" / name
     if not path.is_file():
@@ -44,19 +44,19 @@ def shared(name: str) -> Path:
 
 
 def model_path() -> Path:
-    """ResNet-20 for CIFAR-10, batch norms folded."""
+    """Return the path of ResNet-20 for CIFAR-10, batch norms folded."""
     return shared("models/resnet20-cifar10.onnx")
 
 
 def with_norms() -> Network:
-    """The same network before its batch norms were folded."""
+    """Return the same network before its batch norms were folded."""
     return load_network(shared("models/resnet20-cifar10-bn.onnx"))
 
 
 @cache
 def official(split: str) -> tuple[Images, NDArray[np.int64]]:
-    """Preprocessed images (N, 3, 32, 32) and labels (N,): rows 0-1,999 of the official test images are validation, rows
-    2,000-9,999 test.
+    """Return preprocessed images (N, 3, 32, 32) and labels (N,): rows 0-1,999 of the official test images are
+    validation, rows 2,000-9,999 test.
     """
     rows = SPLITS[split]
     table = pq.read_table(shared("cifar10-test.parquet"))
@@ -66,26 +66,26 @@ def official(split: str) -> tuple[Images, NDArray[np.int64]]:
 
 
 def fast_form() -> Network:
-    """Batch norms folded, option-A shortcuts as strided convolutions: the form whose widths are tabulated."""
+    """Return the form whose widths are tabulated: batch norms folded, option-A shortcuts as strided convolutions."""
     return rewritten(fold_norms(load_network(model_path())))
 
 
 def dataset(cache: Path) -> Dataset:
-    """The small CIFAR-10, decoded once into `cache`."""
+    """Return the small CIFAR-10, decoded once into `cache`."""
     return load_dataset(shared("cifar10-small.parquet"), input_shape=(3, 32, 32), cache=cache)
 
 
 def images(data: Dataset, part: str, count: int, seed: int = 0) -> tuple[Images, NDArray[np.int64]]:
-    """Preprocessed images (N, 3, 32, 32) and labels (N,) of a part."""
+    """Return preprocessed images (N, 3, 32, 32) and labels (N,) of a part."""
     sample = data.sample(part, count, seed)
     return preprocess(np.asarray(sample.images), Preprocessing.from_json(PREPROCESSING)), sample.labels
 
 
 def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
-    """The space of these methods' knobs on a device with these kernel classes, and every kernel in it."""
+    """Return the space of these methods' knobs on a device with these kernel classes, with every kernel in it."""
     network = fast_form()
     blocks = prunable_blocks(network)
-    # int8 needs ranges from some images; what is timed does not depend on which.
+    # int8 needs ranges from some images; timings do not depend on them.
     noise = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     evidence = Evidence(images=noise, importance={block.name: np.ones(block.width) for block in blocks})
     scheme = Scheme.of([(name, {}) for name in methods])
@@ -95,7 +95,7 @@ def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
 
 
 def drawn(knobs: Sequence[Levelled], rng: np.random.Generator, lean: bool) -> dict[str, Value]:
-    """Random widths: each knob by itself, or all leaning towards small or large, which spreads the sums."""
+    """Draw random widths: each knob by itself, or all leaning towards small or large, which spreads the sums."""
     towards = rng.uniform() if lean else 0.0
     share = 0.4 if lean else 1.0
     found: dict[str, Value] = {}

@@ -1,16 +1,16 @@
 """Four jobs on a trained ResNet-20 through REST: `python benchmarks/resnet20_rest.py`.
 
-Starts `netlathe serve` on a free loopback port with a temporary data folder, uploads the network with its
-preprocessing and the small CIFAR-10, and submits in turn, each with at most 60 evaluations, 4 epochs and 30 minutes
-(race: 60) of search and training:
+Starts `netlathe serve` on a free loopback port with a temporary data folder, uploads the network with its preprocessing
+and the small CIFAR-10, and submits in turn, each with at most 60 evaluations, 4 epochs and 30 minutes (race: 60) of
+search and training:
 
     prune   filter_prune               greedy   at most 70 % of the original's measured latency, one thread
     int8    int8_ptq                   greedy   at most 65 %
     both    filter_prune + int8_ptq    greedy   at most 50 %
     race    filter_prune + int8_ptq    uniform, greedy, bayesian, tpe and nsga2 with equal shares    at most 45 %
 
-Each must end `met`, at most 4 points of accuracy under the control, with the predicted latency within 5 % of the
-measured one. Exit code 0 only then. One row a job is appended to benchmarks/results/resnet20_rest.jsonl.
+Each must end `met`, at most 4 points of accuracy below the control, with the predicted latency within 5 % of the
+measured one. The exit code is 0 only if all do. One row per job is appended to benchmarks/results/resnet20_rest.jsonl.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TRAINING = {"epochs": 4}
 
 @dataclass(frozen=True)
 class Wanted:
-    """One job: its methods, the limit as a share of the original's measured latency, who searches, and how long."""
+    """One job: its methods, the limit as a share of the original's measured latency, its strategies and its time."""
 
     methods: tuple[str, ...]
     ratio: float
@@ -60,7 +60,7 @@ WANTED: Mapping[str, Wanted] = {
 
 
 def device(client: Client) -> str:
-    """The name of this machine's one-thread device, once its agent has enrolled."""
+    """Return the name of this machine's one-thread device, once its agent has enrolled."""
     end_s = time.monotonic() + ONLINE_WITHIN_S
     while time.monotonic() < end_s:
         for each in client.devices.list():
@@ -71,7 +71,7 @@ def device(client: Client) -> str:
 
 
 def run(client: Client, name: str, on: str, seed: int) -> dict[str, Any]:
-    """Submit one job, wait for its end; its row."""
+    """Submit one job, wait for its end; return its row."""
     wanted = WANTED[name]
     begun_s = time.monotonic()
     model = client.models.create(model_path(), "resnet20", preprocessing=PREPROCESSING)
@@ -101,7 +101,7 @@ def run(client: Client, name: str, on: str, seed: int) -> dict[str, Any]:
 
 
 def _watched(client: Client, job: str) -> dict[str, float]:
-    """Seconds that the job spent in each phase, from its events."""
+    """Return the seconds that the job spent in each phase, from its events."""
     spent: dict[str, float] = {}
     phase, since_s = "queued", time.monotonic()
     for seen in client.jobs.watch(job):
@@ -144,14 +144,14 @@ def _log(client: Client, job: Job) -> list[str]:
 
 
 def good(row: Mapping[str, Any]) -> bool:
-    """Whether the job ended as it must."""
+    """Return True if the job ended as it must."""
     if row["verdict"] != "met" or row["accuracy_drop"] is None or row["prediction_error"] is None:
         return False
     return bool(row["accuracy_drop"]["mean"] <= MAX_DROP and abs(row["prediction_error"]) <= MAX_ERROR)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One line a job."""
+    """Return a table with one line per job."""
     lines = [
         f"{'job':6} {'limit':>6} {'verdict':>7} {'original':>9} {'measured':>9} {'ratio':>6} {'predicted':>9} "
         f"{'error':>6} {'control':>8} {'accuracy':>8} {'drop':>6} {'test':>7} {'evals':>5} {'wall':>6}"
@@ -177,9 +177,9 @@ def _client(url: str, data_dir: Path) -> Client:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("jobs", nargs="*", choices=[[], *WANTED], help="which of them; all where none is named")
+    parser.add_argument("jobs", nargs="*", choices=[[], *WANTED], help="jobs to run; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data-dir", type=Path, help="kept; a temporary one where not given")
+    parser.add_argument("--data-dir", type=Path, help="data folder to keep; default: a temporary one")
     chosen = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory(prefix="netlathe-bench-") as folder:

@@ -1,9 +1,10 @@
-"""How near `bayesian` comes to where accuracy crosses a level: `python benchmarks/sparsity_inference.py`.
+"""Accuracy of `bayesian` in finding where accuracy crosses a level: `python benchmarks/sparsity_inference.py`.
 
-Known curves that collapse like a sigmoid, as trained networks do along Condensa's one sparsity; each sample adds a
-normal error of 0.3 points, and the level is two points under the dense accuracy. What is found is the sparsest sample
-that reached the level: what a job would keep. `bisection` gets the same curves and errors of the same size. Goals over
-SEEDS seeds: a median error of at most MAX_ERROR with at most MAX_SAMPLES samples, and no more than that of `bisection`.
+Known curves that fall like a sigmoid, as trained networks do along Condensa's single sparsity; each sample adds a
+normal error of 0.3 points, and the level is two points below the dense accuracy. The strategy's answer is the sparsest
+sample that reached the level, which a job would keep. `bisection` gets the same curves and errors of the same size.
+Goals over SEEDS seeds: a median error of at most MAX_ERROR with at most MAX_SAMPLES samples, and no larger than that of
+`bisection`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "sparsity_inference.jsonl"
 
 @dataclass(frozen=True)
 class Collapse:
-    """Accuracy along s: `top` down to `chance`, half way at `center`, over about four times `scale`."""
+    """Accuracy as a function of s: from `top` down to `chance`, half way at `center`, over about four times `scale`."""
 
     center: float
     scale: float
@@ -44,12 +45,12 @@ class Collapse:
     chance: float = 0.1
 
     def accuracy(self, s: float) -> float:
-        """Without noise."""
+        """Return the accuracy at s without noise."""
         return self.chance + (self.top - self.chance) / (1.0 + math.exp((s - self.center) / self.scale))
 
     @property
     def level(self) -> float:
-        """The least accuracy accepted."""
+        """The lowest accuracy accepted."""
         return self.accuracy(0.0) - DROP
 
     @property
@@ -68,7 +69,7 @@ class Trial:
 
     @property
     def curve(self) -> Collapse:
-        """Drawn from the seed: filters collapse early and slowly, weights late and suddenly."""
+        """The curve drawn from the seed: filters fall early and slowly, weights late and suddenly."""
         rng = np.random.default_rng([self.seed, 1])
         if self.kind == "units":
             return Collapse(rng.uniform(0.4, 0.9), rng.uniform(0.02, 0.06))
@@ -76,7 +77,7 @@ class Trial:
 
     @property
     def problem(self) -> Problem:
-        """As sparse as the level lets it be."""
+        """The problem of being as sparse as the level allows."""
         knob: Knob = (
             Choice("block", tuple(range(1, WIDTH + 1)), ordered=True)
             if self.kind == "units"
@@ -93,13 +94,13 @@ class Trial:
         )
 
     def sparsity(self, values: Mapping[str, object]) -> float:
-        """What the values leave out."""
+        """Return the share that the values leave out."""
         (value,) = values.values()
         assert isinstance(value, int | float)
         return 1.0 - value / WIDTH if self.kind == "units" else 1.0 - value
 
     def found(self, strategy: str) -> tuple[float, int]:
-        """The sparsest sample at or above the level, and how many samples were taken."""
+        """Return the sparsest sample at or above the level, and the number of samples taken."""
         family = load(strategy)
         searching = family.make(self.problem, family.settings(), self.seed)
         rng = np.random.default_rng([self.seed, 3])
@@ -118,14 +119,14 @@ def _evaluation(candidate: Candidate, accuracy: float, density: float) -> Evalua
 
 
 def errors(strategy: str, kind: str, seeds: int) -> tuple[list[float], list[int]]:
-    """|found - true| and the samples taken, a number each per seed."""
+    """Return, per seed, |found - true| and the number of samples taken."""
     trials = [Trial(kind, seed) for seed in range(seeds)]
     found = [trial.found(strategy) for trial in trials]
     return [abs(s - t.curve.crossing) for (s, _), t in zip(found, trials, strict=True)], [n for _, n in found]
 
 
 def row(strategy: str, kind: str, seeds: int) -> dict[str, Any]:
-    """What is published of one strategy on one kind of curve."""
+    """Return the published row of one strategy on one kind of curve."""
     wrong, taken = errors(strategy, kind, seeds)
     return {
         "kind": kind,

@@ -1,4 +1,4 @@
-"""When a row was made, and how busy the machine was."""
+"""Stamps a row with its time and how busy the machine was."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def stamp() -> dict[str, Any]:
-    """`at`, and `load`: the mean over a minute of what ran or waited to run, the benchmark's own processes among it."""
+    """Return `at`, and `load`: the mean over a minute of running or waiting processes, the benchmark's included."""
     return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 1)}

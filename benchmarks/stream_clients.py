@@ -1,4 +1,4 @@
-"""Many listeners of one event stream in one lean process: they note numbers, and come again where they were cut off."""
+"""Many listeners of one event stream in one lean process: they record numbers, and reconnect after a cut."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 AGAIN_S = (0.05, 0.25)
-"""Rest before a connection is tried again, drawn between these."""
+"""Seconds before a connection is tried again, drawn between these."""
 OPENED_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
 class Address:
-    """What is listened to, from which event number on."""
+    """The stream to listen to, and the event number to start after."""
 
     host: str
     port: int
@@ -36,7 +36,7 @@ class Address:
 
 
 class Listener(asyncio.Protocol):
-    """One client through all of its connections. `numbers`: of the events it saw, as they came."""
+    """One client through all of its connections. `numbers`: those of the events it saw, in order of arrival."""
 
     def __init__(self, address: Address, timed: bool) -> None:
         self.address = address
@@ -59,7 +59,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
         for block in blocks:
-            # Sizes of chunks stand before a frame, never within one; the greeting has a number, but no event.
+            # Chunk sizes come before a frame, never within one; the greeting has a number, but no event.
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             if b"event" in fields:
                 self.numbers.append(int(fields[b"id"]))
@@ -71,7 +71,7 @@ class Listener(asyncio.Protocol):
         self.lost.set()
 
     async def listen(self) -> None:
-        """For ever."""
+        """Listen for ever."""
         loop = asyncio.get_running_loop()
         while True:
             self.lost.clear()
@@ -84,7 +84,9 @@ class Listener(asyncio.Protocol):
 
 
 def run(address: Address, count: int, parent: Connection) -> None:
-    """A process: says when all are connected; then, given a number, what all saw once they are there."""
+    """Run a process that reports when all are connected; then it receives a number and sends all that was seen up to
+    it.
+    """
     parent.send(asyncio.run(_run(address, count, parent)))
 
 
@@ -115,7 +117,7 @@ async def _until(true: Any) -> None:
 
 
 def faults(numbers: Sequence[int], wanted: Sequence[int]) -> dict[str, int]:
-    """How many of the wanted numbers are missing, and how many came twice or out of order."""
+    """Return how many of the wanted numbers are missing, and how many came twice or out of order."""
     return {
         "missing": len(set(wanted) - set(numbers)),
         "repeated": len(numbers) - len(set(numbers)),

@@ -1,10 +1,11 @@
-"""How long a job stands still when its conductor dies: `python benchmarks/takeover.py`.
+"""Time that a job stands still if its conductor dies: `python benchmarks/takeover.py`.
 
-`netlathe serve --no-conductor --no-agent` and two `netlathe conduct` on one data folder, every setting at its default
-(a lease of 30 s, renewed every 10 s, and a Ray of its own for each). While a job searches, the conductor that holds it
-is killed with SIGKILL at a random moment. Seconds from there until the job's row names the other conductor, and until
-the first new evaluation is recorded; then the killed one is started again. Five times; medians and maxima. One row a
-repetition is appended to benchmarks/results/takeover.jsonl. Exit code 0 only where every takeover came within 45 s.
+Runs `netlathe serve --no-conductor --no-agent` and two `netlathe conduct` on one data folder, all settings at their
+defaults (a lease of 30 s, renewed every 10 s, and a private Ray for each). While a job searches, its conductor is
+killed with SIGKILL at a random moment. The figures are the seconds until the job's row names the other conductor, and
+until the first new evaluation is recorded; then the killed one is restarted. Five times; medians and maxima. One row
+per repetition is appended to benchmarks/results/takeover.jsonl. The exit code is 0 only if every takeover came within
+45 s.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ BODY: Mapping[str, Any] = {
     "budget": {"evaluations": 100_000, "wall_s": 86_400.0},
     "force": True,
 }
-"""A search that is not over before it is cancelled; of an untrained network, since nobody looks at what comes of it."""
+"""A search that does not end before it is cancelled; of an untrained network, because its result is not used."""
 
 
 def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """A command of the service, as a user starts it: no setting but the data folder."""
+    """Start a command of the service as a user does, with no setting but the data folder."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("netlathe")), *words, "--data-dir", str(folder / "data")],
@@ -62,36 +63,36 @@ def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 def until(condition: Callable[[], bool], what: str, look_s: float = 0.02) -> float:
-    """Wait until something holds; the moment at which it did."""
+    """Wait until something holds; return the time at which it did."""
     end_s = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > end_s:
-            raise SystemExit(f"waited {PATIENCE_S:g} s in vain for {what}")
+            raise SystemExit(f"waited {PATIENCE_S:g} s without success for {what}")
         time.sleep(look_s)
     return time.monotonic()
 
 
 class Watched:
-    """The job and the conductors, read where they are recorded."""
+    """The job and the conductors, as recorded in the store."""
 
     def __init__(self, store: Store, job_id: str) -> None:
         self._store = store
         self._job_id = job_id
 
     def evaluations(self) -> int:
-        """How many are recorded."""
+        """Return the number of recorded evaluations."""
         rows = select(func.count()).select_from(EvaluationRow).where(EvaluationRow.job_id == self._job_id)
         with self._store.read() as tx:
             return int(tx.session.execute(rows).scalar_one())
 
     def held_by(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether this conductor has the job."""
+        """Return True if this conductor has the job."""
         with self._store.read() as tx:
             owner = tx.session.execute(select(Job.lease_owner).where(Job.id == self._job_id)).scalar_one()
         return f"-{process.pid}-" in (owner or "")
 
     def ready(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether this conductor could take the job."""
+        """Return True if this conductor could take the job."""
         with self._store.read() as tx:
             return any(f"-{process.pid}-" in each.id and each.executor == "ok" for each in conductors.alive(tx))
 
@@ -99,7 +100,9 @@ class Watched:
 def repetition(
     watched: Watched, pair: list[subprocess.Popen[bytes]], folder: Path, moment: random.Random
 ) -> dict[str, Any]:
-    """Kill the holder at some moment between two renewals; what came then. Afterwards there are two again."""
+    """Kill the holder at a random moment between two renewals; return the row. A second conductor is started
+    afterwards.
+    """
     until(lambda: all(watched.ready(each) for each in pair), "both conductors")
     before = watched.evaluations()
     until(lambda: watched.evaluations() > before and any(watched.held_by(each) for each in pair), "an evaluation")
@@ -117,7 +120,7 @@ def repetition(
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """All repetitions."""
+    """Run all repetitions; return their rows."""
     model, data = folder / "digits.onnx", folder / "digits.npz"
     model.write_bytes(export_builtin("digits_cnn", 0))
     data.write_bytes(digits_npz(0))
@@ -144,7 +147,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """In order; conductors end their Ray."""
+    """End these processes in order; conductors end their Ray."""
     for process in processes:
         process.terminate()
     for process in processes:

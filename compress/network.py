@@ -204,6 +204,11 @@ class Network:
                 casts.append(node_proto(cast))
         return [*whole, *halves], casts
 
+    @property
+    def casts(self) -> frozenset[str]:
+        """Names of the Casts of the saved file that are no nodes of the network: they widen float16 constants."""
+        return frozenset(self.widening(name).name for name in self.halves if name in self.constants)
+
     def widening(self, name: str) -> Node:
         """Return the Cast behind a constant that is stored as float16; its new names are unused in the network."""
         source, widened = f"{name}/half", f"{name}/widened"

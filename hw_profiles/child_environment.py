@@ -1,4 +1,4 @@
-"""Environment of a child process: ours without our own settings, secrets among them."""
+"""The environment of a child process: a copy of ours without our settings, which include secrets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from hw_profiles.host_lock import LOCK_DIR_VARIABLE
 
 SETTING = "NETLATHE_"
-"""Every name of a setting begins like this."""
+"""Prefix of the names of all settings."""
 ROOT = Path(__file__).absolute().parents[1]
 """The folder that holds our packages."""
 
@@ -17,7 +17,8 @@ ROOT = Path(__file__).absolute().parents[1]
 def child_environment(environment: Mapping[str, str] | None = None, *, with_packages: bool = False) -> dict[str, str]:
     """Copy an environment (default: ours) without our settings.
 
-    The folder of the host lock stays: a child that looked for the lock elsewhere would compute while others measure.
+    The folder of the host lock stays: a child that looked for the lock elsewhere would compute while another process
+    measures.
 
     Args:
         environment: what to copy from.
@@ -31,12 +32,12 @@ def child_environment(environment: Mapping[str, str] | None = None, *, with_pack
 
 
 def packages_path(path: str) -> str:
-    """A PYTHONPATH with the root of our packages first; relative folders become absolute, for a child elsewhere."""
+    """Return a PYTHONPATH with the root of our packages first; all folders are absolute, for a child elsewhere."""
     folders = [str(ROOT), *(str(Path(folder).absolute()) for folder in path.split(os.pathsep) if folder)]
     return os.pathsep.join(dict.fromkeys(folders))
 
 
 def forget_settings() -> None:
-    """Remove the settings that this process inherited from its own environment."""
+    """Remove our settings from this process's environment."""
     for name in os.environ.keys() - child_environment().keys():
         del os.environ[name]

@@ -1,7 +1,7 @@
-"""ChildProcess: a program that we start, talk with, wait for and end, and that does not outlive us.
+"""ChildProcess: a program that we start, talk to, wait for and end, and that does not outlive us.
 
-Its death is told in words: the signal or the exit status, and the last words of its stderr. What a user of this class
-keeps for itself are its limits, its protocol, and what it says to its own callers.
+A death is described in words: the signal or the exit status, and the end of its stderr. The users of this class add
+their own limits, protocol and messages.
 """
 
 from __future__ import annotations
@@ -25,33 +25,35 @@ from hw_profiles import lifeline
 from hw_profiles.child_environment import child_environment
 
 POLL_S = 0.25
-"""A cancellation is noticed within this."""
+"""Seconds within which a cancellation is noticed."""
 LAST_WORDS = 400
-"""Characters of stderr that a death is told with."""
+"""Characters of stderr that the description of a death includes."""
 _CHUNK = 1024**2
 
 Output: TypeAlias = IO[bytes] | Literal["pipe", "ours"]
 
 
 class Cancelled(Exception):
-    """The answer is not wanted any more."""
+    """The answer is no longer wanted."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """How a child ended that did not finish: kind `crash` or `timeout`."""
+    """The end of a child that did not finish: kind `crash` or `timeout`."""
 
     kind: str
     reason: str
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Command for a module of ours; -P: a file in the current folder must not stand for one of our packages."""
+    """Return the command for a module of ours; -P keeps a file in the current folder from replacing one of our
+    packages.
+    """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def how_it_ended(status: int) -> str:
-    """An exit status in words."""
+    """Describe an exit status in words."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -63,17 +65,17 @@ def how_it_ended(status: int) -> str:
 class ChildProcess:
     """A running child; as a context manager it is gone when the block ends.
 
-    Its stdin is a pipe whose other end we hold: a child of ours that sees it end, ends itself.
+    Its stdin is a pipe whose other end we hold: a child of ours ends when it sees the pipe close.
 
     Args:
         command: the program and its arguments.
         environment: default: ours without our settings.
-        folder: where it starts.
-        output: where stdout and stderr go. With "pipe", stdout comes to us and stderr is kept for its last words.
-        own_session: signals of our terminal do not reach it, and `kill` ends all that it started.
-        dies_by: the signal that Linux sends it when the thread that starts it here has ended; None: it hears of that
-            by its stdin alone.
-        name: what it is called in a Death.
+        folder: the folder in which it starts.
+        output: where stdout and stderr go. With "pipe", stdout comes to us and stderr is kept to describe a death.
+        own_session: signals of our terminal do not reach it, and `kill` ends everything that it started.
+        dies_by: the signal that Linux sends it when the thread that started it ends; None: it notices only through its
+            stdin.
+        name: its name in a Death.
     """
 
     def __init__(
@@ -114,28 +116,29 @@ class ChildProcess:
         return self._process.pid
 
     def ended(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Return its exit status; None while it runs."""
         return self._process.poll()
 
     def errors(self) -> str:
-        """All that it has written to stderr so far, if that is kept."""
+        """Return everything that it has written to stderr so far, if that is kept."""
         if self._errors is None:
             return ""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").strip()
 
     def tell(self, line: str) -> None:
-        """Write one line to its stdin. If it has died already, `listen` and `read` say how."""
+        """Write one line to its stdin. If it has already died, `listen` and `read` report it."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
     def listen(self, deadline_s: float, cancelled: Callable[[], bool] = lambda: False) -> dict[str, Any] | Death:
-        """The next line of its stdout, an object in JSON, or how it died; one that is silent for too long is killed.
+        """Return the next line of its stdout, a JSON object, or its death; a child that is silent for too long is
+        killed.
 
         Raises:
-            Cancelled: `cancelled`, asked often, said so.
+            Cancelled: `cancelled`, which is called often, returned True.
         """
         end_s = time.monotonic() + deadline_s
         while b"\n" not in self._unread:
@@ -148,7 +151,7 @@ class ChildProcess:
         return message
 
     def read(self, deadline_s: float = math.inf, most_bytes: int = 64 * 1024**2) -> bytes | Death:
-        """All of its stdout until it has ended; `ended` then has its exit status. Past a limit it is killed."""
+        """Return all of its stdout once it has ended; `ended` then has its exit status. Past a limit it is killed."""
         end_s = time.monotonic() + deadline_s
         while chunk := self._chunk(end_s, lambda: False):
             self._unread += chunk
@@ -160,27 +163,27 @@ class ChildProcess:
         return bytes(self._unread)
 
     def ask_to_end(self) -> None:
-        """Close its stdin: a child of ours begins to end itself."""
+        """Close its stdin, which makes a child of ours end."""
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # what was still buffered for a dead process
+            with suppress(BrokenPipeError):  # buffered data for a dead process
                 self._process.stdin.close()
 
     def end(self, timeout_s: float) -> int:
-        """Ask, wait, and kill what is still there; its exit status."""
+        """Ask it to end, wait, and kill it if it still runs; return its exit status."""
         self.ask_to_end()
         if not self._waited(time.monotonic() + timeout_s):
             self.kill()
         return self._process.wait()
 
     def terminate(self, timeout_s: float) -> int:
-        """Send SIGTERM, wait, and kill what did not obey, its session too; its exit status."""
+        """Send SIGTERM, wait, and kill it, and its own session, if it still runs; return its exit status."""
         self._process.terminate()
         self._waited(time.monotonic() + timeout_s)
         self.kill()
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it at once, and all of its session if that is its own."""
+        """End it at once, with all of its session if it has its own."""
         if self._own_session:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -189,7 +192,7 @@ class ChildProcess:
         self._process.wait()
 
     def close(self) -> None:
-        """Kill it if it still runs, and let go of its pipes."""
+        """Kill it if it still runs, and close its pipes."""
         self.kill()
         self.ask_to_end()
         for stream in (self._process.stdout, self._errors):
@@ -197,7 +200,7 @@ class ChildProcess:
                 stream.close()
 
     def _chunk(self, end_s: float, cancelled: Callable[[], bool]) -> bytes | None:
-        """What comes next on stdout; empty at its end, None if the time is over."""
+        """Return the next bytes of stdout; empty at its end, None if the time is over."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -210,7 +213,7 @@ class ChildProcess:
         raise Cancelled
 
     def _waited(self, end_s: float) -> bool:
-        """Whether it has ended by then."""
+        """Wait until that time at most; return True if it has ended."""
         try:
             self._process.wait(max(0.0, end_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -222,7 +225,7 @@ class ChildProcess:
         return Death("timeout", f"silent for {deadline_s:.0f} s, killed")
 
     def _death(self, end_s: float, deadline_s: float) -> Death:
-        if not self._waited(end_s):  # it closed its stdout and lives on
+        if not self._waited(end_s):  # it closed its stdout but still runs
             return self._silent(deadline_s)
         said = self.errors()[-LAST_WORDS:]
         told = f"{self._name} ended with {how_it_ended(self._process.returncode)}"
@@ -230,9 +233,9 @@ class ChildProcess:
 
 
 def _dying(command: Sequence[str], by: signal.Signals | None) -> list[str]:
-    """The command, begun by way of `lifeline`, so that the kernel ends it with us."""
+    """Return the command started through `lifeline`, so that the kernel ends it with us."""
     if by is None or sys.platform != "linux":
         return list(command)
-    # -I -S: the interpreter that becomes the command loads nothing but the standard library.
+    # -I -S: before it becomes the command, the interpreter loads only the standard library.
     script = str(Path(lifeline.__file__).absolute())
     return [sys.executable, "-I", "-S", script, str(int(by)), str(os.getpid()), *command]

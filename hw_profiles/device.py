@@ -1,4 +1,4 @@
-"""DeviceConfig: one configuration of one machine; what a latency table belongs to."""
+"""DeviceConfig: one configuration of one machine; each latency table belongs to one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hw_profiles.errors import InvalidInput
 
 DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""The name of a device, and of all that a user names."""
+"""Pattern of the names of devices and of everything that users name."""
 _NAME = re.compile(NAME_PATTERN)
 ONNX = ".onnx"
 SUFFIX_PATTERN = r"\.[a-z0-9]{1,15}"
@@ -27,7 +27,7 @@ class DeviceConfig:
 
     `threads` is part of the identity and never interpolated; `emulated` marks figures that say nothing about
     speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value) pairs.
-    `suffix` is what the names of the engine's files end in; `.onnx`: the engine reads ONNX files as they are.
+    `suffix` is the ending of the engine's file names; with `.onnx` the engine reads ONNX files unchanged.
 
     Raises InvalidInput on a name that does not match `[a-z0-9][a-z0-9._-]{0,63}` or a count below 1.
     """
@@ -44,29 +44,29 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         if self.threads < 1:
-            raise InvalidInput("threads", self.threads, "at least 1")
+            raise InvalidInput("threads", self.threads, "must be at least 1")
         if self.kind not in get_args(DeviceKind):
-            raise InvalidInput("kind", self.kind, f"one of {', '.join(get_args(DeviceKind))}")
+            raise InvalidInput("kind", self.kind, f"must be one of {', '.join(get_args(DeviceKind))}")
         if not _NAME.fullmatch(self.name):
-            raise InvalidInput("name", self.name, f"matches {_NAME.pattern}")
+            raise InvalidInput("name", self.name, f"must match {_NAME.pattern}")
         if tuple(sorted(self.options)) != self.options:
-            raise InvalidInput("options", self.options, "sorted by name")
+            raise InvalidInput("options", self.options, "must be sorted by name")
         if not _SUFFIX.fullmatch(self.suffix):
-            raise InvalidInput("suffix", self.suffix, f"matches {_SUFFIX.pattern}")
+            raise InvalidInput("suffix", self.suffix, f"must match {_SUFFIX.pattern}")
 
     @property
     def name(self) -> str:
-        """`<machine>-<runtime>-t<threads>-<dtype>`: moves on to a new runtime version, the id does not."""
+        """`<machine>-<runtime>-t<threads>-<dtype>`; the name stays with a new runtime version, the id does not."""
         return f"{self.machine}-{self.runtime}-t{self.threads}-{self.dtype}"
 
     @cached_property
     def config_id(self) -> str:
-        """sha256 (hex) of the canonical JSON: differs where any setting or version differs."""
+        """sha256 (hex) of the canonical JSON; it differs if any setting or version differs."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal configuration."""
+        """Return plain values, from which `from_json` makes an equal configuration."""
         return {
             "machine": self.machine,
             "kind": self.kind,
@@ -76,12 +76,13 @@ class DeviceConfig:
             "dtype": self.dtype,
             "emulated": self.emulated,
             "options": [list(pair) for pair in self.options],
-            **({} if self.suffix == ONNX else {"suffix": self.suffix}),  # as configurations were named before it
+            # omitted for .onnx, so that older configurations keep their ids
+            **({} if self.suffix == ONNX else {"suffix": self.suffix}),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DeviceConfig:
-        """Raises InvalidInput where a field is missing, unknown or wrong."""
+        """Read the output of `to_json`. Raises InvalidInput if a field is missing, unknown or wrong."""
         try:
             options = tuple((str(name), str(value)) for name, value in data.get("options", ()))
             return cls(**{**data, "options": options})

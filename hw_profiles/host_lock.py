@@ -1,12 +1,12 @@
-"""HostLock: on one machine either somebody measures, alone, or others compute; never both.
+"""HostLock: on one machine either one process measures, alone, or others compute; never both.
 
-Two `flock` files. The *room* is held exclusively by whoever measures and shared by whoever computes. The
-*gate* is a turnstile: everybody passes it, one at a time, and lets go of it only once inside the room. A
-waiting exclusive holder therefore keeps newcomers out while the room empties (it cannot starve), and a
-newcomer at the gate enters before the same measurer can come back (nor can it starve others).
+Two `flock` files. The *room* is held exclusively by a process that measures and shared by those that compute. The
+*gate* is a turnstile: every process passes it, one at a time, and releases it only once inside the room. A waiting
+exclusive holder therefore keeps newcomers out while the room empties (it cannot starve), and a newcomer at the gate
+enters before the same measurer can come back (so others cannot starve either).
 
-The kernel drops a `flock` with its holder, so a process that dies never blocks anybody. Locks are per open
-file: threads of one process exclude each other as processes do.
+The kernel releases a `flock` when its holder dies, so a dead process never blocks others. Locks are per open file:
+threads of one process exclude each other as processes do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_DIR_VARIABLE = "NETLATHE_LOCK_DIR"
-"""Names the folder of the lock files where the temp folder is not shared, as between containers."""
+"""Environment variable with the folder of the lock files, if the temp folder is not shared, as between containers."""
 
 
 class HostLock:
@@ -36,7 +36,7 @@ class HostLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold the machine together with others that compute; waits while somebody measures.
+        """Share the machine with other processes that compute; waits while one measures.
 
         Raises:
             OSError: the lock files cannot be opened; the message names the file.
@@ -46,7 +46,7 @@ class HostLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the machine alone; waits until those inside have left, while newcomers wait behind.
+        """Hold the machine alone; waits until all holders have left, while newcomers wait behind.
 
         Raises:
             OSError: as `shared`.
@@ -70,21 +70,21 @@ class HostLock:
 
 
 def _open(path: Path) -> int:
-    """A descriptor of the lock file, made for every user of the machine where it is missing.
+    """Open the lock file, creating it for all users of the machine if it is missing; return the descriptor.
 
-    An existing file is opened without O_CREAT: the kernel refuses that in a sticky folder when another
-    user owns the file (fs.protected_regular). A read-only descriptor is enough for `flock`.
+    An existing file is opened without O_CREAT: the kernel refuses that in a sticky folder if another user owns the file
+    (fs.protected_regular). A read-only descriptor is enough for `flock`.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileNotFoundError):
         return os.open(path, flags)
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:  # another process made it in between
+    except FileExistsError:  # another process created it in between
         return os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(error.errno, "the folder of the host lock is missing", str(path)) from None
         raise
-    os.fchmod(descriptor, 0o644)  # whatever the umask says, others must be able to open it
+    os.fchmod(descriptor, 0o644)  # other users must be able to open it, whatever the umask
     return descriptor

@@ -1,11 +1,11 @@
-"""The child's end of a ChildProcess: it dies with its parent, and keeps its answers apart from what libraries print.
+"""The child's end of a ChildProcess: it dies with its parent, and keeps its answers apart from libraries' output.
 
-Two ways of dying lead from one end to the other. On Linux the kernel sends a signal when the parent's thread that
-started the child has ended, even if a native call keeps the interpreter's lock. Everywhere, a child that watches
-its stdin sees the end of the pipe that the parent held open, and may leave in order.
+Two mechanisms end it. On Linux the kernel sends a signal when the parent's thread that started the child has ended,
+even if a native call holds the interpreter's lock. Everywhere, a child that watches its stdin sees the pipe from its
+parent close, and may end in order.
 
 As a script (`python -I -S lifeline.py SIGNAL PARENT COMMAND...`) it asks for the signal and becomes the command. The
-setting survives that, so it works for programs that know nothing of us, and no code runs between fork and exec.
+setting survives that, so it works for programs that do not know us, and no code runs between fork and exec.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(by: int = signal.SIGKILL) -> None:
-    """Ask the kernel to send `by` when the thread that started this process ends. Does nothing but on Linux."""
+    """Ask the kernel to send `by` when the thread that started this process ends. Works only on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(by))
 
 
 def watch_parent(on_end: Callable[[], None]) -> None:
-    """Call `on_end` once, from a thread, when stdin ends: the parent closed it or is gone."""
+    """Call `on_end` once, from a thread, when stdin ends because the parent closed it or is gone."""
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -41,22 +41,22 @@ def watch_parent(on_end: Callable[[], None]) -> None:
 
 
 def leave() -> None:
-    """End this process at once, whatever it is doing: its parent is gone."""
+    """End this process at once, whatever it is doing, because its parent is gone."""
     os._exit(ORPHANED)
 
 
 def claim_stdout() -> TextIO:
-    """The pipe to the parent, by lines; from now on file descriptor 1 is stderr, for libraries that print."""
+    """Return the pipe to the parent, line-buffered; file descriptor 1 becomes stderr, for libraries that print."""
     pipe = os.dup(1)
     os.dup2(2, 1)
     return os.fdopen(pipe, "w", buffering=1)
 
 
 def main() -> None:
-    """Die with the parent, as the command that the arguments name."""
+    """Set this process to die with its parent, and become the command that the arguments name."""
     by, parent, *command = sys.argv[1:]
     die_with_parent(int(by))
-    if os.getppid() != int(parent):  # it died before the kernel was asked
+    if os.getppid() != int(parent):  # the parent died before the kernel was asked
         leave()
     os.execv(command[0], command)
 

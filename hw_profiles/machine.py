@@ -1,4 +1,4 @@
-"""What an agent tells of the machine it runs on."""
+"""The facts that an agent reports about its machine."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _MAX_NAME = 32
 
 
 def machine_name() -> str:
-    """The host's name as a machine name: lower case, at most 32 characters."""
+    """Return the host's name as a machine name: lower case, at most 32 characters."""
     name = re.sub(r"[^a-z0-9._-]+", "-", platform.node().split(".")[0].lower()).strip("._-")
     return name[:_MAX_NAME] or "machine"
 
 
 def fingerprint() -> str:
-    """A hash that is the same for every agent of this machine and tells nothing else about it."""
+    """Return a hash that is the same for every agent of this machine and reveals nothing else about it."""
     identity = Path("/etc/machine-id")
     seen = identity.read_text().strip() if identity.is_file() else f"{uuid.getnode():x}"
     return hashlib.sha256(f"netlathe {platform.node()} {seen}".encode()).hexdigest()[:32]
 
 
 def facts() -> dict[str, str]:
-    """Names of what decides speed, for people."""
+    """Return, for people, the facts that determine the machine's speed."""
     return {
         "cpu": _cpu()[:256],
         "cores": str(os.cpu_count() or 0),
@@ -38,12 +38,12 @@ def facts() -> dict[str, str]:
 
 
 def load() -> float | None:
-    """Load average over a minute, where the system tells."""
+    """Return the load average over a minute, if the system reports it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def temperature_c() -> float | None:
-    """The hottest thermal zone, where the system has one."""
+    """Return the temperature of the hottest thermal zone, if the system has one."""
     zones = sorted(Path("/sys/class/thermal").glob("thermal_zone*/temp"))
     readings = [int(text) / 1000.0 for zone in zones if (text := _read(zone)).lstrip("-").isdigit()]
     return max(readings, default=None)
@@ -57,5 +57,5 @@ def _cpu() -> str:
 def _read(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # absent or unreadable here: these are facts for people, not needed to work
+    except OSError:  # absent or unreadable: these facts are only for people
         return ""

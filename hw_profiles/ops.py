@@ -1,8 +1,8 @@
 """Op: a block of nodes that one runtime runs as one kernel, described well enough to be timed elsewhere.
 
-An op holds shapes and attributes but no weights of anybody's network: constants without a value get random
-numbers when a timing model is built (`timing_model.py`). Its key is everything that a runtime's choice of
-kernel can look at; the columns of `features` are for predictors only and never identify an op.
+An op holds shapes and attributes but no network's weights: constants without a value get random numbers when a timing
+model is built (`timing_model.py`). Its key covers everything that a runtime's choice of kernel can depend on; the
+columns of `features` are for predictors only and never identify an op.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from hw_profiles.errors import InvalidInput
 Attribute: TypeAlias = "int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
 Nested: TypeAlias = "int | float | bool | tuple[Nested, ...]"
 
-# Elements up to which a constant's value may be part of an op: shapes, pads, axes, bounds; never weights.
+# Maximum number of elements of a constant whose value is part of an op: shapes, pads, axes, bounds; never weights.
 MAX_VALUE_ELEMENTS = 64
 PRODUCERS = ("input", "blocked", "plain")
 FLOATS = ("float32", "float16", "float64")
 QUANTISED = ("uint8", "int8")
-# Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused
-# into it, so that one on its own means that the blocked stretch had ended before it; quantised elementwise ops
-# work in the layout they get, hence keep it.
+# Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused into it,
+# so an elementwise op on its own means that the blocked stretch ended before it; quantised elementwise ops work in the
+# layout they get, so they keep it.
 BLOCKED_TYPES = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
 ELEMENTWISE_TYPES = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
@@ -44,7 +44,7 @@ class TensorSpec:
 
     def __post_init__(self) -> None:
         if any(not isinstance(size, int) or size < 0 for size in self.shape):
-            raise InvalidInput("shape", self.shape, "sizes are whole numbers >= 0")
+            raise InvalidInput("shape", self.shape, "sizes must be whole numbers >= 0")
 
     @property
     def elements(self) -> int:
@@ -53,8 +53,8 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant input. `value` is given where the kernel depends on it (a shape, pads, a Clip bound, a zero
-    point); None stands for weights, which are drawn at random, so that one timing serves every network.
+    """A constant input. `value` is given if the kernel depends on it (a shape, pads, a Clip bound, a zero point); None
+    stands for weights, which are drawn at random, so that one timing serves every network.
     """
 
     spec: TensorSpec
@@ -62,12 +62,14 @@ class Constant:
 
     def __post_init__(self) -> None:
         if self.value is not None and self.spec.elements > MAX_VALUE_ELEMENTS:
-            raise InvalidInput("value", self.spec.shape, f"at most {MAX_VALUE_ELEMENTS} elements are part of an op")
+            raise InvalidInput(
+                "value", self.spec.shape, f"must have at most {MAX_VALUE_ELEMENTS} elements to be part of an op"
+            )
 
 
 @dataclass(frozen=True)
 class OpNode:
-    """One ONNX node with local tensor names; an optional input that is absent is the empty string."""
+    """One ONNX node with local tensor names; an absent optional input is the empty string."""
 
     op_type: str
     inputs: tuple[str, ...]
@@ -76,18 +78,18 @@ class OpNode:
     domain: str = ""
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """The value of attribute `name`, or `default`."""
+        """Return the value of attribute `name`, or `default`."""
         return next((value for key, value in self.attributes if key == name), default)
 
 
 @dataclass(frozen=True)
 class Op:
-    """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner
-    tensors, `y0..` outputs, each numbered in the order of first use; `Op.of` does the naming.
+    """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner tensors,
+    `y0..` outputs, each numbered in the order of first use; `Op.of` assigns them.
 
-    `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a
-    tensor that arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other.
-    The layout decides the kernel; what else made the tensor does not matter to it.
+    `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a tensor that
+    arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other. Of the producer, only
+    this layout affects the choice of kernel.
 
     Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
     """
@@ -100,11 +102,11 @@ class Op:
 
     def __post_init__(self) -> None:
         if not self.nodes:
-            raise InvalidInput("nodes", self.nodes, "an op has at least one node")
+            raise InvalidInput("nodes", self.nodes, "must have at least one node")
         if len(self.producers) != len(self.inputs):
-            raise InvalidInput("producers", self.producers, f"one for each of {len(self.inputs)} inputs")
+            raise InvalidInput("producers", self.producers, f"must be one for each of {len(self.inputs)} inputs")
         if not set(self.producers) <= set(PRODUCERS):
-            raise InvalidInput("producers", self.producers, f"each one of {', '.join(PRODUCERS)}")
+            raise InvalidInput("producers", self.producers, f"must each be one of {', '.join(PRODUCERS)}")
         defined = {f"x{i}" for i in range(len(self.inputs))} | {f"w{i}" for i in range(len(self.constants))}
         for node in self.nodes:
             unknown = [name for name in node.inputs if name and name not in defined]
@@ -123,14 +125,13 @@ class Op:
         outputs: Sequence[str],
         opset: int,
     ) -> Op:
-        """An op from nodes with any tensor names. `inputs` gives each activation's spec and what made it:
-        `input` for an input of the network, else the lower-case op types of the block that made it, joined by
-        `+` (`conv+relu`).
+        """Make an op from nodes with any tensor names. `inputs` gives each activation's spec and its producer: `input`
+        for an input of the network, else the lower-case op types of the block that made it, joined by `+`
+        (`conv+relu`).
 
-        Nodes must be in topological order. Tensors that nothing uses (outputs not in `outputs`) stay. Values
-        of quantisation parameters are kept only where a kernel can depend on them (see `_parameter`), so that
-        networks calibrated on other data share their ops.
-        Raises InvalidInput where a node reads a tensor that is neither given nor made before.
+        Nodes must be in topological order. Unused tensors (outputs not in `outputs`) stay. Values of quantisation
+        parameters are kept only if a kernel can depend on them (see `_parameter`), so that networks calibrated on other
+        data share their ops. Raises InvalidInput if a node reads a tensor that is neither given nor made before.
         """
         names = {"": ""}
         parameters = {name for n in nodes if n.op_type in _QUANTISERS for name in n.inputs[1:3]}
@@ -177,7 +178,7 @@ class Op:
         return hash(self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists, numbers and strings, from which `from_json` makes an equal op."""
+        """Return plain lists, numbers and strings, from which `from_json` makes an equal op."""
         return {
             "nodes": [
                 [
@@ -197,7 +198,7 @@ class Op:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Op:
-        """Raises InvalidInput where `data` is not what `to_json` makes."""
+        """Read the output of `to_json`. Raises InvalidInput if `data` is anything else."""
         try:
             nodes = tuple(
                 OpNode(op_type, tuple(used), tuple(made), tuple((k, _nested(v)) for k, v in attrs), domain)
@@ -220,7 +221,7 @@ class Op:
 
 
 def arrives(spec: TensorSpec, made_by: str) -> str:
-    """The one of PRODUCERS for a tensor made by a block of these op types (see `Op.of`)."""
+    """Return which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
     words = set(made_by.split("+"))
     if made_by in PRODUCERS:
         return made_by
@@ -231,8 +232,8 @@ def arrives(spec: TensorSpec, made_by: str) -> str:
 
 
 def _parameter(constant: Constant) -> Constant:
-    """A scale or zero point with its value forgotten, unless it is a zero point at the low end of its range:
-    there a ReLU is nothing but a range, and runtimes drop it.
+    """Return a scale or zero point without its value, unless it is a zero point at the low end of its range: there a
+    ReLU only limits the range, and runtimes drop it.
     """
     dtype = np.dtype(constant.spec.dtype)
     at_low_end = dtype.kind in "iu" and constant.value == np.iinfo(dtype).min
@@ -240,7 +241,7 @@ def _parameter(constant: Constant) -> Constant:
 
 
 def _plain(value: Any) -> Any:
-    """Nested tuples as lists; floats that JSON lacks as {"float": "inf"}."""
+    """Return nested tuples as lists; floats that JSON lacks become {"float": "inf"}."""
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""RuntimeContract: what every runtime must do, as a pytest class. Third parties subclass it:
+"""RuntimeContract: the tests that every runtime must pass, as a pytest class. Third parties subclass it:
 
 class TestMyRuntime(RuntimeContract):
     @pytest.fixture
@@ -28,7 +28,7 @@ FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
 
 
 def small_network(named: bool = True) -> bytes:
-    """Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
+    """Return Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
     nodes = [
         helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c0"], ["r0"]),
@@ -60,7 +60,7 @@ def _sample(seed: int = 0) -> Mapping[str, np.ndarray]:
 
 
 class RuntimeContract:
-    """Subclass it and override the fixture `runtime`."""
+    """Tests for a runtime; subclass it and override the fixture `runtime`."""
 
     @pytest.fixture
     def runtime(self) -> Runtime:
@@ -71,7 +71,9 @@ class RuntimeContract:
         return runtime.configs("bench")[0]
 
     tolerance = 1e-4
-    """Of outputs against those of onnxruntime, as a share of their scale; an engine of 16 bits sets its own."""
+    """Largest difference between outputs and those of onnxruntime, as a share of their scale; a 16-bit engine sets its
+    own.
+    """
 
     def file(self, runtime: Runtime, device: DeviceConfig) -> bytes:
         """The engine's own file of `small_network`."""

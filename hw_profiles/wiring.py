@@ -1,4 +1,4 @@
-"""The wiring of a network: its file without the values of its weights. What a runtime fuses depends on nothing else."""
+"""The wiring of a network: its file without the values of its weights, which alone determines a runtime's fusion."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", 
 
 
 def wiring(model: bytes) -> str:
-    """sha256 (hex) of an ONNX file in which large constants have a shape and no values.
+    """Return the sha256 (hex) of an ONNX file whose large constants keep their shapes but not their values.
 
-    Small ones keep theirs: shapes, axes, pads and scales may decide what is fused.
+    Small constants keep their values: shapes, axes, pads and scales may affect fusion.
     """
     import onnx
 

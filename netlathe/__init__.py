@@ -16,8 +16,8 @@ Every call may be repeated safely: a POST carries an idempotency key that its re
     ├── Unreachable                no answer after all retries
     ├── Untrusted                  the server's certificate is not trusted here
     ├── BadProxy                   NETLATHE_PROXY names a proxy that cannot be used
-    ├── Unreadable                 an answer that is not the contract's
-    ├── Damaged                    a download whose sha256 is not the promised one
+    ├── Unreadable                 an answer that does not follow the contract
+    ├── Damaged                    a download whose sha256 differs from the announced one
     └── Refused (problem)          the server's problem document: code, detail, errors by field
         ├── Unauthorized           401, 403
         ├── NotFound               404

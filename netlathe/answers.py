@@ -1,4 +1,4 @@
-"""Answers of the server as errors: a refused certificate, a refused request, a wait before a retry."""
+"""Turns the server's answers into errors: a refused certificate, a refused request, the wait before a retry."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _REFUSALS: Mapping[int, type[Refused]] = {
 
 
 def check_trust(error: BaseException, url: str) -> None:
-    """Raise Untrusted where a certificate is what an error came of: trying again would not help."""
+    """Raise Untrusted if a certificate caused the error; a retry cannot help."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         why = cause.verify_message
         raise Untrusted(
-            f"the certificate of {url} is not trusted here ({why}): where it is self-signed or of a CA of your own, "
+            f"the certificate of {url} is not trusted here ({why}): if it is self-signed or from a CA of your own, "
             "name its file in SSL_CERT_FILE"
         ) from error
 
 
 def check(response: httpx.Response) -> None:
-    """Raise the Refused that the status stands for."""
+    """Raise the Refused that belongs to the status, if it is an error."""
     if not response.is_error:
         return
     response.read()

@@ -42,9 +42,9 @@ class Client(Connection):
         return Tokens(self)
 
     def ready(self) -> Json:
-        """`{store, writes, executor, conductors}` of the server; raises ServerFailed while it is not ready."""
+        """Return the server's `{store, writes, executor, conductors}`; raises ServerFailed while it is not ready."""
         return self.get("/readyz")
 
     def catalogue(self) -> Json:
-        """Strategies, methods and metrics with the JSON Schemas of their settings, and the runtimes of the agents."""
+        """Return strategies, methods and metrics with the JSON Schemas of their settings, and the agents' runtimes."""
         return self.get("/api/v1/catalogue")

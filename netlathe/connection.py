@@ -24,23 +24,24 @@ __version__ = "0.1.0"
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
-_SILENCE_S = 45.0  # three of the event stream's pings, which come each 15 s
-_PATIENCE_S = 60.0  # of an event stream, while a server restarts
+_SILENCE_S = 45.0  # three pings of the event stream, which arrive every 15 s
+_PATIENCE_S = 60.0  # wait of an event stream for a server that restarts
 
 
 class Connection:
     """Speaks the REST contract, version 1. A proxy is used only as `proxy_to` says.
 
     Args:
-        url: the server; NETLATHE_URL where None, else http://127.0.0.1:8000.
-        token: NETLATHE_TOKEN where None, else DATA_DIR/user-token.
-        timeout_s: of one request without its upload or download.
-        retries: how often a request without an answer, or answered 429, 502, 503 or 504, is sent again.
-        backoff_s: wait before the first retry, doubled each time, unless the server says Retry-After.
+        url: the server; if None, NETLATHE_URL, else http://127.0.0.1:8000.
+        token: if None, NETLATHE_TOKEN, else the content of DATA_DIR/user-token.
+        timeout_s: for one request without its upload or download.
+        retries: how often a request that got no answer, or 429, 502, 503 or 504, is sent again.
+        backoff_s: wait before the first retry, doubled each time, unless the server sends Retry-After.
         transport, sleep, clock: for tests.
 
     Raises:
         BadProxy: see `proxy_to`.
+
     Raises (every verb):
         Refused, Unreachable, Untrusted, Unreadable
     """
@@ -59,8 +60,9 @@ class Connection:
     ) -> None:
         self.url = (url or os.environ.get("NETLATHE_URL") or DEFAULT_URL).rstrip("/")
         token = token or token_for(self.url)
-        if token and not re.fullmatch(r"[!-~]+", token):  # a header would carry it into the transport's error
-            says = "the token has a space, a line break or a letter outside ASCII within, as no token of a server has"
+        # otherwise the transport's error would quote the header with the token
+        if token and not re.fullmatch(r"[!-~]+", token):
+            says = "the token contains a space, a line break or a non-ASCII character, which no server's token does"
             raise Unauthorized(Problem(401, detail=says, code="token"))
         headers = {"User-Agent": f"netlathe/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http_client(self.url, transport, base_url=self.url, headers=headers, timeout=timeout_s)
@@ -80,10 +82,10 @@ class Connection:
         self._http.close()
 
     def events(self, topics: Sequence[str], since: int | None = None) -> Iterator[Event]:
-        """Events as they come, without end, gap or duplicate: the stream is resumed after the last seen number.
+        """Yield events as they arrive, without end, gap or duplicate: the stream resumes after the last number seen.
 
-        An `open` event follows each (re)connection, a `ping` each quiet 15 s. `reset` means that events were lost:
-        read the resource again. Raises Unreachable when the server stays away for a minute.
+        An `open` event follows each (re)connection, a `ping` each quiet 15 s. `reset` means that events were lost: read
+        the resource again. Raises Unreachable if the server stays away for a minute.
         """
         alive_at, wait_s = self._clock(), self._backoff_s
         while True:
@@ -127,7 +129,7 @@ class Connection:
         form: Json | None = None,
         file: Path | None = None,
     ) -> Json:
-        """One call of the contract, retried; the answer's JSON object ({} where there is none)."""
+        """Make one call of the contract, with retries; return the answer's JSON object, {} if there is none."""
         headers = {"Idempotency-Key": str(uuid.uuid4())} if method == "POST" else {}
         params = {name: value for name, value in (query or {}).items() if value is not None}
 
@@ -151,7 +153,7 @@ class Connection:
         return self._http.post(path, data=dict(form), files={"file": (name, stream)}, headers=headers, timeout=timeout)
 
     def _send(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        """Send until there is an answer that is not worth a retry."""
+        """Send until there is an answer that needs no retry."""
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             wait_s = self._backoff_s * 2**attempt
@@ -171,10 +173,10 @@ class Connection:
         raise AssertionError("the last attempt returns or raises")
 
     def download(self, path: str, to: Path, sha256: str) -> Path:
-        """Stream a file to `to`, which appears only when its sha256 is the promised one.
+        """Stream a file to `to`, which appears only if its sha256 is the announced one.
 
         Raises:
-            Damaged: it is not, also after a second try.
+            Damaged: it is not, even after a second try.
         """
         seen = ""
         for _ in range(2):
@@ -185,10 +187,10 @@ class Connection:
                     return part.replace(to)
             finally:
                 part.unlink(missing_ok=True)
-        raise Damaged(f"{path}: sha256 {seen}, the server promised {sha256}")
+        raise Damaged(f"{path}: sha256 {seen}, the server announced {sha256}")
 
     def _fetch(self, path: str, to: Path) -> str:
-        """Write the answer's body to a file, from the start at each retry; returns its sha256."""
+        """Write the answer's body to a file, starting over at each retry; return its sha256."""
         digest = hashlib.sha256()
 
         def send() -> httpx.Response:

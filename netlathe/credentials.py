@@ -11,7 +11,7 @@ from netlathe.proxy import is_loopback
 
 
 def data_dir() -> Path:
-    """Where `netlathe serve` keeps its data: NETLATHE_DATA_DIR, else the user's data folder."""
+    """Return the folder in which `netlathe serve` keeps its data: NETLATHE_DATA_DIR, else the user's data folder."""
     import platformdirs
 
     named = os.environ.get("NETLATHE_DATA_DIR")
@@ -19,9 +19,10 @@ def data_dir() -> Path:
 
 
 def token_for(url: str) -> str | None:
-    """NETLATHE_TOKEN, else the first user's token of a server on this machine, else None.
+    """Return NETLATHE_TOKEN, else the first user's token of a server on this machine, else None.
 
-    That token is not shown to a server elsewhere, unless NETLATHE_DATA_DIR says that the folder is its own.
+    The local server's token is not sent to another machine's server, unless NETLATHE_DATA_DIR names that server's
+    folder.
     """
     token = os.environ.get("NETLATHE_TOKEN")
     if token:

@@ -1,4 +1,4 @@
-"""Errors that the client raises, and the problem document that a refusal carries."""
+"""The client's exceptions, and the problem document of a refusal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class NetlatheError(Exception):
-    """Base of everything that this module raises."""
+    """Base of all errors that this package raises."""
 
 
 class Unreachable(NetlatheError):
@@ -15,7 +15,7 @@ class Unreachable(NetlatheError):
 
 
 class Untrusted(NetlatheError):
-    """The server's certificate is not trusted here: self-signed, expired, or of another name."""
+    """The server's certificate is not trusted here: self-signed, expired, or for another name."""
 
 
 class BadProxy(NetlatheError):
@@ -23,16 +23,16 @@ class BadProxy(NetlatheError):
 
 
 class Unreadable(NetlatheError):
-    """The server's answer is not what the contract says."""
+    """The server's answer does not follow the contract."""
 
 
 class Damaged(NetlatheError):
-    """A download whose sha256 differs from the one that the server promised."""
+    """A download's sha256 differs from the one that the server announced."""
 
 
 @dataclass(frozen=True)
 class FieldError:
-    """One wrong field of a request: its path, why, and the value the server saw."""
+    """One wrong field of a request: its path, the reason, and the value that the server saw."""
 
     field: str
     message: str
@@ -51,7 +51,7 @@ class Problem:
 
 
 class Refused(NetlatheError):
-    """The server said no; `problem` says why."""
+    """The server refused a request; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         by_field = "; ".join(f"{error.field}: {error.message}" for error in problem.errors)
@@ -61,7 +61,7 @@ class Refused(NetlatheError):
 
 
 class Unauthorized(Refused):
-    """No token, a wrong one, or one that may not do this."""
+    """There is no token, or it is wrong or not allowed to do this."""
 
 
 class NotFound(Refused):
@@ -69,11 +69,11 @@ class NotFound(Refused):
 
 
 class Conflict(Refused):
-    """The resource's state, or another resource of this name, is in the way."""
+    """The resource's state, or another resource with this name, prevents the request."""
 
 
 class Invalid(Refused):
-    """What was sent is wrong: `problem.errors` names the fields."""
+    """The request is wrong: `problem.errors` names the fields."""
 
 
 class UpgradeNeeded(Refused):
@@ -81,4 +81,4 @@ class UpgradeNeeded(Refused):
 
 
 class ServerFailed(Refused):
-    """The server failed, also after all retries."""
+    """The server failed, even after all retries."""

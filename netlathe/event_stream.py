@@ -1,4 +1,4 @@
-"""Server-sent events, line by line."""
+"""Parses server-sent events, line by line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from netlathe.results import Event, Json
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[Event]:
-    """Server-sent events (WHATWG HTML, section 9.2): fields up to a blank line. One without data is a ping.
+    """Parse server-sent events (WHATWG HTML, section 9.2): fields up to a blank line. An event without data is a ping.
 
-    The first of a stream has a number: what to resume from where the stream breaks before its first event.
+    The first event of a stream has a number, from which to resume if the stream breaks before its first real event.
     """
     number: int | None = None
     kind, data, told = "message", list[str](), False

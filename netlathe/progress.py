@@ -1,4 +1,4 @@
-"""Progress of a job on a terminal."""
+"""Shows the progress of a job on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _NoBars:
 
 
 class _Bars(_NoBars):
-    """The job's bar, with its phase before it and the best network so far behind it."""
+    """Shows a bar with the job's phase before it and the best network so far behind it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -49,7 +49,7 @@ class _Bars(_NoBars):
 
 
 class _Lines(_NoBars):
-    """A line for each phase, as for the log of a pipeline."""
+    """Prints a line for each phase, as for the log of a pipeline."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -64,14 +64,14 @@ class _Lines(_NoBars):
 
 
 def shown(progress: bool) -> _NoBars:
-    """Progress goes to stderr, so that what a command prints can be piped: a bar, or lines where nobody watches."""
+    """Choose how to show progress on stderr, so that stdout can be piped: a bar on a terminal, else lines."""
     if not progress:
         return _NoBars()
     return _Bars() if sys.stderr.isatty() else _Lines()
 
 
 def note(job: Job) -> str:
-    """`12 evaluations · best 0.975 at 1.234 ms · 40 s left`"""
+    """Describe a job's state, such as `12 evaluations · best 0.975 at 1.234 ms · 40 s left`."""
     parts = []
     if job.waiting_for:
         parts.append(f"waiting for {job.waiting_for.get('device')}")

@@ -1,4 +1,4 @@
-"""Proxy: the way from the client to its server.
+"""Proxy: chooses how the client reaches its server.
 
 hw_profiles/agent/proxy.py is the agent's copy; tests/test_proxy.py runs both.
 """
@@ -18,7 +18,7 @@ _ENVIRONMENT = "environment"
 
 
 def is_loopback(host: str) -> bool:
-    """True for `localhost` and for an address of this machine alone."""
+    """Return True for `localhost` and for loopback addresses."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -26,17 +26,17 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_to(url: str) -> str:
-    """The proxy to a server: "" for none, `environment`, or its URL.
+    """Return the proxy to a server: "" for none, `environment`, or its URL.
 
     Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that
     is `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's
-    proxy was set for other programs and would be shown the token.
+    proxy was set for other programs and would see the token.
     """
     return "" if is_loopback(httpx.URL(url).host) else os.environ.get(_PROXY_VARIABLE, "").strip()
 
 
 def shown_proxy(proxy: str) -> str:
-    """A proxy as a person may read it: without user and password."""
+    """Return a proxy without user and password, to show to people."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
@@ -49,12 +49,12 @@ def through(url: str) -> str:
 
 
 def http_client(url: str, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
-    """An HTTP client that reaches `url` by `proxy_to`; `transport` replaces the network. Raises BadProxy."""
+    """Return an HTTP client that reaches `url` by `proxy_to`; `transport` replaces the network. Raises BadProxy."""
     proxy = proxy_to(url)
     try:
         if transport is None and proxy != _ENVIRONMENT:
             transport = httpx.HTTPTransport(proxy=proxy or None)
-        return httpx.Client(transport=transport, **options)  # without a transport: the environment's
+        return httpx.Client(transport=transport, **options)  # without a transport, httpx uses the environment's proxies
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         why = _why_no_proxy(error, proxy)
         raise BadProxy(f"{_PROXY_VARIABLE} is {shown_proxy(proxy)!r}: {why}") from error
@@ -64,4 +64,4 @@ def _why_no_proxy(error: Exception, proxy: str) -> str:
     named = "a proxy in http_proxy, https_proxy or all_proxy" if proxy == _ENVIRONMENT else "this"
     if isinstance(error, ImportError):
         return f"{named} is a SOCKS proxy, which needs: pip install 'httpx[socks]'"
-    return f"{named} is no proxy's address, such as http://proxy.example:3128"
+    return f"{named} is not the address of a proxy, such as http://proxy.example:3128"

@@ -1,4 +1,4 @@
-"""Results read from the server's JSON."""
+"""Reads results from the server's JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 
 def read(kind: type[T], data: object) -> T:
-    """A result from JSON: unknown keys are ignored (version 1 only gains fields), a wrong one is Unreadable."""
+    """Read a result from JSON: unknown keys are ignored (version 1 only gains fields); wrong values: Unreadable."""
     if not isinstance(data, Mapping):
         raise Unreadable(f"expected a {kind.__name__}, the server sent {type(data).__name__}")
     hints = _hints(cast(Any, kind))

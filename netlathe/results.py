@@ -18,7 +18,7 @@ FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that are cut together; `reason` says why where they may not be."""
+    """Channels that are cut together; `reason` says why if they must not be cut."""
 
     name: str
     width: int
@@ -64,7 +64,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """`fraction` of the whole job, 0..1; `done` of `total` steps of its phase."""
+    """A job's progress: `fraction` of the whole job, 0..1; `done` of `total` steps of its phase."""
 
     fraction: float = 0.0
     done: float | None = None
@@ -96,8 +96,8 @@ class AccuracyDrop:
 class Summary:
     """One network of a job: the original, the control, the best or the nearest.
 
-    `metrics`: what the server counts on it, by metric; those of the first version have fields of their own as well, and
-    so has the score of a classification. `raw` holds all that the server said.
+    `metrics`: the network's counts by metric; those of the first version also have their own fields, and so has the
+    score of a classification. `raw` is the whole answer.
     """
 
     evaluation_id: str | None = None
@@ -129,7 +129,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed."""
+    """The reason why a job failed."""
 
     code: str = ""
     step: str | None = None
@@ -139,7 +139,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Job:
-    """A job; `raw` holds all that the server said, what it was asked for included."""
+    """A job; `raw` holds the server's whole answer, including the original request."""
 
     id: str
     name: str
@@ -223,7 +223,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency summed from a device's table; `latency_ms` is None where the table knows nothing of the network."""
+    """A latency summed from a device's table; `latency_ms` is None if the table knows nothing about the network."""
 
     latency_ms: float | None
     low_ms: float | None = None
@@ -250,7 +250,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Token:
-    """A person's or an enrolment token; `token` is there once, in the answer that made it."""
+    """A user's token or an enrolment token; `token` is present only in the answer that created it."""
 
     id: str
     kind: str
@@ -263,7 +263,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the event stream; `number` resumes it. `open` and `ping` say only that the stream is alive."""
+    """One event of the stream; `number` resumes the stream after it. `open` and `ping` only show that it is alive."""
 
     number: int | None
     type: str

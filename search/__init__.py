@@ -1,1 +1,1 @@
-"""What to try next: spaces, problems, metrics, strategies, Pareto. Knows no network and no service."""
+"""Search for candidates: spaces, problems, metrics, strategies, Pareto fronts. Independent of networks and service."""

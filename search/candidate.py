@@ -1,4 +1,4 @@
-"""A candidate: a point of the space that somebody asked to have evaluated."""
+"""Candidate: a point of the space that is to be evaluated."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
 class Candidate:
     """A point of the space, not yet evaluated.
 
-    `masks`: block -> kept unit indices, ascending; where absent, the method keeps the most important ones.
-    `origin`: the strategy that asked; `parents`: ids it was made from; `recipe`: digest of the training
-    recipe; `weights_from`: digest of the network whose weights it starts from (None: the original).
-    `after_search`: it is a finalist or a file of one, and no search asked for it.
+    `masks`: block -> kept unit indices, ascending; for other blocks the method keeps the most important units.
+    `origin`: the strategy that asked; `parents`: ids of the candidates it was made from; `recipe`: digest of the
+    training recipe; `weights_from`: digest of the network whose weights it starts from (None: the original).
+    `after_search`: True for a finalist or a file of one, which no search asked for.
     """
 
     id: str
@@ -45,14 +45,14 @@ class Candidate:
 
     @property
     def searched(self) -> bool:
-        """Whether a search asks for it, as F2, F3 or a whole training (F4).
+        """True if a search asked for it, as F2, F3 or a whole training (F4).
 
-        Finalists, trained by the job's recipe (F4) and timed whole (F5), come after the search.
+        Finalists, which the job's recipe trains (F4) and devices time whole (F5), come after the search.
         """
         return self.fidelity in ("F2", "F3", "F4") and not self.after_search
 
     def key(self, network: str, split: str, seed: int) -> str:
-        """sha256 of everything an evaluation's result depends on: equal keys need one evaluation only.
+        """Return the sha256 of everything that an evaluation's result depends on: equal keys need only one evaluation.
 
         The id, the origin and the parents are not part of it.
         """
@@ -70,7 +70,7 @@ class Candidate:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_json` gives an equal candidate back."""
+        """Return a dict for JSON; `from_json` turns it back into an equal candidate."""
         record = asdict(self)
         record["values"] = {name: _plain(value) for name, value in self.values.items()}
         record["masks"] = {block: list(kept) for block, kept in self.masks.items()}
@@ -79,7 +79,7 @@ class Candidate:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Candidate:
-        """Raises: InvalidInput for a record that is no candidate."""
+        """Return the candidate of a record. Raises: InvalidInput for a record of anything else."""
         try:
             return cls(
                 id=record["id"],
@@ -93,11 +93,11 @@ class Candidate:
                 after_search=record.get("after_search", _after_search(record)),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise InvalidInput("candidate", record, f"is no candidate: {error!r}") from error
+            raise InvalidInput("candidate", record, f"is not a candidate: {error!r}") from error
 
 
 def _after_search(record: Mapping[str, Any]) -> bool:
-    """Of a record that does not say: only what a search trained had a recipe."""
+    """Return `after_search` for a record without it: of trained candidates only those of a search had a recipe."""
     return record["fidelity"] == "F5" or (record["fidelity"] == "F4" and not record["recipe"])
 
 

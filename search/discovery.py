@@ -1,4 +1,4 @@
-"""Discovery: what a folder offers, one file a thing, and what other distributions add by entry point.
+"""Discovery: find the plug-ins of a package, one per file, and those that other distributions add by entry point.
 
 STRATEGIES = Discovery("search.strategies", "STRATEGY", StrategyFamily)
 STRATEGIES.names()          ("bayesian", ..., and the entry points of group "netlathe.strategies")
@@ -21,9 +21,9 @@ PREFIX = "netlathe."
 
 @dataclass(frozen=True)
 class Discovery(Generic[T]):
-    """The things of one kind. Each file (or folder) of `package` offers one as `constant`, named after the file.
+    """The plug-ins of one kind. Each file (or folder) of `package` offers one as `constant`, named after the file.
 
-    An entry point of the group "netlathe.<last word of the package>" names a constant of another distribution.
+    Another distribution adds a constant by an entry point of the group "netlathe.<last word of the package>".
     """
 
     package: str
@@ -31,15 +31,15 @@ class Discovery(Generic[T]):
     kind: type[T]
 
     def names(self) -> tuple[str, ...]:
-        """The names of all, sorted; nothing is imported."""
+        """Return all names, sorted, without importing anything."""
         return tuple(sorted({*module_names(self.package), *self._entry_points()}))
 
     def load(self, name: str) -> T:
-        """The thing of that name, ours before that of an entry point.
+        """Return the plug-in of that name; one of this package goes before an entry point.
 
         Raises:
-            KeyError: there is none.
-            TypeError: what is offered under this name is of another kind.
+            KeyError: there is no plug-in of that name.
+            TypeError: the constant under this name is of another kind.
         """
         if name in module_names(self.package):
             found = getattr(import_module(f"{self.package}.{name}"), self.constant)
@@ -55,13 +55,13 @@ class Discovery(Generic[T]):
 
 
 def module_names(package: str) -> tuple[str, ...]:
-    """The modules and packages in a package, sorted, without those whose name begins with an underscore."""
+    """Return the modules and packages in a package, sorted, without those whose name begins with an underscore."""
     path: Any = import_module(package).__path__
     return tuple(sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_")))
 
 
 def modules(package: str, skip: Collection[str] = ()) -> Iterator[ModuleType]:
-    """Every module below a package, those of its packages included, imported, by name; `skip` names some to leave."""
+    """Import every module below a package, also in subpackages, in the order of names, except those in `skip`."""
     for name in (name for name in module_names(package) if name not in skip):
         module = import_module(f"{package}.{name}")
         yield module

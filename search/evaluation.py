@@ -1,4 +1,4 @@
-"""An evaluation: what came of a candidate."""
+"""Evaluation: the result of evaluating a candidate."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from search.errors import InvalidInput
 
 
 class Status(StrEnum):
-    """How an evaluation ended."""
+    """The way an evaluation ended."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
-    """Ended early by a stopper: its metrics are not final."""
+    """A stopper ended it early: its metrics are not final."""
     INFEASIBLE = "infeasible"
-    """Found to break a constraint or to be impossible before any accuracy was known."""
+    """It broke a constraint or was impossible before any accuracy was known."""
     FAILED = "failed"
-    """The evaluator could not do it; `reason` says why."""
+    """The evaluator failed; `reason` says why."""
 
 
 NAN = "nan"
-"""The reason of an evaluation whose loss or metric was not a finite number: the candidate's own failure."""
+"""The reason if a loss or metric was not a finite number, which is the candidate's own failure."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A candidate with a status and its metrics, by key (`accuracy`, `latency_ms@dev_1`).
 
-    `network`: digest of the network that was made, from which a later candidate may start.
+    `network`: digest of the resulting network, from which a later candidate may start.
     """
 
     candidate: Candidate
@@ -49,12 +49,12 @@ class Evaluation:
         if not (math.isfinite(self.elapsed_s) and self.elapsed_s >= 0):
             raise InvalidInput("elapsed_s", self.elapsed_s, "must be a finite number, at least 0")
         if self.status is Status.COMPLETED and not self.metrics:
-            raise InvalidInput("metrics", self.metrics, "a completed evaluation has metrics")
+            raise InvalidInput("metrics", self.metrics, "a completed evaluation must have metrics")
         if self.status is Status.FAILED and not self.reason:
-            raise InvalidInput("reason", self.reason, "a failed evaluation says why")
+            raise InvalidInput("reason", self.reason, "a failed evaluation must have a reason")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_json` gives an equal evaluation back."""
+        """Return a dict for JSON; `from_json` turns it back into an equal evaluation."""
         return {
             "candidate": self.candidate.to_json(),
             "status": self.status.value,
@@ -66,7 +66,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
-        """Raises: InvalidInput for a record that is no evaluation."""
+        """Return the evaluation of a record. Raises: InvalidInput for a record of anything else."""
         try:
             return cls(
                 candidate=Candidate.from_json(record["candidate"]),
@@ -77,8 +77,8 @@ class Evaluation:
                 network=record["network"],
             )
         except (KeyError, TypeError) as error:
-            raise InvalidInput("evaluation", record, f"is no evaluation: {error!r}") from error
+            raise InvalidInput("evaluation", record, f"is not an evaluation: {error!r}") from error
         except InvalidInput:
             raise
         except ValueError as error:
-            raise InvalidInput("evaluation.status", record["status"], "is no status") from error
+            raise InvalidInput("evaluation.status", record["status"], "is not a status") from error

@@ -1,6 +1,6 @@
-"""What a strategy knows: every evaluation told to it, by what was evaluated rather than by who asked.
+"""Knowledge of a strategy: every evaluation told to it, keyed by the values and not by the strategy that asked.
 
-Keeping knowledge by values is what makes restart, warm start and foreign evaluations the same thing.
+Because of that, restart, warm start and foreign evaluations all work in the same way.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ from search.space import Values
 
 
 def values_key(values: Values) -> str:
-    """One string for equal values, in any order of the knobs."""
+    """Return a string that is the same for equal values in any order of the knobs."""
     return json.dumps(dict(values), sort_keys=True, separators=(",", ":"))
 
 
 class Knowledge:
-    """Evaluations of one fidelity and recipe by their values, what is in flight, and the next free id.
+    """Evaluations of one fidelity and recipe by their values, the values in flight, and the next free id.
 
-    Left out: other fidelities and recipes (not comparable), candidates with masks (not decided by their values
-    alone), values that are not of this space; and borrowed weights, but for a whole training, of which they
-    are only the start. FAILED, STOPPED and INFEASIBLE evaluations are known to be useless: they have no
-    utility, and are not to be asked for again.
+    It ignores other fidelities and recipes (not comparable), candidates with masks (their values alone do not
+    determine them), values outside this space, and candidates with borrowed weights, except whole trainings, which
+    only start from them. FAILED, STOPPED and INFEASIBLE evaluations have no utility and are not asked for again.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, fidelity: Fidelity = "F2", recipe: str = "") -> None:
@@ -43,7 +42,7 @@ class Knowledge:
         self.asked = 0
 
     def note(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Take in what `Strategy.tell` was given; the order does not matter."""
+        """Record the arguments of `Strategy.tell`; their order does not matter."""
         for evaluation in evaluations:
             self._count(evaluation.candidate)
             if self._comparable(evaluation.candidate):
@@ -53,7 +52,7 @@ class Knowledge:
         self._pending = {values_key(c.values): c.values for c in pending if self._comparable(c)}
 
     def candidate(self, values: Values, parents: tuple[str, ...] = (), weights_from: str | None = None) -> Candidate:
-        """A new candidate with the next id, in flight from now on."""
+        """Return a new candidate with the next id; it counts as in flight from now on."""
         made = Candidate(
             f"{self._prefix}{self.asked:04d}",
             dict(values),
@@ -68,28 +67,28 @@ class Knowledge:
         return made
 
     def resolved(self, values: Values) -> bool:
-        """Whether an evaluation of these values has ended, in whatever way."""
+        """Return whether an evaluation of these values has ended, successfully or not."""
         return values_key(values) in self._utilities
 
     def pending(self, values: Values) -> bool:
-        """Whether these values are in flight."""
+        """Return whether these values are in flight."""
         return values_key(values) in self._pending
 
     def fresh(self, values: Values) -> bool:
-        """Whether these values are neither known nor in flight: worth asking for."""
+        """Return whether these values are neither known nor in flight, and so worth asking for."""
         return not self.resolved(values) and not self.pending(values)
 
     def utility(self, values: Values) -> float | None:
-        """The objective of these values, signed so that more is better; None where it is not known."""
+        """Return the objective of these values, signed so that more is better; None if it is not known."""
         return self._utilities.get(values_key(values))
 
     def parents(self, values: Values) -> tuple[str, ...]:
-        """The id under which these values were evaluated, as a candidate's `parents`; empty if unknown."""
+        """Return the id under which these values were evaluated, as a candidate's `parents`; empty if unknown."""
         found = self._evaluations.get(values_key(values))
         return (found.candidate.id,) if found else ()
 
     def completed(self) -> list[tuple[Values, float]]:
-        """Every (values, utility) known, sorted, so that sums over them come out the same in any order."""
+        """Return every known (values, utility), sorted, so that sums do not depend on the order of results."""
         return [
             (self._evaluations[key].candidate.values, utility)
             for key, utility in sorted(self._utilities.items(), key=lambda item: item[0])
@@ -97,15 +96,15 @@ class Knowledge:
         ]
 
     def evaluations(self) -> list[Evaluation]:
-        """What is known of each values, however it ended, sorted by the values."""
+        """Return one evaluation for each known point, successful or not, sorted by values."""
         return [self._evaluations[key] for key in sorted(self._evaluations)]
 
     def running(self) -> list[Values]:
-        """The values in flight, sorted."""
+        """Return the values in flight, sorted."""
         return [values for _, values in sorted(self._pending.items(), key=lambda item: item[0])]
 
     def _count(self, candidate: Candidate) -> None:
-        """Never give an id out again that was seen anywhere."""
+        """Advance the next id past this candidate's, so that no id is used twice."""
         match = re.fullmatch(re.escape(self._prefix) + r"(\d+)", candidate.id)
         if match:
             self.asked = max(self.asked, int(match[1]) + 1)
@@ -118,14 +117,14 @@ class Knowledge:
         try:
             self._problem.space.check(candidate.values)
         except InvalidInput:
-            return False  # of another network or another choice of methods: nothing to learn from
+            return False  # it belongs to another network or other methods, so it teaches nothing
         return True
 
     def _record(self, evaluation: Evaluation) -> None:
         key = values_key(evaluation.candidate.values)
         utility = self._utility(evaluation.status, evaluation.metrics)
         known = self._evaluations.get(key)
-        # Two results for the same values (two seeds, a repeat after a failure): the better one, in any order.
+        # Of two results for the same values (two seeds, a repeat after a failure) keep the better, in any order.
         if known is None or self._rank(evaluation) < self._rank(known):
             self._utilities[key] = utility
             self._evaluations[key] = evaluation

@@ -1,8 +1,8 @@
-"""Layer losses (F1): what one knob alone costs at each of its levels, from statistics and without a forward pass.
+"""Layer losses (F1): the loss from turning one knob alone to each level, from statistics without a forward pass.
 
-Of the sources that speak of a knob the first holds: the error after a least-squares refit (He et al., AMC, arXiv
-1802.03494); what the units that go put into the layers that read them, p'Gp; their Fisher scores (Theis et al.,
-arXiv 1801.05787). All are shares of the whole, so that knobs add up.
+For each knob the first available source is used: the error after a least-squares refit (He et al., AMC, arXiv
+1802.03494); the contribution p'Gp of the removed units to the layers that read them; their Fisher scores (Theis et
+al., arXiv 1801.05787). All are shares of the whole, so that knobs add up.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Known = Mapping[str, Mapping[str, Vector]]
 
 
 def layer_losses(space: Space, known: Known) -> dict[str, Vector]:
-    """Knob -> (levels,) loss, 0 where nothing goes; without the knobs that no source speaks of."""
+    """Return knob -> (levels,) loss, 0 if nothing is removed; knobs without a source are missing."""
     found: dict[str, Vector] = {}
     for knob in space.levelled:
-        sources = _SOURCES if knob.role == "width" else {"ls_error": _refitted}  # units are those of a width
+        sources = _SOURCES if knob.role == "width" else {"ls_error": _refitted}  # only a width has units
         source = next((make for name, make in sources.items() if knob.name in known.get(name, {})), None)
         if source is not None:
             found[knob.name] = source(knob, known)
@@ -34,7 +34,7 @@ def _refitted(knob: Levelled, known: Known) -> Vector:
 
 
 def _contributed(knob: Levelled, known: Known) -> Vector:
-    """p'Gp with p the units that go, those of the least importance first; of equals the last."""
+    """Return p'Gp with p the removed units: the least important ones first, of equal ones the last."""
     gram = known["gram"][knob.name]
     ranks = known.get("importance", {}).get(knob.name, np.diag(gram))
     order = np.argsort(-ranks, kind="stable")[::-1]
@@ -43,13 +43,13 @@ def _contributed(knob: Levelled, known: Known) -> Vector:
 
 
 def _scored(knob: Levelled, known: Known) -> Vector:
-    """The share of the scores that goes with the least ones."""
+    """Return the share of the summed scores that is lost with the lowest ones."""
     scores = np.sort(known["fisher"][knob.name])
     return _at_levels(knob, np.append(0.0, np.cumsum(scores)) / max(float(scores.sum()), np.finfo(float).tiny))
 
 
 def _at_levels(knob: Levelled, gone: Vector) -> Vector:
-    """(width + 1,) loss by units gone -> (levels,)."""
+    """Return the loss (levels,) at each level, given the loss (width + 1,) by number of removed units."""
     kept = np.array([int(knob.value(level)) for level in range(knob.level_count)])
     return np.asarray(gone[len(gone) - 1 - kept])
 

@@ -1,4 +1,4 @@
-"""Metric: a named number, and everything that a form, a front, a report or a table has to know of it."""
+"""Metric: a named number, with everything that forms, fronts, reports and tables need to know about it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Metric:
 
     Attributes:
         name: its key everywhere; it ends in its unit if it has one of bytes or ms.
-        unit: what `value * factor` is shown in; `format` is the format spec.
-        goal: which direction is better.
-        label: its name for people.
-        per_device: there is one for each target, with the device in the key; its limits belong to the target.
-        highest: no value can be above it.
-        decides: it may be an objective and a limit; False for what is read once, at the end.
+        unit: the unit of `value * factor` when shown; `format` is the format spec.
+        goal: the direction that is better.
+        label: its display name.
+        per_device: True if there is one for each target, with the device in the key; its limits belong to the target.
+        highest: the highest possible value.
+        decides: True if it may be an objective and a limit; False if it is read once, at the end.
         order: place in tables.
-        counter: "module:constant" of the `compress.counting.count.Count` that counts it on a network, "" for none.
-        part_of: the counted metric that it is a part of: tables show it only if it is clearly less than that.
-        axis_for: it takes the place of latency on a job's front if there is no target: () for any job, else only for
-            those with one of these methods; None: never. The last such row in the table counts.
-        lowered_by: methods that can make it less, besides those that say so themselves (`lowers`).
-        scored: it says how good a network is at what it is for, a mean over samples; it is judged after training, and
-            there is a row beside it for the test part.
-        breaks_ties: of two networks that are equal in the objective, accuracy and latency, less of this is better.
+        counter: "module:constant" of the `compress.counting.count.Count` that counts it on a network; "" if none does.
+        part_of: the counted metric that it is a part of; tables show it only if it is clearly less than that.
+        axis_for: the methods whose jobs without a target show it instead of latency on the front; () means any job,
+            None means never. The last such row in the table counts.
+        lowered_by: methods that can lower it, in addition to those that declare so themselves (`lowers`).
+        scored: True if it is a task's mean score over samples; it is judged after training, and a second row holds it
+            for the test part.
+        breaks_ties: True if the lower value wins between networks equal in objective, accuracy and latency.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Metric:
 
     @property
     def stem(self) -> str:
-        """The name without its unit: limits on ratios have no unit (`max_latency_ratio`)."""
+        """The name without its unit, because limits on ratios have no unit (`max_latency_ratio`)."""
         return re.sub(r"_(ms|bytes)$", "", self.name)
 
     @property
@@ -67,13 +67,13 @@ class Metric:
         return self.name.replace("_", " ")
 
     def show(self, value: float) -> str:
-        """`value` for people, with its unit."""
+        """Format `value` for display, with its unit."""
         return f"{value * self.factor:z{self.format}} {self.unit}".rstrip()
 
     def told(self, value: float) -> str:
-        """As `show`, within a sentence: a per cent sign stands at its number."""
+        """Format `value` as `show` does, but without the space before a per cent sign, for use in a sentence."""
         return self.show(value).replace(" %", "%")
 
     def lost(self, value: float) -> str:
-        """A difference within a sentence, with its sign: positive is lost."""
+        """Format a difference with its sign, for use in a sentence; positive means lost."""
         return f"{value * self.factor:+z{self.format}} {self.unit}".replace(" %", "%").rstrip()

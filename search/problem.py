@@ -1,4 +1,4 @@
-"""The problem: what may be changed, what is wanted and forbidden, what is known before any evaluation."""
+"""Problem: the space, objectives, constraints, and everything known before any evaluation."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ ACCURACY = "accuracy"
 """The deciding metric of a problem that names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
-"""n values -> metric key -> (n,): cheap, vectorised, deterministic; no training, no accuracy."""
+"""Function from n values to metric key -> (n,): cheap, vectorised, deterministic; without training or accuracy."""
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""name -> knob -> array, whatever was worked out once for the network; methods may add names. Those there are:
+"""name -> knob -> array: results computed once for the network. Methods may add names. The names so far:
 
-`sensitivity`   (levels,) the objective's metric with this knob alone at each level
-`ls_error`      (levels,) relative least-squares reconstruction error at each level, 0 = nothing lost
+`sensitivity`   (levels,) the objective's metric if only this knob is turned, to each level
+`ls_error`      (levels,) relative least-squares reconstruction error at each level, 0 = no error
 `importance`    (width,)  score of each unit, any scale; a width knob keeps the highest
-`fisher`        (width,)  Fisher score of each unit, whatever `importance` is; not of units that no gradient comes to
-`gram`          (width, width) with p = 1 for the units that go, p'Gp is the share of the variance of what their
-                readers put out that goes with them, without a refit
+`fisher`        (width,)  Fisher score of each unit, whatever `importance` is; missing if no gradient reaches them
+`gram`          (width, width) G; with p = 1 for the removed units, p'Gp is the share of the variance of their
+                readers' outputs that is lost without a refit
 """
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric and whether more or less of it is wanted."""
+    """A metric, and whether more or less of it is better."""
 
     metric: str
     goal: Goal
@@ -49,7 +49,7 @@ class Objective:
             raise InvalidInput("objective.goal", self.goal, "must be 'min' or 'max'")
 
     def utility(self, metrics: Mapping[str, float]) -> float:
-        """The metric, signed so that more is better. Raises: InvalidInput where it is missing."""
+        """Return the metric, signed so that more is better. Raises: InvalidInput if it is missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return metrics[self.metric] if self.goal == "max" else -metrics[self.metric]
@@ -57,7 +57,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """`metric` must be at most (sense max) or at least (sense min) `bound`."""
+    """A bound on a metric: it must be at most (sense max) or at least (sense min) `bound`."""
 
     metric: str
     bound: float
@@ -70,13 +70,13 @@ class Constraint:
             raise InvalidInput(self.metric, self.bound, "a bound must be a finite number")
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """How far over the bound, relative to |bound|; 0 when it is met. Raises: InvalidInput if missing."""
+        """Return the amount over the bound, relative to |bound|; 0 if it is met. Raises: InvalidInput if missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return float(self.violations(np.array([metrics[self.metric]]))[0])
 
     def violations(self, column: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) values of the metric -> (n,) violations."""
+        """Return the violations (n,) for n values of the metric."""
         over = column - self.bound if self.sense == "max" else self.bound - column
         return np.maximum(over, 0.0) / (abs(self.bound) or 1.0)
 
@@ -85,14 +85,13 @@ class Constraint:
 class Problem:
     """Everything a strategy may know before the first evaluation.
 
-    `terms` gives a metric of `estimate` as arrays, `statistics` what was worked out about the network once,
-    `original` the metrics of the untouched network, `network` its digest, `evaluations` the budget.
-    Accuracy limits are no constraints here: F2 accuracy ranks candidates and is the objective; limits on
-    accuracy are judged after training, against the control. `level` is such a limit, as the least accuracy of
-    a *trained* network (F4) that is accepted, and `images` how many it is counted on; None: not known. Where
-    something else is the objective, all evaluations are whole trainings and `level` bounds them. `chance` is the
-    score of guessing. `deciding` is the metric that accuracy is short for above: the mean score of what the network is
-    for, in [0, 1].
+    `terms`: a metric of `estimate` as arrays. `statistics`: results computed once about the network. `original`: the
+    metrics of the uncompressed network; `network`: its digest. `evaluations`: the budget. `chance`: the score of
+    guessing. `deciding`: the metric called accuracy below, the mean score in [0, 1] of the network's task.
+    Limits on accuracy are not constraints: F2 accuracy is the objective and ranks candidates, and such limits are
+    checked after training, against the control. `level` is such a limit, the least accepted accuracy of a *trained*
+    network (F4), and `images` the number of images it is counted on; None: not known. If the objective is another
+    metric, all evaluations are whole trainings and `level` bounds them.
     """
 
     space: Space
@@ -126,18 +125,18 @@ class Problem:
 
     @property
     def objective(self) -> Objective:
-        """The first objective: what one best candidate is chosen by."""
+        """The first objective, which decides the single best candidate."""
         return self.objectives[0]
 
     @cached_property
     def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
-        """Knob -> (levels,) the loss by statistics of this knob alone; without knobs that they say nothing of."""
+        """Loss (levels,) by statistics for each knob turned alone; knobs without statistics are missing."""
         return layer_losses(self.space, self.statistics)
 
     def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:
-        """F1: n values -> (n,) summed layer losses, the less the better. Cheap enough to ask for by thousands.
+        """Return the F1 proxy (n,) of n values, their summed layer losses; less is better. Cheap enough for thousands.
 
-        Knobs that `layer_losses` lacks count nothing, so that networks are compared at the same values of those.
+        Knobs missing from `layer_losses` count as 0, so it only compares networks with equal values of those.
         """
         levels = self.space.levels_of(batch)
         total = np.zeros(len(levels))
@@ -147,9 +146,9 @@ class Problem:
         return total
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Summed relative violations of the constraints and the level; 0 = feasible. Raises: InvalidInput if missing.
+        """Return the summed relative violations of constraints and level; 0: feasible. Raises: InvalidInput if missing.
 
-        An accuracy that is not known does not reach the level.
+        An unknown accuracy counts as below the level.
         """
         found = sum(constraint.violation(metrics) for constraint in self.constraints)
         if self.level is None or self.objective.metric == self.deciding:
@@ -157,11 +156,11 @@ class Problem:
         return found + Constraint(self.deciding, self.level, "min").violation({self.deciding: 0.0, **metrics})
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
-        """Whether every constraint is met."""
+        """Return whether the metrics meet every constraint."""
         return self.violation(metrics) == 0.0
 
     def violations(self, batch: Sequence[Values]) -> NDArray[np.float64]:
-        """n values -> (n,) summed relative violations of their estimated metrics."""
+        """Return the summed relative violations (n,) of the estimated metrics of n values."""
         total = np.zeros(len(batch))
         if not self.constraints or not batch:
             return total

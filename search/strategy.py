@@ -1,4 +1,4 @@
-"""The contract every strategy keeps."""
+"""The contract of every strategy."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from search.problem import Problem
 
 
 class Strategy(Protocol):
-    """Proposes candidates of one problem and learns from evaluations; knows nothing else.
+    """A strategy proposes candidates of one problem and learns from their evaluations; it needs nothing else.
 
         strategy = family.make(problem, settings, seed=0)
         strategy.ask(4)                       [a, b, c, d]
         strategy.tell([eval_b], [a, c, d])    b is done, the others run
         strategy.ask(1)                       [e]
 
-    - Candidates satisfy the space, and their ids are unique, also over a restart.
-    - The same problem, settings, seed and tells give the same asks, in another process too.
-    - Results come in any order. FAILED ones, and ones of other strategies (foreign), are knowledge like any.
+    - Candidates lie in the space, and their ids are unique, also across a restart.
+    - The same problem, settings, seed and tells give the same asks, also in another process.
+    - Results may come in any order. FAILED ones and those of other strategies (foreign) are used like any other.
     - Telling the same evaluation again changes nothing.
-    - After a restart, or when a new latency table changed the estimates, the loop makes a fresh strategy and
-      tells it every recorded evaluation.
+    - After a restart, or after a new latency table changes the estimates, the loop makes a new strategy and tells it
+      every recorded evaluation.
 
     `StrategyContract` in search.testing holds an implementation against this.
     """
 
     def ask(self, count: int) -> list[Candidate]:
-        """At most `count` candidates worth evaluating; fewer, even none, while results are awaited.
+        """Return at most `count` candidates to evaluate; fewer, even none, while it waits for results.
 
-        None with nothing pending means finished. Raises: Infeasible if nothing under the limits is found.
+        An empty answer with nothing pending means finished. Raises: Infeasible if no point within the limits is found.
         """
         ...
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """`evaluations`: finished since the last tell. `pending`: every candidate that runs or waits now.
+        """Take the `evaluations` finished since the last tell, and `pending`, all candidates that run or wait now.
 
-        A candidate that was asked for and is in neither is lost: its values may be asked for again.
+        A candidate in neither is lost, so the strategy may ask for its values again.
         """
         ...
 
 
 def no_startup(_settings: Any) -> int:
-    """A strategy that uses its first result."""
+    """Return 0, for a strategy that uses its first result."""
     return 0
 
 
 @dataclass(frozen=True)
 class StrategyFamily:
-    """A strategy as the catalogue shows it. Each file of search/strategies offers one as `STRATEGY`.
+    """A strategy for the catalogue. Each file of search/strategies offers one as `STRATEGY`.
 
-    `source`: the paper; `settings`: a frozen dataclass (search.space.settings); `make(problem, settings, seed)`;
-    `baseline`: there to be beaten, so not held to beat random itself; `trains`: asks for whole trainings (F4);
-    `needs_sparsity`: turns one sparsity of the whole network, so that a method with widths or densities must be there;
-    `startup(settings)`: evaluations before it models anything, and until which it draws at random.
+    `source`: the paper; `settings`: a frozen dataclass (search.space.settings); `make(problem, settings, seed)`: the
+    strategy; `baseline`: True for a baseline, which need not beat random; `trains`: True if it asks for whole trainings
+    (F4); `needs_sparsity`: True if it turns one sparsity of the whole network, which needs a method with widths or
+    densities; `startup(settings)`: the number of evaluations that it draws at random before it models anything.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Latency as arrays: a + b * (fixed + sum of tables, each indexed by the few knobs its block depends on).
 
-Bounds, knapsacks, greedy steps and per-layer shares are made of these arrays: no predictor is called.
+Bounds, knapsacks, greedy steps and per-layer shares are computed from these arrays, without calling a predictor.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from search.errors import InvalidInput, did_you_mean
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """The time of one block: `table_ms[level of knobs[0], level of knobs[1], ...]`."""
+    """The latency of one block: `table_ms[level of knobs[0], level of knobs[1], ...]`."""
 
     knobs: tuple[str, ...]
     table_ms: NDArray[np.float64]
 
     def __post_init__(self) -> None:
         if not self.knobs or len(set(self.knobs)) < len(self.knobs):
-            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; fixed time is fixed_ms")
+            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; put other time in fixed_ms")
         if self.table_ms.ndim != len(self.knobs) or not self.table_ms.size:
             raise InvalidInput("term.table_ms", self.table_ms.shape, f"needs one axis for each of {self.knobs}")
         if not np.isfinite(self.table_ms).all():
@@ -32,10 +32,10 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """latency_ms = offset_ms + scale * (fixed_ms + sum over terms of table_ms[levels]).
+    """A latency as latency_ms = offset_ms + scale * (fixed_ms + sum over terms of table_ms[levels]).
 
     `knobs` are the names of the space's levelled knobs, in its order: the columns of the level arrays. A density
-    (a Float) changes no kernel, and is no axis of any table.
+    (a Float) changes no kernel, so it is not an axis of any table.
     """
 
     knobs: tuple[str, ...]
@@ -56,7 +56,7 @@ class Terms:
 
     @cached_property
     def _gathers(self) -> tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]:
-        """Per distinct set of columns one summed table: blocks that share their knobs cost one gather."""
+        """One summed table per distinct set of columns, so that blocks with the same knobs need one lookup."""
         merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
         for term in self.terms:
             columns = tuple(self.knobs.index(name) for name in term.knobs)
@@ -64,7 +64,7 @@ class Terms:
         return tuple(merged.items())
 
     def latency_ms(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, d) levels -> (n,) milliseconds."""
+        """Return the latency (n,) in milliseconds at (n, d) levels."""
         if levels.ndim != 2 or levels.shape[1] != len(self.knobs):
             raise InvalidInput("levels", levels.shape, f"must have shape (n, {len(self.knobs)})")
         columns = levels.T

@@ -1,4 +1,4 @@
-"""The contract of strategies as a pytest class: subclass it, name your family, and every test runs.
+"""The contract of strategies as a pytest class: subclass it and set `family_at` to run every test.
 
 class TestMine(StrategyContract):
     family_at = "my_package.mine:STRATEGY"
@@ -30,7 +30,7 @@ from search.strategy import Strategy, StrategyFamily
 from search.synthetic.replay import Replay, make_replay, run
 
 SEVERAL = {latency_metric("small-cpu"): 0.5, latency_metric("wide-gpu"): 0.9, "macs": 0.8, "size_bytes": 0.7}
-"""Limits on two devices, the MACs and the size at once."""
+"""Limits on the latencies of two devices, the MACs and the size at once."""
 
 REPLAYS: dict[str, dict[str, Any]] = {
     "plain": {"knobs": 5, "levels": 5},
@@ -40,11 +40,11 @@ REPLAYS: dict[str, dict[str, Any]] = {
     "eight evaluations": {"knobs": 12, "levels": 4, "evaluations": 8},
     "no limit": {"knobs": 3, "levels": 4, "ratios": {}},
 }
-"""Problems that every strategy has to cope with: arguments of `make_replay`."""
+"""Problems that every strategy must handle, as arguments of `make_replay`."""
 
 
 def load_family(family_at: str) -> StrategyFamily:
-    """The family at `package.module:NAME`."""
+    """Return the family at `package.module:NAME`."""
     module, _, name = family_at.partition(":")
     family = getattr(import_module(module), name)
     assert isinstance(family, StrategyFamily), f"{family_at} is {family!r}"
@@ -52,7 +52,7 @@ def load_family(family_at: str) -> StrategyFamily:
 
 
 def transcript(family_at: str, seed: int, evaluations: int) -> list[dict[str, Any]]:
-    """Every ask of a small search with a failure, a foreign evaluation and out-of-order results."""
+    """Return every ask of a small search with a failure, a foreign evaluation and out-of-order results."""
     replay = make_replay(seed, knobs=4, levels=5, evaluations=evaluations)
     family = load_family(family_at)
     strategy = family.make(replay.problem, family.settings(), seed)
@@ -71,24 +71,24 @@ def transcript(family_at: str, seed: int, evaluations: int) -> list[dict[str, An
 
 
 def failed(candidate: Candidate) -> Evaluation:
-    """The candidate as one that could not be evaluated."""
+    """Return a failed evaluation of the candidate."""
     return Evaluation(candidate, Status.FAILED, reason="the loss became NaN")
 
 
 def foreign(replay: Replay, seed: int) -> Evaluation:
-    """An evaluation that another strategy asked for."""
+    """Return an evaluation that another strategy asked for."""
     values = replay.problem.space.sample(np.random.default_rng([seed, 99]))
     return replay.evaluate(Candidate(f"other-{seed}", values, origin="other"))
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The probability of at least so many wins, were both equally good; ties are left out before."""
+    """Return the probability of at least this many wins if both were equally good; the caller drops ties."""
     n = wins + losses
     return sum(comb(n, k) for k in range(wins, n + 1)) / float(2**n)
 
 
 class StrategyContract:
-    """What `Strategy` promises. Set `family_at`, and `overrides` of its settings where the defaults are slow."""
+    """Tests of the contract of `Strategy`. Set `family_at`, and `overrides` of settings if the defaults are slow."""
 
     family_at: ClassVar[str]
     overrides: ClassVar[dict[str, Any]] = {}
@@ -124,7 +124,7 @@ class StrategyContract:
         evaluations=st.integers(1, 12),
         batch=st.integers(1, 6),
     )
-    # Every subclass runs this one function, which hypothesis only minds because of its example database.
+    # Every subclass runs this function; hypothesis objects only because of its example database.
     @settings(
         max_examples=25,
         deadline=None,
@@ -228,7 +228,7 @@ class StrategyContract:
         _check_asks(replay, asked)
 
     def test_results_out_of_order(self) -> None:
-        """One result at a time, the latest first, the others still running."""
+        """Tell one result at a time, the latest first, while the others still run."""
         replay = make_replay(6, **REPLAYS["plain"])
         strategy = self.make(replay)
         asked: list[Candidate] = []
@@ -243,7 +243,7 @@ class StrategyContract:
         _check_asks(replay, asked)
 
     def test_foreign_evaluations_are_tolerated(self) -> None:
-        """Of another strategy, of another space, of another fidelity, without the metrics wanted, twice."""
+        """Tell results of another strategy, space or fidelity, without the metrics wanted, and twice."""
         replay = make_replay(7, **REPLAYS["plain"])
         strategy = self.make(replay)
         other_space = Candidate("other-space", {"elsewhere": 3}, origin="other")
@@ -302,7 +302,7 @@ class StrategyContract:
 
     def test_beats_random(self) -> None:
         if self.family.baseline:
-            pytest.skip(f"{self.family.name} is a baseline: it is there to be beaten")
+            pytest.skip(f"{self.family.name} is a baseline and need not beat random")
         random = load_family("search.strategies.random:STRATEGY")
         wins = losses = 0
         for seed in range(20):
@@ -315,14 +315,14 @@ class StrategyContract:
 
 
 def _check_nearest(replay: Replay, error: Infeasible) -> None:
-    """A point of the space, with a violation that its own metrics have."""
+    """Check that the nearest point lies in the space and that its violation is that of its metrics."""
     replay.problem.space.check(error.nearest)
     assert error.violation > 0.0
     assert error.violation == pytest.approx(replay.problem.violation(error.metrics))
 
 
 def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
-    """Of the space, with ids that are never used twice, and no values asked for twice."""
+    """Check that the candidates lie in the space and that no id or values occur twice."""
     for candidate in asked:
         replay.problem.space.check(candidate.values)
     ids = [candidate.id for candidate in asked]
@@ -332,7 +332,7 @@ def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
 
 
 def _best(replay: Replay, done: Sequence[Evaluation]) -> float:
-    """The true accuracy of the feasible evaluation that looked best; 0 where there is none."""
+    """Return the true accuracy of the feasible evaluation that looked best; 0 if there is none."""
     feasible = [evaluation for evaluation in done if replay.problem.feasible(evaluation.metrics)]
     best = max(feasible, key=lambda evaluation: evaluation.metrics["accuracy"], default=None)
     return 0.0 if best is None else replay.accuracy(best.candidate.values)

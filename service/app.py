@@ -41,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     for router in routers():
         app.include_router(router)
     problem_details.install(app)
-    pages.install(app)  # after the problem documents: a browser gets an error page instead
+    pages.install(app)  # after the problem documents: browsers get an HTML page instead
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
     app.add_middleware(HostGuard, settings=settings)

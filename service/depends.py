@@ -149,7 +149,9 @@ def _optional_user(request: Request, store: StoreDep) -> Caller | None:
 UserDep: TypeAlias = Annotated[Caller, Depends(_user)]
 AgentDep: TypeAlias = Annotated[Caller, Depends(_agent)]
 EnrolmentDep: TypeAlias = Annotated[Caller, Depends(_enrolment)]
-"""A valid token that may be used already: spend it with `store.tokens.use` in the enrolling transaction (in `once`)."""
+"""A valid enrolment token, perhaps a used one: spend it with `store.tokens.use` in the enrolling transaction (in
+`once`).
+"""
 OptionalUserDep: TypeAlias = Annotated[Caller | None, Depends(_optional_user)]
 """The user of a page, or None if the page should redirect the browser to the sign-in."""
 

@@ -6,7 +6,7 @@ ServiceError
 ├── Conflict                         the resource's state does not allow this; `code` says why
 ├── Unauthorised                     no token, or one that is unknown, revoked or expired
 ├── Forbidden                        a token of the wrong kind, a foreign Origin
-├── Gone                             it existed and has ended (an expired lease)
+├── Gone                             the resource has ended (an expired lease)
 ├── PayloadTooLarge                  a body over its limit
 ├── UpgradeRequired                  an agent with a protocol that is no longer supported
 ├── TooMany                          a queue is full; `retry_after_s`
@@ -86,7 +86,7 @@ class Forbidden(ServiceError):
 
 
 class Gone(ServiceError):
-    """The resource existed and has ended."""
+    """The resource existed but has ended, such as an expired lease."""
 
 
 class PayloadTooLarge(ServiceError):

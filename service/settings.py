@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     renew_s: float = Field(default=10.0, gt=0)
     max_crashes: int = Field(default=5, ge=0)
-    """Number of takeovers without a new evaluation in between after which a job fails."""
+    """Largest number of takeovers of a job without a new evaluation in between; after more, the job fails."""
     device_offline_s: float = Field(default=3600.0, gt=0)
     """Time that a job waits for an offline device."""
     job_processes: int = Field(default=1, ge=0)
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: one of them is missing")
         if self.ray_address is not None and self.executor != "ray":
-            raise ValueError(f"ray_address goes with executor ray, not with {self.executor}")
+            raise ValueError(f"ray_address needs executor ray, not {self.executor}")
         if self.renew_s >= self.lease_s:
             raise ValueError(f"renew_s ({self.renew_s}) must be below lease_s ({self.lease_s})")
         return self

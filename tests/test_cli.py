@@ -237,7 +237,7 @@ def test_a_token_that_none_can_be_is_refused_unprinted(
     monkeypatch.setenv("NETLATHE_TOKEN", token)
     assert run(["jobs"]) == 3
     said = capsys.readouterr().err
-    assert "the token has a space" in said
+    assert "the token contains a space" in said
     assert not any(part in said for part in ("abc", "cret", "words"))
 
 

@@ -247,7 +247,7 @@ def test_a_download_is_checked_and_stays_in_its_folder(tmp_path: Path) -> None:
 
 def test_a_damaged_download_leaves_nothing(tmp_path: Path) -> None:
     server = Server(httpx.Response(200, content=b"hullo"), httpx.Response(200, content=b"hullo"))
-    with pytest.raises(netlathe.Damaged, match="the server promised"):
+    with pytest.raises(netlathe.Damaged, match="the server announced"):
         _client(server).artifacts.download(ARTIFACT, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,1 +1,1 @@
-"""Where it is done: the problem builder, the evaluator, pools, the ask-evaluate-tell loop, the job."""
+"""Does the work of a job: the problem builder, the evaluator, pools, the ask-evaluate-tell loop, the phases."""

@@ -4,24 +4,24 @@ WorkerError
 ├── InvalidInput (also ValueError)   a plan or an argument that can never work: `field`, `value`
 ├── JobFailed                        the job cannot go on: `code`, `step`, `field`, `detail`
 ├── LeaseLost                        another conductor holds this job now: stop at once, write nothing
-├── DeviceOffline                    nobody times on this device: `device_id`
-├── MeasurementFailed                the device tried and could not: `device_id`
-├── PoolClosed                       work was offered to a pool that is closed
+├── DeviceOffline                    no agent serves this device: `device_id`
+├── MeasurementFailed                the device tried and failed: `device_id`
+├── PoolClosed                       work was submitted to a closed pool
 ├── PoolBroken                       no worker of a pool can be started
-│   ├── ClusterDown                  there is no Ray to start them on
-│   └── NoRoom                       others have all that there is to compute on: wait
-└── Diverged                         a network's loss or outputs are not finite: its own failure, reason "nan"
+│   ├── ClusterDown                  Ray, on which they would start, is not up
+│   └── NoRoom                       other jobs use all CPUs: wait
+└── Diverged                         a network's loss or outputs are not finite: only this network fails, reason "nan"
 """
 
 from __future__ import annotations
 
 
 class WorkerError(Exception):
-    """Base of every error of this folder."""
+    """Base of all errors of this folder."""
 
 
 class InvalidInput(WorkerError, ValueError):
-    """A value that can never work, whoever sends it again."""
+    """A value that can never work, however often it is sent."""
 
     def __init__(self, field: str, value: object, message: str) -> None:
         super().__init__(f"{field}: {message} (got {value!r})")
@@ -31,7 +31,7 @@ class InvalidInput(WorkerError, ValueError):
 
 
 class JobFailed(WorkerError):
-    """A job that ends as `failed`; its four parts are the contract's `failure`."""
+    """The job ends as `failed`; the four parts are the contract's `failure`."""
 
     def __init__(self, code: str, step: str, detail: str, field: str | None = None) -> None:
         super().__init__(f"{code} in {step}: {detail}")
@@ -42,7 +42,7 @@ class JobFailed(WorkerError):
 
 
 class LeaseLost(WorkerError):
-    """This run was fenced off: another conductor owns the job's rows."""
+    """This run lost its lease: another conductor owns the job's rows."""
 
 
 class DeviceOffline(WorkerError):
@@ -54,7 +54,7 @@ class DeviceOffline(WorkerError):
 
 
 class MeasurementFailed(WorkerError):
-    """The device answered, but not with a timing."""
+    """The device answered, but without a timing."""
 
     def __init__(self, device_id: str, detail: str) -> None:
         super().__init__(f"device {device_id} could not measure: {detail}")
@@ -62,20 +62,20 @@ class MeasurementFailed(WorkerError):
 
 
 class PoolClosed(WorkerError):
-    """`submit` after `close`."""
+    """`submit` was called after `close`."""
 
 
 class PoolBroken(WorkerError):
-    """The workers do not come up: not one candidate's fault, so no candidate fails for it."""
+    """No worker can be started. No candidate is the cause, so none fails."""
 
 
 class Diverged(WorkerError):
-    """Numbers of one network are not finite any more."""
+    """A network's numbers are no longer finite."""
 
 
 class ClusterDown(PoolBroken):
-    """Ray is not there: not lost for good, and nobody's fault but the machine's."""
+    """Ray is not up: perhaps temporarily, and a fault of the machine only."""
 
 
 class NoRoom(PoolBroken):
-    """No CPU is free: nothing failed, somebody else's job is there."""
+    """All CPUs are in use by other jobs; nothing failed."""

@@ -1,9 +1,9 @@
-"""run: one job from a plan to an outcome, through the phases of a job's life.
+"""run: runs one job from a plan to an outcome, through the phases of a job's life.
 
     profile -> statistics -> search -> train -> verify -> package
 
-Each phase finds what an earlier run of the same job recorded and goes on from there, so a run may die at any
-point: the next one repeats at most one evaluation, one epoch or one measurement.
+Each phase continues from the records of earlier runs of the same job, so a run may die at any point: the next one
+repeats at most one evaluation, one epoch or one measurement.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ def run(
     clock_s: Callable[[], float] = time.monotonic,
     train: FineTune = fine_tune,
 ) -> Outcome:
-    """Run a job, or go on with it.
+    """Run a job, or continue it.
 
     Args:
-        lock: shared around heavy work; the default is this machine's.
-        executor: what evaluates and trains; the default is this machine's own processes.
-        clock_s: the seconds that budgets are counted in.
+        lock: held shared during heavy work; the default is this machine's lock.
+        executor: evaluates and trains; the default uses child processes on this machine.
+        clock_s: the clock, in seconds, that budgets are counted by.
         train: trains one network in this process.
 
     Raises:
         JobFailed: it cannot go on; `code`, `step`, `field` and `detail` say why.
-        LeaseLost, DeviceOffline, MeasurementFailed: out of the ports; none of them is the job's fault.
-        PoolBroken: no evaluator comes up; nor is that.
+        LeaseLost, DeviceOffline, MeasurementFailed: raised by the ports; the job is not the cause.
+        PoolBroken: no evaluator can be started; the job is not the cause.
     """
     context = Context(plan, ports, ports.recorded(), lock or HostLock(), clock_s)
     try:

@@ -1,4 +1,4 @@
-"""JobPlan: a job with everything resolved, as plain JSON. What a run needs to know and may keep on disk."""
+"""JobPlan: a job with all its settings resolved, as plain JSON that a run may keep on disk."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """The uploaded network: a blob, and how pixels become its input (compress.data.dataset.Preprocessing as JSON).
+    """The uploaded network: a blob, and its preprocessing (compress.data.dataset.Preprocessing as JSON).
 
-    `output`: the one that is scored, if the user said so; else the classes of the data tell.
+    `output`: the output to score, if the user named one; else it is found by the data's number of classes.
     """
 
     sha256: str
@@ -48,7 +48,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """The uploaded data: a blob (`file_name` tells its kind), read by compress.data.dataset.load_dataset."""
+    """The uploaded data: a blob, read by compress.data.dataset.load_dataset; `file_name` gives its format."""
 
     sha256: str
     name: str
@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Named:
-    """A strategy or a method with its settings; checked by the family itself when it is made."""
+    """A strategy or a method with its settings, which the family itself checks when it is made."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Budget:
-    """`evaluations` counts F2; `wall_s` covers search and training; `finalists` are trained."""
+    """Limits of a job: F2 evaluations, wall seconds of search and training, and finalists to train."""
 
     evaluations: int = 60
     wall_s: float = 900.0
@@ -100,7 +100,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe that the finalists and the control go through alike."""
+    """The recipe for the finalists and the control alike."""
 
     epochs: int = 5
     augment: Augment = "auto"
@@ -112,10 +112,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run measures and looks at: the product's defaults, smaller in tests.
+    """The amounts that a run measures and evaluates: the product's defaults; tests use less.
 
-    Images are those of design section 4 (F2). `calibration_networks` and `rows` bound the questions to a
-    device; `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
+    Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
+    `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
     """
 
     renormalise_images: int = 1024
@@ -137,7 +137,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """Everything a run decides on.
+    """Everything that a run depends on.
 
     `task`: what the network is for (compress.tasks); `metric`: its mean score, which ranks and decides.
     `limits` are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
@@ -171,7 +171,7 @@ class JobPlan:
             if len({item.name for item in named}) != len(named):
                 raise InvalidInput(name, [item.name for item in named], "an item is named twice")
         if self.objective_metric == "latency_ms" and not self.targets:
-            raise InvalidInput("objective.metric", self.objective_metric, "needs a target, on whose device it is")
+            raise InvalidInput("objective.metric", self.objective_metric, "needs a target to be measured on")
         devices = [target.device_id for target in self.targets]
         if len(set(devices)) != len(devices):
             raise InvalidInput("targets", devices, "a device is named twice")
@@ -183,18 +183,18 @@ class JobPlan:
 
     @property
     def objective_key(self) -> str:
-        """The objective as evaluations carry it: latency is that of the first target."""
+        """The objective's key in evaluations; latency is that of the first target."""
         if self.objective_metric != "latency_ms":
             return self.objective_metric
         return latency_metric(self.targets[0].device_id)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values only; `from_json` reads them back."""
+        """Return plain JSON values only; `from_json` reads them back."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote.
+        """Read the output of `to_json`.
 
         Raises:
             InvalidInput: an unknown key, or a value that a part refuses.

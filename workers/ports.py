@@ -1,7 +1,7 @@
-"""Ports: what a run may ask of the world, and what it finds again when it starts anew.
+"""Ports: a run's interface to the outside, and the records that it finds when it starts again.
 
-The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run
-knows no database, no route and no agent.
+The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run knows no
+database, no route and no agent.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from hw_profiles.ops import Op
+from hw_profiles.runtimes import Arrays
 from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.conversion import Conversion
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Asked, Evaluated, Message, Phase
 
@@ -24,10 +26,10 @@ End: TypeAlias = Literal["finished", "paused", "cancelled"]
 
 @dataclass(frozen=True)
 class Recorded:
-    """What earlier runs of this job left: `asks` and `evaluations` in the order they were emitted.
+    """The records of earlier runs of this job: `asks` and `evaluations` in the order in which they were emitted.
 
-    `takeovers`: candidate id -> how many runs died while it was asked for and not evaluated.
-    `checkpoints`: newest file by name. `phase`: the last one that began, None before the first.
+    `takeovers`: candidate id -> number of runs that died while it was asked for but not evaluated. `checkpoints`:
+    newest file by name. `phase`: the last one that began, None before the first.
     """
 
     asks: tuple[Asked, ...] = ()
@@ -40,10 +42,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. A run that cannot go on raises JobFailed instead.
+    """The end of a run. A run that cannot go on raises JobFailed instead.
 
-    `verdict` is None unless `end` is "finished". `summaries` are the last `Summarised` of each slot;
-    `reason` is one sentence for the user.
+    `verdict` is None unless `end` is "finished". `summaries` are the last `Summarised` of each slot; `reason` is one
+    sentence for the user.
     """
 
     end: End
@@ -57,33 +59,33 @@ class Outcome:
 
 
 class Ports(Protocol):
-    """The run's only way out. Every method may raise LeaseLost once the job belongs to somebody else."""
+    """A run's only access to the outside. Every method may raise LeaseLost once another conductor holds the job."""
 
     work_dir: Path
-    """A folder of this job's own, kept between runs, on the volume that evaluators see."""
+    """A folder of this job, kept between runs, on the volume that evaluators see."""
 
     def emit(self, *messages: Message) -> None:
         """Store all messages in one transaction; returns when they are durable."""
         ...
 
     def signal(self) -> Signal:
-        """What the user wants now; cheap enough to ask several times a second."""
+        """Return the user's current wish; cheap enough to call several times a second."""
         ...
 
     def recorded(self) -> Recorded:
-        """Everything stored for this job so far."""
+        """Return everything stored for this job so far."""
         ...
 
     def table(self, device_id: str) -> LatencyTable:
-        """The device's newest snapshot."""
+        """Return the device's newest snapshot."""
         ...
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Ask for rows, the highest priority first; returns at once, idempotent by op key."""
+        """Request rows, the highest priority first; returns at once, idempotent by op key."""
         ...
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """Rows of this device still outstanding, after waiting for news for at most `timeout_s`.
+        """Wait for news for at most `timeout_s`; return how many rows of this device are still outstanding.
 
         Raises:
             DeviceOffline: the device has been away for longer than a job waits.
@@ -91,16 +93,29 @@ class Ports(Protocol):
         ...
 
     def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """For each network the sets of node names that run as one kernel there; blocks until the device has told.
+        """Return each network's sets of node names that run as one kernel there; blocks until the device answers.
 
         Raises:
             DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot load a network, or has told nothing for `timeout_s`.
+            MeasurementFailed: its runtime cannot load a network, or did not answer within `timeout_s`.
+        """
+        ...
+
+    def converted(
+        self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
+    ) -> Sequence[Conversion]:
+        """For each network the file that the device's runtime makes of it, and what that says of each sample; blocks
+        until the device has answered.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: its runtime cannot convert or run a network, or has answered nothing for `timeout_s`.
         """
         ...
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease; blocks until done.
+        """Time whole networks, interleaved in one lease; blocks until done. Files that do not end in `.onnx` are the
+        engine's own.
 
         Raises:
             DeviceOffline: as `wait`.
@@ -109,7 +124,7 @@ class Ports(Protocol):
         ...
 
     def path(self, sha256: str) -> Path:
-        """A blob on the shared data volume.
+        """Return a blob's path on the shared data volume.
 
         Raises:
             KeyError: no such blob.
@@ -117,5 +132,5 @@ class Ports(Protocol):
         ...
 
     def put(self, path: Path) -> str:
-        """Copy a file into the blob store; its sha256."""
+        """Copy a file into the blob store; return its sha256."""
         ...

@@ -1,7 +1,7 @@
-"""What a run tells its conductor while it goes on. The conductor alone numbers and stores these.
+"""Messages from a run to its conductor, which alone numbers and stores them.
 
-A message is a fact that has happened, except `Asked`: it is stored before the work starts, so that a run
-that dies knows afterwards which work it had given out.
+A message is a fact that has happened, except `Asked`: it is stored before the work starts, so that a restarted run
+knows which work a dead one had handed out.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Phase: TypeAlias = Literal["profile", "statistics", "search", "train", "verify",
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Level: TypeAlias = Literal["info", "warning", "error"]
 Slot: TypeAlias = Literal["original", "control", "best", "nearest"]
-ArtifactKind: TypeAlias = Literal["onnx", "report_html", "report_json", "manifest"]
+ArtifactKind: TypeAlias = Literal["onnx", "engine", "report_html", "report_json", "manifest"]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A strategy proposed a candidate; it is about to be submitted."""
+    """A strategy proposed a candidate, which is about to be submitted."""
 
     strategy: str
     candidate: Candidate
@@ -31,10 +31,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation is finished. `cached`: another candidate of the same key had paid for it.
+    """An evaluation is finished. `cached`: another candidate with the same key had paid for it.
 
-    `feasible` is the verdict of the search's problem (predicted latency); `table_epochs` names, by device
-    id, the table snapshot whose numbers stand in `evaluation.metrics`.
+    `feasible` is the verdict of the search's problem (predicted latency); `table_epochs` maps each device id to the
+    table snapshot that the numbers in `evaluation.metrics` come from.
     """
 
     strategy: str
@@ -46,7 +46,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Logged:
-    """One line a user understands."""
+    """A log line that users understand."""
 
     level: Level
     text: str
@@ -54,17 +54,17 @@ class Logged:
 
 @dataclass(frozen=True)
 class Warned:
-    """What whoever reads the result must know: a line of the log, and an entry of the job's warnings, once."""
+    """A warning that readers of the result must see: a line of the log, and one entry of the job's warnings."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Phased:
-    """Where the job is: `done` of `total` steps of one phase. `eta_s`: left of the phase, None where nobody knows.
+    """The job's position: `done` of `total` steps of one phase. `eta_s`: rest of the phase, None if unknown.
 
-    `spent_s` is what has been used of `budget.wall_s` so far (search and training only); the newest value
-    comes back as `Recorded.spent_s` after a restart.
+    `spent_s` is the part of `budget.wall_s` used so far (search and training only); the newest value comes back as
+    `Recorded.spent_s` after a restart.
     """
 
     phase: Phase
@@ -75,15 +75,15 @@ class Phased:
 
     def __post_init__(self) -> None:
         if not 0 <= self.done <= self.total:
-            raise ValueError(f"done: must lie within 0..total ({self.done} of {self.total})")
+            raise ValueError(f"done: must be within 0..total ({self.done} of {self.total})")
 
 
 @dataclass(frozen=True)
 class Summarised:
     """A row of the job's result table, in the contract's form; None: the slot is empty again.
 
-    `summary`: evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low,
-    high, measured, measured_high}}, and each metric that is counted on a network, by its name.
+    `summary`: evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low, high, measured,
+    measured_high}}, and each counted metric by its name.
     """
 
     slot: Slot
@@ -101,7 +101,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A file a later run of this job starts from; the newest of a name counts."""
+    """A file from which a later run of this job continues; the newest of each name counts."""
 
     name: str
     path: Path

@@ -1,4 +1,4 @@
-"""Contracts that implementations of this folder's protocols are held against.
+"""Contract test classes for implementations of this folder's protocols.
 
 class TestMyPool(PoolContract):
     def pool(self, make_evaluator): return MyPool(make_evaluator)
@@ -22,31 +22,31 @@ from workers.errors import InvalidInput, PoolClosed
 from workers.pools.pool import Evaluator, EvaluatorFactory, Pool
 
 PATIENCE_S = 120.0
-"""A guard against hanging, not an expectation of speed."""
+"""Seconds before a hanging test fails; not an expectation of speed."""
 
 
 @dataclass(frozen=True)
 class Deeds:
     """An evaluator that does what the candidate's `deed` says, and leaves one line per attempt in `folder`.
 
-    square: completes. raise: raises. nan: has a metric that is not a number. wait: waits for the file `go`
-    in the folder. die: kills its own process. die_once: kills it on the first attempt only.
+    square: completes. raise: raises. nan: has a NaN metric. wait: waits for the file `go` in the folder. die: kills its
+    own process. die_once: kills it on the first attempt only.
     """
 
     folder: Path
 
     def __call__(self) -> Evaluator:
-        """A factory too: it is picklable and has nothing to load."""
+        """Return the evaluator: this object is also its own picklable factory."""
         return self.evaluate
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
-        """Do the deed."""
+        """Do the candidate's deed."""
         with (self.folder / candidate.id).open("a") as log:
             log.write(f"{os.getpid()}\n")
         deed, x = candidate.values["deed"], candidate.values["x"]
         assert isinstance(x, int | float)
         if deed == "raise":
-            raise RuntimeError("as it was told to")
+            raise RuntimeError("told to raise")
         if deed == "die" or (deed == "die_once" and self.attempts(candidate.id) == 1):
             os.kill(os.getpid(), signal.SIGKILL)
         while deed == "wait" and not (self.folder / "go").exists():
@@ -55,13 +55,13 @@ class Deeds:
         return Evaluation(candidate, Status.COMPLETED, {"score": score})
 
     def attempts(self, candidate_id: str) -> int:
-        """How often this candidate was begun."""
+        """Return how often this candidate was begun."""
         log = self.folder / candidate_id
         return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def deed(name: str, x: float = 0.0, what: str = "square") -> Candidate:
-    """A candidate for Deeds."""
+    """Make a candidate for Deeds."""
     return Candidate(id=name, values={"x": x, "deed": what})
 
 
@@ -79,11 +79,11 @@ def drain(pool: Pool, count: int) -> dict[str, Evaluation]:
 
 
 class PoolContract(ABC):
-    """What every pool does; subclasses say how one is made."""
+    """Tests that every pool must pass; subclasses say how one is made."""
 
     @abstractmethod
     def pool(self, make_evaluator: EvaluatorFactory) -> Pool:
-        """A new pool."""
+        """Make a new pool."""
 
     @pytest.fixture
     def deeds(self, tmp_path: Path) -> Deeds:
@@ -109,7 +109,7 @@ class PoolContract(ABC):
         running.submit(deed("good", x=3))
         taken = drain(running, 2)
         assert taken["bad"].status is Status.FAILED
-        assert taken["bad"].reason == "RuntimeError: as it was told to"
+        assert taken["bad"].reason == "RuntimeError: told to raise"
         assert taken["good"].metrics["score"] == 9
 
     def test_a_nan_fails_with_reason_nan(self, running: Pool) -> None:
@@ -124,7 +124,7 @@ class PoolContract(ABC):
         running.cancel(last)
         running.cancel("never heard of")
         taken = drain(running, running.capacity + 2)
-        # A pool may have been quicker than the cancel; what it may not do is lose the candidate.
+        # The pool may finish the candidate before the cancel, but must not lose it.
         assert taken[last].status in (Status.STOPPED, Status.COMPLETED)
         assert all(e.status is Status.COMPLETED for name, e in taken.items() if name != last)
 

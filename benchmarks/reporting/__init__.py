@@ -1,1 +1,1 @@
-"""What the committed rows say, as Markdown: a function for each benchmark."""
+"""Turns the committed rows into Markdown, with a function for each benchmark."""

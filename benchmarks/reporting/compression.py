@@ -1,4 +1,4 @@
-"""Figures of how small networks become, and at which accuracy."""
+"""Figures on the sizes of compressed networks and their accuracies."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from reporting.figures import Figure, Row, Rows, figures, percent, points, table
 
 
 def against_direct(rows: Rows) -> Iterator[str]:
-    """L-C and direct compression, same seeds, same images; then by the seeds that were not looked at."""
+    """Compare L-C with direct compression, same seeds and images; then only by the seeds not looked at before."""
     runs = [row for row in rows if row["kind"] == "run"]
     yield taken(runs)
     yield (
         "Accuracy on the test images, mean over seeds; `L-C ahead` in points, with its 95 % intervals over seeds and "
-        "over images. It tells only if both are on one side of zero. No goal: it is a comparison."
+        "over images. There is a winner only if both are on one side of zero. No goal: it is a comparison."
     )
-    head = ("network", "scheme", "epochs", "seeds", "direct", "L-C", "L-C ahead", "over seeds", "over images", "tells")
+    head = ("network", "scheme", "epochs", "seeds", "direct", "L-C", "L-C ahead", "over seeds", "over images", "winner")
     yield table(head, [cells for own in _settings(runs) for cells in _comparisons(own)])
 
 
@@ -52,12 +52,12 @@ def _comparison(rows: Rows) -> Sequence[str]:
         *(f"{found.accuracy[way]:.2f} %" for way in lc_against_direct.WAYS),
         f"{found.ahead:+.2f}",
         *(f"[{low:+.2f}, {high:+.2f}]" for low, high in intervals),
-        f"{ahead[0]} ahead" if ahead else "not told",
+        ahead[0] if ahead else "none",
     )
 
 
 def lenets(rows: Rows) -> Iterator[str]:
-    """The sparsity that was inferred, and where a sweep crosses the level."""
+    """Report the inferred sparsity, and where a sweep crosses the level."""
     yield taken([row for row in rows if "density" in row])
     for whole in (row for row in rows if row.get("kind") == "original"):
         yield from _lenet(whole, [row for row in rows if row["network"] == whole["network"] and "density" in row])
@@ -71,7 +71,7 @@ def _lenet(whole: Row, samples: Rows) -> Iterator[str]:
     found = lenet_compression.sparsest(searched, level)
     crossing = lenet_compression.crossing(sweep, level)
     yield (
-        f"`{whole['network']}`: {whole['nonzeros']:,} numbers, {percent(whole['test'])} of the test digits right. "
+        f"`{whole['network']}`: {whole['nonzeros']:,} weights, {percent(whole['test'])} of the test digits correct. "
         f"{len(searched)} trainings by the search, {len(sweep)} by the sweep."
     )
     if found is None:
@@ -79,24 +79,24 @@ def _lenet(whole: Row, samples: Rows) -> Iterator[str]:
         return
     yield figures(_found(whole, found, crossing))
     if crossing is None:
-        yield "The sweep crosses the level nowhere, so that the distance to it has no figure."
+        yield "The sweep never crosses the level, so there is no distance to report."
 
 
 def _found(whole: Row, found: Row, crossing: float | None) -> Iterator[Figure]:
     name, sparsity = whole["network"], 1 - found["density"]
     fewer = lenet_compression.fewer(whole, found)
     yield Figure("sparsity", [sparsity], unit("", 4))
-    yield Figure("fewer numbers", [fewer], times, least=lenet_compression.MIN_FEWER.get(name))
+    yield Figure("fewer non-zero weights, factor", [fewer], times, least=lenet_compression.MIN_FEWER.get(name))
     for form in ("fp32", "fp16"):
         yield Figure(f"accuracy lost on test, {form}", [whole["test"] - found[f"test_{form}"]], points)
-        yield Figure(f"fewer bytes, {form}", [whole["size_bytes"] / found[f"bytes_{form}"]], times)
+        yield Figure(f"fewer bytes, {form}, factor", [whole["size_bytes"] / found[f"bytes_{form}"]], times)
     if crossing is not None:
         apart = abs(sparsity - crossing)
         yield Figure("distance to the sweep's crossing", [apart], unit("", 4), most=lenet_compression.MAX_APART)
 
 
 def sparsities(rows: Rows) -> Iterator[str]:
-    """How near two strategies come to a known crossing."""
+    """Report how close two strategies come to a known crossing."""
     controls = {row["kind"]: row["median_error"] for row in rows if row["strategy"] == "bisection"}
     yield taken(rows)
     yield f"{rows[0]['seeds']} seeds of each; `units` are filters, `weights` single weights."

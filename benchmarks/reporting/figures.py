@@ -1,4 +1,4 @@
-"""A figure over runs with its goal beside it, and tables in Markdown."""
+"""A figure over runs with its goal, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Figure:
-    """`values`: one of each run. A goal is a bound on every value or, if `of_median`, on the median of them."""
+    """A published figure. `values`: one per run. A goal bounds every value or, if `of_median`, their median."""
 
     name: str
     values: Sequence[float]
@@ -25,14 +25,14 @@ class Figure:
 
     @property
     def goal(self) -> str:
-        """In words; a dash if there is none."""
+        """The goal in words; a dash if there is none."""
         bounds = [(word, bound) for word, bound in (("at most", self.most), ("at least", self.least))]
         found = [f"{word} {self.shown(bound)}" for word, bound in bounds if bound is not None]
         return "".join(found) + (", median" if found and self.of_median and len(self.values) > 1 else "") or "-"
 
     @property
     def outcome(self) -> str:
-        """Whether the goal is met, or in how many of the runs."""
+        """The outcome in words: the goal is met or missed, or in how many of the runs."""
         if self.most is None and self.least is None:
             return "-"
         judged = [median(self.values)] if self.of_median else list(self.values)
@@ -46,25 +46,25 @@ class Figure:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Of the table."""
+        """The cells of the figure's table row."""
         low, high = self.shown(min(self.values)), self.shown(max(self.values))
         spread = "-" if len(self.values) == 1 else low if low == high else f"{low} to {high}"
         return self.name, str(len(self.values)), self.shown(median(self.values)), spread, self.goal, self.outcome
 
 
 def figures(found: Iterable[Figure], of: str = "runs") -> str:
-    """A table of figures."""
+    """Return a table of figures."""
     head = ("figure", of, "median", "lowest to highest", "goal", "outcome")
     return table(head, [each.cells for each in found])
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def taken(rows: Rows) -> str:
-    """When the rows were made, and how busy the machine was."""
+    """Return a sentence on when the rows were made, and how busy the machine was."""
     days = sorted({str(row["at"])[:10] for row in rows if "at" in row})
     undated = sum("at" not in row for row in rows)
     loads = [float(each) for row in rows if "load" in row for each in _several(row["load"])]
@@ -83,20 +83,20 @@ def _span(ordered: Sequence[object]) -> str:
 
 
 def percent(value: float) -> str:
-    """Of a share."""
+    """Format a share."""
     return f"{100 * value:.2f} %"
 
 
 def points(value: float) -> str:
-    """Of a difference of two shares."""
+    """Format a difference of two shares."""
     return f"{100 * value:+.2f} points"
 
 
 def unit(name: str, digits: int) -> Shown:
-    """Numbers with so many digits behind the point and a unit."""
+    """Return a format with this unit and number of decimals."""
     return lambda value: f"{value:,.{digits}f} {name}".rstrip()
 
 
 def times(value: float) -> str:
-    """Of a factor."""
+    """Format a factor."""
     return f"{value:.1f}x"

@@ -1,4 +1,4 @@
-"""Figures of whole jobs, and of the service and the workers around them."""
+"""Figures on whole jobs, and on the service and the workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MS, SECONDS, NUMBER = unit("ms", 2), unit("s", 1), unit("", 0)
 
 
 def rest(rows: Rows) -> Iterator[str]:
-    """Each kind of job against its goals, then every job."""
+    """Report each kind of job against its goals, then every job."""
     met, good = (sum(map(test, rows)) for test in (lambda row: row["verdict"] == "met", resnet20_rest.good))
     yield taken(rows)
     yield f"{met} of {len(rows)} jobs ended `met`; {good} reached all goals and **{len(rows) - good} did not**."
@@ -61,7 +61,7 @@ def _or_dash(value: float | None, shown: Shown) -> str:
 
 
 def streams(rows: Rows) -> Iterator[str]:
-    """GETs beside many listeners, and what the listeners missed."""
+    """Report GETs during many listeners' streams, and the events that listeners missed."""
     yield taken(rows)
     yield figures(
         [
@@ -81,7 +81,7 @@ def streams(rows: Rows) -> Iterator[str]:
 
 
 def takeovers(rows: Rows) -> Iterator[str]:
-    """How long a job stands still."""
+    """Report how long a job stands still."""
     yield taken(rows)
     held = [row["held_s"] for row in rows]
     yield figures(
@@ -94,7 +94,7 @@ def takeovers(rows: Rows) -> Iterator[str]:
 
 
 def dispatch(rows: Rows) -> Iterator[str]:
-    """What Ray costs an evaluation."""
+    """Report the overhead of Ray per evaluation."""
     (stored,) = (row for row in rows if row["kind"] == "stored")
     (found,) = (row for row in rows if row["kind"] == "throughput")
     pools = {row["pool"]: row for row in rows if row["kind"] == "dispatch"}
@@ -114,7 +114,7 @@ def dispatch(rows: Rows) -> Iterator[str]:
 
 
 def overhead(rows: Rows) -> Iterator[str]:
-    """F2 over the bare forward passes, by widths."""
+    """Report F2's time over that of the bare forward passes, by widths."""
     yield taken([row for row in rows if row["kind"] == "facts"])
     yield figures([each for row in rows if row["kind"] == "widths" for each in _overheads(row)], "pairs")
 

@@ -1,4 +1,4 @@
-"""Figures of timing and of predicting latencies."""
+"""Figures on timing and on predicted latencies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reporting.figures import Figure, Row, Rows, figures, percent, table, taken,
 
 
 def predictor(rows: Rows) -> Iterator[str]:
-    """Networks that were never timed."""
+    """Report predictions for networks that were never timed."""
     facts = next(row for row in rows if row["kind"] == "figures")
     held_out = [row for row in rows if row["kind"] == "held_out"]
     errors = [abs(each) for each in predictor_accuracy.errors_of(held_out, facts["session_scale"])]
@@ -44,7 +44,7 @@ def _predictor(facts: Row) -> Iterator[Figure]:
 
 
 def bursts(rows: Rows) -> Iterator[str]:
-    """Two ways to time, by how far two passes are apart."""
+    """Compare two ways of timing by the differences between passes."""
     ways = [row for row in rows if row["kind"] == "figures"]
     yield taken(ways)
     head = ("way", "models", "passes", "median", "90th percentile", "median, scaled", "90th, scaled", "seconds a pass")
@@ -60,7 +60,7 @@ def _way(way: Row, rows: Rows) -> tuple[str, ...]:
 
 
 def candidates(rows: Rows) -> Iterator[str]:
-    """Time to predict many candidates."""
+    """Report the time to predict many candidates."""
     yield taken(rows)
     for row in rows:
         what = f"{row['problem']}, {row['candidates']:,} candidates of {row['knobs']} knobs and {row['terms']} terms"

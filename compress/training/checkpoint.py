@@ -1,4 +1,4 @@
-"""Checkpoint: where a training stands, as safetensors bytes with a JSON header. Never a pickle."""
+"""Checkpoint: the state of a training, as safetensors bytes with a JSON header. Never a pickle."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORMAT = "1"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that the next step depends on. Draws depend on the seed and the step, so no generator is kept.
+    """Everything that the next step depends on. Draws depend on the seed and the step, so no generator is stored.
 
     Attributes:
-        step: how many steps are done.
-        fingerprint: of network, recipe and data: what it can be resumed with.
+        step: number of steps done.
+        fingerprint: fingerprint of the network, recipe and data that it can be resumed with.
         weights: constant name -> value, running statistics included.
         momentum: weight name -> momentum buffer.
-        state: what else the way of training keeps, see `compress.training.fit.Training.state`.
+        state: other arrays of the training, see `compress.training.fit.Training.state`.
     """
 
     step: int
@@ -35,7 +35,7 @@ class Checkpoint:
     state: Mapping[str, Array] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file."""
+        """Return the bytes of a safetensors file."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {f"weights/{name}": value for name, value in self.weights.items()}
@@ -47,10 +47,10 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """What `to_bytes` gave.
+        """Read the checkpoint from the bytes of `to_bytes`.
 
         Raises:
-            InvalidInput: not such a file, or of another format.
+            InvalidInput: not such a file, or in another format.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load

@@ -1,4 +1,4 @@
-"""Direct: compress once, then train with the same weights held at zero. The baseline of `compress.training.lc`."""
+"""Direct training: compress once, then train with the same weights held at zero. The baseline of `lc`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def direct(
 ) -> Iterator[Step]:
     """Project once, then train; `Step.network` has the projection's zeros.
 
-    Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
+    Arguments, steps, checkpoints and errors are those of `compress.training.fit.fit`; `bound` projects.
     """
     training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))
@@ -46,9 +46,9 @@ def fine_tune(
     checkpoint: bytes | None = None,
     task: Task | None = None,
 ) -> Iterator[Step]:
-    """`fit`, but single weights that the scheme's values leave out are zero from the first step on.
+    """Train like `fit`, with the single weights that the scheme removes at zero from the first step on.
 
-    Without it they would only go after training, with nothing to make up for them. Bits wait until after training.
+    Otherwise they would be removed after training, and nothing would make up for them. Quantising waits until then.
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):
@@ -75,13 +75,13 @@ class Compression(Training):
         self._masks: list[tuple[Tensor, Tensor]] = []
 
     def hold(self, weights: Mapping[str, Array]) -> None:
-        """From now on, what is zero in these is zero in the network."""
+        """From now on, hold those weights of the network at zero that are zero here."""
         held = self.module.weights()
         self._masks = [(held[name], torch.from_numpy(weights[name] != 0)) for name in self.names]
         self._zero()
 
     def stepped(self) -> None:
-        """Held weights are zero again after a step."""
+        """Set held weights back to zero after a step."""
         self._zero()
 
     def _zero(self) -> None:
@@ -89,5 +89,5 @@ class Compression(Training):
             weight.data *= mask
 
     def identity(self) -> tuple[str, ...]:
-        """With what the set is."""
+        """Return the text of the base class with the constraints added."""
         return (*super().identity(), type(self).__name__, repr(self.bound))

@@ -1,4 +1,4 @@
-"""Fit: training as a resumable generator of steps. The bookkeeping (progress, checkpoints, stopping) is the caller's.
+"""Fit: training as a resumable generator of steps. The caller handles progress, checkpoints and stopping.
 
 for step in fit(network, part, preprocessing, Recipe(epochs=5), teacher=original):
     if step.last_of_epoch:
@@ -35,14 +35,14 @@ from compress.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Step:
-    """One step, just done.
+    """One step that has just been done.
 
     Attributes:
-        epoch: from 0, of `epochs`; step: from 0, of `steps`, over all epochs.
-        loss: of this batch; lr: its learning rate.
-        last_of_epoch: whether an epoch ended with it.
-        network: the network as it is now; valid until the next step is asked for.
-        checkpoint: bytes that `fit` goes on from, see `compress.training.checkpoint`; valid likewise.
+        epoch: counted from 0, of `epochs`; step: counted from 0 over all epochs, of `steps`.
+        loss: loss of this batch; lr: its learning rate.
+        last_of_epoch: True if it is the last step of an epoch.
+        network: returns the current network; call it before asking for the next step.
+        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it as early.
     """
 
     epoch: int
@@ -68,16 +68,16 @@ def fit(
     """Train a network; every draw depends on the recipe's seed, the epoch and the step alone.
 
     Args:
-        network: what is trained, batch norms in it (see `compress.training.renormalise`).
+        network: the network to train, with batch norms (see `compress.training.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
-        teacher: whose outputs are imitated, all of them; of the same input and classes.
+        teacher: network whose outputs are all imitated; it has the same input and classes.
         checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
             as those of an uninterrupted run.
         task: whose loss is lowered; None: the default task's.
 
     Yields:
-        A Step after each step; none where the recipe has no epochs, the checkpoint is from the last step or no weight
-        can be trained (`compress.pruning.reach.untrained` says so).
+        A Step after each step; none if the recipe has no epochs, the checkpoint is from the last step or no weight can
+        be trained (`compress.pruning.reach.untrained` tells).
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -87,8 +87,9 @@ def fit(
 
 
 class Training:
-    """One training and where it stands. Other ways to train override `rate`, `penalty`, `stepped` and `result`, and
-    name in `state` what they keep besides the weights.
+    """One training and its state.
+
+    Subclasses override `rate`, `penalty`, `stepped` and `result`, and return in `state` what they keep besides weights.
     """
 
     def __init__(
@@ -112,40 +113,40 @@ class Training:
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
         self.batch = min(recipe.batch, len(part))
-        self.steps_per_epoch = len(part) // self.batch  # what is left over comes in another epoch's order
+        self.steps_per_epoch = len(part) // self.batch  # other epochs, in another order, use the rest
         self.steps = recipe.epochs * self.steps_per_epoch if trains(network) else 0
         self.optimiser = _optimiser(self.module, recipe)
         self.done = 0
         self._order: tuple[int, np.ndarray] | None = None
 
     def run(self, checkpoint: bytes | None = None) -> Iterator[Step]:
-        """All steps that are left, see `fit`."""
+        """Do the remaining steps, see `fit`."""
         if checkpoint is not None:
             self.restore(checkpoint)
         while self.done < self.steps:
             yield self.advance()
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         return self.recipe.lr_at(step, self.steps)
 
     def penalty(self) -> Tensor | None:
-        """What is added to the loss."""
+        """Return a term to add to the loss, or None."""
         return None
 
     def stepped(self) -> None:
-        """Called after each step, `done` counted up."""
+        """Act after a step, when `done` already counts it."""
 
     def result(self) -> Network:
-        """The network as it is now."""
+        """Return the current network."""
         return self.module.to_network()
 
     def state(self) -> Mapping[str, Array]:
-        """What the next step depends on besides weights, momentum and the step's number."""
+        """Return what the next step depends on besides weights, momentum and the step's number."""
         return {}
 
     def resume(self, state: Mapping[str, Array]) -> None:
-        """Take up what `state` gave; weights and momentum are in place."""
+        """Restore the arrays of `state`; weights and momentum are already restored."""
 
     def identity(self) -> tuple[str, ...]:
         """Text that changes with anything that the steps depend on."""
@@ -176,7 +177,7 @@ class Training:
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
-        # Ascending: reading a memory map in order is faster, and the order within a batch means nothing.
+        # Ascending, because reading a memory map in order is faster and the order within a batch does not matter.
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)
@@ -199,7 +200,7 @@ class Training:
         return made, made[name]
 
     def save(self) -> bytes:
-        """Where the training stands, as the bytes of a Checkpoint."""
+        """Return the state of the training as the bytes of a Checkpoint."""
         momentum = {
             name: self.optimiser.state[weight]["momentum_buffer"].numpy()
             for name, weight in self.module.weights().items()
@@ -209,14 +210,14 @@ class Training:
         return Checkpoint(self.done, self._fingerprint(), weights, momentum, self.state()).to_bytes()
 
     def restore(self, data: bytes) -> None:
-        """Go on from what `save` gave.
+        """Resume from the bytes of `save`.
 
         Raises:
-            InvalidInput: it is of another training.
+            InvalidInput: they belong to another training.
         """
         checkpoint = Checkpoint.from_bytes(data)
         if checkpoint.fingerprint != self._fingerprint():
-            raise InvalidInput("checkpoint", None, "the checkpoint is of another network, recipe or data")
+            raise InvalidInput("checkpoint", None, "the checkpoint belongs to another network, recipe or data")
         self.done = checkpoint.step
         for name, value in checkpoint.weights.items():
             self.module.held(name).data.copy_(torch.from_numpy(value))
@@ -230,7 +231,7 @@ class Training:
 
 
 def _optimiser(module: TorchNetwork, recipe: Recipe) -> torch.optim.Optimizer:
-    weights = list(module.weights().values()) or [nn.Parameter(torch.zeros(1))]  # torch wants one
+    weights = list(module.weights().values()) or [nn.Parameter(torch.zeros(1))]  # torch requires one
     groups = [
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},

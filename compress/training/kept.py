@@ -1,4 +1,4 @@
-"""Kept outputs: those that are not scored are held to the teacher's, so that whoever reads them sees no change."""
+"""Kept outputs: outputs that are not scored are trained to stay like the teacher's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SMALLEST = 1e-12  # variance of an output that is the same for all images
 
 
 def kept_outputs(network: Network) -> tuple[str, ...]:
-    """The outputs that are not scored and that a gradient can hold."""
+    """Return the outputs that are not scored and that a gradient can train."""
     return tuple(
         name
         for name, kind in network.outputs.items()
@@ -22,7 +22,7 @@ def kept_outputs(network: Network) -> tuple[str, ...]:
 
 
 def drift(names: Sequence[str], made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
-    """How far outputs are from those of the teacher: squared error over the variance of the teacher's, summed."""
+    """Return the summed squared error of outputs relative to the variance of the teacher's."""
     total = torch.zeros(())
     for name in names:
         total = total + (made[name] - wanted[name]).square().mean() / wanted[name].var().clamp_min(SMALLEST)

@@ -4,19 +4,19 @@
 
 The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set,
 then lambda <- lambda - mu (w - theta) and mu grows: Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv 1707.01209, as
-in Condensa, arXiv 1911.02497. What the set does not hold (biases, norms) follows w. As in Condensa the best theta is
-then trained on with its zeros held; here that is a share of the same epochs, so that `lc`, `direct` and `fit` cost
-equally many.
+in Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in Condensa the best
+theta is then trained further with its zeros held; here that is a share of the same epochs, so that `lc`, `direct` and
+`fit` cost the same number of epochs.
 
-w, theta and the multipliers lambda are weights as they are trained; only the projection looks at effective ones, so
-that it is not the nearest point of the set, only one with zeros in the same places. A penalty on effective weights
-would pull each by the square of what its norm multiplies it by, some of them hardly at all. This one cannot take whole
-units away behind a norm, which undoes what shrinks all of a unit's weights alike: `direct` is for those.
+w, theta and the multipliers lambda are the trained weights; only the projection uses effective weights, so that its
+result is not the nearest point of the set, only one with the same zeros. A penalty on effective weights would pull each
+by the square of its norm's factor, and so some of them hardly at all. This penalty cannot remove whole units in front
+of a norm, because the norm undoes a shrinking of all of a unit's weights: use `direct` for those.
 
 Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
-which a small mu does not move w at all: there are fewer of them, and mu grows by a half each time. With a rate that
-falls over the L steps mu is large only where nothing moves any more: a choice made on one seed of LeNet-5, no benchmark
-shows it.
+which a small mu does not move w at all; so there are fewer L steps, and mu grows by a half each time. If the rate fell
+over the L steps, mu would become large only when the weights hardly move any more. This was chosen on one seed of
+LeNet-5; no benchmark shows it.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ from compress.training.reestimate import reestimate
 from search.space import Bounds, Doc
 
 COMPARED = 1024
-"""Training images that the loss of each theta is taken on."""
+"""Number of training images on which the loss of each theta is computed."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How L and C steps alternate."""
+    """The schedule of L and C steps."""
 
-    l_steps: Annotated[int, Doc("L steps, each with a C step behind it, of equal length"), Bounds(1, 1000)] = 12
+    l_steps: Annotated[int, Doc("number of L steps of equal length, each followed by a C step"), Bounds(1, 1000)] = 12
     mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
-    rate: Annotated[float, Doc("share of the recipe's rate in L steps: a dense w bears less"), Bounds(1e-3, 1.0)] = 0.7
-    decay: Annotated[float, Doc("share of its rate that an L step has left at its end"), Bounds(1e-4, 1.0)] = 1.0
-    finish: Annotated[float, Doc("share of all steps that train theta itself, its zeros held"), Bounds(0.0, 0.9)] = 0.5
+    rate: Annotated[float, Doc("learning rate of L steps as a share of the recipe's"), Bounds(1e-3, 1.0)] = 0.7
+    decay: Annotated[float, Doc("rate at the end of an L step as a share of its first"), Bounds(1e-4, 1.0)] = 1.0
+    finish: Annotated[float, Doc("share of all steps that train theta with its zeros held"), Bounds(0.0, 0.9)] = 0.5
 
 
 def lc(
@@ -70,9 +70,9 @@ def lc(
     task: Task | None = None,
     schedule: Schedule | None = None,
 ) -> Iterator[Step]:
-    """Train by L-C; `Step.network` is the theta of the least training loss so far, and what comes of it at the end.
+    """Train by L-C; `Step.network` is the theta with the least training loss so far, later that theta trained further.
 
-    Arguments, steps, checkpoints and errors as `compress.training.fit.fit`; `bound` projects.
+    Arguments, steps, checkpoints and errors are those of `compress.training.fit.fit`; `bound` projects.
     """
     alternation = _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule(), task)
     yield from alternation.run(checkpoint)
@@ -109,14 +109,14 @@ class _Alternation(Compression):
         return self._ends[-1] <= self.done < self.steps
 
     def _turn(self, step: int) -> int:
-        """The L step that a step is part of, from 0."""
+        """Return the number, from 0, of the L step that a step belongs to."""
         return int(np.searchsorted(self._ends, step, side="right")) - 1
 
     def _mu(self, step: int) -> float:
         return float(self._schedule.mu * self._schedule.growth ** self._turn(step))
 
     def rate(self, step: int) -> float:
-        """The same in every L step after the recipe's warm-up, lest mu pull where nothing moves; then as the recipe."""
+        """Return the rate: equal in all L steps after warm-up, so that mu acts on moving weights; then the recipe's."""
         last = self._ends[-1]
         if step >= last:
             return self.recipe.lr_at(step - last, self.steps - last)
@@ -126,7 +126,7 @@ class _Alternation(Compression):
         return float(self._schedule.rate * self.recipe.lr * risen * decayed)
 
     def penalty(self) -> Tensor | None:
-        """mu/2 |w - theta - lambda/mu|^2, which is both terms of the Lagrangian but for a constant."""
+        """Return mu/2 |w - theta - lambda/mu|^2, which equals both terms of the Lagrangian up to a constant."""
         if not self.names or self._finishing:
             return None
         parts = [(self.module.held(name) - self._anchors[name]).square().sum() for name in self.names]
@@ -142,7 +142,7 @@ class _Alternation(Compression):
                 self._finish()
 
     def _c_step(self, mu: float | None) -> None:
-        """Theta anew, then the multipliers; without mu the first one, which is the projection of w itself."""
+        """Update theta, then the multipliers. Without mu, set the first theta to the projection of w itself."""
         network = aimed = self.module.to_network()
         w = {name: network.constants[name].astype(np.float64) for name in self.names}
         if mu is not None:
@@ -156,7 +156,7 @@ class _Alternation(Compression):
         self._compare(theta)
 
     def _anchor(self) -> None:
-        """Where the penalty of the L step that begins pulls to."""
+        """Set the weights that the penalty of the coming L step pulls to."""
         mu = self._mu(self.done)
         for name in self.names:
             anchor = self._theta[name] + self._lambda[name] / mu
@@ -172,7 +172,7 @@ class _Alternation(Compression):
             self._best, self._best_loss = module.to_network(), loss
 
     def _finish(self) -> None:
-        """Go on from the best theta, its zeros held."""
+        """Continue from the best theta, with its zeros held."""
         for name in self.module.write_back():
             self.module.held(name).data.copy_(torch.from_numpy(self._best.constants[name].copy()))
         self.hold(self._best.constants)

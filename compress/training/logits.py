@@ -1,6 +1,6 @@
-"""Logits: what a loss over classes takes. A network that ends in a Softmax, LogSoftmax or Sigmoid has them before it.
+"""Logits: the input of a loss over classes. In a network that ends in Softmax, LogSoftmax or Sigmoid they precede it.
 
-The losses here take the softmax themselves: of scores that have been through one, gradients all but vanish.
+The losses here apply the softmax themselves; applied twice, it makes the gradients almost vanish.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SHAPES = frozenset({"Identity", "Flatten", "Reshape", "Squeeze"})
 
 
 def logits_name(network: Network) -> str:
-    """The tensor of the logits: what the last activation over the classes reads, else the first output."""
+    """Return the name of the logits: the input of the last activation over the classes, else the scored output."""
     name = network.output_name
     node = network.producer(name)
     while node is not None and node.op_type in _SHAPES:
@@ -22,7 +22,7 @@ def logits_name(network: Network) -> str:
 
 
 def _is_activation(node: Node, network: Network) -> bool:
-    """Whether it turns one score a class into one probability a class, and no score changes places."""
+    """Return whether the node turns one score per class into one probability per class, in the same order."""
     shape = network.shape(node.outputs[0])
     if node.op_type in ("Softmax", "LogSoftmax"):
         return bool(shape[node.get("axis", -1)] == prod(shape[1:]))

@@ -1,4 +1,4 @@
-"""Reestimate: the running statistics of batch norms, renewed after channels or weights changed."""
+"""Re-estimate the running statistics of batch norms after channels or weights have changed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from compress.graph.module import TorchNetwork
 
 
 def reestimate(module: TorchNetwork, images: NDArray[np.float32], batch: int = 128) -> None:
-    """One forward sweep in train mode: running mean and variance become the average over all batches, in place.
+    """Run all images forward in train mode to set running means and variances to averages over all batches, in place.
 
     Args:
-        module: left in the mode (train or eval) that it came in. Without batch norms nothing is run.
+        module: it keeps its mode (train or eval). Without batch norms nothing is run.
         images: (N, *input_shape) float32, real data; 1,024 are enough.
-        batch: images per step; the last one is as large as what is left, at least 2.
+        batch: images per step; the last step takes the rest, at least 2 images.
     """
     if not any(node.op_type == "BatchNormalization" for node in module.network.nodes):
         return

@@ -1,7 +1,7 @@
-"""Renormalise: give a folded network its batch norms back, for training; `compress.graph.fold` takes them out again.
+"""Renormalise: insert batch norms into a folded network for training; `compress.graph.fold` removes them again.
 
 Most ONNX files have batch norm folded in, and without it a network that lost channels trains badly. A layer gets
-a norm with the statistics of real data and the affine that leaves the function unchanged.
+a norm with the statistics of real data and an affine that leaves the function unchanged.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """The same function, with a batch norm behind every convolution that feeds none, is no output head and shares
-    its weight with no other.
+    """Return a network of the same function with a batch norm behind each convolution that can take one.
+
+    Excluded are convolutions that feed a norm already, are an output head or share their weight.
 
     Args:
-        images: (N, *input_shape) float32, real data; a thousand give steady statistics.
-        batch: images per run; what bounds the memory.
+        images: (N, *input_shape) float32, real data; a thousand give stable statistics.
+        batch: images per run; bounds the memory.
 
     Returns:
-        The network itself where there is nothing to do. Activations keep their names; a convolution's own output
-        is called `<name>/raw` then.
+        The network itself if there is nothing to do. Activations keep their names; a changed convolution's output
+        is called `<name>/raw`.
 
     Raises:
-        InvalidInput: no images, or the result computes something else (checked in onnxruntime on some of them).
+        InvalidInput: no images, or the outputs differ (checked in onnxruntime on some of them).
     """
     layers = [node for node in network.nodes if _wants_norm(network, node)]
     if not layers:
@@ -57,21 +58,21 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
 def _wants_norm(network: Network, node: Node) -> bool:
     if node.op_type != "Conv" or node.input(1) not in network.constants:
         return False
-    # Folding needs the weight for itself: two norms behind one weight would make it two.
+    # Folding needs a weight of one layer only: two norms behind one weight would split it in two.
     if network.sole_consumer(node.input(1)) is None:
         return False
     output = node.outputs[0]
     if output in network.outputs or any(n.op_type == "BatchNormalization" for n in network.consumers(output)):
         return False
-    # One value per image (squeeze and excitation) is too little for the statistics of a training batch, and a
-    # 0/1 weight selects channels: it has nothing to learn.
+    # One value per image (squeeze and excitation) is too few for the statistics of a batch, and a 0/1 weight only
+    # selects channels and learns nothing.
     spatial = network.shape(output)[2:]
     selects = np.isin(network.constants[node.input(1)], (0.0, 1.0)).all()
     return bool(np.prod(spatial) > 1) and not selects and not _is_head(network, node)
 
 
 def _is_head(network: Network, node: Node) -> bool:
-    """Whether no layer with weights comes after this one."""
+    """Return whether no layer with weights comes after this one."""
     return not any(later.op_type in LAYERS for later in _downstream(network, node))
 
 
@@ -88,7 +89,7 @@ def _downstream(network: Network, node: Node) -> Iterator[Node]:
 def _normed(
     node: Node, names: Names, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[list[Node], dict[str, Array]]:
-    """The layer, and a norm behind it that changes nothing: gamma is the deviation, beta the mean."""
+    """Return the layer and a norm behind it that changes nothing: gamma is the deviation, beta the mean."""
     output = node.outputs[0]
     values = {"gamma": np.sqrt(variance + EPSILON), "beta": mean, "mean": mean, "variance": variance}
     constants: dict[str, Array] = {

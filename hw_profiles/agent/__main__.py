@@ -1,6 +1,6 @@
 """python -m hw_profiles.agent: the agent without the rest of the command line.
 
-The enrolment token comes from $NETLATHE_ENROLMENT_TOKEN, so that no list of processes shows it.
+The enrolment token is read from $NETLATHE_ENROLMENT_TOKEN, so that process lists do not show it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hw_profiles.agent.exit_codes import FAILED
 from hw_profiles.lifeline import watch_parent
 
 GRACE_S = 5.0
-"""For giving a lease back; then the process ends, whatever it is doing."""
+"""Seconds to give a lease back; then the process ends, whatever it is doing."""
 TOKEN_VARIABLE = "NETLATHE_ENROLMENT_TOKEN"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run an agent as the arguments say; its exit code."""
+    """Run an agent with these arguments; return its exit code."""
     given = _parser().parse_args(arguments)
     if given.print_unit:
         sys.stdout.write(print_unit(given.url, given.machine, given.ca))
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _end_with_stdin(agent: Agent) -> None:
-    """End this process when stdin closes: an agent that a server started ends with it, however it ends.
+    """End this process when stdin closes, so that an agent started by a server ends with that server.
 
-    What it holds is given back where the server still answers; else it goes back to the queue when it expires.
+    Its lease is given back if the server still answers; else the lease expires and its work returns to the queue.
     """
 
     def give_back() -> None:
@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
         help="certificate of the server or of its CA, PEM; default: SSL_CERT_FILE, then the usual CAs",
     )
     parser.add_argument("--offer-again", action="store_true", help="offer a device again after it was deleted")
-    parser.add_argument("--end-with-stdin", action="store_true", help="end when stdin closes")
-    parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit, and do nothing else")
+    parser.add_argument("--end-with-stdin", action="store_true", help="exit when stdin closes")
+    parser.add_argument("--print-unit", action="store_true", help="print a systemd user unit and exit")
     return parser
 
 

@@ -1,10 +1,10 @@
-"""The profiling agent: pulls work for this machine from a server, times it, sends the results.
+"""The profiling agent: pulls work for this machine from a server, times it, and sends the results.
 
     agent = Agent("http://127.0.0.1:8000", enrolment_token="nl_e_...")
     sys.exit(agent.run())
 
-It works behind NAT, opens no port, and outlives its server's restarts. SIGTERM drains: what is held is finished,
-nothing more is taken.
+It works behind NAT, opens no port, and survives restarts of its server. SIGTERM drains: the agent finishes its lease
+and takes no more.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ __all__ = ["Agent", "print_unit"]
 log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-"""Pause after a server that had nothing to do and named no time."""
+"""Seconds to pause after a server had no work and named no time."""
 NEVER_OFFERED = frozenset({"simulated"})
-"""Runtimes that time nothing real: offered only when they are named."""
+"""Runtimes that time nothing real; offered only if named."""
 
 
 class Agent:
@@ -75,16 +75,16 @@ class Agent:
 
     Args:
         url: the server.
-        machine: name in the devices' names; default: the host's.
-        runtimes: names of those to offer; default: all that are installed and time something real.
-        enrolment_token: needed until the agent has credentials of its own.
-        state_dir: where those are kept; default: the user's state folder.
+        machine: the machine's name within device names; default: the host's.
+        runtimes: names of the runtimes to offer; default: all that are installed and time something real.
+        enrolment_token: needed until the agent has its own credentials.
+        state_dir: folder of the credentials; default: the user's state folder.
         lock: keeps timing and other computing on this machine apart.
-        transport: for tests, in place of the network.
-        ca: file with the server's certificate or its CA's, where the usual CAs did not issue it.
-        least_deadline_s: a timing process may be silent for at least this long.
-        offer_again: offer a device again that was deleted on the server; else the agent goes on with its others, and
-            ends when none is left.
+        transport: for tests, replaces the network.
+        ca: file with the certificate of the server or of its CA, if none of the usual CAs issued it.
+        least_deadline_s: minimum time that a timing process may be silent.
+        offer_again: offer a device again after it was deleted on the server; else the agent continues with its others,
+            and ends when none is left.
     """
 
     def __init__(
@@ -117,9 +117,9 @@ class Agent:
         self._voided: AgentError | None = None
 
     def run(self) -> int:
-        """Work until drained; the exit code: 0, 2 where something has to be set up first, 3 where refused.
+        """Work until drained; return the exit code: 0, 2 if something must be set up first, 3 if refused.
 
-        SIGTERM and SIGINT drain, where this is the main thread; a second one ends the process at once.
+        SIGTERM and SIGINT drain, if this is the main thread; a second signal ends the process at once.
         """
         try:
             with self._credentials.held(), self._draining_on_signals():
@@ -137,11 +137,11 @@ class Agent:
         return DONE
 
     def drain(self) -> None:
-        """Finish what is held and take no more."""
+        """Finish the current lease and take no more."""
         self._drain.set()
 
     def leave(self) -> None:
-        """Give back what is held, at once, and take no more."""
+        """Give the current lease back at once, and take no more."""
         self._drain.set()
         self._cancel(self._held)
 
@@ -182,10 +182,10 @@ class Agent:
             raise self._voided
 
     def _offers(self) -> list[DeviceConfig]:
-        """Every configuration of every wanted runtime that is installed.
+        """Return every configuration of every wanted runtime that is installed.
 
         Raises:
-            ExtraMissing: a runtime was named that is not installed, or none is.
+            ExtraMissing: a named runtime is not installed, or none is.
         """
         if self._wanted is not None:
             return [config for name in self._wanted for config in runtimes.load(name).configs(self.machine)]
@@ -213,14 +213,14 @@ class Agent:
         )
 
     def _beat(self, connection: Connection, agent_id: str, every_s: float) -> None:
-        """The heartbeat's thread: tells of progress, obeys."""
+        """Run the heartbeat's thread: report progress and obey the answers."""
         while not self._stop.wait(every_s):
             held = self._held
             try:
                 answer = connection.call("POST", f"/agents/{agent_id}/heartbeat", self._heartbeat(held).to_json())
                 self._obey(HeartbeatAnswer.from_json(answer.json()), held)
             except ServerAway as error:
-                log.warning("the server did not take the heartbeat: %s", error)
+                log.warning("the server did not accept the heartbeat: %s", error)
             except (NotAccepted, UpgradeNeeded) as error:
                 self._voided = error
                 self._cancel(held)
@@ -253,8 +253,8 @@ class Agent:
         names = self._offered.removed(device_ids)
         if names and not self._offered.ids and not self._offered.again:
             self._voided = AllRemoved(
-                f"every device of this agent was deleted on the server, {', '.join(names)} last; start it again to "
-                "offer them as new devices, or with --offer-again to have that done by itself"
+                f"every device of this agent was deleted on the server, {', '.join(names)} last; restart the agent to "
+                "offer them as new devices; with --offer-again it does so without a restart"
             )
             self._drain.set()
 
@@ -264,21 +264,21 @@ class Agent:
             held.cancelled.set()
 
     def _pull(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Lease after lease, until drained."""
+        """Take lease after lease until drained."""
         while not self._drain.is_set():
             try:
                 if self._offered.missing.is_set():
                     self._announce(connection, agent_id, enrolment)
                 ids = self._offered.ids
-                if not ids:  # the heartbeat's thread is just about to say so
+                if not ids:  # the heartbeat's thread is about to end this agent
                     self._drain.wait(IDLE_S)
                     continue
                 request = LeaseRequest(agent_id, ids, kinds=ITEM_KINDS).to_json()
                 answer = persist(partial(connection.call, "POST", "/leases", request), self._drain)
             except ServerAway:
-                return  # drained while the server was away: nothing is held
-            except LeaseLost as error:  # 409: another request of ours is being decided
-                log.warning("the server gave no lease: %s", error)
+                return  # drained while the server was away: there is no lease
+            except LeaseLost as error:  # 409: another request of this agent is in progress
+                log.warning("the server granted no lease: %s", error)
                 self._drain.wait(IDLE_S)
                 continue
             if answer.status_code == 204:
@@ -287,13 +287,13 @@ class Agent:
             self._work(connection, Lease.from_json(answer.json()))
 
     def _announce(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Offer every device again: those that were deleted become new ones."""
+        """Offer every device again; deleted ones become new devices."""
         call = partial(connection.call, "PUT", f"/agents/{agent_id}", enrolment.to_json())
         self._offered.accepted(Enrolled.from_json(persist(call, self._drain).json()).device_ids)
         log.info("offered again: %s", ", ".join(config.name for config in self._offered.configs))
 
     def _work(self, connection: Connection, lease: Lease) -> None:
-        """Time a lease and report it; a lease that is lost on the way is dropped."""
+        """Time a lease and report it; a lease that is lost meanwhile is dropped."""
         held = Held(lease)
         self._held = held
         try:
@@ -308,11 +308,11 @@ class Agent:
                     self._least_deadline_s,
                 ).run()
         except LeaseLost as error:
-            log.warning("lease %s is lost: %s", lease.id, error)
+            log.warning("lost lease %s: %s", lease.id, error)
         except Cancelled:
             self._give_back(connection, held, "cancelled", "")
         except (Refused, OSError, InvalidInput) as error:
-            log.exception("lease %s failed and is returned to the server", lease.id)
+            log.exception("lease %s failed; returning it to the server", lease.id)
             self._give_back(connection, held, type(error).__name__, str(error)[:500])
         except ServerAway as error:
             log.warning("drained while the server was away: %s", error)
@@ -323,11 +323,11 @@ class Agent:
         body = Surrender(held.lease.epoch, error_class, detail).to_json()
         try:
             connection.call("POST", f"/leases/{held.lease.id}/fail", body)
-        except AgentError as error:  # it ends by itself when it expires
-            log.warning("lease %s could not be returned to the server: %s", held.lease.id, error)
+        except AgentError as error:  # the lease expires by itself
+            log.warning("could not return lease %s to the server: %s", held.lease.id, error)
 
 
 def _say(text: str, code: int) -> int:
-    """Tell the person at the terminal why the agent ends."""
+    """Print why the agent ends; return the exit code."""
     sys.stderr.write(f"netlathe agent: {text}\n")
     return code

@@ -1,12 +1,9 @@
-"""Connection: an agent's calls to its server, and what may come of them.
+"""Connection: an agent's calls to its server, and the errors that they raise.
 
-AgentError
-├── ServerAway       no answer, or one that says: later; the call may be repeated
-│   └── Untrusted    its certificate is not trusted here; it may be renewed, or want `--ca`
-├── LeaseLost        409 or 410: the lease counts no more
-├── NotAccepted      401 or 403: the credentials are void
-├── AllRemoved       every device that this agent offered was deleted on the server
-├── UpgradeNeeded    426: this agent is too old (or too new)
+AgentError ├── ServerAway       no answer, or a temporary refusal; the call may be repeated │   └── Untrusted    the
+server's certificate is not trusted here; it may be renewed, or `--ca` may be needed ├── LeaseLost        409 or 410:
+the lease is no longer valid ├── NotAccepted      401 or 403: the credentials are not valid ├── AllRemoved       every
+device that this agent offered was deleted on the server ├── UpgradeNeeded    426: this agent is too old (or too new)
 └── Refused          any other refusal: repeating will not help
 """
 
@@ -32,19 +29,19 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 
 class AgentError(Exception):
-    """Base of what ends or interrupts an agent's work."""
+    """Base of the errors that end or interrupt an agent's work."""
 
 
 class ServerAway(AgentError):
-    """The server does not answer now."""
+    """The server does not answer at present."""
 
 
 class Untrusted(ServerAway):
-    """The certificate of whoever answers is not trusted here."""
+    """The server's certificate is not trusted here."""
 
 
 class LeaseLost(AgentError):
-    """The lease is another's, or over."""
+    """The lease has ended or belongs to another agent."""
 
 
 class NotAccepted(AgentError):
@@ -52,7 +49,7 @@ class NotAccepted(AgentError):
 
 
 class AllRemoved(AgentError):
-    """The server has no device of this agent any more."""
+    """The server no longer has any device of this agent."""
 
 
 class UpgradeNeeded(AgentError):
@@ -97,17 +94,29 @@ class Connection:
     def call(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """One request; its successful response.
+        """Send one request; return its successful response.
 
         Raises:
             AgentError: one of the classes above.
         """
+        return self._answer(lambda: self._http.request(method, path, json=body, headers=headers))
+
+    def send(self, path: str, file: Path) -> httpx.Response:
+        """A file, put under `path`, as it is read.
+
+        Raises:
+            AgentError: one of the classes above.
+        """
+        with file.open("rb") as content:
+            return self._answer(lambda: self._http.request("PUT", path, files={"file": content}))
+
+    def _answer(self, request: Callable[[], httpx.Response]) -> httpx.Response:
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
+            response = request()
         except httpx.TransportError as error:
             if (why := distrust(error)) is not None:
                 raise Untrusted(
-                    f"the certificate of {self._url} is not trusted here ({why}): where it is self-signed or of a CA "
+                    f"the certificate of {self._url} is not trusted here ({why}): if it is self-signed or from a CA "
                     "of your own, name its file with --ca FILE or SSL_CERT_FILE"
                 ) from error
             why = f"{error or type(error).__name__}"
@@ -120,7 +129,7 @@ class Connection:
 def _error(response: httpx.Response) -> AgentError:
     try:
         detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):  # an answer of a proxy in between, not of our server
+    except (ValueError, KeyError, TypeError):  # the answer of a proxy, not of our server
         detail = response.text[:200]
     kind = ServerAway if response.status_code >= 500 else _BY_STATUS.get(response.status_code, Refused)
     return kind(f"{response.status_code}: {detail}")
@@ -131,7 +140,7 @@ def persist(call: Callable[[], T], stop: threading.Event) -> T:
 
     Raises:
         ServerAway: `stop` was set.
-        AgentError: whatever else `call` raises.
+        AgentError: any other error of `call`.
     """
     pause_s = FIRST_PAUSE_S
     while True:
@@ -140,7 +149,7 @@ def persist(call: Callable[[], T], stop: threading.Event) -> T:
         except ServerAway as error:
             if stop.is_set():
                 raise
-            log.warning("the server is away (%s); trying again in about %.0f s", error, pause_s)
-            # Jitter keeps the agents of one server from coming back all at once; it decides nothing else.
+            log.warning("the server does not answer (%s); retrying in about %.0f s", error, pause_s)
+            # Jitter keeps the agents of one server from returning all at once; it has no other effect.
             stop.wait(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

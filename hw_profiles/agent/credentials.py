@@ -1,4 +1,4 @@
-"""Credentials: what an agent remembers between starts, one file a server, readable by its user alone."""
+"""Credentials: what an agent stores between starts, one file per server, readable only by its user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATE_DIR_VARIABLE = "NETLATHE_STATE_DIR"
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who this agent is to the server at `url`."""
+    """The agent's identity at the server `url`."""
 
     url: str
     agent_id: str
@@ -28,7 +28,7 @@ class Credentials:
 
 
 class CredentialStore:
-    """The file of one server, for one agent at a time.
+    """The credentials file of one server, for one agent at a time.
 
     `folder` defaults to $NETLATHE_STATE_DIR, else the user's state folder.
     """
@@ -39,7 +39,7 @@ class CredentialStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep a second agent of the same server and machine away while the block runs.
+        """Keep out a second agent for the same server and machine while the block runs.
 
         Raises:
             InvalidInput: another agent runs.
@@ -57,7 +57,7 @@ class CredentialStore:
             os.close(handle)
 
     def load(self) -> Credentials | None:
-        """What was saved, or None.
+        """Return the saved credentials, or None.
 
         Raises:
             InvalidInput: the file is damaged; the message names it.
@@ -67,10 +67,10 @@ class CredentialStore:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise InvalidInput("credentials", str(self.path), f"damaged, delete it and enrol again: {error}") from error
+            raise InvalidInput("credentials", str(self.path), f"damaged; delete it and enrol again: {error}") from error
 
     def save(self, credentials: Credentials) -> None:
-        """Replace the file, whole or not at all, mode 0600."""
+        """Replace the file atomically, with mode 0600."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -84,7 +84,7 @@ class CredentialStore:
             temporary.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """The server does not know them any more."""
+        """Delete the credentials, which the server no longer knows."""
         self.path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""LeaseRun: what an agent does with one lease."""
+"""LeaseRun: handles one lease of an agent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
@@ -16,17 +17,19 @@ from hw_profiles.child_process import Cancelled
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.host_lock import HostLock
-from hw_profiles.timing.batch import Batch, Fused, Outcome, Work
+from hw_profiles.timing.batch import MODEL, SAMPLES, Batch, Checked, Fused, Outcome, Work
 from hw_profiles.timing.protocol import Failure
-from hw_profiles.wire.calls import Bursts, Completion, FailureKind, Item, Lease, Result
+from hw_profiles.wire.calls import Bursts, Completion, Converted, FailureKind, Item, Lease, Result
+
+Answered: TypeAlias = Outcome | Fused | Checked
 
 _KINDS: Mapping[str, FailureKind] = {"crash": "crash", "timeout": "timeout"}
-"""Any other kind is the runtime's own: it would say the same again."""
+"""Failure kinds to report; every other kind is the runtime's own error, which would recur."""
 
 
 @dataclass
 class Held:
-    """The lease at work, as the heartbeat tells of it."""
+    """The current lease, with the progress that the heartbeat reports."""
 
     lease: Lease
     done: int = 0
@@ -47,13 +50,13 @@ class LeaseRun:
     least_deadline_s: float
 
     def run(self) -> None:
-        """Fetch, time or take apart, report.
+        """Fetch the files, time, take apart or convert them, and report.
 
         Raises:
-            LeaseLost: it counts no more.
-            Cancelled: nobody wants it any more.
+            LeaseLost: the lease is no longer valid.
+            Cancelled: the results are no longer wanted.
             AgentError: the server refused, or was away when `stop` was set.
-            InvalidInput: the server sent another file than it promised.
+            InvalidInput: the server sent a different file than announced.
         """
         lease = self.held.lease
         began_s = time.monotonic()
@@ -74,12 +77,11 @@ class LeaseRun:
         completion = Completion(lease.epoch, done, failed, time.monotonic() - began_s)
         self._call("POST", "complete", completion.to_json())
 
-    def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Outcome | Fused]]:
-        """Kind by kind; a lease of this version has items of one."""
-        fusions = [item for item in items if item.kind == "fusion"]
-        others = [item for item in items if item.kind != "fusion"]
-        yield from batch.fuse([self._fetch(item) for item in fusions])
-        yield from batch.time([self._fetch(item) for item in others])
+    def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Answered]]:
+        """Yield outcomes kind by kind; in this protocol version all items of a lease have one kind."""
+        yield from batch.fuse([self._fetch(item) for item in items if item.kind == "fusion"])
+        yield from batch.check([self._fetch(item) for item in items if item.kind == "check"])
+        yield from batch.time([self._fetch(item) for item in items if item.kind in ("block", "network")])
 
     def _check(self) -> None:
         if self.held.cancelled.is_set():
@@ -91,26 +93,33 @@ class LeaseRun:
     def _fetch(self, item: Item) -> Work:
         """Download an item's files, each checked against its digest."""
         self._check()
-        names = {"many": item.sha256} | ({"single": item.single_sha256} if item.single_sha256 else {})
-        files = {name: self._download(digest) for name, digest in names.items()}
+        names = (MODEL, SAMPLES) if item.kind == "check" else ("many", "single")
+        files = {name: self._download(digest, item.suffix) for name, digest in zip(names, item.files, strict=False)}
         return Work(item.key, files, item.expected_us)
 
-    def _download(self, digest: str) -> Path:
-        path = self.folder / f"{digest}.onnx"
+    def _download(self, digest: str, suffix: str) -> Path:
+        path = self.folder / f"{digest}{suffix}"
         if not path.exists():
             content = self._call("GET", f"files/{digest}").content
             seen = hashlib.sha256(content).hexdigest()
             if seen != digest:
-                raise InvalidInput("sha256", seen, f"the server sent another file than {digest}")
+                raise InvalidInput("sha256", seen, f"the server sent a different file than {digest}")
             path.write_bytes(content)
         return path
 
-    def _upload(self, key: str, outcome: Outcome | Fused) -> None:
+    def _upload(self, key: str, outcome: Answered) -> None:
         self._check()
+        if isinstance(outcome, Checked):
+            for file in (outcome.file, outcome.outputs):
+                self._send(file)
         self._call("PUT", f"results/{key}", _result(self.held.lease.epoch, outcome).to_json())
 
+    def _send(self, file: Path) -> None:
+        whole = f"/leases/{self.held.lease.id}/files/{_digest(file)}"
+        persist(lambda: self.connection.send(whole, file), self.stop)
+
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """A call about this lease, repeated while the server is away.
+        """Make a call about this lease, repeated while the server is away.
 
         Raises:
             AgentError: as `persist`.
@@ -119,10 +128,17 @@ class LeaseRun:
         return persist(lambda: self.connection.call(method, whole, body), self.stop)
 
 
-def _result(epoch: int, outcome: Outcome | Fused) -> Result:
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _result(epoch: int, outcome: Answered) -> Result:
     if isinstance(outcome, Failure):
         kind: FailureKind = _KINDS.get(outcome.kind, "error")
         return Result(epoch, failure=kind, reason=outcome.reason[:2000])
+    if isinstance(outcome, Checked):
+        return Result(epoch, converted=Converted(_digest(outcome.file), _digest(outcome.outputs)))
     if isinstance(outcome, tuple):
         return Result(epoch, fused=tuple(tuple(sorted(names)) for names in outcome))
     single = outcome.get("single")

@@ -1,8 +1,8 @@
-"""Proxy: the way from an agent to its server. netlathe/proxy.py holds the client's copy, and tests/test_proxy.py both.
+"""Proxy: chooses how an agent reaches its server. netlathe/proxy.py is the client's copy; tests cover both.
 
 Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that is
 `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's proxy
-was set for other programs and would be shown the token.
+was set for other programs and would see the token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ENVIRONMENT = "environment"
 
 
 def is_loopback(host: str) -> bool:
-    """True for `localhost` and for an address of this machine alone."""
+    """Return True for `localhost` and for loopback addresses."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -29,18 +29,18 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_to(url: str) -> str:
-    """The proxy to a server: "" for none, `environment`, or its URL."""
+    """Return the proxy to a server: "" for none, `environment`, or its URL."""
     return "" if is_loopback(httpx.URL(url).host) else os.environ.get(VARIABLE, "").strip()
 
 
 def shown_proxy(proxy: str) -> str:
-    """A proxy as a person may read it: without user and password."""
+    """Return a proxy without user and password, to show to people."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def through(url: str) -> str:
-    """The words that say through which proxy `url` was asked; "" for none."""
+    """Return the words that name the proxy to `url`; "" for none."""
     proxy = proxy_to(url)
     if proxy == ENVIRONMENT:
         return " through the proxy of the environment"
@@ -50,7 +50,7 @@ def through(url: str) -> str:
 def http_client(
     url: str, transport: httpx.BaseTransport | None, verify: ssl.SSLContext | bool, **options: Any
 ) -> httpx.Client:
-    """An HTTP client that reaches `url` as above; `transport` replaces the network.
+    """Return an HTTP client that reaches `url` as above; `transport` replaces the network.
 
     Raises:
         InvalidInput: NETLATHE_PROXY names a proxy that cannot be used.
@@ -59,7 +59,8 @@ def http_client(
     try:
         if transport is None and proxy != ENVIRONMENT:
             transport = httpx.HTTPTransport(verify=verify, proxy=proxy or None)
-        return httpx.Client(transport=transport, verify=verify, **options)  # without a transport: the environment's
+        # without a transport, httpx uses the environment's proxies
+        return httpx.Client(transport=transport, verify=verify, **options)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise InvalidInput(VARIABLE, shown_proxy(proxy), _why_not(error, proxy)) from error
 
@@ -68,4 +69,4 @@ def _why_not(error: Exception, proxy: str) -> str:
     named = "a proxy in http_proxy, https_proxy or all_proxy" if proxy == ENVIRONMENT else "this"
     if isinstance(error, ImportError):
         return f"{named} is a SOCKS proxy, which needs: pip install 'httpx[socks]'"
-    return f"{named} is no proxy's address, such as http://proxy.example:3128"
+    return f"{named} is not the address of a proxy, such as http://proxy.example:3128"

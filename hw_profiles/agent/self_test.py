@@ -1,4 +1,4 @@
-"""The agent's self-test: a model of one node, timed on every device in a child process, as all work will be."""
+"""The agent's self-test: times a model of one node on every device, in a child process, like all other work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROTOCOL = BurstProtocol(min_rounds=2, max_rounds=2)
 
 
 def null_model() -> bytes:
-    """One Relu of one element: what is left is the cost of a call."""
+    """Return a model with one Relu of one element, whose latency is the cost of a call."""
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "null", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -33,10 +33,10 @@ def self_test(
     least_deadline_s: float,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> SelfTest:
-    """Times the null model on each device; `ok` where every one of them did.
+    """Time the null model on each device; `ok` if all of them succeeded.
 
     Raises:
-        Cancelled: `cancelled` said so.
+        Cancelled: `cancelled` returned True.
     """
     null_us: dict[str, float] = {}
     wrong: list[str] = []

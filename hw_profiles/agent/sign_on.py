@@ -1,4 +1,4 @@
-"""Signing on: an enrolled agent announces itself, a new one spends its enrolment token."""
+"""Signing on: an enrolled agent announces itself; a new one uses its enrolment token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hw_profiles.wire.calls import Enrolled, Enrolment
 
 @dataclass(frozen=True)
 class SignOn:
-    """`stop`: no longer wait for a server that is away."""
+    """Signs an agent on. `stop`: no longer wait for a server that is away."""
 
     url: str
     credentials: CredentialStore
@@ -26,7 +26,7 @@ class SignOn:
     ca: Path | None = None
 
     def sign_on(self, enrolment: Enrolment, token: str | None) -> tuple[Credentials, Enrolled]:
-        """Announce an agent that has credentials; enrol it with `token` where it has none or they are void.
+        """Announce an agent that has credentials; enrol it with `token` if it has none or they are not valid.
 
         Raises:
             InvalidInput: there are neither credentials nor a token.
@@ -41,14 +41,14 @@ class SignOn:
                     raise
                 self.credentials.forget()
         if token is None:
-            raise InvalidInput("enrolment_token", None, f"this machine is not enrolled at {self.url}: give one")
+            raise InvalidInput("enrolment_token", None, f"this machine is not enrolled at {self.url}; give a token")
         return self._enrol(token, enrolment)
 
     def _announce(self, known: Credentials, enrolment: Enrolment) -> Enrolled:
         return self._call(known.token, "PUT", f"/agents/{known.agent_id}", enrolment, {})
 
     def _enrol(self, token: str, enrolment: Enrolment) -> tuple[Credentials, Enrolled]:
-        once = {"Idempotency-Key": uuid.uuid4().hex}  # an answer that got lost is given again
+        once = {"Idempotency-Key": uuid.uuid4().hex}  # the server repeats an answer that got lost
         enrolled = self._call(token, "POST", "/agents", enrolment, once)
         credentials = Credentials(self.url, enrolled.agent_id, enrolment.machine, enrolled.token)
         self.credentials.save(credentials)

@@ -1,4 +1,4 @@
-"""The systemd user unit that keeps an agent running."""
+"""Prints the systemd user unit that keeps an agent running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WantedBy=default.target
 
 
 def print_unit(url: str, machine: str | None = None, ca: Path | None = None) -> str:
-    """The systemd user unit of this machine's agent. Enrol once by hand before it is started."""
+    """Return the systemd user unit of this machine's agent. Enrol once by hand before starting it."""
     name = machine or machine_name()
     trusted = "" if ca is None else f' --ca "{ca.absolute()}"'
     return UNIT.format(python=sys.executable, url=url, machine=name, ca=trusted, usage=USAGE, failed=FAILED)

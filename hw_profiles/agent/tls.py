@@ -1,4 +1,4 @@
-"""Trust: whose certificate an agent takes for its server's."""
+"""Trust: decides which server certificates an agent accepts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hw_profiles.errors import InvalidInput
 
 
 def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
-    """What httpx is to verify with: the certificates of the file `ca` alone, else the usual CAs or $SSL_CERT_FILE.
+    """Return what httpx verifies with: only the certificates of the file `ca`, else the usual CAs or $SSL_CERT_FILE.
 
-    The file may hold the server's own certificate or that of its CA. On loopback, as through a tunnel, the
-    certificate need not name the address: hardly any names 127.0.0.1, and the file says whom to expect.
+    The file may hold the server's own certificate or that of its CA. On loopback, as through a tunnel, the certificate
+    need not name the address: hardly any names 127.0.0.1, and the file identifies the server.
 
     Raises:
         InvalidInput: `ca` cannot be read or holds no certificate.
@@ -28,14 +28,14 @@ def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
         raise InvalidInput("ca", str(ca), "this file holds no certificate in PEM form") from error
     except OSError as error:
         raise InvalidInput("ca", str(ca), f"cannot be read: {error.strerror}") from error
-    # The server's own certificate is an anchor, too, where somebody else issued it (Python 3.13 does so anyway).
+    # The server's own certificate is an anchor too, even if a CA issued it (the default since Python 3.13).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = not is_loopback(httpx.URL(url).host)
     return context
 
 
 def distrust(error: BaseException) -> str | None:
-    """Why a certificate was not trusted, where that is what an error came of."""
+    """Return why a certificate was not trusted, if that caused the error; else None."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__

@@ -1,4 +1,4 @@
-"""Runtimes, discovered by file: each module here offers RUNTIME; third parties use the entry point group."""
+"""Runtimes, discovered by file: each module here defines RUNTIME; third parties use the entry point group."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ Arrays: TypeAlias = "Mapping[str, np.ndarray[Any, np.dtype[Any]]]"
 
 @runtime_checkable
 class Runtime(Protocol):
-    """An engine that runs networks on this machine; a class of one is derived from this class.
+    """An engine that runs networks on this machine; every runtime derives from this class.
 
-    An engine with a file format of its own names it in the `suffix` of its devices and overrides `convert`.
+    An engine with its own file format names it in the `suffix` of its devices and overrides `convert`.
     `hw_profiles.testing.RuntimeContract` tests a runtime.
     """
 
     @property
     def name(self) -> str:
-        """Lower-case word that stands in device names: `onnxruntime`."""
+        """Lower-case word for device names, such as `onnxruntime`."""
         ...
 
     def version(self) -> str:
-        """The engine's version. Raises ExtraMissing where the engine is not installed."""
+        """Return the engine's version. Raises ExtraMissing if the engine is not installed."""
         ...
 
     def configs(self, machine: str) -> list[DeviceConfig]:
-        """What an agent on `machine` offers by default: one thread, and all big cores."""
+        """Return the configurations that an agent on `machine` offers by default: one thread, and all big cores."""
         ...
 
     def convert(self, model: bytes, device: DeviceConfig) -> bytes:
-        """The engine's own file of an ONNX file: what is timed, and handed over to users beside the ONNX file.
+        """Convert an ONNX file to the engine's own file, which is timed, and handed to users beside the ONNX file.
 
         Raises InvalidInput if the engine cannot make one.
         """
         return model
 
     def run(self, file: bytes, inputs: Arrays, device: DeviceConfig) -> Arrays:
-        """The outputs of one run of the engine's file, by the names that the ONNX file has for them.
+        """Run the engine's file once; return the outputs by their names in the ONNX file.
 
         `inputs` hold one sample: symbolic sizes of the ONNX file are 1. Raises InvalidInput if the engine cannot load
         the file.
@@ -64,20 +64,20 @@ class Runtime(Protocol):
         protocol: BurstProtocol,
         progress: Progress | None = None,
     ) -> Mapping[str, Sample | Failure]:
-        """Times the engine's files interleaved. One answer per key: a bad file is a Failure, never an exception."""
+        """Time the engine's files interleaved; return one answer per key. A bad file is a Failure, not an exception."""
         ...
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:
-        """The sets of node names of `model` that run as one kernel, in topological order of their results.
+        """Return the sets of node names of `model` that run as one kernel, in topological order of their results.
 
         Each node is in exactly one set. Nodes that the runtime folds away (dropout, constant chains,
-        quantise-dequantise pairs) are in the set of the kernel that absorbs their result.
-        Raises InvalidInput where node names are missing or repeated, or the runtime cannot load the model.
+        quantise-dequantise pairs) are in the set of the kernel that absorbs their result. Raises InvalidInput if node
+        names are missing or repeated, or the runtime cannot load the model.
         """
         ...
 
     def learn(self, curves: Curves) -> KernelClasses:
-        """Which channel counts run the same kernel work, as latencies against channel counts show it."""
+        """Learn from the curves which channel counts run the same kernel work."""
         return probe.learn(curves.out_us, curves.in_us)
 
 
@@ -86,18 +86,18 @@ names = _RUNTIMES.names
 
 
 def load(name: str) -> Runtime:
-    """The runtime called `name`, installed or not. Raises InvalidInput for an unknown one."""
+    """Return the runtime called `name`, installed or not. Raises InvalidInput for an unknown one."""
     if name not in names():
-        raise InvalidInput("runtime", name, f"one of {', '.join(names())}")
+        raise InvalidInput("runtime", name, f"must be one of {', '.join(names())}")
     try:
         return _RUNTIMES.load(name)
     except TypeError as error:
-        raise InvalidInput("runtime", name, "does not offer what hw_profiles.runtimes.Runtime asks for") from error
+        raise InvalidInput("runtime", name, "does not implement hw_profiles.runtimes.Runtime") from error
 
 
 def learned(name: str, curves: Curves) -> KernelClasses:
-    """The kernel classes that the curves of a device show, as its runtime reads them; if it is not installed here, by
-    the rule that runtimes have by default.
+    """Learn kernel classes from a device's curves by its runtime's rule, or, if that is not installed here, by the
+    runtimes' default rule.
     """
     if name in names():
         return load(name).learn(curves)

@@ -1,1 +1,1 @@
-"""What a device costs, as known: latency tables, predictors, calibration, anchors."""
+"""The known costs of a device: latency tables, predictors, calibration, anchors."""

@@ -1,10 +1,10 @@
-"""Anchors: models timed in every session, which tell how fast the machine was in it.
+"""Anchors: models that are timed in every session and show how fast the machine was in it.
 
-Between sessions of one machine all latencies move by a common factor: `session_scale` in the rows of
-benchmarks/predictor_accuracy.py, whose figures with and without anchors are in docs/benchmarks.md. On a shared machine
-it was up to 13 % within ten minutes, and six whole networks kept within 1 % of it (looked at once, no rows were kept).
-So drift is a scale, anchors take it out, and a large scale alone is no fault; anchors that disagree with each other, or
-change while they are timed, are.
+Between sessions of one machine all latencies change by a common factor: `session_scale` in the rows of
+benchmarks/predictor_accuracy.py; docs/benchmarks.md has its figures with and without anchors. On a shared machine the
+factor reached 13 % within ten minutes, while six whole networks stayed within 1 % of it (seen once, no rows kept). So
+drift is a scale that anchors remove, and a large scale alone is not a fault. Anchors that disagree with each other, or
+that change while they are timed, are a fault.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 
 from hw_profiles.errors import InvalidInput
 
-# Beyond these the batch is measured again rather than scaled. A machine at another speed than this is another one.
+# Beyond these the batch is measured again instead of scaled. A larger scale than MAX_SCALE means another machine.
 MAX_SCALE = 1.5
 MAX_DRIFT = 0.03
 MAX_SPREAD = 0.06
-# Of a normal law, from a median absolute deviation.
+# Standard deviation of a normal distribution per median absolute deviation.
 _SIGMA_PER_MAD = 1.4826
 
 
 @dataclass(frozen=True)
 class Session:
-    """`scale` multiplies what was measured; `drift` is the relative change from the first anchors to the last;
-    `spread` is how far single anchors are from the scale: a robust relative standard deviation.
+    """The anchors' result in one session. `scale` multiplies what was measured; `drift` is the relative change from the
+    first anchors to the last; `spread` is a robust relative standard deviation of single anchors from the scale.
     """
 
     scale: float
@@ -36,24 +36,24 @@ class Session:
 
     @property
     def accepted(self) -> bool:
-        """Whether one factor brings the session to the reference."""
+        """True if one factor brings the session to the reference."""
         steady = abs(self.drift) <= MAX_DRIFT and self.spread <= MAX_SPREAD
         return steady and 1.0 / MAX_SCALE <= self.scale <= MAX_SCALE
 
 
 def session(references_us: Mapping[str, float], first_us: Mapping[str, float], last_us: Mapping[str, float]) -> Session:
-    """The session of anchors measured at its beginning and end against their references, by key.
+    """Return the session of anchors measured at its beginning and end, compared with their references, by key.
 
-    Raises InvalidInput where no anchor was measured at both ends, or a latency is not above 0.
+    Raises InvalidInput if no anchor was measured at both ends, or a latency is not above 0.
     """
     shared = sorted(references_us.keys() & first_us.keys() & last_us.keys())
     if not shared:
-        raise InvalidInput("anchors", sorted(references_us), "none of these was measured first and last")
+        raise InvalidInput("anchors", sorted(references_us), "none of these was measured at both ends of the session")
     reference, first, last = (
         np.array([values[key] for key in shared], dtype=np.float64) for values in (references_us, first_us, last_us)
     )
     if min(reference.min(), first.min(), last.min()) <= 0:
-        raise InvalidInput("anchors", float(min(reference.min(), first.min(), last.min())), "above 0")
+        raise InvalidInput("anchors", float(min(reference.min(), first.min(), last.min())), "must be above 0")
     scales = reference / np.sqrt(first * last)
     scale = float(np.median(scales))
     spread = _SIGMA_PER_MAD * float(np.median(np.abs(scales / scale - 1.0)))

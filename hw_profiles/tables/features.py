@@ -1,4 +1,4 @@
-"""Columns that describe an op to predictors and people; approximate where noted, never an identity."""
+"""Features: columns that describe an op to predictors and people; approximate as noted, and never an identity."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MATMUL_TYPES = frozenset({"Gemm", "MatMul"})
 
 
 class Features(TypedDict):
-    """One row of columns. Channels, height and width are 0 where an op has none."""
+    """One row of columns. Channels, height and width are 0 if an op has none."""
 
-    kind: str  # op types without what is folded away: conv+relu, dwconv, gemm, add, ...
+    kind: str  # op types except folded ones: conv+relu, dwconv, gemm, add, ...
     in_channels: int
     out_channels: int
     kernel: int  # kernel height
@@ -35,11 +35,11 @@ class Features(TypedDict):
     macs: int
     weight_bytes: int
     io_bytes: int  # activations read and written
-    shape_class: str  # hash of everything but channel counts: what a kernel class shares
+    shape_class: str  # hash of everything but channel counts; equal within a kernel class
 
 
 def features_from_json(data: Mapping[str, Any]) -> Features:
-    """The columns from their JSON form. Raises InvalidInput on missing, unknown or mistyped ones."""
+    """Read the columns from their JSON form. Raises InvalidInput on missing, unknown or mistyped ones."""
     types = get_type_hints(Features)
     wrong = set(data) ^ set(types) or {n for n, t in types.items() if not isinstance(data[n], t)}
     if wrong:
@@ -48,7 +48,7 @@ def features_from_json(data: Mapping[str, Any]) -> Features:
 
 
 class _Main(NamedTuple):
-    """What the features need of the node that does most of the work; out_shape includes the batch."""
+    """The facts about an op's main node that the features need; out_shape includes the batch."""
 
     in_channels: int
     out_channels: int
@@ -60,7 +60,7 @@ class _Main(NamedTuple):
 
 
 def main_node(op: Op) -> OpNode:
-    """The first conv or matrix product of the block, else its first node that is not folded away."""
+    """Return the first conv or matrix product of the block, else its first node that is not folded away."""
     heavy = [node for node in op.nodes if node.op_type in CONV_TYPES | MATMUL_TYPES]
     real = [node for node in op.nodes if node.op_type not in FOLDED]
     return (heavy or real or list(op.nodes))[0]
@@ -68,7 +68,7 @@ def main_node(op: Op) -> OpNode:
 
 @lru_cache(maxsize=2**17)
 def features_of(op: Op) -> Features:
-    """Typed columns of an op, for predictors and people; never an identity."""
+    """Return the typed columns of an op, for predictors and people; never an identity."""
     node = main_node(op)
     main = _conv(op, node) or _matmul(op, node) or _plain(op, node)
     spatial = main.out_shape[2:] if len(main.out_shape) == 4 else (0, 0)
@@ -103,7 +103,7 @@ def _kind(op: Op, main: _Main) -> str:
 
 
 def _activation(op: Op, name: str) -> tuple[int, ...] | None:
-    """Shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for others."""
+    """Return the shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for others."""
     made = {output: node for node in op.nodes for output in node.outputs}
     while name in made and made[name].op_type in FOLDED:
         name = made[name].inputs[0]
@@ -111,7 +111,7 @@ def _activation(op: Op, name: str) -> tuple[int, ...] | None:
 
 
 def weight_shape(op: Op, name: str) -> tuple[int, ...] | None:
-    """Shape of the constant behind `name`, looking through DequantizeLinear; None for other tensors."""
+    """Return the shape of the constant behind `name`, looking through DequantizeLinear; None for other tensors."""
     made = {output: node for node in op.nodes for output in node.outputs}
     while name in made and made[name].op_type in FOLDED:
         name = made[name].inputs[0]
@@ -119,7 +119,7 @@ def weight_shape(op: Op, name: str) -> tuple[int, ...] | None:
 
 
 def _conv(op: Op, node: OpNode) -> _Main | None:
-    """A Conv whose input has static height and width; transposed convolutions count as stride 1."""
+    """Describe a Conv whose input has static height and width; transposed convolutions count as stride 1."""
     if node.op_type not in CONV_TYPES:
         return None
     entering, weight = _activation(op, node.inputs[0]), weight_shape(op, node.inputs[1])
@@ -159,7 +159,7 @@ def _matmul(op: Op, node: OpNode) -> _Main | None:
 
 
 def _plain(op: Op, node: OpNode) -> _Main:
-    """Everything else: no MACs; the output counts as large as the largest input (Concat: their sum)."""
+    """Describe any other node: no MACs; the output counts as large as the largest input (Concat: their sum)."""
     shapes = [spec.shape for spec in op.inputs] or [(0,)]
     largest = max(shapes, key=math.prod)
     channels = largest[1] if len(largest) > 1 else 0
@@ -172,9 +172,9 @@ def _plain(op: Op, node: OpNode) -> _Main:
 
 
 def _shape_class(op: Op, main: _Main) -> str:
-    """Hash of the op without its channel counts: nodes, attributes, spatial sizes, producers, values."""
+    """Return a hash of the op without its channel counts: nodes, attributes, spatial sizes, producers, values."""
     wiped = op.to_json()
-    if main.groups > 1:  # the group count is a channel count in disguise; keep grouped kernels apart by it
+    if main.groups > 1:  # The group count also reveals a channel count; keep kernels with different group counts apart.
         wiped["groups"] = main.groups
     wiped["inputs"] = [[[len(spec.shape), *spec.shape[2:]], spec.dtype] for spec in op.inputs]
     wiped["constants"] = [

@@ -1,4 +1,4 @@
-"""KernelClasses: which channel counts run the same kernel work on a device, as learned by `probe.py`."""
+"""KernelClasses: the channel counts that run the same kernel work on a device, as learned by `probe.py`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hw_profiles.tables.features import Features
 class KernelClasses:
     """Alignment rules of dense convolutions. The default is trivial: every channel count is its own class.
 
-    Output channels cost by steps of `out_step`. Input channels below `in_threshold` cost one by one; from
-    there on, multiples of `in_modulus` take the fast path and cost by steps of `in_step`, all others take a
-    slower path, one by one. `slow_path` is that path's cost over the fast one's (1 where there is no cliff).
+    The cost of output channels grows in steps of `out_step`. Below `in_threshold`, every input channel adds cost; from
+    there on, multiples of `in_modulus` take the fast path, with steps of `in_step`, and all others take a slower path
+    on which every channel adds cost. `slow_path` is that path's cost over the fast one's (1 if there is no cliff).
     """
 
     out_step: int = 1
@@ -28,28 +28,28 @@ class KernelClasses:
     def __post_init__(self) -> None:
         for name in ("out_step", "in_step", "in_modulus"):
             if getattr(self, name) < 1:
-                raise InvalidInput(name, getattr(self, name), "at least 1")
+                raise InvalidInput(name, getattr(self, name), "must be at least 1")
 
     @property
     def trivial(self) -> bool:
         return self.out_step == 1 and self.in_step == 1 and self.in_modulus == 1
 
     def is_slow(self, in_channels: int) -> bool:
-        """Whether this many input channels leave the fast path."""
+        """Return True if this many input channels take the slow path."""
         return in_channels >= self.in_threshold and in_channels % self.in_modulus != 0
 
     def effective_in(self, in_channels: int) -> int:
-        """Input channels as the kernel pays for them."""
+        """Return the input channels that the kernel pays for."""
         if in_channels < self.in_threshold or self.is_slow(in_channels):
             return in_channels
         return _ceil(in_channels, self.in_step)
 
     def effective_out(self, out_channels: int) -> int:
-        """Output channels as the kernel pays for them."""
+        """Return the output channels that the kernel pays for."""
         return _ceil(out_channels, self.out_step)
 
     def class_of(self, features: Features) -> str | None:
-        """One string for all ops that run the same kernel work; None where the rules do not apply."""
+        """Return one string for all ops that run the same kernel work; None if the rules do not apply."""
         if self.trivial or features["groups"] != 1 or not features["kind"].startswith("conv"):
             return None
         channels_in, channels_out = features["in_channels"], features["out_channels"]
@@ -65,12 +65,12 @@ class KernelClasses:
         return "/".join(str(part) for part in parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes equal classes."""
+        """Return plain values, from which `from_json` makes equal classes."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> KernelClasses:
-        """Raises InvalidInput on unknown or wrong fields."""
+        """Read the output of `to_json`. Raises InvalidInput on unknown or wrong fields."""
         try:
             return cls(**data)
         except TypeError as error:

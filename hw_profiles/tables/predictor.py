@@ -1,8 +1,8 @@
 """KindPredictor: a Gaussian process for ops of one kind that were not measured, on kernel-class-aware columns.
 
-Matern-3/2 with one length scale per column and white noise, on log latency around a ridge line (Rasmussen and
-Williams 2006, 2.7). The columns are a choice, made on tables in which most entries had to be predicted, on the machine
-this was written on; no benchmark shows it, for those of `benchmarks/` fill their tables.
+Matern-3/2 with one length scale per column and white noise, on log latency around a ridge line (Rasmussen and Williams
+2006, 2.7). The columns were chosen on the development machine, on tables most of whose entries had to be predicted; no
+benchmark shows this, because the benchmarks fill their tables.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from hw_profiles.tables.features import Features
 if TYPE_CHECKING:
     from hw_profiles.tables.kernel_classes import KernelClasses
 
-# Fewer rows than this say nothing about a kind.
+# Fewer rows than this are too few to predict a kind.
 MIN_ROWS = 8
 # Rows used to fit length scales (cost grows with the cube) and rows kept to predict from.
 MAX_FIT_ROWS = 250
 MAX_ROWS = 1000
-# A choice: on those tables the process's own intervals covered less than was meant, hence wider ones.
+# Chosen because on those tables the process's own intervals covered less than intended.
 SIGMA_INFLATION = 1.5
-# Logs need something above 0; no kernel call takes less.
+# Logarithms need a value above 0; no kernel call takes less.
 MIN_LATENCY_US = 0.05
 
 
 def work(features: Features) -> float:
-    """A number that grows with what the op does: bytes moved plus an eighth of the MACs (one 8-wide multiply)."""
+    """Return a number that grows with an op's work: bytes moved plus an eighth of the MACs (one 8-wide multiply)."""
     return features["io_bytes"] + features["weight_bytes"] + features["macs"] / 8
 
 
 class KindPredictor:
-    """Fitted on first use; `predict` answers None where there are fewer than MIN_ROWS rows."""
+    """Is fitted on first use; `predict` returns None if there are fewer than MIN_ROWS rows."""
 
     def __init__(self, features: Sequence[Features], latencies_us: Sequence[float], classes: KernelClasses) -> None:
         order = np.random.default_rng(0).permutation(len(features))[:MAX_ROWS]
@@ -47,9 +47,9 @@ class KindPredictor:
         self._classes = classes
 
     def predict(self, features: Sequence[Features]) -> tuple[Array, Array] | None:
-        """(latencies, standard deviations) in microseconds, each of shape (len(features),).
+        """Return (latencies, standard deviations) in microseconds, each of shape (len(features),).
 
-        Raises ExtraMissing where scikit-learn is not installed.
+        Raises ExtraMissing if scikit-learn is not installed.
         """
         if len(self._features) < MIN_ROWS:
             return None
@@ -66,7 +66,7 @@ class KindPredictor:
 
     @cached_property
     def _fitted(self) -> tuple[Any, Array]:
-        """(process on the residuals, coefficients of the line)."""
+        """The process on the residuals, and the coefficients of the line."""
         try:
             from sklearn.exceptions import ConvergenceWarning
             from sklearn.gaussian_process import GaussianProcessRegressor
@@ -81,7 +81,7 @@ class KindPredictor:
             np.full(scaled.shape[1], 2.0), (0.05, 1e3), nu=1.5
         ) + WhiteKernel(1e-4, (1e-6, 1e-1))
         with warnings.catch_warnings():
-            # a length scale at its bound only says that the column does not matter
+            # A length scale at its bound only means that the column does not matter.
             warnings.simplefilter("ignore", ConvergenceWarning)
             tuned = GaussianProcessRegressor(kernel, random_state=0)
             tuned.fit(scaled[:MAX_FIT_ROWS], residual[:MAX_FIT_ROWS])
@@ -90,7 +90,7 @@ class KindPredictor:
 
 
 def columns(features: Sequence[Features], classes: KernelClasses) -> Array:
-    """What the process sees, shape (ops, 12): logs of the sizes as the kernel pays for them, and path flags."""
+    """Return the process's inputs, shape (ops, 12): logs of the sizes that the kernel pays for, and path flags."""
     return np.array([_columns(row, classes) for row in features], dtype=np.float64)
 
 
@@ -115,7 +115,7 @@ def _with_one(values: Array) -> Array:
 
 
 def _ridge(values: Array, target: Array) -> Array:
-    """Least squares with a small penalty on all but the constant."""
+    """Fit least squares with a small penalty on all coefficients but the constant."""
     design = _with_one(values)
     penalty = np.diag([1e-2 * len(values)] * values.shape[1] + [0.0])
     return np.asarray(np.linalg.solve(design.T @ design + penalty, design.T @ target))

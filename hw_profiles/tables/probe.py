@@ -1,8 +1,8 @@
-"""Two probe curves, latency against output and against input channels, and the kernel classes they show.
+"""Two probe curves, latency against output and against input channels, and the kernel classes learned from them.
 
-Nothing about a device's alignment is assumed: each rule is a model of the curve, and the one with the smallest
-Bayesian information criterion (Schwarz 1978) wins. A straight line is one of the models, so that a device
-without steps or cliffs gets trivial classes.
+Nothing about a device's alignment is assumed: each rule is a model of the curve, and the one with the smallest Bayesian
+information criterion (Schwarz 1978) wins. A straight line is one of the models, so a device without steps or cliffs
+gets trivial classes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
 from hw_profiles.tables.calibration import Array
 from hw_profiles.tables.kernel_classes import KernelClasses
 
-# One point past four steps of 16, or two of 32: the least that shows a step of 32 twice.
+# One point past four steps of 16, or two of 32: the minimum that shows a step of 32 twice.
 LIMIT = 65
-# The other channel count of a probe and its height and width: of the size where steps were plain to see.
+# The other channel count of a probe, and its height and width: sizes at which steps were clearly visible.
 OTHER_CHANNELS, SIZE = 32, 16
 STEPS = (1, 2, 4, 8, 16, 32)
 MODULI = (2, 4, 8, 16, 32)
-# Residuals below this share of the mean are noise; without a floor the criterion would fit it.
+# Residuals below this share of the mean are noise; without this floor the criterion would fit noise.
 NOISE = 0.004
-# A slow path must cost this much more to count as a cliff.
+# Minimum cost of the slow path over the fast one to count as a cliff.
 CLIFF = 1.1
 
 
 def probe_op(in_channels: int, out_channels: int, size: int = SIZE) -> Op:
-    """A 3x3 convolution with ReLU behind another one, at `size` x `size`."""
+    """Return a 3x3 convolution with ReLU that follows another convolution, at `size` x `size`."""
     return Op.of(
         [
             OpNode("Conv", ("in", "weight", "bias"), ("sum",), (("pads", (1, 1, 1, 1)),)),
@@ -63,27 +63,27 @@ class Probe:
 
     @property
     def ops(self) -> tuple[Op, ...]:
-        """All ops to time, each once."""
+        """All ops to time, without duplicates."""
         return tuple({op.key: op for op in (*self.out.values(), *self.into.values())}.values())
 
     def curves(self, latency_us: Mapping[str, float]) -> Curves:
-        """The curves that the latencies (by op key) draw. Points without a latency are left out.
+        """Return the curves of latencies (by op key). Points without a latency are left out.
 
         Raises InvalidInput with fewer than half of either curve.
         """
         return Curves(*(_curve(ops, latency_us) for ops in (self.out, self.into)))
 
     def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
-        """The classes that the latencies (by op key) show by the rule of this module.
+        """Learn the classes from latencies (by op key) by the rule of this module.
 
-        Raises InvalidInput as `curves`.
+        Raises InvalidInput with fewer than half of either curve.
         """
         drawn = self.curves(latency_us)
         return learn(drawn.out_us, drawn.in_us)
 
 
 def probe(limit: int = LIMIT) -> Probe:
-    """The probe with channel counts 1 to `limit` on both curves."""
+    """Return the probe with channel counts 1 to `limit` on both curves."""
     counts = range(1, limit + 1)
     return Probe(
         out={count: probe_op(OTHER_CHANNELS, count) for count in counts},
@@ -94,12 +94,14 @@ def probe(limit: int = LIMIT) -> Probe:
 def _curve(ops: Mapping[int, Op], latency_us: Mapping[str, float]) -> dict[int, float]:
     found = {count: latency_us[op.key] for count, op in ops.items() if op.key in latency_us}
     if 2 * len(found) < len(ops):
-        raise InvalidInput("latency_us", len(found), f"at least half of the {len(ops)} points of a probe curve")
+        raise InvalidInput(
+            "latency_us", len(found), f"must have at least half of the {len(ops)} points of a probe curve"
+        )
     return found
 
 
 def learn(out_us: Mapping[int, float], in_us: Mapping[int, float]) -> KernelClasses:
-    """Kernel classes from latency by output channels and latency by input channels."""
+    """Learn kernel classes from latency by output channels and latency by input channels."""
     out_step = _best_step(*_arrays(out_us.items()))
     counts, latencies = _arrays(in_us.items())
     in_step, modulus, threshold, slow_path = _best_cliff(counts, latencies)
@@ -112,14 +114,14 @@ def _arrays(points: Iterable[tuple[int, float]]) -> tuple[Array, Array]:
 
 
 def _best_step(counts: Array, latencies: Array) -> int:
-    """The step whose constant pieces explain the curve best, against a straight line as step 1."""
+    """Return the step whose constant pieces explain the curve best, compared with a straight line as step 1."""
     noise = NOISE * float(latencies.mean())
     scores = {step: _criterion([_steps(counts, latencies, step)], len(counts), noise) for step in STEPS}
     return min(scores, key=lambda step: scores[step])
 
 
 def _best_cliff(counts: Array, latencies: Array) -> tuple[int, int, int, float]:
-    """(step, modulus, threshold, price of the slow path) of the input curve."""
+    """Return (step, modulus, threshold, price of the slow path) of the input curve."""
     noise = NOISE * float(latencies.mean())
     step = _best_step(counts, latencies)
     best_score = _criterion([_steps(counts, latencies, step)], len(counts), noise)
@@ -137,18 +139,18 @@ def _best_cliff(counts: Array, latencies: Array) -> tuple[int, int, int, float]:
                 pieces = [*sides, _steps(counts[fast], latencies[fast], step)]
                 score = _criterion(pieces, len(counts), noise)
                 if score < best_score and price >= CLIFF:
-                    # fast counts are multiples of the modulus: a finer step means the same
+                    # Fast counts are multiples of the modulus, so a finer step is equivalent.
                     best_score, best = score, (max(step, modulus), modulus, threshold, price)
     return best
 
 
 def _price(counts: Array, latencies: Array, fast: np.ndarray, slow: np.ndarray) -> float:
-    """Median cost of the slow points over the fast curve drawn through its own points."""
+    """Return the median cost of the slow points relative to the fast curve, interpolated through its points."""
     return float(np.median(latencies[slow] / np.interp(counts[slow], counts[fast], latencies[fast])))
 
 
 def _steps(counts: Array, latencies: Array, step: int) -> tuple[float, int]:
-    """(sum of squared residuals, parameters) of constant pieces of `step` channels; a line for step 1."""
+    """Return (sum of squared residuals, parameters) of constant pieces of `step` channels; a line for step 1."""
     if step == 1:
         return _line(counts, latencies)
     pieces = np.ceil(counts / step)
@@ -158,7 +160,7 @@ def _steps(counts: Array, latencies: Array, step: int) -> tuple[float, int]:
 
 
 def _line(counts: Array, latencies: Array) -> tuple[float, int]:
-    """(sum of squared residuals, parameters) of a straight line."""
+    """Return (sum of squared residuals, parameters) of a straight line."""
     if len(counts) < 3:
         return 0.0, len(counts)
     fitted = np.polynomial.Polynomial.fit(counts, latencies, 1)
@@ -166,6 +168,6 @@ def _line(counts: Array, latencies: Array) -> tuple[float, int]:
 
 
 def _criterion(pieces: list[tuple[float, int]], points: int, noise: float) -> float:
-    """Bayesian information criterion of independent pieces of one curve."""
+    """Return the Bayesian information criterion of independent pieces of one curve."""
     residual = sum(part for part, _ in pieces) + points * noise**2
     return points * float(np.log(residual / points)) + sum(k for _, k in pieces) * float(np.log(points))

@@ -1,4 +1,4 @@
-"""LatencyTable: a frozen, epoch-stamped snapshot of what blocks cost on one device."""
+"""LatencyTable: a frozen, epoch-stamped snapshot of the latencies of blocks on one device."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from hw_profiles.timing.protocol import Timing
 
 Source = Literal["measured", "class", "gp", "missing"]
 
-# A class row never claims to know better than this. In the rows of benchmarks/predictor_accuracy.py the fp32 ops of one
-# kernel class spread by about as much, those of int8 by more (docs/benchmarks.md).
+# Lower bound on the relative uncertainty of a class row. In the rows of benchmarks/predictor_accuracy.py the fp32 ops
+# of one kernel class spread by about as much, those of int8 by more (docs/benchmarks.md).
 CLASS_SIGMA_FLOOR = 0.02
-# A row whose block fused unlike one kernel is trusted to this share of its latency.
+# Minimum relative uncertainty of a row whose block did not fuse into one kernel.
 SUSPECT_SIGMA = 0.10
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured block: `latency_us` after the session's scale, its standard deviation, the epoch it was
-    measured in. `key` is the op's.
+    """One measured block: `latency_us` after the session's scale, its standard deviation, and the epoch in which it was
+    measured. `key` is the op's.
     """
 
     key: str
@@ -45,11 +45,11 @@ class Row:
     def __post_init__(self) -> None:
         for name in ("latency_us", "sigma_us"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InvalidInput(name, getattr(self, name), "finite and at least 0")
+                raise InvalidInput(name, getattr(self, name), "must be finite and at least 0")
 
     @classmethod
     def of(cls, op: Op, timing: Timing, scale: float = 1.0, epoch: int = 0) -> Row:
-        """The row of a slope timing (see `slope.py`), its latency multiplied by the session's `scale`."""
+        """Make the row of a slope timing (see `copies_timing.py`), its latency multiplied by the session's `scale`."""
         latency_us = max(timing.quiet_us * scale, 0.0)
         sigma_us = float(timing.extra.get("sigma_us", 0.0)) * scale
         if "suspect" in timing.extra:
@@ -57,7 +57,7 @@ class Row:
         return cls(op.key, features_of(op), timing, latency_us, sigma_us, epoch)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal row."""
+        """Return plain values, from which `from_json` makes an equal row."""
         return {
             "key": self.key,
             "features": dict(self.features),
@@ -69,7 +69,7 @@ class Row:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Row:
-        """Raises InvalidInput on unknown, missing or wrong fields."""
+        """Read the output of `to_json`. Raises InvalidInput on unknown, missing or wrong fields."""
         try:
             return cls(**{**data, "features": features_from_json(data["features"]), "timing": Timing(**data["timing"])})
         except (TypeError, KeyError) as error:
@@ -78,8 +78,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a table knows of one op. `missing` is a guess from the work done, as uncertain as it is large; it
-    is NaN in an empty table.
+    """A table's knowledge of one op. `missing` marks a guess from the op's work, with an uncertainty as large as the
+    guess; it is NaN in an empty table.
     """
 
     latency_us: float
@@ -89,9 +89,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's latency with its 95 % interval. `coverage`: share of the blocks' time that comes from rows
-    measured exactly or in class. `missing`: the ops that do not, each once, the most uncertain first.
-    `blocks`: one entry for each op of the network, in order.
+    """A network's latency with its 95 % interval. `coverage`: share of the blocks' time that comes from rows measured
+    exactly or in class. `missing`: the other ops without duplicates, the most uncertain first. `blocks`: one entry for
+    each op of the network, in order.
     """
 
     latency_us: float
@@ -105,8 +105,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Rows by op key. Lookup order: measured row, row of the same kernel class, predictor of the kind,
-    missing. Answers are cached in the snapshot: asking twice costs a dictionary access.
+    """Rows by op key. Lookup order: measured row, row of the same kernel class, predictor of the kind, missing. Answers
+    are cached in the snapshot, so a repeated lookup costs a dictionary access.
     """
 
     device: DeviceConfig
@@ -118,15 +118,15 @@ class LatencyTable:
     _predictors: dict[str, KindPredictor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def lookup(self, op: Op) -> Entry:
-        """What the table knows of `op`."""
+        """Return the table's knowledge of `op`."""
         return self._cache.get(op.key) or self.entries([op])[0]
 
     def latency_us(self, op: Op) -> float:
-        """Latency of one block, uncalibrated; NaN only where the table is empty."""
+        """Return the latency of one block, uncalibrated; NaN only if the table is empty."""
         return self.lookup(op).latency_us
 
     def entries(self, ops: Sequence[Op]) -> tuple[Entry, ...]:
-        """`lookup` for many ops at once: one predictor call for each kind."""
+        """Look up many ops at once, with one predictor call for each kind."""
         unknown = {op.key: op for op in ops if op.key not in self._cache}
         predicted: dict[str, list[Op]] = defaultdict(list)
         for key, op in unknown.items():
@@ -140,12 +140,12 @@ class LatencyTable:
         return tuple(self._cache[op.key] for op in ops)
 
     def predict(self, networks: Sequence[Sequence[Op]]) -> tuple[Prediction, ...]:
-        """One prediction for each network, a network being its ops (repeated where it repeats a block)."""
+        """Return one prediction for each network, given as its ops (a repeated block is listed repeatedly)."""
         self.entries([op for network in networks for op in network])
         return tuple(self._predict(network) for network in networks)
 
     def sums_us(self, networks: Sequence[Sequence[Op]]) -> tuple[Array, Array]:
-        """(sums of block latencies, standard deviations of the sums), each of shape (networks,)."""
+        """Return (sums of block latencies, standard deviations of the sums), each of shape (networks,)."""
         self.entries([op for network in networks for op in network])
         sums = [sum(self._cache[op.key].latency_us for op in network) for network in networks]
         sigmas = [_sum_sigma([(op.key, self._cache[op.key]) for op in network]) for network in networks]
@@ -159,7 +159,7 @@ class LatencyTable:
         calibration: Calibration | None = None,
         classes: KernelClasses | None = None,
     ) -> LatencyTable:
-        """A new snapshot with these rows added (same key: replaced) and the other arguments in place of its own."""
+        """Return a new snapshot with these rows added (a known key is replaced) and the other arguments applied."""
         added = {row.key: row for row in rows}
         snapshot = replace(
             self,
@@ -169,13 +169,13 @@ class LatencyTable:
             classes=classes or self.classes,
         )
         if not added and snapshot.classes == self.classes:
-            # Entries and fitted predictors go by rows and classes alone; fitting takes seconds.
+            # Entries and fitted predictors depend only on rows and classes, and fitting takes seconds.
             snapshot._cache.update(self._cache)
             snapshot._predictors.update(self._predictors)
         return snapshot
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `from_json` makes an equal table."""
+        """Return plain values, from which `from_json` makes an equal table."""
         return {
             "device": self.device.to_json(),
             "epoch": self.epoch,
@@ -186,7 +186,7 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyTable:
-        """Raises InvalidInput on unknown, missing or wrong fields."""
+        """Read the output of `to_json`. Raises InvalidInput on unknown, missing or wrong fields."""
         try:
             rows = [Row.from_json(row) for row in data["rows"]]
             return cls(
@@ -213,7 +213,7 @@ class LatencyTable:
         return dict(found)
 
     def _in_class(self, op: Op) -> Entry | None:
-        """Median and spread of the measured rows of the op's class."""
+        """Return the median and spread of the measured rows of the op's class."""
         name = self.classes.class_of(features_of(op))
         rows = self._class_rows.get(name, []) if name is not None else []
         if not rows:
@@ -263,7 +263,7 @@ class LatencyTable:
 
 
 def _sum_sigma(blocks: Sequence[tuple[str, Entry]]) -> float:
-    """Standard deviation of a sum: the same op's errors add up, different ops' are independent."""
+    """Return the standard deviation of a sum: errors of the same op add up, those of different ops are independent."""
     counts = Counter(key for key, _ in blocks)
     sigmas = {key: entry.sigma_us for key, entry in blocks}
     return math.sqrt(sum((count * sigmas[key]) ** 2 for key, count in counts.items()))

@@ -1,9 +1,9 @@
-"""Bounds: how slow a model may be in truth, where a verdict needs 97.5 % certainty.
+"""Bounds: upper limits on a model's true latency, for verdicts that need 97.5 % certainty.
 
 `quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap of a
 high percentile does not: it never sees anything above the slowest burst. `p95` is therefore bounded by an order
-statistic, which holds for any law of the bursts: the r-th smallest of n is above the p-quantile with the probability
-that a binomial (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
+statistic, which holds for any distribution of the bursts: the r-th smallest of n is above the p-quantile with the
+probability that a binomial (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from hw_profiles.timing.protocol import Sample, Statistic, bootstrap_upper, stat
 CERTAINTY = 0.975
 ROUNDS = 30
 ROUNDS_P95 = 120
-"""So many that p95 is bounded by the second slowest burst, and one hiccup of the machine decides nothing; with fewer
-than 72 no burst bounds it at all."""
+"""Enough rounds that p95 is bounded by the second slowest burst, so that a single disturbance decides nothing; with
+fewer than 72 rounds no burst bounds it.
+"""
 
 Array = npt.NDArray[np.float64]
 
 
 def verdict_rounds(statistic: Statistic) -> int:
-    """Rounds of every model from which `upper_bound` of this statistic can be taken."""
+    """Return the number of rounds of every model that `upper_bound` of this statistic needs."""
     return ROUNDS_P95 if statistic == "p95" else ROUNDS
 
 
 def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) -> float:
-    """Upper 97.5 % bound of latency(sample) / latency(reference), or of the latency of `sample` in microseconds
-    where `reference` is None.
+    """Return the upper 97.5 % bound of latency(sample) / latency(reference), or of the latency of `sample` in
+    microseconds if `reference` is None.
 
     A ratio of two p95 is bounded by the quotient of their bounds, each at half the error (Bonferroni).
 
-    Raises: InvalidInput where too few bursts were timed to bound the statistic.
+    Raises InvalidInput if too few bursts were timed to bound the statistic.
     """
     if statistic != "p95":
         return bootstrap_upper(sample, reference, statistic, percentile=100.0 * CERTAINTY)
@@ -49,32 +50,32 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
 
 
 def order_upper(values: Array, level: float, certainty: float) -> float:
-    """The smallest of `values` (n,) that is above the quantile `level` of their law with `certainty`.
+    """Return the smallest of `values` (n,) that is above the quantile `level` of their distribution with `certainty`.
 
-    Raises: InvalidInput where not even the largest is.
+    Raises InvalidInput if even the largest is not.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] >= certainty)
     if not len(ranks):
-        raise InvalidInput("bursts", len(values), f"enough to bound the quantile {level:g} from above")
+        raise InvalidInput("bursts", len(values), f"must be enough to bound the quantile {level:g} from above")
     return float(np.sort(values)[ranks[0]])
 
 
 def order_lower(values: Array, level: float, certainty: float) -> float:
-    """The largest of `values` (n,) that is below the quantile `level` of their law with `certainty`.
+    """Return the largest of `values` (n,) that is below the quantile `level` of their distribution with `certainty`.
 
-    Raises: InvalidInput where not even the smallest is.
+    Raises InvalidInput if even the smallest is not.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] <= 1.0 - certainty)
     # The r-th smallest is above the quantile with probability below[r]: rank r counts from 1, positions from 0.
     if not len(ranks):
-        raise InvalidInput("bursts", len(values), f"enough to bound the quantile {level:g} from below")
+        raise InvalidInput("bursts", len(values), f"must be enough to bound the quantile {level:g} from below")
     return float(np.sort(values)[ranks[-1]])
 
 
 def _binomial_below(count: int, share: float) -> Array:
-    """(count + 1,): probability that a binomial (count, share) is below r, for r = 0..count."""
+    """Return (count + 1,) probabilities that a binomial (count, share) is below r, for r = 0..count."""
     logs = [
         math.lgamma(count + 1)
         - math.lgamma(k + 1)

@@ -1,1 +1,1 @@
-"""How a device is timed: the protocol, bursts, timing models, and the process that runs them."""
+"""Times models on a device: the protocol, bursts, timing models, and the process that runs them."""

@@ -1,6 +1,6 @@
-"""Batches: models timed or taken apart together in a child process: one that crashes or hangs costs only itself.
+"""Batches: models timed, taken apart or converted together in a child process; a crash or hang costs only its cause.
 
-A batch whose child dies is halved until the culprit stands alone; all others keep their timings.
+A batch whose child dies is halved until the culprit is alone; all others keep their timings.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 LEAST_DEADLINE_S = 20.0
 DEADLINE_FACTOR = 10.0
 START_S = 120.0
-"""For the interpreter and the engine to load, on a slow card with cold caches."""
+"""Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
 LOAD_S = 0.1
-"""Expected for a session to be built and its fusion looked at, each model."""
+"""Expected seconds per model to build a session and examine its fusion."""
 UNKNOWN_RUN_S = 0.25
-"""Expected for one run of a model that nothing is known of."""
+"""Expected seconds for one run of an unknown model."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One item: its files by name, timed in one session. `expected_us`: a guess of a run of the largest."""
+    """One item: its files by name, timed in one session. `expected_us`: a guess of the largest file's run time."""
 
     key: str
     files: Mapping[str, Path]
@@ -39,17 +39,29 @@ class Work:
 
 
 Outcome: TypeAlias = Mapping[str, Sample] | Failure
-"""Samples by file name, or why there are none: kind `error`, `crash` or `timeout`."""
+"""Samples by file name, or a failure of kind `error`, `crash` or `timeout`."""
 
 Fused: TypeAlias = tuple[frozenset[str], ...]
 """The sets of node names that run as one kernel."""
-Task: TypeAlias = Literal["time", "fuse"]
-Answer: TypeAlias = Sample | Failure | Fused
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What an engine made of a network: its own file, and a file with its outputs (`hw_profiles.wire.arrays`)."""
+
+    file: Path
+    outputs: Path
+
+
+Task: TypeAlias = Literal["time", "fuse", "check"]
+Answer: TypeAlias = Sample | Failure | Fused | Checked
+MODEL, SAMPLES = "model", "samples"
+"""Names of the two files of an item to check."""
 
 
 @dataclass
 class Batch:
-    """Times work on one device. `progress(done, all)` counts models; `cancelled` is asked often."""
+    """Times work on one device. `progress(done, all)` counts models; `cancelled` is called often."""
 
     device: DeviceConfig
     protocol: BurstProtocol
@@ -61,22 +73,31 @@ class Batch:
     _total: int = field(default=0, init=False)
 
     def time(self, work: Sequence[Work]) -> Iterator[tuple[str, Outcome]]:
-        """Outcomes by key, as they come; no lock is held while the caller deals with one.
+        """Yield outcomes by key as they finish; no lock is held while the caller handles one.
 
         Raises:
-            Cancelled: `cancelled` said so.
+            Cancelled: `cancelled` returned True.
         """
         for item, answers in self._answered("time", work):
             yield item.key, _outcome(item, answers)
 
     def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
-        """What runs as one kernel in the one file of each item, as `time` tells its outcomes.
+        """Yield what runs as one kernel in the one file of each item, in the same way as `time`.
+
+        Raises:
+            Cancelled: `cancelled` returned True.
+        """
+        for item, answers in self._answered("fuse", work):
+            yield item.key, _fused(item, answers)
+
+    def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
+        """What the engine makes of each item's file MODEL, and its outputs on SAMPLES, as `time` tells its outcomes.
 
         Raises:
             Cancelled: `cancelled` said so.
         """
-        for item, answers in self._answered("fuse", work):
-            yield item.key, _fused(item, answers)
+        for item, answers in self._answered("check", work):
+            yield item.key, _checked(item, answers)
 
     def _answered(self, task: Task, work: Sequence[Work]) -> Iterator[tuple[Work, Mapping[str, Answer] | Death]]:
         self._total = sum(len(item.files) for item in work)
@@ -103,7 +124,7 @@ class Batch:
                 return self._collect(child, part)
 
     def _room(self, task: Task) -> AbstractContextManager[None]:
-        """Only timing needs the machine for itself."""
+        """Return the lock that the task needs: only timing needs the machine for itself."""
         return self.lock.exclusive() if task == "time" else self.lock.shared()
 
     def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
@@ -119,7 +140,7 @@ class Batch:
             if isinstance(message, Death):
                 return message
             if "progress" in message:
-                gap_s = time.monotonic() - began_s  # from now on the rounds themselves tell what to expect
+                gap_s = time.monotonic() - began_s  # from now on the rounds themselves show what to expect
                 patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:
@@ -128,13 +149,16 @@ class Batch:
                 found[sample["key"]] = Sample(sample["key"], *bursts, sample["extra"])
             elif "fused" in message:
                 found[message["fused"]["key"]] = tuple(map(frozenset, message["fused"]["sets"]))
+            elif "checked" in message:
+                paths = message["checked"]
+                found[paths["key"]] = Checked(Path(paths["file"]), Path(paths["outputs"]))
             elif "failure" in message:
                 found[message["failure"]["key"]] = Failure(**message["failure"])
             else:
                 return found
 
     def _expected_s(self, part: Sequence[Work]) -> float:
-        """How long the first round should take: every model loaded, warmed up and run."""
+        """Return the expected seconds of the first round, in which every model is loaded, warmed up and run."""
         runs = self.protocol.warm_runs + self.protocol.timed_runs + 3
         run_s = [UNKNOWN_RUN_S if item.expected_us is None else item.expected_us * 1e-6 for item in part]
         return sum((LOAD_S + runs * each) * len(item.files) for item, each in zip(part, run_s, strict=True))
@@ -160,12 +184,19 @@ def _fused(item: Work, answers: Mapping[str, Answer] | Death) -> Fused | Failure
     return answer if isinstance(answer, tuple) else _failure(item, answer)
 
 
+def _checked(item: Work, answers: Mapping[str, Answer] | Death) -> Checked | Failure:
+    if isinstance(answers, Death):
+        return Failure(item.key, answers.reason, answers.kind)
+    answer = answers.get(f"{item.key}/{MODEL}")
+    return answer if isinstance(answer, Checked) else _failure(item, answer)
+
+
 def _failure(item: Work, answer: Answer | None) -> Failure:
     reason = answer.reason if isinstance(answer, Failure) else "the runtime gave no answer"
     return Failure(item.key, reason, "error")
 
 
 def _child() -> ChildProcess:
-    """A timing process, which answers in lines of JSON."""
+    """Start a timing process, which answers in lines of JSON."""
     environment = child_environment(with_packages=True)
     return ChildProcess(python_module("hw_profiles.timing.child"), environment=environment, name="the timing process")

@@ -1,8 +1,8 @@
-"""The burst scheduler: times many calls interleaved, so that a disturbance hits all of them alike.
+"""The burst scheduler: times many calls interleaved, so that a disturbance affects all of them alike.
 
-Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (looked at on one; no rows were
-kept). Short bursts spread over many rounds meet quiet moments for every model; more runs in a row do not. How far both
-ways repeat is what benchmarks/burst_protocol.py measures (docs/benchmarks.md).
+Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (seen on one machine; no rows
+kept). Short bursts spread over many rounds meet quiet moments for every model; more runs in a row do not.
+benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, split_ha
 
 # The first burst of a model also pays for page faults and lazily made buffers.
 FIRST_WARM_RUNS = 3
-# After `min_rounds` spread over many disturbances a few restless models are left; their rounds may follow each
-# other faster, or they would hold up a whole batch.
+# After `min_rounds`, spread over many disturbances, a few unsettled models are left; their rounds may follow each other
+# faster, or they would hold up a whole batch.
 LATER_ROUND_SHARE = 0.25
 
 
@@ -29,10 +29,10 @@ def run_bursts(
     sleep: Callable[[float], object] = time.sleep,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sample | Failure]:
-    """Times every call by `protocol`; `clock` and `sleep` are in seconds. One answer for each key.
+    """Time every call by `protocol`; return one answer for each key. `clock` and `sleep` are in seconds.
 
-    A call that raises becomes a Failure and leaves the others going. A sample that did not settle has
-    `suspect` set to `unsettled`. `progress(done, all)` is called after each round.
+    A call that raises becomes a Failure, and the others continue. A sample that did not settle has `suspect` set to
+    `unsettled`. `progress(done, all)` is called after each round.
     """
     runs = {key: _Run(key, call) for key, call in calls.items()}
     rng = np.random.default_rng(protocol.seed)
@@ -56,7 +56,7 @@ def run_bursts(
 
 
 class _Run:
-    """One model's bursts so far."""
+    """The bursts of one model so far."""
 
     def __init__(self, key: str, call: Callable[[], object]) -> None:
         self._key, self._call = key, call
@@ -79,7 +79,8 @@ class _Run:
                 start_s = clock()
                 call()
                 elapsed_s[run] = clock() - start_s
-        except Exception as error:  # any engine's own class: recorded, so that one model never ends a batch
+        # engines raise classes of their own; recorded, so that one failing model does not end a batch
+        except Exception as error:
             self._failure = Failure(self._key, f"{type(error).__name__}: {error}"[:500], "run")
             return
         if elapsed_s.min() <= 0:

@@ -1,8 +1,8 @@
-"""The process in which models are timed or taken apart: it may crash or hang, and only this batch with it.
+"""The process in which models are timed, taken apart or converted; a crash or hang of it costs only its batch.
 
-Reads one line of JSON (what to do) from stdin, loads the engine, answers `ready`, waits for the line `go`,
-and writes a JSON object a line: `progress`, then a `sample`, `fused` or a `failure` for each model, then `end`. It ends
-when stdin closes: its parent is gone. What an engine prints goes to stderr.
+It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
+one JSON object per line: `progress`, then a `sample`, `fused`, `checked` or a `failure` for each model, then `end`. It
+ends when stdin closes, because its parent is gone. Output of an engine goes to stderr.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Any, TextIO
 from hw_profiles import lifeline, runtimes
 from hw_profiles.device import DeviceConfig
 from hw_profiles.runtimes import Runtime
+from hw_profiles.timing.batch import MODEL, SAMPLES
+from hw_profiles.timing.conversion import conversion
 from hw_profiles.timing.file_timing import time_files, why
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
+from hw_profiles.wire.arrays import pack, unpack
 
 
 def main() -> None:
-    """Do what stdin says."""
+    """Do the task that stdin describes."""
     answers = lifeline.claim_stdout()
     wanted = json.loads(sys.stdin.readline())
     device = DeviceConfig.from_json(wanted["device"])
@@ -34,6 +37,8 @@ def main() -> None:
     paths = {key: Path(path) for key, path in wanted["models"].items()}
     if wanted["task"] == "fuse":
         _fuse(answers, runtime, paths)
+    elif wanted["task"] == "check":
+        _check(answers, runtime, device, paths)
     else:
         protocol = BurstProtocol(**wanted["protocol"])
         timed = time_files(runtime, paths, device, protocol, lambda *seen: _progress(answers, *seen))
@@ -46,11 +51,27 @@ def _fuse(answers: TextIO, runtime: Runtime, paths: Mapping[str, Path]) -> None:
     for done, (key, path) in enumerate(paths.items(), 1):
         try:
             sets = runtime.fused(path.read_bytes())
-        except Exception as error:  # the engine has no common class; the reason travels to the caller
+        except Exception as error:  # the engines share no error class; the reason is sent to the caller
             _say(answers, _answer(key, Failure(key, why(error))))
         else:
             _say(answers, {"fused": {"key": key, "sets": [sorted(names) for names in sets]}})
         _progress(answers, done, len(paths))
+
+
+def _check(answers: TextIO, runtime: Runtime, device: DeviceConfig, paths: Mapping[str, Path]) -> None:
+    keys = [key for key in paths if key.endswith(f"/{MODEL}")]
+    for done, key in enumerate(keys, 1):
+        samples = paths[key.removesuffix(MODEL) + SAMPLES]
+        try:
+            made = conversion(runtime, paths[key].read_bytes(), unpack(samples.read_bytes()), device)
+        except Exception as error:  # the engine has no common class; the reason travels to the caller
+            _say(answers, _answer(key, Failure(key, why(error))))
+        else:
+            file, outputs = (paths[key].with_name(f"{paths[key].stem}-{samples.stem}.{end}") for end in ("file", "out"))
+            file.write_bytes(made.file)
+            outputs.write_bytes(pack(made.outputs))
+            _say(answers, {"checked": {"key": key, "file": str(file), "outputs": str(outputs)}})
+        _progress(answers, len(paths) * done // len(keys), len(paths))
 
 
 def _progress(answers: TextIO, done: int, total: int) -> None:

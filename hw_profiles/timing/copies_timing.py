@@ -1,6 +1,6 @@
-"""Slope timing: what one block costs, from models with few and with many copies of it.
+"""Slope timing: the latency of one block, from models with few and with many copies of it.
 
-(T[high] - T[low]) / (high - low) is free of whatever both models pay once: the call, the producers, the outputs.
+(T[high] - T[low]) / (high - low) excludes whatever both models pay once: the call, the producers, the outputs.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ RESAMPLES = 200
 
 
 def slope_models(op: Op) -> tuple[bytes, bytes]:
-    """The serialised timing models of `op` with few and with many copies. Raises InvalidInput as Op.model."""
+    """Return the serialised timing models of `op` with few and with many copies. Raises InvalidInput as Op.model."""
     low, high = (timing_model(op, copies).SerializeToString() for copies in COPIES)
     return low, high
 
 
 def slope_timing(low: Sample, high: Sample, copies: tuple[int, int] = COPIES) -> Timing:
-    """The timing of one block from the samples of its two models.
+    """Return the timing of one block from the samples of its two models.
 
-    Each statistic is the slope of that statistic; `extra` has `sigma_us`, the bootstrap standard deviation of
-    quiet_us, and `suspect` where either sample was suspect or the slope is below zero by more than its noise.
-    Raises InvalidInput where `copies` do not rise.
+    Each statistic is the slope of that statistic; `extra` has `sigma_us`, the bootstrap standard deviation of quiet_us,
+    and `suspect` if either sample was suspect or the slope is below zero by more than its noise. Raises InvalidInput if
+    `copies` do not rise.
     """
     span = copies[1] - copies[0]
     if span < 1:
-        raise InvalidInput("copies", copies, "few, then many")
+        raise InvalidInput("copies", copies, "must rise: few, then many")
     few, many = low.timing(), high.timing()
     sigma_us = float(np.hypot(_sigma_us(low), _sigma_us(high))) / span
     quiet_us = (many.quiet_us - few.quiet_us) / span
@@ -61,10 +61,10 @@ def time_ops(
     protocol: BurstProtocol,
     progress: Progress | None = None,
 ) -> Mapping[str, Timing | Failure]:
-    """Slope timings of `ops` by key, all models of all ops interleaved in one batch.
+    """Return slope timings of `ops` by key, with all models of all ops interleaved in one batch.
 
-    An op that cannot be modelled, loaded or run is a Failure. Keep a batch to about a hundred ops: every
-    model stays open.
+    An op that cannot be modelled, loaded or run is a Failure. Keep a batch to about a hundred ops, because every model
+    stays open.
     """
     results: dict[str, Timing | Failure] = {}
     models: dict[str, bytes] = {}
@@ -92,7 +92,7 @@ def _slope_or_failure(key: str, low: Sample | Failure, high: Sample | Failure) -
 
 
 def _sigma_us(sample: Sample) -> float:
-    """Bootstrap standard deviation of the quiet latency."""
+    """Return the bootstrap standard deviation of the quiet latency."""
     minima = np.asarray(sample.minima_us)
     rounds = np.random.default_rng(0).integers(0, len(minima), (RESAMPLES, len(minima)))
     return float(np.percentile(minima[rounds], QUIET_PERCENTILE, axis=1).std())

@@ -1,4 +1,4 @@
-"""What is timed is the engine's own file: an ONNX file is converted first, a file of the engine's is timed as it is."""
+"""Times the engine's own files: an ONNX file is converted first; a file of the engine is timed unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def time_files(
     protocol: BurstProtocol,
     progress: Progress | None = None,
 ) -> Mapping[str, Sample | Failure]:
-    """Times files by what their names end in: `.onnx`, or what the engine's own files end in."""
+    """Time files by the ending of their names: `.onnx`, or that of the engine's own files."""
     ready = {key: path.read_bytes() for key, path in paths.items() if path.suffix != ONNX}
     models = {key: path.read_bytes() for key, path in paths.items() if path.suffix == ONNX}
     timed = time_models(runtime, models, device, protocol, progress, ready)
@@ -37,7 +37,7 @@ def time_models(
     progress: Progress | None = None,
     ready: Mapping[str, bytes] | None = None,
 ) -> Mapping[str, Sample | Failure]:
-    """Times ONNX files as what the runtime makes of them, interleaved with files that are `ready`.
+    """Time ONNX files as the runtime converts them, interleaved with files that are `ready`.
 
     A model that cannot be converted is a Failure. A timing model of an op that does not run as one kernel keeps its
     Sample, with `suspect` set to `fusion_mismatch` in its extra.
@@ -48,7 +48,7 @@ def time_models(
             files[key] = runtime.convert(model, device)
             if fusion_mismatch(onnx.load_model_from_string(model), runtime.fused):
                 suspects.add(key)
-        except Exception as error:  # engines have no common class; the reason travels to the caller
+        except Exception as error:  # engines share no error class; the reason is sent to the caller
             files.pop(key, None)
             failures[key] = Failure(key, why(error), "load")
     timed = runtime.time(files, device, protocol, progress)
@@ -57,7 +57,7 @@ def time_models(
 
 
 def why(error: Exception) -> str:
-    """An engine's error in a line; our own have words for people."""
+    """Describe an engine's error in one line; our own errors are already written for people."""
     return str(error if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}")[:500]
 
 

@@ -1,4 +1,4 @@
-"""What a timing is: the protocol's numbers, the raw bursts of one model, and what is read off them."""
+"""Timings: the protocol's numbers, the raw bursts of one model, and the statistics computed from them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hw_profiles.errors import InvalidInput
 Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
-# The percentile of burst minima that counts as the latency of an undisturbed machine. A choice; how well it repeats
-# on a loaded machine beside the median of a long run is in docs/benchmarks.md (benchmarks/burst_protocol.py).
+# The percentile of burst minima that counts as the latency of an undisturbed machine. A choice; docs/benchmarks.md
+# (benchmarks/burst_protocol.py) compares its repeatability on a loaded machine with the median of a long run.
 QUIET_PERCENTILE = 5.0
-# p50 over quiet from which other work on the machine deserves a word.
+# Ratio of p50 to quiet above which a warning about other work on the machine is due.
 NOISY = 1.3
 
 
@@ -25,11 +25,11 @@ NOISY = 1.3
 class BurstProtocol:
     """Short bursts, round-robin over all pending models in random order.
 
-    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then each
-    `round_step`, a model is done when its split-half difference is under `split_half`; `max_rounds` ends it
-    anyway. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed within
-    one disturbance would agree on a wrong figure. `seed` draws the order. For a verdict set `min_rounds ==
-    max_rounds`: all models then have paired rounds.
+    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then every
+    `round_step` rounds, a model is done if its split-half difference is under `split_half`; `max_rounds` ends it in any
+    case. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed within one
+    disturbance would agree on a wrong figure. `seed` draws the order. For a verdict set `min_rounds == max_rounds`: all
+    models then have paired rounds.
     """
 
     warm_runs: int = 1
@@ -44,22 +44,22 @@ class BurstProtocol:
     def __post_init__(self) -> None:
         for name in ("timed_runs", "min_rounds", "round_step"):
             if getattr(self, name) < 1:
-                raise InvalidInput(name, getattr(self, name), "at least 1")
+                raise InvalidInput(name, getattr(self, name), "must be at least 1")
         if self.warm_runs < 0:
-            raise InvalidInput("warm_runs", self.warm_runs, "at least 0")
+            raise InvalidInput("warm_runs", self.warm_runs, "must be at least 0")
         if self.max_rounds < self.min_rounds:
-            raise InvalidInput("max_rounds", self.max_rounds, f"at least min_rounds, {self.min_rounds}")
+            raise InvalidInput("max_rounds", self.max_rounds, f"must be at least min_rounds, {self.min_rounds}")
         if not 0 <= self.round_s <= 60:
-            raise InvalidInput("round_s", self.round_s, "from 0 to 60")
+            raise InvalidInput("round_s", self.round_s, "must be from 0 to 60")
         if not self.split_half > 0:
-            raise InvalidInput("split_half", self.split_half, "above 0")
+            raise InvalidInput("split_half", self.split_half, "must be above 0")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A summary in microseconds. `quiet_us`: p5 of burst minima; `p50_us`, `p95_us`: of burst medians;
-    `split_half`: relative difference of quiet between even and odd rounds; `extra`: facts by name, among them
-    `suspect` with a reason where the figure is doubtful.
+    """A summary in microseconds. `quiet_us`: p5 of burst minima; `p50_us`, `p95_us`: of burst medians; `split_half`:
+    relative difference of quiet between even and odd rounds; `extra`: facts by name, among them `suspect` with a reason
+    if the figure is doubtful.
     """
 
     quiet_us: float
@@ -72,10 +72,10 @@ class Timing:
     def __post_init__(self) -> None:
         for name in ("quiet_us", "p50_us", "p95_us", "split_half"):
             if not np.isfinite(getattr(self, name)):
-                raise InvalidInput(name, getattr(self, name), "a finite number")
+                raise InvalidInput(name, getattr(self, name), "must be a finite number")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, from which `Timing(**data)` makes an equal timing."""
+        """Return plain values, from which `Timing(**data)` makes an equal timing."""
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             "extra": dict(self.extra),
@@ -93,16 +93,18 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not self.minima_us or len(self.minima_us) != len(self.medians_us):
-            raise InvalidInput("minima_us", len(self.minima_us), f"as many as medians, {len(self.medians_us)}")
+            raise InvalidInput(
+                "minima_us", len(self.minima_us), f"must have as many values as medians, {len(self.medians_us)}"
+            )
         if not np.isfinite(self.minima_us).all() or min(self.minima_us) <= 0:
-            raise InvalidInput("minima_us", min(self.minima_us), "finite and above 0")
+            raise InvalidInput("minima_us", min(self.minima_us), "must be finite and above 0")
 
     @property
     def bursts(self) -> int:
         return len(self.minima_us)
 
     def timing(self) -> Timing:
-        """The summary of these bursts; `noisy_host` is set where the median is far above the quiet latency."""
+        """Return the summary of these bursts; `noisy_host` is set if the median is far above the quiet latency."""
         quiet_us, p50_us = statistic_us(self, "quiet"), statistic_us(self, "p50")
         return Timing(
             quiet_us=quiet_us,
@@ -124,13 +126,13 @@ class Failure:
 
 
 def statistic_us(sample: Sample, statistic: Statistic) -> float:
-    """`quiet`: p5 of burst minima. `p50`, `p95`: that percentile of burst medians. Microseconds."""
+    """Return a statistic in microseconds: `quiet` is p5 of burst minima; `p50`, `p95` are those of burst medians."""
     values, percentile = statistic_values(sample, statistic)
     return float(np.percentile(values, percentile))
 
 
 def split_half(minima_us: tuple[float, ...]) -> float:
-    """Relative difference of the quiet latency between even and odd rounds; 1 after a single round."""
+    """Return the relative difference of the quiet latency between even and odd rounds; 1 after a single round."""
     if len(minima_us) < 2:
         return 1.0
     even, odd = (float(np.percentile(minima_us[start::2], QUIET_PERCENTILE)) for start in (0, 1))
@@ -138,14 +140,14 @@ def split_half(minima_us: tuple[float, ...]) -> float:
 
 
 def statistic_values(sample: Sample, statistic: Statistic) -> tuple[npt.NDArray[np.float64], float]:
-    """What `statistic` reads, one value of each burst (n,), and its percentile: minima for `quiet`, medians for the
+    """Return the values behind `statistic`, one per burst (n,), and its percentile: minima for `quiet`, medians for the
     others. So p95 is the 95th percentile of burst medians, not of single runs.
 
-    Raises: InvalidInput for an unknown statistic.
+    Raises InvalidInput for an unknown statistic.
     """
     percentiles = {"quiet": QUIET_PERCENTILE, "p50": 50.0, "p95": 95.0}
     if statistic not in percentiles:
-        raise InvalidInput("statistic", statistic, f"one of {', '.join(percentiles)}")
+        raise InvalidInput("statistic", statistic, f"must be one of {', '.join(percentiles)}")
     values = sample.minima_us if statistic == "quiet" else sample.medians_us
     return np.asarray(values, dtype=np.float64), percentiles[statistic]
 
@@ -159,11 +161,11 @@ def bootstrap_upper(
     resamples: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Upper bootstrap percentile over bursts: of latency(sample) / latency(reference), or of the latency of
-    `sample` in microseconds where `reference` is None.
+    """Return the upper bootstrap percentile over bursts: of latency(sample) / latency(reference), or of the latency of
+    `sample` in microseconds if `reference` is None.
 
-    Rounds are resampled jointly where both samples have equally many: models of one interleaved run shared
-    each round's disturbances, and pairing them keeps those out of the ratio.
+    Rounds are resampled jointly if both samples have equally many: models of one interleaved run shared each round's
+    disturbances, and pairing the rounds keeps those out of the ratio.
     """
     rng = np.random.default_rng(seed)
     values, level = statistic_values(sample, statistic)

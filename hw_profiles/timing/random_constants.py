@@ -1,4 +1,4 @@
-"""Random values for the constants of an op: sane for their role, so that nothing overflows or goes denormal."""
+"""Random values for the constants of an op, suited to their role so that nothing overflows or becomes denormal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hw_profiles.ops import Constant, Op
 # Scale of quantised activations.
 ACTIVATION_SCALE = 0.03125
 
-# role by (op type, position of the input); everything else is a weight or a plain operand
+# Role by (op type, position of the input); everything else is a weight or a plain operand.
 _ROLES = {
     ("QuantizeLinear", 1): "scale",
     ("DequantizeLinear", 1): "scale",
@@ -31,10 +31,10 @@ _ROLES = {
 
 
 def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
-    """One array for each constant of `op`; given values stay.
+    """Return one array for each constant of `op`; given values stay.
 
-    Raises InvalidInput for an integer constant without a value that is no quantised weight: an op needs the
-    values of its shapes and axes.
+    Raises InvalidInput for an integer constant without a value that is not a quantised weight: an op needs the values
+    of its shapes and axes.
     """
     roles: dict[str, str] = {}
     for node in op.nodes:
@@ -48,8 +48,8 @@ def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _bias_scales(op: Op) -> dict[int, tuple[int, int]]:
-    """For each scale of a quantised bias, the scales (of activation and weight) whose product it must be, or
-    runtimes do not take the block as quantised.
+    """Return, for each scale of a quantised bias, the scales (of activation and weight) whose product it must be;
+    otherwise runtimes do not treat the block as quantised.
     """
     scale_of = {
         node.outputs[0]: int(node.inputs[1][1:])
@@ -71,11 +71,11 @@ def _value(name: str, constant: Constant, role: str, rng: np.random.Generator) -
         return np.full(shape, 128 if dtype == np.uint8 else 0, dtype)
     if dtype.kind in "iu":
         if dtype not in (np.int8, np.uint8, np.int32):
-            raise InvalidInput(name, constant.spec, "an integer constant that is no weight needs its value")
+            raise InvalidInput(name, constant.spec, "an integer constant that is not a weight needs a value")
         low, high = (0, 256) if dtype == np.uint8 else (-127, 128)
         return rng.integers(low, high, shape).astype(dtype)
     if role == "scale":
-        # scalars are activations': one scale throughout, so that pools and reshapes stay free of rescaling
+        # Scalar scales belong to activations: a single scale throughout keeps pools and reshapes free of rescaling.
         drawn = rng.uniform(0.005, 0.01, shape) if shape else ACTIVATION_SCALE
         return np.asarray(drawn, dtype)
     if role == "shift":

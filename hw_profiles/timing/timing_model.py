@@ -1,17 +1,17 @@
 """The model that times one op in context: real producers, parallel copies of the block, cheap joins.
 
-A block alone is not what runs in a network: its input arrives in the layout that its producer chose, and a
-call costs more than the block. So each of SLOTS places has producers of its own for every activation, and the
-first `copies` places a copy of the block with weights of its own:
+A block alone does not behave as in a network: there its input arrives in the layout that its producer chose, and a call
+costs more than the block. So each of SLOTS slots has its own producers for every activation, and each of the first
+`copies` slots has a copy of the block with its own weights:
 
     feed -> producer -> tap                         in every slot
                      -> block -> join               in the first `copies` slots
             stand-in -> tap                         in every slot: a tensor of the output's shape and layout
                      -> join                        in the slots without a block
 
-Two models of the same op differ in nothing but the number of blocks, so that (T[4] - T[1]) / 3 is the block with
-the layout changes that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer
-alive where no block reads it, and keeps the runtime from fusing the block into its producer.
+Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the block with the layout changes
+that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer alive if no block reads it,
+and keeps the runtime from fusing the block into its producer.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from hw_profiles.timing.random_constants import ACTIVATION_SCALE, random_constan
 SLOTS = 4
 # Names of the blocks' nodes start with this: `block2/0` is node 0 of the copy in slot 2.
 BLOCK_PREFIX = "block"
-# The metadata key that marks a timing model and carries its op's key.
+# The metadata key that marks a timing model and holds its op's key.
 OP_METADATA = "netlathe.op"
 
 # Channels of the feed behind conv producers: few, so that they cost little; a multiple of 4 for every layout.
 FEED_CHANNELS = 4
-# Taps quantise with another scale than joins, or the runtime would merge the two.
+# Taps quantise with another scale than joins; otherwise the runtime would merge the two.
 TAP_SCALE = 2 * ACTIVATION_SCALE
 
 _CASTS = frozenset({"quantizelinear", "dequantizelinear"})
 
 
 def timing_model(op: Op, copies: int, slots: int = SLOTS) -> onnx.ModelProto:
-    """The model with `copies` blocks in `slots` slots. Raises InvalidInput where the op cannot stand alone:
-    no activation enters it, or the shapes of its outputs do not follow from those of its inputs.
+    """Return the model with `copies` blocks in `slots` slots. Raises InvalidInput if the op cannot run alone: no
+    activation enters it, or the shapes of its outputs do not follow from those of its inputs.
     """
     if not 1 <= copies <= slots:
-        raise InvalidInput("copies", copies, f"from 1 to the {slots} slots")
+        raise InvalidInput("copies", copies, f"must be from 1 to the {slots} slots")
     if not op.inputs:
         raise InvalidInput("op", op.key, "no activation enters this op")
     return _Builder(op, copies, slots).build()
@@ -102,7 +102,7 @@ class _Builder:
     # --- producers -----------------------------------------------------------------------------------------
 
     def _producer(self, name: str, spec: TensorSpec, producer: str) -> str:
-        """A tensor of `spec` in the layout in which `producer` leaves it, kept alive by a tap."""
+        """Make a tensor of `spec` in the layout in which `producer` leaves it, kept alive by a tap."""
         if spec.dtype not in (*FLOATS, *QUANTISED) or producer == "input":
             self._inputs[name] = spec
             return name
@@ -119,11 +119,11 @@ class _Builder:
         return name
 
     def _pooled(self, name: str, spec: TensorSpec) -> None:
-        """`name` as a copy, by a pool of one pixel, of what one convolution makes for all slots.
+        """Make `name` as a copy, by a one-pixel pool, of the output of one convolution that serves all slots.
 
         Integer convolutions to few channels run unsteadily: with one in each slot the slope of a block behind 3 or 10
-        channels was off by up to a quarter, with copies by 2 %: looked at on the machine this was written on, no
-        benchmark shows it.
+        channels was off by up to a quarter, with copies by 2 % (seen on the development machine; no benchmark shows
+        it).
         """
         source = f"source_{'x'.join(map(str, spec.shape))}_{spec.dtype}"
         if all(source not in node.output for node in self._nodes):
@@ -133,7 +133,7 @@ class _Builder:
         self._quantise(f"{name}_float", name, spec.dtype, ACTIVATION_SCALE)
 
     def _conv(self, name: str, spec: TensorSpec) -> None:
-        """`name` from a 1x1 convolution of a shared feed, quantised on both sides where `spec` is."""
+        """Make `name` with a 1x1 convolution of a shared feed, quantised on both sides if `spec` is."""
         batch, channels, height, width = spec.shape
         dtype = "float32" if spec.dtype in QUANTISED else spec.dtype
         feed = self._input(f"feed_{height}x{width}_{dtype}", TensorSpec((batch, FEED_CHANNELS, height, width), dtype))
@@ -160,7 +160,7 @@ class _Builder:
     # --- blocks, taps and joins ----------------------------------------------------------------------------
 
     def _block(self, slot: int, entering: Sequence[str]) -> list[str]:
-        """A copy of the op's nodes; returns the names of its outputs."""
+        """Add a copy of the op's nodes; return the names of its outputs."""
         prefix = f"{BLOCK_PREFIX}{slot}/"
         names = {"": "", **{f"x{index}": name for index, name in enumerate(entering)}}
         for index, value in enumerate(random_constants(self._op, self._rng)):
@@ -180,8 +180,9 @@ class _Builder:
             self._outputs.append((tensor, spec))
 
     def _reduce(self, name: str, tensor: str, spec: TensorSpec, pool: str, reduction: str, scale: float) -> None:
-        """A graph output with all of `tensor` in it. 4-D: `pool` over height and width, else `reduction`.
-        Quantised 4-D tensors know the average alone; the two users differ by `scale`.
+        """Add a graph output that depends on all of `tensor`. 4-D: `pool` over height and width, else `reduction`.
+
+        Quantised 4-D tensors support only the average; the two callers differ by `scale`.
         """
         quantised = spec.dtype in QUANTISED
         entering = self._dequantise(tensor, name, spec.dtype, ACTIVATION_SCALE) if quantised else tensor
@@ -236,7 +237,7 @@ class _Builder:
 
 
 def block_nodes(op: Op, names: dict[str, str], prefix: str) -> list[onnx.NodeProto]:
-    """The op's nodes with tensors renamed by `names` and nodes named `<prefix><index>`."""
+    """Return the op's nodes with tensors renamed by `names` and nodes named `<prefix><index>`."""
     made = []
     for index, node in enumerate(op.nodes):
         attributes: dict[str, Any] = dict(node.attributes)
@@ -247,9 +248,9 @@ def block_nodes(op: Op, names: dict[str, str], prefix: str) -> list[onnx.NodePro
 
 
 def output_specs(op: Op) -> list[TensorSpec]:
-    """Shapes and dtypes of y0, y1, ... by ONNX shape inference.
+    """Return the shapes and dtypes of y0, y1, ... by ONNX shape inference.
 
-    Raises InvalidInput where they do not follow from the inputs.
+    Raises InvalidInput if they do not follow from the inputs.
     """
     rng = np.random.default_rng(int(hashlib.sha256(b"shapes").hexdigest()[:8], 16))
     local = [*(f"x{i}" for i in range(len(op.inputs))), *(f"w{i}" for i in range(len(op.constants)))]
@@ -281,7 +282,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def _leaves_blocked(op: Op) -> bool:
-    """Whether the op's 4-D outputs are in the blocked layout: by its own nodes, or kept from its inputs."""
+    """Return True if the op's 4-D outputs are in the blocked layout, made by its own nodes or kept from its inputs."""
     kinds = {node.op_type.lower() for node in op.nodes} - _CASTS
     kept = all(producer == "blocked" for producer in op.producers)
     return "conv" in kinds or (kinds <= BLOCKED_TYPES | ELEMENTWISE_TYPES and kept)
@@ -297,9 +298,9 @@ def _value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
 
 
 def fusion_mismatch(model: onnx.ModelProto, fused: Callable[[bytes], Sequence[frozenset[str]]]) -> bool:
-    """Whether `model` is a timing model in which a block does not run as exactly one kernel of `fused`.
+    """Return True if `model` is a timing model in which a block does not run as exactly one kernel of `fused`.
 
-    Always False for other models. The answer is the same for all copies, hence read off the first.
+    Always False for other models. The answer is the same for all copies, so it is read from the first.
     """
     if all(entry.key != OP_METADATA for entry in model.metadata_props):
         return False

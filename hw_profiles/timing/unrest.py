@@ -1,8 +1,8 @@
-"""Unrest: how far a statistic lies over the quiet latency on a machine that does nothing else.
+"""Unrest: the ratio of a statistic to the quiet latency on a machine that does nothing else.
 
-Tables know quiet latencies and a limit speaks of `quiet`, `p50` or `p95`. The factor between the two is a property of
-the device only while the machine is quiet: what a timing session saw of it as a whole may be the work of others, and
-a limit divided by that would refuse networks that meet it.
+Tables hold quiet latencies, but a limit refers to `quiet`, `p50` or `p95`. The factor between the two is a property of
+the device only while the machine is quiet: the factor over a whole timing session may come from other work, and a limit
+divided by it would refuse networks that meet the limit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, Sample, Statistic, statistic_us, statistic_values
 
 NARROW = 0.05
-"""Relative width of an interval up to which its value is used: as much as a search's own margin takes off a limit."""
+"""Relative width of an interval up to which its value is used; as large as a search's own margin below a limit."""
 
 
 @dataclass(frozen=True)
 class Unrest:
-    """A statistic over the quiet latency: `value` on a machine at rest, somewhere from `low` to `high`.
+    """The ratio of a statistic to the quiet latency: `value` on a machine at rest, between `low` and `high`.
 
-    `low`: bursts as undisturbed as the quiet latency itself; `high`: the session as it was, disturbances included.
+    `low`: from bursts as undisturbed as the quiet latency itself; `high`: from the whole session, with its
+    disturbances.
     """
 
     low: float = 1.0
@@ -32,24 +33,26 @@ class Unrest:
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.value <= self.high:
-            raise InvalidInput("unrest", (self.low, self.value, self.high), "low, value and high in this order")
+            raise InvalidInput(
+                "unrest", (self.low, self.value, self.high), "low, value and high must rise in this order"
+            )
 
     @property
     def leniency(self) -> float:
-        """What a limit is multiplied by before predictions at `value` are held against it: 1 if the interval is
-        narrow, else what it takes to refuse nothing that would meet the limit on a machine at rest.
+        """The factor on a limit before it is compared with predictions at `value`: 1 if the interval is narrow, else
+        large enough that nothing is refused that would meet the limit on a machine at rest.
         """
         return 1.0 if self.high <= (1.0 + NARROW) * self.low else self.value / self.low
 
 
 def unrest(samples: Sequence[Sample], statistic: Statistic) -> Unrest:
-    """The factor of this statistic, the median over networks that were timed in one session.
+    """Return the factor of this statistic: the median over networks that were timed in one session.
 
     Raises:
         InvalidInput: there is no sample, or the statistic is unknown.
     """
     if not samples:
-        raise InvalidInput("samples", 0, "at least one")
+        raise InvalidInput("samples", 0, "must be at least one")
     if statistic == "quiet":
         return Unrest()
     seen = np.median([_factors(sample, statistic) for sample in samples], axis=0)
@@ -58,7 +61,7 @@ def unrest(samples: Sequence[Sample], statistic: Statistic) -> Unrest:
 
 
 def _factors(sample: Sample, statistic: Statistic) -> tuple[float, float, float]:
-    """At the quiet percentile of the medians, in the quieter half of the bursts, and over all of them."""
+    """Return the factors: medians at the quiet percentile, the quieter half of the bursts, and all bursts."""
     quiet_us = statistic_us(sample, "quiet")
     medians_us, percentile = statistic_values(sample, statistic)
     calm = np.argsort(sample.minima_us, kind="stable")[: -(-sample.bursts // 2)]

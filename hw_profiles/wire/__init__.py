@@ -1,1 +1,1 @@
-"""What agents and server tell each other, as types that both use."""
+"""The messages between agents and server, as types that both use."""

@@ -1,10 +1,10 @@
-"""The agents' REST types, version 1 of the protocol: the very classes that the routes use.
+"""The agents' REST types, version 1 of the protocol; the routes use these same classes.
 
-Frozen dataclasses that check themselves, so that the agent needs no schema library; the service reads the
-same classes through pydantic, which sees `__pydantic_config__` and refuses unknown keys. Every number from an
-agent is finite and bounded: an agent may be wrong, or lie.
+Frozen dataclasses that check themselves, so that the agent needs no schema library; the service reads the same classes
+through pydantic, which sees `__pydantic_config__` and refuses unknown keys. Every number from an agent is checked to be
+finite and bounded, because an agent may be wrong or lie.
 
-Agents ignore keys they do not know in answers (`from_json`); version 1 only gains optional fields.
+Agents ignore unknown keys in answers (`from_json`); version 1 only gains optional fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Self, get_args
 
-from hw_profiles.device import NAME_PATTERN, DeviceConfig, DeviceKind
+from hw_profiles.device import NAME_PATTERN, ONNX, SUFFIX_PATTERN, DeviceConfig, DeviceKind
 from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from hw_profiles.wire.message import Message, in_range, known, matches, one_of, short
@@ -24,14 +24,14 @@ HEARTBEAT_S = 10.0
 LEASE_S = 30.0
 MAX_ITEMS = 64
 MAX_LATENCY_US = 3.6e9
-"""An hour for one run: beyond it a value is an error of the agent, not a slow device."""
+"""An hour for one run: a larger value is an error of the agent, not a slow device."""
 MAX_BURSTS = 10_000
 MAX_NODES = 100_000
-"""Of one network: an answer that names more is wrong."""
+"""Maximum number of nodes of one network; an answer that names more is wrong."""
 
 AgentState = Literal["idle", "working", "draining"]
 Action = Literal["continue", "cancel", "drain", "removed"]
-ItemKind = Literal["block", "network", "fusion"]
+ItemKind = Literal["block", "network", "fusion", "check"]
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 FailureKind = Literal["error", "crash", "timeout"]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
@@ -39,17 +39,19 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 _MACHINE = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _NAME = re.compile(NAME_PATTERN)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUFFIX = re.compile(SUFFIX_PATTERN)
 
 
 @dataclass(frozen=True)
 class RuntimeSettings(Message):
-    """One way to run a runtime; `options` are the runtime's own settings by name."""
+    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` is what its files end in."""
 
     threads: int
     dtype: str = "fp32"
     kind: DeviceKind = "cpu"
     emulated: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    suffix: str = ONNX
 
     def __post_init__(self) -> None:
         in_range("threads", self.threads, 1, 1024)
@@ -59,6 +61,7 @@ class RuntimeSettings(Message):
         for name, value in self.options.items():
             short("options", name, 64)
             short(f"options.{name}", value, 256)
+        matches("suffix", self.suffix, _SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,14 @@ class RuntimeOffer(Message):
 
     @classmethod
     def of(cls, device: DeviceConfig) -> RuntimeOffer:
-        """The offer of a device configuration."""
-        settings = RuntimeSettings(device.threads, device.dtype, device.kind, device.emulated, dict(device.options))
+        """Make the offer of a device configuration."""
+        settings = RuntimeSettings(
+            device.threads, device.dtype, device.kind, device.emulated, dict(device.options), device.suffix
+        )
         return cls(device.runtime, device.runtime_version, settings)
 
     def device(self, machine: str) -> DeviceConfig:
-        """The device configuration that is offered. Raises InvalidInput where its name is no name."""
+        """Return the device configuration that is offered. Raises InvalidInput if its name is not valid."""
         return DeviceConfig(
             machine=machine,
             kind=self.settings.kind,
@@ -90,12 +95,13 @@ class RuntimeOffer(Message):
             dtype=self.settings.dtype,
             emulated=self.settings.emulated,
             options=tuple(sorted(self.settings.options.items())),
+            suffix=self.settings.suffix,
         )
 
 
 @dataclass(frozen=True)
 class SelfTest(Message):
-    """What the agent found when it timed a model of one node with each runtime; `facts` describe the machine.
+    """The agent's findings when it timed a model of one node with each runtime; `facts` describe the machine.
 
     `null_us`: quiet latency of that model by device name, microseconds.
     """
@@ -120,8 +126,8 @@ class SelfTest(Message):
 class Enrolment(Message):
     """`POST /agents`, and `PUT /agents/{id}` when an enrolled agent starts again.
 
-    `name` is the agent's, `machine` stands in the names of its devices. `fingerprint` tells two machines of
-    one name apart.
+    `name` is the agent's name; `machine` is part of its devices' names. `fingerprint` distinguishes two machines with
+    the same name.
     """
 
     protocol: int
@@ -141,7 +147,9 @@ class Enrolment(Message):
 
 @dataclass(frozen=True)
 class Enrolled(Message):
-    """`device_ids` in the order of the runtimes that were offered. `token` is empty in the answer to PUT."""
+    """The answer to an enrolment: `device_ids` in the order of the offered runtimes; `token` is empty in the answer to
+    PUT.
+    """
 
     agent_id: str
     token: str = field(repr=False)
@@ -159,7 +167,7 @@ class Enrolled(Message):
 
 @dataclass(frozen=True)
 class Heartbeat(Message):
-    """`POST /agents/{id}/heartbeat`: `done` of `total` models of the lease, where there is one."""
+    """`POST /agents/{id}/heartbeat`: `done` of `total` models of the lease, if there is one."""
 
     state: AgentState
     lease_id: str | None = None
@@ -182,8 +190,8 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAnswer(Message):
-    """`cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices with these ids were deleted
-    and are not to be asked for any more; said until the agent announces itself again.
+    """The server's instruction. `cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices
+    with these ids were deleted and must not be requested again; repeated until the agent announces itself again.
     """
 
     action: Action
@@ -195,7 +203,7 @@ class HeartbeatAnswer(Message):
 
 @dataclass(frozen=True)
 class LeaseRequest(Message):
-    """`POST /leases`. `kinds`: what the agent can do; agents that do not say so only time."""
+    """`POST /leases`. `kinds`: the kinds of items that the agent handles; an agent that does not send it only times."""
 
     agent_id: str
     device_ids: tuple[str, ...]
@@ -214,9 +222,11 @@ class LeaseRequest(Message):
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One thing to time, or (`fusion`) a network whose kernels are wanted. `sha256` is the file; a block also has
-    `single_sha256`, the same with one copy of the block, and its latency is the slope between the two. `expected_us`:
-    a guess of one run, for deadlines.
+    """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) one to convert and run.
+
+    `sha256` is the file; a block also has `single_sha256`, the same model with one copy of the block, and its latency
+    is the slope between the two; of a check that is the file of samples (`hw_profiles.wire.arrays`). `expected_us`: a
+    guess of one run, for deadlines. `suffix`: of a network, `.onnx` or the ending of the engine's own files.
     """
 
     key: str
@@ -224,6 +234,7 @@ class Item(Message):
     sha256: str
     single_sha256: str | None = None
     expected_us: float | None = None
+    suffix: str = ONNX
 
     def __post_init__(self) -> None:
         matches("key", self.key, re.compile(r"[A-Za-z0-9_.-]{1,80}"))
@@ -233,6 +244,7 @@ class Item(Message):
             matches("single_sha256", self.single_sha256, _DIGEST)
         if self.expected_us is not None:
             in_range("expected_us", self.expected_us, 0, MAX_LATENCY_US)
+        matches("suffix", self.suffix, _SUFFIX)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -263,11 +275,11 @@ class Protocol(Message):
 
     @classmethod
     def of(cls, protocol: BurstProtocol) -> Protocol:
-        """The wire form of a protocol."""
+        """Return the wire form of a protocol."""
         return cls(**asdict(protocol))
 
     def bursts(self) -> BurstProtocol:
-        """The protocol itself, which checks the rest."""
+        """Return the protocol itself, which checks the rest."""
         return BurstProtocol(**asdict(self))
 
 
@@ -275,8 +287,8 @@ class Protocol(Message):
 class Lease(Message):
     """Work for one device until `expires_at` (ISO 8601, UTC), extended by each heartbeat.
 
-    `epoch` comes back with every result: it fences off an agent that lost the lease. `anchors` are blocks of
-    known latency; their results go up first and give the session's scale.
+    `epoch` is returned with every result, so that results of an agent that lost the lease are refused. `anchors` are
+    blocks of known latency; their results are sent first and give the session's scale.
     """
 
     id: str
@@ -307,7 +319,9 @@ class Bursts(Message):
     def __post_init__(self) -> None:
         in_range("minima_us", len(self.minima_us), 1, MAX_BURSTS)
         if len(self.minima_us) != len(self.medians_us):
-            raise InvalidInput("medians_us", len(self.medians_us), f"as many as minima, {len(self.minima_us)}")
+            raise InvalidInput(
+                "medians_us", len(self.medians_us), f"must have as many values as minima, {len(self.minima_us)}"
+            )
         for name in ("minima_us", "medians_us"):
             for value in getattr(self, name):
                 in_range(name, value, 1e-6, MAX_LATENCY_US)
@@ -326,17 +340,30 @@ class Bursts(Message):
 
     @classmethod
     def of(cls, sample: Sample) -> Bursts:
-        """The bursts of a sample."""
+        """Return the bursts of a sample."""
         return cls(sample.minima_us, sample.medians_us, sample.extra)
 
     def sample(self, key: str) -> Sample:
-        """The sample of these bursts under a name."""
+        """Return these bursts as a sample with this key."""
         return Sample(key, self.minima_us, self.medians_us, self.extra)
 
 
 @dataclass(frozen=True)
+class Converted(Message):
+    """What became of a check: digests of the engine's own file and of its outputs, both sent up before."""
+
+    sha256: str
+    outputs_sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("sha256", "outputs_sha256"):
+            matches(name, getattr(self, name), _DIGEST)
+
+
+@dataclass(frozen=True)
 class Result(Message):
-    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, or `failure`.
+    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, `converted` for a
+    check, or `failure`.
 
     `fused`: the sets of node names that run as one kernel.
     """
@@ -347,20 +374,21 @@ class Result(Message):
     failure: FailureKind | None = None
     reason: str = ""
     fused: tuple[tuple[str, ...], ...] | None = None
+    converted: Converted | None = None
 
     def __post_init__(self) -> None:
         in_range("epoch", self.epoch, 0, 2**53)
         short("reason", self.reason)
         if self.failure is not None:
             one_of("failure", self.failure, FAILURE_KINDS)
-        if sum(part is not None for part in (self.bursts, self.fused, self.failure)) != 1:
-            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts, fused and failure")
+        if sum(part is not None for part in (self.bursts, self.fused, self.converted, self.failure)) != 1:
+            raise InvalidInput("bursts", self.bursts, "needs exactly one of bursts, fused, converted and failure")
         if self.fused is not None:
             in_range("fused", sum(map(len, self.fused)), 1, MAX_NODES)
             for name in (name for names in self.fused for name in names):
                 short("fused", name)
         if self.single is not None and self.bursts is None:
-            raise InvalidInput("single", None, "goes with bursts")
+            raise InvalidInput("single", None, "is allowed only with bursts")
 
 
 @dataclass(frozen=True)
@@ -383,7 +411,7 @@ class Completion(Message):
 class Surrender(Message):
     """`POST /leases/{id}/fail`: the agent gives the lease back; `error_class` says why in one word.
 
-    `cancelled` and `drained` are nobody's fault; anything else counts as an attempt of each open item.
+    `cancelled` and `drained` do not count as attempts; anything else counts as an attempt of each open item.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Message: base of the agents' wire types, and the checks they make of themselves."""
+"""Message: base of the agents' wire types, and the checks that they make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_TEXT = 2_000
 
 
 def in_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises InvalidInput unless `value` is a finite number from `low` to `high`."""
+    """Raise InvalidInput unless `value` is a finite number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(name, value, "must be a number")
     if not (math.isfinite(value) and low <= value <= high):
@@ -22,31 +22,31 @@ def in_range(name: str, value: float, low: float, high: float) -> None:
 
 
 def short(name: str, value: str, limit: int = MAX_TEXT) -> None:
-    """Raises InvalidInput unless `value` is text of at most `limit` characters."""
+    """Raise InvalidInput unless `value` is text of at most `limit` characters."""
     if not isinstance(value, str) or len(value) > limit:
         raise InvalidInput(name, value, f"must be text of at most {limit} characters")
 
 
 def matches(name: str, value: str, pattern: re.Pattern[str]) -> None:
-    """Raises InvalidInput unless the whole of `value` matches."""
+    """Raise InvalidInput unless all of `value` matches `pattern`."""
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise InvalidInput(name, value, f"must match {pattern.pattern}")
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raises InvalidInput unless `value` is one of `allowed`."""
+    """Raise InvalidInput unless `value` is one of `allowed`."""
     if value not in allowed:
         raise InvalidInput(name, value, f"must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
 class Message:
-    """Base of everything on the wire."""
+    """Base of all wire types."""
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = {"extra": "forbid"}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
     @classmethod
@@ -60,17 +60,17 @@ class Message:
 
 
 def known(kind: type[Message], data: object) -> dict[str, Any]:
-    """The entries of `data` that `kind` has fields for.
+    """Return the entries of `data` for which `kind` has fields.
 
     Raises:
-        InvalidInput: `data` is no object or lacks a field.
+        InvalidInput: `data` is not an object or lacks a field.
     """
     if not isinstance(data, Mapping):
         raise InvalidInput(kind.__name__, data, "must be an object")
     names = {item.name for item in fields(kind)}
     found = {name: value for name, value in data.items() if name in names}
     try:
-        kind(**found)  # all required fields there?
+        kind(**found)  # checks that all required fields are present
     except TypeError as error:
         raise InvalidInput(kind.__name__, sorted(data), str(error)) from None
     return found

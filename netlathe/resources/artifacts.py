@@ -14,13 +14,13 @@ class Artifacts(Resource):
     path = "/api/v1/artifacts"
 
     def download(self, artifact: Artifact, folder: str | Path) -> Path:
-        """The artifact in a folder, its sha256 checked.
+        """Download an artifact into a folder and check its sha256.
 
         Raises:
-            Damaged: the bytes are not those that the server promised.
+            Damaged: the bytes differ from those that the server announced.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # The server's name is no path: only its last part may choose a file here.
+        # The server's name is not a path: only its last part may name a file here.
         name = Path(artifact.name).name or artifact.id
         return self._connection.download(f"{self.path}/{artifact.id}/content", folder / name, artifact.sha256)

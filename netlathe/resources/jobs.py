@@ -12,11 +12,11 @@ from netlathe.resources.artifacts import Artifacts
 from netlathe.resources.resource import Resource
 from netlathe.results import Artifact, Evaluation, Job, Json, Named, Page
 
-_UNTOLD = frozenset({"log.line", "evaluation.added"})  # events that alone do not change what a job says of itself
+_UNTOLD = frozenset({"log.line", "evaluation.added"})  # events that do not change a job's own record
 
 
 class Jobs(Resource):
-    """Jobs and what they made."""
+    """Jobs, their evaluations, logs and files."""
 
     path = "/api/v1/jobs"
 
@@ -38,7 +38,9 @@ class Jobs(Resource):
         seed: int = 0,
         force: bool = False,
     ) -> Job:
-        """Submit a job; what is None is left to the server's defaults. All fields are those of the contract."""
+        """Submit a job; arguments that are None are left to the server's defaults. All fields are those of the
+        contract.
+        """
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
@@ -69,7 +71,7 @@ class Jobs(Resource):
         return self._act(job, "resume")
 
     def retry(self, job: str) -> Job:
-        """A new job that asks for the same."""
+        """Create a new job with the same request."""
         return self._act(job, "retry")
 
     def delete(self, job: str) -> None:
@@ -96,12 +98,12 @@ class Jobs(Resource):
         return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
-        """Every artifact of the job, checked, into a folder that is made where it is missing."""
+        """Download and check every artifact of the job; create the folder if it does not exist."""
         artifacts = Artifacts(self._connection)
         return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
 
     def watch(self, job: str) -> Iterator[Job]:
-        """The job now and after each of its events; ends with the first final state."""
+        """Yield the job now and after each of its events, up to its first final state."""
         found = self.get(job)
         yield found
         if found.finished:
@@ -115,7 +117,7 @@ class Jobs(Resource):
                 return
 
     def wait(self, job: str, *, progress: bool = False) -> Job:
-        """The job in its final state; with bars on the terminal meanwhile where `progress`."""
+        """Wait for the job's final state and return it; with `progress`, show bars on the terminal meanwhile."""
         found: Job | None = None
         with shown(progress) as bars:
             for found in self.watch(job):

@@ -18,9 +18,10 @@ class Models(Resource):
     def create(
         self, file: str | Path, name: str | None = None, *, preprocessing: Json | None = None, output: str | None = None
     ) -> Model:
-        """Upload an ONNX file; the name is made from the file's where None. The same content again: the same model.
+        """Upload an ONNX file; if `name` is None, it is made from the file's name. The same content gives the same
+        model.
 
-        `output` names the output that is scored, if there is more than one; the others are kept as they are.
+        `output` names the output that is scored, if there is more than one; the others are kept unchanged.
         """
         name = name or default_name(Path(file), preprocessing, *([] if output is None else [output]))
         pixels = None if preprocessing is None else json.dumps(preprocessing)
@@ -36,5 +37,7 @@ class Models(Resource):
         self._connection.delete(self._at(model))
 
     def preflight(self, model: str, device: str | None = None) -> Json:
-        """Prunable share, frozen groups with reasons, share of predicted time by layer, the floor, coverage."""
+        """Return the prunable share, frozen groups with reasons, predicted time shares by layer, the floor and
+        coverage.
+        """
         return self._connection.get(self._at(model, "preflight"), {"device": device})

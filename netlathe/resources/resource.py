@@ -1,4 +1,4 @@
-"""Resource: verbs that all kinds of resource share."""
+"""Resource: operations that all kinds of resources share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def default_name(path: Path, *settings: object) -> str:
-    """A name that the contract takes, from the file's stem and its content: other content, other name."""
+    """Make a valid name from the file's stem and its content, so that other content gets another name."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -29,7 +29,7 @@ def default_name(path: Path, *settings: object) -> str:
 
 
 class Resource:
-    """Verbs of one kind of resource."""
+    """Operations on one kind of resource."""
 
     path: str
 
@@ -37,7 +37,9 @@ class Resource:
         self._connection = connection
 
     def _at(self, ref: str, *rest: str) -> str:
-        """The path of the resource with this id or name. Raises: Invalid where it is empty, which would be the list."""
+        """Return the path of the resource with this id or name. Raises Invalid if it is empty, which would be the
+        list's path.
+        """
         if not ref.strip():
             kind = self.path.rpartition("/")[2].removesuffix("s")
             raise Invalid(Problem(422, "Invalid input", "", "invalid", (FieldError(kind, "is empty", ref),)))
@@ -47,12 +49,12 @@ class Resource:
         data = self._connection.get(path, query)
         items = data.get("items")
         if not isinstance(items, list):
-            raise Unreadable(f"{path} answered no list of items")
+            raise Unreadable(f"{path} did not answer with a list of items")
         counts = [int(data.get(name, len(items))) for name in ("total", "page", "page_size")]
         return Page(tuple(read(kind, item) for item in items), *counts)
 
     def _create_from_file(self, kind: type[T], file: str | Path, form: Json) -> T:
-        """Upload, and wait for a check that the server went on with after its answer."""
+        """Upload a file; if the server goes on checking it after its answer, wait for the result."""
         path = Path(file)
         sent = {name: value for name, value in form.items() if value is not None}
         data = self._connection.request("POST", self.path, form=sent, file=path)

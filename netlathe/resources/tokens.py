@@ -11,14 +11,14 @@ from netlathe.results import Page, Token
 
 
 class Tokens(Resource):
-    """Tokens of people, and one-time tokens that enrol an agent."""
+    """Tokens of users, and one-time tokens that enrol an agent."""
 
     path = "/api/v1/tokens"
 
     def create(
         self, name: str, *, kind: Literal["user", "enrolment"] = "user", expires_at: datetime | None = None
     ) -> Token:
-        """A new token; its `token` is never shown again."""
+        """Create a token; its `token` is never shown again."""
         at = None if expires_at is None else expires_at.isoformat()
         return read(Token, self._connection.post(self.path, {"kind": kind, "name": name, "expires_at": at}))
 

@@ -1,6 +1,6 @@
-"""The metrics: one row a file, from which limits, forms, fronts, tables and reports follow; each offers `METRIC`.
+"""Metrics, one row per file; limits, forms, fronts, tables and reports all use them. Each file offers `METRIC`.
 
-Another distribution adds one by an entry point of the group "netlathe.metrics".
+Another distribution adds a metric by an entry point of the group "netlathe.metrics".
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _ON_TEST = [metric.on_test for metric in _ROWS if metric.scored]
 METRICS: Mapping[str, Metric] = {
     metric.name: metric for metric in sorted((*_ROWS, *_ON_TEST), key=lambda metric: (metric.order, metric.name))
 }
-"""Every metric, by name, in the order of tables."""
+"""Every metric by name, in the order of tables."""
 COUNTED: tuple[Metric, ...] = tuple(metric for metric in METRICS.values() if metric.counter)
-"""Those that are counted on a network."""
+"""Metrics that are counted on a network."""
 CLEARLY_LESS = 0.9
-"""Of a whole: a part under this share of it is shown; a few zeros are in any network."""
+"""A part of another metric is shown only below this share of it, since any network has a few zeros."""
 
 
 def shown_counts(networks: Iterable[Mapping[str, float]]) -> tuple[Metric, ...]:
-    """The counted metrics that a table of these networks has columns for; a part of another one only if it says more.
+    """Return the counted metrics that are columns of a table of these networks; parts of others only if small enough.
 
-    Counts that no row is here for, as another installation may send them, come last by their names.
+    Counts without a row here, e.g. from another installation, come last under their own names.
     """
     found = list(networks)
     known = dict.fromkeys(name for network in found for name in network)
@@ -53,30 +53,30 @@ def row_of(name: str) -> Metric:
 
 
 def latency_metric(device_id: str) -> str:
-    """The key of one device's latency: `latency_ms@dev_1`."""
+    """Return the key of one device's latency: `latency_ms@dev_1`."""
     return f"latency_ms@{device_id}"
 
 
 def base_metric(key: str) -> str:
-    """The name in METRICS behind a key: `latency_ms@dev_1` -> `latency_ms`."""
+    """Return the name in METRICS behind a key: `latency_ms@dev_1` -> `latency_ms`."""
     return key.partition("@")[0]
 
 
 def device_of(key: str) -> str | None:
-    """The device in a key, or None: `latency_ms@dev_1` -> `dev_1`."""
+    """Return the device in a key, or None: `latency_ms@dev_1` -> `dev_1`."""
     return key.partition("@")[2] or None
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a limit's name says: a metric, and the form its value has."""
+    """The meaning of a limit's name: a metric, and the form of the limit's value."""
 
     name: str
     metric: Metric
     form: Form
 
     def check(self, value: object) -> float:
-        """The limit's value as a number. Raises: InvalidInput where it cannot be one of this form."""
+        """Return the limit's value as a number. Raises: InvalidInput if it is not valid for this form."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise InvalidInput(self.name, value, "must be a finite number")
         from_zero = self.form in ("drop", "min")
@@ -87,14 +87,14 @@ class Limit:
         return float(value)
 
     def constraint(self, value: object, original: Mapping[str, float], key: str) -> Constraint:
-        """The bound on metric `key` that `value` means for this original. Raises: InvalidInput."""
+        """Return the bound on metric `key` that `value` means for this original. Raises: InvalidInput."""
         number = self.check(value)
         if self.form == "max":
             return Constraint(key, number, "max")
         if self.form == "min":
             return Constraint(key, number, "min")
         if key not in original:
-            raise InvalidInput(self.name, value, f"the original's {key} is not known, so this has no bound")
+            raise InvalidInput(self.name, value, f"the original's {key} is not known, so this limit has no value")
         if self.form == "ratio":
             return Constraint(key, number * original[key], "max")
         return Constraint(key, original[key] - number, "min")
@@ -112,11 +112,11 @@ def _limits() -> dict[str, Limit]:
 
 
 LIMITS: Mapping[str, Limit] = _limits()
-"""Every limit there is, by name."""
+"""All limits by name."""
 
 
 def parse_limit(name: str) -> Limit:
-    """The limit of that name. Raises: InvalidInput with the nearest known name."""
+    """Return the limit of that name. Raises: InvalidInput with the nearest known name."""
     if name not in LIMITS:
         raise InvalidInput(name, name, f"no such limit; {did_you_mean(name, LIMITS)}")
     return LIMITS[name]
@@ -125,9 +125,9 @@ def parse_limit(name: str) -> Limit:
 def parse_limits(
     limits: Mapping[str, float | None], original: Mapping[str, float], device_id: str | None = None
 ) -> tuple[Constraint, ...]:
-    """Limits as a user wrote them -> constraints; None means no limit.
+    """Return constraints for limits as a user wrote them; None means no limit.
 
-    `original` holds the metrics of the untouched network, by key. Limits on a per-device metric belong to a
+    `original` holds the metrics of the uncompressed network, by key. Limits on a per-device metric belong to a
     target and need its `device_id`.
     Raises: InvalidInput for an unknown name, an impossible value, or a drop or ratio of an unknown original.
     """

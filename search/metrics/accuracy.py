@@ -1,4 +1,4 @@
-"""The share of validation samples that are right: what ranks and decides."""
+"""The share of correct validation samples, which ranks candidates and decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one inference takes on a device."""
+"""The time of one inference on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained numbers that are not zero."""
+"""The number of trained numbers that are not zero."""
 
 from __future__ import annotations
 

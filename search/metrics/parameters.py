@@ -1,4 +1,4 @@
-"""Trained numbers."""
+"""The number of trained numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file's length if each constant is stored in its smallest form, zeros left out."""
+"""The file's length if each constant is stored in its smallest form, without zeros."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which of several evaluations is better, nearer to the limits, or beaten by none."""
+"""Ranking of evaluations: by preference, by nearness to the limits, and by dominance."""

@@ -1,10 +1,9 @@
-"""Nearness: if no network meets every limit, which one a user would take.
+"""Nearness: choose the network that a user would prefer if none meets every limit.
 
-Every limit counts, and all in one measure: the logarithm of how many times over it a network is. Twice the latency and
-twice the size are equally far, and two limits that are missed add up. For accuracy it is what a network knows beyond
-guessing that counts: one that keeps half of that is as far off as one that takes twice the time, and one that only
-guesses is infinitely far, however fast it is: it is nearest only among its like. So the uncut network, too slow as it
-is, comes before a fast one that has forgotten everything.
+All limits use one measure, the logarithm of the factor by which a network exceeds the limit. Twice the latency and
+twice the size are equally far, and two missed limits add up. Accuracy counts above that of guessing: keeping half of
+that margin is as far off as taking twice the time, and a network that only guesses is infinitely far, however fast.
+So the uncut network, though too slow, comes before a fast one that has lost all its accuracy.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ STANDARD_ERRORS = 2.0
 def distance(
     constraints: Iterable[Constraint], metrics: Mapping[str, float], deciding: str, chance: float = 0.0
 ) -> float:
-    """How far these metrics are from the constraints, 0 if they meet all of them.
+    """Return the distance of these metrics from the constraints, 0 if they meet all of them.
 
     Args:
-        deciding: the metric that says how good a network is at what it is for.
-        chance: what guessing reaches in it.
+        deciding: the metric of how well a network does its task.
+        chance: its value for guessing.
 
     Raises:
         InvalidInput: a metric of a constraint is missing.
@@ -33,8 +32,10 @@ def distance(
 
 
 def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
-    """The distance of a candidate of a search. Its accuracy, if it has one, is held against the level that limits
-    leave, else against the original's: no limit allows it to be worthless.
+    """Return the distance of a search's candidate from the limits.
+
+    A known accuracy is compared with `level`, or without one with the original's, so that a network without any
+    accuracy is never near.
     """
     deciding = problem.deciding
     wanted = problem.level if problem.level is not None else problem.original.get(deciding)
@@ -43,7 +44,7 @@ def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
 
 
 def guesses(score: float, chance: float, count: int) -> bool:
-    """Whether a mean score on `count` samples is within two standard errors of chance, or below it."""
+    """Return whether a mean score on `count` samples is within two standard errors of chance, or below it."""
     return score <= chance + STANDARD_ERRORS * math.sqrt(chance * (1.0 - chance) / count)
 
 

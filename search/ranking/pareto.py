@@ -1,4 +1,4 @@
-"""Which evaluations are worth looking at: fronts, hypervolume, the best and the nearest."""
+"""Pareto fronts, hypervolume, and the best and the nearest evaluation."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from search.ranking.preference import preference
 
 
 def dominated(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.bool_]:
-    """(n, k) points -> (n,): is another point at least as good in every column and better in one?
+    """Return (n,) whether another point is at least as good in every column and better in one, for (n, k) points.
 
     Equal points do not dominate each other. O(n log n) for two columns, O(n^2) for more.
-    Raises: InvalidInput where the goals do not fit the columns.
+    Raises: InvalidInput if the goals do not fit the columns.
     """
     costs = _costs(points, goals)
     return _dominated_2d(costs) if costs.shape[1] == 2 else _dominated_any(costs)
 
 
 def front(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.int64]:
-    """(n, k) points -> indices of those that are not dominated, ascending. Raises: InvalidInput."""
+    """Return the indices, ascending, of those of (n, k) points that are not dominated. Raises: InvalidInput."""
     return np.flatnonzero(~dominated(points, goals)).astype(np.int64)
 
 
 def hypervolume(points: NDArray[np.float64], goals: Sequence[Goal], reference: tuple[float, float]) -> float:
-    """The area between (n, 2) points and the reference point, which is worse than what one cares about.
+    """Return the area between (n, 2) points and a reference point that is worse than all points of interest.
 
-    Points that are not better than the reference in both columns add nothing. Raises: InvalidInput.
+    Points that are not better than the reference in both columns do not count. Raises: InvalidInput.
     """
     costs, limit = _costs(points, goals), _costs(np.array([reference]), goals)[0]
     if costs.shape[1] != 2:
@@ -47,13 +47,13 @@ def hypervolume(points: NDArray[np.float64], goals: Sequence[Goal], reference: t
 
 
 def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """The feasible evaluation that comes first by `search.ranking.preference`; None while there is none."""
+    """Return the feasible evaluation that is first by `search.ranking.preference`; None if there is none."""
     feasible = [e for e in _judged(evaluations, problem) if problem.feasible(e.metrics)]
     return min(feasible, key=lambda e: (*_preference(e, problem), e.candidate.id), default=None)
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """The evaluation that is nearest to the limits (`nearness`), then as `best`; None if there is none."""
+    """Return the evaluation nearest to the limits (`nearness`), of equal ones the best; None if there is none."""
     return min(
         _judged(evaluations, problem),
         key=lambda e: (distance_of(problem, e.metrics), *_preference(e, problem), e.candidate.id),
@@ -62,7 +62,7 @@ def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation |
 
 
 def _judged(evaluations: Iterable[Evaluation], problem: Problem) -> list[Evaluation]:
-    """Those that are complete and have every metric that the problem judges by."""
+    """Return the completed evaluations that have every metric of the problem's objectives and constraints."""
     wanted = {problem.objective.metric, *(constraint.metric for constraint in problem.constraints)}
     return [e for e in evaluations if e.status is Status.COMPLETED and wanted <= e.metrics.keys()]
 
@@ -73,19 +73,19 @@ def _preference(evaluation: Evaluation, problem: Problem) -> tuple[float, ...]:
 
 def _costs(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.float64]:
     if points.ndim != 2 or points.shape[1] != len(goals):
-        raise InvalidInput("points", points.shape, f"must have shape (n, {len(goals)}), one column a goal")
+        raise InvalidInput("points", points.shape, f"must have shape (n, {len(goals)}), one column per goal")
     if not np.isfinite(points).all():
         raise InvalidInput("points", "nan or inf", "every number must be finite")
     return np.asarray(points * np.array([1.0 if goal == "min" else -1.0 for goal in goals]))
 
 
 def _dominated_2d(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Sweep by the first column: a point falls to the lowest second column of those before it."""
+    """Sweep by the first column: a point is dominated if an earlier one has a lower second column."""
     order = np.lexsort((costs[:, 1], costs[:, 0]))
     x, y = costs[order, 0], costs[order, 1]
     found = np.zeros(len(costs), dtype=bool)
     if len(costs):
-        starts = np.searchsorted(x, x, side="left")  # where the points with this very x begin
+        starts = np.searchsorted(x, x, side="left")  # index of the first point with this x
         lowest = np.minimum.accumulate(y)
         before = np.where(starts > 0, lowest[np.maximum(starts - 1, 0)], np.inf)
         found[order] = (before <= y) | (y[starts] < y)

@@ -1,4 +1,4 @@
-"""Preference: which of several networks that meet the limits is the best; one order wherever one is chosen."""
+"""Preference: the order of networks that meet the limits, the same wherever one is chosen."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from search.metrics import METRICS, base_metric
 
 
 def preference(utility: float, metrics: Mapping[str, float], deciding: str) -> tuple[float, ...]:
-    """A key to sort by, the best first: the objective's utility; of equals the one with more of the deciding metric
-    (accuracy), then the faster, then the one with less of the metrics that break ties. Latency is summed over the
-    devices, so that none of them is looked at first. A metric that is not known decides nothing.
+    """Return a key to sort by, the best first.
+
+    It compares the objective's utility, then the deciding metric (accuracy), then latency summed over the devices, then
+    the metrics that break ties. An unknown metric is ignored.
     """
     latency_ms = sum(value for key, value in sorted(metrics.items()) if base_metric(key) == "latency_ms")
     ties = (metrics.get(metric.name, 0.0) for metric in METRICS.values() if metric.breaks_ties)

@@ -1,1 +1,1 @@
-"""What strategies share that draw points or ask a sampler of optuna."""
+"""Code shared by strategies that draw points at random or ask one of optuna's samplers."""

@@ -1,4 +1,4 @@
-"""Points drawn at random until one meets the limits by estimate."""
+"""Draws: random points until one meets the limits by estimate."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def drawn(
     batch: int = BATCH,
     batches: int = BATCHES,
 ) -> dict[str, Value] | None:
-    """The first feasible point that is fresh; None where every feasible point drawn is known: nothing is left.
+    """Return the first drawn point that is feasible and fresh; None if all feasible ones drawn are known.
 
-    Every batch is drawn from a smaller box than the one before it, the last one from little more than the
-    smallest network: under a tight limit a plain draw would hardly ever be feasible.
-    Raises: Infeasible where no point drawn meets the limits, with the nearest.
+    Every batch is drawn from a smaller box than the one before, the last from little more than the smallest network:
+    under a tight limit, draws from the whole space would hardly ever be feasible.
+    Raises: Infeasible if no drawn point meets the limits, with the nearest.
     """
     nearest: tuple[float, dict[str, Value]] | None = None
     for points in _batches(problem.space, rng, batch, batches):
@@ -37,7 +37,7 @@ def drawn(
         least = int(np.argmin(violations))
         if nearest is None or violations[least] < nearest[0]:
             nearest = float(violations[least]), points[least]
-    assert nearest is not None  # there is one batch of one point at least
+    assert nearest is not None  # there is at least one batch of one point
     if nearest[0] > 0.0:
         violation, values = nearest
         estimate = problem.estimate([values])
@@ -53,7 +53,7 @@ def _batches(space: Space, rng: np.random.Generator, batch: int, batches: int) -
 
 
 def _sample(space: Space, rng: np.random.Generator, share: float) -> dict[str, Value]:
-    """A point whose ordered knobs lie in the lower `share` of their range; the others are drawn as ever."""
+    """Draw a point whose ordered knobs lie in the lower `share` of their range; others use their whole range."""
     values = space.sample(rng)
     if share == 1.0:
         return values

@@ -1,6 +1,6 @@
-"""Optuna's samplers as strategies: a study in memory, rebuilt for every ask from what was told.
+"""Optuna's samplers as strategies: a study in memory, rebuilt for every ask from the evaluations told so far.
 
-Optuna is imported inside the functions that use it: who never asks does without it.
+Optuna is imported inside the functions that use it, so that it is only loaded when asked.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 MakeSampler: TypeAlias = "Callable[[int], BaseSampler]"
-"""seed -> a sampler that has seen nothing."""
+"""Function from a seed to a new sampler."""
 Distributions: TypeAlias = "dict[str, BaseDistribution]"
 
 _LIMITS = "limits"
-_STEPS = 33  # from the smallest network to a proposal, and as many from there to the largest
+_STEPS = 33  # steps from the smallest network to a proposal, and from there to the largest
 _PROPOSALS = 32
 
 
 class Sampled:
-    """Ask n is the first proposal of a sampler seeded by `default_rng([seed, n, origin])` that is not known yet.
+    """Strategy whose ask n is the first unknown proposal of a sampler seeded by `default_rng([seed, n, origin])`.
 
-    The first `startup` points are drawn at random, and so is what follows if the sampler only repeats itself. The
-    origin, this strategy's name, gives it points of its own: two of one race would else pay for one sample. A
-    proposal is brought to the limits before it is evaluated: all its ordered knobs shrink by one share until the
-    estimate meets them, and grow while it does, if all that is wanted is a metric that no estimate knows (accuracy):
-    room under a limit is worth nothing then. Samplers learn from what was evaluated, not from what they proposed, and
-    see what is in flight. Raises: InvalidInput for a Subset knob.
+    The first `startup` points are drawn at random, and so are later ones if the sampler only repeats itself. The
+    origin, i.e. the strategy's name, makes two strategies of a race draw different points. A proposal is moved to the
+    limits before it is evaluated: all its ordered knobs shrink by one share until the estimate meets the limits. If
+    all objectives are metrics that cannot be estimated (accuracy), the knobs also grow up to the limits, since unused
+    room is worth nothing then. Samplers learn from the evaluated points, not from their proposals, and see those in
+    flight. Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, startup: int, sampler: MakeSampler) -> None:
         for knob in problem.space.knobs:
             if isinstance(knob, Subset):
-                raise InvalidInput(knob.name, knob, "this strategy chooses widths, and cannot search a Subset knob")
+                raise InvalidInput(knob.name, knob, "this strategy chooses widths and cannot search a Subset knob")
         self._problem = problem
         self._seed = seed
         self._stream = zlib.crc32(origin.encode())
@@ -70,7 +70,7 @@ class Sampled:
         self._known.note(evaluations, pending)
 
     def _next(self, rng: np.random.Generator) -> dict[str, Value] | None:
-        """None: nothing is left. Raises: Infeasible where nothing is under the limits."""
+        """Return the next point; None if nothing is left. Raises: Infeasible if no point is within the limits."""
         finished = self._finished()
         if len(finished) >= self._startup:
             for proposal in self._proposals(finished, int(rng.integers(2**31))):
@@ -87,7 +87,7 @@ class Sampled:
             yield {knob.name: _value(knob, params[knob.name]) for knob in self._problem.space.knobs}
 
     def _at_the_limits(self, values: Values) -> dict[str, Value] | None:
-        """The largest point that is feasible between the smallest network and these values, or the largest."""
+        """Return the largest feasible point from the smallest network to these values or, if growing, the largest."""
         scales = np.linspace(0.0, 2.0, 2 * _STEPS - 1)[: None if self._grows else _STEPS]
         points = [self._scaled(values, float(scale)) for scale in scales]
         feasible = np.flatnonzero(self._problem.violations(points) == 0.0)
@@ -95,7 +95,7 @@ class Sampled:
 
     @cached_property
     def _grows(self) -> bool:
-        """Whether a larger network is a better one, up to the limits."""
+        """True if a larger network is better up to the limits."""
         problem = self._problem
         if not problem.constraints:
             return False
@@ -103,7 +103,7 @@ class Sampled:
         return all(objective.metric not in estimated for objective in problem.objectives)
 
     def _scaled(self, values: Values, scale: float) -> dict[str, Value]:
-        """At 0 the smallest network with these options, at 1 the values, at 2 the largest."""
+        """Return the values at scale 1, the smallest network with these options at 0, the largest at 2."""
         found = dict(values)
         for knob in self._problem.space.knobs:
             if scale != 1.0 and knob.ordered:
@@ -111,12 +111,12 @@ class Sampled:
                 found[knob.name] = knob.decode(code * scale if scale < 1.0 else code + (1.0 - code) * (scale - 1.0))
         return found
 
-    # What the sampler is told.
+    # Study: the evaluations that the sampler sees.
 
     def _study(self, finished: Sequence[Evaluation], seed: int, distributions: Distributions) -> Study:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs every new study
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         directions = [up if objective.goal == "max" else down for objective in self._problem.objectives]
         study = optuna.create_study(directions=directions, sampler=self._sampler(seed))
@@ -124,7 +124,7 @@ class Sampled:
         return study
 
     def _finished(self) -> list[Evaluation]:
-        """Those with every objective, in the order of their ids: samplers weigh late results more."""
+        """Return evaluations with every objective, ordered by id, since samplers give later results more weight."""
         wanted = {objective.metric for objective in self._problem.objectives}
         done = (e for e in self._known.evaluations() if e.status is Status.COMPLETED and e.metrics.keys() >= wanted)
         return sorted(done, key=lambda evaluation: evaluation.candidate.id)
@@ -152,7 +152,7 @@ class Sampled:
 
 
 def _distribution(knob: Knob) -> BaseDistribution:
-    """Ordered options are numbered: a sampler then knows which are neighbours."""
+    """Return optuna's distribution of a knob; ordered options are numbered, so that the sampler knows neighbours."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(knob, Float):

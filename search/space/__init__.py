@@ -1,4 +1,4 @@
-"""The space: knobs and their values. Also the one door through which compress declares its settings."""
+"""The space: knobs and their values. compress also declares its settings with this package."""
 
 from search.errors import InvalidInput
 from search.space.knob import Choice, Features, Float, Int, Knob, Levelled, Role, Subset, Value

@@ -1,8 +1,8 @@
 """The four kinds of searchable settings.
 
-Every knob says what turning it does (`role`) and which layers it acts on (`layers`, empty: the whole network), so
-that strategies and the problem builder go by that and not by the kind of knob. Its `whole` value leaves the network
-as it is: the largest of an ordered knob, the first option of an unordered one.
+Every knob states what it sets (`role`) and which layers it acts on (`layers`; empty: the whole network), so that
+strategies and the problem builder need not look at the kind of knob. Its `whole` value leaves the network as it is:
+the largest of an ordered knob, the first option of an unordered one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 from search.errors import InvalidInput
 
 Value: TypeAlias = "float | int | str | tuple[int, ...]"
-"""What a knob is set to; the tuple is a Subset's kept indices, ascending."""
+"""The value of a knob; the tuple is a Subset's kept indices, ascending."""
 
 Role: TypeAlias = Literal["width", "rank", "density", "bits", "option"]
-"""What a knob sets: channels kept, factors kept, share of single weights kept, bits of a number, or one of several
-ways to do the same work.
-"""
+"""The thing a knob sets: channels kept, factors kept, share of single weights kept, bits of a number, or an option."""
 
 Features: TypeAlias = Mapping[str, float]
 """Facts about a knob that a learner may use: channels, kernel, share of the MACs."""
@@ -44,7 +42,7 @@ class Float:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise InvalidInput(self.name, (self.low, self.high), "low must be under high, both finite")
+            raise InvalidInput(self.name, (self.low, self.high), "low must be below high, both finite")
 
     @property
     def whole(self) -> float:
@@ -62,7 +60,7 @@ class Float:
         return float(rng.uniform(self.low, self.high))
 
     def check(self, value: Value) -> None:
-        if type(value) not in (int, float) or not self.low <= value <= self.high:  # type: ignore[operator]  # a number by then
+        if type(value) not in (int, float) or not self.low <= value <= self.high:  # type: ignore[operator]  # it is a number, checked above
             raise InvalidInput(self.name, value, f"must be a number in [{self.low:g}, {self.high:g}]")
 
     def encode(self, value: Value) -> NDArray[np.float64]:
@@ -132,9 +130,9 @@ class Int:
 class Choice:
     """One of `options`; level i is options[i].
 
-    Ordered: numbers, strictly ascending, encoded as one number by value (widths keep their distances).
-    Unordered: two options are encoded as one number 0 or 1, more as one number each (one-hot). Without a role of its
-    own an ordered choice is a width and an unordered one an option.
+    Ordered: numbers, strictly ascending, encoded as one number by value (so that widths keep their distances).
+    Unordered: two options are encoded as one number 0 or 1, more as one number each (one-hot). The default role of an
+    ordered choice is a width, that of an unordered one an option.
     """
 
     name: str
@@ -148,7 +146,7 @@ class Choice:
         if self.role is None:
             object.__setattr__(self, "role", "width" if self.ordered else "option")
         if not self.options or len({(type(o), o) for o in self.options}) < len(self.options):
-            raise InvalidInput(self.name, self.options, "options must be distinct, at least one")
+            raise InvalidInput(self.name, self.options, "there must be at least one option, all distinct")
         if any(type(o) not in (int, float, str) for o in self.options):
             raise InvalidInput(self.name, self.options, "options must be numbers or text")
         if self.ordered:
@@ -166,7 +164,7 @@ class Choice:
 
     @cached_property
     def _positions(self) -> NDArray[np.float64]:
-        """Where the ordered options lie in [0, 1], one number each."""
+        """Position in [0, 1] of each ordered option."""
         numbers = np.array(self.options, dtype=float)
         return np.asarray((numbers - numbers[0]) / max(numbers[-1] - numbers[0], np.finfo(float).tiny))
 

@@ -1,11 +1,11 @@
-"""Settings of strategies and methods: frozen dataclasses whose fields explain and bound themselves.
+"""Settings of strategies and methods: frozen dataclasses whose fields carry their text and bounds.
 
     @dataclass(frozen=True)
     class Settings:
         draws: Annotated[int, Doc("random draws per candidate"), Bounds(1, 10_000)] = 512
 
-`Doc` and `Bounds` answer pydantic's two hooks by duck typing, so that the service's TypeAdapter reads text
-and bounds into its JSON Schema while this folder needs no pydantic.
+`Doc` and `Bounds` implement pydantic's two hooks by duck typing, so that the service's TypeAdapter puts text and
+bounds into its JSON Schema, while this folder does not need pydantic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Doc:
-    """One line of text about a setting, as forms and the catalogue show it."""
+    """One line of text about a setting, for forms and the catalogue."""
 
     text: str
 
@@ -51,13 +51,13 @@ class Bounds:
 
 
 def check_settings(kind: type[S], given: Mapping[str, object]) -> S:
-    """Build the settings dataclass `kind` from what a user gave; missing fields take their defaults.
+    """Build the settings dataclass `kind` from a user's values; missing fields take their defaults.
 
     Raises: InvalidInput naming the field for an unknown key, a missing one, a wrong type or a value out of
     bounds.
     """
     if not is_dataclass(kind):
-        raise TypeError(f"{kind!r} is no dataclass of settings")
+        raise TypeError(f"{kind!r} is not a dataclass of settings")
     known = {field.name: field for field in fields(kind)}
     for name, value in given.items():
         if name not in known:
@@ -74,7 +74,7 @@ def _required(field: Field[Any]) -> bool:
 
 
 def _checked(field: str, hint: Any, value: object) -> object:
-    """`value` as `hint` wants it; ints are taken for floats and lists for tuples, as JSON has them."""
+    """Return `value` checked against `hint`; an int may stand for a float and a list for a tuple, as in JSON."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         checked = _checked(field, arguments[0], value)
@@ -127,7 +127,7 @@ def _plain(field: str, kind: Any, value: object) -> object:
         if not math.isfinite(number):
             raise InvalidInput(field, value, "must be a finite number")
         return number
-    if type(value) is not kind:  # exact: a bool is no int here
+    if type(value) is not kind:  # exact comparison, because a bool must not count as an int
         names = {
             int: "a whole number",
             float: "a number",

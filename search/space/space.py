@@ -1,4 +1,4 @@
-"""The space: every knob of a problem."""
+"""Space: all knobs of a problem."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Space:
 
     @cached_property
     def dimensions(self) -> int:
-        """D, the length of an encoded point."""
+        """Length D of an encoded point."""
         return sum(knob.dimensions for knob in self.knobs)
 
     def __getitem__(self, name: str) -> Knob:
-        """The knob of that name. Raises: InvalidInput for an unknown name."""
+        """Return the knob of that name. Raises: InvalidInput for an unknown name."""
         for knob in self.knobs:
             if knob.name == name:
                 return knob
@@ -49,15 +49,15 @@ class Space:
 
     @property
     def whole(self) -> dict[str, Value]:
-        """The values that leave the network as it is."""
+        """Values that leave the network as it is."""
         return {knob.name: knob.whole for knob in self.knobs}
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        """A point with every knob drawn by itself, uniformly."""
+        """Draw a point, every knob independently and uniformly."""
         return {knob.name: knob.sample(rng) for knob in self.knobs}
 
     def check(self, values: Values) -> None:
-        """Raises: InvalidInput for an unknown or missing knob, or a value its knob does not have."""
+        """Check values. Raises: InvalidInput for an unknown or missing knob, or a value that its knob does not have."""
         for name in values:
             if name not in self.names:
                 raise InvalidInput(name, values[name], f"no such knob; {did_you_mean(name, self.names)}")
@@ -67,12 +67,12 @@ class Space:
             knob.check(values[knob.name])
 
     def encode(self, values: Values) -> NDArray[np.float64]:
-        """values -> (D,) in [0, 1], for learners. Raises: InvalidInput as `check`."""
+        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput as `check`."""
         self.check(values)
         return np.concatenate([knob.encode(values[knob.name]) for knob in self.knobs])
 
     def decode(self, code: NDArray[np.float64]) -> dict[str, Value]:
-        """(D,) -> the nearest values; `decode(encode(values)) == values` for finite knobs."""
+        """Return the values nearest to a code (D,); `decode(encode(values)) == values` for finite knobs."""
         if code.shape != (self.dimensions,):
             raise InvalidInput("code", code.shape, f"must have shape ({self.dimensions},)")
         values: dict[str, Value] = {}
@@ -84,21 +84,21 @@ class Space:
 
     @cached_property
     def levelled(self) -> tuple[Levelled, ...]:
-        """The knobs with finitely many values, in order: the columns of level arrays and of terms."""
+        """Knobs with finitely many values, in order: the columns of level arrays and of terms."""
         return tuple(knob for knob in self.knobs if isinstance(knob, Int | Choice))
 
     @property
     def level_counts(self) -> tuple[int, ...]:
-        """How many levels each levelled knob has."""
+        """Number of levels of each levelled knob."""
         return tuple(knob.level_count for knob in self.levelled)
 
     def levels(self, values: Values) -> NDArray[np.int64]:
-        """values -> (levelled,) level of each levelled knob. Raises: InvalidInput as `check`."""
+        """Return the level (levelled,) of each levelled knob at these values. Raises: InvalidInput as `check`."""
         levels: NDArray[np.int64] = self.levels_of([values])[0]
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """n values -> (n, levelled) levels, the shape that Terms wants. Raises: InvalidInput as `check`."""
+        """Return the levels (n, levelled) of n values, the shape that Terms takes. Raises: InvalidInput as `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):
@@ -107,7 +107,7 @@ class Space:
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.levelled))
 
     def values_of(self, levels: Sequence[int] | NDArray[np.int64]) -> dict[str, Value]:
-        """(levelled,) levels -> values, knobs without levels whole. Raises: InvalidInput for a level that is none."""
+        """Return the values at (levelled,) levels, other knobs whole. Raises: InvalidInput for a level out of range."""
         if len(levels) != len(self.levelled):
             raise InvalidInput("levels", len(levels), f"must be {len(self.levelled)} levels, one per levelled knob")
         values = self.whole

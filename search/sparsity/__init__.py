@@ -1,1 +1,1 @@
-"""What strategies share that infer one sparsity for the whole network."""
+"""Code shared by strategies that infer one sparsity for the whole network."""

@@ -1,4 +1,4 @@
-"""Full samples along one sparsity: which ran, how they ended, where the next may lie. Shared by the scalar searches."""
+"""Samples: whole trainings along one sparsity, their results, and the points left for the next one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from search.sparsity.sparsities import Sparsities, densities
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None where it came to nothing.
+    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None if it gave no result.
 
-    `lost`: whether that was the machine's doing (a killed worker, a time-out) and says nothing of this sparsity.
+    `lost`: True if the machine caused that (a killed worker, a time-out) and not the sparsity.
     """
 
     index: int
@@ -33,15 +33,15 @@ class Sample:
 
 
 class Samples:
-    """Candidates of fidelity F4 with one recipe, one at a time, each started from the nearest solved one.
+    """Candidates of fidelity F4 with one recipe, one at a time, each started from the nearest finished one.
 
-    A sample that diverged counts as infeasible: what cannot be trained at s is not to be had at a higher s either.
+    A sample that diverged counts as infeasible: if training fails at s, it will fail at a higher s too.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
         self.problem = problem
         self.sparsities = Sparsities.of(problem)
-        # A choice: on filters L-C was behind direct compression in the few seeds of benchmarks/lc_against_direct.py.
+        # A choice: on filters L-C did worse than direct compression in a few seeds of benchmarks/lc_against_direct.py.
         if recipe == "auto":
             recipe = "lc" if densities(problem) else "direct"
         self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
@@ -49,20 +49,20 @@ class Samples:
 
     @property
     def level(self) -> float | None:
-        """The accuracy whose crossing is to be found; None where there is none, or where it decides nothing.
+        """The accuracy whose crossing the search must find; None if there is none or it does not matter.
 
-        Accuracy as the objective under limits on cost asks for the *least* sparsity that meets them.
+        It does not matter if accuracy is the objective under limits on cost: the *least* sparsity within them is best.
         """
         aimed = self.problem.objective.metric == self.problem.deciding and bool(self.problem.constraints)
         return None if aimed else self.problem.level
 
     def note(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Take in what `Strategy.tell` was given."""
+        """Record the arguments of `Strategy.tell`."""
         self._known.note(evaluations, pending)
 
     @property
     def closed(self) -> bool:
-        """Whether nothing may be asked for now: a sample runs, or the last one was asked for."""
+        """True if nothing may be asked for now, because a sample is running or the limit is reached."""
         running = any(self.sparsities.index(values) is not None for values in self._known.running())
         return running or self._known.asked >= self._limit
 
@@ -70,7 +70,7 @@ class Samples:
     def allowed(self) -> NDArray[np.int64]:
         """Indices of the points that meet the constraints by estimate, ascending.
 
-        Raises: Infeasible where there is none.
+        Raises: Infeasible if there is none.
         """
         violations = self.problem.violations(self.sparsities.values)
         found = np.flatnonzero(violations == 0.0)
@@ -85,7 +85,7 @@ class Samples:
 
     @cached_property
     def estimated(self) -> NDArray[np.float64] | None:
-        """(n,) the objective of every point, more is better; None where only an evaluation can tell."""
+        """Estimated objective (n,) of every point, more is better; None if only an evaluation can measure it."""
         objective = self.problem.objective
         column = self.problem.estimate(self.sparsities.values).get(objective.metric)
         if column is None:
@@ -93,7 +93,7 @@ class Samples:
         return np.asarray(column if objective.goal == "max" else -np.asarray(column), dtype=float)
 
     def ended(self) -> list[Sample]:
-        """What came of every sample that has ended, by ascending sparsity."""
+        """Return every sample that has ended, by ascending sparsity."""
         found = []
         for evaluation in self._known.evaluations():
             index = self.sparsities.index(evaluation.candidate.values)
@@ -106,12 +106,12 @@ class Samples:
         return sorted(found, key=lambda sample: sample.index)
 
     def fresh(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of the points that nothing is known of."""
+        """Return those of the points that have no sample yet."""
         known = {sample.index for sample in self.ended()}
         return np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
 
     def candidate(self, index: int) -> Candidate:
-        """A sample at this point, from the weights of the nearest solved one under it: those above have lost more."""
+        """Return a candidate here that starts from the nearest finished sample below; higher ones lost more."""
         below = [sample for sample in self.ended() if sample.index < index and sample.network]
         values = self.sparsities.values
         if not below:
@@ -122,11 +122,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Bracket:
-    """Between which points the accuracy crosses the level.
+    """The points between which the accuracy crosses the level.
 
-    `low`: the sparsest sample that reached the level, -1 without one. `missed`: the first above it that did not;
-    `barred`: the first above it that did not by more than `margin`; each n without one. `close`: whether `low`
-    and `missed` are nearer than `tolerance`.
+    `low`: the sparsest sample that reached the level, or -1. `missed`: the first above it that did not; `barred`: the
+    first above it that missed it by more than `margin`; each is n if there is none. `close`: True if `low` and `missed`
+    are nearer than `tolerance`.
     """
 
     low: int
@@ -147,7 +147,7 @@ class Bracket:
         return cls(low, missed, barred, close)
 
     def middle(self, samples: Samples, fresh: NDArray[np.int64]) -> int | None:
-        """The fresh point half way between `low` and `missed`; None where there is none left."""
+        """Return the fresh point nearest to the middle between `low` and `missed`; None if there is none left."""
         x = samples.sparsities.x
         inside = fresh[(fresh > self.low) & (fresh < self.missed)]
         if not len(inside):
@@ -157,6 +157,6 @@ class Bracket:
 
 
 def _gap(sparsities: Sparsities, low: int, high: int) -> float:
-    """How far apart two points are: in s, or as a share of the way, whichever is more."""
+    """Return the distance of two points, in s or as a share of the coordinate, whichever is larger."""
     x, s = sparsities.x, sparsities.s
     return float(max(s[high] - s[low], x[high] - x[low]))

@@ -1,13 +1,13 @@
 """One global sparsity s in [0, 1) for the whole space (Condensa, Joseph et al. 2019, arXiv 1911.02497).
 
-- Widths share one threshold: of all units of all width knobs, the share s with the lowest scores goes. Condensa
-  compares filter norms as they are; layers with large fan-in then crowd out the others, and importances of other
-  kinds (gradients) differ by orders of magnitude between layers. So importance says which unit of a knob goes, and
-  sensitivity what the knob is worth: the units that go at its least value share what it loses there alone. Without
-  sensitivities the knobs' mean scores are made equal. Counts are rounded down to an allowed width, as by `align`.
+- Widths share one threshold: of all units of all width knobs, the share s with the lowest scores is removed. Condensa
+  compares filter norms directly; layers with large fan-in then dominate, and importances of other kinds (gradients)
+  differ by orders of magnitude between layers. So importance orders the units of a knob, and sensitivity scales them:
+  the scores of the units removed at a knob's least value sum to the loss measured there. Without sensitivities the
+  knobs' mean scores are made equal. Counts are rounded down to an allowed width, as by `align`.
 - An ordered knob without scores, and a density (the knob `weight_prune`), keeps the share 1 - s of its largest value.
-- Unordered knobs (int8, fp16) stand at their last option: the scheme is given, s is its only free number. Where no
-  sparsity meets the limits by estimate that way (int8 is slower than fp32 on some devices), they are left alone.
+- Unordered knobs (int8, fp16) are at their last option: the scheme is given, and s is its only free number. If no
+  sparsity then meets the limits by estimate (int8 is slower than fp32 on some devices), they stay whole.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from search.problem import Problem
 from search.space import Choice, Float, Int, Knob, Levelled, Subset, Value, Values
 from search.stepping.lattice import Rungs
 
-_POINTS = 1000  # of the grid: a thousandth of the way, finer than accuracy can tell apart
-_SPARSEST = 0.995  # where no knob says how little may stay: less than 1 weight in 200 is beyond any network
+_POINTS = 1000  # number of points of the grid: finer steps than these make no measurable difference in accuracy
+_SPARSEST = 0.995  # if no knob has a minimum: no network works with less than 1 weight in 200
 SETTINGS = ("bits", "option")
-"""Roles that no sparsity acts on: how numbers are stored and computed is given with the scheme."""
+"""Roles that no sparsity changes: the scheme determines how numbers are stored and computed."""
 _ROUNDING = 1e-9
 _TINY = float(np.finfo(float).tiny)
-_LEAST = 0.005  # of the objective: what a knob is taken to lose at least, its loss being noisy
+_LEAST = 0.005  # share of the objective that a knob loses at least, since its measured loss is noisy
 
 
 @dataclass(frozen=True, eq=False)
 class Sparsities:
-    """The distinct points of the space along s, ascending: n points, each with the smallest s that leads to it.
+    """The n distinct points of the space along s, ascending, each with the smallest s that leads to it.
 
-    `s` (n,) sparsities; `x` (n,) in [0, 1] the coordinate on which accuracy bends evenly: s for units, -log10(1 - s)
-    for weights, whose interesting region lies between 0.9 and 0.995; `values` n points of the space.
+    `s`: sparsities (n,). `x`: coordinate (n,) in [0, 1] along which accuracy changes evenly: s for units,
+    -log10(1 - s) for weights, whose interesting region is between 0.9 and 0.995. `values`: n points of the space.
     """
 
     s: NDArray[np.float64]
@@ -48,13 +48,13 @@ class Sparsities:
 
     @classmethod
     def of(cls, problem: Problem) -> Sparsities:
-        """Raises: InvalidInput for a space without an ordered knob, or with a Subset: s has no meaning there."""
+        """Return a problem's points along s. Raises: InvalidInput for a Subset or if no knob is ordered."""
         knobs = problem.space.knobs
         for knob in knobs:
             if isinstance(knob, Subset):
-                raise InvalidInput(knob.name, knob, "one sparsity chooses widths and densities, not subsets")
+                raise InvalidInput(knob.name, knob, "a sparsity sets widths and densities, not subsets")
         if all(knob.role in SETTINGS for knob in knobs):
-            raise InvalidInput("knobs", problem.space.names, "one sparsity needs a width or a density to act on")
+            raise InvalidInput("knobs", problem.space.names, "a sparsity needs a width or a density to act on")
         compressed = cls._along(problem, whole=False)
         if not compressed._any_feasible(problem):
             untouched = cls._along(problem, whole=True)
@@ -83,19 +83,19 @@ class Sparsities:
         return {values_key(values): i for i, values in enumerate(self.values)}
 
     def index(self, values: Values) -> int | None:
-        """Which of the points these values are; None where they lie elsewhere."""
+        """Return the index of the point with these values; None if there is none."""
         return self._indices.get(values_key(values))
 
 
 def densities(problem: Problem) -> list[Float]:
-    """The knobs that set a share of single weights."""
+    """Return the knobs that set a share of single weights."""
     return [
         knob for knob in problem.space.knobs if isinstance(knob, Float) and knob.role == "density" and knob.low >= 0.0
     ]
 
 
 def _grid(problem: Problem) -> NDArray[np.float64]:
-    """Sparsities evenly spread on the coordinate, from 0 to where nothing more can go."""
+    """Return sparsities evenly spaced on the coordinate, from 0 to the largest possible."""
     shares = densities(problem)
     if not shares:
         return np.arange(_POINTS) / _POINTS
@@ -109,7 +109,7 @@ def _coordinate(problem: Problem, s: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _thresholded(problem: Problem, s: NDArray[np.float64]) -> dict[str, list[Value]]:
-    """Knobs with scores: name -> n values under one threshold for all units; equal scores go evenly."""
+    """Return name -> n values of the knobs with scores, by one threshold; equal scores are removed evenly."""
     scores = _scores(problem)
     if not scores:
         return {}
@@ -132,7 +132,7 @@ def _scored(knob: Knob, problem: Problem) -> TypeGuard[Levelled]:
 
 
 def _scores(problem: Problem) -> dict[str, NDArray[np.float64]]:
-    """Knob -> (width,) scores that may be compared with those of any other knob."""
+    """Return knob -> (width,) scores that are comparable between knobs."""
     own = {
         knob.name: _relative(problem.statistics["importance"][knob.name])
         for knob in problem.space.knobs
@@ -146,19 +146,19 @@ def _scores(problem: Problem) -> dict[str, NDArray[np.float64]]:
 
 
 def _relative(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """With the mean 1, rounded so that scores which are equal but for their last bits are."""
+    """Return the scores scaled to mean 1 and rounded, so that scores that differ in their last bits become equal."""
     sizes = np.abs(np.asarray(scores, dtype=float))
     return np.asarray(np.round(sizes / max(float(sizes.mean()), _TINY), 9))
 
 
 def _cut(problem: Problem, name: str, scores: NDArray[np.float64]) -> float:
-    """The sum of the scores that go at the knob's least value, and no less than one of a thousand units has."""
+    """Return the sum of the scores removed at the knob's least value, at least a thousandth of all."""
     count = round((1.0 - float(_rungs(problem.space[name]).shares[0])) * len(scores))
     return max(float(np.sort(scores)[:count].sum()), len(scores) / 1000)
 
 
 def _loss(problem: Problem, name: str) -> float | None:
-    """What the objective loses with this knob alone at its least, by the sensitivities; None where not known."""
+    """Return the objective's loss with only this knob at its least, by sensitivity; None if unknown."""
     known = problem.statistics.get("sensitivity", {}).get(name)
     if known is None or len(known) < 2 or not np.isfinite(known).all():
         return None
@@ -167,7 +167,7 @@ def _loss(problem: Problem, name: str) -> float | None:
 
 
 def _shared(problem: Problem, s: NDArray[np.float64], whole: bool) -> dict[str, list[Value]]:
-    """Knobs without scores: name -> n values. Bits and options stand still: whole, or at their least."""
+    """Return name -> n values of the knobs without scores. Bits and options are constant: whole, or at their least."""
     found: dict[str, list[Value]] = {}
     for knob in problem.space.knobs:
         if knob.role in SETTINGS:
@@ -178,7 +178,7 @@ def _shared(problem: Problem, s: NDArray[np.float64], whole: bool) -> dict[str, 
 
 
 def _snapped(knob: Knob, shares: NDArray[np.float64]) -> list[Value]:
-    """(n,) shares of the largest value -> the largest values that are no more, and at least the smallest."""
+    """Return the largest values within (n,) shares of the largest one, but at least the smallest value."""
     if isinstance(knob, Float):
         top, low = (knob.high, 0.0) if knob.low >= 0.0 else (knob.high - knob.low, knob.low)
         return [float(value) for value in np.clip(low + shares * top, knob.low, knob.high)]
@@ -188,7 +188,7 @@ def _snapped(knob: Knob, shares: NDArray[np.float64]) -> list[Value]:
 
 
 def _rungs(knob: Knob) -> Rungs:
-    """Every value of an ordered knob, however many."""
+    """Return all values of an ordered knob as rungs."""
     assert isinstance(knob, Int | Choice)  # `of` has refused Subset, and a Float has no rungs
     options = knob.options if isinstance(knob, Choice) else tuple(range(knob.low, knob.high + 1))
     return Rungs(knob.name, options, ordered=True)

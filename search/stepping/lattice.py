@@ -1,4 +1,4 @@
-"""A problem as a lattice of rungs: what strategies that step up and down the knobs work on."""
+"""Lattice: the rungs of a problem's knobs, for strategies that step up and down the knobs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from search.problem import Problem
 from search.space import Choice, Float, Int, Knob, Subset, Value, Values
 
 Point = NDArray[np.int64]
-"""(d,) rungs, one a knob."""
+"""Rungs (d,), one per knob."""
 
-_FINEST = 33  # rungs of a Float, and the most of an Int: finer steps are below the noise of an evaluation
+_FINEST = 33  # number of rungs of a Float and at most of an Int: finer steps are below the noise of an evaluation
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """The values of one knob. Ordered: ascending, the last leaves the network as it is; else the first does."""
+    """The values of one knob. Ordered ones ascend to the whole network; of unordered ones the first leaves it whole."""
 
     name: str
     values: tuple[Value, ...]
@@ -33,16 +33,16 @@ class Rungs:
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
-        """(rungs,) of an ordered knob: what share of the largest value each rung keeps."""
+        """Share (rungs,) of the largest value that each rung of an ordered knob keeps."""
         numbers = np.array(self.values, dtype=float)
-        if numbers[0] < 0 or numbers[-1] <= 0:  # no share of a width: its place on the ladder
+        if numbers[0] < 0 or numbers[-1] <= 0:  # values that are not shares of a width: take the rung's position
             return np.arange(1, len(numbers) + 1) / len(numbers)
         return np.asarray(numbers / numbers[-1])
 
 
 def _rungs(knob: Knob) -> Rungs:
     if isinstance(knob, Subset):
-        raise InvalidInput(knob.name, knob, "this strategy chooses widths, and cannot search a Subset knob")
+        raise InvalidInput(knob.name, knob, "this strategy chooses widths and cannot search a Subset knob")
     if isinstance(knob, Choice):
         return Rungs(knob.name, knob.options, knob.ordered)
     grid = np.linspace(knob.low, knob.high, _FINEST)
@@ -54,7 +54,7 @@ def _rungs(knob: Knob) -> Rungs:
 
 
 def distinct(points: Iterable[Point]) -> list[Point]:
-    """The first of each, in order."""
+    """Return the points without repetitions, in order."""
     found: dict[tuple[int, ...], Point] = {}
     for point in points:
         found.setdefault(tuple(point.tolist()), point)
@@ -62,7 +62,7 @@ def distinct(points: Iterable[Point]) -> list[Point]:
 
 
 class Lattice:
-    """The rungs of every knob of a problem, and how far batches of points are over its limits.
+    """The rungs of every knob of a problem, and the violations of points.
 
     Raises: InvalidInput for a Subset knob.
     """
@@ -77,11 +77,11 @@ class Lattice:
         self._levels = self._level_tables()
 
     def values(self, point: Point) -> dict[str, Value]:
-        """(d,) rungs -> values."""
+        """Return the values of (d,) rungs."""
         return {r.name: r.values[i] for r, i in zip(self.rungs, point.tolist(), strict=True)}
 
     def point(self, values: Values) -> Point | None:
-        """values -> (d,) rungs; None for values between the rungs (of a Float, or of a long Int)."""
+        """Return the rungs (d,) of values; None for values between the rungs (of a Float, or of a long Int)."""
         found = []
         for rungs in self.rungs:
             if values[rungs.name] not in rungs.values:
@@ -90,7 +90,7 @@ class Lattice:
         return np.array(found, dtype=np.int64)
 
     def violations(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, d) rungs -> (n,) summed relative violations, from terms where the problem has them."""
+        """Return the summed relative violations (n,) at (n, d) rungs, from terms if the problem has them."""
         total = np.zeros(len(points))
         if not len(points):
             return total
@@ -107,17 +107,17 @@ class Lattice:
         return total
 
     def violation(self, point: Point) -> float:
-        """(d,) rungs -> the violation of that one point."""
+        """Return the violation of one point, (d,) rungs."""
         return float(self.violations(point[None])[0])
 
     def infeasible(self, nearest: Point) -> Infeasible:
-        """The error that says how near one can get."""
+        """Return the error that reports the nearest point."""
         values = self.values(nearest)
         metrics = {name: float(column[0]) for name, column in self._problem.estimate([values]).items()}
         return Infeasible(values, metrics, self.violation(nearest))
 
     def _level_tables(self) -> list[tuple[int, NDArray[np.int64]]]:
-        """Per levelled knob its position in the space, and the space's level of each rung."""
+        """Return, per levelled knob, its position in the space and the space's level of each rung."""
         tables = []
         for i, (knob, rungs) in enumerate(zip(self._problem.space.knobs, self.rungs, strict=True)):
             if isinstance(knob, Int | Choice):

@@ -1,6 +1,6 @@
-"""What cuts are predicted to cost: a Bayesian linear model over per-knob loss curves.
+"""Losses: predict the loss from cuts by a Bayesian linear model over per-knob loss curves.
 
-A curve says how the loss of one knob grows from rung to rung (F1: sensitivity, least-squares error or
+A curve gives the loss of one knob at each rung (F1: sensitivity, least-squares error or
 importance; without statistics the convex shape that cuts usually have). Evaluations then scale each curve.
 """
 
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from search.problem import Problem
 from search.stepping.lattice import Lattice, Point, Rungs
 
-_SHAPE = 1.5  # the exponent of a curve nothing is known about: damage grows faster than the cut
-_SPREAD = 1.5  # prior standard deviation of a knob's scale over the common one: they differ by tenfold
-_LEAST = 0.1  # of the usual shape: no cut is free, whatever a statistic says
+_SHAPE = 1.5  # exponent of a curve without statistics: damage grows faster than the cut
+_SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common one: scales differ by a factor of ten
+_LEAST = 0.1  # least share of the usual shape: no cut is free, whatever a statistic says
 _NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
-_MISFIT = 0.1  # what a linear model misses of a loss: steep where a network collapses
+_MISFIT = 0.1  # error of the linear model as a share of a loss: it is large where a network collapses
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """(n,) predicted losses against the uncut network, and their standard deviations."""
+    """Predicted losses (n,) relative to the uncut network, and their standard deviations."""
 
     loss: NDArray[np.float64]
     sigma: NDArray[np.float64]
 
 
 class Losses:
-    """Predicts the loss of the objective at any point of the lattice; `fit` returns a new, better informed one."""
+    """Model that predicts the loss of the objective at any point of the lattice; `fit` returns an updated model."""
 
     def __init__(self, problem: Problem, lattice: Lattice) -> None:
         self._lattice = lattice
@@ -48,13 +48,13 @@ class Losses:
         return self._columns - 1
 
     def _prior(self, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Scales of the curves, all alike, and last the offset between the original's score and F2's."""
+        """Return the prior: equal scales of the curves, and last the offset between the original's score and F2's."""
         mean = np.append(np.full(self._curve_count, scale), 0.0)
         deviations = np.append(np.full(self._curve_count, _SPREAD * scale), 4 * _NOISE * self.unit)
         return mean, np.diag(deviations**2)
 
     def features(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, d) rungs -> (n, columns): each knob's curve at its rung, one-hot options, and a constant 1."""
+        """Return (n, columns) for (n, d) rungs: each knob's curve at its rung, one-hot options, and a constant 1."""
         columns = []
         for i, curve in self._curves:
             if i in self._lattice.unordered:
@@ -64,18 +64,18 @@ class Losses:
         return np.stack([*columns, np.ones(len(points))], axis=1)
 
     def loss(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(n, d) rungs -> (n,) predicted losses against the uncut network, in units of the objective."""
+        """Return the losses (n,) predicted at (n, d) rungs relative to the uncut network, in units of the objective."""
         return np.asarray(self.features(points)[:, :-1] @ self._mean[:-1])
 
     def predict(self, points: NDArray[np.int64]) -> Prediction:
-        """(n, d) rungs -> losses with the uncertainty of the curves' scales."""
+        """Return the losses at (n, d) rungs with the uncertainty of the curves' scales."""
         features = self.features(points)
-        features[:, -1] = 0.0  # the offset is common to all points: it says nothing about which is better
+        features[:, -1] = 0.0  # the offset is common to all points, so it does not affect their order
         variance = np.einsum("nc,ck,nk->n", features, self._covariance, features)
         return Prediction(self.loss(points), np.sqrt(np.maximum(variance, 0.0)))
 
     def fit(self, points: Sequence[Point], utilities: Sequence[float]) -> Losses:
-        """The posterior after these evaluations, from the prior: it does not matter what was fitted before."""
+        """Return the posterior after these evaluations, computed from the prior; earlier fits do not matter."""
         fitted = copy(self)
         if not points:
             fitted._mean, fitted._covariance = self._prior(1.0)
@@ -89,14 +89,14 @@ class Losses:
         posterior = np.asarray(np.linalg.inv(precision + (features.T * weights) @ features), dtype=np.float64)
         evidence = features.T @ (weights * losses)
         fitted._mean = np.asarray(posterior @ (precision @ mean + evidence), dtype=np.float64)
-        # A cut that seems to gain accuracy is noise: keep a little of its price, so that ties go to less cut.
+        # A cut that seems to gain accuracy is noise: keep a little of its loss, so that ties go to the smaller cut.
         fitted._mean[:-1] = np.maximum(fitted._mean[:-1], 0.05 * mean[:-1])
         fitted._covariance = posterior
         return fitted
 
 
 def _common_scale(totals: NDArray[np.float64], losses: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Least squares of losses = scale * totals, pulled towards 1 as by one observation of its own size."""
+    """Return the least-squares scale of losses = scale * totals, pulled towards 1 by one typical observation."""
     pull = float(np.mean(weights * totals**2)) or 1.0
     scale = (pull + float(weights @ (totals * losses))) / (pull + float(weights @ totals**2))
     return max(scale, 0.1)
@@ -105,7 +105,7 @@ def _common_scale(totals: NDArray[np.float64], losses: NDArray[np.float64], weig
 def _curves(
     problem: Problem, lattice: Lattice, uncut: float | None, unit: float
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """(knob, loss at each rung), 0 at the top. Ordered knobs from the statistic that covers most of them."""
+    """Return (knob, loss at each rung), 0 at the top. Ordered knobs use the statistic that covers most of them."""
     found: dict[int, NDArray[np.float64]] = {}
     for kind in ("sensitivity", "ls_error", "importance"):
         curves = {
@@ -120,13 +120,13 @@ def _curves(
     size = float(np.median([found[i][0] / shapes[i][0] for i in found if shapes[i][0]] or [1.0]))
     for i in lattice.ordered:
         found.setdefault(i, shapes[i] * size)
-    for i in lattice.unordered:  # an option of precision is expected to cost about what the noise is
+    for i in lattice.unordered:  # an option of precision is expected to lose about as much as the noise
         found[i] = np.append(0.0, np.full(lattice.counts[i] - 1, _NOISE * unit))
     return sorted(found.items())
 
 
 def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -> NDArray[np.float64] | None:
-    """(rungs,) one knob's loss at each rung by a statistic, 0 at the top; None where it is unusable."""
+    """Return one knob's loss (rungs,) at each rung by a statistic, 0 at the top; None if it is unusable."""
     array = problem.statistics.get(kind, {}).get(rungs.name)
     if array is None or not np.isfinite(array).all():
         return None
@@ -143,9 +143,9 @@ def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -
 
 
 def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Half the curve, made to rise with the cut, and half the usual shape scaled to it.
+    """Return the mean of the curve, made to rise with the cut, and the usual shape scaled to it.
 
-    Statistics carry noise: taken as they are, a flat stretch of a curve would make a deep cut look free.
+    Statistics are noisy: without this, a flat part of a curve would make a deep cut look free.
     """
     scale = float(curve @ shape) / max(float(shape @ shape), np.finfo(float).tiny)
     rising = np.maximum.accumulate(curve[::-1])[::-1]
@@ -153,7 +153,7 @@ def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray
 
 
 def _lost_importance(rungs: Rungs, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of the summed scores that goes when a knob keeps its best units only."""
+    """Return the share of the summed scores that is lost when a knob keeps only its best units."""
     ascending = np.sort(np.abs(scores))
     lost = np.append(0.0, np.cumsum(ascending)) / max(float(ascending.sum()), np.finfo(float).tiny)
     cut = np.round((1.0 - rungs.shares) * len(scores)).astype(int)
@@ -161,8 +161,10 @@ def _lost_importance(rungs: Rungs, scores: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _scaled(curves: Mapping[int, NDArray[np.float64]], kind: str, unit: float) -> dict[int, NDArray[np.float64]]:
-    """Sensitivities are losses already. Other statistics only say which knob loses more than which: their
-    bottom rungs are taken to lose a tenth of the objective on average, until evaluations say otherwise."""
+    """Scale the curves to losses. Sensitivities are losses already; other statistics only compare knobs.
+
+    Those are scaled so that their bottom rungs lose a tenth of the objective on average, until evaluations correct it.
+    """
     bottom = float(np.mean([curve[0] for curve in curves.values()] or [0.0]))
     if kind == "sensitivity" or not bottom:
         return dict(curves)

@@ -1,4 +1,4 @@
-"""Moves on the lattice made by estimate alone: down to a limit at the least loss, and back up into slack."""
+"""Moves on the lattice by estimate alone: down to a limit at the least loss, and back up where there is slack."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from search.stepping.lattice import Lattice, Point
 
 Loss: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""(n, d) rungs -> (n,) predicted losses."""
+"""Function from (n, d) rungs to (n,) predicted losses."""
 
-_TINY = 1e-9  # a gain of violation below this is rounding
+_TINY = 1e-9  # a smaller gain of violation is rounding
 
 
 class Moves:
@@ -25,27 +25,32 @@ class Moves:
         self._banned = frozenset(banned)
 
     def sweep(self, point: Point, knob: int, rungs: range) -> NDArray[np.int64]:
-        """(len(rungs), d): the point with this knob at each of the rungs."""
+        """Return (len(rungs), d), the point with this knob at each of the rungs."""
         points = np.repeat(point[None], len(rungs), axis=0)
         points[:, knob] = np.array(rungs, dtype=np.int64)
         return points
 
     def lower(self, point: Point, knob: int, target: float, floor: int = 0) -> Point:
-        """The knob stepped down until the violation is at most `target`: the highest rung that reaches it,
-        else the rung (not under `floor`) of the smallest violation, itself if nothing is gained."""
+        """Step the knob down to the highest rung whose violation is at most `target`.
+
+        If there is none, return the rung (not below `floor`) of the smallest violation; the point itself if no rung
+        gains anything.
+        """
         points = self.sweep(point, knob, range(int(point[knob]), floor - 1, -1))
         violations = self._lattice.violations(points)
         reaches = np.flatnonzero(violations <= target)
         return np.asarray(points[reaches[0] if len(reaches) else int(np.argmin(violations))])
 
     def fill(self, point: Point, target: float, frozen: Collection[int] = frozenset()) -> Point | None:
-        """`walk`, or None where it ends before the target."""
+        """Return the end of `walk`; None if it ends before the target."""
         reached, violation = self.walk(point, target, frozen)
         return reached if violation <= target else None
 
     def walk(self, point: Point, target: float, frozen: Collection[int] = frozenset()) -> tuple[Point, float]:
-        """Steps down, each the least loss per violation gained, until at most `target` is left, or no step
-        gains any more. Gives the point reached and its violation; `frozen` knobs stay."""
+        """Step down, each time with the least loss per violation gained, and return the end and its violation.
+
+        The walk ends when the violation is at most `target` or no step gains anything; `frozen` knobs stay.
+        """
         at = point
         violation = self._lattice.violation(at)
         while violation > target:
@@ -64,7 +69,7 @@ class Moves:
         return at, violation
 
     def give_back(self, point: Point, target: float = 0.0, frozen: Collection[int] = frozenset()) -> Point:
-        """Width raised where the terms leave slack under `target`, the most predicted loss saved first."""
+        """Raise widths while the violation stays within `target`, first the step that saves the most predicted loss."""
         at = point
         while True:
             steps = self._steps_up(at, frozen)
@@ -78,7 +83,7 @@ class Moves:
             at = steps[int(np.argmax(saved))]
 
     def _steps_down(self, point: Point, frozen: Collection[int]) -> NDArray[np.int64]:
-        """Every lower rung of every ordered knob (a staircase may be flat for some), every other option."""
+        """Return all lower rungs of all ordered knobs (some may gain nothing on a staircase) and all other options."""
         steps = [self.sweep(point, i, range(int(point[i]))) for i in self._lattice.ordered if i not in frozen]
         for i in self._lattice.unordered:
             if i not in frozen:
@@ -95,7 +100,7 @@ class Moves:
         return np.concatenate([np.empty((0, len(point)), dtype=np.int64), *steps])
 
     def allows(self, point: Point) -> bool:
-        """Whether the point has no banned option."""
+        """Return whether the point has no banned option."""
         return not any((i, int(point[i])) in self._banned for i in self._lattice.unordered)
 
     def _allowed(self, knob: int, option: int, current: int) -> bool:

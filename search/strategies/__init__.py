@@ -1,4 +1,4 @@
-"""What to try next: one algorithm a file, found by its file name; each offers `STRATEGY`."""
+"""Search strategies, one algorithm per file, found by file name; each file offers a constant `STRATEGY`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ names = _STRATEGIES.names
 
 
 def load(name: str) -> StrategyFamily:
-    """The strategy of that name. Raises: InvalidInput for an unknown one."""
+    """Return the strategy of that name. Raises: InvalidInput for an unknown one."""
     if name not in names():
         raise InvalidInput("strategy", name, f"no such strategy; {did_you_mean(name, names())}")
     return _STRATEGIES.load(name)

@@ -1,19 +1,18 @@
 """Sparsity inference (Condensa, Joseph et al. 2019, arXiv 1911.02497): one global sparsity by Bayesian optimisation.
 
 At most ten whole trainings (F4), in two stages:
-1. level set: the largest s whose accuracy is at least the level, by DR-UCB: of the sparsities above every sample that
-   reached the level and under every one that clearly did not, the one with the largest
-   (1 - gamma) * sigma - gamma * |mean - level|;
-2. the objective on (0, s_acc]: read off the estimate where that gives it, else by GP-UCB on what is measured.
-Departures, the paper's repository having no search at all:
-- "clearly" is two standard deviations of the accuracy: one unlucky sample must not end the search too early;
+1. level set: find the largest s whose accuracy is at least the level, by DR-UCB: between the samples that reached the
+   level and those that clearly did not, propose the s with the largest (1 - gamma) * sigma - gamma * |mean - level|;
+2. optimise the objective on (0, s_acc]: by its estimate if there is one, else by GP-UCB on measured values.
+Departures and additions (the paper's repository contains no search):
+- "clearly" is two standard deviations of the accuracy, so that one unlucky sample does not end the search too early;
 - accuracies are squashed around the level (search.sparsity.curve);
-- until the level is bracketed the middle is taken, as by bisection: a process would extrapolate; after that a
-  proposal keeps its distance from the ends of the bracket, as in Brent's method;
-- limits on cost restrict the domain by estimate. With accuracy as the objective there is no stage 1 under such
-  limits: the least sparsity that meets them comes first, then GP-UCB looks for a better one, under a prior whose mean
-  falls: a whole training is too much for a look at the far end;
-- without a level stage 2 alone is left, on all sparsities under the limits.
+- until the level is bracketed the middle is proposed, as in bisection, because a process would extrapolate; after
+  that a proposal keeps away from the ends of the bracket, as in Brent's method;
+- limits on cost restrict the domain by estimate. If accuracy is the objective there is no stage 1 under such limits:
+  the least sparsity that meets them comes first, then GP-UCB looks for a better one, with a prior whose mean falls,
+  because a whole training is too expensive for exploring the far end;
+- without a level there is only stage 2, on all sparsities within the limits.
 """
 
 from __future__ import annotations
@@ -33,35 +32,33 @@ from search.sparsity.curve import Curve, fit
 from search.sparsity.samples import Bracket, Sample, Samples
 from search.strategy import StrategyFamily
 
-_CLEARLY = 2.0  # standard deviations under the level
-_EDGE = 0.1  # of the bracket, at each end
-_COLLAPSE = 5.0  # squashed: what stage 2 expects to be lost on the way to the sparsest
-_BARRED = 1e3  # far more than any acquisition: at an edge only where nothing else is left
+_CLEARLY = 2.0  # standard deviations below the level
+_EDGE = 0.1  # share of the bracket at each end that proposals avoid
+_COLLAPSE = 5.0  # squashed loss that stage 2 expects at the sparsest point
+_BARRED = 1e3  # far larger than any acquisition, so that a point at an edge is proposed only if no other is left
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sample is, how noisy it is, and when to stop."""
+    """Settings of the samples, their noise and the stopping rule."""
 
     recipe: Annotated[
         Literal["auto", "lc", "direct"],
-        Doc("how a sample is trained: learning-compression, or cut first and fine-tuned; auto: lc for single weights"),
+        Doc("training of a sample: lc (learning-compression), direct (cut, fine-tune) or auto (lc for single weights)"),
     ] = "auto"
-    samples: Annotated[int, Doc("whole trainings at most"), Bounds(1, 100)] = 10
-    tolerance: Annotated[float, Doc("how exactly the sparsity is wanted"), Bounds(0.001, 0.5)] = 0.01
+    samples: Annotated[int, Doc("maximum number of whole trainings"), Bounds(1, 100)] = 10
+    tolerance: Annotated[float, Doc("required precision of the sparsity"), Bounds(0.001, 0.5)] = 0.01
     noise: Annotated[
-        float, Doc("standard deviation of an accuracy, where the number of images does not tell"), Bounds(1e-5, 0.1)
+        float, Doc("standard deviation of an accuracy if the number of images is not known"), Bounds(1e-5, 0.1)
     ] = 0.003
-    gamma: Annotated[float, Doc("weight of being near the level against not being known yet"), Bounds(0.0, 1.0)] = 0.95
-    beta: Annotated[float, Doc("standard deviations added to what the objective is predicted to be"), Bounds(0, 10)] = (
-        2.0
-    )
+    gamma: Annotated[float, Doc("weight of nearness to the level against uncertainty"), Bounds(0.0, 1.0)] = 0.95
+    beta: Annotated[float, Doc("standard deviations added to the predicted objective"), Bounds(0, 10)] = 2.0
 
 
 class Bayesian:
-    """One sample at a time: each is worth more than what a second one beside it would learn.
+    """Strategy that asks for one sample at a time, because the next one should use its result.
 
-    The seed plays no role.
+    The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -86,7 +83,7 @@ class Bayesian:
     # Stage 1: the level set.
 
     def _crossing(self, fresh: NDArray[np.int64], level: float) -> int | None:
-        """The next sample; None once the crossing is bracketed."""
+        """Return the next sample; None once the crossing is bracketed closely enough."""
         noise = self._noise(level)
         bracket = Bracket.of(self._samples, level, _CLEARLY * noise, self._settings.tolerance)
         if bracket.close:
@@ -108,7 +105,7 @@ class Bayesian:
     # Stage 2: the objective.
 
     def _best(self, fresh: NDArray[np.int64], level: float | None) -> int | None:
-        """The next sample; None where nothing better is to be had."""
+        """Return the next sample; None if no better one can be expected."""
         ended = self._samples.ended()
         reached = {s.index for s in ended if (s.utility is not None if level is None else _reaches(s, level))}
         if level is not None:
@@ -122,7 +119,7 @@ class Bayesian:
         return best if all(estimated[best] > estimated[i] for i in reached) else None
 
     def _climb(self, fresh: NDArray[np.int64]) -> int | None:
-        """GP-UCB, from the least sparsity on: what loses least is the first guess, more is expected to lose more."""
+        """Return the next sample by GP-UCB: first the least sparsity, as more is expected to lose more."""
         known = [(s.index, s.utility) for s in self._samples.ended() if s.utility is not None]
         if not known:
             return int(fresh[0])
@@ -142,7 +139,7 @@ class Bayesian:
         at: NDArray[np.int64],
         fall: float = 0.0,
     ) -> Curve:
-        """What is measured at these points, given (point, number) pairs and that of the uncut network."""
+        """Return the posterior at points `at`, given measured (point, number) pairs and the uncut network's number."""
         x = [float(self._x[i]) for i, _ in known]
         y = [number for _, number in known]
         if uncut is not None:
@@ -150,7 +147,7 @@ class Bayesian:
         return fit(x, y, noise, reference, self._x[at], fall)
 
     def _noise(self, accuracy: float) -> float:
-        """The standard error of an accuracy counted on so many images."""
+        """Return the standard error of an accuracy measured on the problem's images."""
         images = self._problem.images
         if images is None:
             return self._settings.noise

@@ -1,4 +1,4 @@
-"""Bisection of one sparsity: the control that `bayesian` has to be no worse than."""
+"""Bisection of one sparsity: the baseline that `bayesian` must at least match."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from search.strategy import StrategyFamily
 
 @dataclass(frozen=True)
 class Settings:
-    """What a sample is and when to stop."""
+    """Settings of the samples and the stopping rule."""
 
     recipe: Annotated[
         Literal["auto", "lc", "direct"],
-        Doc("how a sample is trained: learning-compression, or cut first and fine-tuned; auto: lc for single weights"),
+        Doc("training of a sample: lc (learning-compression), direct (cut, fine-tune) or auto (lc for single weights)"),
     ] = "auto"
-    samples: Annotated[int, Doc("whole trainings at most"), Bounds(1, 100)] = 10
-    tolerance: Annotated[float, Doc("how exactly the sparsity is wanted"), Bounds(0.001, 0.5)] = 0.01
+    samples: Annotated[int, Doc("maximum number of whole trainings"), Bounds(1, 100)] = 10
+    tolerance: Annotated[float, Doc("required precision of the sparsity"), Bounds(0.001, 0.5)] = 0.01
 
 
 class Bisection:
-    """Halves the sparsities between the last that reached the level and the first that did not.
+    """Strategy that halves the interval between the last sparsity that reached the level and the first that did not.
 
-    Without a level to reach: the least sparsity under the limits. The seed plays no role.
+    Without a level it asks for the least sparsity within the limits. The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -60,8 +60,8 @@ class Bisection:
 
 STRATEGY = StrategyFamily(
     name="bisection",
-    summary="Halves one sparsity for the whole network until the accuracy limit is bracketed.",
-    source="the control that Condensa (Joseph et al. 2019, arXiv 1911.02497) is held against",
+    summary="Bisects one sparsity for the whole network until the accuracy limit is bracketed.",
+    source="baseline for Condensa (Joseph et al. 2019, arXiv 1911.02497)",
     settings=Settings,
     make=Bisection,
     baseline=True,

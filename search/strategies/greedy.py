@@ -1,16 +1,16 @@
 """Greedy descent to the limit, one knob's step after another (NetAdapt, Yang et al. 2018), then local swaps.
 
-As in the paper, a round asks for one proposal per knob, each cut until the round's latency step is reached by
-table, evaluates them and commits the best accuracy per latency. Departures, each for a budget of tens of
-evaluations instead of thousands:
+As in the paper, a round makes one proposal per knob, each cut until the table gives the round's latency, evaluates
+them and commits to the one with the best accuracy per latency. The departures are for budgets of tens of evaluations
+instead of thousands:
 - a round asks only for the most promising knobs, by F1 statistics scaled by the evaluations so far;
-- rounds are few, so steps are large: a knob leads with a part of its width at most, and the rest of the step is
-  filled from all knobs at the least predicted loss. With many rounds nothing is left to fill: plain NetAdapt;
-- other options of unordered knobs (int8) come first, and are taken at once when they cost next to nothing;
-- the first round also asks for the limit in one leap, so that a short budget ends under it;
+- rounds are few, so steps are large: the leading knob loses at most a part of its width, and cuts of all knobs with
+  the least predicted loss make up the rest of the step. With many rounds there is no rest, as in plain NetAdapt;
+- other options of unordered knobs (int8) come first, and are taken at once if they lose almost nothing;
+- the first round also proposes a point that meets the limit in one step, so that a short budget suffices;
 - several limits at once: "latency" is the summed relative violation of all constraints;
-- after the limit is met, what is left of the budget gives back width and swaps it between knobs.
-Every ask is worked out from the evaluations known, not from the course of the run: restart is free.
+- after the limit is met, the rest of the budget goes to raising widths and swapping width between knobs.
+Every ask is computed from the known evaluations alone, so that a restart loses nothing.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from search.strategy import StrategyFamily
 
 @dataclass(frozen=True)
 class Settings:
-    """How the budget is spent."""
+    """Settings of the use of the budget."""
 
-    descent: Annotated[float, Doc("share of the evaluations for the way down to the limit"), Bounds(0.1, 1.0)] = 0.5
+    descent: Annotated[float, Doc("share of the evaluations for reaching the limit"), Bounds(0.1, 1.0)] = 0.5
     lead: Annotated[
-        float, Doc("the most of its width that a knob loses as the lead of one round"), Bounds(0.05, 1.0)
+        float, Doc("largest share of its width that the leading knob of a round loses"), Bounds(0.05, 1.0)
     ] = 0.35
     free_loss: Annotated[
-        float, Doc("an option (int8) that loses at most this share of the objective is taken"), Bounds(0.0, 0.2)
+        float, Doc("take an option (int8) at once if it loses at most this share of the objective"), Bounds(0.0, 0.2)
     ] = 0.01
     curiosity: Annotated[
-        float, Doc("standard deviations added to what a swap is predicted to reach"), Bounds(0.0, 5.0)
+        float, Doc("standard deviations added to the predicted result of a swap"), Bounds(0.0, 5.0)
     ] = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Proposals in the order of their promise; the first `width` that did not fail are evaluated."""
+    """Proposals, the most promising first; the first `width` that do not fail count."""
 
     base: Point
     proposals: tuple[Point, ...]
@@ -58,9 +58,9 @@ class Stage:
 
 
 class Greedy:
-    """Stages are a function of the results of the stages before, so a fresh one finds its place by being told.
+    """Strategy whose stages depend only on the results of earlier stages, so that a new instance resumes from tells.
 
-    The seed plays no role. Raises: InvalidInput for a Subset knob.
+    The seed is not used. Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -79,7 +79,7 @@ class Greedy:
         if stage is None:
             return self._improve(count)
         wanted = [p for p in self._counted(stage) if self._known.fresh(self._lattice.values(p))]
-        # Failures, and a new latency table that moves every step, must not make the way down endless.
+        # Failures, or a new latency table that changes every step, must not make the descent endless.
         if wanted and self._known.asked >= self._way_down:
             return self._improve(count)
         return [self._candidate(point, stage.base) for point in wanted[:count]]
@@ -97,10 +97,10 @@ class Greedy:
     def _utility(self, point: Point) -> float | None:
         return self._known.utility(self._lattice.values(point))
 
-    # The way down: stages until the limit is met.
+    # Descent: stages until the limit is met.
 
     def _descend(self) -> Stage | None:
-        """The first stage with results missing; None once the way down is done."""
+        """Return the first stage with results missing; None once the descent is done."""
         base, trail = self._lattice.top, list[Point]()
         self._check_reachable()
         for stage_number in range(self._rounds + 1):
@@ -113,14 +113,16 @@ class Greedy:
         return None
 
     def _check_reachable(self) -> None:
-        """Raises: Infeasible, before anything is spent, where the estimate leads to no point under the limits."""
+        """Raise Infeasible before any evaluation if the estimate leads to no point within the limits."""
         reached = self._reach(Moves(self._lattice, self._losses.loss))
         if self._lattice.violation(reached) > 0.0:
             raise self._lattice.infeasible(reached)
 
     def _reach(self, moves: Moves) -> Point:
-        """From the uncut network down to the limits at the least predicted loss; where that walk ends above
-        them, the nearest of its end and the smallest networks of each option."""
+        """Return the end of the walk from the uncut network down to the limits at the least predicted loss.
+
+        If it ends above the limits, return the nearest of its end and the smallest network of each option.
+        """
         reached, violation = moves.walk(self._lattice.top, 0.0)
         if violation > 0.0:
             options = range(max([1, *(self._lattice.counts[i] for i in self._lattice.unordered)]))
@@ -129,14 +131,14 @@ class Greedy:
         return moves.give_back(reached)
 
     def _corner(self, option: int) -> Point:
-        """Every width at its smallest, every unordered knob at its option of that number."""
+        """Return the point with every width at its smallest and every unordered knob at this option number."""
         corner = np.zeros_like(self._lattice.top)
         for i in self._lattice.unordered:
             corner[i] = min(option, self._lattice.counts[i] - 1)
         return corner
 
     def _counted(self, stage: Stage) -> list[Point]:
-        """The proposals that the stage waits for: a failed one is replaced by the next in line."""
+        """Return the proposals that the stage waits for: a failed one is replaced by the next in line."""
         counted: list[Point] = []
         useful = 0
         for point in stage.proposals:
@@ -147,8 +149,10 @@ class Greedy:
         return counted
 
     def _options(self, base: Point) -> Stage:
-        """Every other option of the unordered knobs that brings the limit nearer, and the uncut network to
-        compare with where the budget allows it or nothing else is known of it."""
+        """Return the stage of all other options of the unordered knobs that reduce the violation.
+
+        It adds the uncut network for comparison if the budget allows it or its score is unknown.
+        """
         moves = Moves(self._lattice, self._losses.loss)
         violation = self._lattice.violation(base)
         others = [
@@ -163,7 +167,7 @@ class Greedy:
         return Stage(base, tuple(others), len(others))
 
     def _round(self, base: Point, trail: Sequence[Point], number: int) -> Stage:
-        """One proposal per knob, each down to the round's target, by predicted loss per violation gained."""
+        """Return the stage of one proposal per knob, each down to the round's target, by loss per violation gained."""
         violation = self._lattice.violation(base)
         if violation == 0.0:
             return Stage(base, (), 0)
@@ -178,13 +182,13 @@ class Greedy:
         ranked = list(points[np.argsort(prices, kind="stable")])
         if number > 1:
             return Stage(base, tuple(ranked), self._width)
-        # All the way at once, by prediction alone: something under the limits is known from the first round on.
+        # Also go all the way by prediction alone, so that a point within the limits is known from the first round on.
         return Stage(base, tuple(distinct([self._reach(moves), *ranked])), self._width + 1)
 
     def _lead(self, base: Point, knob: int, target: float, moves: Moves) -> Iterator[Point]:
-        """Knob `knob` cut towards the target, the rest filled from the others."""
+        """Yield the point with `knob` cut towards the target and the rest made up by the other knobs."""
         if knob in self._lattice.unordered:
-            return  # the stage of options has had them; fills take them at the price that was seen
+            return  # the stage of options covers them; fills may still choose them at their measured loss
         shares = self._lattice.rungs[knob].shares
         floor = int(np.searchsorted(shares, shares[base[knob]] * (1.0 - self._settings.lead)))
         led = moves.lower(base, knob, target, floor=min(floor, int(base[knob])))
@@ -194,7 +198,7 @@ class Greedy:
                 yield moves.give_back(filled, target, frozen=(knob,))
 
     def _commit(self, stage: Stage, counted: Sequence[Point], free_only: bool) -> Point:
-        """The proposal with the least loss per violation gained; the base where none came through."""
+        """Return the proposal with the least loss per violation gained; the base if all failed."""
         base_utility = self._base_utility(stage.base, counted)
         violation = self._lattice.violation(stage.base)
         best, best_price = stage.base, np.inf
@@ -205,7 +209,7 @@ class Greedy:
             loss = base_utility - utility
             if free_only and loss > self._settings.free_loss * self._losses.unit:
                 continue
-            # A loss below zero is a better network still: more gain is better then, not worse.
+            # With a loss below zero, more gain is better, not worse.
             price = loss / gain if loss > 0.0 else loss * gain
             if price < best_price:
                 best, best_price = point, price
@@ -219,7 +223,7 @@ class Greedy:
             return self._problem.objective.utility(self._problem.original)
         return max((u for p in counted if (u := self._utility(p)) is not None), default=0.0)
 
-    # What is left of the budget: swaps around the best.
+    # Improvement: spend the rest of the budget on swaps around the best point.
 
     def _improve(self, count: int) -> list[Candidate]:
         points = self._points()
@@ -236,7 +240,7 @@ class Greedy:
         return [self._candidate(fresh[i], base) for i in order[:count]]
 
     def _neighbours(self, best: Point | None, moves: Moves) -> Iterator[Point]:
-        """Points under the limits with no slack: the predicted best of all, and swaps around the best known."""
+        """Yield points within the limits with no slack: the best by prediction, and swaps around the best known."""
         target = self._reach(moves)
         if self._lattice.violation(target) == 0.0:
             yield target
@@ -252,7 +256,7 @@ class Greedy:
                     yield moves.give_back(moves.give_back(filled, frozen=(i,)))
 
     def _incumbent(self, points: Sequence[Point]) -> Point | None:
-        """The feasible point with the best objective known."""
+        """Return the feasible point with the best known objective."""
         best: tuple[float, Point] | None = None
         for point in points:
             utility = self._utility(point)
@@ -263,7 +267,7 @@ class Greedy:
         return None if best is None else best[1]
 
     def _points(self) -> list[Point]:
-        """Everything completed that lies on the lattice, foreign evaluations too."""
+        """Return all completed points that lie on the lattice, including foreign evaluations."""
         found = (self._lattice.point(values) for values, _ in self._known.completed())
         return [point for point in found if point is not None]
 
@@ -272,7 +276,7 @@ class Greedy:
         return self._losses.fit([p for p, _ in known], [u for _, u in known])
 
     def _banned(self, points: Sequence[Point]) -> set[tuple[int, int]]:
-        """Options that were tried alone and failed, and of which nothing else has come through."""
+        """Return the options that failed when tried alone and have not worked in any other point."""
         alone = [p for i in self._lattice.unordered for p in self._alone(i)]
         failed = [p for p in alone if self._resolved(p) and self._utility(p) is None]
         worked = [p for p in points if self._utility(p) is not None]

@@ -1,7 +1,7 @@
 """NSGA-II (Deb et al. 2002) with Optuna's operators, steady-state.
 
-Departure: parents of every proposal are the best `population` of all that is known, not of whole generations: so
-results count as soon as they are told, in whatever order, and a restart finds the same parents.
+Departure: the parents of every proposal are the best `population` of all known points, not of whole generations, so
+that results count as soon as they are told, in any order, and a restart finds the same parents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How many parents there are, and how they are combined."""
+    """Settings of the number of parents and their combination."""
 
-    population: Annotated[int, Doc("parents kept; as many points are drawn at random first"), Bounds(2, 1000)] = 10
-    crossover: Annotated[float, Doc("chance that a proposal has two parents"), Bounds(0.0, 1.0)] = 0.9
-    swapping: Annotated[float, Doc("chance that a knob is the second parent's"), Bounds(0.0, 1.0)] = 0.5
+    population: Annotated[int, Doc("number of parents kept, and of points drawn at random first"), Bounds(2, 1000)] = 10
+    crossover: Annotated[float, Doc("probability that a proposal has two parents"), Bounds(0.0, 1.0)] = 0.9
+    swapping: Annotated[float, Doc("probability that a knob comes from the second parent"), Bounds(0.0, 1.0)] = 0.5
 
 
 def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
-    """NSGA-II on this problem."""
+    """Return NSGA-II on this problem."""
     return Sampled(problem, "nsga2", seed, settings.population, lambda draw_seed: _sampler(settings, draw_seed))
 
 
@@ -39,7 +39,7 @@ def _sampler(settings: Settings, seed: int) -> BaseSampler:
     from optuna.trial import TrialState
 
     class SteadyState(NSGAIISampler):
-        """All that is known is generation 0, and every proposal of generation 1."""
+        """Sampler for which all known points are generation 0 and every proposal is generation 1."""
 
         def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
             return 1

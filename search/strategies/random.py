@@ -1,4 +1,4 @@
-"""Random search under the limit: points drawn until their estimate meets the constraints."""
+"""Random search within the limits: draw points until one meets the constraints by estimate."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from search.strategy import StrategyFamily
 
 @dataclass(frozen=True)
 class Settings:
-    """How long a draw may take."""
+    """Settings of the effort of a draw."""
 
-    batch: Annotated[int, Doc("points drawn and estimated at once"), Bounds(1, 4096)] = BATCH
-    batches: Annotated[int, Doc("batches drawn for one candidate before giving up"), Bounds(1, 1000)] = BATCHES
+    batch: Annotated[int, Doc("number of points drawn and estimated at once"), Bounds(1, 4096)] = BATCH
+    batches: Annotated[int, Doc("number of batches drawn per candidate before giving up"), Bounds(1, 1000)] = BATCHES
 
 
 class Random:
-    """Candidate n is the first point of `default_rng([seed, n])` that is feasible and not known yet."""
+    """Strategy whose candidate n is the first feasible unknown point of `default_rng([seed, n])`."""
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
         self._problem = problem
@@ -50,7 +50,7 @@ class Random:
 
 STRATEGY = StrategyFamily(
     name="random",
-    summary="Random points under the limits: the least that a strategy has to beat.",
+    summary="Random points within the limits; the baseline that other strategies must beat.",
     source="Bergstra and Bengio 2012, Random Search for Hyper-Parameter Optimization",
     settings=Settings,
     make=Random,

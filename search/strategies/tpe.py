@@ -1,4 +1,4 @@
-"""TPE (Bergstra et al. 2011; multivariate, as in Falkner et al. 2018), as Optuna has it."""
+"""TPE (Bergstra et al. 2011; multivariate, as in Falkner et al. 2018), with Optuna's implementation."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is drawn at random, and how hard the model is searched."""
+    """Settings of the random start and the effort of searching the model."""
 
-    startup: Annotated[
-        int, Doc("evaluations before the model is used; until then points are drawn at random"), Bounds(1, 1000)
-    ] = 10
-    draws: Annotated[int, Doc("points of the good model that are compared for one proposal"), Bounds(1, 1000)] = 24
+    startup: Annotated[int, Doc("number of random points before the model is used"), Bounds(1, 1000)] = 10
+    draws: Annotated[int, Doc("number of points of the good model compared per proposal"), Bounds(1, 1000)] = 24
 
 
 def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
-    """TPE on this problem."""
+    """Return TPE on this problem."""
 
     def sampler(draw_seed: int) -> BaseSampler:
         from optuna.samplers import TPESampler
@@ -37,7 +35,7 @@ def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
 
 STRATEGY = StrategyFamily(
     name="tpe",
-    summary="Models where good and bad points lie, and proposes where the good ones are likelier (Optuna).",
+    summary="Models where good and bad points lie and proposes points where good ones are likelier (Optuna).",
     source="Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization",
     settings=Settings,
     make=make,

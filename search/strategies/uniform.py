@@ -25,17 +25,17 @@ _MOST_COMBINATIONS = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """How many candidates around the largest ratio."""
+    """Settings of the candidates below the largest ratio."""
 
-    neighbours: Annotated[int, Doc("next smaller ratios, asked for when there is room"), Bounds(0, 20)] = 2
+    neighbours: Annotated[int, Doc("number of next smaller ratios, asked for if there is room"), Bounds(0, 20)] = 2
 
 
 class Uniform:
-    """The largest ratio under the limits, for each combination of the unordered knobs (fp32 and int8).
+    """Strategy of the largest ratio within the limits, for each combination of the unordered knobs (fp32 and int8).
 
-    Every ratio at which some width changes is estimated in one batch: the largest feasible one is exact, and a
-    latency that is no monotone function of the ratio does not mislead it, as it would a bisection.
-    The seed plays no role.
+    It estimates every ratio at which some width changes, in one batch, so that the largest feasible ratio is exact
+    even if latency is not a monotone function of the ratio, which would mislead a bisection.
+    The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -59,9 +59,9 @@ class Uniform:
 
     @cached_property
     def _ranked(self) -> tuple[list[Point], list[Point]]:
-        """The largest feasible ratio of each combination, widest first; then the next smaller ones of each.
+        """Largest feasible ratio of each combination, widest first; then the next smaller ones of each.
 
-        Raises: Infeasible where no ratio of any combination meets the limits.
+        Raises: Infeasible if no ratio of any combination meets the limits.
         """
         ratios = self._ratios()
         ladders: list[tuple[float, list[Point]]] = []
@@ -76,7 +76,7 @@ class Uniform:
             if len(feasible):
                 ladders.append((float(ratios[feasible[0]]), distinct(points[feasible])))
         if not ladders:
-            assert nearest is not None  # there is always one combination
+            assert nearest is not None  # there is always at least one combination
             raise self._lattice.infeasible(nearest[1])
         ladders.sort(key=lambda item: -item[0])
         best = [points[0] for _, points in ladders]
@@ -84,12 +84,12 @@ class Uniform:
         return best, [points[i] for i in steps for _, points in ladders if i < len(points)]
 
     def _ratios(self) -> NDArray[np.float64]:
-        """Every ratio at which some knob changes, largest first."""
+        """Return every ratio at which some knob changes, largest first."""
         shares = [self._lattice.rungs[i].shares for i in self._lattice.ordered]
         return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
 
     def _at(self, ratio: float, options: Sequence[int]) -> Point:
-        """Each width the largest that keeps at most `ratio`, and never less than the knob's smallest."""
+        """Return the point whose widths are the largest that keep at most `ratio`, but at least the knob's smallest."""
         point = self._lattice.top.copy()
         for i in self._lattice.ordered:
             point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)
@@ -97,7 +97,7 @@ class Uniform:
         return point
 
     def _combinations(self) -> list[tuple[int, ...]]:
-        """Options of the unordered knobs: all of them, or, where they are many, the same place for all."""
+        """Return all combinations of unordered options or, if too many, those with one option number for all knobs."""
         counts = [self._lattice.counts[i] for i in self._lattice.unordered]
         if prod(counts) <= _MOST_COMBINATIONS:
             return list(product(*(range(count) for count in counts)))
@@ -106,7 +106,7 @@ class Uniform:
 
 STRATEGY = StrategyFamily(
     name="uniform",
-    summary="One keep ratio for all widths, the largest that meets the limits by estimate.",
+    summary="Uses one keep ratio for all widths, the largest that meets the limits by estimate.",
     source="Howard et al. 2017, MobileNets (arXiv 1704.04861)",
     settings=Settings,
     make=Uniform,

@@ -1,1 +1,1 @@
-"""Problems whose answer is known: synthetic networks, and their recorded evaluations."""
+"""Problems with a known optimum: synthetic networks and their evaluations."""

@@ -1,9 +1,9 @@
-"""A synthetic residual network: staircase latencies and an accuracy whose truth is known.
+"""A synthetic residual network with staircase latencies and a known true accuracy.
 
-Streams run through the network and are shared by many layers (the residual adds); each inner knob sits between
-two layers of one stream. The shapes follow what pruning real networks shows: a few knobs hold most of the
-sensitivity, damage grows faster than the cut, cutting two neighbours hurts more than the sum, 8-bit arithmetic
-costs little accuracy, and a kernel's time is a staircase in the number of channels.
+Many layers share each stream (by residual adds); each inner knob is between two layers of one stream. The shapes
+follow experience with real networks: a few knobs hold most of the sensitivity, damage grows faster than the cut,
+cutting two neighbours hurts more than the sum, 8-bit arithmetic costs little accuracy, and a kernel's time is a
+staircase in the number of channels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Kernels:
-    """How one device runs a layer: channels are padded to tiles, and each call has an overhead."""
+    """The kernels of one device: channels are padded to tiles, and each call has an overhead."""
 
     tile_in: int
     tile_out: int
@@ -44,7 +44,7 @@ class Kernels:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticNetwork:
-    """Layers, widths and an accuracy model drawn from `seed`. `knob_count` width knobs of `level_count`."""
+    """Layers, widths and an accuracy model drawn from `seed`, with `knob_count` width knobs of `level_count` levels."""
 
     seed: int
     knob_count: int = 8
@@ -53,7 +53,7 @@ class SyntheticNetwork:
 
     def __post_init__(self) -> None:
         if self.knob_count < 2 or self.level_count < 2:
-            raise InvalidInput("knob_count", self.knob_count, "needs two knobs of two levels at least")
+            raise InvalidInput("knob_count", self.knob_count, "needs at least two knobs of two levels")
 
     @property
     def stream_count(self) -> int:
@@ -61,7 +61,7 @@ class SyntheticNetwork:
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
-        """Knob -> its allowed widths, ascending; streams double their width from one to the next."""
+        """Allowed widths of each knob, ascending; each stream is twice as wide as the one before."""
         names = [f"stream{i}" for i in range(self.stream_count)]
         names += [f"inner{i}" for i in range(self.knob_count - self.stream_count)]
         return {name: self._options(32 * 2 ** self._stream_of(name)) for name in names}
@@ -98,7 +98,7 @@ class SyntheticNetwork:
         return tuple(f"layer{i}" for i, layer in enumerate(self.layers) if layer.target == name)
 
     def _features(self, name: str) -> Features:
-        """The facts that a knob of widths of a real network has."""
+        """Return the facts that a width knob of a real network has."""
         macs = [float(layer.side**2 * np.prod([grid.max() for grid in self._grid(layer)])) for layer in self.layers]
         touching = [i for i, layer in enumerate(self.layers) if name in (layer.source, layer.target)]
         made = [i for i in touching if self.layers[i].target == name]
@@ -117,7 +117,7 @@ class SyntheticNetwork:
         }
 
     def latency(self, kernels: Kernels) -> Terms:
-        """The milliseconds of a device with these kernels, as terms."""
+        """Return the latency in milliseconds of a device with these kernels, as terms."""
 
         def time_ms(layer: Layer, c_in: NDArray[np.float64], c_out: NDArray[np.float64]) -> NDArray[np.float64]:
             tiles = np.ceil(c_in / kernels.tile_in) * np.ceil(c_out / kernels.tile_out)
@@ -138,7 +138,7 @@ class SyntheticNetwork:
         return self._terms(terms, 0.26, offset=2048.0)
 
     def _grid(self, layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Channels in and out at every level of the layer's knobs, one axis a knob."""
+        """Return channels in and out at every level of the layer's knobs, with one axis per knob."""
         c_in = np.array(self.widths[layer.source] if layer.source else (3,), dtype=float)
         c_out = np.array(self.widths[layer.target] if layer.target else (10,), dtype=float)
         return np.broadcast_to(c_in[:, None], (len(c_in), len(c_out))), np.broadcast_to(c_out, (len(c_in), len(c_out)))
@@ -174,7 +174,7 @@ class SyntheticNetwork:
 
 @dataclass(frozen=True, eq=False)
 class AccuracyModel:
-    """(n, d) levels -> (n,) accuracy between chance and that of the original, without noise."""
+    """Model of the accuracy (n,) at (n, d) levels, between chance and the original's, without noise."""
 
     keep: Sequence[NDArray[np.float64]]
     sensitivity: NDArray[np.float64]

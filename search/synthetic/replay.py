@@ -1,4 +1,4 @@
-"""Synthetic problems with a known truth: searches tested in milliseconds, without training a network."""
+"""Synthetic problems with known true accuracies, to test searches in milliseconds without training a network."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ DEVICES: Mapping[str, Kernels] = {
     "small-cpu": Kernels(tile_in=4, tile_out=8, ms_per_mega_mac=0.05, overhead_ms=0.004, int8_factor=0.58),
     "wide-gpu": Kernels(tile_in=16, tile_out=16, ms_per_mega_mac=0.01, overhead_ms=0.02, int8_factor=0.85),
 }
-_LARGEST = 2_000_000  # points that `optimum` is ready to enumerate
+_LARGEST = 2_000_000  # the most points that `optimum` enumerates
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """A problem whose every evaluation is answered at once.
+    """A problem with immediate evaluations.
 
-    `noise` is the standard deviation of what F2 on a few thousand images adds to the true accuracy; it is a
-    function of the values, as it is for a fixed evaluation set.
+    `noise` is the standard deviation of the error that F2 on a few thousand images adds to the true accuracy. The
+    error is a function of the values, as with a fixed evaluation set.
     """
 
     problem: Problem
@@ -41,9 +41,9 @@ class Replay:
     noise: float
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
-        """The evaluation of a candidate of any fidelity, always the same for the same values.
+        """Return the evaluation of a candidate of any fidelity, always the same for the same values.
 
-        A whole training (F4) makes a network, from which a later candidate may start.
+        A whole training (F4) gives a network from which a later candidate may start.
         """
         levels = self.network.space.levels(candidate.values)[None]
         metrics = {name: float(column[0]) for name, column in self.problem.estimate([candidate.values]).items()}
@@ -53,14 +53,14 @@ class Replay:
         return Evaluation(candidate, Status.COMPLETED, metrics, elapsed_s=0.001, network=network)
 
     def accuracy(self, values: Values) -> float:
-        """The true accuracy, without noise."""
+        """Return the true accuracy, without noise."""
         return float(self.network.accuracy(self.network.space.levels(values)[None])[0])
 
     @cached_property
     def optimum(self) -> tuple[Values, float]:
-        """The feasible values of the highest true accuracy, found by enumeration.
+        """Return the feasible values with the highest true accuracy, by enumeration.
 
-        Raises: InvalidInput where the space is too large for that, or has no feasible point.
+        Raises: InvalidInput if the space is too large for that, or has no feasible point.
         """
         space = self.network.space
         if np.prod(space.level_counts) > _LARGEST:
@@ -90,10 +90,10 @@ def make_replay(
     statistics: bool = True,
     noise: float = 0.004,
 ) -> Replay:
-    """A problem drawn from `seed`.
+    """Return a problem drawn from `seed`.
 
-    `ratios`: metric key -> at most this share of the original's, by default 0.4 of the latency on small-cpu.
-    Devices: `DEVICES`; other metrics: `macs`, `size_bytes`.
+    `ratios`: metric key -> limit as a share of the original's value, by default 0.4 of the latency on small-cpu.
+    The devices are `DEVICES`; other metrics are `macs` and `size_bytes`.
     """
     network = SyntheticNetwork(seed, knobs, levels, precision)
     terms = {latency_metric(name): network.latency(kernels) for name, kernels in DEVICES.items()}
@@ -133,7 +133,7 @@ def run(strategy: Strategy, replay: Replay, evaluations: int | None = None, batc
 def _metrics(
     network: SyntheticNetwork, terms: Mapping[str, Terms], levels: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Every cheap metric of (n, d) levels. Tables of MACs and bytes are summed by the same machinery."""
+    """Return every cheap metric at (n, d) levels. MACs and bytes are summed from tables like latency."""
     found = {key: table.latency_ms(levels) for key, table in terms.items()}
     return found | {
         "macs": network.macs.latency_ms(levels),
@@ -144,11 +144,11 @@ def _metrics(
 def _statistics(
     network: SyntheticNetwork, top: NDArray[np.int64], noise: float
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """What a pass over the data would have found out: related to the truth, and not equal to it."""
+    """Return statistics like those from a pass over data: related to the truth, but not equal to it."""
     rng = np.random.default_rng([network.seed, 2])
     names = ("sensitivity", "ls_error", "importance", "fisher", "gram")
     found: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
-    # A stream of its own: what was drawn before these two were there stays as it is.
+    # A separate stream, so that these two additions do not change the other draws.
     further = np.random.default_rng([network.seed, 3])
     for column, (name, widths) in enumerate(network.widths.items()):
         alone = np.repeat(top[None], len(widths), axis=0)
@@ -164,13 +164,13 @@ def _statistics(
 
 
 def _importance(widths: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """A score a unit: a few strong ones and a tail, shuffled."""
+    """Return one score per unit: a few high ones and a tail, shuffled."""
     scores = np.exp(-rng.uniform(1.0, 4.0) * np.arange(widths[-1]) / widths[-1])
     return np.asarray(rng.permutation(scores))
 
 
 def _gram(importance: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Contributions as large as the scores, a few of them alike: positive semi-definite, all together 1."""
+    """Return a positive semi-definite Gram matrix whose diagonal follows the scores and whose entries sum to 1."""
     made = rng.standard_normal((len(importance), 2 * len(importance))) * np.sqrt(importance)[:, None]
     gram = made @ made.T
     return np.asarray(gram / gram.sum())

@@ -53,13 +53,13 @@ CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
-"""Log line of a job that is given back. It replaces the run's own, which takes the end for a user's pause."""
+"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused it."""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """Return the wait after the `crashes`-th failure of the machine in a row of one job; it doubles each time.
+    """Return the wait after a job's `crashes`-th machine failure in a row; it doubles each time.
 
     A full disk or memory takes time to become free again, and an operator has to notice it.
     """
@@ -67,7 +67,9 @@ def crash_rest_s(crashes: int) -> float:
 
 
 class Conductor:
-    """Claims and runs jobs until `stopping` is set. Without an `executor`, it uses processes of this machine."""
+    """Claims and runs jobs while its executor is up, until `stopping` is set. The default executor uses local
+    processes.
+    """
 
     def __init__(
         self,

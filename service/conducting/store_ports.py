@@ -9,14 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
+from hw_profiles.device import ONNX
 from hw_profiles.ops import Op
+from hw_profiles.runtimes import Arrays
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
+from hw_profiles.timing.conversion import Conversion
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from hw_profiles.wiring import wiring
+from service.conducting.conversions import Conversions
 from service.conducting.device_watch import DeviceWatch
 from service.files.blobs import Blobs
 from service.jobs.fronts import RunningFront, axes
@@ -46,6 +50,7 @@ from workers.progress import (
 )
 from workers.running.context import Halted
 
+T = TypeVar("T")
 LOOK_S = 0.25
 """Age up to which an answer of `signal` is reused, and interval at which a run checks a device it waits for."""
 TELL_S = 0.2
@@ -255,7 +260,7 @@ class StorePorts:
         asked = {w: model for w, model in zip(wirings, models, strict=True) if w not in known or known[w].failure}
         if asked:
             self._ask(device_id, asked)
-            known |= self._answered(device_id, asked, timeout_s)
+            known |= self._awaited(device_id, lambda: self._all_told(device_id, asked), timeout_s)
         return [known[each].sets for each in wirings]
 
     def _told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told]:
@@ -270,22 +275,42 @@ class StorePorts:
                 self._blobs.record(tx, blob)
             fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()})
 
-    def _answered(self, device_id: str, wirings: Collection[str], timeout_s: float) -> dict[str, Told]:
+    def _all_told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told] | str:
+        found = self._told(device_id, wirings)
+        refused = next((each.failure for each in found.values() if each.failure), None)
+        if refused is not None:
+            raise MeasurementFailed(device_id, f"its runtime cannot load a network: {refused}")
+        return found if len(found) == len(wirings) else "which nodes it fuses"
+
+    def _awaited(self, device_id: str, look: Callable[[], T | str], timeout_s: float) -> T:
+        """What a device answers, once it is all there; until then `look` says in words what is missing."""
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         end_s = self._clock_s() + timeout_s
         while True:
             watch.look()
-            found = self._told(device_id, wirings)
-            refused = next((each.failure for each in found.values() if each.failure), None)
-            if refused is not None:
-                raise MeasurementFailed(device_id, f"its runtime cannot load a network: {refused}")
-            if len(found) == len(wirings):
+            found = look()
+            if not isinstance(found, str):
                 return found
             if self._clock_s() >= end_s:
-                late = f"did not report within {timeout_s:.0f} s which nodes it fuses; old agents never do"
+                late = f"did not report within {timeout_s:.0f} s {found}; old agents never do"
                 raise MeasurementFailed(device_id, late)
             self._halted()
             time.sleep(LOOK_S)
+
+    def converted(
+        self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
+    ) -> Sequence[Conversion]:
+        """For each network the file that the device's runtime makes of it, and what that says of each sample; blocks
+        until the device has answered.
+
+        Raises:
+            DeviceOffline: as `wait`.
+            MeasurementFailed: its runtime cannot convert or run a network, or has answered nothing for `timeout_s`.
+            Halted: as `measure`.
+        """
+        asked = Conversions(self._store, self._blobs, self._held, device_id)
+        wanted = asked.ask(models, samples)
+        return self._awaited(device_id, lambda: asked.found(wanted), timeout_s)
 
     def _halted(self) -> None:
         wanted = self.signal()
@@ -303,7 +328,8 @@ class StorePorts:
         digests = {name: self.put(path) for name, path in networks.items()}
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
-            measurement_id = measurements.measure(tx, device_id, digests, protocol)
+            suffixes = {name: path.suffix for name, path in networks.items() if path.suffix != ONNX}
+            measurement_id = measurements.measure(tx, device_id, digests, protocol, suffixes=suffixes)
         try:
             return self._measured(device_id, measurement_id)
         except BaseException:

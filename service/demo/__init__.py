@@ -1,1 +1,1 @@
-"""The demo: a small network trained, compressed and re-checked on this machine."""
+"""The demo: train, compress and re-check a small network on this machine."""

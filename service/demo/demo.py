@@ -1,4 +1,4 @@
-"""demo: the whole path on this machine. Handwritten digits, a network trained for half a minute, half its latency."""
+"""demo: run the whole path on this machine: train a network on handwritten digits, then halve its latency."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
 EXECUTOR_WITHIN_S = 300.0
 DEVICE_WITHIN_S = 300.0
-"""An agent tests itself first, and waits for that while another program on this machine measures."""
+"""Time limit for the device: an agent tests itself first, and waits if another program measures on this machine."""
 FOLDER = Path("netlathe-demo")
-"""Where the network, the data and the result stay, in the working folder."""
+"""Folder below the working folder where the network, the data and the result stay."""
 PARTS = ("val", "test")
 CHECK_BATCH = 256
 JOB: Mapping[str, Any] = {
@@ -55,7 +55,7 @@ MAX_LATENCY_RATIO = 0.5
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a user would bring: a trained network, its data, and how pixels become its input."""
+    """The inputs that a user would bring: a trained network, its data, and its preprocessing."""
 
     model: Path
     data: Path
@@ -65,7 +65,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a clean process found of one file: images of each part, and how many it classified rightly."""
+    """A clean process's result for one file: the number of images of each part, and of those classified correctly."""
 
     sha256: str
     right: Mapping[str, int]
@@ -73,7 +73,7 @@ class Checked:
 
 
 def run(*, as_json: bool = False) -> int:
-    """Run the demo; 0 only when the verdict is met and the file has passed in a clean process."""
+    """Run the demo; return 0 only if the verdict is met and the file has passed the check in a clean process."""
     started = time.monotonic()
     keep = is_on("KEEP")
     folder = FOLDER.resolve()
@@ -91,7 +91,7 @@ def run(*, as_json: bool = False) -> int:
                     code = _compress(client, prepared, folder, say, as_json)
                     say(f"{time.monotonic() - started:.0f} s in all")
                     if keep:
-                        say(f"KEEP=1: it goes on at {url}; sign in with the token in {data_dir / 'user-token'}")
+                        say(f"KEEP=1: it keeps running at {url}; sign in with the token in {data_dir / 'user-token'}")
         finally:
             if not keep:
                 shutil.rmtree(data_dir, ignore_errors=True)
@@ -99,7 +99,7 @@ def run(*, as_json: bool = False) -> int:
 
 
 def _train(folder: Path, say: Say) -> Prepared:
-    """Train on the training part; write the network and the data as a user's files."""
+    """Train on the training part, and write the network and the data as a user's files."""
     from compress.builtin import export_builtin
     from compress.builtin.digits import digits, digits_npz
 
@@ -130,7 +130,7 @@ def _fit(network: Network, data: Dataset, prepared: Prepared, say: Say) -> Netwo
 
 
 def _compress(client: Client, prepared: Prepared, folder: Path, say: Say, as_json: bool) -> int:
-    """Upload, submit, wait, fetch, re-check, print."""
+    """Upload, submit, wait, download, re-check and print."""
     device = _device(client)
     _executor(client, folder / "server.log")
     model = client.models.create(prepared.model, preprocessing={"mean": [prepared.mean], "std": [prepared.std]})
@@ -160,7 +160,7 @@ def _compress(client: Client, prepared: Prepared, folder: Path, say: Say, as_jso
 
 
 def _device(client: Client) -> str:
-    """The name of this machine's device, once its agent has enrolled."""
+    """Return the name of this machine's device, once its agent has enrolled."""
     deadline = time.monotonic() + DEVICE_WITHIN_S
     while time.monotonic() < deadline:
         for device in client.devices.list():
@@ -171,7 +171,7 @@ def _device(client: Client) -> str:
 
 
 def _executor(client: Client, log: Path) -> None:
-    """Wait for what evaluates. A job would wait for it, too, but without a word."""
+    """Wait for the executor. A job would wait for it, too, but without any message."""
     deadline = time.monotonic() + EXECUTOR_WITHIN_S
     while client.ready()["executor"] != "ok":
         if time.monotonic() > deadline:
@@ -180,7 +180,7 @@ def _executor(client: Client, log: Path) -> None:
 
 
 def _fetched(client: Client, job: Job, folder: Path) -> Path:
-    """The ONNX file among the job's artifacts, all of which are downloaded."""
+    """Download all artifacts of the job and return the ONNX file."""
     found = client.jobs.artifacts(job.id)
     paths = {artifact.kind: client.artifacts.download(artifact, folder / "result") for artifact in found}
     if "onnx" not in paths:
@@ -189,7 +189,7 @@ def _fetched(client: Client, job: Job, folder: Path) -> Path:
 
 
 def _check(prepared: Prepared, *files: Path) -> dict[Path, Checked]:
-    """Count in a clean process what every file classifies rightly."""
+    """Count in a clean process how many images each file classifies correctly."""
     with tempfile.TemporaryDirectory(prefix="netlathe-demo-") as scratch:
         _save_images(prepared, Path(scratch))
         return {file: _checked(file, Path(scratch)) for file in files}
@@ -228,17 +228,19 @@ def _right(folder: Path, part: str) -> int:
 
 
 def _compare(best: Summary, checked: Checked) -> None:
-    """Raise unless the clean process found the accuracies that the job reported, to one image."""
+    """Raise an error unless the clean process found the accuracies that the job reported, to within one image."""
     for part, reported in (("val", best.accuracy), ("test", best.test_accuracy)):
         if reported is None:
             raise CommandFailed(f"the job reported no accuracy on its {part} part")
         seen, images = checked.right[part], checked.count[part]
         if abs(seen - reported * images) > 1:
-            raise CommandFailed(f"a clean process gets {seen} of {images} {part} images right, the job said {reported}")
+            raise CommandFailed(
+                f"a clean process gets {seen} of {images} {part} images right, but the job reported {reported}"
+            )
 
 
 def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, Checked]) -> None:
-    """Original against result; accuracies with intervals where a clean process has counted."""
+    """Print original against result, with intervals for accuracies that a clean process has counted."""
     shown = [(name, each) for name, each in (("original", job.original), (label, result)) if each is not None]
     counts = counts_of(each for _, each in shown)
     rows = [[*_row(name, each, checked.get(name)), *counted(each, counts)] for name, each in shown]
@@ -246,11 +248,11 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
     print_table(columns, rows)
     control, lost = job.control, None if result is None else result.accuracy_drop
     if control is not None and control.accuracy is not None:
-        typer.echo(f"\ncontrol: the original through the same training has accuracy {control.accuracy:.4f}")
+        typer.echo(f"\ncontrol: the original after the same training has accuracy {control.accuracy:.4f}")
     if lost is not None:
         mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
         span = f"[{low:z.2f}, {high:z.2f}]"
-        typer.echo(f"{label}: {mean:z.2f} points under it, 95 % interval {span} over {lost.n} images")
+        typer.echo(f"{label}: {mean:z.2f} points below it, 95 % interval {span} over {lost.n} images")
 
 
 def _row(name: str, summary: Summary, checked: Checked | None) -> Sequence[str | None]:
@@ -271,7 +273,7 @@ def _accuracy(checked: Checked, part: str) -> str:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """SIGTERM unwinds like an error, so that the server is stopped."""
+    """Turn SIGTERM into an exception, so that the server is stopped on the way out."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)

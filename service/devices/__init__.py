@@ -1,1 +1,1 @@
-"""Devices as the server sees them: leases handed out, results judged, predictions."""
+"""The server's side of devices: hand out leases, judge results, predict latencies."""

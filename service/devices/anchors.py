@@ -1,7 +1,7 @@
 """Anchors of a device: blocks of known latency, timed again with every lease of blocks.
 
-They give the session's scale. A session that is too far off is refused and its blocks are timed again; an agent
-whose sessions are refused again and again is quarantined until it starts anew with a clean self-test.
+They give the session's scale. A session that is too far off is refused and its blocks are timed again. If an agent's
+sessions are refused repeatedly, it is quarantined until it restarts and passes its self-test.
 """
 
 from __future__ import annotations
@@ -22,34 +22,35 @@ from service.store.devices.latency import LatencyRow
 from service.store.devices.work_items import by_key
 
 ANCHORS = 6
-"""A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where it was looked at (no
-rows were kept), and the median of six does so less."""
+"""Number of anchors. A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where
+this was observed (no
+rows were kept), and the median of six scatters less."""
 LEAST = 3
-"""Rows that a first lease must have for anchors to be taken from it."""
+"""Number of rows that a first lease must have before anchors are chosen from it."""
 SMOOTHING = 0.2
-"""Weight of the newest session in the running mean of scales. A choice: a single session is off by some percent, as is
-`session_scale` in the rows of benchmarks/predictor_accuracy.py."""
+"""Weight of the newest session in the running mean of scales. A choice: a single session is off by a few percent
+(`session_scale` in the rows of benchmarks/predictor_accuracy.py)."""
 MAX_REFUSED = 3
 Pair = tuple[float | None, float | None]
 
 
 def judge(pairs: Iterable[Pair]) -> Session | None:
-    """The session that (reference, measured) latencies of anchors show; None where no anchor was measured.
+    """Compute the session from (reference, measured) latencies of anchors; None if no anchor was measured.
 
-    Items of a lease that are no anchors have no reference and count for nothing.
+    Items without a reference are not anchors and are ignored.
     """
     known = {str(i): (r, m) for i, (r, m) in enumerate(pairs) if r is not None and m is not None and m > 0}
     if not known:
         return None
     references = {key: reference for key, (reference, _) in known.items()}
-    # All models of a lease are timed round-robin: drift within it falls on all alike, and the anchors' bursts
-    # span it from first to last.
+    # All models of a lease are timed round-robin: drift affects all of them equally, and the anchors' bursts
+    # span the whole lease.
     latencies = {key: measured for key, (_, measured) in known.items()}
     return session(references, latencies, latencies)
 
 
 def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None:
-    """Draw the conclusions of a finished lease of blocks: scale, quarantine, first anchors, kernel classes."""
+    """Update a device after a finished lease of blocks: scale, quarantine, first anchors, kernel classes."""
     seen = judge(pairs)
     if seen is not None and not seen.accepted:
         device.refused += 1
@@ -66,7 +67,7 @@ def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None
 
 
 def _choose(tx: Tx, device: Device, lease_id: str) -> None:
-    """Take the anchors from the rows of the first lease, evenly from the middle one to the largest."""
+    """Choose the anchors from the rows of the first lease, evenly from the median latency to the largest."""
     wanted = select(LatencyRow).where(LatencyRow.lease_id == lease_id, LatencyRow.status == "ok")
     rows = [row for row in tx.session.scalars(wanted.order_by(LatencyRow.latency_us)) if row.latency_us > 0]
     if len(rows) < LEAST:

@@ -1,4 +1,4 @@
-"""Asked forms: what devices said, or shall say, of a stored model's kernels."""
+"""Asked forms: devices' answers about the kernels of a stored model, and requests for such answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from service.store.engine import Store
 from service.uploads import checking, sandbox
 
 HELD = 256
-"""Models whose wirings stay in memory."""
+"""Number of models whose wirings stay in memory."""
 
 
 def told(store: Store, blobs: Blobs, sha256: str, device_id: str) -> Mapping[str, Told]:
-    """What the device has said of a model's forms, by wiring: that of the form that is timed first."""
+    """Return the device's answers about a model's forms by wiring, beginning with the form that is timed first."""
     with store.read() as tx:
         if not fusions.has_told(tx, devices.get(tx, device_id)):
             return {}
@@ -31,7 +31,7 @@ def told(store: Store, blobs: Blobs, sha256: str, device_id: str) -> Mapping[str
 
 
 def ask(store: Store, blobs: Blobs, sha256: str, device_id: str) -> None:
-    """Ask the device about a model's forms."""
+    """Ask the device which nodes of a model's forms it fuses."""
     with tempfile.TemporaryDirectory(prefix="netlathe-forms-") as folder:
         wirings = _written(blobs, sha256, Path(folder))
         files = {wiring: blobs.put_file(Path(folder) / f"{wiring}.onnx") for wiring in wirings}

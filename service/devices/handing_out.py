@@ -1,4 +1,4 @@
-"""Leasing: hand out work without holding the store's lock while files are built."""
+"""Hand out work to agents without holding the store's lock while files are built."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import or_, select
 
 import hw_profiles.errors
+from hw_profiles.device import ONNX
 from hw_profiles.ops import Op
 from hw_profiles.wire.calls import ITEM_KINDS, Item, ItemKind, Lease, LeaseRequest, Protocol
 from service.devices.timing_files import digests
@@ -17,14 +18,14 @@ from service.store.devices.work_items import Digests
 from service.store.engine import Store
 
 BLOCK_ROUNDS = 30
-"""Of many models some always miss the 1 % between halves (`split_half` in rows of benchmarks/predictor_accuracy.py);
-past this the others would only wait for them."""
+"""Largest number of rounds. Among many models a few always miss the 1 % between halves (`split_half` in rows of
+benchmarks/predictor_accuracy.py), and beyond this number the others would only wait for them."""
 
 
 def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Digests] | None:
-    """Digests of the files of what comes next, to be handed to `agent_leases.grant`; None: there is no work.
+    """Return the digests of the next work's files, for `agent_leases.grant`; None if there is no work.
 
-    An agent that finds nothing to do costs no write. Blocks that cannot be modelled are refused here.
+    If there is no work, nothing is written to the store. Blocks that cannot be modelled are refused here.
 
     Raises:
         Forbidden: a device is not this agent's.
@@ -48,7 +49,7 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
 def _digests(
     fresh: Sequence[tuple[str, str, dict[str, object] | None]],
 ) -> tuple[dict[str, Digests], list[tuple[str, str, str]]]:
-    """Digests by key, and (device, key, reason) of what cannot be modelled."""
+    """Return digests by key, and (device, key, reason) of blocks that cannot be modelled."""
     known: dict[str, Digests] = {}
     refused: list[tuple[str, str, str]] = []
     for device_id, key, op in fresh:
@@ -61,7 +62,7 @@ def _digests(
 
 
 def public(tx: Tx, lease: AgentLease) -> Lease:
-    """A lease as its agent sees it."""
+    """Convert a lease to the form its agent receives."""
     protocol = Protocol(seed=lease.epoch, max_rounds=BLOCK_ROUNDS)
     if lease.measurement_id is not None:
         protocol = Protocol.from_json(measurements.measurement(tx, lease.measurement_id).protocol)
@@ -78,16 +79,16 @@ def public(tx: Tx, lease: AgentLease) -> Lease:
 
 def _item(item: LeaseItem) -> Item:
     kind: ItemKind = next(kind for kind in ITEM_KINDS if kind == item.kind)
-    return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us)
+    return Item(item.key, kind, item.sha256, item.single_sha256, item.expected_us, item.suffix or ONNX)
 
 
 def op_of_file(tx: Tx, lease: AgentLease, sha256: str) -> Op | None:
-    """The block that a file of this lease belongs to; None for a network, to be timed or taken apart.
+    """Return the block to which a file of this lease belongs; None for a network or samples.
 
     Raises:
-        KeyError: no file of this lease.
+        KeyError: the lease has no such file.
     """
-    # One row of some seventy: an agent asks for each file by itself.
+    # Reads one row of about seventy, because an agent asks for each file separately.
     has_file = or_(LeaseItem.sha256 == sha256, LeaseItem.single_sha256 == sha256)
     item = tx.session.scalars(select(LeaseItem).where(LeaseItem.lease_id == lease.id, has_file)).first()
     if item is None:

@@ -1,4 +1,4 @@
-"""Results of leases: taken once, and only from whoever holds the lease."""
+"""Results of leases: accepted once, and only from the agent that holds the lease."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from hw_profiles.wire.calls import Bursts, Result
 from service.devices import anchors
 from service.errors import Conflict, Gone, InvalidInput, NotFound
 from service.store.base import Tx
-from service.store.devices import devices, fusions, latency, measurements, work_items
+from service.store.devices import conversions, devices, fusions, latency, measurements, work_items
 from service.store.devices.agent_leases import AgentLease, LeaseItem
 from service.store.devices.work_items import WorkItem
 
 
 def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
-    """Take the result of one item. The first one counts; the same key again is accepted and ignored.
+    """Store the result of one item. The first one counts; a second one for the same key is accepted and ignored.
 
     Raises:
         NotFound: the lease has no such key.
         Conflict: the lease was lost and the key is done.
-        Gone: the lease was lost and the key is still open, elsewhere or in the queue.
-        InvalidInput: a block without both of its models, or an answer to another question.
+        Gone: the lease was lost and the key is queued or leased again.
+        InvalidInput: a block's result lacks one of its models, or the result is of the wrong kind.
     """
     lent = tx.session.get(LeaseItem, (lease.id, key))
     if lent is None:
@@ -46,6 +46,8 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
         measurements.record(tx, item, result)
     elif item is not None and item.kind == "fusion":
         fusions.record(tx, item, result)
+    elif item is not None and item.kind == "check":
+        conversions.record(tx, item, result)
     elif item is not None:
         _put_block(tx, lease, lent, item, result)
     tx.session.flush()
@@ -54,15 +56,15 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
 def _check(lent: LeaseItem, result: Result) -> None:
     if result.failure is not None:
         return
-    if (lent.kind == "fusion") != (result.fused is not None):
-        wanted = "fused" if lent.kind == "fusion" else "bursts"
-        raise InvalidInput(wanted, None, f"is what the result of a {lent.kind} needs")
+    wanted = {"fusion": "fused", "check": "converted"}.get(lent.kind, "bursts")
+    if getattr(result, wanted) is None:
+        raise InvalidInput(wanted, None, f"is missing from the result of a {lent.kind}")
     if lent.kind == "block" and result.single is None:
         raise InvalidInput("single", None, "the result of a block needs the bursts of both of its models")
 
 
 def _refuse(tx: Tx, lease: AgentLease, key: str) -> None:
-    """Answer to a result that comes too late."""
+    """Refuse a result that comes too late."""
     now = work_items.by_key(tx, lease.device_id, key)
     if now is None or now.state not in work_items.OPEN:
         raise Conflict(f"the lease was lost, and {key} is done", code="lease_lost")
@@ -76,10 +78,10 @@ def _slope(key: str, result: Result) -> Timing:
 
 
 def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, result: Result) -> None:
-    if result.failure == "error":  # the runtime said no: it would again
+    if result.failure == "error":  # the runtime refused it, and would do so again
         item.state, item.reason = "failed", result.reason
         return
-    if result.failure is not None:  # it took the process with it: worth another try
+    if result.failure is not None:  # the process crashed or timed out, which is worth another try
         work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
         return
     device = devices.get(tx, lease.device_id)
@@ -99,7 +101,7 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
 
 
 def _anchors(tx: Tx, lease: AgentLease) -> Sequence[anchors.Pair]:
-    """What is known of the lease's anchors so far, without its other items: this is asked for each of those."""
+    """Return the lease's anchor latencies so far; a small query, because it runs for each item."""
     pairs = select(LeaseItem.reference_us, LeaseItem.latency_us)
     rows = tx.session.execute(pairs.where(LeaseItem.lease_id == lease.id, LeaseItem.role == "anchor"))
     return [(reference_us, latency_us) for reference_us, latency_us in rows]

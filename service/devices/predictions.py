@@ -1,4 +1,4 @@
-"""Predictions: a stored model's blocks as a device's runtime runs them, summed up from the device's table."""
+"""Predictions: sums of the latencies of a stored model's blocks, as the runtime fuses them, from a device's table."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from service.uploads import checking, sandbox
 from service.uploads.sandbox import QUICK
 
 HELD = 32
-"""Models whose blocks stay in memory."""
+"""Number of models whose blocks stay in memory."""
 
 
 class BlockPrediction(BaseModel):
-    """One fused block. `source` is `missing` where the table has nothing to go by."""
+    """One fused block. `source` is `missing` if the table has no basis for a prediction."""
 
     layers: list[str]
     latency_ms: float | None
@@ -36,7 +36,7 @@ class BlockPrediction(BaseModel):
 
 
 class PredictionPublic(BaseModel):
-    """What a device would take for a model. Everything is null at coverage 0. `missing`: blocks not measured."""
+    """Predicted latency of a model on a device; null at coverage 0. `missing`: number of blocks not measured."""
 
     latency_ms: float | None
     low_ms: float | None
@@ -52,19 +52,20 @@ Blocks = tuple[tuple[tuple[str, ...], Op], ...]
 
 
 class Untold(Conflict):
-    """The device has not said what it fuses, and its runtime is not installed where the server runs."""
+    """The device has not reported what it fuses, and its runtime is not installed on the server."""
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
-    """The blocks of a stored model on a device: found in the sandbox once, then read from beside the blob.
+    """Return the blocks of a stored model on a device: found once in the sandbox, then read from a file beside the
+    blob.
 
     Args:
-        told: what the device said of the model, that of the form that is timed first; without, this machine's engine
-            is asked.
+        told: the device's answers, beginning with the form that is timed first; if there are none, the engine of
+            this machine is asked.
 
     Raises:
         Untold: the device must be asked first.
-        Conflict: the device said that it cannot load the model.
+        Conflict: the device reported that it cannot load the model.
         InvalidInput: the network cannot be read any more.
     """
     answer = next(iter(told), None)
@@ -81,7 +82,7 @@ def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
         version = runtimes.load(runtime).version()
     except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
         raise _unable(runtime, str(error)) from error
-    # What is fused depends on the runtime's version, what a block is called on ours.
+    # The fusions depend on the runtime's version, the keys of blocks on ours.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
     return _kept(blobs, sha256, kept, {"runtime": runtime})
 
@@ -107,26 +108,26 @@ def _kept(blobs: Blobs, sha256: str, kept: str, how: Mapping[str, Any]) -> Block
 
 
 def _unable(runtime: str, why: str) -> Untold:
-    return Untold(f"the server cannot tell what {runtime} fuses: {why}", code="runtime_missing")
+    return Untold(f"the server cannot find out what {runtime} fuses: {why}", code="runtime_missing")
 
 
 def unknown(device: DeviceConfig, asked: bool) -> PredictionPublic:
-    """The prediction for a network that the device has yet to take apart: its blocks are not even counted."""
-    what = "it is asked now" if asked else "ask with fill to have it told"
-    warning = f"{device.name} has not told yet what it runs as one kernel: {what}"
+    """Return the prediction for a network whose blocks are unknown because the device has not reported its fusions."""
+    what = "it is being asked now" if asked else "use fill to ask it"
+    warning = f"{device.name} has not reported yet which nodes it fuses: {what}"
     nothing = dict.fromkeys(("latency_ms", "low_ms", "high_ms"))
     return PredictionPublic(**nothing, coverage=0.0, missing=1, blocks=[], warnings=[warning])
 
 
 def predict(table: LatencyTable, blocks: Blocks) -> tuple[Prediction, PredictionPublic]:
-    """The prediction for one network, as computed and as shown."""
+    """Predict one network; return the prediction and its public form."""
     (found,) = table.predict([[op for _, op in blocks]])
     known = found.coverage > 0
     warnings = []
     if table.calibration.networks == 0:
         warnings.append("no whole network was measured on this device yet: the interval is a prior")
     if found.missing:
-        warnings.append(f"{len(found.missing)} blocks are not measured; ask with fill to have them measured")
+        warnings.append(f"{len(found.missing)} blocks are not measured; use fill to have them measured")
     if table.device.emulated:
         warnings.append("this device is emulated: its figures say nothing about speed")
     shown = PredictionPublic(

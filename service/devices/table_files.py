@@ -1,4 +1,4 @@
-"""Latency tables as files: JSON, and Parquet with one line a block and the rest in the schema's metadata."""
+"""Latency tables as files: JSON, or Parquet with one row per block and the rest in the schema's metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COLUMNS: dict[str, type] = get_type_hints(Features)
 
 
 def to_parquet(table: LatencyTable) -> bytes:
-    """A Parquet file: key, latency_us, sigma_us, epoch, the feature columns, and the timing as JSON."""
+    """Return a Parquet file with key, latency_us, sigma_us, epoch, the feature columns, and the timing as JSON."""
     import pyarrow
     from pyarrow import parquet
 
@@ -41,10 +41,10 @@ def to_parquet(table: LatencyTable) -> bytes:
 
 
 def from_parquet(content: bytes) -> LatencyTable:
-    """The table in a Parquet file that `to_parquet` made.
+    """Read a table from a Parquet file that `to_parquet` made.
 
     Raises:
-        InvalidInput: no such file, or one that is too large once decoded.
+        InvalidInput: the file is not such a table, or too large once decoded.
     """
     import pyarrow
     from pyarrow import parquet
@@ -61,7 +61,7 @@ def from_parquet(content: bytes) -> LatencyTable:
     except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise InvalidInput("table", len(content), f"not a latency table in Parquet: {error}") from error
+        raise InvalidInput("table", len(content), f"is not a latency table in Parquet: {error}") from error
     return from_json(data)
 
 
@@ -72,7 +72,7 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_json(data: object) -> LatencyTable:
-    """The table in the JSON form, with every value checked: it will be predicted from.
+    """Read a table from its JSON form, checking every value, because predictions will use them.
 
     Raises:
         InvalidInput: a field is missing or wrong.
@@ -81,18 +81,18 @@ def from_json(data: object) -> LatencyTable:
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise InvalidInput("table", type(data).__name__, "must be an object with a list `rows`")
     if len(data["rows"]) > MAX_ROWS:
-        raise InvalidInput("rows", len(data["rows"]), f"at most {MAX_ROWS}")
+        raise InvalidInput("rows", len(data["rows"]), f"may be at most {MAX_ROWS} rows")
     for number, row in enumerate(data["rows"]):
         _check_features(number, row)
     try:
         table = LatencyTable.from_json(data)
     except (TypeError, AttributeError) as error:
-        raise InvalidInput("table", sorted(data), f"not a latency table: {error}") from error
+        raise InvalidInput("table", sorted(data), f"is not a latency table: {error}") from error
     for number, read in enumerate(table.rows.values()):
         if len(read.key) != 64:
             raise InvalidInput(f"rows.{number}.key", read.key, "must be a sha256")
         if max(read.latency_us, read.sigma_us) > MAX_LATENCY_US:
-            raise InvalidInput(f"rows.{number}.latency_us", read.latency_us, f"at most {MAX_LATENCY_US:g}")
+            raise InvalidInput(f"rows.{number}.latency_us", read.latency_us, f"must be at most {MAX_LATENCY_US:g}")
     return table
 
 

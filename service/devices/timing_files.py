@@ -1,6 +1,6 @@
-"""The ONNX files that agents time. Those of blocks are built when asked for: an op makes the same bytes each time.
+"""The ONNX files that agents time. Those of blocks are built on request; an op gives the same bytes each time.
 
-Blocks carry random weights, so that storing thousands of them would only fill the volume.
+Blocks have random weights, and storing thousands of them would only fill the volume.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from hw_profiles.ops import Op
 from hw_profiles.timing.copies_timing import slope_models
 
 HELD = 4
-"""Blocks whose files stay in memory: an agent asks for both files of one block, one after the other."""
+"""Number of blocks whose files stay in memory: an agent asks for the two files of a block one after the other."""
 
 
 def digests(op: Op) -> tuple[str, str]:
-    """sha256 of a block's timing models: with many copies and with one.
+    """Return the sha256 of a block's two timing models: with many copies and with one.
 
     Raises:
         InvalidInput: the op cannot be modelled.
@@ -27,10 +27,10 @@ def digests(op: Op) -> tuple[str, str]:
 
 
 def block_file(op: Op, sha256: str) -> bytes:
-    """The timing model of a block with this digest.
+    """Return the timing model of a block with this digest.
 
     Raises:
-        LookupError: this version of the software builds another file; the lease is of an older one.
+        LookupError: this version builds a different file, because the lease comes from an older version.
     """
     for content in _files(json.dumps(op.to_json())):
         if hashlib.sha256(content).hexdigest() == sha256:

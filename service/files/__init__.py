@@ -1,1 +1,1 @@
-"""What lies in the data folder: blobs, secrets, and their housekeeping."""
+"""Contents of the data folder: blobs, secrets and their housekeeping."""

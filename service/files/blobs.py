@@ -1,8 +1,8 @@
 """Blobs: content-addressed files on the data volume, `objects/ab/ab12...`.
 
-A file appears under its name whole or not at all: temporary file on the same volume, sha256 while writing,
-fsync, rename, fsync of the folder. The row (store/blobs.py) follows in the caller's transaction; a file
-whose row never came is the garbage collector's (`sweep`).
+A file appears under its name complete or not at all: it is written to a temporary file on the same volume, with
+sha256 while writing, fsync, rename, and fsync of the folder. The row (store/blobs.py) follows in the caller's
+transaction; `sweep` deletes files that never got one.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Blobs:
         self._incoming.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """Where this content lies.
+        """Return the path of a content.
 
         Raises:
-            KeyError: no such content; also for anything that is no digest.
+            KeyError: there is no such content, or `sha256` is not a digest.
         """
         if not _SHA256.match(sha256) or not (path := self._place(sha256)).is_file():
             raise KeyError(sha256)
@@ -56,7 +56,7 @@ class Blobs:
         """Store a stream of bytes.
 
         Raises:
-            PayloadTooLarge: more than `limit_bytes`; nothing is kept.
+            PayloadTooLarge: the stream is longer than `limit_bytes`; nothing is stored.
         """
         temporary = self._incoming / secrets.token_hex(16)
         digest, size_bytes = hashlib.sha256(), 0
@@ -79,7 +79,7 @@ class Blobs:
         return StoredBlob(digest.hexdigest(), size_bytes)
 
     def put_bytes(self, content: bytes) -> StoredBlob:
-        """Store a content that is in memory already."""
+        """Store a content from memory."""
         return self.put_chunks([content])
 
     def put_file(self, path: Path) -> StoredBlob:
@@ -87,14 +87,14 @@ class Blobs:
         return self.put_chunks(read_chunks(path))
 
     def beside(self, sha256: str, name: str) -> bytes | None:
-        """What was kept beside a content under this name; None where nothing was."""
+        """Return the bytes of the file of this name that is kept beside a content; None if there is none."""
         try:
             return self._place(f"{sha256}.{name}").read_bytes()
         except FileNotFoundError:
             return None
 
     def keep_beside(self, sha256: str, name: str, content: bytes) -> None:
-        """Keep what was made from a content, whole or not at all; it goes with the content, and may be made anew."""
+        """Store data derived from a content beside it, completely or not at all; it is deleted with the content."""
         temporary = self._incoming / secrets.token_hex(16)
         try:
             temporary.write_bytes(content)
@@ -103,23 +103,23 @@ class Blobs:
             temporary.unlink(missing_ok=True)
 
     def record(self, tx: Tx, blob: StoredBlob) -> None:
-        """Write the row of a stored blob with the transaction that points at it.
+        """Write the row of a stored blob in the transaction that refers to it.
 
         Raises:
-            KeyError: the file is not there, or was deleted a moment ago.
+            KeyError: the file does not exist, or was just deleted.
         """
         rows.record(tx, blob)
         self.path(blob.sha256)
 
     def drop(self, store: Store, sha256: str) -> None:
-        """Delete a content at once with what was made from it, unless something points at it."""
+        """Delete a content at once with the files derived from it, unless a row refers to it."""
         self._remove(store, sha256, lambda: [*self._place(sha256).parent.glob(f"{sha256}*")])
 
     def sweep(self, store: Store) -> int:
-        """Delete contents that nothing points at with their decoded copies, and temporaries, all older than a day.
+        """Delete unreferenced contents with their decoded copies, and temporary files, if older than a day.
 
         Returns:
-            How many went.
+            The number of deletions.
         """
         limit = time.time() - KEEP_UNREFERENCED_S
         with store.read() as tx:
@@ -129,16 +129,16 @@ class Blobs:
         return sum(self._remove(store, _content(path).name, partial(_still_old, path, limit)) for path in old)
 
     def _remove(self, store: Store, sha256: str, found: Callable[[], Sequence[Path]]) -> bool:
-        """Delete the files that `found` finds, unless something points at the content; whether there were any.
+        """Delete the files that `found` finds, unless a row refers to the content; return True if there were any.
 
-        In the transaction that forgets it: nobody can point at it from the look until the files are gone.
+        The files are deleted in the transaction that deletes the row, so that no new reference can appear meanwhile.
         """
         try:
             with store.begin() as tx:
                 paths = found() if rows.forget(tx, sha256) else ()
                 for path in paths:
                     _delete(path)
-        except IntegrityError:  # somebody just pointed at it
+        except IntegrityError:  # a new row has just referred to it
             return False
         return bool(paths)
 
@@ -147,7 +147,7 @@ class Blobs:
 
 
 def _is_older(path: Path, limit: float) -> bool:
-    """Whether a file was written before `limit`, seconds of the epoch; one that is gone was not."""
+    """True if a file was written before `limit` (Unix time, in seconds); False if it no longer exists."""
     try:
         return path.stat().st_mtime < limit
     except FileNotFoundError:
@@ -155,12 +155,12 @@ def _is_older(path: Path, limit: float) -> bool:
 
 
 def _content(path: Path) -> Path:
-    """The content that a file belongs to: itself, or what it was made from, which lies beside `<sha256>.<name>`."""
+    """Return the content that a file belongs to: itself, or the content that `<sha256>.<name>` was derived from."""
     return path.with_name(path.name.partition(".")[0])
 
 
 def _still_old(path: Path, limit: float) -> list[Path]:
-    """The file or folder, unless the same content was stored again a moment ago: its row is to follow."""
+    """Return the path if it is old, unless its content was just stored again and its row is about to follow."""
     content = _content(path)
     stored_again = content.exists() and not _is_older(content, limit)
     return [path] if _is_older(path, limit) and not stored_again else []
@@ -174,7 +174,7 @@ def _delete(path: Path) -> None:
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a piece at a time."""
+    """Yield the bytes of a file in chunks."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             yield chunk

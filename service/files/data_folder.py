@@ -1,4 +1,4 @@
-"""The data folder: made where it is missing, held by one server at a time, and asked whether it takes writes."""
+"""The data folder: create it, lock it for one server at a time, and check that it is writable."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ Writes: TypeAlias = Literal["ok", "full", "refused"]
 LOCK = "serve.lock"
 PROBE_BYTES = 4096
 LEAST_FREE_BYTES = 16 * 1024**2
-"""SQLite writes a page and its log, a job its checkpoint: with less than this the next write of some size fails."""
+"""Least free space: with less, the next larger write would fail, such as a database page or a checkpoint."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""numpy's `tofile` says no more of a full disk than this."""
+"""The only text in the error that numpy's `tofile` raises on a full disk."""
 
 
 class NoSpace(Unavailable):
-    """The disk is full: the client may come back once somebody has made room."""
+    """The disk is full; the client may retry once the operator has made room."""
 
     def __init__(self) -> None:
         detail = "there is no space left in the server's data folder, or in its folder of temporary files"
-        super().__init__(f"{detail}; nothing was kept", code="no_space", retry_after_s=60)
+        super().__init__(f"{detail}; nothing was stored", code="no_space", retry_after_s=60)
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether an error of the system, of numpy or of SQLite says that a disk, or a user's share of it, is full."""
+    """True if an error of the system, of numpy or of SQLite means that a disk or a user's quota is full."""
     if isinstance(error, OSError):
         return error.errno in _FULL or _SHORT_WRITE.search(str(error)) is not None
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def writes(folder: Path) -> Writes:
-    """Whether the folder takes writes now. Cheap: a few bytes in a file without a name, gone at once."""
+    """Check that the folder is writable, cheaply: write a few bytes to an unnamed temporary file."""
     try:
         if shutil.disk_usage(folder).free < LEAST_FREE_BYTES:
             return "full"
@@ -58,10 +58,10 @@ def writes(folder: Path) -> Writes:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder, for its owner alone, and see whether files can be made in it.
+    """Create the folder, accessible only to its owner, and check that files can be created in it.
 
     Raises:
-        InvalidInput: it is a file, or cannot be written to.
+        InvalidInput: the path is a file, or the folder is not writable.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,15 +75,15 @@ def prepare(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Hold the folder against other servers for the length of the block; the kernel lets go with the process.
+    """Lock the folder against other servers during the block; the kernel releases the lock when the process ends.
 
-    Two servers on one folder would start one agent each with the same credentials, and each would revoke the other.
+    Two servers on one folder would each start an agent with the same credentials, and each would revoke the other.
 
     Yields:
-        What notes our address, for whoever comes second.
+        A function that notes this server's address in the lock file, for the message to a second server.
 
     Raises:
-        Unavailable: another server holds it; the text names its process and its address.
+        Unavailable: another server holds the lock; the text names its process and address.
     """
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "r+") as file:
@@ -106,5 +106,5 @@ def _note(file: TextIO, url: str) -> None:
         file.truncate()
         file.write(f"{os.getpid()} {url}\n")
         file.flush()
-    except OSError:  # the lock holds without it
+    except OSError:  # the lock works without it
         log.warning("the server's address could not be written to its lock file", exc_info=True)

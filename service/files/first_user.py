@@ -1,4 +1,4 @@
-"""The first user: a token in a file that only this machine's user can read, and one-time links to sign in."""
+"""The first user: a token in a file that only this machine's user can read, and one-time sign-in links."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAME = "owner"
 
 
 def ensure_user_token(store: Store, settings: Settings) -> None:
-    """See to it that `DATA_DIR/user-token` holds a token that works.
+    """Make sure that `DATA_DIR/user-token` holds a valid token.
 
-    A file that is there is believed: its token is stored again if the database does not know it, so that a
-    new database on an old data folder needs no new token on the clients.
+    An existing file is trusted: if the database does not know its token, the token is stored again, so that clients
+    keep their token when an old data folder gets a new database.
     """
     with suppress(FileExistsError):
         write_private(settings.user_token_path, f"{new_secret('user')}\n".encode())
@@ -36,7 +36,7 @@ def ensure_user_token(store: Store, settings: Settings) -> None:
 
 
 def sign_in_code(store: Store, settings: Settings) -> str:
-    """A new code that signs one browser in, once, within `sign_in_minutes`."""
+    """Create a code that signs in one browser once, within `sign_in_minutes`."""
     secret = new_secret("sign_in")
     with store.begin() as tx:
         expires_at = tx.now + timedelta(minutes=settings.sign_in_minutes)

@@ -1,4 +1,4 @@
-"""Housekeeping: what a server does every few seconds or hours without being asked. Servers may do it at once."""
+"""Housekeeping: chores that a server runs every few seconds or hours. Several servers may run them at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import events
-from service.store.devices import agent_leases, measurements
+from service.store.devices import agent_leases, conversions, measurements
 from service.store.engine import Store
 from service.store.jobs import checkpoints
 from service.store.jobs.jobs import Job
@@ -27,11 +27,11 @@ LEASES_EVERY_S = 5.0
 STORAGE_EVERY_S = 3600.0
 EVENTS_AT_ONCE = 500
 KEEP_S = 24 * 3600.0
-"""How long what an ended job or measurement left is kept, for whoever looks into a failure."""
+"""Time for which files of an ended job or measurement are kept, for the analysis of failures."""
 
 
 class Housekeeping:
-    """Expires agents' leases, forgets old events, removes what ended jobs left and contents nothing points at."""
+    """Expires agents' leases; deletes old events, files of ended jobs and unreferenced contents."""
 
     def __init__(self, store: Store, blobs: Blobs, settings: Settings) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class Housekeeping:
         self._settings = settings
 
     async def run(self) -> None:
-        """Until it is cancelled. A chore that fails is logged and done again at its next turn."""
+        """Run until cancelled. A failed chore is logged and tried again at its next turn."""
         storage_s = time.monotonic()
         while True:
             await anyio.sleep(LEASES_EVERY_S)
@@ -49,12 +49,12 @@ class Housekeeping:
                 await to_thread.run_sync(_attempt, self.tidy_storage)
 
     def expire_leases(self) -> None:
-        """Take back what silent agents hold, and tell listeners which devices went away."""
+        """End leases of silent agents, and report devices that went offline."""
         with self._store.begin() as tx:
             agent_leases.sweep(tx)
 
     def tidy_storage(self) -> None:
-        """Forget events older than the settings keep them, and contents that nothing points at."""
+        """Delete events older than the settings allow, files of ended jobs, and unreferenced contents."""
         pruned = EVENTS_AT_ONCE
         while pruned == EVENTS_AT_ONCE:
             with self._store.begin() as tx:
@@ -63,10 +63,11 @@ class Housekeeping:
         self._tidy_jobs()
         with self._store.begin() as tx:
             measurements.release(tx, tx.now - timedelta(seconds=KEEP_S))
+            conversions.release(tx, tx.now - timedelta(seconds=KEEP_S))
         self._blobs.sweep(self._store)
 
     def _tidy_jobs(self) -> None:
-        """Remove the folders of jobs that are gone, and of those that ended a day ago."""
+        """Delete the folders of deleted jobs and of jobs that ended more than a day ago."""
         for folder in sorted(path for path in (self._settings.data_dir / "jobs").glob("*") if path.is_dir()):
             with self._store.begin() as tx:
                 job = tx.session.get(Job, folder.name)
@@ -75,7 +76,7 @@ class Housekeeping:
                     if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
                         continue
                     checkpoints.forget(tx, job.id)
-            shutil.rmtree(folder, ignore_errors=True)  # what stays now goes the next time
+            shutil.rmtree(folder, ignore_errors=True)  # whatever remains is deleted at the next turn
 
 
 def _attempt(chore: Callable[[], None]) -> None:

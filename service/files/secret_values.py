@@ -1,4 +1,4 @@
-"""Secrets: made, hashed, derived and kept in files. No secret is stored in the database or logged."""
+"""Secrets: create, hash, derive and store them in files. No secret is stored in the database or logged."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SECRET_BYTES = 32
 
 
 def new_secret(kind: str) -> str:
-    """256 random bits behind the prefix of their kind."""
+    """Return 256 random bits after the prefix of their kind."""
     return PREFIX[kind] + secrets.token_urlsafe(SECRET_BYTES)
 
 
 def derived_secret(kind: str, key: bytes, *parts: str) -> str:
-    """The secret that belongs to a repeated request: the same again, without being stored anywhere.
+    """Derive the secret of a request: a repeated request gets the same one, without it being stored.
 
     `key` is the installation's secret (`read_or_make_key`); `parts` name the request.
     """
@@ -34,13 +34,13 @@ def derived_secret(kind: str, key: bytes, *parts: str) -> str:
 
 
 def digest(secret: str) -> str:
-    """What is stored of a secret."""
+    """Return the digest under which a secret is stored."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def read_or_make_key(path: Path) -> bytes:
-    """The installation's 32 secret bytes, made at the first call."""
-    with suppress(FileExistsError):  # an earlier process, or a racing one, made it
+    """Return the installation's 32 secret bytes, created at the first call."""
+    with suppress(FileExistsError):  # an earlier or racing process created it
         write_private(path, secrets.token_bytes(SECRET_BYTES))
     key = path.read_bytes()
     if len(key) != SECRET_BYTES:
@@ -49,10 +49,10 @@ def read_or_make_key(path: Path) -> bytes:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Create a file that only this user can read; whole or not at all.
+    """Create a file that only this user can read, completely or not at all.
 
     Raises:
-        FileExistsError: it is there already.
+        FileExistsError: the file exists already.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -62,15 +62,15 @@ def write_private(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)  # unlike a rename, a link does not replace what is there
+        os.link(temporary, path)  # unlike a rename, a link does not replace an existing file
     finally:
         temporary.unlink()
 
 
 def read_user_token(path: Path) -> str:
-    """The first user's token from its file.
+    """Read the first user's token from its file.
 
     Raises:
-        FileNotFoundError: nobody has served from this folder yet.
+        FileNotFoundError: no server has used this folder yet.
     """
     return path.read_text().strip()

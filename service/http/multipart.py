@@ -41,7 +41,8 @@ class Upload:
 def form_schema(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that receives a file and these fields (name -> JSON Schema)."""
     properties = {FILE: {"type": "string", "contentMediaType": "application/octet-stream"}, **fields}
-    schema = {"type": "object", "required": [FILE, "name"], "properties": properties, "additionalProperties": False}
+    required = [FILE, *(name for name in fields if name == "name")]
+    schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 

@@ -114,6 +114,7 @@ class BodyLimit:
             (re.compile(r"/api/v1/models/?"), settings.max_model_bytes + MULTIPART_MARGIN_BYTES),
             (re.compile(r"/api/v1/datasets/?"), settings.max_dataset_bytes + MULTIPART_MARGIN_BYTES),
             (re.compile(r"/api/v1/devices/[^/]+/table/?"), settings.max_table_bytes),
+            (re.compile(r"/api/v1/leases/[^/]+/files/[^/]+"), settings.max_model_bytes + MULTIPART_MARGIN_BYTES),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

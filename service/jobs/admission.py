@@ -28,7 +28,7 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[J
 
     Raises:
         InvalidInput: a check of the body fails, no method finds anything to change, the original is at chance and
-        `force` is not set, or a limit is below what is possible according to the device's table.
+            `force` is not set, or a limit is below what is possible according to the device's table.
     """
     with store.read() as tx:
         resolved = resolve(tx, body)

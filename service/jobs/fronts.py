@@ -69,8 +69,8 @@ def _in_place_of_latency(methods: Sequence[str]) -> Metric:
 class RunningFront:
     """The front while evaluations come in: each is compared with the front only, not with all earlier evaluations.
 
-    That is enough: an evaluation that fell off is also beaten by anything that beats the one that beat it. `points`:
-    fidelity -> id -> values on the axes, for the evaluations on the front.
+    This is enough: if B beat A and C beats B, then C beats A, too. `points`: fidelity -> id -> values on the axes, for
+    the evaluations on the front.
     """
 
     axes: Sequence[tuple[str, Goal]]

@@ -162,7 +162,7 @@ def plan(tx: Tx, job_id: str, request: Mapping[str, Any], effort: Effort | None 
     """Return the plan of a stored request, as a run needs it.
 
     Raises:
-        InvalidInput: the model or the data set is gone.
+        InvalidInput: the model or the data set was deleted.
     """
     model, dataset = _model(tx, request["model"]), _dataset(tx, request["dataset"])
     return JobPlan(

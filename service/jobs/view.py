@@ -149,7 +149,7 @@ class ArtifactPublic(BaseModel):
     """A finished file; its bytes are under `/api/v1/artifacts/{id}/content`."""
 
     id: str
-    kind: Literal["onnx", "report_html", "report_json", "manifest"]
+    kind: Literal["onnx", "engine", "report_html", "report_json", "manifest"]
     name: str
     size_bytes: int
     sha256: str
@@ -166,7 +166,7 @@ class LogLine(BaseModel):
 
 
 class Log(BaseModel):
-    """The last lines, oldest first. `before` requests the lines before them; null if there are none."""
+    """The last lines, oldest first. `before`: the number to send for earlier lines; null if there are none."""
 
     items: list[LogLine]
     before: int | None

@@ -1,6 +1,6 @@
-"""The dashboard: one folder a page, discovered. Rows are in the HTML before any script; scripts keep them live.
+"""The dashboard: one folder per page, discovered. The HTML has all rows without scripts; scripts keep them live.
 
-A page offers `PAGE`; its template is `page.html` beside it, its script, where it has one, `page.js`.
+A page's module has `PAGE`; `page.html` beside it is its template, and `page.js`, if present, its script.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Page", "install", "pages"]
 
 
 def pages() -> tuple[Page, ...]:
-    """Every page, by its place in the navigation."""
+    """Return every page, in the order of the navigation."""
     found = [module.PAGE for module in modules(__name__) if isinstance(getattr(module, "PAGE", None), Page)]
     return tuple(sorted(found, key=lambda page: (page.order, page.name)))
 
@@ -33,7 +33,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """A page for a browser that is lost, a problem document for everybody else."""
+    """Answer an unknown address with a page for a browser, and with a problem document for other clients."""
     assert isinstance(error, HTTPException)
     lost = error.status_code == 404 and not request.url.path.startswith("/api/")
     if not (lost and request.method == "GET" and "text/html" in request.headers.get("accept", "")):

@@ -1,4 +1,6 @@
-"""Assets: the pages' scripts and styles, and plotly from its wheel; immutable, their address names their content."""
+"""Assets: the pages' scripts and styles, and plotly from its wheel. Addresses contain a digest, so they never
+change.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,22 @@ router = APIRouter(include_in_schema=False)
 
 @cache
 def _paths() -> dict[str, Path]:
-    """Every asset by its name ("job/page.js"): a request can name these and nothing else."""
+    """Return every asset by its name ("job/page.js"); requests can read only these."""
     found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in KINDS)
     return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
 
 @cache
 def _digest() -> str:
-    """One digest over all assets: modules import each other by relative path, so they change address together."""
+    """Return one digest over all assets: modules import each other by relative paths, so all change address
+    together.
+    """
     content = b"".join(name.encode() + path.read_bytes() for name, path in _paths().items())
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def asset_url(name: str) -> str:
-    """Address of one of our assets. Raises KeyError where there is none of that name."""
+    """Return the address of an asset. Raises KeyError if there is none of that name."""
     return f"/assets/{_digest()}/{_paths()[name].relative_to(FOLDER).as_posix()}"
 
 
@@ -49,13 +53,13 @@ def _plotly() -> bytes:
 
 @router.get(PLOTLY_URL, name="plotly")
 def read_plotly() -> Response:
-    """plotly.js as its Python package carries it, compressed once; every browser since 1999 reads gzip."""
+    """Return plotly.js from its Python package, compressed once; every browser since 1999 reads gzip."""
     return Response(_plotly(), media_type="text/javascript", headers={**IMMUTABLE, "Content-Encoding": "gzip"})
 
 
 @router.get("/assets/{digest}/{name:path}", name="asset")
 def read_asset(digest: str, name: str) -> Response:
-    """One of our scripts or styles."""
+    """Return one of the pages' scripts or styles."""
     path = _paths().get(name)
     if path is None or digest != _digest():
         raise NotFound("asset", name)

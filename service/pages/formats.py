@@ -1,4 +1,4 @@
-"""How numbers are shown to people: with their unit, with as many digits as mean something."""
+"""Formats of numbers for people: with their unit and only significant digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DASH = "–"
 
 
 def ms(value: float | None) -> str:
-    """Milliseconds: 0.482 ms, 12.3 ms."""
+    """Format milliseconds: 0.482 ms, 12.3 ms."""
     if value is None:
         return DASH
     digits = 3 if value < 10 else 1 if value < 1000 else 0
@@ -21,12 +21,12 @@ def ms(value: float | None) -> str:
 
 
 def percent(ratio: float | None, digits: int = 2) -> str:
-    """A ratio of 0..1 as per cent."""
+    """Format a ratio of 0..1 as a percentage."""
     return DASH if ratio is None else f"{100 * ratio:z.{digits}f} %"
 
 
 def count(value: float | None) -> str:
-    """A count with its magnitude: 40.6 M."""
+    """Format a count with its magnitude: 40.6 M."""
     if value is None:
         return DASH
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -36,7 +36,7 @@ def count(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes: 1.08 MB."""
+    """Format bytes: 1.08 MB."""
     if value is None:
         return DASH
     for unit_size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
@@ -46,7 +46,7 @@ def size(value: float | None) -> str:
 
 
 def metric(value: float | None, row: Metric) -> str:
-    """The value of a metric, by its unit: bytes and counts with their magnitude, all else as its row says."""
+    """Format the value of a metric: bytes and counts with their magnitude, others as the metric's row says."""
     if value is None:
         return DASH
     by_unit: Mapping[str, Callable[[float], str]] = {"": count, "bytes": size, "ms": ms}
@@ -54,7 +54,7 @@ def metric(value: float | None, row: Metric) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the largest fitting unit."""
+    """Format seconds in the largest fitting unit."""
     if seconds is None:
         return DASH
     if seconds < 10:
@@ -65,7 +65,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago, in words."""
+    """Format the time since a moment: 5 min ago."""
     if moment is None:
         return "never"
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -73,7 +73,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def stamp(moment: datetime | None) -> str:
-    """UTC to the second."""
+    """Format a moment in UTC, to the second."""
     return DASH if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -1,4 +1,4 @@
-"""Page: a path, a template and what fills it. Without a session the browser is sent to the sign-in."""
+"""Page: a path, a template and its values. Without a session, the browser is redirected to the sign-in."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fill = Callable[[Request, State], Mapping[str, Any]]
 
 @cache
 def environment() -> Environment:
-    """Templates of all pages; everything that is printed is escaped, and a misspelt name is an error."""
+    """Return the environment of all templates: values are escaped, and a misspelt name is an error."""
     found = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -43,11 +43,11 @@ class Page:
 
     Attributes:
         name: its folder.
-        path: where it answers, with parameters as in FastAPI.
-        fill: (request, state) -> what its template reads. Raises NotFound for a resource that is not there.
-        label: its name in the navigation; "" keeps it out of there.
-        order: place in the navigation.
-        open: readable without a session.
+        path: its path, with parameters as in FastAPI.
+        fill: (request, state) -> values for its template. Raises NotFound for an unknown resource.
+        label: its name in the navigation; "" leaves it out.
+        order: its place in the navigation.
+        open: True if it is readable without a session.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Page:
     open: bool = False
 
     def router(self, pages: Callable[[], tuple[Page, ...]]) -> APIRouter:
-        """The route that answers with this page."""
+        """Return a router with the route of this page."""
         router = APIRouter(include_in_schema=False)
 
         @router.get(self.path, name=f"page_{self.name}")

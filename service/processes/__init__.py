@@ -1,1 +1,1 @@
-"""The processes of a server, and how each ends with its parent."""
+"""The processes of a server; each ends with its parent."""

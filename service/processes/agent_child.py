@@ -1,4 +1,4 @@
-"""The agent of the server's own machine: a child that speaks the same REST calls as any other agent."""
+"""The agent of the server's own machine: a child process that makes the same REST calls as any other agent."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def agent_child(
     runtimes: tuple[str, ...] | None = None,
     ca: Path | None = None,
 ) -> KeptAlive:
-    """An agent, and another whenever it dies. It ends with this process, however that ends.
+    """Return an agent that is restarted whenever it dies, and that ends with this process in any case.
 
     Args:
-        state_dir: keeps its credentials between starts.
-        runtimes: None offers all that time something real.
+        state_dir: folder that keeps its credentials between starts.
+        runtimes: runtimes to offer; None offers all except simulated ones.
         ca: the server's own certificate.
     """
     arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin", "--offer-again"]
@@ -46,5 +46,5 @@ def agent_child(
             tokens.create(tx, "enrolment", name, secret, expires_at=tx.now + TOKEN_LIFE)
         return Child("hw_profiles.agent", arguments, {TOKEN_VARIABLE: secret})
 
-    # Its timing process has GRACE_S; then it ends itself.
+    # The agent gives its timing process GRACE_S, and then ends.
     return KeptAlive("the agent of this machine", spawn, GRACE_S + 1.0)

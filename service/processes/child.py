@@ -1,7 +1,7 @@
-"""Child: one of the service's own processes, which ends in order when its stdin does.
+"""Child: a process of the service that shuts down cleanly when its stdin closes.
 
-When this process ends, in whatever way, the kernel closes the pipe; the child sees the end of its stdin and leaves.
-No signal comes before that: a conductor gives its jobs back, and an agent its lease.
+However this process ends, the kernel closes the pipe, and the child sees the end of its stdin and shuts down.
+No signal comes before that, so that a conductor can give back its jobs, and an agent its lease.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from hw_profiles.child_process import ChildProcess, python_module
 
 
 class Child(ChildProcess):
-    """One child process, running `python -P -m module arguments` in a session of its own; Ctrl-C is for us.
+    """A child process with `python -P -m module arguments` in its own session, so that Ctrl-C reaches only the parent.
 
-    It inherits our environment without our settings; what it is to know is in `environment`.
+    It inherits the environment without the settings of this process; `environment` has the settings it needs.
     """
 
     def __init__(

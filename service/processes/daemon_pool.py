@@ -1,7 +1,7 @@
-"""DaemonPool: threads that do not hold up the end of the process.
+"""DaemonPool: threads that do not delay the end of the process.
 
-`concurrent.futures` joins its threads when the interpreter ends: an upload that stalls or a check of half an hour
-would keep a server alive that was told to stop.
+`concurrent.futures` joins its threads when the interpreter ends, so that a stalled upload or a check of half an hour
+would keep a stopped server alive.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class DaemonPool:
-    """Runs at most `size` calls at a time, the others wait their turn."""
+    """Runs at most `size` calls at a time; further calls wait."""
 
     def __init__(self, size: int, name: str) -> None:
         self._room = threading.BoundedSemaphore(size)
         self._name = name
 
     def submit(self, call: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Run `call(*arguments)` as soon as there is room."""
+        """Run `call(*arguments)` as soon as a thread is free."""
         future: Future[T] = Future()
 
         def run() -> None:
@@ -31,7 +31,7 @@ class DaemonPool:
                     return
                 try:
                     future.set_result(call(*arguments))
-                except BaseException as error:  # it travels to whoever waits for the future
+                except BaseException as error:  # passed on through the future
                     future.set_exception(error)
 
         threading.Thread(target=run, name=self._name, daemon=True).start()

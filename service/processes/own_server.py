@@ -1,4 +1,4 @@
-"""A server of its own for one command: `netlathe serve` in a child process on a free port, stopped at the end."""
+"""A private server for one command: `netlathe serve` in a child process on a free port, stopped at the end."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from hw_profiles.child_environment import child_environment
 from hw_profiles.child_process import ChildProcess
 
 STARTS_WITHIN_S = 180.0
-"""Guards against hanging: a busy machine takes its time to import what a server needs."""
+"""Time limit against hanging; on a busy machine, the server's imports alone take long."""
 STOPS_WITHIN_S = 20.0
 
 
 class ServerDied(Exception):
-    """The child ended, or never said its address; the text ends with its last lines."""
+    """The child ended or never printed its address; the text ends with its last lines."""
 
 
 @contextlib.contextmanager
 def embedded_server(data_dir: Path, log: Path, *, keep: bool = False) -> Iterator[str]:
-    """The URL of a server on a free loopback port. All its processes are gone at the end, unless `keep`.
+    """Yield the URL of a server on a free loopback port; at the end, all its processes are stopped unless `keep`.
 
     Raises:
-        ServerDied: it did not come up.
+        ServerDied: the server did not start.
     """
     child = _start(data_dir, log, keep)
     try:
         yield _url(child, log)
     finally:
         if not keep:
-            # Whatever of its session does not obey is killed.
+            # Processes of its session that do not end are killed.
             child.terminate(STOPS_WITHIN_S)
             child.close()
 
@@ -43,8 +43,8 @@ def _start(data_dir: Path, log: Path, keep: bool) -> ChildProcess:
     command = [sys.executable, "-P", "-c", "from service.cli import main; main()", "serve"]
     command += ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir.absolute()), "--json"]
     with log.open("wb") as stream:
-        # What is set for another server on this machine is not for this one. A session of its own: its children end
-        # with it, and Ctrl-C reaches the command, which stops it in order.
+        # Settings for another server on this machine do not apply to this one. Its own session makes its children end
+        # with it, and Ctrl-C reaches only the command, which stops the server cleanly.
         child = ChildProcess(
             command,
             environment=child_environment(with_packages=True),
@@ -52,7 +52,7 @@ def _start(data_dir: Path, log: Path, keep: bool) -> ChildProcess:
             own_session=True,
             dies_by=None if keep else signal.SIGTERM,
         )
-    child.ask_to_end()  # a server does not read its stdin
+    child.ask_to_end()  # closes stdin, which a server does not read
     return child
 
 
@@ -65,11 +65,11 @@ def _url(child: ChildProcess, log: Path) -> str:
         if (status := child.ended()) is not None:
             raise ServerDied(f"the server ended with code {status}: {last_lines(log)}")
         time.sleep(0.1)
-    raise ServerDied(f"the server said no address within {STARTS_WITHIN_S:.0f} s: {last_lines(log)}")
+    raise ServerDied(f"the server printed no address within {STARTS_WITHIN_S:.0f} s: {last_lines(log)}")
 
 
 def _said_url(text: str) -> str | None:
-    """`--json` prints an object over several lines; the log may hold other lines around it."""
+    """Return the URL from the JSON object that `--json` prints over several lines, among other lines of the log."""
     start, end = text.find('{\n  "url"'), text.find("\n}")
     if start < 0 or end < start:
         return None
@@ -77,10 +77,10 @@ def _said_url(text: str) -> str | None:
 
 
 def last_lines(log: Path, count: int = 5) -> str:
-    """The end of a log, on one line."""
+    """Return the last lines of a log as one line."""
     return " | ".join(_plain(line) for line in log.read_text(errors="replace").split("\n")[-count - 1 :]).strip(" |")
 
 
 def _plain(line: str) -> str:
-    """With `--json`, what a command dies of is an object on one line."""
+    """Return an error that a command printed with `--json`, or any other line, as plain text."""
     return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line

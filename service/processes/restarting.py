@@ -1,4 +1,4 @@
-"""KeptAlive: a child process that is started again whenever it dies, until it is told to end."""
+"""KeptAlive: a child process that is restarted whenever it dies, until it is told to end."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LOOK_S = 0.5
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 GOOD_LIFE_S = 60.0
-"""A child that lived this long did not die of its start: the next rest is short again."""
+"""Lifetime after which a child's death is not blamed on its start, so that the next wait is short again."""
 
 
 class KeptAlive:
-    """One child, by turns the first, the second...; `name` is what the log calls it.
+    """Keeps one child running and restarts it when it dies; `name` is its name in the log.
 
-    `spawn` starts one; what it raises of the store or the machine is logged, and it is tried again. `grace_s`:
-    how long a child that is told to end may take.
+    `spawn` starts a child; its errors of the store or the machine are logged, and it is tried again. `grace_s`: time
+    that a child has to end when told to.
     """
 
     def __init__(self, name: str, spawn: Callable[[], Child], grace_s: float) -> None:
@@ -41,17 +41,17 @@ class KeptAlive:
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start the first child, and others when it is time; returns at once."""
+        """Start the first child and return at once; later ones are started when it dies."""
         self._watcher.start()
 
     def ask_to_end(self) -> None:
-        """Tell the child, without waiting; no other is started."""
+        """Tell the child to end, without waiting; no other child is started."""
         self._ending.set()
         if self._child is not None:
             self._child.ask_to_end()
 
     def end(self) -> None:
-        """End the child; afterwards none is left."""
+        """End the child and wait until it has ended."""
         self.ask_to_end()
         if self._watcher.is_alive():
             self._watcher.join(self._grace_s)
@@ -65,19 +65,19 @@ class KeptAlive:
             try:
                 status = self._live()
             except (SQLAlchemyError, OSError):
-                log.exception("%s could not be started; the next attempt follows", self._name)
+                log.exception("%s could not be started; trying again", self._name)
             else:
                 if status is not None:
-                    log.warning("%s ended with exit status %d and is started again", self._name, status)
+                    log.warning("%s ended with exit status %d and will be restarted", self._name, status)
             rest_s = FIRST_REST_S if time.monotonic() - born_s >= GOOD_LIFE_S else rest_s
             self._ending.wait(rest_s)
             rest_s = min(2 * rest_s, LONGEST_REST_S)
 
     def _live(self) -> int | None:
-        """One child's life: its exit status, or None where all is to end."""
+        """Run one child to its end; return its exit status, or None if it was told to end."""
         self._child = child = self._spawn()
         while (status := child.ended()) is None and not self._ending.wait(LOOK_S):
             pass
-        # Closes our end of a dead one's pipe; a child that came up as all was told to end hears of it here.
+        # Closes the pipe to a dead child; a child that started while all were told to end learns it here.
         child.ask_to_end()
         return status

@@ -1,6 +1,6 @@
-"""serve: the whole service on one machine. The API in this process, a conductor and an agent beside it.
+"""serve: run the whole service on one machine: the API in this process, a conductor and an agent as children.
 
-Ready within seconds: nothing heavy is imported here, torch comes up in the conductor meanwhile.
+It is ready within seconds, because nothing heavy is imported here; the conductor imports torch meanwhile.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from service.store.migrate import is_newest, migrate
 log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 2
-"""How long open requests may go on after SIGTERM; event streams are ended at once, to be resumed elsewhere."""
+"""Time that open requests have after SIGTERM; event streams are ended at once, and clients resume them elsewhere."""
 AGAIN_S = 1.0
 CHILDREN_GRACE_S = 11.0
-"""How long the children may take after it; together below the 15 s that service managers expect."""
+"""Time that the children have after that; the sum is below the 15 s that service managers allow."""
 
 
 def serve(
@@ -46,16 +46,16 @@ def serve(
     agent: bool = True,
     ready: Callable[[str], None] | None = None,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. `ready` is called with the URL once it answers.
+    """Serve until SIGTERM or SIGINT and return the exit status. `ready` is called with the URL once the API answers.
 
     Raises:
-        InvalidInput: a host off loopback without TLS and without `insecure`, or a data folder that cannot be one.
-        Unavailable: the database does not answer, is damaged, or is at another schema than this code; or another
-            server is at work in the data folder.
+        InvalidInput: the host is off loopback without TLS or `insecure`, or the data folder cannot be used.
+        Unavailable: the database does not answer, is damaged or has a different schema than this code, or another
+            server uses the data folder.
     """
     check_host(settings)
     data_folder.prepare(settings.data_dir)
-    # API servers on PostgreSQL may share a folder of blobs; an agent's credentials and a SQLite file are not shared.
+    # API servers on PostgreSQL may share a folder of blobs; an agent's credentials and a SQLite file cannot be shared.
     alone = agent or _on_sqlite(settings)
     with data_folder.held(settings.data_dir) if alone else nullcontext(_not_noted) as note:
         return _serve(settings, conductor=conductor, agent=agent, ready=ready, note=note)
@@ -88,7 +88,7 @@ def _serve(
     supervisor = Supervisor(settings, store, url, CHILDREN_GRACE_S)
     app = create_app(settings, store)
     server = _Server(_configuration(settings, app), begin, supervisor.ask_to_end, app.state.netlathe.feed.end)
-    # uvicorn raises the signal again when it has ended: by then it must not kill us, children are to be ended.
+    # uvicorn raises the signal again after its end; it must not kill this process, which has children to end.
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
@@ -100,7 +100,7 @@ def _serve(
 
 
 def until_done(step: Callable[[], None]) -> None:
-    """Take a step of the beginning; a locked database or a full machine is no reason never to take it."""
+    """Run a start-up step, and repeat it while the database is locked or the machine is out of resources."""
     while True:
         try:
             return step()
@@ -110,19 +110,19 @@ def until_done(step: Callable[[], None]) -> None:
 
 
 def check_host(settings: Settings) -> None:
-    """Raises: InvalidInput for a host that others can reach, where neither TLS nor `insecure` is set."""
+    """Raise InvalidInput if other machines can reach the host and neither TLS nor `insecure` is set."""
     if settings.loopback or settings.tls_cert is not None or settings.insecure:
         return
     raise InvalidInput(
         "host",
         settings.host,
-        "others can reach this address, and tokens would travel in clear: give --tls-cert and --tls-key, "
-        "or --insecure where something else encrypts",
+        "others can reach this address, and tokens would be sent unencrypted: use --tls-cert and --tls-key, "
+        "or --insecure if something else encrypts the connection",
     )
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with a word when it has begun, one when it is told to end, and one when it waits for open requests."""
+    """uvicorn with callbacks: when it has started, when it is told to end, and when it waits for open requests."""
 
     def __init__(
         self,
@@ -138,11 +138,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is loaded by now stays. A full collection would go through all of it, and nobody is answered meanwhile:
-        # 0.2 s, three times in the first half minute.
+        # Objects loaded so far stay. A full garbage collection would scan all of them and block requests for 0.2 s,
+        # three times in the first half minute.
         gc.freeze()
         if self.started:
-            # In a thread: it starts processes and writes to the store, and requests are coming in.
+            # In a thread, because it starts processes and writes to the store while requests are coming in.
             threading.Thread(target=self._begun, name="begin", daemon=True).start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -164,7 +164,7 @@ def _bring_up_to_date(store: Store, settings: Settings) -> None:
         where = make_url(settings.url).render_as_string(hide_password=True)
         raise Unavailable(
             f"the database {where} cannot be used ({str(error.orig).strip()}); start it, restore it from a backup, "
-            "or move it away to begin with an empty one"
+            "or move it away to start with an empty one"
         ) from error
 
 
@@ -173,18 +173,18 @@ def _on_sqlite(settings: Settings) -> bool:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """The socket that is served.
+    """Return the listening socket.
 
     Raises:
-        InvalidInput: the port is taken, or the host is not of this machine.
+        InvalidInput: the port is taken, or the host is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         listening = socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
     except OSError as error:
         raise InvalidInput("port", settings.port, f"cannot listen on {settings.host}: {error.strerror}") from error
-    # Connections inherit it; asyncio sets it only where a socket names its protocol, which this one does not. Without
-    # it the body of an answer waits until the client acknowledges the headers: 40 ms.
+    # Connections inherit this option; asyncio sets it only on sockets that name their protocol, unlike this one.
+    # Without it, the body of an answer waits 40 ms for the client to acknowledge the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
@@ -208,15 +208,15 @@ def _configuration(settings: Settings, app: FastAPI) -> uvicorn.Config:
 
 
 def show_sign_in(store: Store, settings: Settings, url: str) -> None:
-    """The link signs one browser in, once; a log file or a pipe must not have it."""
+    """Print a link that signs in one browser once, but only to a terminal: it must not get into logs or pipes."""
     if sys.stdout.isatty():
         sys.stdout.write(f"Sign in once: {url}/sign-in#code={sign_in_code(store, settings)}\n")
         sys.stdout.flush()
 
 
 def _not_noted(_url: str) -> None:
-    """One of several servers on a folder: none of them holds it."""
+    """Do nothing: servers that share a folder do not lock it."""
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """uvicorn has handled the signal."""
+    """Do nothing: uvicorn has handled the signal."""

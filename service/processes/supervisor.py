@@ -1,4 +1,4 @@
-"""Supervisor: the children of `serve`. One that dies is started again; all of them end with us."""
+"""Supervisor: the children of `serve`. A child that dies is restarted; all of them end with this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.store.engine import Store
 
 
 class Supervisor:
-    """Keeps a conductor, and the agent of this machine. `grace_s`: how long a conductor may take to end."""
+    """Keeps a conductor and the agent of this machine running. `grace_s`: time that a conductor has to end."""
 
     def __init__(self, settings: Settings, store: Store, url: str, grace_s: float) -> None:
         self._settings = settings
@@ -24,40 +24,40 @@ class Supervisor:
         self._ending = threading.Event()
 
     def start_conductor(self) -> None:
-        """Start a conductor and, from then on, another one whenever it dies."""
+        """Start a conductor, which is restarted whenever it dies."""
         environment = _environment(self._settings)
         self._start(
             KeptAlive("the conductor", lambda: Child("service.conducting.conductor", (), environment), self._grace_s)
         )
 
     def start_agent(self) -> None:
-        """Start the agent of this machine; it enrols over REST like any other."""
+        """Start the agent of this machine; it enrols over REST like any other agent."""
         from service.processes.agent_child import agent_child
 
         self._start(agent_child(self._url, self._store, self._settings.data_dir / "agent", ca=self._settings.tls_cert))
 
     def ask_to_end(self) -> None:
-        """Tell the children, without waiting: they end while the last requests are answered."""
+        """Tell the children to end, without waiting: they end while the last requests are answered."""
         self._ending.set()
         for child in self._children:
             child.ask_to_end()
 
     def end(self) -> None:
-        """End every child; afterwards none is left."""
+        """End all children and wait until they have ended."""
         self.ask_to_end()
         with ThreadPoolExecutor() as together:
             for child in self._children:
                 together.submit(child.end)
 
     def _start(self, child: KeptAlive) -> None:
-        self._children.append(child)  # before the look: whoever asks from now on finds it
+        self._children.append(child)  # before the check below, so that a concurrent `ask_to_end` finds it
         if not self._ending.is_set():
             child.start()
 
 
 def _environment(settings: Settings) -> Mapping[str, str]:
-    """The settings as a child reads them again."""
+    """Return the settings as environment variables for a child."""
     prefix = settings.model_config["env_prefix"]
     plain = settings.model_dump(mode="json", exclude_none=True)
-    plain["allowed_hosts"] = None  # a conductor listens to nobody
+    plain["allowed_hosts"] = None  # a conductor does not listen
     return {f"{prefix}{name.upper()}": str(value) for name, value in plain.items() if value is not None}

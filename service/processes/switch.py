@@ -1,4 +1,4 @@
-"""Switches of the environment, such as KEEP=1 and NETLATHE_TRACE=1."""
+"""Switches in the environment, such as KEEP=1 and NETLATHE_TRACE=1."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 def is_on(name: str) -> bool:
-    """True if the variable is set to anything but what means no."""
+    """True if the variable is set to anything other than a word for no."""
     return os.environ.get(name, "").strip().lower() not in OFF

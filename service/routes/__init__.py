@@ -1,4 +1,4 @@
-"""Routes: one file a resource, each offering `router`. Adding a resource is adding a file."""
+"""Routes: one file per resource, each with a `router`. To add a resource, add a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search.discovery import modules
 
 
 def routers() -> Iterator[APIRouter]:
-    """The `router` of every file of this folder and of the folders in it, by file name."""
+    """Yield the `router` of every file in this folder and its subfolders, by file name."""
     for module in modules(__name__):
         if hasattr(module, "__path__"):
             continue

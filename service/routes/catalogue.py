@@ -1,4 +1,4 @@
-"""The catalogue: what a job may name, with everything a form or a client needs to fill it in."""
+"""The catalogue: everything that a job may name, with the details that a form or a client needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1/catalogue", tags=["catalogue"])
 
 
 class FamilyPublic(BaseModel):
-    """A strategy or a method. `settings` is a JSON Schema; `source` the paper."""
+    """A strategy or a method. `settings` is a JSON Schema; `source` is the paper."""
 
     name: str
     summary: str
@@ -27,7 +27,7 @@ class FamilyPublic(BaseModel):
 
 
 class StrategyPublic(FamilyPublic):
-    """`baseline`: there to be beaten."""
+    """A strategy. `baseline`: true for one that others should beat."""
 
     baseline: bool
 
@@ -41,7 +41,7 @@ class TaskPublic(BaseModel):
 
 
 class MetricPublic(BaseModel):
-    """A named number. `value * factor` is what `unit` shows, with a Python format spec."""
+    """A named number. It is shown as `value * factor` in `unit`, with a Python format spec."""
 
     name: str
     unit: str
@@ -53,14 +53,14 @@ class MetricPublic(BaseModel):
 
 
 class RuntimePublic(BaseModel):
-    """A runtime that some agent reported."""
+    """A runtime that an agent reported."""
 
     name: str
     versions: list[str]
 
 
 class Catalogue(BaseModel):
-    """Everything a job may name."""
+    """Everything that a job may name."""
 
     strategies: list[StrategyPublic]
     methods: list[FamilyPublic]
@@ -72,7 +72,7 @@ class Catalogue(BaseModel):
 
 @router.get("", responses=documented(401, 403))
 def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
-    """Strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
+    """Return strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
     from search.metrics import LIMITS
 
     return Catalogue(

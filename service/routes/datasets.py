@@ -1,4 +1,4 @@
-"""Datasets: labelled images as one file, every label and pixel of it checked."""
+"""Data sets: labelled images in one file, with every label and pixel checked."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ FORM = form_schema(
 
 
 class DatasetPublic(BaseModel):
-    """A data set. Counts are those after missing parts are drawn, and zero while `state` is `checking`;
-    `image_shape` is height, width, channels, null where images differ in size; `target_shape` is that of one label,
-    empty for class numbers; then `classes` is their number, else 0.
+    """A data set. Counts include the parts drawn from `train` in place of missing ones; they are zero while `state` is
+    `checking`. `image_shape` is height, width, channels; null if images differ in size. `target_shape` is the shape of
+    one label, empty for class numbers. `classes` is the number of classes; 0 if labels are not class numbers.
     """
 
     id: str
@@ -80,29 +80,29 @@ class DatasetPublic(BaseModel):
     response_model=DatasetPublic,
     openapi_extra=FORM,
     responses={
-        200: {"model": DatasetPublic, "description": "The same upload again"},
-        202: {"model": DatasetPublic, "description": "Still being checked"},
+        200: {"model": DatasetPublic, "description": "The upload is known already"},
+        202: {"model": DatasetPublic, "description": "The upload is still being checked"},
         **documented(401, 403, 409, 413, 422),
     },
 )
 async def create_dataset(
     request: Request, store: StoreDep, blobs: BlobsDep, settings: SettingsDep, once: OnceDep, _user: UserDep
 ) -> Response:
-    """Upload a data set: .npz, Parquet or zip, told apart by content."""
+    """Upload a data set: .npz, Parquet or zip, recognised by its content."""
     upload = await receive(request, blobs, settings.max_dataset_bytes, ("name", "layout", "classes"))
     return await run_in_threadpool(_create, upload, store, blobs, settings, once)
 
 
 @router.get("", responses=documented(401, 403, 422))
 def list_datasets(store: StoreDep, settings: SettingsDep, _user: UserDep, page: PageDep) -> Page[DatasetPublic]:
-    """All data sets."""
+    """List all data sets."""
     with store.read() as tx:
         return paged(tx, select(Dataset), page, SORTABLE, Dataset.id, partial(_public, tx, settings=settings))
 
 
 @router.get("/{ref}", responses=documented(401, 403, 404))
 def read_dataset(ref: Ref, store: StoreDep, settings: SettingsDep, _user: UserDep) -> DatasetPublic:
-    """One data set by id or name."""
+    """Return one data set by id or name."""
     with store.read() as tx:
         return _public(tx, uploads.get(tx, Dataset, ref), settings)
 
@@ -116,7 +116,7 @@ def read_dataset_content(
     _user: UserDep,
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
-    """The file as it was uploaded."""
+    """Download the file as it was uploaded."""
     with store.read() as tx:
         dataset = uploads.get(tx, Dataset, ref)
     file_name = dataset.name + PurePath(dataset.file_name).suffix

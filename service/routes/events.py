@@ -32,12 +32,12 @@ OVERVIEWS = {
     "jobs": ("job:", ("job.state", "job.progress")),
     "devices": ("device:", ("device.state",)),
 }
-"""Topics that stand for all resources of a kind: whose events they carry, and which types."""
+"""Topics that stand for all resources of a kind, with the prefix of these resources' topics and the event types."""
 RESET = "reset"
 
 
 class EventPublic(BaseModel):
-    """One event. `id` is its number; what else it carries follows from `type`."""
+    """One event. `id` is its number; `type` determines its data."""
 
     id: int
     at: datetime
@@ -47,7 +47,7 @@ class EventPublic(BaseModel):
 
 
 class EventList(BaseModel):
-    """Events in order. `newest` is the number to ask for next as `since`; `reset`: some were lost before."""
+    """Events in order. `newest` is the number to send next as `since`; `reset`: earlier events were lost."""
 
     items: list[EventPublic]
     newest: int
@@ -55,7 +55,7 @@ class EventList(BaseModel):
 
 
 class Topics:
-    """Which events a listener wants."""
+    """The events that a listener wants."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.exact = frozenset(names)
@@ -73,7 +73,7 @@ def _topics(store: StoreDep, topics: Annotated[str, Query(max_length=2000)] = "j
 
 
 def _topic(tx: Tx, name: str) -> str:
-    """The topic as events carry it: a job's or a device's name becomes its id.
+    """Convert a requested topic to the form in events: a job's or a device's name becomes its id.
 
     Raises:
         InvalidInput: there is no such topic.
@@ -96,15 +96,15 @@ Since = Annotated[int | None, Query(ge=0, le=2**62)]
 def _number(
     since: Since = None, last_event_id: Annotated[str | None, Header(pattern=r"^\d{1,18}$")] = None
 ) -> int | None:
-    # A browser that reconnects repeats the address it first had: what it says it has seen is newer.
+    # A browser that reconnects repeats its first URL, so Last-Event-ID is newer than `since`.
     return int(last_event_id) if last_event_id is not None else since
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events.
+    """A stream of server-sent events.
 
-    The framework's own machinery for them passes each event through two tasks, whose pipe breaks with an error in
-    the log when a client leaves while an event is in it; here the answer draws from the generator itself.
+    The framework's own class passes each event through two tasks, whose pipe breaks with an error in the log if a
+    client leaves while an event is in it; this one reads from the generator directly.
     """
 
     media_type = "text/event-stream"
@@ -120,18 +120,18 @@ async def stream_events(
     wanted: TopicsDep,
     since: Annotated[int | None, Depends(_number)],
 ) -> EventStream:
-    """Events as they happen, from `since` or `Last-Event-ID` on, else from now."""
-    # Now is what the store has: the feed's memory may be one look behind.
+    """Stream events as they happen, starting after `since` or `Last-Event-ID`, or now if neither is given."""
+    # Read "now" from the store: the in-memory feed may lag by one poll.
     number = await to_thread.run_sync(_newest, store) if since is None else since
     if since is not None and await to_thread.run_sync(_is_lost, store, since):
         number = await to_thread.run_sync(_newest, store)
         lost = json.dumps({"id": number, "topic": RESET})
         first = format_sse_event(event=RESET, id=str(number), data_str=lost)
     else:
-        # Sent at once, so that a client knows that it is connected and from where.
+        # Sent at once, so that a client knows that it is connected, and from which number.
         first = format_sse_event(comment=f"from {number}", id=str(number))
     following = _follow(feed, number, wanted, settings.ping_s, lambda: is_user(request, store))
-    # A proxy that collects an answer before it passes it on would hold the events back.
+    # Tells proxies not to buffer the answer, which would delay the events.
     return EventStream(_after(first, following), headers={"X-Accel-Buffering": "no"})
 
 
@@ -144,12 +144,12 @@ async def _after(first: bytes, following: AsyncIterator[bytes]) -> AsyncIterator
 async def _follow(
     feed: Feed, number: int, wanted: Topics, ping_s: float, still_allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Frames of the events above `number`, a ping each quiet `ping_s`.
+    """Yield frames of the events above `number`, and a ping after each `ping_s` without one.
 
-    Ends when the feed does, or within `ping_s` after the user is no longer allowed.
+    Ends with the feed, or within `ping_s` after the user loses access.
     """
     ping_at_s = time.monotonic() + ping_s
-    # At a moment of its own: the listeners who came together, after a restart, would else all ask the store at once.
+    # At a random time: listeners that connected together after a restart would otherwise all query the store at once.
     check_at_s = ping_at_s - random.uniform(0, ping_s)
     while not feed.ended:
         found: Sequence[Notice] = ()
@@ -157,7 +157,7 @@ async def _follow(
             found = await feed.after(number)
         if time.monotonic() >= check_at_s:
             if not await to_thread.run_sync(still_allowed):
-                return  # revoked or expired meanwhile; a client that comes again is told so
+                return  # the token was revoked or has expired; a client that reconnects gets the error
             check_at_s = time.monotonic() + ping_s
         number = found[-1].number if found else number
         frames = b"".join(item.frame for item in found if item in wanted)
@@ -170,7 +170,7 @@ async def _follow(
 def list_events(
     store: StoreDep, _user: UserDep, wanted: TopicsDep, since: Annotated[int, Query(ge=0, le=2**62)] = 0
 ) -> EventList:
-    """Events above `since`, those of one look into the log; ask again with `newest`."""
+    """List events above `since`, as many as fit in one batch; ask again with `newest` as `since`."""
     with store.read() as tx:
         lost = since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
         since = events.oldest_kept(tx) - 1 if lost else since
@@ -189,6 +189,6 @@ def _newest(store: Store) -> int:
 
 
 def _is_lost(store: Store, since: int) -> bool:
-    """Whether events after `since` have been forgotten, or `since` is of another database's log."""
+    """True if events after `since` have been deleted, or `since` belongs to another database's log."""
     with store.read() as tx:
         return since + 1 < events.oldest_kept(tx) or since > events.newest(tx)

@@ -1,4 +1,4 @@
-"""Health: alive, ready, and figures for Prometheus. Open to everybody; tells counts, no names."""
+"""Health: liveness, readiness and figures for Prometheus. Open without a token; they show counts but no names."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """Status of a process that answers."""
 
     status: Literal["alive"] = "alive"
 
 
 class Readiness(BaseModel):
-    """What a client can count on now. 200 whenever `store` and `writes` are `ok`, even while the executor is starting.
+    """State of the service. The HTTP status is 200 if `store` and `writes` are `ok`, even while the executor is
+    starting.
 
-    `writes`: whether the data folder takes what is written to it.
+    `writes`: `ok` if the data folder is writable, `full` without space, or `refused`.
     """
 
     store: Literal["ok", "outdated", "down"]
@@ -40,13 +41,13 @@ class Readiness(BaseModel):
 
 @router.get("/healthz")
 async def alive() -> Health:
-    """Whether this process answers."""
+    """Check that this process answers."""
     return Health()
 
 
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 def ready(store: StoreDep, settings: SettingsDep) -> Response:
-    """Whether the store answers at the newest schema, the data folder takes writes, and who is there to run jobs."""
+    """Check that the store has the newest schema and the data folder is writable; report the executor of jobs."""
     found = _readiness(store, data_folder.writes(settings.data_dir))
     return JSONResponse(found.model_dump(), 200 if (found.store, found.writes) == ("ok", "ok") else 503)
 
@@ -64,7 +65,7 @@ def _readiness(store: Store, writes: data_folder.Writes) -> Readiness:
 
 @router.get("/metrics", response_class=Response)
 def metrics(store: StoreDep) -> Response:
-    """Figures of the whole installation, read from the store: the same from every server."""
+    """Return figures of the whole installation, read from the store, so that all servers return the same."""
     registry = CollectorRegistry()
     in_state = Gauge("netlathe_jobs", "Jobs by state", ["state"], registry=registry)
     waiting = Gauge("netlathe_conductors", "Conductors that are alive", registry=registry)

@@ -1,4 +1,4 @@
-"""Models: trained networks as ONNX files, checked before they are believed."""
+"""Models: trained networks as ONNX files, checked before use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SORTABLE: dict[str, InstrumentedAttribute[Any]] = {
     "size_bytes": Model.size_bytes,
     "macs": Model.macs,
 }
-MAX_OUTPUT = 400  # characters of an output's name
+MAX_OUTPUT = 400  # length of an output's name, in characters
 FORM = form_schema(
     {
         "name": {"type": "string", "pattern": f"^{NAME_PATTERN}$"},
@@ -53,14 +53,14 @@ FORM = form_schema(
         "output": {
             "type": "string",
             "maxLength": MAX_OUTPUT,
-            "description": "the output that is scored, if there is more than one",
+            "description": "name of the output to score, if there is more than one",
         },
     }
 )
 
 
 class Input(BaseModel):
-    """An input of a network; its shape without the batch. `layout`: which axis of it is which."""
+    """An input of a network; its shape without the batch axis. `layout`: the order of its axes."""
 
     name: str
     shape: list[int]
@@ -69,8 +69,8 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """An output of a network; its shape without the batch. `role`: scored against the labels, or kept as it is; null if
-    the classes of a job's data tell.
+    """An output of a network; its shape without the batch axis. `role`: scored against the labels, or kept unchanged;
+    null if the classes of a job's data will decide.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Output(BaseModel):
 
 
 class GroupPublic(BaseModel):
-    """Channels that live or die together. `reason`: why some of them must stay."""
+    """Channels that can only be pruned together. `reason`: why some of them must stay."""
 
     name: str
     width: int
@@ -109,7 +109,7 @@ class ModelPublic(BaseModel):
 
 
 class LayerShare(BaseModel):
-    """A fused block: its predicted time and its share of the sum. Null before anything was measured."""
+    """A fused block with its predicted latency and its share of the sum; null before anything was measured."""
 
     layers: list[str]
     prunable: bool
@@ -119,10 +119,9 @@ class LayerShare(BaseModel):
 
 
 class Preflight(BaseModel):
-    """What pruning can gain on a device. `prunable_share`: how much of each count goes at the smallest
-    widths that a job searches there; `latency_ms`: of the network as it was uploaded, as `predict` shows it and as
-    ratios count it; `floor_ms`: the prediction at the smallest widths in the form that a job cuts, below which no limit
-    can be met by pruning alone.
+    """The possible gain of pruning on a device. `prunable_share`: share of each count that the smallest widths of a job
+    save; `latency_ms`: prediction for the network as uploaded, as in `predict`, to which ratios refer; `floor_ms`:
+    prediction at the smallest widths in the form that a job prunes: no limit below it can be met by pruning alone.
     """
 
     model: str
@@ -148,29 +147,29 @@ class Preflight(BaseModel):
     response_model=ModelPublic,
     openapi_extra=FORM,
     responses={
-        200: {"model": ModelPublic, "description": "The same upload again"},
-        202: {"model": ModelPublic, "description": "Still being checked"},
+        200: {"model": ModelPublic, "description": "The upload is known already"},
+        202: {"model": ModelPublic, "description": "The upload is still being checked"},
         **documented(401, 403, 409, 413, 422),
     },
 )
 async def create_model(
     request: Request, store: StoreDep, blobs: BlobsDep, settings: SettingsDep, once: OnceDep, _user: UserDep
 ) -> Response:
-    """Upload a network. Checked in a process of its own; what it says of itself is verified in onnxruntime."""
+    """Upload a network. It is checked in a separate process, and its outputs are verified with onnxruntime."""
     upload = await receive(request, blobs, settings.max_model_bytes, ("name", "preprocessing", "output"))
     return await run_in_threadpool(_create, upload, store, blobs, settings, once)
 
 
 @router.get("", responses=documented(401, 403, 422))
 def list_models(store: StoreDep, settings: SettingsDep, _user: UserDep, page: PageDep) -> Page[ModelPublic]:
-    """All networks."""
+    """List all networks."""
     with store.read() as tx:
         return paged(tx, select(Model), page, SORTABLE, Model.id, partial(_public, tx, settings=settings))
 
 
 @router.get("/{ref}", responses=documented(401, 403, 404))
 def read_model(ref: Ref, store: StoreDep, settings: SettingsDep, _user: UserDep) -> ModelPublic:
-    """One network by id or name."""
+    """Return one network by id or name."""
     with store.read() as tx:
         return _public(tx, uploads.get(tx, Model, ref), settings)
 
@@ -184,7 +183,7 @@ def read_content(
     _user: UserDep,
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
-    """The file as it was uploaded."""
+    """Download the file as it was uploaded."""
     with store.read() as tx:
         model = uploads.get(tx, Model, ref)
     return file_answer(blobs, model.sha256, f"{model.name}.onnx", if_none_match)
@@ -206,7 +205,7 @@ def preflight(
     settings: SettingsDep,
     _user: UserDep,
 ) -> Preflight:
-    """Where a network's time goes on a device, and how much of it can be pruned away."""
+    """Show how a network's time on a device divides among its layers, and how much of it pruning can save."""
     with store.read() as tx:
         model = uploads.get(tx, Model, ref)
         if model.state != "ready":
@@ -246,7 +245,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         public=partial(_public, settings=settings),
     )
     of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
-    if output is not None:  # left out otherwise: keys that were kept before there was the field stay good
+    if output is not None:  # left out if None, so that keys from before this field existed stay valid
         of["output"] = output
     return checking.answer(arrival, of, once, store, settings)
 

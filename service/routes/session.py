@@ -1,4 +1,4 @@
-"""Session: a browser signs in with the one-time code that `serve` prints, or with a token."""
+"""Session: sign a browser in with the one-time code that `serve` prints, or with a token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/api/v1/session", tags=["session"], route_class=JsonR
 
 
 class SignIn(Body):
-    """Exactly one of the two."""
+    """A request to sign in, with exactly one of the two fields."""
 
     code: SecretStr | None = None
     token: SecretStr | None = None
@@ -36,7 +36,7 @@ class SignIn(Body):
 
 
 class SessionPublic(BaseModel):
-    """Who is signed in."""
+    """The user who is signed in."""
 
     name: str
 
@@ -45,7 +45,7 @@ class SessionPublic(BaseModel):
 def sign_in(
     body: SignIn, request: Request, response: Response, store: StoreDep, settings: SettingsDep
 ) -> SessionPublic:
-    """Set a cookie that only the server can read and that other sites' pages do not send."""
+    """Sign in: set a cookie that scripts cannot read and that pages of other sites do not send."""
     secret = new_secret("session")
     keep = timedelta(days=settings.session_days)
     with store.begin() as tx:
@@ -63,7 +63,7 @@ def sign_in(
 
 
 def _token_behind(tx: Tx, body: SignIn, settings: Settings) -> tokens.Token:
-    """The user's token that a session stands for; a code stands for the first user's."""
+    """Return the user's token to open a session for; a code stands for the first user's token."""
     if body.token is not None:
         token = tokens.find(tx, body.token.get_secret_value())
         if token.kind != "user":
@@ -72,20 +72,20 @@ def _token_behind(tx: Tx, body: SignIn, settings: Settings) -> tokens.Token:
     assert body.code is not None
     code = tokens.find(tx, body.code.get_secret_value())
     if code.kind != "sign_in":
-        raise Unauthorised("this is no sign-in code")
+        raise Unauthorised("this is not a sign-in code")
     tokens.use(tx, code)
     return tokens.find(tx, read_user_token(settings.user_token_path))
 
 
 @router.get("", responses=documented(401, 403))
 def who_is_signed_in(user: UserDep) -> SessionPublic:
-    """The person behind the cookie or the token."""
+    """Return the owner of the cookie or token."""
     return SessionPublic(name=user.name)
 
 
 @router.delete("", status_code=204)
 def sign_out(request: Request, response: Response, store: StoreDep) -> None:
-    """End the session; without one nothing happens."""
+    """Sign out: end the session, if there is one."""
     secret = request.cookies.get(COOKIE)
     if secret is not None:
         with store.begin() as tx:

@@ -1,4 +1,4 @@
-"""Tokens: made, listed, revoked. The secret is in the answer to the POST and nowhere else."""
+"""Tokens: create, list and revoke them. A secret appears only in the answer to the POST."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.store.tokens import Token
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
 LAST_YEAR = 9000
-"""Of a token: beyond 9999 no database has a date, in any time zone."""
+"""Last year of a token's expiry; databases have no dates beyond 9999, in any time zone."""
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "name": Token.name,
     "kind": Token.kind,
@@ -35,7 +35,9 @@ class TokenCreate(Body):
 
     kind: Literal["user", "enrolment"]
     name: Name
-    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = None  # JSON has no dates: they come as text
+    expires_at: Annotated[AwareDatetime, Field(strict=False)] | None = (
+        None  # not strict, because JSON has dates only as text
+    )
 
 
 class TokenPublic(BaseModel):
@@ -50,14 +52,14 @@ class TokenPublic(BaseModel):
 
 
 class TokenMade(TokenPublic):
-    """A new token. `token` is shown this once."""
+    """A new token. `token` is shown only once."""
 
     token: str
 
 
 @router.post("", status_code=201, response_model=TokenMade, responses=documented(401, 403, 409, 422))
 def create_token(body: TokenCreate, once: OnceDep, _user: UserDep) -> Response:
-    """Make a token."""
+    """Create a token."""
 
     def make(tx: Tx) -> Answer:
         if body.expires_at is not None and body.expires_at.year > LAST_YEAR:
@@ -74,7 +76,7 @@ def create_token(body: TokenCreate, once: OnceDep, _user: UserDep) -> Response:
 
 @router.get("", responses=documented(401, 403, 422))
 def list_tokens(store: StoreDep, _user: UserDep, page: PageDep) -> Page[TokenPublic]:
-    """All tokens that still work, the oldest first."""
+    """List all valid tokens, the oldest first."""
     with store.read() as tx:
         rows = tokens.working(tx, "user", "enrolment", "agent")
         return paged(tx, rows, page, SORTABLE, Token.id, _public, "created_at")
@@ -82,7 +84,7 @@ def list_tokens(store: StoreDep, _user: UserDep, page: PageDep) -> Page[TokenPub
 
 @router.delete("/{token_id}", status_code=204, responses=documented(401, 403, 404, 409))
 def revoke_token(token_id: Annotated[str, Path(max_length=80)], store: StoreDep, _user: UserDep) -> None:
-    """Revoke a token, by id or name, at once, with the browser sessions that were opened with it."""
+    """Revoke a token by id or name at once, and end the browser sessions that were opened with it."""
     with store.begin() as tx:
         tokens.revoke(tx, token_id)
 

@@ -7,4 +7,4 @@ from service.store.engine import Store, make_engine
 __all__ = ["Base", "Store", "Tx", "make_engine", "new_id"]
 
 for _module in modules(__name__, skip=["migrations"]):
-    """Each adds its tables to `Base.metadata`."""
+    """Each module adds its tables to `Base.metadata`."""

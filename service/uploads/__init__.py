@@ -1,1 +1,1 @@
-"""Uploaded files, opened and checked in a child process with limits."""
+"""Uploaded files: they are opened and checked in a child process with limits."""

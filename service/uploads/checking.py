@@ -1,4 +1,4 @@
-"""Checks of uploads: a few at a time, answered at once where they are quick, later where they are not."""
+"""Checks of uploads: a few at a time, with the result in the answer if they are quick, and later otherwise."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from service.uploads.sandbox import Limits
 
 log = logging.getLogger(__name__)
 
-# Each check may take gigabytes of memory and all cores: two at a time hide the reading of files, and no more.
+# A check may need gigabytes of memory and all cores, so only two run at a time, to overlap the reading of files.
 _THREADS = DaemonPool(2, "check")
 
 Found = Mapping[str, Any]
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Refusal(BaseModel):
-    """Why an upload was refused whose check outlasted its request."""
+    """Reason for the refusal of an upload whose check outlasted its request."""
 
     field: str
     message: str
@@ -41,34 +41,34 @@ class Refusal(BaseModel):
 
 
 def in_turn(check: Callable[[], T]) -> T:
-    """Run a check that its request waits for, when its turn comes among all checks of this process."""
+    """Run a check when its turn comes among all checks of this process, and wait for its result."""
     return _THREADS.submit(check).result()
 
 
 def limits(settings: Settings) -> Limits:
-    """What one check may take of this machine."""
+    """Return the limits of one check."""
     return Limits(
         memory_bytes=settings.check_memory_bytes, cpu_s=int(settings.check_wall_s), wall_s=settings.check_wall_s
     )
 
 
 def wall(settings: Settings) -> timedelta:
-    """How long a check may take; one that is older was interrupted."""
+    """Return the time limit of a check; an older one must have been interrupted."""
     return timedelta(seconds=settings.check_wall_s)
 
 
 @dataclass(frozen=True)
 class Arrival(Generic[Row]):
-    """An upload that arrived and is now to become a row.
+    """A received upload that is about to become a row.
 
     Args:
         kind: the table.
-        name: what it is to be called.
-        same: whether a row of that name is this very upload.
-        check: looks into the file; answers with columns of the row.
-        drop: deletes the file again, unless something points at it.
-        row: makes the row, with the columns that the check finds left out.
-        public: the row as it is shown.
+        name: the name of the new row.
+        same: returns True if a row of that name is the same upload.
+        check: checks the file and returns columns of the row.
+        drop: deletes the file again, unless a row refers to it.
+        row: makes the row, without the columns that the check returns.
+        public: converts a row to its public form.
     """
 
     kind: type[Row]
@@ -81,15 +81,15 @@ class Arrival(Generic[Row]):
 
 
 def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Store, settings: Settings) -> Response:
-    """Check an upload and answer: 201 made, 200 the same again, 202 still being checked.
+    """Check an upload and answer 201 if it is new, 200 if it is known, or 202 if it is still being checked.
 
     Args:
-        of: what makes two uploads the same request.
+        of: content by which two uploads count as the same request.
 
     Raises:
         Conflict: the name stands for something else.
-        InvalidInput: the check found something wrong; nothing is kept.
-        NoSpace: the check found no room for what it makes; nothing is kept.
+        InvalidInput: the check found a fault; nothing is stored.
+        NoSpace: the check ran out of disk space; nothing is stored.
     """
     if (kept := once.replayed(of)) is not None:
         return kept
@@ -107,7 +107,7 @@ def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Stor
         return response
     try:
         found = check.result()
-    except NoSpace:  # what is unwanted may lie for a day, but not on a full disk
+    except NoSpace:  # unreferenced files may stay for a day, but not on a full disk
         arrival.drop()
         raise
     return once(lambda tx: _make(tx, arrival, settings, found, "ready", []), of=of)
@@ -124,7 +124,7 @@ def _make(
     tx: Tx, arrival: Arrival[Row], settings: Settings, found: Found, state: uploads.State, made: list[str]
 ) -> Answer:
     row = uploads.existing(tx, arrival.kind, arrival.name, arrival.same, wall(settings))
-    if row is not None:  # the same upload, sent twice at the same time
+    if row is not None:  # the same upload was sent twice at the same time
         return Answer(arrival.public(tx, row), 200)
     row = arrival.row(tx)
     row.state = state
@@ -140,7 +140,7 @@ def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Foun
         try:
             with store.begin() as tx:
                 uploads.settle(tx, kind, row_id, _outcome(ended))
-        except Exception:  # nobody waits for this thread: the row counts as interrupted after a while
+        except Exception:  # no caller waits for this thread; the row counts as interrupted after a while
             log.exception("the result of the check of %s could not be stored", row_id)
 
     check.add_done_callback(note)
@@ -154,5 +154,5 @@ def _outcome(ended: Future[Found]) -> Found | InvalidInput:
         return error
     if isinstance(error, NoSpace):
         return InvalidInput("file", None, f"{error.detail}: upload the file again once there is room")
-    log.error("a check failed by a fault of the server", exc_info=error)
+    log.error("a check failed because of a fault of the server", exc_info=error)
     return InvalidInput("file", None, "the check failed inside the server: upload the file again")

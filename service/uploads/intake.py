@@ -1,4 +1,4 @@
-"""Intake: uploads are checked in the sandbox before anything else of this service reads them."""
+"""Intake: check uploads in the sandbox before any other part of the service reads them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from service.uploads.sandbox import Limits, run
 TRUSTED_COVERAGE = 0.8
 """Share of the predicted time that must come from measured rows before a prediction refuses a job."""
 Fused: TypeAlias = tuple[frozenset[str], ...]
-"""Sets of node names that a device runs as one kernel."""
+"""Sets of node names, each of which a device runs as one kernel."""
 
 
 def check_model(
     path: Path, file_name: str, preprocessing: Mapping[str, Any], limits: Limits, output: str | None = None
 ) -> dict[str, Any]:
-    """Check an uploaded network; `output` is the name of its scored output, if the user said it.
+    """Check an uploaded network; `output` is the name of its scored output, if the user gave it.
 
     Returns:
         parameters, macs, size_bytes, input_shape, inputs, outputs, groups and warnings, as the contract shows them.
 
     Raises:
-        InvalidInput: naming what is wrong; also for a crash of the check and for a limit it broke.
+        InvalidInput: the network has a fault, or its check crashed or exceeded a limit.
     """
     refuse_foreign(path, file_name)
     request = {"path": str(path.absolute()), "preprocessing": dict(preprocessing), "output": output}
@@ -36,7 +36,7 @@ def check_model(
 
 
 def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:
-    """Check an uploaded data set and leave its decoded copy beside it.
+    """Check an uploaded data set and store a decoded copy beside it.
 
     Returns:
         counts, classes, class_names, image_shape, target_shape and warnings.
@@ -57,10 +57,10 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
 def preflight(
     path: Path, table: LatencyTable, limits: Limits, settings: Mapping[str, Any], fused: Mapping[str, Fused]
 ) -> dict[str, Any]:
-    """What pruning a network, with these settings of filter_prune, can gain on a device, from its latency table.
+    """Find what pruning with these settings of filter_prune can gain on a device, from its latency table.
 
     Returns:
-        The fields of `service.uploads.checks.preflight`, or why the device must tell first what it fuses: `untold`.
+        The fields of `service.uploads.checks.preflight`, or `untold`: why the device must first report its fusions.
 
     Raises:
         InvalidInput: as `check_model`.

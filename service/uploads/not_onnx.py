@@ -1,4 +1,4 @@
-"""Files that are networks but not ONNX: recognised by their first bytes or their name, with the way out."""
+"""Files that are networks but not ONNX: recognise them by their first bytes or name, and say how to convert them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DATA = "a network is an ONNX file; if this is a data set, upload it as one"
 
 ZIP = b"PK\x03\x04"
 ZIP_NAME = 30
-"""Where a zip's first member has its name; two bytes at ZIP_NAME - 4 say how long it is."""
+"""Offset of the first member's name in a zip; its length is in the two bytes at ZIP_NAME - 4."""
 TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl$|data/|code/|version$|archive_format$)")
-"""What .pt, TorchScript and .pt2 files, all of them zips, begin with."""
+"""Names of the first member in .pt, TorchScript and .pt2 files, which are all zips."""
 HEAD = ZIP_NAME + 200
 
-# What a file begins with -> what it is and what to do.
+# First bytes of a file, their offset, the kind of file, and advice.
 BY_MAGIC: tuple[tuple[bytes, int, str, str], ...] = (
     (b"PK\x05\x06", 0, "an empty zip", "upload the .onnx file itself"),
     (b"\x93NUMPY", 0, "a NumPy array, without a graph", DATA),
@@ -47,10 +47,10 @@ BY_SUFFIX: dict[str, tuple[str, str]] = {
 
 
 def refuse_foreign(path: Path, file_name: str) -> None:
-    """Refuse a file of a known kind that is not ONNX; only its first bytes are read.
+    """Refuse a file of a known kind that is not ONNX, reading only its first bytes.
 
     Raises:
-        InvalidInput: what it is, and how to make an ONNX file of it.
+        InvalidInput: the file is not ONNX; the text says what it is and how to convert it.
     """
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -69,7 +69,7 @@ def refuse_foreign(path: Path, file_name: str) -> None:
 
 
 def _zip(head: bytes, suffix: str) -> tuple[str, str]:
-    """What a zip is, by its first member, and what to do; its directory, which may lie, is not read."""
+    """Return a zip's kind, by its first member, and advice; its directory is not read, because it may be forged."""
     length = int.from_bytes(head[ZIP_NAME - 4 : ZIP_NAME - 2], "little")
     first = head[ZIP_NAME : ZIP_NAME + length].decode(errors="replace")
     if TORCH_MEMBER.match(first) or suffix in BY_SUFFIX:

@@ -1,10 +1,10 @@
-"""Sandbox: strangers' files are opened in a child process with limits, which answers in JSON and never in pickle.
+"""Sandbox: open untrusted files in a child process with limits, which answers in JSON and never in pickle.
 
 The child has no secrets in its environment, may not open sockets, start programs or unpickle, and is killed
-when it takes too much memory, processor time, disk or time, or when this process ends. Whatever a file does to
-it is an answer about the file, an InvalidInput; only a mistake of our own code is an internal error.
+if it takes too much memory, processor time, disk or time, or when this process ends. Any failure that a file
+causes is reported as InvalidInput; only a fault of our own code is an internal error.
 
-A check computes: it holds the host lock with whoever else does, so that nobody on this machine measures meanwhile.
+A check computes, so it shares the host lock with other computations; nothing is measured on this machine meanwhile.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GIB = 1024**3
 MAX_REPORT_BYTES = 64 * MIB
 STDERR_TAIL = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
-# Address space is what is limited, so no library may reserve it for threads that nobody asked for.
+# The limit is on address space, so libraries must not reserve it for threads that are not needed.
 THRIFT = {
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "2",
@@ -44,12 +44,12 @@ _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "Cannot allocate memory", "can't a
 
 
 class CheckBroken(Exception):
-    """The code of a check is wrong or incomplete, whatever the file is like. The text is the child's traceback."""
+    """The code of a check is faulty, independently of the file. The text is the child's traceback."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one check may take.
+    """Limits of one check.
 
     Args:
         memory_bytes: address space.
@@ -65,27 +65,27 @@ class Limits:
 
 
 QUICK = Limits(cpu_s=600, wall_s=300.0)
-"""For a check of a stored upload, which a client waits for."""
+"""Limits of checks of stored uploads, for which a client waits."""
 
 
 def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "file") -> dict[str, Any]:
-    """Run a task of `service.uploads.checks` on a request, both plain JSON; first wait while somebody measures.
+    """Wait until nothing is measured on this machine, then run a task of `service.uploads.checks` on a request.
 
-    The caller must not hold the host lock: whoever waits to measure lets no second holder in.
+    The caller must not hold the host lock: it admits no new holder while a measurement waits for it.
 
     Args:
         task: name of a module of `service.uploads.checks`.
         request: its argument.
-        limits: what it may take.
-        field: what the file is called in an error.
+        limits: its limits.
+        field: the name of the file in an error.
 
     Returns:
-        What the task reports.
+        The task's report.
 
     Raises:
-        InvalidInput: the task found something wrong, crashed, or broke a limit.
-        NoSpace: a disk of ours is full.
-        CheckBroken: the task itself is wrong.
+        InvalidInput: the task found a fault, crashed, or exceeded a limit.
+        NoSpace: the server's disk is full.
+        CheckBroken: the code of the task is faulty.
     """
     order = json.dumps({"task": task, "request": dict(request), "limits": asdict(limits)})
     with (
@@ -94,7 +94,7 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
         _child(scratch) as child,
     ):
         child.tell(order)
-        # Our end of stdin stays open: a child whose stdin closes ends itself, so that none survives us.
+        # The child's stdin stays open: it ends when stdin closes, so that none survives this process.
         report = child.read(limits.wall_s, MAX_REPORT_BYTES)
         status, tail = child.ended(), child.errors()[-STDERR_TAIL:]
     if isinstance(report, Death) and report.kind == "timeout":

@@ -1,4 +1,4 @@
-"""Scores of originals: found in the sandbox, kept in the store, judged against chance."""
+"""Scores of originals: computed in the sandbox, kept in the store, compared with chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.uploads.sandbox import QUICK, run
 
 @dataclass(frozen=True)
 class Scored:
-    """The mean score on `count` samples, and what guessing reaches."""
+    """A network's mean score on `count` samples, and `chance`: the mean score of guessing."""
 
     mean: float
     count: int
@@ -25,17 +25,17 @@ class Scored:
 
     @classmethod
     def of(cls, row: scores.Score) -> Scored:
-        """What a row holds."""
+        """The score that a row holds."""
         return cls(row.right / row.count, row.count, 1 / row.classes if row.chance is None else row.chance)
 
     @property
     def at_chance(self) -> bool:
-        """Within two standard errors of chance, or below it."""
+        """True if the mean score is below chance or within two standard errors of it."""
         return guesses(self.mean, self.chance, self.count)
 
 
 def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int, task: str) -> Scored:
-    """How well a model does on its data set; looked up, else found out.
+    """Return the score of a model on its data set, from the store if it is known.
 
     Raises:
         InvalidInput: the data do not fit the network, or it cannot be run within the limits.

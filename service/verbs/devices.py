@@ -35,7 +35,9 @@ def devices(
 
     def human() -> None:
         rows = ((d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page)
-        print_table(("device", "state", "kind", "runtime", "coverage", "id"), rows, "no devices: netlathe agent --help")
+        print_table(
+            ("device", "state", "kind", "runtime", "coverage", "id"), rows, "no devices yet; see netlathe agent --help"
+        )
 
     return show([item.raw for item in page], as_json, human)
 
@@ -71,7 +73,7 @@ def _print_rows(found: Any) -> None:
         (*(row.get("features", {}).get(name) for name in wanted), _us(row.get("latency_us")), _us(row.get("sigma_us")))
         for row in rows
     )
-    print_table((*wanted, "latency_us", "sigma_us"), cells, "no rows yet: netlathe predict --fill")
+    print_table((*wanted, "latency_us", "sigma_us"), cells, "no rows yet; measure some with netlathe predict --fill")
 
 
 def predict(

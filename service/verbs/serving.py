@@ -58,7 +58,7 @@ def serve(
     agent: Annotated[bool, typer.Option(help="Also run an agent, which offers this machine as a device.")] = True,
     as_json: AsJson = False,
 ) -> int:
-    """Run the service on SQLite: API, dashboard, a conductor and an agent for this machine.
+    """Run the service: API, dashboard, a conductor and an agent for this machine, by default with SQLite.
 
     Prints a one-time sign-in link if the output is a terminal. Every setting can also be an environment variable:
     NETLATHE_PORT, NETLATHE_DATA_DIR, ...

@@ -42,4 +42,4 @@ def test_each_lease_is_refused_as_often_as_the_first(tmp_path: Path, monkeypatch
     assert len(rows) == len(ops)
     redone = predictor_accuracy.REDONE + 1
     assert len(sessions) == 1 + redone + redone
-    assert sum("taken although" in text for text in said) == 2
+    assert sum("accepted after" in text for text in said) == 2

@@ -128,7 +128,7 @@ def test_accuracies_of_l_c_and_direct_are_those_of_the_images(report: Any) -> No
 
 def test_a_way_without_its_counterpart_is_not_compared(report: Any) -> None:
     rows = report.rows("lc_against_direct")
-    with pytest.raises(ValueError, match="each way once with each seed"):
+    with pytest.raises(ValueError, match="each way must run once with each seed"):
         report.lc_against_direct.compared([row for row in rows if row["scheme"] == "filters 60%"][:-1])
 
 

@@ -116,7 +116,7 @@ def test_the_shape_class_forgets_channels_alone() -> None:
 
 def test_wrong_ops_name_the_field() -> None:
     x = TensorSpec((1, 2))
-    with pytest.raises(InvalidInput, match="nodes: an op has at least one node"):
+    with pytest.raises(InvalidInput, match="nodes: must have at least one node"):
         Op((), (x,), (), ("input",), 17)
     with pytest.raises(InvalidInput, match="producers"):
         Op((OpNode("Relu", ("x0",), ("y0",)),), (x,), (), (), 17)
@@ -128,7 +128,7 @@ def test_wrong_ops_name_the_field() -> None:
         Op.of([OpNode("Add", ("a", "b"), ("y",))], {"a": (x, "input")}, {}, ["y"], 17)
     with pytest.raises(InvalidInput, match="y0"):
         Op((OpNode("Relu", ("x0",), ("t0",)),), (x,), (), ("input",), 17)
-    with pytest.raises(InvalidInput, match=f"at most {MAX_VALUE_ELEMENTS}"):
+    with pytest.raises(InvalidInput, match=f"must have at most {MAX_VALUE_ELEMENTS}"):
         Constant(TensorSpec((MAX_VALUE_ELEMENTS + 1,)), (0.0,) * (MAX_VALUE_ELEMENTS + 1))
     with pytest.raises(InvalidInput, match="shape"):
         TensorSpec((-1, 3))

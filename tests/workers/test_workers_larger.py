@@ -15,7 +15,7 @@ def told(made: float, came: float) -> list[str]:
 
 
 def test_a_result_larger_than_the_upload_is_told_with_both_sizes() -> None:
-    assert told(136_844, 87_954) == ["The result is larger than the upload: 136,844 bytes, and the upload has 87,954."]
+    assert told(136_844, 87_954) == ["The result is larger than the upload: 136,844 bytes against 87,954."]
 
 
 def test_one_that_is_not_larger_is_not() -> None:

@@ -82,7 +82,7 @@ def timed_on(
     networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
     networks |= {each.name: each.model for each in finalists}
     networks[SMALLEST] = profile.builder.kernels.rewritten(profile.smallest)
-    samples, seen = _session(context, device, networks, attempt)
+    samples, seen = _session(context, inputs, device, networks, attempt)
     return {each.name: _timed(device, predicted[each.name], samples, seen, each.name) for each in finalists}
 
 
@@ -113,7 +113,7 @@ def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.P
 
 
 def _session(
-    context: Context, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
+    context: Context, inputs: Inputs, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
 ) -> tuple[Mapping[str, Sample], Session]:
     """One session whose anchors agree; where none does, the one of them in which they agree best, and a warning.
 
@@ -125,7 +125,7 @@ def _session(
     found: list[tuple[Mapping[str, Sample], Session]] = []
     for turn in range(SESSIONS):
         name = f"verify-{attempt}" if turn == 0 else f"verify-{attempt}-again-{turn}"
-        samples = measured(context, name, target.device_id, networks, protocol)
+        samples = measured(context, inputs, name, target.device_id, networks, protocol)
         seen = _seen(context, device, samples)
         if seen.accepted:
             return samples, seen

@@ -11,7 +11,7 @@ from workers.pools.pool import EvaluatorFactory, Pool
 from workers.pools.process_child import Guard
 
 if TYPE_CHECKING:
-    from workers.training.parallel_training import Course, Ended  # torch comes with it
+    from workers.training.parallel_training import Course, Ended  # importing it loads torch
 
 
 class RayExecutor:

@@ -313,7 +313,7 @@ def _room_left() -> str:
 
 
 def _first_line(error: Exception) -> str:
-    """Return what happened to the actor: Ray's text says it after a list of ids."""
+    """Return the line of Ray's text that says what happened to the actor; it follows a list of ids."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith("The actor is dead")), lines[0] if lines else "")
     return f"{type(error).__name__}: {told.split(' Some common causes', 1)[0]}"

@@ -1,4 +1,4 @@
-"""Concluding: which finalist is the result, what users must know of it, and the rows of the result table."""
+"""Concludes a job: chooses the result among the finalists, collects the warnings, and fills the result table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from workers.training.common_epochs import shortened
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
-"""Of the original: folding its batch norms alone takes a few numbers away."""
+"""A result with at least this share of the original's counts is no smaller: folding batch norms alone saves a bit."""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
-"""The slot that a verdict fills, and the one that it leaves empty."""
+"""Verdict -> the slot that it fills, and the slot that it leaves empty."""
 
 
 def original_row(
@@ -35,8 +35,8 @@ def original_row(
     beside: Mapping[str, Mapping[str, float]] | None = None,
     test: float | None = None,
 ) -> dict[str, Any]:
-    """The row of the original. `beside`: what it took in the session that the finalists were judged in, once there
-    was one.
+    """Return the row of the original. `beside`: its latencies in the session in which the finalists were judged, once
+    known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(
@@ -47,10 +47,10 @@ def original_row(
 
 
 def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged]) -> Findings:
-    """Choose the result among what was judged, show it, and collect what the report tells.
+    """Choose the result among the judged networks, show it, and collect the report's contents.
 
     Raises:
-        JobFailed: another file than this one was chosen before, and the test part read for it.
+        JobFailed: another file was chosen before, and its test accuracy has already been read.
     """
     chosen = best_of(verdicts)
     verdict: Verdict = "met" if chosen is not None else "missed"
@@ -62,7 +62,7 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     slot, other = _SLOTS[verdict]
     run.clear(other)
     run.summarise(slot, _shown(run, shown, test.chosen, len(verdicts)))
-    reason = "Every limit holds on the file itself." if shown.met else "; ".join(shown.broken) + "."
+    reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
     given_up = taught.trainer.given_up
     warnings = _warnings(run.context, result, shown, verdicts, given_up)
     for warning in warnings:
@@ -84,24 +84,24 @@ def _warnings(
 
 
 def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
-    """What the wall seconds did not last for, after the search."""
-    said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds did not last"
+    """Return sentences on work after the search for which the wall seconds were not enough."""
+    said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds were not enough"
     late = [name for name, each in given_up.items() if each.out_of_time]
     if late:
-        said.append(f"{wall} to train these to their end: {', '.join(late)}.")
+        said.append(f"{wall} to finish training {', '.join(late)}.")
     tried = sum(each.role == "neighbour" for each in verdicts)
     nearest = worth_another(verdicts)
     if nearest is not None and tried < NEIGHBOURS and not lasts_for(context, nearest):
-        said.append(f"{nearest.trained.candidate_id} is a little too slow: {wall} for a smaller neighbour.")
+        said.append(f"{nearest.trained.candidate_id} is a little too slow; {wall} to try a smaller neighbour.")
     return said
 
 
 def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
-    """A sentence if what the least was wanted of did not become less, or nothing did."""
+    """Return a sentence if the metric to minimise did not shrink, or if no metric did."""
     wanted, counts = context.plan.objective_metric, shown.trained.counts
     if wanted in counts and counts[wanted] >= found.original[wanted]:
         seen, before = (METRICS[wanted].show(value) for value in (counts[wanted], found.original[wanted]))
-        return [f"{METRICS[wanted].label}: {seen}, and the original has {before}: nothing was gained."]
+        return [f"{METRICS[wanted].label}: {seen}, no better than the original's {before}."]
     slower = all(timed.measured_ms >= timed.original_ms for timed in shown.timed)
     if slower and all(counts[name] >= ALIKE * found.original[name] for name in COUNTS if name in counts):
         return ["The result is neither smaller nor faster than the original."]
@@ -109,15 +109,15 @@ def _without_gain(context: Context, found: Profile, shown: Judged) -> list[str]:
 
 
 def _larger(found: Profile, shown: Judged) -> list[str]:
-    """A sentence if the file takes more bytes than the upload."""
+    """Return a sentence if the file is larger than the upload."""
     made, came = shown.trained.counts["size_bytes"], found.original["size_bytes"]
     if made <= came:
         return []
-    return [f"The result is larger than the upload: {made:,.0f} bytes, and the upload has {came:,.0f}."]
+    return [f"The result is larger than the upload: {made:,.0f} bytes against {came:,.0f}."]
 
 
 def _test_scores(run: JobRun, chosen: Trained) -> memos.FinalScore:
-    """Read once, at the end, for the original and the one chosen file."""
+    """Score the original and the chosen file on the test part; done once, at the end."""
     context, inputs = run.context, run.inputs
 
     def read() -> memos.FinalScore:
@@ -127,7 +127,7 @@ def _test_scores(run: JobRun, chosen: Trained) -> memos.FinalScore:
 
     known = context.once(memos.TEST_SCORE, read)
     if known.name != chosen.name:
-        detail = f"the test part was read for {known.name} and would be read again for {chosen.name}"
+        detail = f"the test part was already read for {known.name} and must not be read for {chosen.name}"
         raise JobFailed("test_read_twice", "package", detail)
     return known
 
@@ -148,7 +148,7 @@ def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, 
 
 
 def _chosen_among(count: int) -> str:
-    """The best of several by the images that judge them looks better than it is."""
+    """Return a note on the choice: the best of several, judged by the same images, looks better than it is."""
     if count == 1:
         return "it was the only finalist"
     return f"it was chosen among {count} finalists on these very images, which flatters it"

@@ -1,4 +1,4 @@
-"""Early ends: jobs whose limits nothing comes near end as missed, with the nearest, before anything is trained."""
+"""Early ends: a job whose limits are far out of reach ends as missed, with the nearest network, before any training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.training.endpoints import ORIGIN, REACH, UNCHANGED, out_of_reach
 
 
 def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
-    """The end of a job with a target that nothing in the space can reach, neither by table nor as the smallest runs."""
+    """End the job if a target's limit is below both the predicted floor and the smallest network's measured latency."""
     for timed in found.devices:
         if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
             return _missed(run, found, _floor_reason(timed), _smallest_row(run.context.plan.metric_row, found))
@@ -26,7 +26,7 @@ def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
 
 
 def nothing_near(run: JobRun, result: Result) -> Outcome | None:
-    """The end of a job whose search, and the ends of whose space, are far from the limits."""
+    """End the job if everything that the search found, and the ends of its space, are far from the limits."""
     found, problem, evaluated = result.profile, result.problem, result.evaluated
     nearest = run.context.once(
         memos.OUT_OF_REACH, lambda: out_of_reach(problem, found.builder, found.smallest, evaluated)
@@ -39,7 +39,7 @@ def nothing_near(run: JobRun, result: Result) -> Outcome | None:
 
 def _floor_reason(timed: TimedDevice) -> str:
     return (
-        f"{timed.target.device_name}: {timed.limit_ms:.3f} ms are asked for, and the smallest network that "
+        f"{timed.target.device_name}: the limit is {timed.limit_ms:.3f} ms, but the smallest network that "
         f"the methods can make takes {timed.resting_ms(timed.smallest):.3f} ms."
     )
 
@@ -55,16 +55,16 @@ def _far_reason(result: Result, nearest: Evaluated) -> str:
     others = [each.evaluation.candidate.values for each in result.evaluated]
     over = result.problem.violations([candidate.values, result.profile.smallest, *others])
     return (
-        f"No network that was found is predicted within {REACH:.0%} of the limits: each is at least "
-        f"{over.min():.1%} over them. The nearest that is worth having, {candidate.id}, is {over[0]:.1%} over "
-        "them. Nothing was trained."
+        f"No network found is predicted to come within {REACH:.0%} of the limits: each exceeds them by at least "
+        f"{over.min():.1%}. The nearest useful one, {candidate.id}, exceeds them by {over[0]:.1%}. "
+        "Nothing was trained."
     )
 
 
 def _untrained_row(metric: Metric, found: Profile, nearest: Evaluated) -> Mapping[str, Any]:
     candidate = nearest.evaluation.candidate
     row = {**predicted_summary(metric, nearest), "values": dict(candidate.values)}
-    if candidate.origin == ORIGIN:  # no evaluation of the search
+    if candidate.origin == ORIGIN:  # not evaluated by the search
         row["evaluation_id"] = None
     if candidate.id == UNCHANGED:
         row[metric.name] = found.original[metric.name]

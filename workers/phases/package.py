@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.judging.judged import Judged
+from workers.phases.engine_artifacts import engine_artifacts
 from workers.ports import Outcome, Verdict
 from workers.profiling.timed_device import Profile
 from workers.progress import ArtifactKind, Evaluated, Made
@@ -29,7 +30,7 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that a report tells. `chosen`: the best, or the nearest where the verdict is missed."""
+    """The contents of a report. `chosen`: the best network, or the nearest if the verdict is missed."""
 
     verdict: Verdict
     reason: str
@@ -45,8 +46,8 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     """Write, check and offer the artifacts.
 
     Raises:
-        JobFailed: the file does not do in a clean process what it did here.
-        Halted: the user wants it.
+        JobFailed: the file behaves differently in a clean process.
+        Halted: the user paused or cancelled the job.
     """
     context, inputs = run.context, run.inputs
     context.at("package", 0, 3)
@@ -60,10 +61,12 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
             checked = clean_check(inputs.task, path.read_bytes(), *inputs.validation, findings.chosen.score)
         metric = context.plan.metric_row
         context.say(
-            f"In a clean process without our packages the file has {metric.heading} {metric.told(checked.score)} on "
+            f"In a clean process without our packages, the file has {metric.heading} {metric.told(checked.score)} on "
             f"{checked.count} images; its outputs differ by {checked.difference:.1e} of their scale."
         )
         made.append(("onnx", path))
+        engines = engine_artifacts(context, profile.devices, findings.judged, findings.chosen, folder)
+        made += [("engine", file) for file in engines]
     context.at("package", 1, 3)
     report = _report(context, inputs, profile, findings, checked)
     made.append(
@@ -138,8 +141,8 @@ def _training(context: Context, findings: Findings) -> str:
         return "none"
     epochs = common_epochs(context)
     longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
-    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, the same for the control"
-    return "; ".join([told, *longer]) + (" with those of its sample" if longer else "")
+    told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, as was the control"
+    return "; ".join([told, *longer]) + (" including its sample's" if longer else "")
 
 
 def _recheck(metric: str, checked: Checked) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The profile phase: what the original costs on every device, and what any network cut from it would cost."""
+"""The profile phase: measures the original on every device, and prepares predictions for any network cut from it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def profile(context: Context, inputs: Inputs) -> Profile:
 
     Raises:
         JobFailed: there is nothing to prune or quantise.
-        DeviceOffline, MeasurementFailed: out of the ports.
-        Halted: the user wants it.
+        DeviceOffline, MeasurementFailed: raised by the ports.
+        Halted: the user paused or cancelled the job.
     """
     targets = context.plan.targets
     total = 1 + 3 * len(targets)
@@ -50,7 +50,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
 
 
 def _original(context: Context, inputs: Inputs, devices: Sequence[TimedDevice]) -> dict[str, float]:
-    """The metrics of the uploaded network."""
+    """Return the metrics of the uploaded network."""
     uploaded = context.ports.path(context.plan.model.sha256).read_bytes()
     counts = counted(Form(inputs.network, inputs.network, uploaded))
     return {

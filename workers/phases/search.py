@@ -32,7 +32,7 @@ from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
 
 SEARCH_SHARE = 0.6
-"""Of the wall seconds, where finalists are to be trained with what is left."""
+"""Share of the wall seconds for the search if finalists are to be trained in the rest."""
 
 
 def problem_of(
@@ -43,11 +43,12 @@ def problem_of(
     reference: float | None = None,
     chance: float = 0.0,
 ) -> Problem:
-    """What the strategies work on: the plan's objective, every limit that can be estimated as a bound.
+    """Build the problem for the strategies: the plan's objective, and every limit that can be estimated as a
+    constraint.
 
     Args:
-        reference: the control's score on the ranking images, where whole trainings are searched: what a sample's
-            is held against. Else it is the original's.
+        reference: the control's score on the ranking images if the search trains whole networks, whose scores are
+            compared with it; else the original's score is used.
         chance: the score of guessing.
     """
     plan = context.plan
@@ -73,7 +74,7 @@ def problem_of(
 
 
 def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
-    """Knob of widths -> (levels,) what is lost in the layers that read its block, after their refit."""
+    """Map each width knob to (levels,) the error in the layers that read its block, after they are refitted."""
     known = material.ls_error
     return {
         knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
@@ -83,7 +84,7 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
-    """The targets' limits as predictions see them, and the plan's other limits but those on scores."""
+    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores."""
     counted = {
         name: value for name, value in plan.limits.items() if value is not None and not parse_limit(name).metric.scored
     }
@@ -92,14 +93,14 @@ def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
 
 
 def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
-    """The least score of a trained network that the plan's limits accept; None where they say nothing of it."""
+    """Return the lowest score of a trained network that the plan's limits accept; None if they do not limit it."""
     said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == plan.metric}
     least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
     return max([0.0, *least]) if least else None
 
 
 def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
-    """The plan's strategies, each with its checked settings.
+    """Return the plan's strategies, each with its checked settings.
 
     Raises:
         search.errors.InvalidInput: an unknown strategy or setting.
@@ -116,18 +117,18 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
 def searched(
     context: Context, inputs: Inputs, watch: TableWatch, pool: Pool, reached: Callable[[Candidate], float]
 ) -> Searched:
-    """Run the loop, or take what an earlier run found when its search had ended: no later run goes on with it.
+    """Run the loop, or return an earlier run's findings if its search had ended: an ended search is never continued.
 
     Args:
-        reached: share of a whole training that is done.
+        reached: returns the finished share of a whole training.
 
     Raises:
-        JobFailed: every strategy broke.
-        Halted: the user wants it.
+        JobFailed: every strategy failed.
+        Halted: the user paused or cancelled the job.
     """
     recorded = context.recorded
     if context.recall(memos.SEARCH_ENDED) is not None:
-        # What an earlier run went on to train and to time is no part of the search.
+        # Candidates that an earlier run trained and timed afterwards are not part of the search.
         found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.searched)
         return Searched("finished", found, context.spent_s)
     budget = context.plan.budget
@@ -160,7 +161,7 @@ def searched(
 
 
 def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]:
-    """One sentence where the search ran out of time before it ran out of evaluations."""
+    """Return a sentence if the search ran out of time before it ran out of evaluations."""
     known = context.recall(memos.SEARCH_ENDED)
     if known is None or known.end != "wall":
         return ()
@@ -173,7 +174,7 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found, and the profile and the problem by the newest tables."""
+    """A search's findings, with the profile and the problem by the newest tables."""
 
     profile: Profile
     problem: Problem
@@ -181,11 +182,11 @@ class Result:
 
 
 def search(run: JobRun, found: Profile, known: Statistics) -> Result:
-    """Search, or take what an earlier run had found.
+    """Search, or return an earlier run's findings.
 
     Raises:
-        JobFailed: every strategy broke.
-        Halted: the user wants it.
+        JobFailed: every strategy failed.
+        Halted: the user paused or cancelled the job.
     """
 
     def make(newest: Profile) -> Problem:

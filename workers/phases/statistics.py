@@ -1,4 +1,4 @@
-"""The statistics phase: what is worked out about a network once, for every strategy and every candidate."""
+"""The statistics phase: computes the facts about a network that all strategies and candidates share."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3
-"""Levels of a knob whose score is looked at; those between are interpolated."""
+"""Number of a knob's levels at which the score is measured; the levels between are interpolated."""
 SHORT_IMAGES = 2048
-"""Training images of F3's short distillation."""
+"""Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
-"""Of training images for whole trainings (F4): beyond, a part of them is drawn."""
+"""Bytes of training images for whole trainings (F4); of a larger set, a sample is drawn."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
-"""Times the control's training that a sample may take: L-C is slower, and others may compute beside it."""
+"""Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """The files that candidates are evaluated from. Written once; a restart finds them.
+    """Write the files that candidates are evaluated from. They are written once; a restart finds them.
 
     Args:
-        norms: whether layers without a batch norm get one for training.
+        norms: True if layers without a batch norm get one for training.
 
     Raises:
-        Halted: the user wants it.
+        Halted: the user paused or cancelled the job.
     """
     methods = tuple((method.name, dict(method.settings)) for method in context.plan.methods)
     name = "material" if norms else "material-plain"
@@ -70,7 +70,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     training = _for_training(context, inputs) if trains(context) else None
     mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
     context.keep_file(name, mark)
-    context.say(f"Statistics of {len(evidence.importance)} blocks are gathered on {len(images)} training images.")
+    context.say(f"Gathered statistics of {len(evidence.importance)} blocks on {len(images)} training images.")
     return material
 
 
@@ -78,25 +78,26 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
     count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
     if count < len(train):
-        context.warn(f"Samples of the search are trained on {count} of {len(train)} images, finalists on all.")
+        context.warn(f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all.")
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
-    """The network in the form that trains: batch norms kept, and given back where there are images to measure
-    them on; the same rewrites as its fast form.
+    """Return the network in its trainable form, with the same rewrites as its fast form.
+
+    Its batch norms are kept; missing ones are inserted if there are images to measure their statistics on.
     """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
     return kept if images is None else renormalise(kept, images)
 
 
 def norm_count(network: Network) -> int:
-    """How many batch norms a network has."""
+    """Return the number of batch norms in a network."""
     return sum(node.op_type == "BatchNormalization" for node in network.nodes)
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Knob -> (levels,) score with this knob alone at each level, the others leaving the network as it is."""
+    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
@@ -106,7 +107,7 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
     while len(scores) < len(probes):
         done = pool.next(_WAIT_S)
         if done is not None:
-            # A level that cannot be evaluated has lost everything.
+            # A level that cannot be evaluated counts as score 0.
             completed = done.status is Status.COMPLETED
             scores[done.candidate.id] = done.metrics[context.plan.metric] if completed else 0.0
         context.at("statistics", 2 + len(scores) / len(probes), 3)
@@ -118,7 +119,7 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Levels to look at: all of an unordered knob, else some from the smallest up; the top is the original."""
+    """Return the levels to probe: all of an unordered knob, else some from the smallest up; the top is the original."""
     if not knob.ordered:
         return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
     spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
@@ -148,10 +149,10 @@ def _curve(
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is worked out once about a network, and the pool that goes on to evaluate candidates.
+    """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe that it
-    trains by.
+    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
+    trainings.
     """
 
     material: Material
@@ -166,9 +167,9 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the control, which a search of whole trainings is held against, diverges.
-        PoolBroken: no evaluator comes up.
-        Halted: the user wants it.
+        JobFailed: the search trains whole networks, and the control that they are compared with diverges.
+        PoolBroken: no evaluator can be started.
+        Halted: the user paused or cancelled the job.
     """
     context, effort = run.context, run.context.plan.effort
     material = gathered(context, run.inputs, found)

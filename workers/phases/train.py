@@ -1,4 +1,4 @@
-"""The train phase: the control and the finalists, through one and the same recipe."""
+"""The train phase: trains the control and the finalists with the same recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.training.trainer import Trainer
 
 @dataclass(frozen=True)
 class Taught:
-    """What was trained, and the trainer that verification has smaller neighbours trained by."""
+    """The trained networks, and the trainer with which verification trains smaller neighbours."""
 
     control: Trained
     finalists: Sequence[Trained]
@@ -35,8 +35,8 @@ def train(run: JobRun, result: Result, material: Material) -> Taught:
 
     Raises:
         JobFailed: the training of the control, or of every finalist, diverges.
-        PoolBroken: no worker comes up.
-        Halted: the user wants it.
+        PoolBroken: no worker can be started.
+        Halted: the user paused or cancelled the job.
     """
     chosen = run.context.once(memos.FINALISTS, lambda: _chosen(run, result))
     run.context.at("train", 0, len(chosen) + 1)
@@ -54,13 +54,14 @@ def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
 
 
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
-    """The control, and a trainer of the form that trains well: given-back batch norms are taken away again
-    if the control scores less by them.
+    """Return a trainer of the form that trains better, and its control.
+
+    If the control scores lower with the inserted batch norms, it is trained again without them.
     """
     recipe, total = recipe_of(run.context, run.inputs), len(chosen) + 1
     given_back = norm_count(material.network) != norm_count(run.inputs.network)
     trainer = Trainer(run, material, recipe, total)
-    # While the form is in doubt, the control goes first: finalists of the wrong form would be trained in vain.
+    # While the form is in doubt, the control is trained first: finalists of the wrong form would be wasted.
     trainer.ahead(() if given_back else chosen)
     control = trainer.control()
     lost = run.inputs.task.compare(original_scores(run.context, run.inputs), control.scores)
@@ -68,7 +69,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
         return trainer, control
     metric = run.context.plan.metric_row
     run.context.say(
-        f"Training costs the control {metric.told(lost.mean)} of the original's {metric.heading}.", "warning"
+        f"After training, the control is {metric.told(lost.mean)} below the original's {metric.heading}.", "warning"
     )
     if not given_back or not _lasts_for_another(run, control):
         return trainer, control
@@ -83,13 +84,13 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
 
 
 def _lasts_for_another(run: JobRun, control: Trained) -> bool:
-    """Whether a second control and one finalist fit into the wall seconds; decided once."""
+    """Decide, once, if a second control and one finalist fit into the wall seconds."""
     context = run.context
 
     def decide() -> memos.SecondControl:
         fits = context.spent_s + 2.0 * control.elapsed_s <= context.plan.budget.wall_s
         if not fits:
-            text = "The wall seconds do not last for a second control without the batch norms that it was given."
+            text = "The wall seconds are not enough for a second control without the inserted batch norms."
             context.say(text, "warning")
         return memos.SecondControl(fits)
 
@@ -97,7 +98,7 @@ def _lasts_for_another(run: JobRun, control: Trained) -> bool:
 
 
 def _trained(run: JobRun, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
-    """The first in any case, another one if the wall seconds will last for it."""
+    """Train the first finalist in any case, and each further one if the wall seconds are enough for it."""
     context, done, longest_s = run.context, list[Trained](), 0.0
     for each in chosen:
         if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:

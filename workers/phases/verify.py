@@ -1,4 +1,4 @@
-"""The verify phase: finalists judged, and after them smaller neighbours and the uncut network if they may do better."""
+"""The verify phase: judges the finalists, then smaller neighbours and the uncut network if they may do better."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from workers.training.trained import Trained, finalist_name
 
 
 def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
-    """Judge the finalists, then what is tried if none of them meets the limits.
+    """Judge the finalists; if none meets the limits, judge smaller neighbours and the uncut network too.
 
     Raises:
-        DeviceOffline, MeasurementFailed: out of the ports.
-        Halted: the user wants it.
+        DeviceOffline, MeasurementFailed: raised by the ports.
+        Halted: the user paused or cancelled the job.
     """
     verdicts = judged(run.context, run.inputs, result.profile, taught.control, taught.finalists)
     for attempt in range(1, NEIGHBOURS + 1):
@@ -32,7 +32,7 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
 
 
 def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged], attempt: int) -> Trained | None:
-    """A smaller network than the nearest, trained, if latency alone is a little too high."""
+    """Train a smaller network than the nearest one, if only its latency is a little too high."""
     wanted = run.context.once(
         memos.neighbour(attempt), lambda: neighbour(run.context, result.problem, verdicts, attempt)
     )
@@ -41,8 +41,9 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
 
 
 def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
-    """The control, judged as the uncut network, if no finalist meets the limits and the nearest one has lost
-    accuracy: what has lost too much of it is no answer, and the uncut network may be nearer.
+    """Judge the control as the uncut network, if no finalist meets the limits and the nearest one has lost accuracy.
+
+    A finalist that has lost too much accuracy is not a solution, and the uncut network may be nearer to the limits.
     """
     nearest = nearest_of(verdicts)
     known = [each.trained.candidate_id for each in verdicts]

@@ -17,7 +17,7 @@ from workers.pools.process_child import Guard
 from workers.pools.process_pool import ProcessPool
 
 if TYPE_CHECKING:
-    from workers.training.parallel_training import Course, Ended  # torch comes with it
+    from workers.training.parallel_training import Course, Ended  # importing it loads torch
 
 State: TypeAlias = Literal["starting", "ok", "down"]
 

@@ -1,1 +1,1 @@
-"""What the profile phase is made of: timing the original, taking it apart, filling tables, calibrating."""
+"""Steps of the profile phase: timing the original, taking it apart, filling tables, calibrating."""

@@ -1,4 +1,4 @@
-"""Calibrating: whole networks timed, and the lines from sums of kernels to their latency fitted on them."""
+"""Calibration: times whole networks, and fits the lines from sums of kernels to their latency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from workers.running.device_requests import measured
 from workers.running.inputs import Inputs
 
 SMALLEST, WHOLE = "smallest", "whole"
-_WHOLE = BurstProtocol(min_rounds=20)  # a choice: two halves of so many differ by under 1 % (docs/benchmarks.md)
+# chosen so that two halves of the rounds differ by under 1 % (docs/benchmarks.md)
+_WHOLE = BurstProtocol(min_rounds=20)
 _LEAST_PER_SETTING = 4
 
 
@@ -30,8 +31,8 @@ def calibrated(
 ) -> TimedDevice:
     drawn = _drawn(context, builder, smallest)
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
-    # The original once more: a limit that is a share of it must be of the session that predictions speak of.
-    samples = measured(context, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    # The original again: a ratio limit must be of the same session as the calibration.
+    samples = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
     factor = unrest(list(samples.values()), target.statistic)
     timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)
@@ -40,7 +41,7 @@ def calibrated(
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
-    """Networks of the very space to be searched, spread over it: its two ends, and random ones of each setting."""
+    """Draw networks from the space to be searched: its two ends, and random ones of each setting."""
     rng = np.random.default_rng([context.plan.seed, 1])
     knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
     each = max(_LEAST_PER_SETTING, -(-context.plan.effort.calibration_networks // len(builder.settings)))
@@ -48,7 +49,7 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     for number, setting in enumerate(builder.settings):
         drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # A common lean of all knobs besides each one's own draw: sums of independent draws bunch up.
+            # All knobs share a common lean besides their own draws: sums of independent draws bunch up.
             lean = rng.uniform(0.0, 1.0)
             chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
             drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}
@@ -66,7 +67,7 @@ def _wholes(
     networks: Mapping[str, Network],
     samples: Mapping[str, Sample],
 ) -> tuple[tuple[Whole, ...], ...]:
-    """The timed networks of each setting."""
+    """Return the timed networks of each setting."""
     return tuple(
         tuple(
             Whole(builder.kernels.ops(networks[name], runtime), statistic_us(samples[name], "quiet"))
@@ -79,7 +80,7 @@ def _wholes(
 
 def _report_lines(context: Context, timed: TimedDevice) -> None:
     for line in timed.calibrations:
-        error = f"{line.loo_mape:.1%}" if line.loo_mape is not None else "not known"
+        error = f"{line.loo_mape:.1%}" if line.loo_mape is not None else "unknown"
         context.say(
             f"{timed.target.device_name}: latency = {line.a_us / 1e3:.3f} ms + {line.b:.3f} x kernels, "
             f"error {error} on {line.networks} whole networks."
@@ -90,6 +91,6 @@ def _report_lines(context: Context, timed: TimedDevice) -> None:
             f"{timed.target.device_name}: {timed.target.statistic} is {seen.value:.2f} x quiet on a machine at rest "
             f"({seen.low:.2f} to {seen.high:.2f} in this session)."
         )
-    # A device keeps one line; that of the first setting is the network's own precision.
+    # A device stores one line; that of the first setting is for the network's own precision.
     line = timed.calibrations[0]
     context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))

@@ -1,4 +1,4 @@
-"""Filling a device's table, and the smallest network by the tables."""
+"""Fills a device's table, and finds the smallest network by the tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ def filled_table(context: Context, builder: ProblemBuilder, target: Target, clas
     ends = {op.key for values in builder.ends for op in builder.ops_at(values, runtime)}
     table = fill_most_uncertain(context, target.device_id, ops, frequencies, context.plan.effort.rows, ends)
     if not table.rows:
-        raise JobFailed("no_timings", "profile", f"{target.device_name} timed nothing", "targets")
+        raise JobFailed("no_timings", "profile", f"{target.device_name} returned no timings", "targets")
     return table.updated(classes=classes)
 
 
 def smallest_network(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
-    """Every ordered knob at its least, in the setting that is fastest so: int8 does not pay for the tiniest."""
+    """Return every ordered knob at its least, in the setting that is then fastest: int8 is slower for the tiniest
+    networks.
+    """
     least: dict[str, Value] = {knob.name: knob.least if knob.ordered else knob.whole for knob in builder.space.knobs}
     corners: list[Values] = [{**least, **setting} for setting in builder.settings]
     cost_us = np.zeros(len(corners))

@@ -1,4 +1,4 @@
-"""Taking a network apart: its knobs, with as many levels as keep every kernel's table small, and its kernels."""
+"""Takes a network apart into its kernels, with few enough levels per knob that every kernel's table stays small."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from workers.running.context import Context
 from workers.running.fuser import Fuser
 from workers.running.inputs import Inputs
 
-_FEW_IMAGES = 4  # enough for int8 to find ranges: what is timed does not depend on them
+_FEW_IMAGES = 4  # enough for int8 ranges, which do not affect timings
 
 
 def taken_apart(
     context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], fuser: Fuser
 ) -> ProblemBuilder:
-    """Knobs with as many levels as keep every kernel's table small; and the kernels."""
+    """Return a builder with as many levels per knob as possible while every kernel's table stays small."""
     blocks = prunable_blocks(network)
     for group in groups(network):
         if group.reason:
-            context.say(f"{group.name} keeps its {group.width} channels: {group.reason}.")
+            context.say(f"{group.name} keeps all {group.width} channels: {group.reason}.")
     scheme = Scheme.of([(method.name, method.settings) for method in context.plan.methods])
     images, _ = inputs.reference(_FEW_IMAGES)
     evidence = Evidence(images=images, importance={b.name: np.ones(b.width) for b in blocks})
@@ -45,7 +45,7 @@ def taken_apart(
             if most <= 2:
                 raise JobFailed("too_entangled", "profile", str(error), "model") from error
             most = most // 2 if most > 4 else most - 1
-            context.say(f"Many blocks meet in one kernel: each knob gets at most {most} widths.")
+            context.say(f"Many blocks share one kernel, so each knob gets at most {most} widths.")
             continue
         prunable = sum(knob.role == "width" for knob in builder.space.knobs)
         context.say(f"{prunable} blocks can be pruned, {len(builder.space.knobs)} knobs in all.")

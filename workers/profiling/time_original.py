@@ -1,4 +1,4 @@
-"""The original, timed whole and looked at: its forms on each target, and how good it is."""
+"""Measures the original: its latency on each target, in each form, and its scores on the validation images."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _QUICK = BurstProtocol()
 
 
 def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
-    """The uploaded network timed whole, and its rewritten form where there is one."""
+    """Time the uploaded network whole, and its rewritten form if there is one."""
     forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten
-    samples = measured(context, "original", target.device_id, forms, _QUICK)
+    samples = measured(context, inputs, "original", target.device_id, forms, _QUICK)
     shown = ", ".join(f"{statistic_us(sample, 'quiet') / 1e3:.3f} ms as {name}" for name, sample in samples.items())
     context.say(f"{target.device_name}: the original takes {shown} (quiet).")
     return samples
 
 
 def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str, Sample]]) -> Network:
-    """The rewritten form where timing says that it pays on every device, else the network as it came."""
+    """Return the rewritten form if it is faster on every device, else the uploaded network with batch norms folded."""
     pays = [
         statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
         for samples in originals.values()
         if REWRITTEN in samples
     ]
     if pays and all(pays):
-        context.say("A lossless rewrite of the shortcuts pays and is kept for every candidate and the control.")
+        context.say("A lossless rewrite of the shortcuts is faster; every candidate and the control use it.")
         return inputs.rewritten
     return inputs.folded
 
 
 def original_scores(context: Context, inputs: Inputs) -> Scores:
-    """The scores of the original on the validation images; looked at once in a job."""
+    """Return the scores of the original on the validation images; computed once per job."""
 
     def look() -> Scores:
         with context.computing():
@@ -52,7 +52,7 @@ def original_scores(context: Context, inputs: Inputs) -> Scores:
 
 
 def original_score(context: Context, inputs: Inputs) -> float:
-    """The mean score of the original on the validation images, told to the user."""
+    """Return the original's mean score on the validation images, and log it for the user."""
     scores, metric = original_scores(context, inputs), context.plan.metric_row
     score = float(scores.mean())
     context.say(f"The original's {metric.heading} is {metric.told(score)} on {len(scores)} validation images.")

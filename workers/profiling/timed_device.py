@@ -1,4 +1,4 @@
-"""TimedDevice and Profile: what the profile phase finds out about each target, and about the network."""
+"""TimedDevice and Profile: the findings of the profile phase about each target and about the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARGIN = (0.01, 0.05)
 
 @dataclass(frozen=True)
 class Whole:
-    """A network timed whole: its kernels, and what it took, quiet."""
+    """A network timed whole: its kernels and its quiet latency."""
 
     ops: tuple[Op, ...]
     quiet_us: float
@@ -29,10 +29,11 @@ class Whole:
 
 @dataclass(frozen=True)
 class TimedDevice:
-    """A target with what was found out. Whatever is in milliseconds is in the target's own statistic, as on a machine
-    at rest: the limit, predictions, floors and bounds.
+    """A target with the findings about its device. All milliseconds (the limit, predictions, floors and bounds) are in
+    the target's own statistic, for a machine at rest.
 
-    `wholes`: by setting, the networks that the device's lines are fitted on; `unrest`: the statistic over quiet.
+    `wholes`: by setting, the networks that the device's lines are fitted on; `unrest`: the ratio of the statistic to
+    quiet.
     """
 
     target: Target
@@ -44,7 +45,7 @@ class TimedDevice:
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """a + b * sum, the quiet latency, for each setting, fitted on the networks of that setting."""
+        """For each setting the line a + b * sum to quiet latency, fitted on the networks of that setting."""
         return tuple(_line(self.table, wholes) for wholes in self.wholes)
 
     @property
@@ -54,20 +55,20 @@ class TimedDevice:
 
     @property
     def device(self) -> Device:
-        """As the problem builder wants it."""
+        """The device in the problem builder's form."""
         return Device(self.target.device_id, self.table, self.lines)
 
     def with_table(self, table: LatencyTable) -> TimedDevice:
-        """The same by another snapshot; alignment rules stay, so that the search's grid does."""
+        """Return this with another snapshot; the alignment rules stay, so that the search's grid does not change."""
         return replace(self, table=table.updated(classes=self.table.classes))
 
     def resting_ms(self, sample: Sample) -> float:
-        """What a network that was timed in some session takes on a machine at rest."""
+        """Return the latency, on a machine at rest, of a network that was timed in any session."""
         return self.unrest.value * statistic_us(sample, "quiet") / 1e3
 
     @property
     def limit_ms(self) -> float:
-        """The limit; a ratio is of the original in the session that predictions are calibrated in."""
+        """The limit; a ratio refers to the original in the session that predictions are calibrated in."""
         if self.target.max_latency_ms is not None:
             return self.target.max_latency_ms
         assert self.target.max_latency_ratio is not None
@@ -75,21 +76,23 @@ class TimedDevice:
 
     @property
     def allowed_ms(self) -> float:
-        """What predictions are held against: over a limit in milliseconds if others' work hid how far the statistic
-        is from quiet. Of a ratio both sides are as far from it.
+        """The value that predictions must not exceed.
+
+        It is above a limit in milliseconds if other work on the machine hid how far the statistic is from quiet. For a
+        ratio, both sides are equally far from it.
         """
         return self.limit_ms * (self.unrest.leniency if self.target.max_latency_ms is not None else 1.0)
 
     @property
     def bound_ms(self) -> float:
-        """`allowed_ms` less a margin for what predictions err."""
+        """`allowed_ms` less a margin for prediction errors."""
         worst = max(line.residual for line in self.calibrations)
         return self.allowed_ms * (1.0 - min(max(worst, _MARGIN[0]), _MARGIN[1]))
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What the profile phase found. `network` is the form that everything is cut from, batch norms folded."""
+    """The findings of the profile phase. `network` is the form that everything is cut from, batch norms folded."""
 
     network: Network
     builder: ProblemBuilder
@@ -98,7 +101,7 @@ class Profile:
     smallest: Values
 
     def floor_ms(self, timed: TimedDevice) -> float:
-        """No candidate can be predicted faster than this on the device."""
+        """Return the lower bound on any candidate's predicted latency on the device."""
         return self.builder.floor_ms(timed.device)
 
 

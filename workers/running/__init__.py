@@ -1,1 +1,1 @@
-"""A run's surroundings: its plan and ports, what it recorded, and what it asks of devices."""
+"""A run's surroundings: its plan and ports, its records, and its requests to devices."""

@@ -1,4 +1,4 @@
-"""Codecs: how what a run records becomes plain JSON, and is read from it."""
+"""Codecs: convert a run's records to plain JSON and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.progress import Evaluated
 
 
 def scores_json(scores: Scores) -> list[float]:
-    """A number for each image; 0 and 1 without a point."""
+    """Return one number for each image; 0 and 1 as integers, which are shorter."""
     return [int(score) if score in (0.0, 1.0) else float(score) for score in scores]
 
 
@@ -25,7 +25,7 @@ def scores_from(numbers: Sequence[float]) -> Scores:
 
 
 def evaluated_json(each: Evaluated) -> dict[str, Any]:
-    """A candidate with what is known of it before it is trained."""
+    """Return a candidate with everything known of it before training."""
     evaluation = each.evaluation
     return {
         "strategy": each.strategy,

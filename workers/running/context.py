@@ -1,4 +1,4 @@
-"""Context: what every phase of a run shares: the plan, the ports, what earlier runs left, and the wall clock."""
+"""Context: everything that a run's phases share: the plan, the ports, earlier runs' records, and the wall clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Halted(WorkerError):
-    """The user paused or cancelled the job; what was done is recorded."""
+    """The user paused or cancelled the job; all work done so far is recorded."""
 
     def __init__(self, end: str) -> None:
         super().__init__(end)
@@ -31,7 +31,7 @@ class Halted(WorkerError):
 
 @dataclass
 class Context:
-    """A run's surroundings. `spent_s` is what search and training have used of the budget's wall seconds."""
+    """A run's surroundings. `spent_s`: the part of the budget's wall seconds that search and training have used."""
 
     plan: JobPlan
     ports: Ports
@@ -47,26 +47,26 @@ class Context:
         self._begun: tuple[float, float] = (0.0, self.clock_s())
 
     def computing(self) -> AbstractContextManager[None]:
-        """Held around each piece of heavy work, so that an agent on this machine can time in quiet."""
+        """Return a context manager to hold around heavy work, so that an agent on this machine can time in quiet."""
         return self.lock.shared()
 
     def say(self, text: str, level: Level = "info") -> None:
-        """One line for the user."""
+        """Log one line for the user."""
         self.ports.emit(Logged(level, text))
 
     def device_name(self, device_id: str) -> str:
-        """What users call a target's device."""
+        """Return the name that users gave to a target's device."""
         return next(target.device_name for target in self.plan.targets if target.device_id == device_id)
 
     def warn(self, text: str) -> None:
-        """What whoever reads the result must know; once is enough, however often a run says it."""
+        """Attach a warning to the job's result; repeated texts are stored once."""
         self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
-        """Where the job is. Without `eta_s` nobody knows how long the rest of the phase takes.
+        """Report the job's position. Without `eta_s` the rest of the phase has no estimate.
 
         Raises:
-            Halted: the user wants it.
+            Halted: the user paused or cancelled the job.
         """
         if self._at[0] != phase:
             self._begun = (done, self.clock_s())
@@ -74,16 +74,16 @@ class Context:
         self.within(0.0, eta_s)
 
     def at_even(self, phase: Phase, done: float, total: float) -> None:
-        """As `at`, in a phase whose steps are alike: what is still to come is as slow as what was."""
+        """Report the job's position in a phase of similar steps; the past steps' speed gives the remaining time."""
         before, begun_s = self._begun if self._at[0] == phase else (done, self.clock_s())
         gained = done - before
         self.at(phase, done, total, (self.clock_s() - begun_s) / gained * (total - done) if gained > 0 else None)
 
     def within(self, share: float, eta_s: float | None = None) -> None:
-        """So much of the step is done that `at` has begun. At its end the phase knows nothing of what follows.
+        """Report the finished share of the step that `at` began. The phase's last step has no estimate once it is done.
 
         Raises:
-            Halted: the user wants it.
+            Halted: the user paused or cancelled the job.
         """
         phase, begun, total = self._at
         done = min(begun + share, total)
@@ -91,32 +91,32 @@ class Context:
         self.check()
 
     def check(self) -> None:
-        """Raises: Halted when the user wants the job to stop."""
+        """Raise Halted if the user paused or cancelled the job."""
         wanted = self.ports.signal()
         if wanted != "continue":
             raise Halted({"pause": "paused", "cancel": "cancelled"}[wanted])
 
     def file(self, name: str) -> Path | None:
-        """The newest checkpoint of this name, if it is still there."""
+        """Return the newest checkpoint of this name, if it still exists."""
         path = self._files.get(name)
         return path if path is not None and path.exists() else None
 
     def keep_file(self, name: str, path: Path) -> None:
-        """Record a file that is complete."""
+        """Record a finished file."""
         self._files[name] = path
         self.ports.emit(Checkpointed(name, path))
 
     def keep_bytes(self, name: str, content: bytes, suffix: str) -> Path:
-        """Write a checkpoint, whole or not at all, and record it."""
+        """Write a checkpoint atomically, and record it."""
         path = durable.write(self.folder("checkpoints") / f"{name}{suffix}", content)
         self.keep_file(name, path)
         return path
 
     def once(self, memo: Memo[T], make: Callable[[], T], holds: Callable[[T], bool] = lambda known: True) -> T:
-        """The fact that this memo holds; found out now, and recorded, if no run of the job has yet.
+        """Return this memo's fact; if no run of the job has recorded it yet, compute it now and record it.
 
         Args:
-            holds: whether a recorded fact is of what is asked for now.
+            holds: returns True if a recorded fact fits the present request.
         """
         known = self.recall(memo)
         if known is None or not holds(known):
@@ -125,7 +125,7 @@ class Context:
         return known
 
     def recall(self, memo: Memo[T]) -> T | None:
-        """The fact, if a run of the job has recorded it."""
+        """Return the fact, if a run of the job has recorded it."""
         path = self.file(memo.name)
         return memo.from_json(json.loads(path.read_text())) if path else None
 
@@ -134,7 +134,7 @@ class Context:
         self.keep_bytes(memo.name, json.dumps(memo.to_json(fact), allow_nan=False).encode(), ".json")
 
     def folder(self, name: str) -> Path:
-        """A folder of this job, made where it is missing."""
+        """Return a folder of this job; create it if it does not exist."""
         path = self.ports.work_dir / name
         path.mkdir(parents=True, exist_ok=True)
         return path

@@ -1,10 +1,9 @@
-"""Rows and whole networks of a job's devices: asked for through the ports, awaited, and kept for a restart."""
+"""Requests rows and whole networks from a job's devices through the ports, waits for them, and records them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence, Set
-from pathlib import Path
 
 from compress.network import Network
 from hw_profiles import runtimes
@@ -16,15 +15,17 @@ from hw_profiles.tables.probe import probe
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.progress import Learned
-from workers.running import durable, memos
+from workers.running import memos
 from workers.running.context import Context
+from workers.running.engine_files import engine_files
+from workers.running.inputs import Inputs
 
 NEWS_S = 2.0
-"""How long one wait for rows lasts before the user's signal is looked at again."""
+"""Seconds that one wait for rows lasts before the user's signal is checked again."""
 
 
 def learned_classes(context: Context, device_id: str) -> KernelClasses:
-    """The device's kernel classes: those of its table, else learned from two probe curves asked for now."""
+    """Return the device's kernel classes: from its table, else learned from two probe curves requested now."""
     table = context.ports.table(device_id)
     if not table.classes.trivial:
         return table.classes
@@ -36,7 +37,7 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
     latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
     if 2 * len(latency_us) < len(curves.ops):
         name = context.device_name(device_id)
-        context.say(f"{name} timed too few probes; every width counts as worth trying there.", "warning")
+        context.say(f"{name} timed too few probes; every width is tried there.", "warning")
         return table.classes
     classes = runtimes.learned(table.device.runtime, curves.curves(latency_us))
     context.ports.emit(Learned(device_id, classes.to_json()))
@@ -51,10 +52,10 @@ def fill_most_uncertain(
     most: int,
     first: Set[str] = frozenset(),
 ) -> LatencyTable:
-    """Ask for the rows that predictions would gain most from: largest uncertainty x frequency first.
+    """Request the rows that would improve predictions most: the largest uncertainty x frequency first.
 
-    `first`: keys of ops that come before all others, so that what they make up is known of this device for good.
-    A restart does not ask for more: what the first run got is what this job works with.
+    `first`: keys of ops that precede all others, so that latencies of networks made of them are known exactly. A
+    restart requests nothing more: the job works with the rows that its first run got.
     """
     table = context.ports.table(device_id)
     if context.recall(memos.filled(device_id)) is not None:
@@ -71,14 +72,14 @@ def fill_most_uncertain(
     if not wanted:
         return table
     name, known = context.device_name(device_id), len(ops) - len(worth)
-    context.say(f"{name}: timing {len(wanted)} of {len(ops)} kernels; {known} are known.")
+    context.say(f"{name}: timing {len(wanted)} of {len(ops)} kernels; {known} are already known.")
     table = filled(context, device_id, wanted, [worth[op.key] for op in wanted])
     context.keep(memos.filled(device_id), memos.Filled(len(wanted), table.epoch))
     return table
 
 
 def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
-    """Ask for rows and wait until none is outstanding, or the plan's patience ends; what is there then."""
+    """Request rows and wait until none is outstanding or the plan's patience ends; return the table as it is then."""
     context.ports.fill(device_id, ops, priority)
     begun_s = context.clock_s()
     outstanding = len(ops)
@@ -96,16 +97,23 @@ def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequen
 
 
 def measured(
-    context: Context, name: str, device_id: str, networks: Mapping[str, Network | bytes], protocol: BurstProtocol
+    context: Context,
+    inputs: Inputs,
+    name: str,
+    device_id: str,
+    networks: Mapping[str, Network | bytes],
+    protocol: BurstProtocol,
 ) -> Mapping[str, Sample]:
-    """Time whole networks in one lease; remembered under `name`, so that a restart does not time again."""
+    """Time whole networks in one lease, each as the file that the device's engine runs; the samples are recorded under
+    `name`, so a restart need not repeat it.
+
+    Raises:
+        DeviceOffline, MeasurementFailed, Halted: as `engine_files` and `Ports.measure`.
+    """
 
     def measure() -> Mapping[str, Sample]:
-        folder = context.folder(f"timed/{name}")
-        paths: dict[str, Path] = {}
-        for key, network in networks.items():
-            model = network.save() if isinstance(network, Network) else network
-            paths[key] = durable.write(folder / f"{key}.onnx", model)
+        models = {key: each.save() if isinstance(each, Network) else each for key, each in networks.items()}
+        paths = engine_files(context, inputs, device_id, models, context.folder(f"timed/{name}"))
         return context.ports.measure(device_id, paths, protocol)
 
     return context.once(memos.timed(name, device_id), measure, lambda known: known.keys() == networks.keys())

@@ -1,4 +1,4 @@
-"""write: a file, whole or not at all, and still there after a loss of power."""
+"""write: writes a file atomically and durably, so that it survives a loss of power."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 def write(path: Path, content: bytes) -> Path:
     """Write a file and return its path.
 
-    The draft is this call's own: a run that was fenced off and does not know it yet writes beside it, not into it.
+    Each call has its own draft, so a run that lost its lease without knowing it yet writes beside this draft, not into
+    it.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     try:

@@ -1,4 +1,4 @@
-"""Fuser: a job's devices are asked what their runtimes run as one kernel."""
+"""Fuser: asks a job's devices which nodes their runtimes run as one kernel."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from workers.running.context import Context
 
 
 class Fuser:
-    """Answers as `workers.problem.kernel_space.Fuse` wants it.
+    """A `workers.problem.kernel_space.Fuse` that asks devices.
 
-    A device works at one thing at a time and may wait for this machine to be quiet: nothing is computed while it is
-    asked, so that neither waits for the other.
+    A device does one thing at a time and may wait for this machine to be quiet: nothing is computed while it is asked,
+    so that neither waits for the other.
     """
 
     def __init__(self, context: Context, device_ids: Sequence[str]) -> None:
         self._context = context
-        # Of several devices with one runtime the first one answers for all.
+        # If several devices have one runtime, the first one answers for all.
         found = {context.ports.table(device_id).device.runtime: device_id for device_id in reversed(device_ids)}
         self._devices = dict(reversed(found.items()))
         self._held: ExitStack | None = None
 
     @property
     def runtimes(self) -> tuple[str, ...]:
-        """Names of the runtimes that can be asked about."""
+        """Names of the runtimes that can be asked."""
         return tuple(self._devices)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """As `Context.computing`, interrupted whenever a device is asked."""
+        """Hold `Context.computing`, but release it whenever a device is asked."""
         self._held = ExitStack()
         self._held.enter_context(self._context.computing())
         try:
@@ -43,7 +43,7 @@ class Fuser:
             self._held = None
 
     def __call__(self, runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
-        """The fused sets of each network.
+        """Return the fused sets of each network.
 
         Raises:
             DeviceOffline, MeasurementFailed, Halted: as `Ports.fused`.
@@ -54,17 +54,18 @@ class Fuser:
         told = self._asked(device_id, networks)
         if self._held is not None:
             self._held.enter_context(self._context.computing())
-        for network, sets in zip(networks, told, strict=True):
-            _check(device_id, network, sets)
-        return told
+        return [_checked(device_id, network, sets) for network, sets in zip(networks, told, strict=True)]
 
     def _asked(self, device_id: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
         patience_s = self._context.plan.effort.device_wait_s
         return self._context.ports.fused(device_id, [network.save() for network in networks], patience_s)
 
 
-def _check(device_id: str, network: Network, sets: FusedSets) -> None:
+def _checked(device_id: str, network: Network, sets: FusedSets) -> FusedSets:
+    """The sets in the network's own nodes: Casts of weights stored as float16 exist in the file only."""
     told = Counter(name for names in sets for name in names)
-    wrong = sorted(set(told) - {node.name for node in network.nodes}) + [name for name, n in told.items() if n > 1]
+    known, casts = {node.name for node in network.nodes}, network.casts
+    wrong = sorted(set(told) - known - casts) + [name for name, n in told.items() if n > 1]
     if wrong:
-        raise MeasurementFailed(device_id, f"it told of node {wrong[0]!r}, which is not there or in two kernels")
+        raise MeasurementFailed(device_id, f"it reported node {wrong[0]!r}, which does not exist or is in two kernels")
+    return tuple(own for names in sets if (own := frozenset(names) - casts))

@@ -1,4 +1,4 @@
-"""Inputs: the uploaded network and data, opened, and the images that each part of the job looks at."""
+"""Inputs: the uploaded network and data, opened, and the images that each part of the job uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was uploaded. `split` names the images that decide, for the evaluation cache."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
 
     network: Network
     dataset: Dataset
@@ -39,7 +39,7 @@ class Inputs:
         """Open the plan's blobs.
 
         Raises:
-            compress.errors.InvalidInput: a blob that intake let pass and that cannot be used after all.
+            compress.errors.InvalidInput: a blob passed the checks at upload but cannot be used.
         """
         plan, path = context.plan, context.ports.path
         with context.computing():
@@ -47,7 +47,7 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open the blobs of a plan by their paths: in a worker, for whom nobody looks them up."""
+        """Open a plan's blobs by their paths; for workers, which have no ports to look them up."""
         network = load_network(model)
         preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(
@@ -66,7 +66,7 @@ class Inputs:
 
     @property
     def split(self) -> str:
-        """Names the images that are scored."""
+        """The name of the images that are scored."""
         return self.dataset.digest
 
     @cached_property
@@ -76,46 +76,46 @@ class Inputs:
 
     @cached_property
     def layout(self) -> Layout:
-        """Of the images as the network takes them."""
+        """The layout of the images that the network takes."""
         return input_layout(self.network)
 
     @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded in: what the original is timed as."""
+        """The network with its batch norms folded; the original is timed in this form."""
         return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; the same object where there is none."""
+        """The folded network with every lossless rewrite; the same object if there is none."""
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Preprocessed images (N, *input_shape) and labels (N, ...) of a small part, in memory."""
+        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N, ...)."""
         return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` validation images: what F2 ranks by."""
+        """Return up to `count` validation images, by which F2 ranks candidates."""
         return self.images(self.dataset.sample("validation", count, self.seed))
 
     def reference(self, count: int) -> tuple[Images, Labels]:
-        """Up to `count` training images: for statistics, batch norms and int8 ranges."""
+        """Return up to `count` training images, for statistics, batch norms and int8 ranges."""
         return self.images(self.dataset.sample("train", count, self.seed))
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole part that decides, made in batches as it is read."""
+        """The whole deciding part; its images are preprocessed in batches as they are read."""
         return self._whole(self.dataset.validation)
 
     def targets(self, labels: Labels) -> Targets:
-        """Labels of the data set as what the network is to put out."""
+        """Return labels of the data set as targets of the job's task."""
         return Targets(self.task, labels)
 
     def scores(self, model: bytes) -> Scores:
-        """The scores of a file on the validation images."""
+        """Return the scores of a file on the validation images."""
         return scores_in_file(self.task, model, *self.validation)
 
     def test_score(self, model: bytes) -> float:
-        """The mean score on the test part: for the original and the one chosen file, once, at the very end."""
+        """Return a file's mean score on the test part; asked for the original and the chosen file, at the very end."""
         return float(scores_in_file(self.task, model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:

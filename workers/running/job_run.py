@@ -1,4 +1,4 @@
-"""JobRun: what the phases of a run work with, and the rows of the result table as they stand."""
+"""JobRun: the objects that the phases of a run work with, and the current rows of the result table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 
 FineTune: TypeAlias = Callable[..., Iterator[Step]]
-"""Trains a network: `compress.training.direct.fine_tune`, or what a test puts in its place."""
+"""Function that trains a network: `compress.training.direct.fine_tune`, or a test's replacement."""
 
 
 @dataclass
 class JobRun:
-    """What the phases of a run share. `summaries` are the last rows shown, by slot.
+    """The state that the phases of a run share. `summaries`: the last rows shown, by slot.
 
-    `executor` evaluates and trains side by side; `fine_tune` trains one network in this process.
+    `executor` evaluates and trains in parallel; `fine_tune` trains one network in this process.
     """
 
     context: Context
@@ -35,6 +35,6 @@ class JobRun:
         self.context.ports.emit(Summarised(slot, row))
 
     def clear(self, slot: Slot) -> None:
-        """Empty a slot: what a search announced as the best so far may have met no limit in the end."""
+        """Empty a slot: a result announced during the search may miss the limits in the end."""
         self.summaries.pop(slot, None)
         self.context.ports.emit(Summarised(slot, None))

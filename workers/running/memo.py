@@ -1,4 +1,4 @@
-"""Memo: a fact that a run of a job records under a name, so that no later run finds it out again."""
+"""Memo: a fact that a run of a job records under a name, so that later runs need not compute it again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ D = TypeVar("D", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class Memo(Generic[T]):
-    """The name that a fact is recorded under, and how it becomes a JSON object and is read from one."""
+    """The name that a fact is recorded under, and its conversion to and from a JSON object."""
 
     name: str
     to_json: Callable[[T], Mapping[str, Any]]
@@ -23,6 +23,6 @@ class Memo(Generic[T]):
 
 
 def record(name: str, kind: type[D]) -> Memo[D]:
-    """A memo of a dataclass of plain values. A field that an older version did not write has its default."""
+    """Return a memo of a dataclass of plain values. A field that an older version did not write takes its default."""
     known = {each.name for each in fields(kind)}
     return Memo(name, asdict, lambda data: kind(**{key: value for key, value in data.items() if key in known}))

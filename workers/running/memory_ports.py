@@ -1,4 +1,4 @@
-"""MemoryPorts: everything a run asks of the world, in memory and on one runtime of this process."""
+"""MemoryPorts: a run's ports in memory, with one runtime of this process as the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op
-from hw_profiles.runtimes import Runtime
+from hw_profiles.runtimes import Arrays, Runtime
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable, Row
+from hw_profiles.timing.conversion import Conversion, conversion
 from hw_profiles.timing.copies_timing import time_ops
 from hw_profiles.timing.file_timing import time_files
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
@@ -40,9 +41,9 @@ OPS_AT_ONCE = 64
 class MemoryPorts:
     """Implements workers.ports.Ports. Devices are configurations of `runtime`; rows are timed when waited for.
 
-    `tables`: what is known of a device before; without, nothing. `messages` is everything emitted. `signals` is
-    asked for what the user wants; `observe` sees every message before it is stored, and may raise to break a
-    run off there.
+    `tables`: the rows known of each device at the start (default: none). `messages`: everything emitted. `signals`
+    returns the user's current wish; `observe` sees every message before it is stored, and may raise to break off a run
+    there.
     """
 
     work_dir: Path
@@ -63,7 +64,7 @@ class MemoryPorts:
         self._queues: dict[str, dict[str, Op]] = {name: {} for name in self.devices}
 
     def emit(self, *messages: Message) -> None:
-        """As Ports.emit: all or nothing."""
+        """Store all messages or none, as Ports.emit does."""
         for message in messages:
             self.observe(message)
         for message in messages:
@@ -74,11 +75,11 @@ class MemoryPorts:
         self.messages += messages
 
     def signal(self) -> Signal:
-        """As Ports.signal."""
+        """Return the user's wish, as Ports.signal does."""
         return self.signals()
 
     def recorded(self) -> Recorded:
-        """As Ports.recorded."""
+        """Return everything recorded, as Ports.recorded does."""
         phased = [m for m in self.messages if isinstance(m, Phased)]
         return Recorded(
             asks=tuple(m for m in self.messages if isinstance(m, Asked)),
@@ -89,17 +90,17 @@ class MemoryPorts:
         )
 
     def table(self, device_id: str) -> LatencyTable:
-        """As Ports.table."""
+        """Return the device's table, as Ports.table does."""
         return self._tables[device_id]
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """As Ports.fill."""
+        """Queue rows, as Ports.fill does."""
         order = sorted(zip(priority, ops, strict=True), key=lambda pair: -pair[0])
         known = self._tables[device_id].rows
         self._queues[device_id] |= {op.key: op for _, op in order if op.key not in known}
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """As Ports.wait; times up to OPS_AT_ONCE ops in this call."""
+        """Time up to OPS_AT_ONCE queued ops, and return how many are left, as Ports.wait does."""
         waiting = self._queues[device_id]
         now = [waiting.pop(key) for key in list(waiting)[:OPS_AT_ONCE]]
         table = self._tables[device_id]
@@ -110,14 +111,23 @@ class MemoryPorts:
         return len(waiting)
 
     def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """As Ports.fused."""
+        """Return each network's fused sets, as Ports.fused does."""
         try:
             return [self.runtime.fused(model) for model in models]
         except InvalidInput as error:
             raise MeasurementFailed(device_id, str(error)) from error
 
+    def converted(
+        self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
+    ) -> Sequence[Conversion]:
+        """As Ports.converted."""
+        try:
+            return [conversion(self.runtime, model, samples, self.devices[device_id]) for model in models]
+        except InvalidInput as error:
+            raise MeasurementFailed(device_id, str(error)) from error
+
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """As Ports.measure."""
+        """Time whole networks, as Ports.measure does."""
         self.measured.append(tuple(networks))
         samples: dict[str, Sample] = {}
         for name, result in time_files(self.runtime, networks, self.devices[device_id], protocol).items():
@@ -127,37 +137,37 @@ class MemoryPorts:
         return samples
 
     def path(self, sha256: str) -> Path:
-        """As Ports.path."""
+        """Return a blob's path, as Ports.path does."""
         path = self._blobs / sha256
         if not path.exists():
             raise KeyError(sha256)
         return path
 
     def put(self, path: Path) -> str:
-        """As Ports.put."""
+        """Copy a file into the blob store, as Ports.put does."""
         return self.put_bytes(path.read_bytes())
 
     def put_bytes(self, content: bytes) -> str:
-        """A blob from memory; its sha256."""
+        """Store a blob from memory; return its sha256."""
         sha256 = hashlib.sha256(content).hexdigest()
         (self._blobs / sha256).write_bytes(content)
         return sha256
 
-    # what tests look at
+    # for tests to inspect
 
     @property
     def lines(self) -> list[str]:
-        """Everything said to the user."""
+        """All log lines and warnings for the user."""
         return [m.text for m in self.messages if isinstance(m, Logged | Warned)]
 
     @property
     def warnings(self) -> list[str]:
-        """The job's warnings, each once."""
+        """The job's warnings without repetitions."""
         return list(dict.fromkeys(m.text for m in self.messages if isinstance(m, Warned)))
 
     @property
     def phases(self) -> list[str]:
-        """The phases in the order they were entered, each once."""
+        """The phases in the order in which they began, without repetitions."""
         return list(dict.fromkeys(m.phase for m in self.messages if isinstance(m, Phased)))
 
     @property

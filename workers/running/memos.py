@@ -1,6 +1,6 @@
-"""Everything that a run of a job records for the next one: each memo's name, and the type of its content.
+"""Everything that a run of a job records for the next one: each memo's name and the type of its content.
 
-The names and the JSON are those of jobs that are under way: a change leaves old ones readable.
+Jobs in progress depend on these names and their JSON: after a change, old records must stay readable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """Whether the original does as well on mirrored images, and the score that it loses by them."""
+    """Result of scoring the original on mirrored images: whether it does as well, and the score that it loses."""
 
     bears: bool
     lost: float
@@ -27,14 +27,14 @@ class Mirroring:
 
 @dataclass(frozen=True)
 class SecondControl:
-    """Whether the wall seconds last for a second control."""
+    """The decision on a second control. `fits`: the wall seconds are enough for it."""
 
     fits: bool
 
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """Why the search ended, and the wall seconds that were used by then."""
+    """The reason why the search ended, and the wall seconds used by then."""
 
     end: str
     spent_s: float
@@ -42,14 +42,14 @@ class SearchEnd:
 
 @dataclass(frozen=True)
 class CommonEpochs:
-    """The epochs that the control and all finalists train for."""
+    """The number of epochs that the control and all finalists train for."""
 
     epochs: int
 
 
 @dataclass(frozen=True)
 class Filled:
-    """How many rows a device was asked for, and the snapshot that came of it."""
+    """The number of rows requested from a device, and the resulting table snapshot."""
 
     asked: int
     epoch: int
@@ -57,7 +57,7 @@ class Filled:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What tables say of a network before it is timed, in the target's statistic; the interval holds at `level`."""
+    """A network's prediction before it is timed, in the target's statistic; the interval holds at `level`."""
 
     predicted_ms: float
     low_ms: float
@@ -74,7 +74,7 @@ class TrainingSeconds:
 
 @dataclass(frozen=True)
 class TrainedFacts:
-    """What is known of a trained network besides its file. `scores`: of the validation images."""
+    """Facts about a trained network besides its file. `scores`: one for each validation image."""
 
     scores: Scores
     counts: Mapping[str, float]
@@ -85,7 +85,7 @@ class TrainedFacts:
 
 @dataclass(frozen=True)
 class FinalScore:
-    """The score on the test part of the original and of the chosen file, which is called `name`."""
+    """Scores of the original and of the chosen file `name` on the test part."""
 
     name: str
     original: float
@@ -117,12 +117,12 @@ ORIGINAL_SCORES = Memo[Scores](
 
 
 def filled(device_id: str) -> Memo[Filled]:
-    """The rows that a device was asked for."""
+    """The memo of the rows requested from a device."""
     return record(f"filled-{device_id}", Filled)
 
 
 def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample]]:
-    """One session of a device: networks timed whole, by name."""
+    """The memo of one timing session of a device: the samples of whole networks, by name."""
     return Memo(
         f"{name}-{device_id}",
         lambda samples: {key: asdict(sample) for key, sample in samples.items()},
@@ -142,33 +142,33 @@ FINALISTS = _candidates("finalists")
 
 
 def training_seconds(training: str) -> Memo[TrainingSeconds]:
-    """How long a training has taken; `training`: its checkpoint's name."""
+    """The memo of a training's duration; `training` is its checkpoint's name."""
     return record(f"{training}-seconds", TrainingSeconds)
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """How a training by an executor ended."""
+    """The memo of how a training by an executor ended."""
     return record(f"{training}-ended", Ended)
 
 
 def trained(name: str) -> Memo[TrainedFacts]:
-    """A network that is trained to its end; its file is the checkpoint `trained_file`."""
+    """Memo of a fully trained network, whose file is the checkpoint `trained_file`."""
     return Memo(f"trained-{name}", _trained_json, _trained_from)
 
 
 def trained_file(name: str) -> str:
-    """The checkpoint with the ONNX file of a trained network."""
+    """Return the name of the checkpoint with a trained network's ONNX file."""
     return f"trained-{name}-onnx"
 
 
 # verify
 def neighbour(attempt: int) -> Memo[Sequence[Evaluated]]:
-    """The smaller neighbour of a finalist that is trained, if any."""
+    """The memo of a finalist's smaller neighbour, if one is to be trained."""
     return _candidates(f"neighbour-{attempt}")
 
 
 def predicted(attempt: int, device_id: str) -> Memo[Mapping[str, Predicted]]:
-    """What tables said of each finalist before it was timed."""
+    """The memo of each finalist's prediction before it was timed."""
     return Memo(
         f"predicted-{attempt}-{device_id}",
         lambda known: {name: asdict(each) for name, each in known.items()},

@@ -117,7 +117,7 @@ class _Loop:
         self._say()
         return Searched(end, tuple(self._evaluated), self._spent_s())
 
-    # replaying what is recorded
+    # replay of recorded results
 
     def _replay(self) -> None:
         for each in self._evaluated:

@@ -20,7 +20,7 @@ FREE_ANSWERS = 10
 
 
 class Entrant:
-    """One strategy in the race and what it has used."""
+    """One strategy in the race and its use of the budget."""
 
     def __init__(self, name: str, make: MakeStrategy) -> None:
         self.name = name
@@ -72,7 +72,8 @@ class Race:
             self._entrants[name].paid += paid
 
     def ask(self, count: int, waiting: bool) -> tuple[str, list[Candidate]] | None:
-        """Return at most `count` candidates of the strategy that has used least; None if none asks for anything now.
+        """Return at most `count` candidates of the strategy that has used least budget; None if none asks for anything
+        now.
 
         `waiting`: results are still to come, so a strategy without an ask is not finished.
         """

@@ -1,4 +1,4 @@
-"""Which cores a timing runs on: the big ones, and always the same."""
+"""Chooses the cores that a timing runs on: the big ones, and always the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CPU = Path("/sys/devices/system/cpu")
 
 
 def big_cores() -> tuple[int, ...]:
-    """Numbers of the fastest cores that this process may use; all of them where the system does not tell."""
+    """Return the numbers of the fastest cores that this process may use; all of them if their speeds are unknown."""
     if not hasattr(os, "sched_getaffinity"):
         return tuple(range(os.cpu_count() or 1))
     allowed = sorted(os.sched_getaffinity(0))
@@ -21,7 +21,7 @@ def big_cores() -> tuple[int, ...]:
 
 
 def _speed(core: int) -> int:
-    """A number that orders cores by speed: relative capacity, else the highest clock, else 0."""
+    """Return a number that orders cores by speed: relative capacity, else the highest clock, else 0."""
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         path = _CPU / f"cpu{core}" / name
         if path.is_file():
@@ -31,10 +31,10 @@ def _speed(core: int) -> int:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """Pins this thread, and the threads that it starts, to `threads` big cores; yields their numbers.
+    """Pin this thread, and the threads that it starts, to `threads` big cores; yield their numbers.
 
-    Yields () and pins nothing where the system has no affinity or fewer cores than threads. High numbers are
-    taken first: interrupts and the system's own work gather on the low ones.
+    Yields () and pins nothing if the system has no affinity or fewer cores than threads. High numbers are taken first:
+    interrupts and the system's own work gather on the low ones.
     """
     cores = big_cores()[-threads:]
     if not hasattr(os, "sched_setaffinity") or len(cores) < threads:

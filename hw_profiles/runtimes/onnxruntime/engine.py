@@ -1,4 +1,4 @@
-"""onnxruntime on the CPU. fp32 and QDQ int8 are both just models to it."""
+"""The runtime onnxruntime on the CPU, for fp32 and QDQ int8 models alike."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _PROVIDERS = ["CPUExecutionProvider"]
-# Spinning threads of one session disturb the session timed next. A choice: on the machine this was
-# written on 2 threads ran faster without; no benchmark shows it.
+# Spinning threads of one session disturb the session timed next. A choice: on the development machine 2 threads ran
+# faster without spinning; no benchmark shows it.
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 
 class OnnxRuntime(Runtime):
-    """Sequential sessions with all graph optimisations, inputs and outputs bound to fixed buffers."""
+    """Runs sequential sessions with all graph optimisations, inputs and outputs bound to fixed buffers."""
 
     name = "onnxruntime"
 
@@ -49,7 +49,7 @@ class OnnxRuntime(Runtime):
             return dict(zip(outputs, session.run(outputs, dict(inputs)), strict=True))
         except ExtraMissing:
             raise
-        except Exception as error:  # the engine has no common class
+        except Exception as error:  # the engine's errors share no class
             raise InvalidInput("file", len(file), f"onnxruntime cannot run it: {error}") from error
 
     def time(
@@ -65,7 +65,7 @@ class OnnxRuntime(Runtime):
             for key, model in files.items():
                 try:
                     calls[key] = _bound_call(model, device)
-                except Exception as error:  # the engine has no common class; the reason travels to the caller
+                except Exception as error:  # the engine's errors share no class; the reason is sent to the caller
                     failures[key] = Failure(key, f"{type(error).__name__}: {error}"[:500], "load")
             results = run_bursts(calls, protocol, progress=progress)
         facts = {"cores": ",".join(str(core) for core in cores)}
@@ -112,7 +112,7 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
 
 
 def _session(model: bytes, device: DeviceConfig) -> onnxruntime.InferenceSession:
-    """Raises whatever the engine raises on a bad model."""
+    """Make a session. Raises whatever the engine raises on a bad model."""
     options = _options(device.threads)
     for name, value in device.options:
         options.add_session_config_entry(name, value)
@@ -120,7 +120,7 @@ def _session(model: bytes, device: DeviceConfig) -> onnxruntime.InferenceSession
 
 
 def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
-    """A call that runs `model` once on fixed buffers. Raises as `_session`."""
+    """Return a call that runs `model` once on fixed buffers. Raises as `_session`."""
     engine, session = _engine(), _session(model, device)
     binding = session.io_binding()
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
     names = [output.name for output in session.get_outputs()]
     for name in names:
         binding.bind_output(name, "cpu")
-    # the first run tells the shapes of the outputs; its buffers are then used for all others
+    # The first run determines the shapes of the outputs; its buffers are then used for all others.
     session.run_with_iobinding(binding)
     for name, value in zip(names, binding.get_outputs(), strict=True):
         binding.bind_ortvalue_output(name, value)
@@ -137,7 +137,7 @@ def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
 
 
 def _feed(entering: Any, rng: np.random.Generator) -> np.ndarray:
-    """Random values for a float input, zeros for any other; symbolic sizes are 1."""
+    """Return random values for a float input, zeros for any other; symbolic sizes are 1."""
     shape = [size if isinstance(size, int) else 1 for size in entering.shape]
     dtype = _DTYPES.get(entering.type)
     if dtype is None:
@@ -159,7 +159,7 @@ _DTYPES = {
 
 
 def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph as the engine runs it. Raises InvalidInput where it cannot load the model."""
+    """Return the graph as the engine runs it. Raises InvalidInput if it cannot load the model."""
     with tempfile.TemporaryDirectory(prefix="netlathe-") as folder:
         path = Path(folder) / "optimised.onnx"
         options = _options(1)
@@ -168,6 +168,6 @@ def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
             _engine().InferenceSession(model.SerializeToString(), options, providers=_PROVIDERS)
         except ExtraMissing:
             raise
-        except Exception as error:  # the engine has no common class
+        except Exception as error:  # the engine's errors share no class
             raise InvalidInput("model", model.graph.name, f"onnxruntime cannot load it: {error}") from error
         return onnx.load(path)

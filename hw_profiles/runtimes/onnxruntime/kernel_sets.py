@@ -1,9 +1,9 @@
-"""Which nodes of a model an optimiser turned into one kernel, read off the optimised graph.
+"""Finds which nodes of a model an optimiser turned into one kernel, from the optimised graph.
 
-The optimiser keeps what it can: a kernel carries the name of one of the nodes it replaces, or of a tensor that
-it makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a
-name that survives such suffixes and cannot be mistaken; `kernel_sets` finds those names again, follows what a
-kernel is known to have absorbed behind them, and gives every other node to the kernel that reads its result.
+The optimiser keeps names where it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
+makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a unique name
+that survives such suffixes; `kernel_sets` finds those names again, adds the nodes that a kernel is known to have
+absorbed behind them, and gives every other node to the kernel that reads its result.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TENSOR = re.compile(r"@t(\d+)@")
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose nodes are called @n<index>@ and the tensors that they make @t<number>@.
+    """Return a copy whose nodes are called @n<index>@ and the tensors that they make @t<number>@.
 
-    Raises InvalidInput where a node has a subgraph, or where node names are missing or repeated: sets of
-    names would mean nothing.
+    Raises InvalidInput if a node has a subgraph, or if node names are missing or repeated, because sets of such names
+    would mean nothing.
     """
     names = [node.name for node in model.graph.node]
     bad = [name for name in names if not name or names.count(name) > 1]
@@ -55,7 +55,7 @@ def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass
 class _Graph:
-    """The original nodes by index, with who makes and who reads a tensor."""
+    """The original nodes by index, with the maker and the readers of each tensor."""
 
     nodes: list[onnx.NodeProto]
     maker: dict[str, int] = field(default_factory=dict)
@@ -69,15 +69,15 @@ class _Graph:
                 self.readers[name].append(index)
 
     def followers(self, index: int) -> list[int]:
-        """Nodes that read an output of node `index`."""
+        """Return the nodes that read an output of node `index`."""
         return [reader for name in self.nodes[index].output for reader in self.readers.get(name, [])]
 
 
 def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[frozenset[int], ...]:
-    """Indices of the nodes of `original` (as `renamed` made it) by kernel, in the order of the kernels.
+    """Return the indices of the nodes of `original` (as `renamed` made it) by kernel, in the order of the kernels.
 
-    Each node is in one set. What was folded away is with the kernel that reads its result; a tensor that
-    several kernels read, with the first of them.
+    Each node is in one set. A node that was folded away is with the kernel that reads its result; if several kernels
+    read it, with the first of them.
     """
     graph = _Graph(list(original.node))
     kernels = [node for node in optimised.node if not _inserted(node)]
@@ -94,7 +94,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     for index in reversed(range(len(graph.nodes))):
         readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
         if index not in owner:
-            # nothing that runs reads it: a set of its own, behind all others
+            # nothing that runs reads it: give it its own set, behind all others
             owner[index] = min(readers) if readers else len(kernels) + index
     sets: dict[int, set[int]] = defaultdict(set)
     for index, number in owner.items():
@@ -103,13 +103,13 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
 
 
 def _inserted(kernel: onnx.NodeProto) -> bool:
-    """Whether the optimiser added this layout change; one that transposes too is a Transpose of the model."""
+    """Return True if the optimiser added this layout change; one that also transposes is a Transpose of the model."""
     transposes = any(attribute.name == "channels_last" and attribute.i for attribute in kernel.attribute)
     return kernel.op_type in _INSERTED and not transposes
 
 
 def _claim_inlined(graph: _Graph, unnamed: list[tuple[int, onnx.NodeProto]], owner: dict[int, int]) -> None:
-    """Gives a node that ran as the body of its ONNX function (HardSwish) the first kernel of that body."""
+    """Give a node that ran as the body of its ONNX function (HardSwish) the first kernel of that body."""
     for index, node in enumerate(graph.nodes):
         if index in owner or not onnx.defs.has(node.op_type, node.domain):
             continue
@@ -120,10 +120,10 @@ def _claim_inlined(graph: _Graph, unnamed: list[tuple[int, onnx.NodeProto]], own
 
 
 def _seeds(graph: _Graph, kernel: onnx.NodeProto) -> list[int]:
-    """Original nodes that the names of a kernel and of its outputs speak of."""
+    """Return the original nodes that the names of a kernel and of its outputs refer to."""
     found = [int(number) for number in _NODE.findall(kernel.name)]
     tensors = [f"@t{number}@" for number in _TENSOR.findall(kernel.name)]
-    # an inserted Transpose carries the tensor's name on, but no name of ours itself
+    # An inserted Transpose carries the tensor's name, but no name that `renamed` gave a node.
     if found or tensors or kernel.op_type != "Transpose":
         tensors += [match for name in kernel.output for match in _whole_tensors(name)]
     found += [graph.maker[name] for name in tensors if name in graph.maker]
@@ -136,7 +136,7 @@ def _whole_tensors(name: str) -> Iterable[str]:
 
 
 def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
-    """Gives `kernel` what it absorbed behind the node that it is named for."""
+    """Give `kernel` the nodes that it absorbed behind the node that it is named for."""
     if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
         if len(kernel.input) > 3 and kernel.input[3]:
             end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))
@@ -147,14 +147,14 @@ def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner:
 
 
 def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_types: frozenset[str]) -> int:
-    """Takes the unowned readers of `end` of these types; returns the last node that the kernel now makes."""
+    """Take the unowned readers of `end` of these types; return the last node that the kernel now makes."""
     taken = [i for i in graph.followers(end) if i not in owner and graph.nodes[i].op_type in op_types]
     owner.update(dict.fromkeys(taken, number))
     return max(taken, default=end)
 
 
 def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]) -> None:
-    """A QuantizeLinear that is no kernel of its own ran in the kernel before it."""
+    """Take a QuantizeLinear without a kernel into the kernel before it, which ran it."""
     chain: list[int] = []
     while graph.nodes[end].op_type != "QuantizeLinear":
         readers = graph.followers(end)
@@ -168,5 +168,5 @@ def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]
 
 
 def names_of(model: onnx.ModelProto, sets: Iterable[frozenset[int]]) -> tuple[frozenset[str], ...]:
-    """Sets of indices as sets of the model's own node names."""
+    """Return sets of indices as sets of the model's own node names."""
     return tuple(frozenset(model.graph.node[index].name for index in indices) for indices in sets)

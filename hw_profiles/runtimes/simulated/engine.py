@@ -1,9 +1,9 @@
-"""A device that is only arithmetic: known truth, the same noise as a shared machine, a clock of its own.
+"""A device that is only arithmetic: known true latencies, the noise of a shared machine, and a virtual clock.
 
-It behaves like the server CPU under onnxruntime, one thread, whose `classes` are in the rows of
-benchmarks/predictor_accuracy.py: output channels cost by steps of 16, input channels off a multiple of 4 leave the fast
-path. By choice a call costs 70 us, bursts of contention slow everything twofold, and a session is off by up to 2.5 %.
-Everything is a function of the seed and of the number of sessions before.
+It behaves like the server CPU under onnxruntime with one thread, whose `classes` are in the rows of
+benchmarks/predictor_accuracy.py: output channels cost in steps of 16, and input channels that are not a multiple of 4
+leave the fast path. By choice a call costs 70 us, bursts of contention slow everything twofold, and a session is off by
+up to 2.5 %. Everything is a function of the seed and of the number of earlier sessions.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 class VirtualClock:
     """Seconds that pass only when a simulated run takes them. Called like time.perf_counter.
 
-    Contention comes in episodes of `episode_s`: in a share of them, drawn by seed, every run takes
-    `contention` times as long. Each run also jitters upwards by about half a percent.
+    Contention comes in episodes of `episode_s`: in a share of them, drawn by seed, every run takes `contention` times
+    as long. Each run also jitters upwards by about half a percent.
     """
 
     seed: int
@@ -47,12 +47,12 @@ class VirtualClock:
         return self.now_s
 
     def run(self, latency_s: float) -> None:
-        """Lets one run of this undisturbed latency pass."""
+        """Advance the clock by one run of this undisturbed latency."""
         slow = self.contention if self._contended() else 1.0
         self.now_s += latency_s * slow * (1.0 + 0.005 * abs(self._rng.standard_normal()))
 
     def sleep(self, elapsed_s: float) -> None:
-        """Lets idle time pass."""
+        """Advance the clock by idle time."""
         self.now_s += elapsed_s
 
     def _contended(self) -> bool:
@@ -62,8 +62,8 @@ class VirtualClock:
 
 @dataclass
 class SimulatedRuntime(Runtime):
-    """Times models on a virtual clock. `truth_us` is what the figures should come to, up to the session's
-    factor in [1 - drift, 1 + drift].
+    """Times models on a virtual clock. Figures should equal `truth_us`, up to the session's factor in [1 - drift, 1 +
+    drift].
     """
 
     seed: int = 0
@@ -82,9 +82,9 @@ class SimulatedRuntime(Runtime):
         return [DeviceConfig(machine, "simulated", self.name, self.version())]
 
     def truth_us(self, model: bytes) -> float:
-        """The undisturbed latency of `model`: a call and the sum of its kernels.
+        """Return the undisturbed latency of `model`: a call and the sum of its kernels.
 
-        Raises InvalidInput where the model cannot be read or its shapes are not fixed.
+        Raises InvalidInput if the model cannot be read or its shapes are not fixed.
         """
         parsed = _parse(model)
         shapes = Shapes(parsed)

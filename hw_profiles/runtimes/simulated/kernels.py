@@ -1,4 +1,4 @@
-"""The simulated device's arithmetic: which nodes run together, and what a kernel costs."""
+"""The simulated device's arithmetic: which nodes run together, and the cost of a kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx import helper
 from hw_profiles.errors import InvalidInput
 
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# What a heavy kernel takes in behind it, at most one of each row, in this order.
+# Nodes that a heavy kernel takes in behind it: at most one of each row, in this order.
 _TAIL = (
     frozenset({"BatchNormalization"}),
     frozenset({"Add", "Sum"}),
@@ -27,13 +27,13 @@ GROUPED_MACS_PER_US = 10_000.0
 MATMUL_MACS_PER_US = 20_000.0
 BYTES_PER_US = 20_000.0
 KERNEL_US = 0.8
-# From this many input channels on, a count off the modulus leaves the fast path, at this price. A choice, higher
-# than `slow_path` in the rows of benchmarks/predictor_accuracy.py.
+# From this many input channels on, a count that is not a multiple of the modulus leaves the fast path, at this price. A
+# choice, higher than `slow_path` in the rows of benchmarks/predictor_accuracy.py.
 SLOW_FROM, SLOW_PATH = 16, 1.8
-# A last step of output channels that is partly filled must be cropped back.
+# A partly filled last step of output channels must be cropped back.
 CROP = 1.02
-# int8 does this many times the work; kernels of the same class differ by about this much. Choices, the second smaller
-# than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
+# int8 does this many times the work; kernels of the same class differ by about this much. Choices; the second is
+# smaller than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
 INT8_SPEED = 2.0
 SPREAD = 0.01
 
@@ -61,7 +61,7 @@ class Shapes:
 
     def __getitem__(self, name: str) -> tuple[int, ...]:
         if name not in self._shapes:
-            raise InvalidInput("model", name, "the shape of this tensor is not known")
+            raise InvalidInput("model", name, "the shape of this tensor is unknown")
         return self._shapes[name]
 
     def size_bytes(self, name: str) -> int:
@@ -69,8 +69,10 @@ class Shapes:
 
 
 def patterns(graph: onnx.GraphProto) -> tuple[tuple[int, ...], ...]:
-    """Indices of the nodes that run as one kernel: a conv or matrix product with batch norm, add and activation
-    behind it; quantisation, and the widening of a stored weight, belong to the kernel beside them.
+    """Return the indices of the nodes that run as one kernel.
+
+    A conv or matrix product runs with the batch norm, add and activation behind it; quantisation, and the widening of a
+    stored weight, belong to the kernel beside them.
     """
     readers: dict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(graph.node):
@@ -105,7 +107,7 @@ def _follow(
     end: int,
     op_types: frozenset[str],
 ) -> int:
-    """Takes the only reader of `end` into `kernel` where it is of these types; returns the kernel's new end."""
+    """Take the only reader of `end` into `kernel` if it is of these types; return the kernel's new end."""
     following = readers.get(graph.node[end].output[0], [])
     if len(following) != 1 or graph.node[following[0]].op_type not in op_types:
         return end
@@ -116,7 +118,7 @@ def _follow(
 
 
 def kernel_us(nodes: Sequence[onnx.NodeProto], shapes: Shapes, out_step: int, in_modulus: int) -> float:
-    """What one kernel costs, in microseconds."""
+    """Return the cost of one kernel in microseconds."""
     if all(node.op_type in _FREE for node in nodes):
         return 0.0
     heavy = next((node for node in nodes if node.op_type in _HEAVY), None)
@@ -157,7 +159,7 @@ def _moved_us(nodes: Sequence[onnx.NodeProto], shapes: Shapes) -> float:
 
 
 def _spread(nodes: Sequence[onnx.NodeProto], shapes: Shapes) -> float:
-    """A factor near 1 that is fixed for a kernel and its shapes."""
+    """Return a factor near 1 that is fixed for a kernel and its shapes."""
     facts = [(node.op_type, [shapes[name] for name in node.input if name]) for node in nodes]
     seed = int(hashlib.sha256(repr(facts).encode()).hexdigest()[:16], 16)
     return 1.0 + SPREAD * float(np.random.default_rng(seed).standard_normal())

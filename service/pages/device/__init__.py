@@ -1,4 +1,4 @@
-"""Device: its state, and latency against channels as its table knows it."""
+"""Device page: its state, and latency against channels from its table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MIN_POINTS = 3
 
 
 def curves(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Latency against one channel count, all else the same: one curve per setting, the longest first.
+    """Return curves of latency against one channel count with all other features equal, the longest first.
 
-    Each is {name, axis, points: [{channels, latency_us, sigma_us}]} with at least three channel counts.
+    Each curve is {name, axis, points: [{channels, latency_us, sigma_us}]} with at least three channel counts.
     """
     found: dict[tuple[str, str], dict[int, Row]] = defaultdict(dict)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Devices: which there are, whether they answer, how complete and how right their tables are."""
+"""Devices page: all devices with their state, and the coverage and accuracy of their tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job: its answer first, then the front as it grows, every evaluation, the log and the files."""
+"""Job page: its result first, then the growing front, all evaluations, the log and the files."""
 
 from __future__ import annotations
 

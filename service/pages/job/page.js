@@ -33,7 +33,7 @@ function byStrategy(done) {
   });
 }
 
-// What no other evaluation of its kind beats, trained or not trained; the server says which.
+// Evaluations that no other one of their kind (trained or not) beats; the server says which.
 function frontsOf(done) {
   return [...new Set(done.map((e) => e.fidelity))].map((fidelity) => {
     const front = done.filter((e) => e.on_front && e.fidelity === fidelity).sort((a, b) => a.metrics[key] - b.metrics[key]);
@@ -67,10 +67,10 @@ function drawFront() {
     { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: `${scoreLabel}${scoreUnit && `, ${scoreUnit}`}` }, shapes, annotations });
 }
 
-// Axes around nothing say nothing.
+// An empty chart has no axes, only a note.
 const nothing = () => ({
   x: { visible: false }, y: { visible: false },
-  annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation of the search was within the limits." : "Nothing within the limits yet.",
+  annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation of the search was within the limits." : "No evaluation is within the limits yet.",
     xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 14 } }],
 });
 
@@ -111,7 +111,7 @@ follow(`job:${id}`, since, ["job.state", "job.progress", "evaluation.added", "fr
 document.getElementById("head").addEventListener("click", async (event) => {
   const verb = event.target.dataset?.steer;
   if (!verb) return;
-  if (verb === "cancel" && !confirm("Cancel this job? What it has evaluated stays.")) return;
+  if (verb === "cancel" && !confirm("Cancel this job? Its evaluations so far are kept.")) return;
   event.target.disabled = true;
   const headers = verb === "retry" ? { "Idempotency-Key": crypto.randomUUID() } : {};
   const answer = await fetch(`/api/v1/jobs/${id}/${verb}`, { method: "POST", headers });

@@ -1,4 +1,4 @@
-"""Jobs: what runs, how far it is, and the best so far within its limits."""
+"""Jobs page: all jobs with their state, their progress and their best result within the limits."""
 
 from __future__ import annotations
 

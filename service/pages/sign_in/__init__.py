@@ -1,4 +1,4 @@
-"""Sign-in: with the one-time link that `serve` prints, or with a token."""
+"""Sign-in page: for the one-time link that `serve` prints, or a token."""
 
 from __future__ import annotations
 

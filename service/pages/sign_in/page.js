@@ -1,4 +1,4 @@
-// A code after the # never reaches a server's log; it is spent once and taken out of the address.
+// The part after # is not sent to a server, so the code gets into no log; it is used once and removed from the address.
 const problem = document.getElementById("problem");
 
 async function signIn(body) {
@@ -7,7 +7,7 @@ async function signIn(body) {
   });
   if (answer.ok) {
     const next = new URLSearchParams(location.search).get("next") ?? "/jobs";
-    // Only a path of this server: anything else would send people elsewhere.
+    // Accept only a path of this server, so that a link cannot redirect people to another site.
     const target = new URL(next, location.origin);
     location.replace(target.origin === location.origin ? target.pathname + target.search : "/jobs");
     return;

@@ -18,9 +18,9 @@ export function draw(element, traces, { x, y, shapes = [], annotations = [] }) {
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif", size: 12 },
     margin: { l: 55, r: 15, t: 10, b: 45 }, xaxis: { ...axis(x.title), ...x }, yaxis: { ...axis(y.title), ...y },
-    // Above the plot and growing upwards: however many rows it takes, the margin makes room and no point is under it.
+    // The legend is above the plot and grows upwards, so that it never covers a point.
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, hovermode: "closest", shapes, annotations, uirevision: "keep",
-    // On a phone it would be taller than the plot; what is touched says its name.
+    // On a phone the legend would be taller than the plot; touching a point shows its name instead.
     showlegend: traces.length > 1 && (traces.length < 8 || element.clientWidth >= 420),
   };
   layout.xaxis.title = { text: x.title };

@@ -1,5 +1,5 @@
-// Keeps a page live: listens to events, and swaps the parts marked data-live for what the server renders now.
-// Scroll, focus and whatever is not marked stay as they are.
+// Keeps a page live: listens to events and replaces the parts marked data-live with the server's current HTML.
+// Scroll position, focus and all other parts stay unchanged.
 
 const dot = document.getElementById("connection");
 const REFRESH_MS = 1000;
@@ -61,7 +61,7 @@ export function follow(topics, since, types, onEvent = () => {}) {
   };
   const close = () => { source?.close(); source = null; };
   open();
-  // A browser allows six streams per server: a tab nobody looks at gives its own back.
+  // A browser allows six streams per server, so a hidden tab closes its own.
   let idle = null;
   document.addEventListener("visibilitychange", () => {
     clearTimeout(idle);

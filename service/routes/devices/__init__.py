@@ -1,1 +1,1 @@
-"""Routes of devices and of their agents."""
+"""Routes of devices and their agents."""

@@ -1,4 +1,4 @@
-"""Agents: enrolment, their restarts, heartbeats."""
+"""Agents: enrolment, restarts and heartbeats."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ AgentId = Annotated[str, Path(max_length=80)]
 
 
 async def _spoken(request: Request, _caller: CallerDep) -> None:
-    """Refuse another protocol before anything else of the body is looked at."""
+    """Refuse an unsupported protocol before the rest of the body is checked."""
     try:
         body = await request.json()
     except ValueError:
-        return  # the body's own check says what is wrong with it
+        return  # the check of the body will report the fault
     seen = body.get("protocol") if isinstance(body, dict) else None
     if isinstance(seen, int) and seen not in SPOKEN:
         whose = "this server: it" if seen > PROTOCOL else f"the agent with: {UPGRADE}; the server"
-        raise UpgradeRequired(f"protocol {seen} is not spoken here; upgrade {whose} speaks {sorted(SPOKEN)}")
+        raise UpgradeRequired(f"protocol {seen} is not supported here; upgrade {whose} supports {sorted(SPOKEN)}")
 
 
 class AgentPublic(BaseModel):
-    """An agent as people see it."""
+    """An agent in its public form."""
 
     id: str
     name: str
@@ -67,7 +67,7 @@ class AgentPublic(BaseModel):
     responses=documented(401, 403, 409, 422, 426),
 )
 def enrol_agent(body: Enrolment, caller: EnrolmentDep, once: OnceDep) -> Response:
-    """Spend a one-time enrolment token for an agent's own."""
+    """Exchange a one-time enrolment token for an agent's token."""
 
     def make(tx: Tx) -> Answer:
         tokens.use(tx, tx.session.get_one(tokens.Token, caller.token_id))
@@ -84,7 +84,7 @@ def enrol_agent(body: Enrolment, caller: EnrolmentDep, once: OnceDep) -> Respons
 
 @router.put("/{agent_id}", dependencies=[Depends(_spoken)], responses=documented(401, 403, 409, 422, 426))
 def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: AgentDep) -> Enrolled:
-    """An enrolled agent has started again, maybe with newer runtimes; what it held is lost."""
+    """Announce that an enrolled agent has restarted, maybe with newer runtimes; its lease is ended."""
     with store.begin() as tx:
         agent = _self(tx, agent_id, caller.agent_id)
         agents.announce(tx, agent, body)
@@ -95,21 +95,21 @@ def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: 
 
 @router.post("/{agent_id}/heartbeat", response_model_exclude_defaults=True, responses=documented(401, 403, 404, 422))
 def agent_heartbeat(agent_id: AgentId, body: Heartbeat, store: StoreDep, caller: AgentDep) -> HeartbeatAnswer:
-    """Say that the agent lives; extends the lease that it names."""
+    """Report that the agent is alive; extends the lease that it names."""
     with store.begin() as tx:
         return agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body)
 
 
 @router.get("", responses=documented(401, 403, 422))
 def list_agents(store: StoreDep, _user: UserDep, page: PageDep) -> Page[AgentPublic]:
-    """All agents, by machine."""
+    """List all agents, by machine."""
     with store.read() as tx:
         return paged(tx, agents.rows(), page, SORTABLE, Agent.id, lambda agent: _public(tx, agent), "machine")
 
 
 @router.post("/{agent_id}/drain", responses=documented(401, 403, 404, 409, 422))
 def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPublic:
-    """Let an agent finish what it holds and take no more until it starts again."""
+    """Let an agent finish its lease, and give it no more work until it restarts."""
     with store.begin() as tx:
         agent = agents.find(tx, agent_id)
         agent.drain = True
@@ -118,7 +118,7 @@ def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPubl
 
 @router.delete("/{agent_id}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> None:
-    """Revoke an agent's credentials; its devices stay, with their tables, and are offline."""
+    """Revoke an agent's credentials; its devices stay with their tables and go offline."""
     with store.begin() as tx:
         agent = agents.find(tx, agent_id)
         agent_leases.abandon(tx, agent)
@@ -126,10 +126,10 @@ def remove_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> None:
 
 
 def _self(tx: Tx, agent_id: str, caller_id: str | None) -> Agent:
-    """The agent that calls.
+    """Return the calling agent.
 
     Raises:
-        Forbidden: it calls as another one.
+        Forbidden: its token is another agent's.
     """
     if agent_id != caller_id:
         raise Forbidden("this token is another agent's", code="foreign_agent")

@@ -1,4 +1,4 @@
-"""Devices: their state, their latency tables, predictions and measurements on them."""
+"""Devices: their state and latency tables, with predictions and measurements."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonR
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
-"""Rounds of a whole network; a verdict takes more. A choice: in the rows of benchmarks/predictor_accuracy.py two halves
-of so many rounds differ by less than 1 % in the mean, in one session (docs/benchmarks.md)."""
+"""Number of rounds for a whole network; a verdict takes more. A choice: in the rows of
+benchmarks/predictor_accuracy.py, two halves of this many rounds differ by less than 1 % in the mean, in one session
+(docs/benchmarks.md)."""
 UNFINISHED = ("queued", "running", "paused")
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "name": Device.name,
@@ -49,8 +50,8 @@ SORTABLE: dict[str, InstrumentedAttribute[object]] = {
 
 
 class DevicePublic(BaseModel):
-    """A device. `coverage`: share of the blocks asked for that are measured; `error_mape`: of its predictions
-    on networks measured whole, each left out in turn; null before three of them.
+    """A device. `coverage`: share of the requested blocks that are measured; `error_mape`: error of its predictions on
+    networks measured whole, each left out in turn; null before three such networks.
     """
 
     id: str
@@ -72,27 +73,27 @@ class DevicePublic(BaseModel):
 
 
 class PredictBody(Body):
-    """`fill`: have the missing blocks measured."""
+    """A request for a prediction. `fill`: ask the device to measure the missing blocks."""
 
     model: str
     fill: bool = False
 
 
 class MeasureBody(Body):
-    """Time a model whole."""
+    """A request to time a whole model."""
 
     model: str
 
 
 class Imported(BaseModel):
-    """What an import changed."""
+    """The result of an import."""
 
     rows: int
     epoch: int
 
 
 def device_public(tx: Tx, device: Device, known: Mapping[str, Figures]) -> DevicePublic:
-    """The device as it is shown; `known` are the figures of this one, or of all."""
+    """Return the public form of a device; `known` has the figures of at least this device."""
     found = known.get(device.id, Figures())
     return DevicePublic.model_validate(
         {
@@ -108,7 +109,7 @@ def device_public(tx: Tx, device: Device, known: Mapping[str, Figures]) -> Devic
 
 @router.get("", responses=documented(401, 403, 422))
 def list_devices(store: StoreDep, _user: UserDep, page: PageDep) -> Page[DevicePublic]:
-    """All devices."""
+    """List all devices."""
     with store.read() as tx:
         known = figures(tx)
         return paged(tx, devices.rows(), page, SORTABLE, Device.id, lambda row: device_public(tx, row, known), "name")
@@ -116,7 +117,7 @@ def list_devices(store: StoreDep, _user: UserDep, page: PageDep) -> Page[DeviceP
 
 @router.get("/{ref}", responses=documented(401, 403, 404))
 def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
-    """One device by id or name."""
+    """Return one device by id or name."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         return device_public(tx, device, figures(tx, device.id))
@@ -124,8 +125,8 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
-    """Forget a device and what was measured on it. Its agent is told, goes on with its other devices, and ends when
-    none is left; the device comes back, empty, when the agent starts again or was started with `--offer-again`.
+    """Delete a device and everything measured on it. Its agent is told, continues with its other devices, and ends if
+    none is left. The device comes back, empty, when the agent restarts, or at once with `--offer-again`.
     """
     with store.begin() as tx:
         device = devices.get(tx, ref)
@@ -147,7 +148,7 @@ def read_table(
     format: Annotated[Literal["json", "parquet"] | None, Query()] = None,
     accept: Annotated[str, Header(max_length=1000)] = "",
 ) -> Response:
-    """The newest latency table, as JSON or (`format=parquet`, or by Accept) as Parquet."""
+    """Return the newest latency table, as JSON or, with `format=parquet` or a matching Accept header, as Parquet."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         table = latency.table(tx, device.id)
@@ -170,7 +171,7 @@ def read_table(
 async def import_table(
     ref: Ref, request: Request, once: OnceDep, _user: UserDep, content_type: Annotated[str, Header()] = ""
 ) -> Response:
-    """Fill gaps of a device's table from a file that `GET` gave on the same configuration."""
+    """Fill gaps of a device's table from a file that `GET` returned for the same configuration."""
     content = await request.body()
 
     def read_and_store() -> Response:
@@ -197,12 +198,14 @@ def _read_table(content: bytes, content_type: str) -> LatencyTable:
     except REFUSALS:
         raise
     except ValueError as error:
-        raise InvalidInput("table", len(content), f"neither JSON nor sent as {table_files.PARQUET}: {error}") from error
+        raise InvalidInput(
+            "table", len(content), f"is neither JSON nor sent as {table_files.PARQUET}: {error}"
+        ) from error
 
 
 @router.post("/{ref}/predict", responses=documented(401, 403, 404, 409, 422))
 def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user: UserDep) -> PredictionPublic:
-    """What the device would take for a model as it was uploaded, from its table."""
+    """Predict the latency of a model, as uploaded, from the device's table."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         model = _model(tx, body.model)
@@ -220,7 +223,7 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
     if bad:
         shown.warnings.append(f"{len(bad)} blocks cannot be timed on this device: {refused[bad[0]]}")
     if body.fill and found.missing:
-        ranked = list(range(len(found.missing), 0, -1))  # the most uncertain is first
+        ranked = list(range(len(found.missing), 0, -1))  # the most uncertain block is first
         with store.begin() as tx:
             work_items.fill(tx, device.id, found.missing, [float(rank) for rank in ranked])
     return shown
@@ -233,7 +236,7 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
     responses=documented(401, 403, 404, 409, 422),
 )
 def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user: UserDep, once: OnceDep) -> Response:
-    """Time a model whole on the device; it joins the device's calibration."""
+    """Time a whole model on the device; the result joins the device's calibration."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         model = _model(tx, body.model)
@@ -242,7 +245,7 @@ def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user
     try:
         ops = {model.name: [op for _, op in predictions.blocks_of(blobs, model.sha256, config, told.values())]}
     except predictions.Untold:
-        ops = {}  # timed all the same; it joins no calibration
+        ops = {}  # timed anyway, without joining the calibration
     protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
 
     def make(tx: Tx) -> Answer:

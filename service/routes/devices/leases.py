@@ -1,22 +1,27 @@
-"""Leases: work pulled by agents, and its results."""
+"""Leases: work that agents pull, and its results."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, RootModel
 from starlette.responses import FileResponse, Response
 
 from hw_profiles.wire.calls import Completion, Lease, LeaseRequest, Result, Surrender
-from service.depends import AgentDep, BlobsDep, OnceDep, StoreDep
+from service.depends import AgentDep, BlobsDep, Caller, OnceDep, SettingsDep, StoreDep
 from service.devices import handing_out, lease_results
 from service.devices.timing_files import block_file
-from service.errors import Forbidden, NotFound
+from service.errors import Conflict, Forbidden, InvalidInput, NotFound
+from service.files.blobs import Blobs
 from service.http.idempotency import Answer
+from service.http.multipart import form_schema, receive
 from service.http.problem_details import documented
 from service.store.base import Tx
+from service.store.blobs import StoredBlob
 from service.store.devices import agent_leases
+from service.store.engine import Store
 
 router = APIRouter(prefix="/api/v1/leases", tags=["agents"])
 
@@ -28,22 +33,25 @@ MEDIA_TYPE = "application/octet-stream"
 
 
 class Taken(BaseModel):
-    """The server has it."""
+    """Confirms that the server has stored the result."""
 
     state: str
 
 
 class _NothingToDo(Exception):
-    """Rolls back a grant that found nothing."""
+    """Raised to roll back a grant that found no work."""
 
 
 @router.post(
     "",
     response_model=Lease,
-    responses={204: {"description": "nothing to do; Retry-After seconds"}, **documented(401, 403, 404, 422)},
+    responses={
+        204: {"description": "There is nothing to do; ask again after Retry-After seconds"},
+        **documented(401, 403, 404, 422),
+    },
 )
 def take_lease(body: LeaseRequest, caller: AgentDep, store: StoreDep, once: OnceDep) -> Response:
-    """The next work for this agent's devices."""
+    """Lease the next work for this agent's devices."""
     if body.agent_id != caller.agent_id:
         raise Forbidden("this token is another agent's", code="foreign_agent")
     replayed = once.replayed(body.to_json())
@@ -75,7 +83,7 @@ def _nothing() -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
 )
 def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
-    """An ONNX file of an item. Only files of the lease, and only while it lasts: a user's weights travel no further."""
+    """Return an ONNX file of an item; only files of the lease and only while it lasts, to protect users' weights."""
     with store.read() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
@@ -89,9 +97,46 @@ def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: Store
     return Response(block_file(op, sha256), media_type=MEDIA_TYPE, headers=headers)
 
 
+@router.put(
+    "/{lease_id}/files/{sha256}",
+    openapi_extra=form_schema({}),
+    responses=documented(401, 403, 404, 409, 410, 413, 422),
+)
+async def put_file(
+    lease_id: LeaseId,
+    sha256: Digest,
+    request: Request,
+    caller: AgentDep,
+    store: StoreDep,
+    blobs: BlobsDep,
+    settings: SettingsDep,
+) -> Taken:
+    """A file that the result of a `check` will name: the engine's own, or its outputs. Again is harmless."""
+    await run_in_threadpool(_may_send, store, lease_id, caller)
+    upload = await receive(request, blobs, settings.max_model_bytes, ())
+    if upload.blob.sha256 != sha256:
+        raise InvalidInput("sha256", upload.blob.sha256, f"is another file than {sha256}")
+    await run_in_threadpool(_record, store, blobs, upload.blob)
+    return Taken(state="taken")
+
+
+def _may_send(store: Store, lease_id: str, caller: Caller) -> None:
+    """Files are taken only of an agent that holds checks."""
+    with store.begin() as tx:
+        lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
+        agent_leases.held(lease, lease.epoch, tx.now)
+    if lease.kind != "check":
+        raise Conflict(f"a lease of kind {lease.kind!r} has no files to send", code="no_check")
+
+
+def _record(store: Store, blobs: Blobs, blob: StoredBlob) -> None:
+    with store.begin() as tx:
+        blobs.record(tx, blob)
+
+
 @router.put("/{lease_id}/results/{key}", responses=documented(401, 403, 404, 409, 410, 422))
 def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, store: StoreDep) -> Taken:
-    """The timing of one item, or its fused sets. Idempotent: the first result of a key counts."""
+    """Store the timing, fused sets or conversion of one item. Idempotent: the first result of a key counts."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         lease_results.put(tx, lease, key, body)
@@ -100,7 +145,7 @@ def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, stor
 
 @router.post("/{lease_id}/complete", responses=documented(401, 403, 404, 409, 410, 422))
 def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store: StoreDep) -> Taken:
-    """Everything is reported."""
+    """End a lease after all its results are reported."""
     with store.begin() as tx:
         agent_leases.complete(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="completed")
@@ -108,7 +153,7 @@ def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store:
 
 @router.post("/{lease_id}/fail", responses=documented(401, 403, 404, 409, 410, 422))
 def fail_lease(lease_id: LeaseId, body: Surrender, caller: AgentDep, store: StoreDep) -> Taken:
-    """The agent gives the lease back; what is open goes to the queue again."""
+    """Give a lease back; its open items are queued again."""
     with store.begin() as tx:
         agent_leases.surrender(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="failed")

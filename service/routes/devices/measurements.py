@@ -1,4 +1,4 @@
-"""Measurements: whole networks timed on a device."""
+"""Measurements: timings of whole networks on a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1/measurements", tags=["devices"])
 
 
 class MeasurementFailure(BaseModel):
-    """Why nothing was measured. `kind`: error, crash, timeout, lost or cancelled."""
+    """Reason for a failed measurement. `kind`: error, crash, timeout, lost or cancelled."""
 
     kind: str
     network: str | None
@@ -26,7 +26,7 @@ class MeasurementFailure(BaseModel):
 
 
 class MeasurementPublic(BaseModel):
-    """The quiet latency with its 95 % bootstrap interval over bursts, and the median and 95th percentile."""
+    """A measurement: the quiet latency with its 95 % bootstrap interval over bursts, the median and 95th percentile."""
 
     id: str
     device_id: str
@@ -43,7 +43,7 @@ class MeasurementPublic(BaseModel):
 
 
 def measurement_public(measured: Measurement) -> MeasurementPublic:
-    """The measurement as it is shown; figures only where it was of one network."""
+    """Return the public form of a measurement; it has figures only if it was of one network."""
     shown = MeasurementPublic.model_validate(
         {name: getattr(measured, name) for name in MeasurementPublic.model_fields if hasattr(measured, name)}
     )
@@ -63,6 +63,6 @@ def measurement_public(measured: Measurement) -> MeasurementPublic:
 def read_measurement(
     measurement_id: Annotated[str, Path(max_length=80)], store: StoreDep, _user: UserDep
 ) -> MeasurementPublic:
-    """One measurement."""
+    """Return one measurement."""
     with store.read() as tx:
         return measurement_public(measurements.measurement(tx, measurement_id))

@@ -1,4 +1,4 @@
-"""The bytes of an artifact."""
+"""Contents of artifacts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMMUTABLE = "private, immutable, max-age=31536000"
 @router.get(
     "/{artifact_id}/content",
     response_class=FileResponse,
-    responses={**documented(401, 403, 404, 416), 304: {"description": "The client has these bytes"}},
+    responses={**documented(401, 403, 404, 416), 304: {"description": "The client has the current content"}},
 )
 def read_content(
     artifact_id: Annotated[str, Path(max_length=80)],
@@ -29,7 +29,7 @@ def read_content(
     _user: UserDep,
     if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
 ) -> Response:
-    """The file, always as a download; its sha256 is the ETag, and the bytes behind it never change."""
+    """Download the file of an artifact. Its sha256 is the ETag, and its content never changes."""
     with store.read() as tx:
         artifact = artifacts.get(tx, artifact_id)
     media_type = "application/json" if artifact.name.endswith(".json") else BINARY

@@ -1,4 +1,4 @@
-"""What a job has brought: evaluations, their front, the log, the files."""
+"""Results of a job: evaluations, their front, the log, and the files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def list_evaluations(
     page: PageDep,
     since: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> Page[EvaluationPublic]:
-    """Evaluations with a number above `since`, by number."""
+    """List evaluations with a number above `since`, by number."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         front = front_of(evaluations.of_job(tx, job.id), job.request)
@@ -54,10 +54,10 @@ def read_front(
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
-    """The search's evaluations that no other one beats; with limits, the front as it would be under them.
+    """List the evaluations of the search that no other one beats; with limits, the front under these limits.
 
-    Candidates that are cut and corrected (F2) and whole trainings (F4) have a front each. The drop is of
-    the metric of the job's task, from the original's.
+    Candidates that are pruned and corrected (F2) and whole trainings (F4) have separate fronts. A drop is in the metric
+    of the job's task, relative to the original.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
@@ -75,10 +75,10 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 
 def _reference(job: Job) -> float:
-    """What a drop counts from: the original's score."""
+    """Return the original's score, from which a drop is counted."""
     metric = deciding(job.request)
     if job.original is None or job.original.get(metric) is None:
-        raise Conflict("the original has not been scored yet, so that a drop counts from nothing", code="state")
+        raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")
     return float(job.original[metric])
 
 
@@ -90,7 +90,7 @@ def read_log(
     tail: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Log:
-    """The last `tail` lines of the log, or those before line number `before`."""
+    """Return the last `tail` lines of the log, or those before line number `before`."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         rows = events.of_topic(tx, jobs.topic(job.id), ("log.line",), before, tail + 1)
@@ -101,7 +101,7 @@ def read_log(
 
 @router.get("/{job_ref}/artifacts", responses=documented(401, 403, 404, 422))
 def list_artifacts(job_ref: JobRef, store: StoreDep, _user: UserDep, page: PageDep) -> Page[ArtifactPublic]:
-    """The finished files of a job."""
+    """List the finished files of a job."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         columns = {"created_at": Artifact.created_at, "kind": Artifact.kind, "name": Artifact.name}

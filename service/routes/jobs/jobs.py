@@ -1,4 +1,4 @@
-"""Jobs: submitted, listed, steered."""
+"""Jobs: submit, list and control them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def list_jobs(
     state: Annotated[State | None, Query()] = None,
     device: Annotated[str | None, Query(max_length=80)] = None,
 ) -> Page[JobPublic]:
-    """Jobs, the newest first unless `sort` says otherwise."""
+    """List jobs, the newest first unless `sort` says otherwise."""
     with store.read() as tx:
         rows = jobs.selected(state, _device_id(tx, device) if device is not None else None)
         return paged(tx, rows, page, SORTS, Job.id, job_public)
@@ -74,26 +74,26 @@ def _device_id(tx: Tx, ref: str) -> str:
 
 @router.get("/{job_ref}", responses=documented(401, 403, 404))
 def get_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """One job."""
+    """Return one job."""
     with store.read() as tx:
         return job_public(jobs.get(tx, job_ref))
 
 
 @router.post("/{job_ref}/cancel", responses=documented(401, 403, 404, 409, 422))
 def cancel_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """End a job; after its end nothing happens."""
+    """Cancel a job; has no effect on a job that has ended."""
     return _steer(store, job_ref, job_states.cancel)
 
 
 @router.post("/{job_ref}/pause", responses=documented(401, 403, 404, 409, 422))
 def pause_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """Stop a job for a while: its `state` becomes `paused` when its running work has ended."""
+    """Pause a job: its `state` becomes `paused` when its running work has ended."""
     return _steer(store, job_ref, job_states.pause)
 
 
 @router.post("/{job_ref}/resume", responses=documented(401, 403, 404, 409, 422))
 def resume_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """Let a paused job go on."""
+    """Continue a paused job."""
     return _steer(store, job_ref, job_states.resume)
 
 

@@ -19,12 +19,12 @@ from hw_profiles.wire.calls import LEASE_S, Action, Completion, Heartbeat, Heart
 from service.devices import anchors
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store.base import Base, Tx, new_id
-from service.store.devices import agents, devices, fusions, measurements, work_items
+from service.store.devices import agents, conversions, devices, fusions, measurements, work_items
 from service.store.devices.agents import Agent
 from service.store.devices.work_items import WorkItem
 
 LEASE = timedelta(seconds=LEASE_S)
-LATE = "its agent was not heard of in time"
+LATE = "its agent was not heard from in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
 """Reasons for returning a lease that do not count as a failed attempt of its items."""
 
@@ -43,6 +43,7 @@ class LeaseItem(Base):
     op: Mapped[dict[str, Any] | None]
     sha256: Mapped[str] = mapped_column(String(64))
     single_sha256: Mapped[str | None] = mapped_column(String(64))
+    suffix: Mapped[str | None] = mapped_column(String(16))
     expected_us: Mapped[float | None]
     reference_us: Mapped[float | None]
     latency_us: Mapped[float | None]
@@ -51,7 +52,7 @@ class LeaseItem(Base):
 
 
 class AgentLease(Base):
-    """Items of one device, lent to one agent. `kind`: block, network or fusion. `scale`: from the anchors."""
+    """Items of one device, lent to one agent. `kind`: that of its items. `scale`: from the anchors."""
 
     __tablename__ = "agent_leases"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -178,7 +179,7 @@ def abandon(tx: Tx, agent: Agent) -> None:
     """End the lease of an agent that has restarted."""
     lease = _active_on(tx, agent.machine)
     if lease is not None and lease.agent_id == agent.id:
-        lose(tx, lease, "failed", "its agent started anew", blame=True)
+        lose(tx, lease, "failed", "its agent restarted", blame=True)
 
 
 def _lend(tx: Tx, agent: Agent, items: list[WorkItem]) -> AgentLease:
@@ -220,6 +221,7 @@ def _lent(item: WorkItem, number: int) -> LeaseItem:
         op=item.op,
         sha256=item.sha256,
         single_sha256=item.single_sha256,
+        suffix=item.suffix,
         expected_us=work_items.expected_us(item),
         state="open",
         number=number,
@@ -309,12 +311,14 @@ def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> 
             measurements.lose(tx, lease.measurement_id, reason, blame=blame)
     else:
         for item in lost:
-            give_back = fusions.give_back if item.kind == "fusion" else work_items.give_back
-            give_back(tx, item, reason, blame=blame)
+            _GIVE_BACK.get(item.kind, work_items.give_back)(tx, item, reason, blame=blame)
         tx.session.flush()
         work_items.drop_unwanted(tx)
     tx.session.flush()
     devices.refresh_states(tx, lease.machine)
+
+
+_GIVE_BACK = {"fusion": fusions.give_back, "check": conversions.give_back}
 
 
 def sweep(tx: Tx) -> int:

@@ -52,7 +52,7 @@ def _move_on(tx: Tx, device: Device, config: DeviceConfig) -> None:
     """Switch the device to a new configuration; earlier measurements stay with the old one."""
     device.kind, device.runtime, device.runtime_version = config.kind, config.runtime, config.runtime_version
     device.threads, device.dtype, device.emulated = config.threads, config.dtype, config.emulated
-    device.options = [list(pair) for pair in config.options]
+    device.options, device.suffix = [list(pair) for pair in config.options], config.suffix
     device.config_id = config.config_id
     device.epoch, device.classes, device.anchors, device.scale = device.epoch + 1, None, [], 1.0
     tx.session.add(device)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import ForeignKey, Select, String, delete, select, update
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hw_profiles.device import DeviceConfig
+from hw_profiles.device import ONNX, DeviceConfig
 from service.errors import Conflict, NotFound
 from service.store.base import Base, Tx
 from service.store.devices.agents import ALIVE, Agent
@@ -21,7 +21,7 @@ class Device(Base):
     """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
     `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
-    `scale` is the running mean of their factors (1: as when they were chosen); `refused` counts leases in a row whose
+    `scale` is the running mean of their slowdown (1: as when they were chosen); `refused` counts leases in a row whose
     anchors were off. `busy_until` is when its lease ends; `shown_state` is the state in the latest event.
     """
 
@@ -37,6 +37,7 @@ class Device(Base):
     dtype: Mapped[str] = mapped_column(String(64))
     emulated: Mapped[bool]
     options: Mapped[list[Any]]
+    suffix: Mapped[str] = mapped_column(String(16), default=ONNX, server_default=ONNX)
     config_id: Mapped[str] = mapped_column(String(64))
     epoch: Mapped[int] = mapped_column(default=0)
     classes: Mapped[dict[str, Any] | None]
@@ -62,6 +63,7 @@ class Device(Base):
                 "dtype": self.dtype,
                 "emulated": self.emulated,
                 "options": self.options,
+                "suffix": self.suffix,
             }
         )
 

@@ -12,12 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire.calls import Result
 from service.store.base import Base, Tx
-from service.store.devices import devices, work_items
+from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
-
-FIRST_OF_ALL = 1e12
-"""Priority of fusions: a run or a user waits for them, and they are quick."""
 
 Sets: TypeAlias = tuple[frozenset[str], ...]
 """The sets of node names that run as one kernel."""
@@ -78,7 +75,7 @@ def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
         row = _row(tx, device, wiring)
         if row.sets is None:
             row.sha256, row.failure = sha256, ""
-            _queue(tx, device, wiring, sha256)
+            questions.queue(tx, device, "fusion", key_of(wiring), (sha256, None))  # of one wiring any file will do
     tx.session.flush()
 
 
@@ -89,18 +86,6 @@ def _row(tx: Tx, device: Device, wiring: str) -> Fusion:
         row = Fusion(**names, sets=None, failure="", created_at=tx.now)
         tx.session.add(row)
     return row
-
-
-def _queue(tx: Tx, device: Device, wiring: str, sha256: str) -> None:
-    item = work_items.by_key(tx, device.id, key_of(wiring))
-    if item is None:
-        item = WorkItem(device_id=device.id, kind="fusion", key=key_of(wiring), priority=FIRST_OF_ALL)
-        item.created_at = tx.now
-        tx.session.add(item)
-    elif item.state in work_items.OPEN:
-        return  # a file with the same wiring is queued or leased already
-    item.state, item.attempt, item.available_at = "queued", 0, tx.now
-    item.sha256, item.lease_id, item.reason = sha256, None, ""
 
 
 def key_of(wiring: str) -> str:

@@ -67,10 +67,12 @@ def measure(
     networks: Mapping[str, str],
     protocol: BurstProtocol,
     ops: Mapping[str, Sequence[Op]] | None = None,
+    suffixes: Mapping[str, str] | None = None,
 ) -> str:
     """Request to time `networks` (name -> sha256 of a recorded blob) together; return the measurement's id.
 
-    `ops`: the blocks of the networks that should join the device's calibration.
+    `ops`: the blocks of the networks that should join the device's calibration. `suffixes`: the endings of those files
+    that are the engine's own.
 
     Raises:
         NotFound: there is no such device.
@@ -91,18 +93,19 @@ def measure(
         blocks = None if ops is None or name not in ops else [op.to_json() for op in ops[name]]
         network = MeasuredNetwork(id=new_id("net"), name=name, sha256=sha256, ops=blocks)
         wanted.networks.append(network)
-        tx.session.add(_item(device, wanted, network, tx.now))
+        tx.session.add(_item(device, wanted, network, tx.now, (suffixes or {}).get(name)))
     tx.session.flush()
     return wanted.id
 
 
-def _item(device: Device, wanted: Measurement, network: MeasuredNetwork, now: datetime) -> WorkItem:
+def _item(device: Device, wanted: Measurement, network: MeasuredNetwork, now: datetime, suffix: str | None) -> WorkItem:
     return WorkItem(
         device_id=device.id,
         kind="network",
         key=network.id,
         measurement_id=wanted.id,
         sha256=network.sha256,
+        suffix=suffix,
         priority=FIRST_OF_ALL,
         available_at=now,
         created_at=now,

@@ -1,4 +1,4 @@
-"""Work items: the queue of a device, with one row per block or network to time, or network to report fusions of.
+"""Work items: the queue of a device: blocks and networks to time, and networks to report fusions of or to convert.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
@@ -39,10 +39,11 @@ REFUSED = ("failed", "poisoned")
 
 
 class WorkItem(Base):
-    """A block (`op`) or network (`measurement_id`, `sha256`) to time on a device, or a `fusion` (`sha256`) to report.
+    """A block (`op`) or network (`measurement_id`, `sha256`) to time on a device, a `fusion` (`sha256`) to report, or a
+    `check` (`sha256`, with the samples in `single_sha256`) to convert and run.
 
-    `sha256` and `single_sha256` are the digests of the files; those of a block are set at its first lease.
-    `available_at`: earliest time to lease the item.
+    `sha256` and `single_sha256` are the digests of the files; those of a block are set at its first lease. `suffix`:
+    the ending of a network's file, None for an ONNX file. `available_at`: earliest time to lease the item.
     """
 
     __tablename__ = "work_items"
@@ -54,6 +55,7 @@ class WorkItem(Base):
     measurement_id: Mapped[str | None] = mapped_column(String(40), index=True)
     sha256: Mapped[str | None] = mapped_column(String(64))
     single_sha256: Mapped[str | None] = mapped_column(String(64))
+    suffix: Mapped[str | None] = mapped_column(String(16))
     priority: Mapped[float]
     state: Mapped[str] = mapped_column(String(16), default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
@@ -171,7 +173,9 @@ def ask_again(tx: Tx, device_id: str) -> None:
 def next_work(
     tx: Tx, device_ids: Sequence[str], max_items: int, kinds: Sequence[ItemKind] = ITEM_KINDS
 ) -> list[WorkItem]:
-    """Return the next work of these devices: all networks of one measurement, else fusions or blocks of one device."""
+    """Return the next work of these devices: all networks of one measurement, else fusions, checks or blocks of one
+    device.
+    """
     queued = (
         select(WorkItem)
         .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
@@ -182,7 +186,7 @@ def next_work(
     if first is not None:
         together = networks.where(WorkItem.measurement_id == first.measurement_id)
         return list(tx.session.execute(together).scalars())
-    for kind in [kind for kind in ("fusion", "block") if kind in kinds]:
+    for kind in [kind for kind in ("fusion", "check", "block") if kind in kinds]:
         alike = queued.where(WorkItem.kind == kind)
         first = tx.session.execute(alike.limit(1)).scalar_one_or_none()
         if first is not None:

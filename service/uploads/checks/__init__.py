@@ -1,1 +1,1 @@
-"""Checks: what runs in the sandbox. One task a file, each offering `run(request) -> report`, both plain JSON."""
+"""Checks that run in the sandbox. Each file is a task with `run(request) -> report`, both plain JSON."""

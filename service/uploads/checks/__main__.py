@@ -1,4 +1,4 @@
-"""The child process of service.uploads.sandbox: takes one order from stdin, answers with one JSON object on stdout."""
+"""The child process of service.uploads.sandbox: reads one order from stdin and writes one JSON object to stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hw_profiles import lifeline
 from service.errors import REFUSALS
 from service.files.data_folder import is_full
 
-# Audit events that no check has a use for: the network, other programs, and code hidden in a pickle.
+# Audit events that no check needs: the network, other programs, and code hidden in a pickle.
 FORBIDDEN = frozenset(
     {
         "socket.bind",
@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def main() -> None:
-    """Limit this process, run the task, report."""
-    # Libraries print: what they print must not be taken for the report.
+    """Limit this process, run the task and report its result."""
+    # Libraries may print, and their output must not be taken for the report.
     out = lifeline.claim_stdout()
     order = json.loads(sys.stdin.buffer.readline())
     _limit(order["limits"])
@@ -48,14 +48,14 @@ def main() -> None:
     lifeline.watch_parent(lifeline.leave)
     with out:
         out.write(_answer(order["task"], order["request"]))
-    # Without the interpreter's own ending: threads of native libraries may hang in it.
+    # Skips the interpreter's normal exit, in which threads of native libraries may hang.
     os._exit(0)
 
 
 def _answer(task: str, request: Mapping[str, Any]) -> str:
     try:
         return _encoded({"result": importlib.import_module(f"service.uploads.checks.{task}").run(request)})
-    except Exception as error:  # told to the parent, which says it to the user
+    except Exception as error:  # the parent reports it to the user
         if isinstance(error, REFUSALS):
             value, message = _shown(error.value), _without_paths(error.message, request)
             return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
@@ -67,7 +67,7 @@ def _answer(task: str, request: Mapping[str, Any]) -> str:
 
 
 def _without_paths(text: str, request: Mapping[str, Any]) -> str:
-    """A library's text, cut, without where things lie on this machine: that is nobody's business who sends files."""
+    """Truncate a library's text and remove this machine's paths, which clients must not see."""
     paths = {value: name for name, value in request.items() if isinstance(value, str) and value.startswith("/")}
     for path in sorted(paths, key=len, reverse=True):
         text = text.replace(path, f"<{paths[path]}>")
@@ -75,14 +75,13 @@ def _without_paths(text: str, request: Mapping[str, Any]) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the code is wrong and not the file: it says so itself, cannot be imported, or lacks a name that one
-    of our files asks for.
+    """True if our code is at fault and not the file: a Mistake, a failed import, or a name missing in our own code.
 
-    The same errors out of a library are the file's doing: it made that library stumble.
+    The same errors raised inside a library are blamed on the file, which made the library fail.
     """
     if getattr(error, "ours", False):  # compress.errors.Mistake
         return True
-    if isinstance(error, ImportError):  # a library that finds no memory to be loaded into is the file's doing
+    if isinstance(error, ImportError):  # other import errors come from a lack of memory, caused by the file
         return isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
     if not isinstance(error, AttributeError | NameError) or error.__traceback__ is None:
         return False
@@ -110,7 +109,7 @@ def _limit(limits: Mapping[str, Any]) -> None:
 def _lower(kind: int, wanted: int) -> None:
     _, most = resource.getrlimit(kind)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    # One more for the hard limit of CPU time: at the soft one SIGXCPU tells the parent what happened.
+    # The hard limit of CPU time is one second higher: at the soft limit, SIGXCPU tells the parent what happened.
     hard = limit + 1 if kind == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY else limit
     resource.setrlimit(kind, (limit, hard))
 

@@ -1,4 +1,4 @@
-"""Blocks: what a device's runtime makes of a network, found in the sandbox like everything of a stranger's file."""
+"""Blocks: the kernels of a network on a device's runtime, found in the sandbox because the file is not trusted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from workers.problem.timed_form import timed_form
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, runtime, fused}` -> `{blocks: [{layers, op}]}` in the order of execution, or `{missing: why}`.
+    """Map `{path, runtime, fused}` to `{blocks: [{layers, op}]}` in the order of execution, or to `{missing: why}`.
 
-    `fused`: the sets of node names as the device told them; without, the engine that is installed here is asked.
-    They are those of the network as it was uploaded (`workers.problem.timed_form`): what jobs call the original.
+    `fused`: the sets of node names that the device reported; without them, the engine on this machine is asked.
+    The blocks are those of the network as uploaded (`workers.problem.timed_form`), which jobs call the original.
     """
     network = timed_form(load_network(Path(request["path"])))
     try:

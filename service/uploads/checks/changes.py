@@ -1,4 +1,4 @@
-"""Changes: what a job's methods find to change in a network, before the job is made of it."""
+"""Changes: check that a job's methods find something to change in a network, before the job is queued."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from compress.scheme import Scheme
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, name, methods}`, methods as (name, settings) pairs -> `{knobs}`, their names.
+    """Map `{path, name, methods}`, with methods as (name, settings) pairs, to `{knobs}`, the names of the knobs.
 
     Raises:
-        InvalidInput: there are none, with the reason.
+        InvalidInput: there are no knobs; the text says why.
     """
-    network = rewritten(fold_norms(load_network(Path(request["path"]))))  # the form that jobs cut and time
+    network = rewritten(fold_norms(load_network(Path(request["path"]))))  # the form that jobs prune and time
     scheme = Scheme.of(request["methods"])
     knobs = [knob.name for knob in scheme.knobs(network, {})]
     if not knobs:

@@ -1,4 +1,4 @@
-"""The check of an uploaded data set: every label and every pixel, and a decoded copy for the jobs to come."""
+"""Check an uploaded data set: every label and every pixel; also leaves a decoded copy for later jobs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from compress.data.split import counts_after_draw
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, digest, layout, classes, cache}` -> counts after missing parts are drawn, classes, image_shape, warnings.
+    """Map `{path, digest, layout, classes, cache}` to counts, classes, class_names, image_shape and warnings.
+
+    The counts include parts that are drawn from train because they are missing.
 
     Raises:
-        InvalidInput: whatever is wrong with the file.
+        InvalidInput: the file has a fault.
     """
     summary = inspect_dataset(
         Path(request["path"]),

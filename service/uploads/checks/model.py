@@ -1,4 +1,4 @@
-"""The check of an uploaded network: read, verified against onnxruntime, and what of it can be pruned."""
+"""Check an uploaded network: read it, verify it against onnxruntime, and find what can be pruned."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from compress.importing.verify import verify
 from compress.network import Network
 from compress.ops import find_row
 
-SAMPLES = 3  # what verify needs to see the batch move
+SAMPLES = 3  # enough for `verify` to find the batch axis
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, preprocessing, output}` -> what the answer to an upload says of a network.
+    """Map `{path, preprocessing, output}` to the description of a network in the answer to an upload.
 
     Raises:
-        InvalidInput: whatever is wrong with the file, its preprocessing or the name of its scored output.
-        Mistake: our code failed on it, which is no word against the file.
+        InvalidInput: the file, its preprocessing or the name of its scored output has a fault.
+        Mistake: our code failed on the file, which is not the file's fault.
     """
     try:
         return _checked(request)
@@ -63,7 +63,7 @@ def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(group: Group) -> dict[str, Any]:
-    """A group as the REST contract shows it."""
+    """Describe a group as in the REST contract."""
     return {
         "name": group.name,
         "width": group.width,
@@ -108,14 +108,14 @@ def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) ->
     warnings = []
     unknown = sorted({node.op_type for node in network.nodes if find_row(node) is None})
     if unknown:
-        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them stay as they are")
+        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them are not pruned")
     if not any(group.prunable for group in found):
         warnings.append("no channels of this network can be pruned")
     if scored is None:
         several = sum(len(shape) == 1 for shape in output_shapes(network).values()) > 1
         warnings.append(
-            "the classes of a job's data tell which output is scored, unless `output` does"
+            "the classes of a job's data will decide which output is scored, unless `output` names it"
             if several
-            else "no output is one score a class: its accuracy cannot be computed"
+            else "no output has one score per class, so its accuracy cannot be computed"
         )
     return warnings

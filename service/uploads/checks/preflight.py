@@ -1,4 +1,4 @@
-"""Preflight: how much of a network's time on a device lies in channels that can go, before a job is made of it."""
+"""Preflight: find how much of a network's time on a device pruning can save, before a job is submitted."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ NEVER_MEASURED = "nothing of this network was measured on this device yet: POST 
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{path, table, settings, fused}` -> the answer of GET /api/v1/models/{id}/preflight, or `{untold: why}`.
+    """Map `{path, table, settings, fused}` to the answer of GET /api/v1/models/{id}/preflight, or to `{untold: why}`.
 
-    `fused`: wiring -> sets of node names as the device told them. Where it told nothing the engine that is installed
-    here is asked, and without one the device must tell first.
+    `fused`: wiring -> sets of node names that the device reported. If there are none, the engine on this machine is
+    asked; if there is no such engine, the device must report first.
 
-    Latencies and layers are of the network as it was uploaded, the form that limits are a ratio of and that `predict`
-    shows. `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
-    filter_prune, in the form that a job cuts: no limit below it can be met by pruning alone.
-    All milliseconds are null where the table covers nothing.
+    Latencies and layers are those of the network as uploaded, to which ratios refer and which `predict` shows.
+    `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
+    filter_prune, in the form that a job prunes: no limit below it can be met by pruning alone.
+    All milliseconds are null if the table covers nothing.
 
     Raises:
         InvalidInput: the network cannot be read.
@@ -86,8 +86,8 @@ def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str
 
 
 def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -> Prediction:
-    """The smallest network in the form whose kernels the table knows best: a job has measured those of the form that
-    it kept. Of forms known alike the faster one.
+    """Predict the smallest network in the form with the best coverage in the table, because jobs measure the kernels of
+    the form they keep. If coverages are equal, take the faster form.
     """
     found: list[Prediction] = []
     for form in cut_forms(network):
@@ -98,7 +98,7 @@ def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -
 
 
 class _Untold(Exception):
-    """The device must tell first what it runs as one kernel."""
+    """Raised if the device must first report which nodes it runs as one kernel."""
 
 
 def _fused(network: Network, table: LatencyTable, told: _Told) -> tuple[frozenset[str], ...]:
@@ -109,7 +109,7 @@ def _fused(network: Network, table: LatencyTable, told: _Told) -> tuple[frozense
     try:
         return runtimes.load(table.device.runtime).fused(model)
     except (ExtraMissing, UnknownRuntime) as error:
-        raise _Untold(f"{table.device.name} has not told yet what it runs as one kernel ({error})") from error
+        raise _Untold(f"{table.device.name} has not reported yet which nodes it fuses ({error})") from error
 
 
 def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:
@@ -117,7 +117,7 @@ def _own(template: OpTemplate, widths: Mapping[str, int]) -> dict[str, int]:
 
 
 def _prunable_shares(network: Network, smallest: Mapping[str, int]) -> dict[str, float]:
-    """What share of each count goes at the smallest widths."""
+    """Return the share of each count that the smallest widths save."""
     blocks = [block for block in prunable_blocks(network) if block.name in smallest]
     if not blocks:
         return {"parameters": 0.0, "macs": 0.0}

@@ -1,4 +1,4 @@
-"""Score an original: how good a network is on validation samples at what it is for."""
+"""Score an original: rate a network's outputs on validation samples by the job's task."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from search.metric import Metric
 
 SAMPLES = 1000
-"""Validation samples (all, where there are fewer); the contract asks for at least 500."""
+"""Number of validation samples (or all, if there are fewer); the contract asks for at least 500."""
 BATCH = 100
 BEARABLE = 0.01
-"""Mean score that may be lost where batch norms are put from training mode into inference mode."""
+"""Mean score that may be lost by switching batch norms from training mode to inference mode."""
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """`{model, preprocessing, output, dataset, digest, layout, classes, cache, seed, task}` -> `{right, count, classes,
-    chance, task}`.
+    """Map `{model, preprocessing, output, dataset, digest, layout, classes, cache, seed, task}` to `{right, count,
+    classes, chance, task}`.
 
     Raises:
-        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it does well
-            only on the statistics of a batch.
+        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it is accurate
+            only with the statistics of a batch.
     """
     from compress.data.dataset import load_dataset
     from compress.data.preprocessing import Preprocessing
@@ -43,7 +43,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.network import parse
     from compress.tasks import load
 
-    # As a job reads it: normalised, so that what was mended at the upload is mended here.
+    # Normalised as in a job, so that repairs made at the upload apply here, too.
     path = Path(request["model"])
     network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
@@ -71,7 +71,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scores(task: Task, network: Network, part: Part, preprocessing: Preprocessing) -> Scores:
-    """(N,) how good the output for each sample is.
+    """Return (N,) scores, one for each sample's output.
 
     Raises:
         InvalidInput: outputs are not finite.
@@ -97,14 +97,14 @@ def _scores(task: Task, network: Network, part: Part, preprocessing: Preprocessi
 
 
 def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
-    """Raises: InvalidInput where batch norms lost much by being put into inference mode, beyond chance."""
+    """Raise InvalidInput if inference mode of the batch norms costs more score than chance explains."""
     lost = float(exported.mean() - now.mean())
     error = float(np.square(now - exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):
         raise InvalidInput(
             "model",
             "training_mode",
-            f"its batch norms were exported in training mode: on the statistics of {min(BATCH, len(now))} samples its "
-            f"{metric.heading} is {metric.told(exported.mean())}, on those stored with it, which inference takes, "
+            f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples "
+            f"its {metric.heading} is {metric.told(exported.mean())}, with its stored statistics, as in inference, "
             f"{metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
         )

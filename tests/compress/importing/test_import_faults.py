@@ -46,7 +46,7 @@ def test_a_broken_row_is_not_asked_again(fault: dict[str, Any], monkeypatch: pyt
     assert "last" not in warning
     named = {group.name: group for group in groups(network)}
     assert named["free"].prunable
-    assert "our rule for Softplus" in named["touched"].reason
+    assert "the rule for Softplus" in named["touched"].reason
     smaller = cut(network, {block.name: np.arange(3) for block in prunable_blocks(network)})
     verify(smaller, g.images(3))
 

@@ -74,7 +74,7 @@ def test_what_a_network_predicts_is_its_largest_logit() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((4, 2), np.float32), "labels of train must be one class number an image"),
+        (np.zeros((4, 2), np.float32), "labels of train must be one class number per image"),
         (np.array([0.0, 1.5, 2.0, 0.0]), "labels of train must be integers from 0"),
         (np.array([0, 1, -1, 0]), "1 labels of train are outside"),
     ],
@@ -86,7 +86,7 @@ def test_labels_that_are_no_class_numbers_are_refused(values: np.ndarray, messag
 
 
 def test_data_whose_labels_are_arrays_are_refused_with_the_words_of_the_upload() -> None:
-    with pytest.raises(InvalidInput, match="labels of train must be one class number an image") as caught:
+    with pytest.raises(InvalidInput, match="labels of train must be one class number per image") as caught:
         TASK.check({"logits": (2,)}, "logits", TargetKind(0, (2,)))
     assert (caught.value.field, caught.value.value) == ("dataset", [2])
 

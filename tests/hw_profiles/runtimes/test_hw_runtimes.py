@@ -31,7 +31,7 @@ def test_runtimes_are_found_by_file() -> None:
 
 
 def test_an_unknown_runtime_is_named() -> None:
-    with pytest.raises(InvalidInput, match=r"runtime: one of .*onnxruntime.*'tensorrt'"):
+    with pytest.raises(InvalidInput, match=r"runtime: must be one of .*onnxruntime.*'tensorrt'"):
         runtimes.load("tensorrt")
 
 

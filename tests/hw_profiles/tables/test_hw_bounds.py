@@ -57,7 +57,7 @@ def test_p95_is_bounded_by_the_second_slowest_burst() -> None:
 
 def test_too_few_bursts_bound_nothing() -> None:
     values = np.arange(1.0, 72.0)
-    with pytest.raises(InvalidInput, match=r"bursts: enough to bound the quantile 0\.95 from above"):
+    with pytest.raises(InvalidInput, match=r"bursts: must be enough to bound the quantile 0\.95 from above"):
         order_upper(values, 0.95, 0.975)
     assert order_upper(np.append(values, 72.0), 0.95, 0.975) == 72.0
     with pytest.raises(InvalidInput, match="from below"):

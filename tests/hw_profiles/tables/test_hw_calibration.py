@@ -62,11 +62,11 @@ def test_the_interval_narrows_with_evidence() -> None:
 
 
 def test_wrong_values_name_the_field() -> None:
-    with pytest.raises(InvalidInput, match="measured_us: as many as sums"):
+    with pytest.raises(InvalidInput, match="measured_us: must have as many values as sums"):
         calibrate([1.0, 2.0], [0.1, 0.1], [1.0])
     with pytest.raises(InvalidInput, match="finite and above 0"):
         calibrate([1.0], [0.1], [0.0])
-    with pytest.raises(InvalidInput, match="b: above 0"):
+    with pytest.raises(InvalidInput, match="b: must be above 0"):
         Calibration(b=0.0)
     with pytest.raises(InvalidInput, match="calibration"):
         Calibration.from_json({"slope": 1.0})

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fragile_runtime
+import numpy as np
 import pytest
 
 from hw_profiles.child_process import Cancelled
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.probe import probe_op
 from hw_profiles.testing import small_network
-from hw_profiles.timing.batch import Batch, Outcome, Work
+from hw_profiles.timing.batch import MODEL, SAMPLES, Batch, Checked, Outcome, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
+from hw_profiles.wire.arrays import pack, unpack
 
 DEVICE = fragile_runtime.RUNTIME.configs("bench")[0]
 QUICK = BurstProtocol(min_rounds=2, max_rounds=4, round_step=1)
@@ -98,3 +100,24 @@ def test_what_runs_as_one_is_told_by_the_child_and_a_file_that_is_no_model_costs
     assert found["small"] == fragile_runtime.RUNTIME.fused(small_network())
     assert isinstance(found["broken"], Failure)
     assert "not an ONNX file" in found["broken"].reason
+
+
+def test_a_network_is_converted_and_run_on_samples_in_a_process_of_its_own(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)
+    (tmp_path / "samples.npz").write_bytes(pack({"image": images}))
+    work = []
+    for name, model in (("good", small_network()), ("bad", b"not a model")):
+        (tmp_path / f"{name}.onnx").write_bytes(model)
+        work.append(Work(name, {MODEL: tmp_path / f"{name}.onnx", SAMPLES: tmp_path / "samples.npz"}))
+    seen: list[tuple[int, int]] = []
+    batch = Batch(DEVICE, QUICK, HostLock(tmp_path), progress=lambda done, total: seen.append((done, total)))
+    found = dict(batch.check(work))
+    assert isinstance(found["good"], Checked)
+    assert found["good"].file.read_bytes() == small_network(), "its engine reads ONNX"
+    wanted = [fragile_runtime.RUNTIME.run(small_network(), {"image": images[i : i + 1]}, DEVICE) for i in range(3)]
+    assert np.array_equal(
+        unpack(found["good"].outputs.read_bytes())["logits"], np.concatenate([each["logits"] for each in wanted])
+    )
+    assert isinstance(found["bad"], Failure)
+    assert "not an ONNX file" in found["bad"].reason
+    assert seen[-1] == (4, 4)

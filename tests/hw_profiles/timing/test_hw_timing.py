@@ -159,7 +159,7 @@ def test_wrong_values_name_the_field() -> None:
         Sample("key", (1.0,), (1.0, 2.0))
     with pytest.raises(InvalidInput, match="finite and above 0"):
         sample(1.0, 0.0)
-    with pytest.raises(InvalidInput, match="max_rounds: at least min_rounds, 5"):
+    with pytest.raises(InvalidInput, match="max_rounds: must be at least min_rounds, 5"):
         BurstProtocol(max_rounds=4)
     with pytest.raises(InvalidInput, match="timed_runs"):
         BurstProtocol(timed_runs=0)

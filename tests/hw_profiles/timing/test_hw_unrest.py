@@ -53,7 +53,7 @@ def test_where_rest_is_rare_the_limit_is_taken_at_its_generous_end(statistic: St
 
 
 def test_wrong_arguments_are_named() -> None:
-    with pytest.raises(InvalidInput, match="samples: at least one"):
+    with pytest.raises(InvalidInput, match="samples: must be at least one"):
         unrest([], "p50")
     with pytest.raises(InvalidInput, match="in this order"):
         Unrest(1.2, 1.1, 1.3)

@@ -46,7 +46,7 @@ def test_hypervolume_counts_the_cells_that_are_dominated(points: list[tuple[int,
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="one column a goal"):
+    with pytest.raises(InvalidInput, match="one column per goal"):
         front(np.zeros((2, 3)), GOALS)
     with pytest.raises(InvalidInput, match="finite"):
         front(np.array([[np.nan, 1.0]]), GOALS)

@@ -59,7 +59,7 @@ def test_random_gives_up_after_its_batches_with_the_nearest() -> None:
         return 10.0 + float(values["x"])  # type: ignore[arg-type]  # an Int
 
     problem = _problem(Space((Int("x", 0, 9),)), macs, 5.0)
-    with pytest.raises(Infeasible, match=r"100\.0% over them \(macs 10\)") as caught:
+    with pytest.raises(Infeasible, match=r"exceeds them by 100\.0% \(macs 10\)") as caught:
         Random(problem, RandomSettings(batch=8, batches=4), 0).ask(1)
     assert caught.value.nearest == {"x": 0}
     assert len(calls) <= 4 * 8 + 1

@@ -69,7 +69,7 @@ def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> No
 def test_reported_accuracies_must_be_those_of_the_file() -> None:
     checked = Checked("", {"val": 490, "test": 390}, {"val": 500, "test": 400})
     _compare(Summary(accuracy=0.98, test_accuracy=0.9775), checked)
-    with pytest.raises(CommandFailed, match=r"gets 490 of 500 val images right, the job said 0\.99"):
+    with pytest.raises(CommandFailed, match=r"gets 490 of 500 val images right, but the job reported 0\.99"):
         _compare(Summary(accuracy=0.99, test_accuracy=0.975), checked)
     with pytest.raises(CommandFailed, match="no accuracy on its test part"):
         _compare(Summary(accuracy=0.98), checked)

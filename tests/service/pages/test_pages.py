@@ -98,10 +98,10 @@ def test_a_job_shows_its_evaluations_and_its_front(browser: TestClient, store: S
 
 
 def test_a_job_that_nobody_can_run_says_so(browser: TestClient, store: Store, queued: str) -> None:
-    assert "Nothing is there that could run it" in browser.get(f"/jobs/{queued}").text
+    assert "This job cannot start" in browser.get(f"/jobs/{queued}").text
     with store.begin() as tx:
         conductors.seen(tx, "c1", "starting")
-    assert "Nothing is there that could run it" not in browser.get(f"/jobs/{queued}").text
+    assert "This job cannot start" not in browser.get(f"/jobs/{queued}").text
 
 
 def test_finalists_stand_apart_from_what_the_budget_counts(
@@ -165,7 +165,7 @@ def test_the_result_shows_how_sure_its_accuracy_is(browser: TestClient, store: S
         job_leases.fence(tx, held, best=best, control={"accuracy": 0.91, "accuracy_interval": interval})
     page = browser.get(f"/jobs/{held.job_id}").text
     assert page.count("500 images") == 2
-    assert page.count("under the control by") == 1
+    assert page.count("below the control by") == 1
     assert page.count("chosen among 3 finalists on these very images") == 1
 
 

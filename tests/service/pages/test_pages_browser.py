@@ -154,7 +154,7 @@ def test_on_a_phone_nothing_lies_over_the_points_and_no_button_wraps(
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"/jobs/{held.job_id}")
     expect(page.locator("#front .scatterlayer .points path")).to_have_count(len(strategies))
-    expect(page.locator("#best .annotation")).to_have_text("Nothing within the limits yet.")
+    expect(page.locator("#best .annotation")).to_have_text("No evaluation is within the limits yet.")
     expect(page.locator("#best .xtick")).to_have_count(0)
     shot(page, "job-phone")
     legend, plot, chart = (box(tab, f"#front {part}") for part in (".legend .bg", ".nsewdrag", ".main-svg"))

@@ -52,7 +52,7 @@ def test_a_child_that_is_killed_is_followed_by_another(
         assert first is not None
         os.kill(first, signal.SIGKILL)
         until(lambda: kept.pid != first)
-        assert "the child ended with exit status -9 and is started again" in caplog.messages
+        assert "the child ended with exit status -9 and will be restarted" in caplog.messages
     finally:
         kept.end()
     assert kept.pid is not None

@@ -103,7 +103,7 @@ def test_what_the_classes_leave_open_is_a_422_whatever_force_says(client: TestCl
 @pytest.mark.parametrize("force", [False, True])
 def test_what_cannot_be_scores_is_a_422_whatever_force_says(client: TestClient, force: bool) -> None:
     answer = upload(client, network("map"))
-    assert any("no output is one score a class" in warning for warning in answer.json()["warnings"])
+    assert any("no output has one score per class" in warning for warning in answer.json()["warnings"])
     field, message = wrong(job(client, data(client), force=force))
     assert (field, "map (batch, 12, 16, 8)" in message) == ("model", True)
 

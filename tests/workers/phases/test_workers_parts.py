@@ -349,7 +349,7 @@ def test_a_clean_process_confirms_the_file(trained: Network, digits: Digits) -> 
     found = clean_check(TASK, trained.save(), images, labels, accuracy)
     assert found.score == pytest.approx(accuracy, abs=0.011)
     assert found.difference < 1e-4
-    with pytest.raises(JobFailed, match=r"the verdict saw 0\.5"):
+    with pytest.raises(JobFailed, match=r"the verdict used 0\.5"):
         clean_check(TASK, trained.save(), images, labels, 0.5)
     with pytest.raises(JobFailed, match="could not run"):
         clean_check(TASK, trained.save()[:100], images, labels, accuracy)

@@ -169,7 +169,7 @@ def test_time_that_does_not_last_for_a_smaller_neighbour_is_a_warning(
     monkeypatch.setattr(MemoryPorts, "measure", measure)
     outcome = run(plan, ports, lock, clock_s=lambda: time.monotonic() + waited_s[0], train=train)
     assert outcome.verdict == "missed"
-    said = "random-s0-0000 is a little too slow: 600 wall seconds did not last for a smaller neighbour."
+    said = "random-s0-0000 is a little too slow; 600 wall seconds were not enough to try a smaller neighbour."
     assert said in ports.warnings
     assert said in json.loads(ports.files["report_json"].read_text())["warnings"]
 
@@ -247,7 +247,7 @@ def test_what_training_costs_the_control_is_judged_image_by_image(
     monkeypatch.setattr("workers.training.trainer.scores_in_file", scores)
     with pytest.raises(JobFailed, match="recheck"):
         run(plan, ports, lock)  # the clean process sees what the file really does
-    assert "Training costs the control 2.00% of the original's accuracy." in ports.lines
+    assert "After training, the control is 2.00% below the original's accuracy." in ports.lines
 
 
 def test_what_training_made_is_recorded_with_the_verdict_the_seconds_and_the_tables(job: Job, lock: HostLock) -> None:

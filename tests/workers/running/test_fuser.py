@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from patience import PATIENCE_S
 
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
+from hw_profiles.runtimes import load as load_runtime
 from workers.errors import MeasurementFailed
 from workers.plan import JobPlan
 from workers.ports import FusedSets
@@ -63,3 +65,18 @@ def test_nodes_that_are_not_there_or_in_two_kernels_are_refused(
     asking = fuser(job, lock, lambda models: [sets for _ in models])
     with pytest.raises(MeasurementFailed, match=first if twice else "elsewhere"):
         asking("simulated", [trained])
+
+
+def test_the_casts_of_weights_stored_as_float16_are_no_nodes_of_the_network(
+    job: Job, lock: HostLock, trained: Network
+) -> None:
+    weights = frozenset(name for name in trained.constants if name.endswith(".weight"))
+    given = replace(trained, halves=weights).rounded()
+
+    def answer(models: Sequence[bytes]) -> Sequence[FusedSets]:
+        return [load_runtime("simulated").fused(model) for model in models]
+
+    (told,) = fuser(job, lock, answer)("simulated", [given])
+    named = {name for names in told for name in names}
+    assert named == {node.name for node in given.nodes}
+    assert all(told), "a kernel of Casts alone is none"

@@ -63,7 +63,7 @@ def test_all_train_for_the_epochs_that_the_wall_seconds_last_for(job: Job, lock:
     assert slow.epochs == {50: 1, 3: 6}
     assert spent_s(ports) <= 7500.0
     warning, late = ports.warnings
-    assert late.startswith("7500 wall seconds did not last to train these to their end: random-")
+    assert late.startswith("7500 wall seconds were not enough to finish training random-")
     assert "7500 wall seconds do not last for 50 epochs" in warning
     assert warning.endswith("what is trained to its end is trained for 3.")
     report = json.loads(ports.files["report_json"].read_text())
@@ -131,4 +131,4 @@ def test_a_second_control_counts(
     run(plan, ports, lock, clock_s=slow.clock_s, train=forgetting)
     assert slow.epochs == {1: controls + 1}
     assert spent_s(ports) <= wall_s
-    assert any("do not last for a second control" in line for line in ports.lines) == (controls == 1)
+    assert any("are not enough for a second control" in line for line in ports.lines) == (controls == 1)

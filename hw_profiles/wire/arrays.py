@@ -1,0 +1,40 @@
+"""Arrays on the wire: samples that travel to an agent and outputs that come back, as an uncompressed .npz file."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hw_profiles.errors import InvalidInput
+
+_NAMES = "names"
+
+
+def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """The file of some arrays, whatever their names are."""
+    file = io.BytesIO()
+    numbered = {f"a{number}": array for number, array in enumerate(arrays.values())}
+    np.savez(file, allow_pickle=False, **{_NAMES: np.array(list(arrays), dtype=np.str_)}, **numbered)
+    return file.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that `pack` made a file of; none is larger than its file.
+
+    Raises InvalidInput where `content` is no such file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist()):
+                raise InvalidInput("arrays", len(content), "an uncompressed .npz file")
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return {str(name): found[f"a{number}"] for number, name in enumerate(found[_NAMES])}
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput("arrays", len(content), "a file of arrays") from error

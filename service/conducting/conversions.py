@@ -1,0 +1,66 @@
+"""Conversions: a run asks a device for its engine's own files of networks, and reads what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import hw_profiles.errors
+from hw_profiles.runtimes import Arrays
+from hw_profiles.timing.conversion import Conversion
+from hw_profiles.wire.arrays import pack, unpack
+from service.files.blobs import Blobs
+from service.store.devices import conversions, devices
+from service.store.devices.conversions import Answered, Question
+from service.store.engine import Store
+from service.store.jobs import job_leases
+from service.store.jobs.job_leases import Held
+from workers.errors import MeasurementFailed
+
+
+@dataclass(frozen=True)
+class Conversions:
+    """Of one device, for one held job."""
+
+    store: Store
+    blobs: Blobs
+    held: Held
+    device_id: str
+
+    def ask(self, models: Sequence[bytes], samples: Arrays) -> Sequence[Question]:
+        """The questions, in the order of the models; what the device has answered before it is not asked again.
+
+        Raises:
+            LeaseLost: the job belongs to somebody else now.
+        """
+        files = [self.blobs.put_bytes(content) for content in (pack(samples), *models)]
+        shown, *networks = files
+        wanted = [Question(network.sha256, shown.sha256) for network in networks]
+        with self.store.begin() as tx:
+            job_leases.fence(tx, self.held)
+            for blob in files:
+                self.blobs.record(tx, blob)
+            conversions.ask(tx, self.device_id, wanted)
+        return wanted
+
+    def found(self, wanted: Sequence[Question]) -> Sequence[Conversion] | str:
+        """What the device answered, or in words what is missing.
+
+        Raises:
+            MeasurementFailed: it could not do one of them.
+        """
+        with self.store.read() as tx:
+            known = conversions.answered(tx, devices.get(tx, self.device_id), wanted)
+        refused = next((each.failure for each in known.values() if each.failure), None)
+        if refused is not None:
+            raise MeasurementFailed(self.device_id, f"its runtime cannot convert a network: {refused}")
+        if any(each.digest not in known for each in wanted):
+            return "the files that its engine makes of networks"
+        return [self._read(known[each.digest]) for each in wanted]
+
+    def _read(self, answer: Answered) -> Conversion:
+        try:
+            outputs = unpack(self.blobs.path(answer.outputs).read_bytes())
+        except hw_profiles.errors.InvalidInput as error:
+            raise MeasurementFailed(self.device_id, f"its agent sent no outputs: {error}") from error
+        return Conversion(self.blobs.path(answer.file).read_bytes(), outputs)
