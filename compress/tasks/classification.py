@@ -58,7 +58,7 @@ class Classification(Task):
     def check(self, outputs: Shapes, scored: str | None, targets: TargetKind, model: str | None = None) -> str:
         """Return the output that is one score a class, for at least as many classes as the data have."""
         if not targets.classes:
-            raise InvalidInput("dataset", list(targets.shape), "labels of train must be one class number an image")
+            raise InvalidInput("dataset", list(targets.shape), "labels of train must be one class number per image")
         if scored is not None:
             check_output(outputs, scored)
         name = scored or scored_for(outputs, targets.classes, model)
