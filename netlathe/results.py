@@ -112,7 +112,7 @@ class Summary:
     nonzeros: int | None = None
     stored_bytes: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    raw: Json = field(default_factory=dict, repr=False)
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     def score(self, metric: str) -> float | None:
         """The network's mean score, for a job of this `metric`; `test_<metric>` is that on the test part."""

@@ -45,7 +45,7 @@ def _failure(failure: Failure) -> str:
 
 
 def print_networks(job: Job) -> None:
-    """Print one row per network: accuracy, predicted and measured latency on each device, size."""
+    """Print one row per network: score, predicted and measured latency on each device, size."""
     found = [(slot, summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
@@ -77,7 +77,7 @@ def _counts(summary: Summary) -> Mapping[str, float]:
 
 
 def _wanted(job: Job) -> str | None:
-    """Describe the objective; None if it is accuracy."""
+    """Describe the objective; None if it is the score of the job's task."""
     objective = job.raw.get("objective") or {}
     metric = objective.get("metric", job.metric)
     return None if metric == job.metric else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
@@ -111,8 +111,8 @@ def heading(job: Job) -> str:
 
 
 def score(summary: Summary, metric: str) -> str | None:
-    """Format an accuracy: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
-    measured. A positive drop is accuracy lost.
+    """Format a score: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
+    measured. A positive drop is lost.
     """
     found, lost = summary.score(metric), summary.drop(metric)
     if found is None:

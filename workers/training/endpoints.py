@@ -23,7 +23,7 @@ REACH = 0.25
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
     """The uncut network in every setting that is within the limits by estimate: the best by the objective first, by
-    accuracy the one as it is. `known`: values that the search has evaluated, which are left out.
+    score the one as it is. `known`: values that the search has evaluated, which are left out.
     """
     seen = {values_key(values) for values in known}
     points = {name: values for name, values in _uncut(builder).items() if values_key(values) not in seen}
@@ -46,7 +46,7 @@ def out_of_reach(
     Then neither what was evaluated nor an end of the space is within REACH of the limits by estimate, and whatever was
     trained would be trained in vain.
 
-    The uncut network keeps its accuracy; in another setting it is taken to keep it.
+    The uncut network keeps its score; in another setting it is taken to keep it.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])
