@@ -25,7 +25,7 @@ to 13 %.
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
     """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
 
-    With the score as the objective, the unchanged network is first. `known`: values that the search has evaluated, which
+    With the score as the objective, the unchanged network is first. `known`: values that the search has evaluated; they
     are left out.
     """
     seen = {values_key(values) for values in known}
