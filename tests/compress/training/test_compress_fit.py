@@ -23,6 +23,8 @@ from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
 from compress.pruning.importance import score
 from compress.pruning.reach import untrained
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step, fit
 from compress.training.logits import logits_name
@@ -278,7 +280,7 @@ def test_a_loss_takes_the_logits_before_a_last_activation(end: str, taught: bool
 def test_fisher_takes_the_logits_too() -> None:
     plain = residual()
     ended = ending(plain, *ENDINGS["Softmax"])
-    batch, truth = images(8), np.arange(8) % 4
+    batch, truth = images(8), Targets(TASK, np.arange(8) % 4)
     found = [score(network, prunable_blocks(network), "fisher", batch, truth) for network in (plain, ended)]
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])
