@@ -1,4 +1,4 @@
-"""The contract every task keeps: what a network is for, and with that what its targets, its score and its loss are."""
+"""The contract of tasks: a task is what a network is for, and defines its targets, its score and its loss."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from compress.data.formats.source import Labels
 from compress.scoring.difference import Difference, Scores, mean_interval, paired
 
-if TYPE_CHECKING:  # data sets are checked where torch has no room
+if TYPE_CHECKING:  # because data sets are checked in a process that has no memory for torch
     from torch import Tensor
 
     from compress.network import Network
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-"""Output -> its shape without the batch, in the order of the file."""
+"""Output name -> its shape without the batch, in the order of the file."""
 Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True)
 class TargetKind:
-    """What one target of a data set is: a class number below `classes`, or, if that is 0, an array of `shape`."""
+    """The form of one target of a data set: a class number below `classes` or, if that is 0, an array of `shape`."""
 
     classes: int
     shape: tuple[int, ...] = ()
@@ -36,7 +36,7 @@ class TargetKind:
 
 @dataclass(frozen=True)
 class Taught:
-    """What a teacher puts out for a batch, and how much it counts in the loss (`compress.training.recipe`)."""
+    """The outputs of a teacher for a batch, and their weight in the loss (`compress.training.recipe`)."""
 
     outputs: Tensor
     alpha: float
@@ -44,8 +44,8 @@ class Taught:
 
 
 class Task(ABC):
-    """What a network is for. Each file of compress/tasks offers one as `TASK`; `TaskContract` in compress.testing holds
-    it against this.
+    """The purpose of a network. Each file of compress/tasks offers one as `TASK`; `TaskContract` in compress.testing
+    tests it against this contract.
 
         targets = task.targets(Labels(y, "y_train"), len(x), "train")
         output = task.check(shapes, None, TargetKind(10))      "logits"
@@ -53,10 +53,10 @@ class Task(ABC):
         task.compare(scores, others)                           Difference(mean=0.01, low=-0.002, high=0.022, count=500)
 
     Attributes:
-        name: as jobs name it.
-        summary: one line for people.
-        metric: the name of the mean score: a row of the table of metrics, which says how it is shown and from which its
-            limits follow; the best score is 1, so that more of it is better.
+        name: its name in jobs.
+        summary: one line for the user.
+        metric: the name of the mean score, a row of the table of metrics, which defines its display and its limits.
+            The best score is 1, so that more is better.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[Any]:
-        """The labels of one part, as a file has them, as targets: int64 or float32, the first axis that of the images.
+        """Return the labels of one part of a file as targets: int64 or float32, with the images along the first axis.
 
         Args:
-            images: how many images the part has.
+            images: number of images in the part.
             part: its name, for errors.
 
         Raises:
@@ -82,12 +82,12 @@ class Task(ABC):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """What the targets of all parts are, and warnings for the user.
+        """Return the form of the targets of all parts, and warnings for the user.
 
         Args:
             targets, labels: by part, `train` among them.
-            classes: how many the user says there are, if any.
-            class_names: names in the file, if any.
+            classes: the number of classes that the user gave, if any.
+            class_names: class names in the file, if any.
 
         Raises:
             InvalidInput: no network can learn from them.
@@ -96,10 +96,10 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, outputs: Shapes, scored: str | None, targets: TargetKind, model: str | None = None) -> str:
-        """The output that is scored against these targets.
+        """Return the name of the output that is scored against these targets.
 
         Args:
-            scored: the one that the user, or the file, names.
+            scored: the output that the user or the file names, if any.
             model: the network's name, for errors.
 
         Raises:
@@ -108,57 +108,55 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Scores:
-        """Scored outputs (n, ...) and targets (n, ...) -> (n,) in 0..1, 1 for the best there is."""
+        """Return the score (n,) of outputs (n, ...) against targets (n, ...), in 0..1; 1 is the best possible."""
 
     def interval(self, scores: Scores) -> tuple[float, float]:
-        """The 95 % interval of the mean score, within 0..1."""
+        """Return the 95 % interval of the mean score, within 0..1."""
         low, high = mean_interval(scores)
         return max(low, 0.0), min(high, 1.0)
 
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """What the second network loses against the first on the same samples."""
+        """Return the score that the second network loses against the first on the same samples."""
         return paired(first, second)
 
     def learned(self, network: Network) -> str:
-        """The tensor that the loss is of: the scored output, or what it is computed from."""
+        """Return the name of the tensor that the loss takes: the scored output, or a tensor it is computed from."""
         return network.output_name
 
     @abstractmethod
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """The loss of the learned tensor (n, ...): a scalar, its mean or its sum over the samples.
+        """Return the loss of the learned tensor (n, ...), a scalar: its mean or its sum over the samples.
 
         Args:
-            taught: what a teacher puts out for the same samples; the loss is then one part of the whole.
+            taught: a teacher's outputs for the same samples; its weight decides the share of each part of the loss.
         """
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """The targets that a network predicts by its learned tensor."""
+        """Return the targets that a network predicts with its learned tensor."""
         return outputs.detach()
 
     @abstractmethod
     def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
-        """The mean score of guessing without a look at the images.
+        """Return the mean score of guessing without the images.
 
         Args:
-            seen: (n, ...) targets that the guesses are scored on.
+            seen: (n, ...) the targets that guesses are scored on.
         """
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """What a network does that has this mean score on so many validation samples, beside what guessing reaches: the
-        end of a sentence that begins with the network.
-        """
-        return f"scores {score:.3g} on {count} validation samples, guessing scores {chance:.3g}"
+        """Return the rest of a sentence that begins with the network's name and states its mean score and chance."""
+        return f"scores {score:.3g} on {count} validation samples; guessing scores {chance:.3g}"
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What a network is to put out for some samples (n, ...), and the task that knows what that means."""
+    """The wanted outputs of a network for some samples (n, ...), and the task that defines their meaning."""
 
     task: Task
     values: NDArray[Any]
 
     def __getitem__(self, rows: slice) -> Targets:
-        """Those of some of the samples."""
+        """Return the targets of some of the samples."""
         return Targets(self.task, self.values[rows])

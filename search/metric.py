@@ -52,7 +52,7 @@ class Metric:
 
     @property
     def on_test(self) -> Metric:
-        """A scored metric read once, at the end, on the test part."""
+        """The metric for the test part, which is read once, at the end."""
         label = f"{self.label.removesuffix(' (validation)')} (test)"
         return replace(self, name=f"test_{self.name}", label=label, decides=False, order=self.order + 10)
 
@@ -68,7 +68,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """Format `value` for display, with its unit."""
-        return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
+        return f"{value * self.factor:z{self.format}} {self.unit}".rstrip()
 
     def told(self, value: float) -> str:
         """Format `value` as `show` does, but without the space before a per cent sign, for use in a sentence."""

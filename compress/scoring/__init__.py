@@ -1,1 +1,1 @@
-"""Scoring: what the scores of samples say of a network and of two of them, with intervals."""
+"""Scoring: mean scores of networks and differences of two networks, with intervals."""

@@ -1,4 +1,4 @@
-"""What a network can be for: one task a file, found by its file name; each offers `TASK`."""
+"""Tasks of networks, one per file, found by file name; each file offers a constant `TASK`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from compress.task import Task
 from search.discovery import Discovery
 
 DEFAULT = "classification"
-"""The task of a job that names none."""
-_TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # it is asked about instances only
+"""The name of the task of a job that names none."""
+_TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # Discovery only tests for instances
 
 
 def names() -> tuple[str, ...]:
-    """The names of all tasks: the default first, then the others sorted."""
+    """Return the names of all tasks: the default first, then the others sorted."""
     return (DEFAULT, *(name for name in _TASKS.names() if name != DEFAULT))
 
 
 def load(name: str) -> Task:
-    """The task of that name.
+    """Return the task of that name.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no such task.
     """
     if name not in names():
         raise InvalidInput("task", name, f"must be one of {', '.join(names())}")

@@ -1,1 +1,1 @@
-"""What a candidate is worth: evaluators of each fidelity, and accuracy with its intervals."""
+"""Evaluates candidates: evaluators of each fidelity, and scores."""

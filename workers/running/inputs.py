@@ -26,7 +26,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that are scored."""
 
     network: Network
     dataset: Dataset
@@ -115,7 +115,7 @@ class Inputs:
         return scores_in_file(self.task, model, *self.validation)
 
     def test_score(self, model: bytes) -> float:
-        """Return a file's mean score on the test part; asked for the original and the chosen file, at the very end."""
+        """Return a file's mean score on the test part; used for the original and the chosen file, at the very end."""
         return float(scores_in_file(self.task, model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:

@@ -11,7 +11,7 @@ from service_world import HandClock, Uploaded, add_model, queue
 from sqlalchemy import text as sql
 
 from service.jobs import catalogue
-from service.jobs.submission import JobCreate, NamedBody
+from service.jobs.body import JobCreate, NamedBody
 from service.store import Store
 from service.store.jobs import job_leases
 from service.store.uploads import models, scores
@@ -42,6 +42,7 @@ def test_a_job_is_queued_with_ids_and_all_defaults(client: TestClient, uploaded:
             "batch": 1,
         }
     ]
+    assert (job["task"], job["metric"], job["objective"]["metric"]) == ("classification", "accuracy", "accuracy")
     assert job["methods"][0]["name"] == "filter_prune"
     assert job["budget"] == {"evaluations": 60, "wall_s": 900.0, "finalists": 3}
     assert (job["state"], job["verdict"], job["best"], job["progress"]["fraction"]) == ("queued", None, None, 0.0)
@@ -82,6 +83,7 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"objective": {"metric": "size_bytes", "goal": "min"}, "limits": {"max_accuracy": 0.9}}, *OBJECTIVE),
         ({"objective": {"metric": "latency_ms", "goal": "min"}, **DROP}, "objective.metric", "latency_ms"),
         ({"metric": "beauty"}, "metric", "beauty"),
+        ({"task": "poetry"}, "task", "poetry"),
         ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),
         ({"training": {"epochs": -1}}, "training.epochs", -1),
         ({"seed": -1}, "seed", -1),
@@ -244,7 +246,7 @@ def test_outputs_without_scores_are_refused(
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("model", "net")
-    assert error["message"].endswith(f"one score a class, (batch, classes): label {seen}, map (batch, 4, 4)")
+    assert error["message"].endswith(f"one score per class, (batch, classes): label {seen}, map (batch, 4, 4)")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:

@@ -1,12 +1,12 @@
-"""targets that are no class numbers, and scores by task"""
+"""targets that are not class numbers, and scores by task"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
