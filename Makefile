@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Check only the project's folders, not files that a user keeps beside them (such as the README's mynet.py).
 CODE := service workers search hw_profiles compress netlathe tests benchmarks
 
+# Two test processes, each with whole files; most tests wait for child processes or use one core.
+PARALLEL := -n 2 --dist loadfile
+
 .PHONY: install demo test test-all check clean
 
 install: $(VENV)/installed
@@ -24,10 +27,10 @@ check: install
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: check
-	NETLATHE_TEST_ALL=1 $(BIN)/python -m pytest -m ''
+	NETLATHE_TEST_ALL=1 $(BIN)/python -m pytest $(PARALLEL) -m ''
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

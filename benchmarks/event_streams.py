@@ -36,7 +36,7 @@ from stamp import stamp
 from stream_clients import Address, faults, run
 
 from service.http.event_feed import HELD
-from service.jobs.submission import JobCreate, NamedBody
+from service.jobs.body import JobCreate, NamedBody
 from service.settings import Settings
 from service.store import Store, events, make_engine
 from service.store.jobs import jobs

@@ -29,7 +29,7 @@ from hw_profiles.lifeline import watch_parent
 from service.conducting.run import Ending, Run, of_error
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
-from service.jobs.submission import plan
+from service.jobs.plan import plan
 from service.jobs.warnings import answered
 from service.settings import Settings
 from service.store.engine import Store, make_engine

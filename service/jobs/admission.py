@@ -13,7 +13,8 @@ from service.devices import asked_forms
 from service.errors import InvalidInput
 from service.files.blobs import Blobs
 from service.jobs import catalogue
-from service.jobs.submission import JobCreate, Resolved, resolve
+from service.jobs.body import JobCreate
+from service.jobs.submission import Resolved, resolve
 from service.jobs.warnings import JobWarning, lasting
 from service.store.devices import devices, latency
 from service.store.engine import Store

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from service.jobs.submission import JobCreate, resolve
+from service.jobs.body import JobCreate
+from service.jobs.submission import resolve
 from service.store import Store, Tx
 from service.store.jobs import jobs
 from service.store.uploads.models import Model

@@ -14,7 +14,8 @@ from service.http.idempotency import Answer
 from service.http.json_route import JsonRoute
 from service.http.problem_details import documented
 from service.jobs.admission import check_before_queueing
-from service.jobs.submission import JobCreate, resolve
+from service.jobs.body import JobCreate
+from service.jobs.submission import resolve
 from service.jobs.view import JobPublic, job_public
 from service.store.base import Tx
 from service.store.devices import devices
