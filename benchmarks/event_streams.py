@@ -51,7 +51,7 @@ AROUND_CUTS_S = 3.0
 PATIENCE_S = 60.0
 JOBS = 50
 PORTS = range(20_000, 32_768)
-"""Ports below those that the system gives to clients; with one of those a client could connect to itself during a cut.
+"""Ports outside the range that the system gives to clients; in it, a client could connect to itself during a cut.
 """
 ASKED = JobCreate(
     model="mdl_1", dataset="dts_1", methods=[NamedBody(name="filter_prune")], strategies=[NamedBody(name="greedy")]

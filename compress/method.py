@@ -75,7 +75,7 @@ class Method(Protocol):
     - `bind` reads the values of its own knobs only, so that one set of values serves a whole scheme.
     - The same values and evidence give the same network, in another process too.
 
-    `MethodContract` in compress.testing holds an implementation against this.
+    `MethodContract` in compress.testing tests an implementation against this contract.
     """
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:

@@ -206,7 +206,7 @@ class Network:
 
     @property
     def casts(self) -> frozenset[str]:
-        """Names of the Casts of the saved file that are no nodes of the network: they widen float16 constants."""
+        """Names of the Casts in the saved file that widen float16 constants and are not nodes of the network."""
         return frozenset(self.widening(name).name for name in self.halves if name in self.constants)
 
     def widening(self, name: str) -> Node:

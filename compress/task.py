@@ -1,4 +1,4 @@
-"""The contract of tasks: a task says what a network is for, and so what its targets, its score and its loss are."""
+"""The contract of tasks: a task is what a network is for, and defines its targets, its score and its loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from compress.data.formats.source import Labels
 from compress.scoring.difference import Difference, Scores, mean_interval, paired
 
-if TYPE_CHECKING:  # the process that checks data sets has no memory for torch
+if TYPE_CHECKING:  # because data sets are checked in a process that has no memory for torch
     from torch import Tensor
 
     from compress.network import Network
@@ -25,7 +25,7 @@ Reduction: TypeAlias = Literal["mean", "sum"]
 
 @dataclass(frozen=True)
 class TargetKind:
-    """The form of a data set's targets: class numbers below `classes`, or, if that is 0, arrays of `shape`."""
+    """The form of one target of a data set: a class number below `classes` or, if that is 0, an array of `shape`."""
 
     classes: int
     shape: tuple[int, ...] = ()
@@ -36,7 +36,7 @@ class TargetKind:
 
 @dataclass(frozen=True)
 class Taught:
-    """A teacher's outputs for a batch, and their weight in the loss (see `compress.training.recipe`)."""
+    """The outputs of a teacher for a batch, and their weight in the loss (`compress.training.recipe`)."""
 
     outputs: Tensor
     alpha: float
@@ -44,7 +44,8 @@ class Taught:
 
 
 class Task(ABC):
-    """Base of all tasks. Each file of compress/tasks offers one as `TASK`; compress.testing.TaskContract checks it.
+    """The purpose of a network. Each file of compress/tasks offers one as `TASK`; `TaskContract` in compress.testing
+    tests it against this contract.
 
         targets = task.targets(Labels(y, "y_train"), len(x), "train")
         output = task.check(shapes, None, TargetKind(10))      "logits"
@@ -52,10 +53,10 @@ class Task(ABC):
         task.compare(scores, others)                           Difference(mean=0.01, low=-0.002, high=0.022, count=500)
 
     Attributes:
-        name: the name that jobs use.
-        summary: one line for people.
-        metric: the name of the mean score: that of a scored row in the table of metrics, which says how it is shown and
-            from which its limits follow. The best score is 1, so more of it is better.
+        name: its name in jobs.
+        summary: one line for the user.
+        metric: the name of the mean score, a row of the table of metrics, which defines its display and its limits.
+            The best score is 1, so that more is better.
     """
 
     name: str
@@ -64,11 +65,11 @@ class Task(ABC):
 
     @abstractmethod
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[Any]:
-        """Return the labels of one part of a file as targets: int64 or float32, one for each image.
+        """Return the labels of one part of a file as targets: int64 or float32, with the images along the first axis.
 
         Args:
             images: number of images in the part.
-            part: name of the part, for errors.
+            part: its name, for errors.
 
         Raises:
             InvalidInput: they cannot be targets of this task; the field is `labels.where`.
@@ -81,12 +82,12 @@ class Task(ABC):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """Return the form of the targets, and warnings for the user.
+        """Return the form of the targets of all parts, and warnings for the user.
 
         Args:
             targets, labels: by part, `train` among them.
-            classes: number of classes that the user gave, if any.
-            class_names: names of classes in the file, if any.
+            classes: the number of classes that the user gave, if any.
+            class_names: class names in the file, if any.
 
         Raises:
             InvalidInput: no network can learn from them.
@@ -99,7 +100,7 @@ class Task(ABC):
 
         Args:
             scored: the output that the user or the file names, if any.
-            model: name of the network, for errors.
+            model: the network's name, for errors.
 
         Raises:
             InvalidInput: no output fits the targets, or more than one; the field is `output`, `model` or `dataset`.
@@ -107,7 +108,7 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Scores:
-        """Return the score of each sample, (n,) in 0..1, for outputs (n, ...) and targets (n, ...); 1 is best."""
+        """Return the score (n,) of outputs (n, ...) against targets (n, ...), in 0..1; 1 is the best possible."""
 
     def interval(self, scores: Scores) -> tuple[float, float]:
         """Return the 95 % interval of the mean score, within 0..1."""
@@ -115,45 +116,43 @@ class Task(ABC):
         return max(low, 0.0), min(high, 1.0)
 
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """Return what the second network loses against the first on the same samples."""
+        """Return the score that the second network loses against the first on the same samples."""
         return paired(first, second)
 
     def learned(self, network: Network) -> str:
-        """Return the name of the tensor that the loss takes: the scored output, or one it is computed from."""
+        """Return the name of the tensor that the loss takes: the scored output, or a tensor it is computed from."""
         return network.output_name
 
     @abstractmethod
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Return the loss of the learned tensor (n, ...): a scalar, the mean or the sum over the samples.
+        """Return the loss of the learned tensor (n, ...), a scalar: its mean or its sum over the samples.
 
         Args:
-            taught: a teacher's outputs for the same samples; the loss then has a part for each.
+            taught: a teacher's outputs for the same samples; its weight decides the share of each part of the loss.
         """
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """Return the targets that the network itself predicts, from its learned tensor."""
+        """Return the targets that a network predicts with its learned tensor."""
         return outputs.detach()
 
     @abstractmethod
     def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
-        """Return the mean score of guessing without looking at the images.
+        """Return the mean score of guessing without the images.
 
         Args:
             seen: (n, ...) the targets that guesses are scored on.
         """
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Return what a network with this mean score does, beside what guessing reaches: the end of a sentence that
-        begins with the network.
-        """
-        return f"scores {score:.3g} on {count} validation samples, guessing scores {chance:.3g}"
+        """Return the rest of a sentence that begins with the network's name and states its mean score and chance."""
+        return f"scores {score:.3g} on {count} validation samples; guessing scores {chance:.3g}"
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Targets of some samples, (n, ...), with the task that scores outputs against them."""
+    """The wanted outputs of a network for some samples (n, ...), and the task that defines their meaning."""
 
     task: Task
     values: NDArray[Any]

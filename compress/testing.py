@@ -223,11 +223,11 @@ class MethodContract:
 
 
 class TaskContract:
-    """What every task keeps; see `compress.task.Task`.
+    """Tests that every task must pass; see `compress.task.Task`.
 
     Attributes:
-        task: what is tested.
-        labels: (n, ...) as a data set has them, not all alike, n at least 8.
+        task: the task to test.
+        labels: (n, ...) as a data set has them, not all equal, n at least 8.
         outputs: (n, ...) float32 of a network that is right about some of them, and not about all.
     """
 

@@ -52,7 +52,7 @@ class Metric:
 
     @property
     def on_test(self) -> Metric:
-        """A scored metric read once, at the end, on the test part."""
+        """The metric for the test part, which is read once, at the end."""
         label = f"{self.label.removesuffix(' (validation)')} (test)"
         return replace(self, name=f"test_{self.name}", label=label, decides=False, order=self.order + 10)
 

@@ -20,7 +20,7 @@ from search.terms import Term, Terms
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
 ACCURACY = "accuracy"
-"""The deciding metric of a problem that names none."""
+"""The deciding metric if a problem names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
 """Function from n values to metric key -> (n,): cheap, vectorised, deterministic; without training or accuracy."""

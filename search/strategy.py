@@ -26,7 +26,7 @@ class Strategy(Protocol):
     - After a restart, or after a new latency table changes the estimates, the loop makes a new strategy and tells it
       every recorded evaluation.
 
-    `StrategyContract` in search.testing holds an implementation against this.
+    `StrategyContract` in search.testing tests an implementation against this contract.
     """
 
     def ask(self, count: int) -> list[Candidate]:

@@ -112,7 +112,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """The amounts that a run measures and evaluates: the product's defaults; tests use less.
+    """How much a run measures and evaluates. The defaults are the product's; tests use less.
 
     Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
     `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
@@ -139,8 +139,8 @@ class Effort:
 class JobPlan:
     """Everything that a run depends on.
 
-    `task`: what the network is for (compress.tasks); `metric`: its mean score, which ranks and decides.
-    `limits` are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
+    `task`: the purpose of the network (compress.tasks); `metric`: its mean score, which ranks and decides. `limits` are
+    the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
     """
 
     job_id: str
@@ -178,7 +178,7 @@ class JobPlan:
 
     @property
     def metric_row(self) -> Metric:
-        """What the mean score is called and how it is shown."""
+        """The name and format of the mean score."""
         return METRICS[self.metric]
 
     @property

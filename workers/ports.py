@@ -104,12 +104,12 @@ class Ports(Protocol):
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
     ) -> Sequence[Conversion]:
-        """For each network the file that the device's runtime makes of it, and what that says of each sample; blocks
-        until the device has answered.
+        """Return each network's file as the device's runtime converts it, with its outputs on the samples; blocks until
+        the device answers.
 
         Raises:
             DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot convert or run a network, or has answered nothing for `timeout_s`.
+            MeasurementFailed: its runtime cannot convert or run a network, or did not answer within `timeout_s`.
         """
         ...
 

@@ -13,7 +13,7 @@ def _fewer(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
 
 
 def _smaller(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
-    """Return the bytes that a density adds (below 0), as if the zeros were random in all layers.
+    """Return the change in bytes at a density (negative), as if the zeros were random in all layers.
 
     This is an upper estimate: a threshold over the whole network leaves more weights in some layers than in others,
     and an uneven distribution takes fewer bytes.

@@ -109,7 +109,7 @@ def _channels(count: int) -> str:
 
 
 class PixelCheck:
-    """A count of the pixels of a part that are not finite, made block by block.
+    """A counter of a part's pixels that are not finite, fed block by block.
 
     Args:
         part: its name.

@@ -33,7 +33,7 @@ class Part:
 
     Args:
         images: (N, H, W, C) uint8 or float32, RGB; possibly a read-only memory map.
-        labels: what a network is to say of each: int64 from 0 or float32, (N, ...).
+        labels: the target of each image: int64 from 0 or float32, (N, ...).
 
     Raises:
         InvalidInput: shapes or dtypes are wrong, counts differ, or there is no image.
@@ -45,10 +45,10 @@ class Part:
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (np.uint8, np.float32):
             seen = f"{self.images.dtype} {self.images.shape}"
-            raise InvalidInput("images", seen, "images are (N, H, W, C), uint8 or float32")
+            raise InvalidInput("images", seen, "images must be (N, H, W, C), uint8 or float32")
         if self.labels.dtype not in (np.int64, np.float32) or self.labels.shape[:1] != self.images.shape[:1]:
             seen = f"{self.labels.dtype} {self.labels.shape}"
-            raise InvalidInput("labels", seen, f"labels are int64 or float32, {len(self.images)} of them")
+            raise InvalidInput("labels", seen, f"labels must be int64 or float32, {len(self.images)} of them")
         if self.labels.size == 0 or (self.labels.dtype == np.int64 and self.labels.min() < 0):
             raise InvalidInput("labels", len(self.labels), "labels are empty or negative")
         if not np.isfinite(self.labels).all():
@@ -93,7 +93,7 @@ class Dataset:
             if part.labels.shape[1:] != self.targets.shape:
                 raise InvalidInput(name, part.labels.shape[1:], f"labels of {name} differ from train's in shape")
             if self.classes and part.labels.max() >= self.classes:
-                raise InvalidInput(name, int(part.labels.max()), f"labels of {name} are 0..{self.classes - 1}")
+                raise InvalidInput(name, int(part.labels.max()), f"labels of {name} must be 0..{self.classes - 1}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ class Dataset:
 
     @property
     def targets(self) -> TargetKind:
-        """What every label is."""
+        """The form of every label."""
         return TargetKind(self.classes, self.train.labels.shape[1:])
 
     def part(self, name: str) -> Part:
@@ -113,7 +113,7 @@ class Dataset:
             InvalidInput: there is no such part.
         """
         if name not in PARTS:
-            raise InvalidInput("part", name, f"a part is one of {', '.join(PARTS)}")
+            raise InvalidInput("part", name, f"a part must be one of {', '.join(PARTS)}")
         part: Part = getattr(self, name)
         return part
 

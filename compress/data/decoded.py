@@ -1,4 +1,4 @@
-"""Decoded copies of data sets: each is written once, completely or not at all, under a key of what determines it."""
+"""Decoded copies of data sets: each is written once, completely or not at all; its key covers its inputs."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def decode_source(
     Args:
         source: an opened file.
         directory: an empty folder.
-        task: reads the labels.
+        task: the task that reads the labels.
         classes: number of classes; None leaves it to the task.
         preprocessing: images are resized to its `size`.
         limits: limits on the size of the result.

@@ -17,7 +17,7 @@ RESIZES = ("shorter", "stretch")
 CROPS = ("center",)
 MAX_SIDE = 4096  # pixels
 MAX_NUMBER = 1e30  # float32 ends at 3.4e38; this leaves room for the product of a few numbers
-MIN_NUMBER = 1e-30  # the least of numbers that must be above 0: float32 begins at 1.2e-38
+MIN_NUMBER = 1e-30  # smallest allowed value of numbers that must be above 0: float32 begins at 1.2e-38
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Preprocessing:
             InvalidInput: for an unknown key or a wrong value.
         """
         if not isinstance(data, Mapping):
-            raise InvalidInput("preprocessing", data, "preprocessing is a JSON object")
+            raise InvalidInput("preprocessing", data, "preprocessing must be a JSON object")
         known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {}
         for name, value in data.items():
@@ -139,7 +139,7 @@ def preprocess(images: NDArray[Any], preprocessing: Preprocessing, layout: str =
     """
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
         seen = f"{images.dtype} {images.shape}"
-        raise InvalidInput("images", seen, "images are (N, H, W, C), uint8 or float32")
+        raise InvalidInput("images", seen, "images must be (N, H, W, C), uint8 or float32")
     _, height, width, channels = images.shape
     if preprocessing.size is not None and (height, width) != preprocessing.size:
         raise InvalidInput("images", (height, width), f"images were not resized to {preprocessing.size}")

@@ -69,7 +69,7 @@ def kept_slots(
 
 def _checked(known: Mapping[str, Block], name: str, chosen: ArrayLike) -> Indices:
     if name not in known:
-        raise InvalidInput("keep", name, f"no block {name!r}; there are {sorted(known)}")
+        raise InvalidInput("keep", name, f"no block {name!r}; the blocks are {sorted(known)}")
     block, index = known[name], np.unique(np.asarray(chosen, dtype=np.int64))
     if index.size and (index[0] < 0 or index[-1] >= block.width):
         raise InvalidInput("keep", index.tolist(), f"block {name!r} has units 0..{block.width - 1}")

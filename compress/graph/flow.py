@@ -1,4 +1,4 @@
-"""Trace: how channels pass through a whole network, collected from the rows of its ops."""
+"""Trace: the way channels pass through a whole network, collected from the rows of its ops."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Trace:
 
 
 def trace(network: Network) -> Trace:
-    """Return the channel flow of all nodes. A node whose case no row covers freezes the tensors that it touches."""
+    """Return the channel flow of all nodes. A node that no row covers freezes the tensors that it touches."""
     found = Trace.start(network)
     for node in network.nodes:
         found.add(flow_of(node, network, found))

@@ -24,7 +24,7 @@ from compress.ops.row import Indices, Slot
 SHOWN_LAYERS = 20
 """Number of layer names that an error lists."""
 ONE_CHANNEL = "it has one channel, which must stay"
-ALL_AT_ONCE = "its channels are tied to each other: they can only go all at once, and some must stay"
+ALL_AT_ONCE = "its channels are tied to each other: they could only be removed all at once, but some must stay"
 
 
 @dataclass(frozen=True, eq=False)

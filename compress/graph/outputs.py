@@ -28,7 +28,7 @@ def check_output(shapes: Shapes, name: str) -> None:
         raise InvalidInput("output", name, f"the network has no such output; it has {', '.join(shapes)}")
     if name not in _widths(shapes):
         shown = _shown(shapes, [name])
-        raise InvalidInput("output", name, f"must be one score a class, (batch, classes), and is {shown}")
+        raise InvalidInput("output", name, f"must have one score per class, (batch, classes), but is {shown}")
 
 
 def scored_at_upload(shapes: Shapes) -> str | None:
@@ -52,7 +52,7 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
     """
     widths = _widths(shapes)
     if not widths:
-        wanted = f"no output of the model is one score a class, (batch, classes): {_shown(shapes, shapes)}"
+        wanted = f"no output of the model has one score per class, (batch, classes): {_shown(shapes, shapes)}"
         raise InvalidInput("model", model, wanted)
     if len(widths) == 1:
         return next(iter(widths))

@@ -1,4 +1,4 @@
-"""Agreement: whether two runs of one network give the same outputs, except for rounding.
+"""Agreement: check that two runs of one network give the same outputs, except for rounding.
 
 Every runtime adds in a different order. In most networks that only affects the last digits; in some (large values
 that cancel, long chains without a norm, rounding to 8 bits) one runtime with and without its optimiser differs from
@@ -21,7 +21,7 @@ FLOOR = {"float32": 1e-4, "float16": 2e-2, "float64": 1e-6}
 # A missing Relu, a wrong epsilon of a norm or a wrong axis changes an output by more than this.
 CEILING = {"float32": 1e-2, "float16": 1e-1, "float64": 1e-4}
 FACTOR = 4.0
-"""Factor on the noise: each of two runs has that error, and the measured sample may be a low one."""
+"""Factor on the noise: both runs may have that error, and the measured sample of it may be a small one."""
 
 
 def silent() -> float:

@@ -34,7 +34,7 @@ def load_network(source: bytes | Path | str, *, as_exported: bool = False) -> Ne
     """Read, normalise and type an ONNX file.
 
     Args:
-        as_exported: leave batch norms in training mode if the file has them in it.
+        as_exported: True leaves batch norms in training mode if they were exported in it.
 
     Raises:
         InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.

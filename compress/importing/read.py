@@ -95,7 +95,7 @@ def read_inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings
 
 
 def scored_name(model: onnx.ModelProto) -> str | None:
-    """Return the scored output that a file saved by `Network.save` names, if it has it."""
+    """Return the scored output that the metadata name, as `Network.save` writes it; None if there is no such output."""
     said = next((each.value for each in model.metadata_props if each.key == SCORED), None)
     return said if said in {output.name for output in model.graph.output} else None
 

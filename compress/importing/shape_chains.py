@@ -14,7 +14,7 @@ from compress.network import Array, Network, Node, frozen
 
 
 def unbake_batch(network: Network, warnings: list[str]) -> Network:
-    """Replace a leading 1 in a Reshape's constant shape, which is the exporter's batch of 1, by the batch."""
+    """Make a leading 1 in a Reshape's constant shape follow the batch, because it is the exporter's batch of 1."""
     baked = {node.name for node in network.nodes if _starts_with_one(node, network)}
     if not baked:
         return network

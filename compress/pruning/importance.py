@@ -64,7 +64,7 @@ def score(
 
     Args:
         blocks: of this network, see `compress.graph.groups`.
-        kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of what the
+        kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of the
             norm's output, which is the same quantity and also exists for folded layers; taylor and fisher need
             images, and l2 replaces them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
@@ -78,7 +78,7 @@ def score(
         InvalidInput: an unknown kind, missing images, or batch_norm without images if a layer has no norm.
     """
     if kind not in KINDS:
-        raise InvalidInput("importance", kind, f"importance is one of {', '.join(KINDS)}")
+        raise InvalidInput("importance", kind, f"importance must be one of {', '.join(KINDS)}")
     if kind in BY_GRADIENT:
         if images is None:
             raise InvalidInput("images", None, f"importance {kind} needs images")

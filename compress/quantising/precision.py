@@ -24,8 +24,8 @@ class Precision:
     Attributes:
         nodes: names of the nodes that run in int8.
         absorbed: names of the Relu and Clip nodes that the quantised range replaces.
-        made: tensor that an int8 node produces (the output of an absorbed clamp) -> tensor that sets its scale.
-        read: tensor that is float itself (the input, a float node's output) but quantised for its int8 readers -> same.
+        made: tensor that an int8 node (with the clamp it absorbs) produces -> tensor that sets its scale.
+        read: float tensor (the input, a float node's output) that is quantised for its int8 readers -> itself.
         floats: name of a layer that could not be quantised -> the reason.
     """
 

@@ -1,1 +1,1 @@
-"""Scoring: what samples' scores say about one network, or about two compared, with intervals."""
+"""Scoring: mean scores of networks and differences of two networks, with intervals."""

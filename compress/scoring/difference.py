@@ -1,4 +1,4 @@
-"""Differences between the scores of two networks on the same samples, with 95 % intervals."""
+"""Difference: the score that one network loses against another on the same samples, with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from compress.scoring.intervals import Z
 
 Scores: TypeAlias = NDArray[np.float64]
-"""(n,) in 0..1: how good the output for each sample is; paired differences are computed from these."""
+"""Score (n,) in 0..1 of the output for each sample; paired differences are computed from these."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean score that a network loses against another on the same samples; positive means lost."""
+    """Mean score that a network loses against another on the same samples; positive means lost."""
 
     mean: float
     low: float
@@ -25,15 +25,13 @@ class Difference:
 
 
 def mean_interval(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the normal 95 % interval of the mean of (n,) values. One value says nothing of its spread: the interval is
-    1 to both sides.
-    """
+    """Return the normal 95 % interval of the mean of (n,) values; of one value, that value minus and plus one."""
     mean = float(values.mean())
     half = Z * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 1.0
     return mean - half, mean + half
 
 
 def paired(first: Scores, second: Scores) -> Difference:
-    """Return what the second loses against the first, sample by sample."""
+    """Return the score that the second loses against the first, from differences sample by sample."""
     lost = first - second
     return Difference(float(lost.mean()), *mean_interval(lost), len(lost))

@@ -1,4 +1,4 @@
-"""Intervals: 95 % intervals of shares of images that are classified right."""
+"""Intervals: 95 % intervals of shares of correctly classified images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HALVINGS = 60
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """Of a share (Wilson 1927): also sensible at shares near 1. `count` is at least 1.
+    """Return the interval of a share (Wilson 1927), which is also valid for shares near 1. `count` is at least 1.
 
     Returns:
         (low, high), both in 0..1.
@@ -23,13 +23,14 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def tango(first_only: int, second_only: int, count: int) -> tuple[float, float]:
-    """Of the difference of two shares, first - second, that were counted on the same images: the score interval of
-    Tango, Statistics in Medicine 17 (1998), 891-908. Without an image on which the two differ it is
-    +- z^2 / (count + z^2), where the normal interval would be nothing wide.
+    """Return the score interval of the difference, first - second, of two shares on the same images.
+
+    It is Tango's, Statistics in Medicine 17 (1998), 891-908. If the two differ on no image it is
+    +- z^2 / (count + z^2), while the normal interval would have width 0.
 
     Args:
-        first_only, second_only: images that the first alone, and the second alone, gets right.
-        count: all images, at least 1.
+        first_only, second_only: numbers of images that only the first and only the second gets right.
+        count: number of all images, at least 1.
 
     Returns:
         (low, high), both in -1..1.
@@ -43,8 +44,9 @@ def tango(first_only: int, second_only: int, count: int) -> tuple[float, float]:
 
 
 def _score(first_only: int, second_only: int, count: int, difference: float) -> float:
-    """Falls as the difference grows; 0 at the one that was seen. The share of images that the second alone gets right
-    is the most likely one under the difference.
+    """Return the score statistic of a difference; it falls as the difference grows and is 0 at the observed one.
+
+    It uses the most likely share, given the difference, of images that only the second gets right.
     """
     a = 2.0 * count
     b = (2 * count - first_only + second_only) * difference - first_only - second_only
@@ -56,7 +58,7 @@ def _score(first_only: int, second_only: int, count: int, difference: float) -> 
 
 
 def _crossing(score: Callable[[float], float], low: float, high: float, value: float) -> float:
-    """Where a falling score takes this value, by bisection."""
+    """Return the difference at which a falling score has this value, by bisection."""
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if score(middle) > value else (low, middle)

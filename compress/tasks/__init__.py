@@ -1,4 +1,4 @@
-"""Tasks: what a network can be for. One file each, found by its name; each offers `TASK`."""
+"""Tasks of networks, one per file, found by file name; each file offers a constant `TASK`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from compress.task import Task
 from search.discovery import Discovery
 
 DEFAULT = "classification"
-"""The task of jobs that name none."""
-_TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # it is asked about instances only
+"""The name of the task of a job that names none."""
+_TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # Discovery only tests for instances
 
 
 def names() -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def load(name: str) -> Task:
     """Return the task of that name.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no such task.
     """
     if name not in names():
         raise InvalidInput("task", name, f"must be one of {', '.join(names())}")

@@ -1,4 +1,4 @@
-"""Classification: one class an image, right or wrong."""
+"""Classification: each image has one class."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """The scored output is one score a class; a sample scores 1 if the largest is that of its label, else 0.
+    """Classification. The scored output is one score per class; a sample scores 1 if its label's is largest, else 0.
 
-    Distillation as Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher | student),
-    the KL averaged over the batch.
+    Distillation is that of Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
+    student), the KL averaged over the batch.
     """
 
     name = "classification"
-    summary = "Tell which class an image belongs to."
+    summary = "Tell the class of an image."
     metric = "accuracy"
 
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[np.int64]:
@@ -44,7 +44,7 @@ class Classification(Task):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """Return the number of classes: the user's, else that of the names, else the largest label + 1."""
+        """Return the kind with the user's number of classes, else that of class names, else the largest label + 1."""
         seen = np.unique(targets["train"])
         if len(seen) == 1:
             raise InvalidInput(labels["train"].where, int(seen[0]), "all training images are of one class")
@@ -56,7 +56,7 @@ class Classification(Task):
         return TargetKind(count), (rare,) if rare else ()
 
     def check(self, outputs: Shapes, scored: str | None, targets: TargetKind, model: str | None = None) -> str:
-        """Return the output that is one score a class, for at least as many classes as the data have."""
+        """Return the output with one score per class and at least as many classes as the data."""
         if not targets.classes:
             raise InvalidInput("dataset", list(targets.shape), "labels of train must be one class number per image")
         if scored is not None:
@@ -69,11 +69,11 @@ class Classification(Task):
         return name
 
     def score(self, outputs: NDArray[np.float32], targets: NDArray[Any]) -> Scores:
-        """Return 1 for each sample that is classified as labelled, else 0."""
+        """Return 1 for samples that are classified as labelled, else 0."""
         return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1) == targets, np.float64)
 
     def interval(self, scores: Scores) -> tuple[float, float]:
-        """Return Wilson's interval (1927), which is also sensible near 0 and 1."""
+        """Return Wilson's interval (1927), which is also valid near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
 
     def compare(self, first: Scores, second: Scores) -> Difference:
@@ -82,7 +82,7 @@ class Classification(Task):
         return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
 
     def learned(self, network: Network) -> str:
-        """Return the name of the logits: the loss computes the softmax itself."""
+        """Return the name of the logits, because the loss applies the softmax itself."""
         from compress.training.logits import logits_name
 
         return logits_name(network)
@@ -90,7 +90,7 @@ class Classification(Task):
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Return the cross-entropy of logits (n, classes), mixed with the divergence from the teacher's."""
+        """Return the cross-entropy of logits (n, classes), combined with their divergence from the teacher's."""
         import torch.nn.functional as F
 
         made = outputs.flatten(1)
@@ -110,11 +110,11 @@ class Classification(Task):
         return outputs.flatten(1).argmax(1)
 
     def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
-        """Return the score of guessing among all classes."""
+        """Return the accuracy of guessing among all classes."""
         return 1.0 / targets.classes
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Say it as shares of samples."""
+        """Return the rest of the sentence, with shares of samples."""
         return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
 
 

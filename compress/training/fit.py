@@ -42,7 +42,7 @@ class Step:
         loss: loss of this batch; lr: its learning rate.
         last_of_epoch: True if it is the last step of an epoch.
         network: returns the current network; call it before asking for the next step.
-        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it as early.
+        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it likewise.
     """
 
     epoch: int
@@ -71,9 +71,9 @@ def fit(
         network: the network to train, with batch norms (see `compress.training.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
         teacher: network whose outputs are all imitated; it has the same input and classes.
-        checkpoint: of an earlier, interrupted call with the same arguments. The weights at the end are the same
+        checkpoint: bytes of an earlier, interrupted call with the same arguments. The weights at the end are the same
             as those of an uninterrupted run.
-        task: whose loss is lowered; None: the default task's.
+        task: the task whose loss is minimised; None takes the default task.
 
     Yields:
         A Step after each step; none if the recipe has no epochs, the checkpoint is from the last step or no weight can
@@ -149,9 +149,9 @@ class Training:
         """Restore the arrays of `state`; weights and momentum are already restored."""
 
     def identity(self) -> tuple[str, ...]:
-        """Text that changes with anything that the steps depend on."""
+        """Return texts that change with anything that the steps depend on."""
         teacher = "" if self.teacher is None else self.teacher.network.digest
-        # Without the task: what can be resumed is of one job, and a job has one.
+        # The task is not part of it: a checkpoint is resumed within one job, which has one task.
         return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
 
     def advance(self) -> Step:
@@ -194,7 +194,7 @@ class Training:
         return self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The kept outputs by name, and the tensor that the task's loss is of."""
+        """Return the kept outputs by name, and the tensor that the task's loss takes."""
         name = self.task.learned(module.network)
         made = module.run(images, (name, *self.kept))
         return made, made[name]

@@ -8,10 +8,10 @@ in Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, 
 theta is then trained further with its zeros held; here that is a share of the same epochs, so that `lc`, `direct` and
 `fit` cost the same number of epochs.
 
-w, theta and the multipliers lambda are the trained weights; only the projection uses effective weights, so that its
-result is not the nearest point of the set, only one with the same zeros. A penalty on effective weights would pull each
-by the square of its norm's factor, and so some of them hardly at all. This penalty cannot remove whole units in front
-of a norm, because the norm undoes a shrinking of all of a unit's weights: use `direct` for those.
+w, theta and the multipliers lambda are in terms of trained weights; only the projection uses effective weights, so that
+its result is not the nearest point of the set, only one with the same zeros. A penalty on effective weights would pull
+each by the square of its norm's factor, and so some of them hardly at all. This penalty cannot remove whole units in
+front of a norm, because the norm undoes a shrinking of all of a unit's weights: use `direct` for those.
 
 Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
 which a small mu does not move w at all; so there are fewer L steps, and mu grows by a half each time. If the rate fell

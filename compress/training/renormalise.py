@@ -64,8 +64,8 @@ def _wants_norm(network: Network, node: Node) -> bool:
     output = node.outputs[0]
     if output in network.outputs or any(n.op_type == "BatchNormalization" for n in network.consumers(output)):
         return False
-    # One value per image (squeeze and excitation) is too few for the statistics of a batch, and a 0/1 weight only
-    # selects channels and learns nothing.
+    # One value per image (squeeze and excitation) is not enough for the statistics of a batch, and a 0/1 weight
+    # only selects channels and learns nothing.
     spatial = network.shape(output)[2:]
     selects = np.isin(network.constants[node.input(1)], (0.0, 1.0)).all()
     return bool(np.prod(spatial) > 1) and not selects and not _is_head(network, node)

@@ -102,7 +102,7 @@ class Connection:
         return self._answer(lambda: self._http.request(method, path, json=body, headers=headers))
 
     def send(self, path: str, file: Path) -> httpx.Response:
-        """A file, put under `path`, as it is read.
+        """PUT a file to `path`, streamed from disk.
 
         Raises:
             AgentError: one of the classes above.

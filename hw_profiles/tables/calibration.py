@@ -72,7 +72,7 @@ class Calibration:
         return np.asarray(np.hypot(self.b * block_sigma_us, self.residual * self.latency_us(sum_us)))
 
     def half_width_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
-        """Return half the width of the interval around `latency_us` at `level`, for measuring in another session."""
+        """Return the half width, at `level`, of the interval around `latency_us` for a later session's measurement."""
         session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
         return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
 
@@ -146,8 +146,10 @@ def _leave_one_out(sums: Array, measured: Array) -> Array:
 
 
 def _conformal(scores: Array) -> float:
-    """Return the score that covers LEVEL. Below 19 networks no score can: then the largest, but at least the normal
-    distribution's 1.96; `Calibration.level` says how far it can be trusted.
+    """Return the score that covers LEVEL.
+
+    With fewer than 19 networks no score does; then the result is the largest, but at least the normal distribution's
+    1.96, and `Calibration.level` says how far it can be trusted.
     """
     rank = math.ceil((len(scores) + 1) * LEVEL)
     if rank > len(scores):

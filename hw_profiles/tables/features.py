@@ -43,7 +43,7 @@ def features_from_json(data: Mapping[str, Any]) -> Features:
     types = get_type_hints(Features)
     wrong = set(data) ^ set(types) or {n for n, t in types.items() if not isinstance(data[n], t)}
     if wrong:
-        raise InvalidInput("features", sorted(wrong), "missing, unknown or mistyped columns")
+        raise InvalidInput("features", sorted(wrong), "has missing, unknown or mistyped columns")
     return cast(Features, dict(data))
 
 

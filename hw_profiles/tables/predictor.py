@@ -38,7 +38,7 @@ def work(features: Features) -> float:
 
 
 class KindPredictor:
-    """Is fitted on first use; `predict` returns None if there are fewer than MIN_ROWS rows."""
+    """A predictor that is fitted on first use; `predict` returns None if there are fewer than MIN_ROWS rows."""
 
     def __init__(self, features: Sequence[Features], latencies_us: Sequence[float], classes: KernelClasses) -> None:
         order = np.random.default_rng(0).permutation(len(features))[:MAX_ROWS]

@@ -47,7 +47,7 @@ Fused: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Checked:
-    """What an engine made of a network: its own file, and a file with its outputs (`hw_profiles.wire.arrays`)."""
+    """The files that an engine made of a network: its own format, and its outputs (`hw_profiles.wire.arrays`)."""
 
     file: Path
     outputs: Path
@@ -91,10 +91,10 @@ class Batch:
             yield item.key, _fused(item, answers)
 
     def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
-        """What the engine makes of each item's file MODEL, and its outputs on SAMPLES, as `time` tells its outcomes.
+        """Yield the engine's file of each item's MODEL, and its outputs on SAMPLES, in the same way as `time`.
 
         Raises:
-            Cancelled: `cancelled` said so.
+            Cancelled: `cancelled` returned True.
         """
         for item, answers in self._answered("check", work):
             yield item.key, _checked(item, answers)

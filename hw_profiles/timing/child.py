@@ -64,7 +64,7 @@ def _check(answers: TextIO, runtime: Runtime, device: DeviceConfig, paths: Mappi
         samples = paths[key.removesuffix(MODEL) + SAMPLES]
         try:
             made = conversion(runtime, paths[key].read_bytes(), unpack(samples.read_bytes()), device)
-        except Exception as error:  # the engine has no common class; the reason travels to the caller
+        except Exception as error:  # the engines share no error class; the reason is sent to the caller
             _say(answers, _answer(key, Failure(key, why(error))))
         else:
             file, outputs = (paths[key].with_name(f"{paths[key].stem}-{samples.stem}.{end}") for end in ("file", "out"))

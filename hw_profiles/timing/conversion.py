@@ -1,4 +1,4 @@
-"""Conversion: what an engine makes of an ONNX file, and what that file says of real samples."""
+"""Conversion: makes an engine's file from an ONNX file, and runs it on real samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hw_profiles.runtimes import Arrays, Runtime
 
 @dataclass(frozen=True)
 class Conversion:
-    """The engine's own file of a network, and its outputs on the samples that it was asked about, by name."""
+    """The engine's own file of a network, and its outputs on the given samples, by name."""
 
     file: bytes
     outputs: Arrays
@@ -28,7 +28,9 @@ def conversion(runtime: Runtime, model: bytes, samples: Arrays, device: DeviceCo
 
 
 def each_alone(run: Callable[[Arrays], Arrays], samples: Arrays) -> dict[str, npt.NDArray[Any]]:
-    """The outputs of one run for each sample, joined along the first axis: an engine's file may know no batches."""
+    """Run each sample alone and join the outputs along the first axis, because an engine's file may not support
+    batches.
+    """
     count = len(next(iter(samples.values())))
     runs = [run({name: value[i : i + 1] for name, value in samples.items()}) for i in range(count)]
     return {name: np.concatenate([np.atleast_1d(each[name]) for each in runs]) for name in runs[0]}

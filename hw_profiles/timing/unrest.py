@@ -39,8 +39,10 @@ class Unrest:
 
     @property
     def leniency(self) -> float:
-        """The factor on a limit before it is compared with predictions at `value`: 1 if the interval is narrow, else
-        large enough that nothing is refused that would meet the limit on a machine at rest.
+        """Factor applied to a limit before it is compared with predictions at `value`.
+
+        It is 1 if the interval is narrow, else large enough that nothing is refused that would meet the limit on a
+        machine at rest.
         """
         return 1.0 if self.high <= (1.0 + NARROW) * self.low else self.value / self.low
 

@@ -1,4 +1,4 @@
-"""Arrays on the wire: samples that travel to an agent and outputs that come back, as an uncompressed .npz file."""
+"""Arrays on the wire: samples sent to an agent and outputs sent back, as an uncompressed .npz file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = "names"
 
 
 def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """The file of some arrays, whatever their names are."""
+    """Pack arrays with any names into one file."""
     file = io.BytesIO()
     numbered = {f"a{number}": array for number, array in enumerate(arrays.values())}
     np.savez(file, allow_pickle=False, **{_NAMES: np.array(list(arrays), dtype=np.str_)}, **numbered)
@@ -24,17 +24,17 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that `pack` made a file of; none is larger than its file.
+    """Read the arrays that `pack` wrote; none is larger than its file.
 
-    Raises InvalidInput where `content` is no such file.
+    Raises InvalidInput if `content` is not such a file.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist()):
-                raise InvalidInput("arrays", len(content), "an uncompressed .npz file")
+                raise InvalidInput("arrays", len(content), "must be an uncompressed .npz file")
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
             return {str(name): found[f"a{number}"] for number, name in enumerate(found[_NAMES])}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise InvalidInput("arrays", len(content), "a file of arrays") from error
+        raise InvalidInput("arrays", len(content), "must be a file of arrays") from error

@@ -44,7 +44,9 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class RuntimeSettings(Message):
-    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` is what its files end in."""
+    """One way to run a runtime; `options` are the runtime's own settings by name, `suffix` the ending of its file
+    names.
+    """
 
     threads: int
     dtype: str = "fp32"
@@ -224,9 +226,10 @@ class LeaseRequest(Message):
 class Item(Message):
     """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) one to convert and run.
 
-    `sha256` is the file; a block also has `single_sha256`, the same model with one copy of the block, and its latency
-    is the slope between the two; of a check that is the file of samples (`hw_profiles.wire.arrays`). `expected_us`: a
-    guess of one run, for deadlines. `suffix`: of a network, `.onnx` or the ending of the engine's own files.
+    `sha256` is the file. A block also has `single_sha256`, the same model with one copy of the block, and its latency
+    is the slope between the two; for a check, `single_sha256` is the file of samples (`hw_profiles.wire.arrays`).
+    `expected_us`: a guess of one run, for deadlines. `suffix`: of a network, `.onnx` or the ending of the engine's own
+    files.
     """
 
     key: str
@@ -350,7 +353,7 @@ class Bursts(Message):
 
 @dataclass(frozen=True)
 class Converted(Message):
-    """What became of a check: digests of the engine's own file and of its outputs, both sent up before."""
+    """The result of a check: digests of the engine's own file and of its outputs, both uploaded before."""
 
     sha256: str
     outputs_sha256: str

@@ -23,7 +23,7 @@ def distance(
 
     Args:
         deciding: the metric of how well a network does its task.
-        chance: its value for guessing.
+        chance: the value of that metric that guessing reaches.
 
     Raises:
         InvalidInput: a metric of a constraint is missing.
@@ -34,8 +34,8 @@ def distance(
 def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
     """Return the distance of a search's candidate from the limits.
 
-    A known accuracy is compared with `level`, or without one with the original's, so that a network without any
-    accuracy is never near.
+    A known accuracy is compared with `level` or, if there is none, with the original's, so that a network without
+    any accuracy is never near.
     """
     deciding = problem.deciding
     wanted = problem.level if problem.level is not None else problem.original.get(deciding)

@@ -152,13 +152,13 @@ def _relative(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _cut(problem: Problem, name: str, scores: NDArray[np.float64]) -> float:
-    """Return the sum of the scores removed at the knob's least value, at least a thousandth of all."""
+    """Return the sum of the scores removed at the knob's smallest value, but at least a thousandth of all scores."""
     count = round((1.0 - float(_rungs(problem.space[name]).shares[0])) * len(scores))
     return max(float(np.sort(scores)[:count].sum()), len(scores) / 1000)
 
 
 def _loss(problem: Problem, name: str) -> float | None:
-    """Return the objective's loss with only this knob at its least, by sensitivity; None if unknown."""
+    """Return the objective's loss with only this knob at its smallest value, by sensitivity; None if unknown."""
     known = problem.statistics.get("sensitivity", {}).get(name)
     if known is None or len(known) < 2 or not np.isfinite(known).all():
         return None
@@ -167,7 +167,7 @@ def _loss(problem: Problem, name: str) -> float | None:
 
 
 def _shared(problem: Problem, s: NDArray[np.float64], whole: bool) -> dict[str, list[Value]]:
-    """Return name -> n values of the knobs without scores. Bits and options are constant: whole, or at their least."""
+    """Return name -> n values of the knobs without scores. Bits and options do not depend on s."""
     found: dict[str, list[Value]] = {}
     for knob in problem.space.knobs:
         if knob.role in SETTINGS:

@@ -1,1 +1,1 @@
-"""What strategies share that step up and down the knobs: rungs, moves and predicted losses."""
+"""Code shared by strategies that step up and down the knobs: rungs, moves and predicted losses."""

@@ -50,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Proposals, the most promising first; the first `width` that do not fail count."""
+    """Proposals, the most promising first; the stage waits for the first `width` that do not fail."""
 
     base: Point
     proposals: tuple[Point, ...]

@@ -19,7 +19,7 @@ from search.strategy import StrategyFamily
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the effort of a draw."""
+    """Settings of a draw."""
 
     batch: Annotated[int, Doc("number of points drawn and estimated at once"), Bounds(1, 4096)] = BATCH
     batches: Annotated[int, Doc("number of batches drawn per candidate before giving up"), Bounds(1, 1000)] = BATCHES

@@ -85,7 +85,7 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:
     if [item["name"] for item in methods] != ["filter_prune"] or any(g["prunable"] for g in model.groups):
         return
-    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has no groups"
+    reasons = "; ".join(sorted({str(group["reason"]) for group in model.groups})) or "it has none"
     raise InvalidInput("methods", "filter_prune", f"no channel group of model {model.name} can be pruned: {reasons}")
 
 

@@ -1,1 +1,1 @@
-"""What a candidate is worth: evaluators of each fidelity, and the scores of images."""
+"""Evaluates candidates: evaluators of each fidelity, and scores."""

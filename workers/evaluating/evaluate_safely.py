@@ -1,4 +1,4 @@
-"""attempt: one evaluation of one candidate, in which nothing that the evaluator raises escapes."""
+"""attempt: makes one evaluation of one candidate and catches every exception of the evaluator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from workers.pools.pool import Evaluator
 
 
 def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:
-    """Evaluate; an exception is this candidate's failure and nobody else's."""
+    """Evaluate a candidate; an exception fails this candidate only."""
     begun_s = time.perf_counter()
     try:
         return evaluator(candidate)
@@ -23,12 +23,12 @@ def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:
 
 
 def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 0.0) -> Evaluation:
-    """An evaluation without metrics."""
+    """Make an evaluation without metrics."""
     return Evaluation(candidate=candidate, status=status, metrics={}, elapsed_s=elapsed_s, reason=reason, network=None)
 
 
 def _reason(error: Exception) -> str:
-    # An Evaluation refuses a metric that is not finite.
+    # An Evaluation rejects metrics that are not finite.
     refused = isinstance(error, InvalidInput) and isinstance(error.value, float) and not math.isfinite(error.value)
     if refused or isinstance(error, Diverged | TrainingDiverged):
         return NAN

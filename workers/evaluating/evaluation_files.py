@@ -1,6 +1,6 @@
-"""Material: the files that evaluators work from, written once per job on the volume that all workers see.
+"""Material: the files that evaluators work with, written once per job on the volume that all workers see.
 
-A worker opens them by path: arrays are memory-mapped, so that ten children hold one copy of the images.
+A worker opens them by path: arrays are memory-mapped, so that ten children share one copy of the images.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DONE = "material.json"
 class Material:
     """A folder with the working network, images and statistics. Picklable; reads lazily.
 
-    `methods`: (name, settings) pairs in the scheme's order; `task_name`: what the network is for.
+    `methods`: (name, settings) pairs in the scheme's order; `task_name`: the job's task.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Material:
 
     @cached_property
     def task(self) -> Task:
-        """What the network is for."""
+        """The job's task."""
         return load(self.task_name)
 
     @cached_property
@@ -62,25 +62,25 @@ class Material:
 
     @cached_property
     def ranking(self) -> tuple[Images, Labels]:
-        """Preprocessed validation images (N, *input_shape) and their labels (N, ...): what F2 scores."""
+        """Preprocessed validation images (N, *input_shape) and labels (N, ...) that F2 is scored on."""
         return self._array("ranking_images"), self._array("ranking_labels")
 
     @cached_property
     def reference(self) -> Images:
-        """Preprocessed training images (N, *input_shape): for batch norms, statistics and int8 ranges."""
+        """Preprocessed training images (N, *input_shape), for batch norms, statistics and int8 ranges."""
         images: Images = self._array("reference_images")
         return images
 
     @cached_property
     def evidence(self) -> Evidence:
-        """What the methods may look at."""
+        """The evidence that the methods may use."""
         moments = self._mapping("statistics")
         statistics = Statistics.from_arrays(moments) if moments else None
         return Evidence(self.reference, self._mapping("importance"), statistics=statistics)
 
     @cached_property
     def known(self) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """name -> block or knob -> array: what the methods worked out for strategies, under the names they gave."""
+        """name -> block or knob -> array: the methods' results for strategies, under the names that methods chose."""
         names: list[str] = json.loads(self._known.read_text()) if self._known.exists() else []
         return {name: self._mapping(f"known-{i}") for i, name in enumerate(names)}
 
@@ -90,14 +90,15 @@ class Material:
 
     @cached_property
     def sensitivity(self) -> dict[str, NDArray[np.float64]]:
-        """Knob -> (levels,) score with this knob alone at each of its levels; empty before it is known."""
+        """Knob -> (levels,) score with only this knob changed, at each of its levels; empty before it is measured."""
         return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
 
     @cached_property
     def ls_error(self) -> dict[str, NDArray[np.float64]]:
-        """Block -> (width + 1,) what is lost in the layers that read it when so many units stay; a tenth of a second.
+        """Block -> (width + 1,) error in the layers that read it, by the number of units that stay; takes a tenth of a
+        second.
 
-        Empty where the methods gather no statistics.
+        Empty if the methods gather no statistics.
         """
         evidence = self.evidence
         if evidence.statistics is None:
@@ -106,26 +107,26 @@ class Material:
         return ls_error(self.network, blocks, evidence.statistics, evidence.importance)
 
     def write_sensitivity(self, curves: Mapping[str, NDArray[np.float64]]) -> Path:
-        """Add the curves; returns the path of the file that completes them."""
+        """Add the curves; return the path of the file that completes them."""
         return self._save_mapping("sensitivity", curves)
 
     @property
     def complete(self) -> bool:
-        """Whether everything has been written."""
+        """True if everything has been written."""
         return (self.folder / _DONE).exists()
 
     @cached_property
     def short(self) -> tuple[Part, Preprocessing]:
-        """Training images as stored, for short distillations, and what makes them a network's input."""
+        """Training images as stored, for short distillations, and their preprocessing."""
         return self._part("short")
 
     @cached_property
     def training(self) -> tuple[Part, Preprocessing]:
-        """Likewise for whole trainings; the short ones' images where none were written for it."""
+        """Training images and preprocessing for whole trainings; those of `short` if none were written."""
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
-        """Keep a network that was trained for so many epochs, for `kept`; its digest."""
+        """Store a network that was trained for `epochs` epochs, so that `kept` can return it; return its digest."""
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
         durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
@@ -133,11 +134,11 @@ class Material:
         return network.digest
 
     def has(self, digest: str) -> bool:
-        """Whether the network of this digest is there."""
+        """Return True if the network of this digest is stored."""
         return bool(re.fullmatch("[0-9a-f]{64}", digest)) and self._network_path(digest).exists()
 
     def epochs(self, digest: str) -> int:
-        """What a kept network was trained for, the networks it started from included.
+        """Return the epochs that a stored network was trained for, including those of the networks it started from.
 
         Raises:
             InvalidInput: as `kept`.
@@ -146,17 +147,19 @@ class Material:
         return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])
 
     def kept(self, digest: str) -> Network:
-        """The network of this digest.
+        """Return the network of this digest.
 
         Raises:
-            InvalidInput: none was kept.
+            InvalidInput: no such network is stored.
         """
         if not self.has(digest):
-            raise InvalidInput("weights_from", digest, "no network of this digest was kept")
+            raise InvalidInput("weights_from", digest, "no network with this digest is stored")
         return load_network(self._network_path(digest))
 
     def checkpoint(self, key: str) -> Path:
-        """Where a whole training of this key leaves off, and goes on after its worker was lost."""
+        """Return the path of the checkpoint of a whole training with this key, from which it resumes if its worker was
+        lost.
+        """
         path = self.folder / "trainings" / f"{key}.safetensors"
         path.parent.mkdir(exist_ok=True)
         return path
@@ -178,7 +181,7 @@ class Material:
         preprocessing: Preprocessing,
         training: Part | None = None,
     ) -> Path:
-        """Write every file, the mark of completeness last; returns that mark's path.
+        """Write every file, the completeness mark last; return that mark's path.
 
         Args:
             training: images that F4 trains on; None: those of `short`.
@@ -209,12 +212,12 @@ class Material:
         return self.folder / f"{name}.npy"
 
     def _array(self, name: str) -> NDArray[Any]:
-        # Copy on write: shared by all workers, and torch may still wrap it without a warning.
+        # Copy on write: all workers share it, and torch can still wrap it without a warning.
         array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
         return array
 
     def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
-        # Numbered files: keys name tensors, which may hold any character.
+        # Numbered files: keys are tensor names, which may contain any character.
         for i, array in enumerate(arrays.values()):
             np.save(self._file(f"{name}-{i}"), array)
         listing = self.folder / f"{name}.json"

@@ -1,8 +1,8 @@
 """CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, F3 and F4.
 
-cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 where chosen
--> score. What it costs is what the cut network costs to run: never that of a masked full one. F3 adds a short
-distillation from the uncut network before the precision is chosen. F4 is a training to the candidate's values, see
+Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
+score. Its cost is that of running the cut network, never that of a masked full one. F3 adds a short distillation from
+the uncut network before the precision is chosen. F4 trains to the candidate's values, see
 `workers.evaluating.whole_training`.
 """
 
@@ -35,7 +35,7 @@ from workers.pools.pool import Evaluator
 SHORT = Recipe(epochs=2, batch=64, augment="none")
 """F3's distillation, the same for every candidate."""
 QUICK = "quick"
-"""Recipe of a candidate that is looked at on a part of the images: sensitivities compare, they do not rank."""
+"""Recipe of a candidate evaluated on only a part of the images: sensitivities compare levels, they do not rank."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EvaluatorFactory:
     training: Recipe = field(default_factory=Recipe)
 
     def __call__(self) -> Evaluator:
-        """Load the material."""
+        """Load the material and make the evaluator."""
         return CutEvaluator(self.material, self.quick_images, self.training)
 
 
@@ -66,10 +66,10 @@ class CutEvaluator:
         self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
 
     def __call__(self, candidate: Candidate) -> Evaluation:
-        """The candidate's score on the ranking images.
+        """Return the candidate's score on the ranking images.
 
         Raises:
-            Diverged, TrainingDiverged: the network puts out numbers that are not finite.
+            Diverged, TrainingDiverged: the network's outputs are not finite.
             InvalidInput: a fidelity other than F2, F3 and F4, weights of another network, or an unknown F4 recipe.
         """
         begun_s = time.perf_counter()
@@ -77,9 +77,7 @@ class CutEvaluator:
             sampled, digest = self._sampler(candidate)
             return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
         if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
-            raise InvalidInput(
-                "candidate", candidate.fidelity, "F2 and F3, from the original's weights, and F4 are known"
-            )
+            raise InvalidInput("candidate", candidate.fidelity, "must be F4, or F2 or F3 with the original's weights")
         (images, labels), reference = self._material.ranking, None
         if candidate.recipe == QUICK:
             few = slice(self._quick_images)
@@ -89,7 +87,7 @@ class CutEvaluator:
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
 
     def _scores(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Scores:
-        """How good the candidate's output for each of these images is, untrained."""
+        """Return the untrained candidate's score for each of these images."""
         task = self._material.task
         module, bound = self.cut(candidate, reference)
         if candidate.fidelity == "F3":
@@ -103,11 +101,12 @@ class CutEvaluator:
         return scores_in_file(task, final.save(), images, labels)
 
     def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
-        """The candidate's structure as a module, refitted and re-estimated, and the scheme it was made by.
+        """Return the candidate's structure as a module, refitted and re-estimated, and the scheme that made it.
 
         Args:
-            reference: images for the batch norms of all candidates alike, the uncut network's too; where None those
-                of a cut network are taken on all of the material's, and an uncut one keeps its own.
+            reference: images for the batch norms of all candidates alike, including the uncut network's; if None, a cut
+                network
+                uses all of the material's images, and an uncut one keeps its batch norms.
         """
         bound = self._material.scheme.bind(candidate.values)
         evidence = replace(self._evidence, masks=self._masks(candidate.masks))
@@ -118,7 +117,7 @@ class CutEvaluator:
         return module, bound
 
     def _distilled(self, network: Network) -> Network:
-        """After SHORT, with the uncut network as the teacher."""
+        """Distil with SHORT, with the uncut network as the teacher."""
         part, preprocessing = self._material.short
         for step in fit(network, part, preprocessing, SHORT, self._network, task=self._material.task):
             if step.step == step.steps - 1:
@@ -129,6 +128,8 @@ class CutEvaluator:
         masks = {}
         for name, units in kept.items():
             if name not in self._widths:
-                raise InvalidInput("masks", name, f"the network has no block of this name: {sorted(self._widths)}")
+                raise InvalidInput(
+                    "masks", name, f"the network has no block of this name; known: {sorted(self._widths)}"
+                )
             masks[name] = np.isin(np.arange(self._widths[name]), units)
         return masks

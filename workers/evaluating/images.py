@@ -1,4 +1,4 @@
-"""Preprocessed: the images of a whole part as a network takes them, a batch at a time."""
+"""Preprocessed: the images of a whole part in the form that a network takes, one batch at a time."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """Reads like an array (N, *input_shape) of float32 by slices of its first axis, and makes only what is read: a part
-    may be a memory map of many gigabytes. `mirrored`: left and right exchanged; `layout`: of the network's input.
+    """Images that read like an array (N, *input_shape) of float32 by slices of the first axis.
+
+    Only the slices read are made: a part may be a memory map of many gigabytes. `mirrored`: left and right are
+    exchanged; `layout`: that of the network's input.
     """
 
     part: Part
@@ -34,10 +36,10 @@ class Preprocessed:
         return np.ascontiguousarray(np.flip(images, self.layout.index("W"))) if self.mirrored else images
 
     def mirror(self) -> Preprocessed:
-        """The same images seen in a mirror."""
+        """Return the same images mirrored left to right."""
         return replace(self, mirrored=not self.mirrored)
 
     def batches(self, count: int = BATCH) -> Iterator[NDArray[np.float32]]:
-        """All images in order, at most `count` at a time."""
+        """Yield all images in order, at most `count` at a time."""
         for start in range(0, len(self), count):
             yield self[start : start + count]

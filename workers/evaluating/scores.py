@@ -1,4 +1,4 @@
-"""Scores: how good a network's outputs are, image by image, in torch while it trains and in onnxruntime as a file."""
+"""Scores: rates a network's outputs image by image, in torch during training and in onnxruntime as a file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from workers.evaluating.images import BATCH, Preprocessed
 Images = NDArray[np.float32]
 Labels = NDArray[Any]
 Source: TypeAlias = Images | Preprocessed
-"""Images (N, *input_shape), in memory or made as they are read."""
+"""Images (N, *input_shape), in memory or made while they are read."""
 
 
 def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """Return the scores (N,) of images (N, *input_shape) against labels (N, ...). The module is left in eval mode.
+    """Score a module: images (N, *input_shape), labels (N, ...) -> (N,). The module is left in eval mode.
 
     Raises:
         Diverged: an output is not finite.
@@ -40,7 +40,7 @@ def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: La
 
 
 def scores_in_file(task: Task, model: bytes, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """Return the same for an ONNX file, run by onnxruntime with as many threads as torch has.
+    """Score an ONNX file in the same way, in onnxruntime with as many threads as torch has.
 
     Raises:
         Diverged: an output is not finite.
@@ -62,6 +62,6 @@ def _scores(
     for start in range(0, len(images), batch):
         made = run(np.ascontiguousarray(images[start : start + batch]))
         if not np.isfinite(made).all():
-            raise Diverged("the network puts out numbers that are not finite")
+            raise Diverged("the network's outputs are not finite")
         found.append(task.score(made, labels[start : start + batch]))
     return np.concatenate(found)

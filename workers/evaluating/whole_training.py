@@ -1,7 +1,7 @@
-"""Sampler: F4, a whole sample of sparsity inference: a network trained to its values, in its final form.
+"""Sampler: F4, a whole sample of sparsity inference: trains a network to the candidate's values, in its final form.
 
-Recipe `lc` is L-C, `direct` is projecting once and training what is left: both `compress.training.lc`, equally many
-epochs. A sample may start from the network of an earlier one, which the material keeps.
+Recipe `lc` is L-C; `direct` projects once and trains the rest; both are in `compress.training` and use the same number
+of epochs. A sample may start from the network of an earlier one, which the material stores.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from workers.problem.counted import counted_by_weights
 from workers.running import durable
 
 TRAININGS: Mapping[str, Callable[..., Iterator[Step]]] = {"lc": lc, "direct": direct}
-"""How a sample is trained, by the recipe that its candidate names."""
+"""Training functions of samples, by the recipe that the candidate names."""
 
 
 class Sampler:
     """Trains samples of one network.
 
     Args:
-        recipe: of every sample, whichever way it is trained: that of the job's finalists, so that what a sample
-            reaches is what a finalist would.
+        recipe: recipe of every sample, whichever way it is trained; it is that of the job's finalists, so that a sample
+            reaches what a finalist would.
     """
 
     def __init__(self, material: Material, recipe: Recipe) -> None:
@@ -52,20 +52,22 @@ class Sampler:
         self._recipe = recipe
 
     def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
-        """The score on the ranking images, and what the file holds; the digest of the network to start others from,
-        None where it has lost channels for good.
+        """Train one sample; return its metrics and the digest of a network that others can start from.
+
+        The metrics are the score on the ranking images and counts of the file. The digest is None if channels were
+        removed for good.
 
         Raises:
-            InvalidInput: an unknown recipe, masks, or weights that are not kept or of another network.
+            InvalidInput: an unknown recipe, masks, or weights that are not stored or of another network.
             Diverged, TrainingDiverged: a loss or an output is not finite.
         """
         if candidate.recipe not in TRAININGS or candidate.masks:
             seen = candidate.recipe if not candidate.masks else dict(candidate.masks)
-            raise InvalidInput("candidate", seen, f"F4 is trained by {' or '.join(TRAININGS)}, without masks")
+            raise InvalidInput("candidate", seen, f"F4 must use the recipe {' or '.join(TRAININGS)}, without masks")
         bound = self._material.scheme.bind(candidate.values)
         start = self._start(candidate)
         after = BoundScheme(bound.steps(*AFTER_TRAINING))
-        # Density is a share of what the cut leaves: single weights cannot be chosen before the channels are.
+        # Density is a share of what remains after the cut: single weights cannot be chosen before the channels are.
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
         trained = self._trained(candidate, source, after if early else bound)
@@ -91,16 +93,16 @@ class Sampler:
             return whole
         kept = self._material.kept(candidate.weights_from)
         if not fits(kept, whole):
-            raise InvalidInput("weights_from", candidate.weights_from, "these are weights of another network")
+            raise InvalidInput("weights_from", candidate.weights_from, "must be weights of this network")
         return whole.with_constants({name: kept.constants[name] for name in whole.constants})
 
     def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
-        """Fewer channels, refitted where the statistics are of these very weights, and re-estimated."""
+        """Cut channels; refit if the statistics belong to these weights, and re-estimate."""
         evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
         return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
 
     def _trained(self, candidate: Candidate, network: Network, bound: BoundScheme) -> Network:
-        """From its last epoch on, where a worker was lost in it."""
+        """Train a network, from its last epoch on if a worker was lost during it."""
         part, preprocessing = self._material.training
         file = self._material.checkpoint(self._key(candidate))
         saved = file.read_bytes() if file.exists() else None
@@ -111,7 +113,7 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
-                # One more than the epochs: it is evaluated after them.
+                # One more than the epochs, because the evaluation follows them.
                 durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
@@ -121,9 +123,9 @@ class Sampler:
         return trained
 
     def reached(self, candidate: Candidate) -> float:
-        """Share of its training that is done, 0..1, wherever it goes on: for people who wait for it.
+        """Return the finished share of a candidate's training, 0..1, wherever it runs, to show to waiting users.
 
-        0 where that cannot be told, and once it is over.
+        0 if it is unknown, and once the training is over.
         """
         try:
             share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
@@ -141,7 +143,7 @@ def _reached(checkpoint: Path) -> Path:
 
 
 def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:
-    """A sample, in the material's form, without the units that training has put to zero: those of least weight."""
+    """Return a sample, in the material's form, without the units that training set to zero (those of least weight)."""
     evidence = replace(material.evidence, importance=score(sample, prunable_blocks(sample), "l2"), statistics=None)
     return _renewed(material, sample, bound.rewrite(sample, evidence, "structure"))
 
@@ -155,7 +157,7 @@ def _renewed(material: Material, before: Network, network: Network) -> Network:
 
 
 def fits(network: Network, whole: Network) -> bool:
-    """Whether all constants of `whole` are in the network, in their shapes."""
+    """Return True if all constants of `whole` are in the network, with the same shapes."""
     return all(
         name in network.constants and np.shape(network.constants[name]) == value.shape
         for name, value in whole.constants.items()

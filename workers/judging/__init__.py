@@ -1,1 +1,1 @@
-"""How finalists are timed whole, judged against the control, and followed by a smaller neighbour."""
+"""Judges finalists: times them whole, compares them with the control, and tries smaller neighbours."""

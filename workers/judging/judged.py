@@ -1,4 +1,4 @@
-"""The verify phase: every finalist timed whole beside the original, and judged on what its file really does."""
+"""The verify phase: times every finalist whole beside the original, and judges it on its file's measured behaviour."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
-"""A finalist of the search, a smaller neighbour of one, or the control in the place of one."""
+"""A finalist of the search, a smaller neighbour of one, or the control in place of one."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A finalist and what was found. `broken`: a sentence for each limit that does not hold; `doubts`: one for each
-    limit on its score that lies within the interval of what was lost; `table_epochs`: device id -> the snapshot that
-    the predictions are of; `utility`: the objective, more is better; `distance`: how far it is from the limits as a
-    user weighs them (`search.ranking.nearness`), infinite for a network that guesses; `metric`: what its score is
-    called; `role`: what it is judged as.
+    """A judged finalist. `broken`: a sentence for each limit that does not hold; `doubts`: one for each limit on its
+    score that lies within the interval of the loss; `table_epochs`: device id -> the snapshot of the predictions;
+    `utility`: the objective, more is better; `distance`: its distance from the limits as users weigh them
+    (`search.ranking.nearness`), infinite for a network that guesses; `metric`: the name of its score; `role`: the role
+    in which it is judged.
     """
 
     trained: Trained
@@ -49,7 +49,7 @@ class Judged:
 
     @property
     def met(self) -> bool:
-        """Whether every limit holds on the file itself."""
+        """True if the file itself meets every limit."""
         return not self.broken
 
     @property
@@ -60,8 +60,10 @@ class Judged:
 
     @property
     def evaluations(self) -> tuple[Evaluated, ...]:
-        """F4 and F5: what training made of the candidate, and what was measured on the file; both by this verdict. The
-        control was trained for its own sake.
+        """The F4 and F5 evaluations of the candidate: after training, and as measured on the file; both have this
+        verdict.
+
+        The uncut network has no F4 evaluation, because its training was that of the control.
         """
         trained = self.trained
         origin, strategy = trained.candidate_id, trained.strategy or ""
@@ -77,7 +79,7 @@ class Judged:
 
     @property
     def only_slow(self) -> bool:
-        """Whether latency alone is in the way."""
+        """True if only latency limits are missed."""
         return bool(self.broken) and self.violation == sum(each.excess for each in self.timed)
 
 
@@ -93,11 +95,11 @@ def judged(
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
 
     Args:
-        role: what they are judged as.
+        role: the role in which they are judged.
 
     Raises:
-        DeviceOffline, MeasurementFailed: out of the ports.
-        Halted: the user wants it.
+        DeviceOffline, MeasurementFailed: raised by the ports.
+        Halted: the user paused or cancelled the job.
     """
     timed: dict[str, list[Timed]] = {each.name: [] for each in finalists}
     for number, device in enumerate(profile.devices):
@@ -116,14 +118,15 @@ def judged(
 
 
 def best_of(found: Sequence[Judged]) -> Judged | None:
-    """The finalist that meets every limit and comes first by `search.ranking.preference`."""
+    """Return the finalist that meets every limit and ranks first by `search.ranking.preference`."""
     met = [each for each in found if each.met]
     return min(met, key=lambda each: (*_rank(each), each.trained.name), default=None)
 
 
 def nearest_of(found: Sequence[Judged]) -> Judged | None:
-    """What a user would take if no finalist meets every limit: the one nearest to them in the measure of
-    `search.ranking.nearness`, which weighs every limit and puts networks that guess last; then as `best_of`.
+    """Return the finalist to offer if none meets every limit: the nearest to the limits by `search.ranking.nearness`.
+
+    That measure weighs every limit and puts networks that guess last; ties are ranked as in `best_of`.
     """
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 
@@ -143,7 +146,7 @@ def _judge(
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
         doubts.append(
-            f"{each.candidate_id} went on from a sample and had {each.epochs} epochs, the control {control.epochs}"
+            f"{each.candidate_id} continued a sample and had {each.epochs} epochs, the control {control.epochs}"
         )
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
@@ -151,10 +154,10 @@ def _judge(
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(f"{name} is broken: {constraint.metric} {seen:.6g}, allowed {constraint.bound:.6g}")
+            broken.append(f"{name} does not hold: {constraint.metric} is {seen:.6g}, the bound {constraint.bound:.6g}")
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
-            within = f"within the 95 % interval of what {each.candidate_id} lost"
+            within = f"within the 95 % interval of the loss of {each.candidate_id}"
             doubts.append(f"{name} is {plan.metric_row.told(allowed)}, {within}: {_told(plan, lost)}")
     epochs = {device.target.device_id: device.table.epoch for device in profile.devices}
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
@@ -167,12 +170,12 @@ def _judge(
 def _slow(target: Target, timed: Timed) -> str:
     return (
         f"{target.device_name}: {timed.measured_ms:.3f} ms, at most {timed.measured_high_ms:.3f} ms with 97.5 % "
-        f"certainty, where {timed.limit_ms:.3f} ms ({timed.statistic}) are allowed"
+        f"certainty, but the limit is {timed.limit_ms:.3f} ms ({timed.statistic})"
     )
 
 
 def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tuple[str, Constraint]]:
-    """Limits on the score are judged against the control, all others against the original."""
+    """Return the limits other than latency; those on the score refer to the control, all others to the original."""
     found = []
     for name, value in plan.limits.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""Neighbours: slightly smaller networks than the nearest finalist, tried if latency alone is a little too high."""
+"""Neighbours: slightly smaller networks than the nearest finalist, tried if only its latency is a little too high."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from workers.progress import Evaluated
 from workers.running.context import Context
 
 NEIGHBOURS = 2
-"""Neighbours that a job tries at most."""
+"""Maximum number of neighbours that a job tries."""
 A_LITTLE = 0.10
-"""Relative excess over a limit on latency that a smaller neighbour may take off."""
+"""Relative excess over a latency limit up to which a smaller neighbour is tried."""
 
 
 def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
-    """The nearest, if latency alone keeps it from the limits, and by little."""
+    """Return the nearest finalist if it misses only latency limits, and by little."""
     nearest = nearest_of(verdicts)
     if nearest is None or nearest.met or not nearest.only_slow:
         return None
@@ -27,19 +27,19 @@ def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
 
 
 def lasts_for(context: Context, nearest: Judged) -> bool:
-    """Whether the wall seconds last for another training like that of the nearest."""
+    """Return True if the wall seconds are enough for another training like the nearest's."""
     return context.spent_s + nearest.trained.elapsed_s < context.plan.budget.wall_s
 
 
 def neighbour(context: Context, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
-    """One candidate, if a smaller one is worth a training; else none."""
+    """Return one candidate if a smaller neighbour is worth training; else none."""
     nearest = worth_another(verdicts)
     if nearest is None or not lasts_for(context, nearest):
         return []
     values = smaller_neighbour(problem, nearest.trained.values, nearest.timed)
     if values is None:
         return []
-    context.say(f"{nearest.trained.name} is a little too slow: a smaller neighbour is trained.")
+    context.say(f"{nearest.trained.name} is a little too slow; training a smaller neighbour.")
     metrics = {name: float(column[0]) for name, column in problem.estimate([values]).items()}
     origin = nearest.trained.candidate_id
     candidate = Candidate(f"neighbour-{attempt}", values, origin="neighbour", parents=(origin,))

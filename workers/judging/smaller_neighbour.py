@@ -1,4 +1,4 @@
-"""A slightly smaller neighbour of a finalist that was predicted fast enough and measured a little too slow."""
+"""Finds a slightly smaller neighbour of a finalist that was predicted fast enough but measured a little too slow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SLACK = 0.995
 
 
 def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) -> Values | None:
-    """The values with as much latency taken off, by table, as was measured too much; None where none is left.
+    """Return values whose predicted latency is lower by the measured excess; None if no knob can go lower.
 
-    Each turn lowers the one knob, by as many levels as it takes to save anything (widths cost by steps), that
-    loses least by the sensitivities for what it saves.
+    Each step lowers one knob, by as many levels as it takes to save anything (widths cost in steps): the knob that
+    loses least accuracy, by the sensitivities, for the latency that it saves.
     """
-    if not problem.terms:  # no table says what a step saves
+    if not problem.terms:  # no table predicts what a step saves
         return None
     levels = problem.space.levels(values)
     start_ms = _latency_ms(problem, levels[None])
@@ -44,7 +44,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
 
 
 def _structural(problem: Problem) -> list[int]:
-    """Columns of the knobs that take structure away, little by little."""
+    """Return the columns of the knobs that remove structure in small steps."""
     return [i for i, knob in enumerate(problem.space.levelled) if knob.role in ("width", "rank")]
 
 
@@ -53,7 +53,7 @@ def _latency_ms(problem: Problem, levels: np.ndarray) -> Mapping[str, np.ndarray
 
 
 def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]) -> np.ndarray:
-    """(n, d) levels -> (n,) summed relative excess over what is wanted."""
+    """Return the summed relative excess over the wanted latencies: (n, d) levels -> (n,)."""
     latency_ms = _latency_ms(problem, levels)
     total = np.zeros(len(levels))
     for key, wanted in wanted_ms.items():
@@ -62,7 +62,9 @@ def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]
 
 
 def _lost(problem: Problem, knob: int, level: int, lower: int) -> float:
-    """Accuracy lost between two levels, at least a little: of free moves the one that saves most is taken."""
+    """Return the accuracy lost between two levels, at least a little, so that of free steps the one that saves most is
+    taken.
+    """
     curve = problem.statistics.get("sensitivity", {}).get(problem.space.levelled[knob].name)
     if curve is None:
         return float(level - lower)

@@ -1,4 +1,4 @@
-"""Timed: finalists timed whole beside the original, and what tables had said of them before."""
+"""Timed: finalists timed whole beside the original, with the tables' earlier predictions."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from workers.training.trained import Trained
 
 MS = 1e-3
 SESSIONS = 3
-"""Of one verdict at most: a session whose anchors disagree is timed again."""
+"""Maximum number of sessions per verdict: a session whose anchors disagree is timed again."""
 _MOVED = 0.1
-"""Relative change of an anchor that deserves a line."""
+"""Relative change of an anchor above which a line is logged."""
 
 
 @dataclass(frozen=True)
 class Timed:
     """One file on one target, milliseconds in the target's statistic.
 
-    `predicted_ms`: what tables and the calibrated line said before the file was timed, `low_ms` and `high_ms` its
+    `predicted_ms`: prediction of tables and the calibrated line before the file was timed; `low_ms` and `high_ms`: its
     interval, which holds at `level`. `predicted_in_session_ms`: the same at the speed that the anchors had in the
-    session of the verdict; it explains an error and excuses none. `measured_high_ms`: the upper 97.5 % bound, which
-    decides; under a limit that is a ratio, the bound of the ratio times `original_ms`. `original_ms`: the uploaded
-    network in the same session. `excess`: how far the bound is over the limit, relative; 0 when it is kept.
+    verdict's session; it explains a prediction error but does not change the verdict. `measured_high_ms`: the upper
+    97.5 % bound, which decides; under a ratio limit, the bound of the ratio times `original_ms`. `original_ms`: the
+    uploaded network in the same session. `excess`: relative excess of the bound over the limit; 0 if the limit is kept.
     """
 
     device_id: str
@@ -53,7 +53,7 @@ class Timed:
     excess: float
 
     def row(self) -> dict[str, float | None]:
-        """As summaries show it."""
+        """Return the row in the form of summaries."""
         return {
             "predicted": self.predicted_ms,
             "low": self.low_ms,
@@ -72,11 +72,11 @@ def timed_on(
     finalists: Sequence[Trained],
     attempt: int,
 ) -> Mapping[str, Timed]:
-    """By name, every finalist on one target: predicted first, then timed in one lease with original and anchors.
+    """Predict every finalist on one target, then time them in one lease with original and anchors; return them by name.
 
     Raises:
-        DeviceOffline, MeasurementFailed: out of the ports.
-        Halted: the user wants it.
+        DeviceOffline, MeasurementFailed: raised by the ports.
+        Halted: the user paused or cancelled the job.
     """
     predicted = _predictions(context, profile, device, finalists, attempt)
     networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
@@ -89,7 +89,7 @@ def timed_on(
 def _predictions(
     context: Context, profile: Profile, device: TimedDevice, finalists: Sequence[Trained], attempt: int
 ) -> Mapping[str, memos.Predicted]:
-    """Kept before anything is timed: a restart, with whatever tables it finds, reports the same ones."""
+    """Return the predictions, recorded before anything is timed, so that a restart reports the same ones."""
     return context.once(
         memos.predicted(attempt, device.target.device_id),
         lambda: {each.name: _prediction(profile, device, each) for each in finalists},
@@ -98,7 +98,7 @@ def _predictions(
 
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.Predicted:
-    """In the target's statistic, as the search had it: on a machine at rest."""
+    """Predict a finalist in the target's statistic, as the search did: on a machine at rest."""
     builder, table = profile.builder, device.table
     line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
@@ -115,9 +115,9 @@ def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.P
 def _session(
     context: Context, inputs: Inputs, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
 ) -> tuple[Mapping[str, Sample], Session]:
-    """One session whose anchors agree; where none does, the one of them in which they agree best, and a warning.
+    """Return a session whose anchors agree; if none does, the one in which they agree best, with a warning.
 
-    Anchors alone decide what is timed again: choosing sessions by finalists would choose the lucky ones.
+    Only anchors decide which sessions are timed again: choosing by finalists would select the lucky sessions.
     """
     target = device.target
     rounds = verdict_rounds(target.statistic)
@@ -141,25 +141,29 @@ def _session(
 
 def _off(seen: Session) -> str:
     among = f"differ by {seen.spread:.1%} among themselves and by {seen.drift:+.1%} between the session's halves"
-    return f"anchors run at {1.0 / seen.scale:.2f} x their first time, {among}"
+    return f"anchors take {1.0 / seen.scale:.2f} x their first time, {among}"
 
 
 def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
-    """The anchors are the ends of the space, timed before: they show whether the machine is as it was."""
+    """Compare the anchors, which are the ends of the space, with their earlier timing, to see if the machine has
+    changed.
+    """
     earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
     references_us = {name: statistic_us(sample, "quiet") for name, sample in earlier.items()}
     now_us = {name: statistic_us(samples[name], "quiet") for name in earlier}
     for name, reference_us in references_us.items():
         change = now_us[name] / reference_us - 1.0
         if abs(change) > _MOVED:
-            text = f"{device.target.device_name}: the {name} network takes {change:+.0%} against its first timing."
+            text = (
+                f"{device.target.device_name}: the {name} network takes {change:+.0%} compared with its first timing."
+            )
             context.say(text, "warning")
     first_us, last_us = ({name: _quiet_us(samples[name], half) for name in earlier} for half in (0, 1))
     return session(references_us, first_us, last_us)
 
 
 def _quiet_us(sample: Sample, half: int) -> float:
-    """Of the first (0) or the second half (1) of the rounds."""
+    """Return the quiet latency of the first (0) or the second half (1) of the rounds."""
     middle = sample.bursts // 2
     rounds = slice(middle, None) if half else slice(middle)
     return statistic_us(Sample(sample.key, sample.minima_us[rounds], sample.medians_us[rounds]), "quiet")
@@ -192,6 +196,6 @@ def _timed(
 
 
 def _unrest(device: TimedDevice, original: Sample) -> float:
-    """How much further the statistic is from quiet in this session than on a machine at rest."""
+    """Return the statistic's ratio to quiet in this session, relative to that on a machine at rest."""
     now = statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
     return now / device.unrest.value

@@ -33,7 +33,7 @@ from workers.pools.process_pool import ATTEMPTS, FAILED_STARTS
 BATCH = 16
 """Maximum number of candidates per call."""
 BATCH_S = 0.5
-"""Seconds that a batch should keep a worker busy: long beside a call, short beside a wait for a cancel."""
+"""Seconds that a batch should keep a worker busy: far more than a call takes, far less than a cancel may wait."""
 ALL = 3600.0
 
 

@@ -24,7 +24,7 @@ from workers.training.common_epochs import shortened
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
-"""A result with at least this share of the original's counts is no smaller: folding batch norms alone saves a bit."""
+"""A result with at least this share of the original's counts is not called smaller: folding batch norms saves a bit."""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
 """Verdict -> the slot that it fills, and the slot that it leaves empty."""
 

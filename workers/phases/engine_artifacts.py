@@ -1,4 +1,4 @@
-"""Engine artifacts: beside the ONNX file, what the targets' engines run of each finalist, if they have own formats."""
+"""Engine artifacts: the finalists' files in the formats of the targets' engines, beside the ONNX file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from workers.training.trained import Trained
 def engine_artifacts(
     context: Context, devices: Sequence[TimedDevice], judged: Sequence[Judged], chosen: Trained, folder: Path
 ) -> list[Path]:
-    """The very files that were timed. The chosen network's is named after the job and the device, which says the
-    runtime; the name of another finalist's says which one it is, too.
+    """Copy the files that were timed into a folder; return their paths.
+
+    The chosen network's file is named after the job and the device, whose name includes the runtime; another finalist's
+    file name also contains the finalist's name.
     """
     found: dict[Path, Path] = {}
     for device in devices:
@@ -26,6 +28,6 @@ def engine_artifacts(
         for each in judged if suffix != ONNX else ():
             which = "" if each.trained.name == chosen.name else f"-{each.trained.name}"
             path = engine_file(context, device.target.device_id, each.trained.model)
-            assert path is not None, "what was judged was timed, as the file that the engine made"
+            assert path is not None, "every judged network was timed as an engine file"
             found[folder / f"{context.plan.name}{which}-{device.target.device_name}{suffix}"] = path
     return [durable.write(place, path.read_bytes()) for place, path in found.items()]

@@ -1,4 +1,4 @@
-"""The search phase: the problem from the profile, the strategies of the plan, one pool, one loop."""
+"""The search phase: searches the profile's problem with the plan's strategies, in one pool and one loop."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
 
 @dataclass(frozen=True)
 class Result:
-    """A search's findings, with the profile and the problem by the newest tables."""
+    """A search's findings, with the profile and the problem under the newest tables."""
 
     profile: Profile
     problem: Problem

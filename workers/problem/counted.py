@@ -1,4 +1,4 @@
-"""The counts of a network: each metric that names a counter, with that counter."""
+"""Counts of a network: maps each metric that names a counter to that counter."""
 
 from __future__ import annotations
 

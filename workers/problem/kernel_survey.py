@@ -1,11 +1,11 @@
 """The survey: finds out, by rewriting networks, which kernels each node becomes at any values of its knobs.
 
-Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are
-not asked which knobs those are; it is observed: values are changed one at a time, the network is rewritten, and the
-resulting kernels of each node are compared. So every method, third parties' included, is tabulated in the same way,
-and the kernels timed are those that a finished file will contain. A node may become no kernel (it is folded away),
-one, or several (a rewrite splits it). The number of networks looked at grows with the sum of the options, never with
-their product.
+Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are not
+asked which knobs those are; this is observed instead: values are changed one at a time, the network is rewritten, and
+the resulting kernels of each node are compared. So every method, third parties' included, is tabulated in the same way,
+and the kernels timed are those that a finished file will contain. A node may become no kernel (it is folded away), one,
+or several (a rewrite splits it). The number of networks looked at grows with the sum of the options, never with their
+product.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def _split(table: NodeTable, knob: Levelled) -> NodeTable:
 
 
 def _groups(on: Iterable[Levelled], apart: set[frozenset[str]]) -> tuple[tuple[str, ...], ...]:
-    """Group the knobs in order; each width joins the first group with whose every member it can be traded."""
+    """Group the knobs in order; each width joins the first group whose every member it can be traded with."""
     groups: list[list[str]] = []
     widths: set[str] = set()
     for knob in on:

@@ -13,9 +13,7 @@ from compress.network import Network
 
 
 def timed_form(network: Network) -> Network:
-    """Return the uploaded network with its batch norms folded, as every runtime does; the original's latency is this
-    one's.
-    """
+    """Return the uploaded network with its batch norms folded, as every runtime does; its latency is the original's."""
     return fold_norms(network)
 
 

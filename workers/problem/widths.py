@@ -73,15 +73,15 @@ def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) 
 
 
 def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
-    """Return the cost of each channel count, when written by one layer and read by another, as a share of the
-    largest's.
-    """
+    """Return each channel count's cost in the layers that write and read it, as a share of the largest count's."""
     paid = np.array([rules.effective_out(count) + _paid_in(count, rules) for count in counts])
     return np.asarray(paid / paid[-1])
 
 
 def _paid_in(count: int, rules: KernelClasses) -> float:
-    """Return the channels that the reading layer pays for; the slow path is relative to a line between fast counts."""
+    """Return the channels that the reading layer pays for; a slow count is priced on the line between its fast
+    neighbours.
+    """
     if not rules.is_slow(count):
         return rules.effective_in(count)
     below = count // rules.in_modulus * rules.in_modulus

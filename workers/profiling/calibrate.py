@@ -49,7 +49,7 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     for number, setting in enumerate(builder.settings):
         drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # All knobs share a common lean besides their own draws: sums of independent draws bunch up.
+            # All knobs also lean the same way, because sums of independent draws bunch up.
             lean = rng.uniform(0.0, 1.0)
             chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
             drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}

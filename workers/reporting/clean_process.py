@@ -39,7 +39,7 @@ class CleanProcessFailed(Exception):
 def clean_run(
     model: Path, images: Path, outputs: Path, *, scored: str, batch: int, deadline_s: float = math.inf
 ) -> CleanRun:
-    """Run in a clean process; both arrays are .npy files, the images preprocessed, the outputs written by it.
+    """Run a file in a clean process. Images are a preprocessed .npy file; the process writes the outputs to another.
 
     Args:
         scored: the key of the file's metadata that names the output to judge.

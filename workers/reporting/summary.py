@@ -47,7 +47,7 @@ def interval_field(metric: Metric, interval: tuple[float, float], count: int) ->
 
 
 def drop_field(metric: Metric, lost: Difference) -> dict[str, Any]:
-    """Return the field of what was lost against the control: `accuracy_drop`."""
+    """Return the field of the loss against the control: `accuracy_drop`."""
     return {f"{metric.name}_drop": {"mean": lost.mean, "low": lost.low, "high": lost.high, "n": lost.count}}
 
 

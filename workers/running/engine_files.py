@@ -1,4 +1,4 @@
-"""Engine files: what a device's runtime makes of networks, believed once it says what the network says."""
+"""Engine files: a device's runtime converts networks; a file is accepted if its outputs agree with the network's."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 
 SAMPLES = 8
-"""Images that an engine's file is held against its network on. A choice: a wrong reading shows on the first."""
+"""Number of images on which an engine's file is compared with its network. A choice: a wrong conversion shows on the
+first.
+"""
 SHORT = frozenset({"fp16", "bf16"})
-"""Number types of devices that compute with 16 bits, and are held to what those can hold."""
+"""Number types of devices that compute with 16 bits; their outputs are compared at that precision."""
 _SHOWN = 3
 
 
 def engine_file(context: Context, device_id: str, model: bytes) -> Path | None:
-    """The engine's own file of a network, if one was made in this job."""
+    """Return the engine's own file of a network, if this job has made one."""
     return context.file(_name(device_id, model))
 
 
 def engine_files(
     context: Context, inputs: Inputs, device_id: str, models: Mapping[str, bytes], folder: Path
 ) -> Mapping[str, Path]:
-    """What is timed, and handed over: of each ONNX file the engine's own, made on the device and checked once in a job.
+    """Return the files to time and hand over: the engine's own file of each ONNX file, made and checked once per job.
 
-    An engine that reads ONNX is given the file itself, written into `folder`.
+    An engine that reads ONNX gets the ONNX file itself, written into `folder`.
 
     Raises:
         DeviceOffline, Halted: as `Ports.converted`.
-        MeasurementFailed: the runtime cannot convert a network, or its file says something else.
+        MeasurementFailed: the runtime cannot convert a network, or the file's outputs differ from the network's.
     """
     device = context.ports.table(device_id).device
     if device.suffix == ONNX:
@@ -70,14 +72,16 @@ def _convert(
 
 
 def _believed(device_id: str, device: DeviceConfig, key: str, model: bytes, made: Conversion, samples: Arrays) -> float:
-    """The largest difference of the file from the network."""
+    """Check a file's outputs against the network's; return the largest difference."""
     running = session(model)
     names = [output.name for output in running.get_outputs()]
     wanted = each_alone(lambda one: dict(zip(names, running.run(names, dict(one)), strict=True)), samples)
     worst = 0.0
     for name, value in wanted.items():
         if name not in made.outputs:
-            raise MeasurementFailed(device_id, f"{device.runtime} makes a file of {key!r} without output {name!r}")
+            raise MeasurementFailed(
+                device_id, f"{device.runtime} converted {key!r} to a file without the output {name!r}"
+            )
         found = _agreement(device, model, name, made.outputs[name], value, samples)
         if not found.holds:
             raise MeasurementFailed(device_id, _otherwise(device, key, name, made.outputs[name], value, found))
@@ -102,9 +106,9 @@ def _otherwise(
     device: DeviceConfig, key: str, name: str, said: npt.NDArray[Any], wanted: npt.NDArray[Any], found: Agreement
 ) -> str:
     return (
-        f"{device.runtime} makes a file of network {key!r} that says something else: its output {name!r} begins with "
-        f"{_first(said)}, the network's with {_first(wanted)}; they differ by {found.difference:.2g} of their scale, "
-        f"{found.tolerance:.2g} is allowed"
+        f"{device.runtime} converted network {key!r} to a file with other outputs: {name!r} begins with "
+        f"{_first(said)} instead of {_first(wanted)}; they differ by {found.difference:.2g} of their scale, "
+        f"but at most {found.tolerance:.2g} is allowed"
     )
 
 

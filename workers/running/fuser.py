@@ -62,7 +62,7 @@ class Fuser:
 
 
 def _checked(device_id: str, network: Network, sets: FusedSets) -> FusedSets:
-    """The sets in the network's own nodes: Casts of weights stored as float16 exist in the file only."""
+    """Return the sets without nodes that exist only in the file, such as Casts of weights stored as float16."""
     told = Counter(name for names in sets for name in names)
     known, casts = {node.name for node in network.nodes}, network.casts
     wrong = sorted(set(told) - known - casts) + [name for name, n in told.items() if n > 1]

@@ -115,7 +115,7 @@ class Inputs:
         return scores_in_file(self.task, model, *self.validation)
 
     def test_score(self, model: bytes) -> float:
-        """Return a file's mean score on the test part; asked for the original and the chosen file, at the very end."""
+        """Return a file's mean score on the test part; used for the original and the chosen file, at the very end."""
         return float(scores_in_file(self.task, model, *self._whole(self.dataset.test)).mean())
 
     def _whole(self, part: Part) -> tuple[Preprocessed, Labels]:

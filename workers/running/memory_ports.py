@@ -120,7 +120,7 @@ class MemoryPorts:
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
     ) -> Sequence[Conversion]:
-        """As Ports.converted."""
+        """Convert networks, as Ports.converted does."""
         try:
             return [conversion(self.runtime, model, samples, self.devices[device_id]) for model in models]
         except InvalidInput as error:

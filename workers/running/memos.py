@@ -19,7 +19,9 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """Result of scoring the original on mirrored images: whether it does as well, and the score that it loses."""
+    """The result of scoring the original on mirrored images. `bears`: it does as well on them; `lost`: the score that
+    it loses.
+    """
 
     bears: bool
     lost: float

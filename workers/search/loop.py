@@ -29,7 +29,7 @@ TAKE_S = 0.5
 GIVEN_UP_AT = 2
 """Runs that may die while a candidate is open before it counts as failed; a pool gives it as many attempts."""
 WHOLE_GIVEN_UP_AT = 6
-"""The same limit for a whole training, which is open for long and resumes from its last epoch."""
+"""The same limit for a whole training, which stays open for a long time and resumes from its last epoch."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""How finalists and the control are chosen and trained, one after another or side by side."""
+"""Chooses and trains the finalists and the control, one after another or in parallel."""

@@ -1,4 +1,4 @@
-"""Choosing: the candidates of a search that are worth training."""
+"""Chooses the candidates of a search that are worth training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from workers.progress import Evaluated
 
 
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
-    """The best feasible candidates of the search by the problem's own estimates, each set of values once; the
-    nearest if none is feasible: that of the smallest violation, as accuracy is judged after training, but none that
-    guesses.
+    """Return the best feasible candidates of the search by the problem's current estimates, without repeated values.
 
-    Trained samples (F4) and untrained proxies (F2) cannot be compared: the best of each takes its place in turn.
+    If none is feasible, return the nearest: the one with the smallest violation (accuracy is judged after training)
+    that does not guess. Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best of both
+    alternate.
     """
     old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
     renewed = estimated([each.evaluation for each in old], problem)
@@ -31,7 +31,7 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
 
     def rank(each: Evaluated) -> tuple[float | str, ...]:
         metrics = each.evaluation.metrics
-        # Nothing is trained on that guesses before training, while anything else is there.
+        # A network that guesses before training is not trained if there is any other.
         blind = not each.feasible and guesses(metrics.get(problem.deciding, 0.0), problem.chance, problem.images or 1)
         own = preference(problem.objective.utility(metrics), metrics, problem.deciding)
         return blind, problem.violation(metrics), *own, each.evaluation.candidate.id

@@ -1,4 +1,4 @@
-"""The control, trained before a search of whole trainings: what those may lose, they may lose against it."""
+"""Trains the control before a search of whole trainings, whose accuracy limits refer to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def control_ahead(run: JobRun, material: Material) -> Trained:
 
     Raises:
         JobFailed: its training diverges.
-        Halted: the user wants it.
+        Halted: the user paused or cancelled the job.
     """
     run.context.at("statistics", 0, 1)
     trainer = Trainer(run, material, recipe_of(run.context, run.inputs), 1, phase="statistics")

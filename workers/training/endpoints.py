@@ -1,4 +1,4 @@
-"""Corners: the ends of a space, to be judged where a search found nothing within the limits."""
+"""Corners: the ends of a space, judged if a search found nothing within the limits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from workers.training.choosing import chosen_finalists
 ORIGIN = "corner"
 UNCHANGED = "unchanged"
 REACH = 0.25
-"""Relative violation that no estimate has been wrong by: those of benchmarks/results/resnet20_rest.jsonl err by up to
-13 %."""
+"""Relative violation larger than any estimate's error so far: those in benchmarks/results/resnet20_rest.jsonl err by up
+to 13 %.
+"""
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
-    """The uncut network in every setting that is within the limits by estimate: the best by the objective first, by
-    score the one as it is. `known`: values that the search has evaluated, which are left out.
+    """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
+
+    With the score as the objective, the unchanged network is first. `known`: values that the search has evaluated; they
+    are left out.
     """
     seen = {values_key(values) for values in known}
     points = {name: values for name, values in _uncut(builder).items() if values_key(values) not in seen}
@@ -34,19 +37,17 @@ def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Va
 
 
 def unchanged(problem: Problem, builder: ProblemBuilder) -> Evaluated:
-    """The uncut network as it is, by estimate."""
+    """Return the unchanged network, by estimate."""
     return _judged(problem, {UNCHANGED: builder.whole})[0][1]
 
 
 def out_of_reach(
     problem: Problem, builder: ProblemBuilder, smallest: Values, evaluated: Sequence[Evaluated]
 ) -> list[Evaluated]:
-    """The nearest network (`search.ranking.nearness`), alone, if no limit can be met; else none.
+    """Return only the nearest network (`search.ranking.nearness`) if no limit can be met; else none.
 
-    Then neither what was evaluated nor an end of the space is within REACH of the limits by estimate, and whatever was
-    trained would be trained in vain.
-
-    The uncut network keeps its score; in another setting it is taken to keep it.
+    No limit can be met if neither an evaluated candidate nor an end of the space is within REACH of the limits by
+    estimate; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])
@@ -57,7 +58,7 @@ def out_of_reach(
 
 
 def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
-    """The uncut network or the smallest, whichever is nearer to the limits by estimate."""
+    """Return the uncut network or the smallest, whichever is nearer to the limits by estimate."""
     judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
     return min(judged, key=lambda each: each[0])[1]
 
@@ -68,7 +69,7 @@ def _uncut(builder: ProblemBuilder) -> dict[str, Values]:
 
 
 def _judged(problem: Problem, points: Mapping[str, Values]) -> list[tuple[float, Evaluated]]:
-    """How far over the limits each is, and what would be trained."""
+    """Return each point's relative violation of the limits, and its evaluation by estimate."""
     if not points:
         return []
     estimates, over = problem.estimate(list(points.values())), problem.violations(list(points.values()))

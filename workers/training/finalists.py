@@ -1,4 +1,4 @@
-"""Finalists: what is trained of a search, or in its place if nothing it evaluated is within the limits."""
+"""Finalists: the candidates of a search to train, or substitutes if none of them is within the limits."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def finalists(
     evaluated: Sequence[Evaluated],
     count: int,
 ) -> Sequence[Evaluated]:
-    """The best of the search; if nothing of it is within the limits, the uncut network before the nearest."""
+    """Return the best of the search; if none is within the limits, the uncut network before the nearest."""
     chosen = chosen_finalists(evaluated, problem, count)
     if any(each.feasible for each in chosen):
         return chosen
     uncut = uncut_within(problem, builder, [each.evaluation.candidate.values for each in evaluated])
     if chosen and uncut:
-        text = "Nothing that was evaluated is within the limits, and the uncut network may be: it is trained first."
+        text = "No evaluated candidate is within the limits, but the uncut network may be; it is trained first."
         context.say(text)
     if chosen:
         return [*uncut, *chosen][:count]
     ends = uncut[:count] or [nearest_corner(problem, builder, smallest)]
     names = ", ".join(each.evaluation.candidate.id for each in ends)
-    context.warn(f"The search evaluated no candidate to its end: what is judged is the {names} network.")
+    context.warn(f"The search completed no evaluation; the {names} network is judged instead.")
     return ends

@@ -1,4 +1,4 @@
-"""Finished: a network after training, as the file that it will be, and what that costs."""
+"""Finished: a network after training, as its final file, with the file's counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.problem.counted import counted
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained network with its batch norms folded away and what its candidate chose done. No candidate: the
+    """A trained network with its batch norms folded and its candidate's other choices applied. No candidate: the
     control.
     """
 
@@ -32,7 +32,7 @@ class Finished:
 
     @property
     def counts(self) -> Mapping[str, float]:
-        """What the file costs."""
+        """The counts of the file."""
         before_bits = final_form(self.trained, self.candidate, self.material, "sparsity")
         return counted(Form(before_bits, self._final, self.model))
 
@@ -42,7 +42,9 @@ class Finished:
 
 
 def final_form(network: Network, candidate: Candidate | None, material: Material, *stages: Stage) -> Network:
-    """Batch norms folded away, then what the candidate chose of these stages; of all after training, if none."""
+    """Fold the batch norms, then apply the candidate's choices in these stages; in all stages after training if none is
+    given.
+    """
     folded = fold_norms(network)
     if candidate is None:
         return folded

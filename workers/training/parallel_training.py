@@ -1,7 +1,7 @@
-"""Course: networks that are trained side by side, as files that every worker sees, and how each one ended.
+"""Course: networks that are trained in parallel, as files that every worker sees, and how each one ended.
 
-Where a training stands is its checkpoint, a file of the job: whoever trains this network next, on whatever
-machine, goes on from there.
+The state of a training is its checkpoint, a file of the job: the next worker that trains this network, on any machine,
+resumes from it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from workers.running.inputs import Inputs
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one worker needs to train one network. Picklable; everything large is a file.
+    """Everything that one worker needs to train one network. Picklable; everything large is a file.
 
-    `checkpoint` may be missing; it is written after each epoch, whole or not at all. `values`: the candidate's, none
-    for the control.
+    `checkpoint` may be missing; it is written after each epoch, atomically. `values`: the candidate's; none for the
+    control.
     """
 
     plan: JobPlan
@@ -45,7 +45,7 @@ class Lesson:
     values: Values
     guard: Guard
     images: int
-    """Validation images that networks are compared on while they train."""
+    """Number of validation images on which networks are compared while they train."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a network's training ended: trained to the end, stopped as a loser or for lack of time, or diverged.
+    """The end of a network's training: completed, stopped for falling behind or for lack of time, or diverged.
 
     `out_of_time`: it was stopped because the wall seconds were used up.
     """
@@ -78,11 +78,11 @@ CONTROL = "control"
 class Course:
     """The lessons of one train phase by name, in the order in which to begin.
 
-    `spared` are never stopped. `left_s`: wall seconds after which only those go on, and, until another one is trained,
-    the one that is ahead: by score where `by_score`, which then also stops those that fall behind, else the
-    first in the order. `one_trained`: that one of them, not the control, was trained in an earlier run.
-    `note` is told of each epoch once its checkpoint is written, and of its share of the wall seconds; `interrupted`
-    says whether to end early. `metric`: what a score is called.
+    `spared` are never stopped. `left_s`: wall seconds after which only those continue, and, until another network is
+    trained, the one that leads: by score if `by_score`, which then also stops those that fall behind, else the first in
+    the order. `one_trained`: an earlier run trained one of them other than the control. `note` is called after each
+    epoch, once its checkpoint is written, with its share of the wall seconds; `interrupted` returns True to end early.
+    `metric`: the name of the score.
     """
 
     lessons: Mapping[str, Lesson]
@@ -98,7 +98,7 @@ class Course:
 
 
 def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
-    """Train a network in this process, from its checkpoint on where it has one."""
+    """Train a network in this process, from its checkpoint on if it has one."""
     with lesson.guard():
         inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
         network = load_network(lesson.network)

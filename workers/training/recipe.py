@@ -1,4 +1,4 @@
-"""The recipe that the control, the samples and the finalists go through alike."""
+"""The recipe that the control, the samples and the finalists share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STANDARD_ERRORS = 2.0
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:
-    """The plan's recipe; `auto` adds mirroring if the original does as well on mirrored images."""
+    """Return the plan's recipe; `auto` adds mirroring if the original does as well on mirrored images."""
     training = context.plan.training
     if training.augment != "auto":
         augment: Augment = training.augment

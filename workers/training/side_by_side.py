@@ -1,4 +1,4 @@
-"""SideBySide: trainings that an executor goes through at the same time, from our checkpoints and to them."""
+"""SideBySide: trains networks in parallel through an executor, from the job's checkpoints and to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.training.training_records import TrainingRecords
 
 @dataclass(frozen=True)
 class Pupil:
-    """A network to be trained: `source` makes what it starts from; `spared`: it is never stopped."""
+    """A network to be trained: `source` makes its starting point; `spared`: it is never stopped."""
 
     name: str
     values: Values
@@ -26,7 +26,7 @@ class Pupil:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Trains pupils by the run's executor. `shown` is told how much is done, counted in trainings."""
+    """Trains pupils with the run's executor. `shown` is called with the progress, counted in trainings."""
 
     run: JobRun
     records: TrainingRecords
@@ -34,11 +34,11 @@ class SideBySide:
     shown: Callable[[float], None]
 
     def train(self, pupils: Sequence[Pupil]) -> None:
-        """Train those whose training is not over, and record how each one ended.
+        """Train the pupils whose training is not over, and record how each one ended.
 
         Raises:
-            Halted: the user wants it.
-            PoolBroken: no worker comes up.
+            Halted: the user paused or cancelled the job.
+            PoolBroken: no worker can be started.
         """
         left = [each for each in pupils if not self.records.is_over(each.name)]
         if not left:
@@ -80,7 +80,7 @@ class SideBySide:
         )
 
     def _noted(self, lessons: Mapping[str, Lesson]) -> Callable[[str, Epoch, float], None]:
-        """What is done at the end of each epoch."""
+        """Return the callback for the end of each epoch."""
         done: dict[str, float] = {}
 
         def note(name: str, epoch: Epoch, wall_s: float) -> None:

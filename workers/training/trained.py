@@ -1,4 +1,4 @@
-"""Trained: a network after the recipe, as the file it will be."""
+"""Trained: a network after the recipe, as its final file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from compress.scoring.difference import Scores
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after the recipe, as the file it will be. `scores`: of the validation images.
+    """A network after the recipe, as its final file. `scores`: of the validation images.
 
     `candidate_id`: the candidate that was trained; `values` is empty for the control; `elapsed_s` is the time that
-    training took, over all runs of the job; `epochs` include those of the sample that it went on from.
+    training took, over all runs of the job; `epochs` include those of the sample that it continued.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """On the whole validation part."""
+        """The accuracy on the whole validation part."""
         return float(self.scores.mean())
 
     @property
@@ -43,17 +43,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Why a candidate's training was not brought to its end; `out_of_time`: the wall seconds did not last for it."""
+    """The reason why a candidate's training was not completed; `out_of_time`: the wall seconds were not enough."""
 
     reason: str
     out_of_time: bool = False
 
 
 def finalist_name(candidate_id: str) -> str:
-    """What a finalist is called in files, sessions and reports."""
+    """Return a finalist's name in files, sessions and reports."""
     return f"finalist-{candidate_id}"
 
 
 def plain(name: str) -> str:
-    """The name of a file: ids of third parties may hold anything."""
+    """Return a valid file name: ids of third parties may contain any character."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

@@ -1,4 +1,4 @@
-"""Trainer: trains the control and the finalists, one after another, through one and the same recipe."""
+"""Trainer: trains the control and the finalists, one after another, with the same recipe."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from workers.training.training_records import TrainingRecords
 
 
 class Trainer:
-    """Trains one network after another; each finished one, and each epoch of the one at hand, survives a crash.
+    """Trains one network after another; each finished one, and each epoch of the current one, survives a crash.
 
-    `ahead` lets an executor train several side by side first, from the same checkpoints and to the same ones.
+    `ahead` lets an executor train several in parallel first, from and to the same checkpoints.
 
     Args:
-        recipe: the same for all, but for its epochs: `workers.training.common_epochs` decides them on the control.
-        total: how many networks are to be trained, for the progress.
-        form: names the form of the network in checkpoints, where more than one is tried.
-        phase: that the progress is of.
+        recipe: the same for all, except its epochs: `workers.training.common_epochs` decides them on the control.
+        total: number of networks to be trained, for the progress.
+        form: names the form of the network in checkpoints, if more than one is tried.
+        phase: the phase that progress is reported for.
     """
 
     def __init__(
@@ -65,19 +65,19 @@ class Trainer:
         self._done = 0
         self._total = total
         self.given_up: dict[str, GivenUp] = {}
-        """Candidate id -> why its training was not brought to its end."""
+        """Candidate id -> the reason why its training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
-        """Whether this candidate's training is over, here or in an earlier run."""
+        """Return True if this candidate's training is over, in this run or an earlier one."""
         name = finalist_name(evaluation.candidate.id)
         return self._records.is_over(name)
 
     def ahead(self, chosen: Sequence[Evaluated] = ()) -> None:
-        """Train the control and these candidates as far as the executor does that; the control is never stopped.
+        """Train the control and these candidates if the executor trains in parallel; the control is never stopped.
 
         Raises:
-            Halted: the user wants it.
-            PoolBroken: no worker comes up.
+            Halted: the user paused or cancelled the job.
+            PoolBroken: no worker can be started.
         """
         if not self._run.executor.side_by_side or self._recipe.epochs == 0:
             return
@@ -93,7 +93,7 @@ class Trainer:
         return Pupil(name, candidate.values, partial(self._source, evaluation), spared)
 
     def _shown(self, ahead: float) -> None:
-        """So much is done, counted in trainings, of those that go on side by side."""
+        """Report the progress of parallel trainings, counted in trainings."""
         done = self._done + ahead
         self._context.at(self._phase, done, max(self._total, done))
 
@@ -102,7 +102,9 @@ class Trainer:
         return TrainingRecords(self._context, self._form, self._recipe.epochs)
 
     def _source(self, evaluation: Evaluation) -> Network:
-        """What a finalist is trained from: the original, cut, or what a sample (F4) has become, which goes on."""
+        """Return a finalist's starting point: the original, cut, or the network of its sample (F4), whose training
+        continues.
+        """
         candidate = evaluation.candidate
         if not self._goes_on(evaluation):
             return self._evaluator.cut(candidate)[0].to_network()
@@ -111,19 +113,19 @@ class Trainer:
         return without_zeros(self._material, self._material.kept(evaluation.network), bound)
 
     def _goes_on(self, evaluation: Evaluation) -> bool:
-        """Whether it starts from a sample, in whose form it is."""
+        """Return True if the finalist continues a sample of the current form."""
         if evaluation.network is None or self._form:
             return False
         if self._material.has(evaluation.network):
             return True
-        self._context.say(f"The file of {evaluation.candidate.id} is lost: it is trained from the original.", "warning")
+        self._context.say(f"The file of {evaluation.candidate.id} is lost; it is trained from the original.", "warning")
         return False
 
     def control(self) -> Trained:
-        """The unpruned network, in the form that all candidates are cut from.
+        """Train the unpruned network, in the form that all candidates are cut from.
 
         Raises:
-            JobFailed: it diverges: then no finalist could be judged.
+            JobFailed: it diverges, so that no finalist could be judged.
         """
         end = self._records.end(CONTROL)
         try:
@@ -134,7 +136,7 @@ class Trainer:
             raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """One candidate of the search; None where its training diverges or was stopped, which is recorded."""
+        """Train one candidate of the search; None if its training diverges or was stopped, which is recorded."""
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
         end = self._records.end(name)
@@ -150,14 +152,14 @@ class Trainer:
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
         except (TrainingDiverged, Diverged) as error:
-            self._context.say(f"Training of {candidate.id} diverged and is given up: {error}", "warning")
+            self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
             self._tell_end(strategy, candidate, Status.FAILED, NAN, self._records.spent_s(name))
             return None
 
     def out_of_time(self, evaluation: Evaluation) -> None:
-        """Leave a candidate out whose training has not begun: the wall seconds do not last for it."""
-        given_up = GivenUp("the wall seconds do not last for it", out_of_time=True)
+        """Leave out a candidate whose training has not begun, because the wall seconds are not enough for it."""
+        given_up = GivenUp("the wall seconds are not enough for it", out_of_time=True)
         self._context.say(f"{evaluation.candidate.id} is not trained: {given_up.reason}.", "warning")
         self.given_up[evaluation.candidate.id] = given_up
 
@@ -206,16 +208,17 @@ class Trainer:
 
     def _tell(self, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
-        form = ", without given-back norms" if self._form else ""
+        form = ", without the inserted batch norms" if self._form else ""
         metric = self._context.plan.metric_row
         told = f"{metric.heading} {metric.told(float(scores.mean()))} on {len(scores)} validation images"
         self._context.say(f"{who}{form}: {told}.")
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
-        """Trained with distillation from the original, checkpointed each epoch, resumed where there is one.
+        """Train with distillation from the original; checkpoint each epoch, and resume from a checkpoint if there is
+        one.
 
         Args:
-            epochs: after which to leave off; None: at the end of the recipe.
+            epochs: number of epochs after which to stop; None: the recipe's.
         """
         context = self._context
         file = self._records.checkpoint(name)
@@ -229,7 +232,7 @@ class Trainer:
         last: Network | None = None
         while True:
             with context.computing():
-                # Within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
+                # Measured within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
                 begun_s = context.clock_s()
                 step = next(steps, None)
                 if step is not None and step.last_of_epoch:
@@ -252,7 +255,7 @@ class Trainer:
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
     def _shortens(self, step: Step) -> bool:
-        """After an epoch of the control: whether all train for fewer from now on, itself from the beginning."""
+        """Return True if, after this epoch of the control, all networks must train for fewer; the control restarts."""
         done = step.epoch + 1
         before, epochs = self._recipe.epochs, decided_epochs(self._context, done, self._seconds[CONTROL] / done)
         self._recipe = replace(self._recipe, epochs=epochs)

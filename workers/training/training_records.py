@@ -1,4 +1,4 @@
-"""TrainingRecords: what earlier runs, and executors, left of the trainings of a job."""
+"""TrainingRecords: the records that earlier runs, and executors, left of a job's trainings."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from workers.training.trained import plain
 
 @dataclass(frozen=True)
 class TrainingRecords:
-    """The records of trainings of one form of the network, by so many epochs."""
+    """The records of trainings of one form of the network, with this number of epochs."""
 
     context: Context
     form: str
     epochs: int
 
     def checkpoint(self, name: str) -> str:
-        """The name of the checkpoint that holds where a training stands."""
+        """Return the name of the checkpoint that holds a training's state."""
         return f"training-{self.form}{self.epochs}-{plain(name)}"
 
     def facts(self, name: str) -> Memo[memos.TrainedFacts]:
-        """What is recorded of a network that is trained to its end."""
+        """Return the memo of a completely trained network."""
         return memos.trained(f"{self.form}{plain(name)}")
 
     def file(self, name: str) -> str:
-        """The name of the checkpoint that holds the file of a trained network."""
+        """Return the name of the checkpoint that holds a trained network's file."""
         return memos.trained_file(f"{self.form}{plain(name)}")
 
     def is_trained(self, name: str) -> bool:
-        """Whether a network is trained and looked at."""
+        """Return True if a network is trained and evaluated."""
         return self.context.recall(self.facts(name)) is not None
 
     def end(self, name: str) -> Ended | None:
-        """How a training by an executor ended, if it did."""
+        """Return how a training by an executor ended, or None."""
         return self.context.recall(memos.training_ended(self.checkpoint(name)))
 
     def note_end(self, name: str, ended: Ended) -> None:
@@ -44,16 +44,16 @@ class TrainingRecords:
         self.context.keep(memos.training_ended(self.checkpoint(name)), ended)
 
     def is_over(self, name: str) -> bool:
-        """Whether nothing is left to train, however it ended."""
+        """Return True if nothing is left to train, however the training ended."""
         return self.is_trained(name) or self.end(name) is not None
 
     def reached_the_end(self, name: str) -> bool:
-        """Whether it was trained to the end, here or by an executor."""
+        """Return True if it was trained to the end, by this trainer or an executor."""
         end = self.end(name)
         return self.is_trained(name) or (end is not None and end.state == "trained")
 
     def spent_s(self, name: str) -> float:
-        """Seconds that a training has taken in all runs."""
+        """Return the seconds that a training has taken in all runs."""
         known = self.context.recall(memos.training_seconds(self.checkpoint(name)))
         return known.elapsed_s if known is not None else 0.0
 

@@ -27,14 +27,14 @@ def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequen
         InvalidInput: the shape cannot be one of images, contradicts `layout`, or is ambiguous (field `layout`).
     """
     if layout is not None and layout not in LAYOUTS:
-        raise InvalidInput("layout", layout, f"layout is one of {', '.join(LAYOUTS)}")
+        raise InvalidInput("layout", layout, f"layout must be one of {', '.join(LAYOUTS)}")
     if layout is not None and len(layout) != len(shape):
         raise InvalidInput("layout", layout, f"{field} has {len(shape)} axes, which is not {layout}")
     if len(shape) not in (3, 4):
         raise InvalidInput(
             field,
             tuple(shape),
-            f"{field} is not images: its shape is {tuple(shape)}, wanted (N, H, W), (N, H, W, C) or (N, C, H, W)",
+            f"{field} cannot be images: its shape is {tuple(shape)}, expected (N, H, W), (N, H, W, C) or (N, C, H, W)",
         )
     if layout is not None:
         return layout

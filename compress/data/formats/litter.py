@@ -14,7 +14,7 @@ def without_litter(names: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     if len(own) == len(names):
         return own, ()
     first = next(name for name in names if _is_litter(name))
-    return own, (f"hidden and system files passed over: {len(names) - len(own)}, e.g. {first}",)
+    return own, (f"hidden and system files ignored: {len(names) - len(own)}, e.g. {first}",)
 
 
 def _is_litter(name: str) -> bool:

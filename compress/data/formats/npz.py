@@ -121,7 +121,7 @@ def _images_header(archive: zipfile.ZipFile, name: str) -> Header:
     dtype = header[2]
     if dtype != np.uint8 and dtype != np.dtype("<f4"):
         raise InvalidInput(
-            name, str(dtype), f'{name} is {dtype}, wanted uint8 or float32: convert it with .astype("float32")'
+            name, str(dtype), f'{name} is {dtype}, expected uint8 or float32: convert it with .astype("float32")'
         )
     return header
 

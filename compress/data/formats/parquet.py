@@ -151,7 +151,7 @@ def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
     parts_of = [part_named(name) for name in names]
     known = [part for part in parts_of if part is not None]
     if len(known) < len(names):
-        raise InvalidInput("split", names[parts_of.index(None)], f"split is one of {', '.join(PARTS)}")
+        raise InvalidInput("split", names[parts_of.index(None)], f"split must be one of {', '.join(PARTS)}")
     codes = np.array([PARTS.index(part) for part in known], np.int8)
     indices: NDArray[Any] = column.combine_chunks().dictionary_encode().indices.to_numpy()
     parts: NDArray[np.int8] = codes[indices]

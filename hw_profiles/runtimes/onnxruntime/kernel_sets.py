@@ -136,7 +136,7 @@ def _whole_tensors(name: str) -> Iterable[str]:
 
 
 def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
-    """Give `kernel` the nodes that it absorbed behind the node that it is named for."""
+    """Give `kernel` the nodes that it absorbed after the node that it is named for."""
     if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
         if len(kernel.input) > 3 and kernel.input[3]:
             end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))

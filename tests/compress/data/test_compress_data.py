@@ -253,7 +253,7 @@ def test_zip_in_one_folder_with_litter(tmp_path: Path) -> None:
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
     assert summary.warnings == (
-        "hidden and system files passed over: 2, e.g. pets/.DS_Store",
+        "hidden and system files ignored: 2, e.g. pets/.DS_Store",
         "1 files outside the part folders were not used, e.g. pets/README.md",
     )
 

@@ -90,7 +90,7 @@ def test_hidden_and_system_files_are_passed_over_with_a_count(tmp_path: Path) ->
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
     assert [warning for warning in summary.warnings if "hidden and system files" in warning] == [
-        "hidden and system files passed over: 35, e.g. __MACOSX/My Data/train/ant/._000.png"
+        "hidden and system files ignored: 35, e.g. __MACOSX/My Data/train/ant/._000.png"
     ]
 
 

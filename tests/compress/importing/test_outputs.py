@@ -70,7 +70,7 @@ def test_a_name_that_is_asked_for_is_checked() -> None:
 
 
 def test_shapes_that_cannot_be_scores_are_an_error() -> None:
-    with pytest.raises(InvalidInput, match="no output of the model is one score a class"):
+    with pytest.raises(InvalidInput, match="no output of the model has one score per class"):
         scored_for(MAP | {"single": (1,)}, 2)
 
 

@@ -147,7 +147,7 @@ def test_the_phase_in_which_a_run_dies_is_told(store: Store, settings: Settings,
     [
         (
             PoolBroken("OSError: [Errno 28] No space left on device: '/srv/data/x'"),
-            "no evaluator comes up (OSError: [Errno 28] No space left on device)",
+            "no evaluator starts (OSError: [Errno 28] No space left on device)",
         ),
         (OSError(errno.ENOSPC, "No space left on device", "/srv/data/x"), "no space left on device"),
         (OSError("odd"), "OSError"),

@@ -64,7 +64,7 @@ Fail.__module__ = "onnxruntime.capi.onnxruntime_pybind11_state"
         (Unsupported("Pad that mirrors channels"), "unsupported", "model", "mirrors channels"),
         (Disagreement("conv7", "Conv", 0.5, 1e-4), "invalid", "file", "'conv7'"),
         (TrainingDiverged(2, 7, float("nan")), "diverged", "training", "epoch 2"),
-        (Diverged("the network puts out numbers that are not finite"), "diverged", "training", "not finite"),
+        (Diverged("the network's outputs are not finite"), "diverged", "training", "not finite"),
         (ExtraMissing("runtime ncnn", "ncnn"), "missing_extra", None, "runtime ncnn needs"),
         (Fail("[ONNXRuntimeError] /srv/x.onnx"), "engine_failed", "model", "onnxruntime could not run"),
     ],

@@ -174,7 +174,7 @@ def test_an_objective_is_something_that_a_method_lowers(client: TestClient, uplo
     answer = client.post(JOBS, json=body(objective={"metric": metric}, **wanted))
     (error,) = answer.json()["errors"]
     assert (answer.status_code, error["field"], error["value"]) == (422, "objective.metric", metric)
-    assert error["message"].startswith("none of the methods lowers it (weight_prune); these do: filter_prune")
+    assert error["message"].startswith("none of the methods lowers it (weight_prune); filter_prune")
 
 
 def test_a_target_for_methods_that_make_nothing_faster_is_told(client: TestClient, uploaded: Uploaded) -> None:
@@ -246,7 +246,7 @@ def test_outputs_without_scores_are_refused(
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
     assert (error["field"], error["value"]) == ("model", "net")
-    assert error["message"].endswith(f"one score a class, (batch, classes): label {seen}, map (batch, 4, 4)")
+    assert error["message"].endswith(f"one score per class, (batch, classes): label {seen}, map (batch, 4, 4)")
 
 
 def test_a_taken_name_is_a_conflict(client: TestClient, uploaded: Uploaded) -> None:

@@ -135,4 +135,4 @@ def test_whole_trainings_outlive_their_ray(service: Service, slow: str) -> None:
         ("F4", "completed", False),
         ("F5", "completed", False),
     ]
-    assert any("went on from a sample and had" in text for text in ended["warnings"])
+    assert any("continued a sample and had" in text for text in ended["warnings"])

@@ -86,7 +86,7 @@ def test_the_output_that_can_be_scored_is_and_the_map_is_kept(client: TestClient
 def test_the_classes_of_the_data_tell_which_output_is_scored(client: TestClient) -> None:
     answer = upload(client, network("embedding", "scores"))
     assert (answer.status_code, roles(answer)) == (201, [None, None])
-    assert any("classes of a job's data tell" in warning for warning in answer.json()["warnings"])
+    assert any("classes of a job's data will decide" in warning for warning in answer.json()["warnings"])
     taken = job(client, data(client))
     assert taken.status_code == 201, taken.text
     assert "output scores is scored: it alone fits 10 classes; kept unchanged: embedding" in taken.json()["warnings"]
@@ -119,7 +119,7 @@ def test_outputs_that_are_alike_are_asked_for(client: TestClient) -> None:
     assert job(client, data(client)).status_code == 201
 
 
-@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score a class")])
+@pytest.mark.parametrize(("output", "seen"), [("logits", "it has map, scores"), ("map", "one score per class")])
 def test_an_output_that_is_asked_for_is_checked(client: TestClient, output: str, seen: str) -> None:
     field, message = wrong(upload(client, network("map", "scores"), output=output))
     assert (field, seen in message) == ("output", True)

@@ -51,7 +51,7 @@ REFUSED = [
     Case("already-int8", methods=("int8_ptq",), field="methods", words="in int8 already"),
     Case("qdq-int8", "large.npz", ("int8_ptq",), True, field="methods", words="in int8 already"),
     Case("half-weights", methods=("fp16",), field="methods", words="stored as float16 already"),
-    Case("deeplab", force=True, field="model", words="no output of the model is one score a class"),
+    Case("deeplab", force=True, field="model", words="no output of the model has one score per class"),
     Case("groupnorm", field="dataset", words="images of [16, 16] do not fit the model's input of [32, 32]"),
 ]
 
@@ -112,7 +112,7 @@ def test_an_upload_that_mixes_the_batch_says_how_to_export(client: TestClient) -
     ("name", "said"),
     [
         ("valid-folder.zip", ""),
-        ("mac.zip", "passed over"),
+        ("mac.zip", "system files ignored"),
         ("unlabelled-test.parquet", "not used"),
         ("numeric-folders.zip", ""),
     ],

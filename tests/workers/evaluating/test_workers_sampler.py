@@ -99,7 +99,7 @@ def test_a_sample_starts_from_an_earlier_one(tmp_path: Path, trained: Network, d
 @pytest.mark.parametrize("digest", ["0" * 64, "../../material", ""])
 def test_weights_that_were_not_kept_are_refused(tmp_path: Path, trained: Network, digits: Digits, digest: str) -> None:
     made = material(tmp_path, trained, digits, "weight_prune")
-    with pytest.raises(InvalidInput, match="no network of this digest"):
+    with pytest.raises(InvalidInput, match="no network with this digest"):
         Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=digest))
 
 
@@ -109,7 +109,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, trained: Network
     nodes = [node for node in trained.nodes if node.name != "fc"]
     fc = trained.node("fc")
     other = edited(trained, [*nodes, type(fc)("Gemm", "fc", fc.inputs[:2], fc.outputs, fc.attributes)], head)
-    with pytest.raises(InvalidInput, match="another network"):
+    with pytest.raises(InvalidInput, match="weights of this network"):
         Sampler(made, QUICK)(sample("lc", {"weight_prune": 0.5}, weights_from=made.keep(other, 1)))
 
 

@@ -100,8 +100,8 @@ def test_a_file_that_says_something_else_is_not_believed(job: Job, trained: Netw
     with pytest.raises(MeasurementFailed) as failed:
         engine_files(context, inputs, device_id, {"uploaded": trained.save()}, tmp_path)
     text = str(failed.value)
-    assert "simulated makes a file of network 'uploaded' that says something else" in text
-    said, network = (float(number) for number in re.findall(r"(?:begins|network's) with ([-0-9.e]+),", text))
+    assert "simulated converted network 'uploaded' to a file with other outputs" in text
+    said, network = (float(number) for number in re.findall(r"(?:begins with|instead of) ([-0-9.e]+),", text))
     assert said == pytest.approx(network + 0.5, abs=1e-4)
     assert "is allowed" in text
     assert engine_file(context, device_id, trained.save()) is None

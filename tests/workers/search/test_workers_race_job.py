@@ -64,7 +64,7 @@ def test_a_file_as_small_as_the_accuracy_limit_lets_it_be(job: Job, lock: HostLo
     assert any(not m.feasible for m in evaluations) or len(evaluations) < 7
     chosen = {m.evaluation.candidate.parents[0] for m in ports.messages if _timed(m)}
     warned = [m.text for m in ports.messages if isinstance(m, Warned)]
-    assert any("went on from a sample" in text for text in warned), "more epochs than the control's are told"
+    assert any("continued a sample" in text for text in warned), "more epochs than the control's are told"
     told = json.loads(ports.files["report_json"].read_text())["facts"]["training"]
     assert re.search(r"as was the control; finalist-.* had \d+ including its sample's$", told)
     reached = sorted(
@@ -155,7 +155,7 @@ def test_where_no_sample_comes_to_an_end_the_network_stays_as_it_is(job: Job, lo
     best = outcome.summaries["best"]
     assert best["nonzeros"] == best["parameters"]
     warned = [m.text for m in ports.messages if isinstance(m, Warned)]
-    assert any("no candidate to its end: what is judged is the unchanged network" in text for text in warned)
+    assert any("no evaluation; the unchanged network is judged instead" in text for text in warned)
     assert any("neither smaller nor faster" in text for text in warned)
 
 

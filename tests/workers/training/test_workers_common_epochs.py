@@ -64,12 +64,12 @@ def test_all_train_for_the_epochs_that_the_wall_seconds_last_for(job: Job, lock:
     assert spent_s(ports) <= 7500.0
     warning, late = ports.warnings
     assert late.startswith("7500 wall seconds were not enough to finish training random-")
-    assert "7500 wall seconds do not last for 50 epochs" in warning
-    assert warning.endswith("what is trained to its end is trained for 3.")
+    assert "7500 wall seconds are not enough for 50 epochs" in warning
+    assert warning.endswith("so networks are trained for 3.")
     report = json.loads(ports.files["report_json"].read_text())
     assert report["warnings"] == [warning, late]
     assert report["facts"]["training"].startswith("3 epochs")
-    assert report["facts"]["finalists given up"].endswith(": the wall seconds do not last for it")
+    assert report["facts"]["finalists given up"].endswith(": the wall seconds are not enough for it")
 
 
 def test_what_was_decided_holds_for_a_run_that_died(job: Job, lock: HostLock, slow: Slow) -> None:
