@@ -142,7 +142,7 @@ class Task(ABC):
         """Return the mean score of guessing without the images.
 
         Args:
-            seen: (n, ...) targets that the guesses are scored on.
+            seen: (n, ...) the targets that guesses are scored on.
         """
 
     def told(self, score: float, count: int, chance: float) -> str:

@@ -77,10 +77,11 @@ def note(job: Job) -> str:
         parts.append(f"waiting for {job.waiting_for.get('device')}")
     if job.evaluations_done:
         parts.append(f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}")
-    if job.best is not None and job.best.accuracy is not None:
+    score = None if job.best is None else job.best.score(job.metric)
+    if job.best is not None and score is not None:
         known = [latency.measured or latency.predicted for latency in job.best.latency_ms.values()]
         at = "".join(f" at {latency_ms:.3f} ms" for latency_ms in known[:1] if latency_ms is not None)
-        parts.append(f"best {job.best.accuracy:.3f}{at}")
+        parts.append(f"best {score:.3f}{at}")
     if job.eta_s:
         parts.append(f"{job.eta_s:.0f} s left")
     return " · ".join(parts)

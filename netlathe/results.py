@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
+
+from netlathe.reading import read
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -82,7 +84,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class AccuracyDrop:
-    """Accuracy below the control's on the same `n` samples, with its 95 % interval; 0.01 is one point."""
+    """A score (accuracy) below the control's on the same `n` samples, with its 95 % interval; 0.01 is one point."""
 
     mean: float
     low: float
@@ -94,7 +96,8 @@ class AccuracyDrop:
 class Summary:
     """One network of a job: the original, the control, the best or the nearest.
 
-    `metrics`: the network's counts by metric; those of the first version also have their own fields.
+    `metrics`: the network's counts by metric; those of the first version also have their own fields, and so has the
+    score of a classification. `raw` is the whole answer.
     """
 
     evaluation_id: str | None = None
@@ -109,6 +112,19 @@ class Summary:
     nonzeros: int | None = None
     stored_bytes: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    def score(self, metric: str) -> float | None:
+        """The network's mean score, for a job of this `metric`; `test_<metric>` is that on the test part."""
+        return cast("float | None", self._told(metric))
+
+    def drop(self, metric: str) -> AccuracyDrop | None:
+        """What the network lost of this metric against the control."""
+        found = self._told(f"{metric}_drop")
+        return read(AccuracyDrop, found) if isinstance(found, Mapping) else cast("AccuracyDrop | None", found)
+
+    def _told(self, name: str) -> object:
+        return getattr(self, name) if name in {each.name for each in fields(self)} else self.raw.get(name)
 
 
 @dataclass(frozen=True)
@@ -128,6 +144,8 @@ class Job:
     id: str
     name: str
     state: str
+    task: str = "classification"
+    metric: str = "accuracy"
     verdict: str | None = None
     phase: str | None = None
     progress: Progress = field(default_factory=Progress)

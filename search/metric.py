@@ -68,7 +68,7 @@ class Metric:
 
     def show(self, value: float) -> str:
         """Format `value` for display, with its unit."""
-        return f"{value * self.factor:{self.format}} {self.unit}".rstrip()
+        return f"{value * self.factor:z{self.format}} {self.unit}".rstrip()
 
     def told(self, value: float) -> str:
         """Format `value` as `show` does, but without the space before a per cent sign, for use in a sentence."""

@@ -17,7 +17,7 @@ from patience import PATIENCE_S
 
 import netlathe
 from service.cli import build, run
-from service.verbs.report import accuracy, print_networks
+from service.verbs.report import print_networks, score
 
 VERBS = (
     *("serve", "conduct", "agent", "submit", "jobs", "show", "cancel", "pause", "resume", "retry", "artifacts"),
@@ -514,7 +514,10 @@ def test_an_address_of_another_kind_is_refused_in_one_line(capsys: pytest.Captur
 
 def test_no_loss_has_no_minus() -> None:
     same = netlathe.AccuracyDrop(mean=0.0, low=-0.01, high=0.01, n=100)
-    assert accuracy(netlathe.Summary(accuracy=0.9, accuracy_drop=same)) == "0.9000, drop +0.00 points [-1.00, +1.00]"
+    assert (
+        score(netlathe.Summary(accuracy=0.9, accuracy_drop=same), "accuracy")
+        == "0.9000, drop +0.00 points [-1.00, +1.00]"
+    )
 
 
 def test_zeros_have_columns_where_they_save_something(capsys: pytest.CaptureFixture[str]) -> None:

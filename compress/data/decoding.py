@@ -23,7 +23,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from compress.data.checks import PixelCheck, is_unlabelled
-from compress.data.formats.source import PARTS, ArraySource, EncodedSource, Item, Limits
+from compress.data.formats.source import PARTS, ArraySource, EncodedSource, Item, Labels, Limits
 from compress.data.images import UPRIGHT, Header, decode, read_header, resize
 from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput
@@ -148,13 +148,21 @@ def _labels(
         raise InvalidInput("file", sorted(source.labels), "there is no train part")
     unlabelled = [part for part in ("test",) if part in source.labels and is_unlabelled(source.labels[part])]
     checked = {
-        part: task.targets(source.labels[part], _image_count(source, part), part)
+        part: _finite(task.targets(source.labels[part], _image_count(source, part), part), source.labels[part], part)
         for part in PARTS
         if part in source.labels and part not in unlabelled
     }
     kind, warnings = task.kind(checked, source.labels, classes, source.class_names)
     unused = [f"{_image_count(source, part)} images of {part} have no label and were not used" for part in unlabelled]
     return checked, kind, (*unused, *warnings)
+
+
+def _finite(targets: NDArray[Any], labels: Labels, part: str) -> NDArray[Any]:
+    broken = np.argwhere(~np.isfinite(targets))
+    if len(broken):
+        at = tuple(int(index) for index in broken[0])
+        raise InvalidInput(labels.where, at, f"{len(broken)} labels of {part} are NaN or infinite, the first at {at}")
+    return targets
 
 
 def _image_count(source: ArraySource | EncodedSource, part: str) -> int:

@@ -67,8 +67,8 @@ def lc(
     bound: BoundScheme,
     teacher: Network | None = None,
     checkpoint: bytes | None = None,
-    schedule: Schedule | None = None,
     task: Task | None = None,
+    schedule: Schedule | None = None,
 ) -> Iterator[Step]:
     """Train by L-C; `Step.network` is the theta with the least training loss so far, later that theta trained further.
 

@@ -32,6 +32,7 @@ class Jobs(Resource):
         strategies: Sequence[Named] | None = None,
         budget: Json | None = None,
         training: Json | None = None,
+        task: str | None = None,
         metric: str | None = None,
         objective: Json | None = None,
         seed: int = 0,
@@ -43,7 +44,7 @@ class Jobs(Resource):
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
-            "budget": budget, "training": training, "metric": metric, "objective": objective,
+            "budget": budget, "training": training, "task": task, "metric": metric, "objective": objective,
             "seed": seed, "force": force,
         }  # fmt: skip
         body = {key: value for key, value in asked.items() if value is not None}

@@ -47,6 +47,11 @@ def _says_more(metric: Metric, networks: Iterable[Mapping[str, float]]) -> bool:
     return not metric.part_of or any(whole is not None and part < CLEARLY_LESS * whole for part, whole in pairs)
 
 
+def row_of(name: str) -> Metric:
+    """Return the row of a score; a plain one for a metric that another installation has and this one lacks."""
+    return METRICS.get(name) or Metric(name, "", "max", name, ".4f", scored=True)
+
+
 def latency_metric(device_id: str) -> str:
     """Return the key of one device's latency: `latency_ms@dev_1`."""
     return f"latency_ms@{device_id}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from search.metric import Goal, Metric
 from search.metrics import METRICS, latency_metric
+from search.problem import ACCURACY
 from search.ranking.pareto import front
 
 
@@ -35,6 +36,11 @@ class Judged(Protocol):
     def metrics(self) -> Mapping[str, Any]: ...
 
 
+def deciding(request: Mapping[str, Any]) -> str:
+    """Return the metric that ranks and decides: that of the job's task; older requests name none."""
+    return str(request.get("metric", ACCURACY))
+
+
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """Return the metrics of a job's front: its score, then each target's latency, then the objective.
 
@@ -43,7 +49,7 @@ def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
-        request["metric"]: "max",
+        deciding(request): "max",
         **{latency_metric(each["device"]): "min" for each in request["targets"]},
     }
     if metric != "latency_ms":
@@ -108,5 +114,5 @@ def under(
     if max_latency_ms is not None:
         found = [e for e in found if all(e.metrics.get(key, np.inf) <= max_latency_ms for key in latencies)]
     if min_score is not None:
-        found = [e for e in found if e.metrics.get(request["metric"], -np.inf) >= min_score]
+        found = [e for e in found if e.metrics.get(deciding(request), -np.inf) >= min_score]
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compress.tasks import DEFAULT
 from service.errors import InvalidInput
 from service.store.base import Tx
 from service.store.uploads import datasets, models
@@ -52,7 +53,8 @@ def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
     image_shape = (shape[0], shape[1], shape[2]) if shape else None
     check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
-    known = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
+    role = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
+    known = role if task.name == DEFAULT else model.output  # the upload gives roles as the default task would
     targets = TargetKind(dataset.classes, tuple(dataset.target_shape))
     scored = task.check(shapes, known, targets, model.name)
     kept = [name for name in shapes if name != scored]

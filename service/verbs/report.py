@@ -45,13 +45,13 @@ def _failure(failure: Failure) -> str:
 
 
 def print_networks(job: Job) -> None:
-    """Print one row per network: accuracy, predicted and measured latency on each device, size."""
+    """Print one row per network: score, predicted and measured latency on each device, size."""
     found = [(slot, summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
-    columns = ["network", "accuracy", "test", *(names.get(device, device) for device in devices)]
+    columns = ["network", heading(job), "test", *(names.get(device, device) for device in devices)]
     counts = counts_of([summary for _, summary in found])
-    rows = [[*_row(slot, summary, devices), *counted(summary, counts)] for slot, summary in found]
+    rows = [[*_row(slot, summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
 
 
@@ -77,10 +77,10 @@ def _counts(summary: Summary) -> Mapping[str, float]:
 
 
 def _wanted(job: Job) -> str | None:
-    """Describe the objective; None if it is accuracy."""
+    """Describe the objective; None if it is the score of the job's task."""
     objective = job.raw.get("objective") or {}
-    metric = objective.get("metric", "accuracy")
-    return None if metric == "accuracy" else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
+    metric = objective.get("metric", job.metric)
+    return None if metric == job.metric else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
 
 
 def device_names(job: Job) -> Mapping[str, str]:
@@ -93,26 +93,34 @@ def _name(job: Job, device: object) -> str:
     return device_names(job).get(str(device), str(device))
 
 
-def _row(slot: str, summary: Summary, devices: Sequence[str]) -> list[str | None]:
+def _row(slot: str, summary: Summary, metric: str, devices: Sequence[str]) -> list[str | None]:
+    test = summary.score(f"test_{metric}")
     return [
         slot if summary.strategy is None else f"{slot} ({summary.strategy})",
-        accuracy(summary),
-        None if summary.test_accuracy is None else f"{summary.test_accuracy:.4f}",
+        score(summary, metric),
+        None if test is None else f"{test:.4f}",
         *(latency(summary.latency_ms.get(device)) for device in devices),
     ]
 
 
-def accuracy(summary: Summary) -> str | None:
-    """Format an accuracy: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
-    measured. A positive drop is accuracy lost.
+def heading(job: Job) -> str:
+    """What the job's score is called; by the name of its metric if that is not known here."""
+    from search.metrics import row_of
+
+    return row_of(job.metric).heading
+
+
+def score(summary: Summary, metric: str) -> str | None:
+    """Format a score: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
+    measured. A positive drop is lost.
     """
-    if summary.accuracy is None:
+    found, lost = summary.score(metric), summary.drop(metric)
+    if found is None:
         return None
-    lost = summary.accuracy_drop
     if lost is None:
-        return f"{summary.accuracy:.4f}"
+        return f"{found:.4f}"
     mean, low, high = (f"{100 * share:+z.2f}" for share in (lost.mean, lost.low, lost.high))
-    return f"{summary.accuracy:.4f}, drop {mean} points [{low}, {high}]"
+    return f"{found:.4f}, drop {mean} points [{low}, {high}]"
 
 
 def latency(found: Latency | None) -> str | None:

@@ -34,6 +34,10 @@ def submit(
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="Largest loss of accuracy against the control; 0.01 is one point.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What the network is for: classification, or another task that the server has installed."),
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(help="Metric to optimise: accuracy, or any other with --max-accuracy-drop, e.g. size_bytes."),
@@ -118,7 +122,9 @@ def submit(
     with connect() as client:
         model_id = _upload_model(client, model, input_shape, weights, settings, output)
         data_id = _upload_data(client, data, layout, classes)
-        job = client.jobs.create(model=model_id, dataset=data_id, name=name, seed=seed, force=force, **fields)
+        job = client.jobs.create(
+            model=model_id, dataset=data_id, name=name, task=task, seed=seed, force=force, **fields
+        )
         if watch:
             job = _follow(client, job, as_json)
         paths = client.jobs.download(job.id, download) if watch and download is not None and job.finished else ()

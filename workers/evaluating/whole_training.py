@@ -109,7 +109,7 @@ class Sampler:
         train = TRAININGS[candidate.recipe]
         teacher, task = self._material.network, self._material.task
         last = None
-        for step in train(network, part, preprocessing, self._recipe, bound, teacher, saved, task=task):
+        for step in train(network, part, preprocessing, self._recipe, bound, teacher, saved, task):
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())

@@ -26,7 +26,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened uploads. `split` identifies, for the evaluation cache, the images that accuracy is measured on."""
+    """The opened uploads. `split` identifies, for the evaluation cache, the images that are scored."""
 
     network: Network
     dataset: Dataset

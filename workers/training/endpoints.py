@@ -25,7 +25,7 @@ to 13 %.
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
     """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
 
-    With accuracy as the objective, the unchanged network is first. `known`: values that the search has evaluated, which
+    With the score as the objective, the unchanged network is first. `known`: values that the search has evaluated; they
     are left out.
     """
     seen = {values_key(values) for values in known}
@@ -47,7 +47,7 @@ def out_of_reach(
     """Return only the nearest network (`search.ranking.nearness`) if no limit can be met; else none.
 
     No limit can be met if neither an evaluated candidate nor an end of the space is within REACH of the limits by
-    estimate; any training would then be wasted. The uncut network is assumed to keep its accuracy in every setting.
+    estimate; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])

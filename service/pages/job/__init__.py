@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Request
 from sqlalchemy import select
 
-from search.metrics import COUNTED, METRICS, base_metric, latency_metric, shown_counts
+from search.metrics import COUNTED, METRICS, base_metric, latency_metric, row_of, shown_counts
 from service.depends import State
 from service.jobs.fronts import axes, front_of
 from service.jobs.view import artifact_public, evaluation_public, job_public, log_line
@@ -37,9 +37,10 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
         objective = job.objective["metric"]
         aimed = _axis(latency_keys[0] if objective == "latency_ms" and latency_keys else objective)
         networks = [each.metrics for each in (job.original, job.control, job.best, job.nearest) if each is not None]
-        cost = aimed if objective != "accuracy" else _axis(axes(row.request)[1][0])
+        cost = aimed if objective != job.metric else _axis(axes(row.request)[1][0])
         return {
             "cost": cost,
+            "score": row_of(job.metric),
             "counts": shown_counts(networks) or [each for each in COUNTED if not each.part_of],
             "counts_of_evaluations": [each for each in COUNTED if not each.part_of or each.name == cost["key"]],
             "objective": aimed,
@@ -58,7 +59,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
 
 
 def _axis(key: str) -> dict[str, Any]:
-    metric = METRICS[base_metric(key)]
+    metric = METRICS.get(base_metric(key)) or row_of(key)
     return {
         "key": key,
         "label": metric.label,

@@ -1,7 +1,7 @@
 import { PALETTE, SYMBOLS, draw, onThemeChange } from "../static/chart.js";
 import { follow, throttled } from "../static/live.js";
 
-const { id, since, cost: key, costLabel, costUnit, objective, objectiveLabel, factor, goal, device } = document.getElementById("job").dataset;
+const { id, since, cost: key, costLabel, costUnit, objective, objectiveLabel, factor, goal, device, score, scoreLabel, scoreUnit, scoreFactor } = document.getElementById("job").dataset;
 const onLatency = key.startsWith("latency_ms");
 const evaluations = [];
 const FINAL = ["succeeded", "failed", "cancelled"];
@@ -18,14 +18,15 @@ async function load() {
   }
 }
 
-const points = () => evaluations.filter((e) => e.searched && e.status === "completed" && key in e.metrics && "accuracy" in e.metrics);
-const text = (e) => `#${e.number} ${e.strategy}, ${e.fidelity}<br>${(100 * e.metrics.accuracy).toFixed(2)} %, ${+e.metrics[key].toPrecision(4)} ${costUnit}`;
+const points = () => evaluations.filter((e) => e.searched && e.status === "completed" && key in e.metrics && score in e.metrics);
+const scored = (metrics) => `${scoreUnit === "%" ? (scoreFactor * metrics[score]).toFixed(2) : +(scoreFactor * metrics[score]).toPrecision(4)} ${scoreUnit}`.trimEnd();
+const text = (e) => `#${e.number} ${e.strategy}, ${e.fidelity}<br>${scored(e.metrics)}, ${+e.metrics[key].toPrecision(4)} ${costUnit}`;
 
 function byStrategy(done) {
   return [...new Set(done.map((e) => e.strategy))].map((name, i) => {
     const own = done.filter((e) => e.strategy === name);
     return {
-      name, mode: "markers", type: "scatter", x: own.map((e) => e.metrics[key]), y: own.map((e) => 100 * e.metrics.accuracy),
+      name, mode: "markers", type: "scatter", x: own.map((e) => e.metrics[key]), y: own.map((e) => scoreFactor * e.metrics[score]),
       text: own.map(text), hoverinfo: "text", customdata: own.map((e) => e.number),
       marker: { color: PALETTE[i % PALETTE.length], size: 9, symbol: own.map((e) => SYMBOLS[i % SYMBOLS.length] + (e.feasible ? "" : "-open")) },
     };
@@ -37,7 +38,7 @@ function frontsOf(done) {
   return [...new Set(done.map((e) => e.fidelity))].map((fidelity) => {
     const front = done.filter((e) => e.on_front && e.fidelity === fidelity).sort((a, b) => a.metrics[key] - b.metrics[key]);
     return { name: `front, ${fidelity}`, mode: "lines", type: "scatter", line: { shape: "hv", dash: "dot", color: fidelity === "F4" ? "#2563eb" : "#16a34a" }, hoverinfo: "skip",
-      x: front.map((e) => e.metrics[key]), y: front.map((e) => 100 * e.metrics.accuracy) };
+      x: front.map((e) => e.metrics[key]), y: front.map((e) => scoreFactor * e.metrics[score]) };
   });
 }
 
@@ -46,7 +47,7 @@ function landmarks() {
   return wanted.filter(([name]) => job?.[name]).map(([name, symbol]) => {
     const found = job[name], time = found.latency_ms?.[device] ?? {};
     const x = onLatency ? time.measured ?? time.predicted : found.metrics[key];
-    return { name: `${name}${time.measured ? ", measured" : ""}`, mode: "markers", type: "scatter", x: [x], y: [100 * found.accuracy],
+    return { name: `${name}${time.measured ? ", measured" : ""}`, mode: "markers", type: "scatter", x: [x], y: [scoreFactor * found[score]],
       marker: { symbol, size: 14, color: name === "best" ? "#16a34a" : "#78716c" }, hoverinfo: "name+x+y" };
   }).filter((trace) => trace.x[0] != null && Number.isFinite(trace.y[0]));
 }
@@ -63,7 +64,7 @@ function drawFront() {
   const shapes = bound ? [{ type: "line", x0: bound, x1: bound, yref: "paper", y0: 0, y1: 1, line: { color: "#dc2626", dash: "dash", width: 1.5 } }] : [];
   const annotations = bound ? [{ x: bound, yref: "paper", y: 1, yanchor: "top", xanchor: "left", text: " limit", showarrow: false, font: { color: "#dc2626" } }] : [];
   return draw(document.getElementById("front"), [...byStrategy(done), ...frontsOf(done), ...landmarks()],
-    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: "accuracy, %" }, shapes, annotations });
+    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: `${scoreLabel}${scoreUnit && `, ${scoreUnit}`}` }, shapes, annotations });
 }
 
 // An empty chart has no axes, only a note.
@@ -79,7 +80,7 @@ function drawBest() {
   const steps = points().filter((e) => e.feasible && objective in e.metrics).map((e) => ({ n: e.number, best: better(factor * e.metrics[objective]) }));
   return draw(document.getElementById("best"),
     [{ name: "best so far", mode: "lines+markers", type: "scatter", line: { shape: "hv", color: "#16a34a" }, x: steps.map((s) => s.n), y: steps.map((s) => s.best) }],
-    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: objective === "accuracy" ? "accuracy in the search, %" : objectiveLabel } } : nothing());
+    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: objective === score ? `${scoreLabel} in the search${scoreUnit && `, ${scoreUnit}`}` : objectiveLabel } } : nothing());
 }
 
 function select(number) {

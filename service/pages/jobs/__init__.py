@@ -9,6 +9,7 @@ from typing import Any, get_args
 from fastapi import Request
 from sqlalchemy import func, select
 
+from search.metrics import row_of
 from service.depends import State
 from service.jobs.view import job_public
 from service.pages.page import Page
@@ -36,6 +37,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
         names = {device.id: device.name for device in tx.session.execute(devices.rows()).scalars()}
     return {
         "jobs": items,
+        "scores": {job.metric: row_of(job.metric) for job in items},
         "total": total,
         "number": number,
         "last": last,

@@ -10,7 +10,7 @@ from sqlalchemy import Select
 from service.depends import Page, PageDep, PageQuery, StoreDep, UserDep, paged
 from service.errors import Conflict
 from service.http.problem_details import documented
-from service.jobs.fronts import front_of, under
+from service.jobs.fronts import deciding, front_of, under
 from service.jobs.view import (
     ArtifactPublic,
     EvaluationPublic,
@@ -76,7 +76,7 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 def _reference(job: Job) -> float:
     """Return the original's score, from which a drop is counted."""
-    metric = job.request["metric"]
+    metric = deciding(job.request)
     if job.original is None or job.original.get(metric) is None:
         raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")
     return float(job.original[metric])

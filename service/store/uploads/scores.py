@@ -1,4 +1,4 @@
-"""Scores: accuracy of original networks on data sets, stored so that each is computed once."""
+"""Scores: how good original networks are on data sets, stored so that each is computed once."""
 
 from __future__ import annotations
 

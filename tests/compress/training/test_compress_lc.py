@@ -86,7 +86,7 @@ def test_a_checkpoint_of_another_way_set_or_schedule_is_refused() -> None:
     others = (
         direct(network, part, PIXELS, RECIPE, sparse(), None, saved),
         lc(network, part, PIXELS, RECIPE, sparse(0.3), None, saved),
-        lc(network, part, PIXELS, RECIPE, sparse(), None, saved, SCHEDULE),
+        lc(network, part, PIXELS, RECIPE, sparse(), None, saved, schedule=SCHEDULE),
     )
     for other in others:
         with pytest.raises(InvalidInput, match="another network"):

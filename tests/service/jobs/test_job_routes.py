@@ -42,6 +42,7 @@ def test_a_job_is_queued_with_ids_and_all_defaults(client: TestClient, uploaded:
             "batch": 1,
         }
     ]
+    assert (job["task"], job["metric"], job["objective"]["metric"]) == ("classification", "accuracy", "accuracy")
     assert job["methods"][0]["name"] == "filter_prune"
     assert job["budget"] == {"evaluations": 60, "wall_s": 900.0, "finalists": 3}
     assert (job["state"], job["verdict"], job["best"], job["progress"]["fraction"]) == ("queued", None, None, 0.0)
@@ -82,6 +83,7 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"objective": {"metric": "size_bytes", "goal": "min"}, "limits": {"max_accuracy": 0.9}}, *OBJECTIVE),
         ({"objective": {"metric": "latency_ms", "goal": "min"}, **DROP}, "objective.metric", "latency_ms"),
         ({"metric": "beauty"}, "metric", "beauty"),
+        ({"task": "poetry"}, "task", "poetry"),
         ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),
         ({"training": {"epochs": -1}}, "training.epochs", -1),
         ({"seed": -1}, "seed", -1),

@@ -45,7 +45,7 @@ def test_what_methods_gathered_is_in_the_files(
     assert known["mine"]["conv1"].tolist() == [0.0, 1.0, 2.0]
     assert {name: len(scores) for name, scores in known["fisher"].items()} == WIDTH
     images, labels = preprocess(digits[0], Preprocessing())[:256], digits[1][:256]
-    expected = score(trained, prunable_blocks(trained), "fisher", images, labels)
+    expected = score(trained, prunable_blocks(trained), "fisher", images, Targets(TASK, labels))
     for name, width in WIDTH.items():
         assert known["fisher"][name] == pytest.approx(expected[name])
         gram = known["gram"][name]

@@ -20,7 +20,7 @@ from compress.task import Targets
 from compress.tasks.classification import TASK
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.metrics import latency_metric
+from search.metrics import METRICS, latency_metric
 from search.problem import Constraint, Objective
 from search.synthetic.replay import make_replay
 from workers.errors import Diverged, InvalidInput, JobFailed
@@ -442,8 +442,8 @@ def test_names_from_outside_cannot_write_html() -> None:
 
 
 def test_a_plot_of_nothing_is_nothing_and_of_one_is_finite() -> None:
-    assert plot([], 1.0) == ""
-    drawn = plot([Dot(1.0, 0.9, "best", "one")], None)
+    assert plot([], 1.0, METRICS["accuracy"]) == ""
+    drawn = plot([Dot(1.0, 0.9, "best", "one")], None, METRICS["accuracy"])
     assert "nan" not in drawn
     assert drawn.count("<circle") == 2
 

@@ -1,4 +1,4 @@
-"""targets that are no class numbers, and scores by task"""
+"""targets that are not class numbers, and scores by task"""
 
 from __future__ import annotations
 
