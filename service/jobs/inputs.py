@@ -1,4 +1,4 @@
-"""The model and the data set of a job: found, ready, and fitting each other."""
+"""Find the model and the data set of a job, and check that they are ready and fit each other."""
 
 from __future__ import annotations
 
