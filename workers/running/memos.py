@@ -149,7 +149,7 @@ def training_seconds(training: str) -> Memo[TrainingSeconds]:
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """The memo of how a training by an executor ended."""
+    """The memo of the end of a training by an executor."""
     return record(f"{training}-ended", Ended)
 
 
