@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -27,11 +27,6 @@ MAX_VALUE_ELEMENTS = 64
 PRODUCERS = ("input", "blocked", "plain")
 FLOATS = ("float32", "float16", "float64")
 QUANTISED = ("uint8", "int8")
-# Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused into it,
-# so an elementwise op on its own means that the blocked stretch ended before it; quantised elementwise ops work in the
-# layout they get, so they keep it.
-BLOCKED_TYPES = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
-ELEMENTWISE_TYPES = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _QUANTISERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
@@ -82,6 +77,15 @@ class OpNode:
         return next((value for key, value in self.attributes if key == name), default)
 
 
+Layout: TypeAlias = Callable[[TensorSpec, str], str]
+"""A runtime's rule: which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
+
+
+def plain(spec: TensorSpec, made_by: str) -> str:
+    """Return the layout in a runtime that has only one; a word of PRODUCERS stands for itself."""
+    return made_by if made_by in PRODUCERS else "plain"
+
+
 @dataclass(frozen=True)
 class Op:
     """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner tensors,
@@ -124,6 +128,7 @@ class Op:
         constants: Mapping[str, Constant],
         outputs: Sequence[str],
         opset: int,
+        layout: Layout = plain,
     ) -> Op:
         """Make an op from nodes with any tensor names. `inputs` gives each activation's spec and its producer: `input`
         for an input of the network, else the lower-case op types of the block that made it, joined by `+`
@@ -158,7 +163,7 @@ class Op:
             constants=tuple(
                 _parameter(constants[name]) if name in parameters else constants[name] for name in taken["w"]
             ),
-            producers=tuple(arrives(*inputs[name]) for name in taken["x"]),
+            producers=tuple(layout(*inputs[name]) for name in taken["x"]),
             opset=opset,
         )
 
@@ -218,17 +223,6 @@ class Op:
             if isinstance(error, InvalidInput):
                 raise
             raise InvalidInput("op", data, f"not the JSON form of an op: {error}") from error
-
-
-def arrives(spec: TensorSpec, made_by: str) -> str:
-    """Return which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
-    words = set(made_by.split("+"))
-    if made_by in PRODUCERS:
-        return made_by
-    if len(spec.shape) != 4 or spec.dtype not in (*FLOATS, *QUANTISED):
-        return "plain"
-    keeps = spec.dtype in QUANTISED and bool(words & ELEMENTWISE_TYPES)
-    return "blocked" if words & BLOCKED_TYPES or keeps else "plain"
 
 
 def _parameter(constant: Constant) -> Constant:

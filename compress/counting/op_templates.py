@@ -15,7 +15,7 @@ from compress.graph.groups import Block, groups, layer_name
 from compress.network import Array, Network, Node
 from compress.ops import find_row
 from compress.ops.row import Kept
-from hw_profiles.ops import MAX_VALUE_ELEMENTS, Constant, Op, OpNode, TensorSpec
+from hw_profiles.ops import MAX_VALUE_ELEMENTS, Constant, Layout, Op, OpNode, TensorSpec, plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,7 @@ class OpTemplate:
     _by_name: Mapping[str, Block] = field(repr=False)
     _trace: Trace = field(repr=False)
     _producers: Mapping[str, str] = field(repr=False)
+    _layout: Layout = field(repr=False)
 
     def at(self, widths: Mapping[str, int] | None = None) -> Op:
         """Return the op if each named block keeps that many units; blocks not named stay whole."""
@@ -76,7 +77,8 @@ class OpTemplate:
             else:
                 inputs[name] = (TensorSpec(kept.shape(name), self._network.types[name].dtype), self._producers[name])
         op_nodes = [OpNode(n.op_type, n.inputs, n.outputs, _attributes(n), n.domain) for n in nodes]
-        return Op.of(op_nodes, inputs, constants, self._outputs(made), self._network.opset.get("", 1))
+        opset = self._network.opset.get("", 1)
+        return Op.of(op_nodes, inputs, constants, self._outputs(made), opset, self._layout)
 
     def _constant(self, name: str, kept: Kept, steering: Mapping[str, Array]) -> Constant:
         value = steering.get(name)
@@ -102,7 +104,7 @@ class OpTemplate:
         ]
 
 
-def op_templates(network: Network, fused: Iterable[frozenset[str]]) -> tuple[OpTemplate, ...]:
+def op_templates(network: Network, fused: Iterable[frozenset[str]], layout: Layout = plain) -> tuple[OpTemplate, ...]:
     """Return the network's kernels, in execution order.
 
     Args:
@@ -112,12 +114,12 @@ def op_templates(network: Network, fused: Iterable[frozenset[str]]) -> tuple[OpT
     blocks = {block.name: block for group in groups(network) for block in group.blocks}
     sets = _in_order(network, fused)
     producers = _producer_kinds(network, sets)
-    return tuple(_template(network, nodes, blocks, flow, producers) for nodes in sets)
+    return tuple(_template(network, nodes, blocks, flow, producers, layout) for nodes in sets)
 
 
-def ops(network: Network, fused: Iterable[frozenset[str]]) -> tuple[Op, ...]:
+def ops(network: Network, fused: Iterable[frozenset[str]], layout: Layout = plain) -> tuple[Op, ...]:
     """Return the kernels of the network at its present widths."""
-    return tuple(template.at() for template in op_templates(network, fused))
+    return tuple(template.at() for template in op_templates(network, fused, layout))
 
 
 def _template(
@@ -126,13 +128,14 @@ def _template(
     blocks: Mapping[str, Block],
     flow: Trace,
     producers: Mapping[str, str],
+    layout: Layout,
 ) -> OpTemplate:
     touched = {name for node in nodes for name in (*node.inputs, *node.outputs) if name}
     named = tuple(name for name, block in blocks.items() if any(tensor in touched for tensor, _ in block.slots))
     weights = [name for node in nodes for name in node.inputs[1:2] if name in network.constants and find_row(node)]
     layers = tuple(layer_name(name) for name in weights if network.constants[name].ndim > 1)
     shown = layers or tuple(node.op_type for node in nodes)
-    return OpTemplate(nodes[0].name, nodes, shown, named, network, blocks, flow, producers)
+    return OpTemplate(nodes[0].name, nodes, shown, named, network, blocks, flow, producers, layout)
 
 
 def _in_order(network: Network, fused: Iterable[frozenset[str]]) -> list[tuple[Node, ...]]:

@@ -47,7 +47,7 @@ def reconstructed(
     """
     chosen = [(block, np.unique(np.asarray(keep[block.name], np.int64))) for block in blocks if block.name in keep]
     kept = kept_slots(original, chosen)
-    refit = _Refit(cut, original)
+    refit = Refit(cut, original)
     for (slot, tensor), nodes in readers(original, [block for block, _ in chosen]).items():
         weight = slot[0]
         moments = statistics.moments.get((weight, tensor))
@@ -116,7 +116,7 @@ def _mean_of_lost(rows: NDArray[np.float64], gone: Indices, mean: Vector, groups
     return np.concatenate(parts)
 
 
-class _Refit:
+class Refit:
     """A collector of the new constants of the cut network."""
 
     def __init__(self, cut: Network, original: Network) -> None:

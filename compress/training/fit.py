@@ -40,6 +40,7 @@ class Step:
     Attributes:
         epoch: counted from 0, of `epochs`; step: counted from 0 over all epochs, of `steps`.
         loss: loss of this batch; lr: its learning rate.
+        blank: the loss of a network that says nothing, its outputs all zero, of the same batch.
         last_of_epoch: True if it is the last step of an epoch.
         network: returns the current network; call it before asking for the next step.
         checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it likewise.
@@ -54,6 +55,7 @@ class Step:
     last_of_epoch: bool
     network: Callable[[], Network]
     checkpoint: Callable[[], bytes]
+    blank: float = math.inf
 
 
 def fit(
@@ -161,7 +163,7 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         images, targets = self._draw(epoch, step % self.steps_per_epoch)
-        loss = self._loss(images, targets)
+        loss, blank = self._loss(images, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
@@ -172,7 +174,8 @@ class Training:
         self.done += 1
         self.stepped()
         last = self.done % self.steps_per_epoch == 0
-        return Step(epoch, self.recipe.epochs, step, self.steps, value, lr, last, self.result, self.save)
+        told = (epoch, self.recipe.epochs, step, self.steps, value, lr, last)
+        return Step(*told, self.result, self.save, float(blank))
 
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
@@ -184,14 +187,17 @@ class Training:
         pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
-    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and that of a network that says nothing."""
         made, learned = self._run(self.module, images)
+        silent = torch.zeros_like(learned)
         if self.teacher is None or not (self.recipe.alpha or self.kept):
-            return self.task.loss(learned, targets)
+            return self.task.loss(learned, targets), self.task.loss(silent, targets)
         with torch.no_grad():
             shown, wanted = self._run(self.teacher, images)
         taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
-        return self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
+        whole = self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
+        return whole, self.task.loss(silent, targets, taught)
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the kept outputs by name, and the tensor that the task's loss takes."""

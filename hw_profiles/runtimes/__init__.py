@@ -9,6 +9,7 @@ import numpy as np
 
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
+from hw_profiles.ops import Layout, TensorSpec
 from hw_profiles.tables import probe
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.probe import Curves
@@ -76,6 +77,12 @@ class Runtime(Protocol):
         """
         ...
 
+    def layout(self, spec: TensorSpec, made_by: str) -> str:
+        """Return the one of `hw_profiles.ops.PRODUCERS` for a tensor made by a block of these op types; by default as
+        in onnxruntime.
+        """
+        return _default_layout(spec, made_by)
+
     def learn(self, curves: Curves) -> KernelClasses:
         """Learn from the curves which channel counts run the same kernel work."""
         return probe.learn(curves.out_us, curves.in_us)
@@ -93,6 +100,17 @@ def load(name: str) -> Runtime:
         return _RUNTIMES.load(name)
     except TypeError as error:
         raise InvalidInput("runtime", name, "does not implement hw_profiles.runtimes.Runtime") from error
+
+
+def layout_of(name: str) -> Layout:
+    """Return the layouts of the runtime `name`; the default ones if it is not installed here."""
+    return load(name).layout if name in names() else _default_layout
+
+
+def _default_layout(spec: TensorSpec, made_by: str) -> str:
+    from hw_profiles.runtimes.onnxruntime import layouts
+
+    return layouts.layout(spec, made_by)
 
 
 def learned(name: str, curves: Curves) -> KernelClasses:

@@ -36,7 +36,7 @@ def probe_op(in_channels: int, out_channels: int, size: int = SIZE) -> Op:
             OpNode("Conv", ("in", "weight", "bias"), ("sum",), (("pads", (1, 1, 1, 1)),)),
             OpNode("Relu", ("sum",), ("out",)),
         ],
-        inputs={"in": (TensorSpec((1, in_channels, size, size)), "conv+relu")},
+        inputs={"in": (TensorSpec((1, in_channels, size, size)), "blocked")},
         constants={
             "weight": Constant(TensorSpec((out_channels, in_channels, 3, 3))),
             "bias": Constant(TensorSpec((out_channels,))),

@@ -25,7 +25,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.errors import InvalidInput
-from hw_profiles.ops import BLOCKED_TYPES, ELEMENTWISE_TYPES, FLOATS, QUANTISED, Op, TensorSpec
+from hw_profiles.ops import FLOATS, QUANTISED, Op, TensorSpec
+from hw_profiles.runtimes.onnxruntime.layouts import leaves_blocked
 from hw_profiles.timing.random_constants import ACTIVATION_SCALE, random_constants
 
 SLOTS = 4
@@ -38,8 +39,6 @@ OP_METADATA = "netlathe.op"
 FEED_CHANNELS = 4
 # Taps quantise with another scale than joins; otherwise the runtime would merge the two.
 TAP_SCALE = 2 * ACTIVATION_SCALE
-
-_CASTS = frozenset({"quantizelinear", "dequantizelinear"})
 
 
 def timing_model(op: Op, copies: int, slots: int = SLOTS) -> onnx.ModelProto:
@@ -66,7 +65,7 @@ class _Builder:
 
     def build(self) -> onnx.ModelProto:
         made = output_specs(self._op)
-        blocked = _leaves_blocked(self._op)
+        blocked = leaves_blocked(self._op)
         for slot in range(self._slots):
             entering = [
                 self._producer(f"x{index}_{slot}", spec, producer)
@@ -279,13 +278,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
         raise InvalidInput("op", value.name, "this output has no fixed shape")
     dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
     return TensorSpec(tuple(int(dim.dim_value) for dim in tensor.shape.dim), dtype)
-
-
-def _leaves_blocked(op: Op) -> bool:
-    """Return True if the op's 4-D outputs are in the blocked layout, made by its own nodes or kept from its inputs."""
-    kinds = {node.op_type.lower() for node in op.nodes} - _CASTS
-    kept = all(producer == "blocked" for producer in op.producers)
-    return "conv" in kinds or (kinds <= BLOCKED_TYPES | ELEMENTWISE_TYPES and kept)
 
 
 def _opset_imports(op: Op) -> list[onnx.OperatorSetIdProto]:

@@ -1,4 +1,4 @@
-"""Conversions: a run asks a device for its engine's own files of networks, and reads what came back."""
+"""Conversions: a run asks a device to convert networks to its engine's format, and reads the answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.errors import MeasurementFailed
 
 @dataclass(frozen=True)
 class Conversions:
-    """Of one device, for one held job."""
+    """Conversions on one device, for one held job."""
 
     store: Store
     blobs: Blobs
@@ -28,10 +28,10 @@ class Conversions:
     device_id: str
 
     def ask(self, models: Sequence[bytes], samples: Arrays) -> Sequence[Question]:
-        """The questions, in the order of the models; what the device has answered before it is not asked again.
+        """Ask the device and return the questions, in the order of the models; answered ones are not asked again.
 
         Raises:
-            LeaseLost: the job belongs to somebody else now.
+            LeaseLost: another conductor has the job now.
         """
         files = [self.blobs.put_bytes(content) for content in (pack(samples), *models)]
         shown, *networks = files
@@ -44,10 +44,10 @@ class Conversions:
         return wanted
 
     def found(self, wanted: Sequence[Question]) -> Sequence[Conversion] | str:
-        """What the device answered, or in words what is missing.
+        """Return the device's answers, or a description of what is missing.
 
         Raises:
-            MeasurementFailed: it could not do one of them.
+            MeasurementFailed: the device could not do one of the conversions.
         """
         with self.store.read() as tx:
             known = conversions.answered(tx, devices.get(tx, self.device_id), wanted)

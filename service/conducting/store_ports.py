@@ -283,7 +283,7 @@ class StorePorts:
         return found if len(found) == len(wirings) else "which nodes it fuses"
 
     def _awaited(self, device_id: str, look: Callable[[], T | str], timeout_s: float) -> T:
-        """What a device answers, once it is all there; until then `look` says in words what is missing."""
+        """Wait until `look` returns the device's answers; until then it returns a description of what is missing."""
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         end_s = self._clock_s() + timeout_s
         while True:
@@ -300,12 +300,13 @@ class StorePorts:
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
     ) -> Sequence[Conversion]:
-        """For each network the file that the device's runtime makes of it, and what that says of each sample; blocks
-        until the device has answered.
+        """Return, for each network, the file that the device's runtime makes of it and that file's outputs for each
+        sample;
+        block until the device has answered.
 
         Raises:
             DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot convert or run a network, or has answered nothing for `timeout_s`.
+            MeasurementFailed: its runtime cannot convert or run a network, or it did not answer within `timeout_s`.
             Halted: as `measure`.
         """
         asked = Conversions(self._store, self._blobs, self._held, device_id)

@@ -220,7 +220,7 @@ def _ran(file: Path, folder: Path, part: str) -> CleanRun:
 
 
 def _right(folder: Path, part: str) -> int:
-    """How many images the outputs of the clean process classify rightly."""
+    """Count the images that the outputs of the clean process classify correctly."""
     import numpy as np
 
     outputs, labels = (np.load(folder / f"{name}_{part}.npy", allow_pickle=False) for name in ("outputs", "y"))

@@ -1,4 +1,4 @@
-"""The body of a job's submission: its schema."""
+"""The schema of a submitted job's body."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SEED = 2**31 - 1
 
 
 class ObjectiveBody(Body):
-    """The metric to optimise under the limits: that of the job's task if omitted. Other metrics need strategies that
+    """The metric to optimise under the limits; if omitted, that of the job's task. Other metrics need strategies that
     train whole candidates. `goal` may only be the metric's own.
     """
 

@@ -61,7 +61,7 @@ def task(name: str) -> Task:
     """Return the task of that name.
 
     Raises:
-        InvalidInput: there is none.
+        InvalidInput: there is no such task.
     """
     if name not in tasks():
         raise InvalidInput("task", name, f"must be one of {', '.join(tasks())}")

@@ -1,4 +1,4 @@
-"""The model and the data set of a job: found, ready, and fitting each other."""
+"""Find the model and the data set of a job, and check that they are ready and fit each other."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
     check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     role = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
-    known = role if task.name == DEFAULT else model.output  # the upload gives roles as the default task would
+    known = role if task.name == DEFAULT else model.output  # an upload's roles are those of the default task
     targets = TargetKind(dataset.classes, tuple(dataset.target_shape))
     scored = task.check(shapes, known, targets, model.name)
     kept = [name for name in shapes if name != scored]

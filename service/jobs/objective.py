@@ -1,4 +1,4 @@
-"""Checks of a job's objective and limits: which metrics it may name, and whether anything can lower them."""
+"""Checks of a job's objective and limits: the metrics it may name, and the methods that can lower them."""
 
 from __future__ import annotations
 

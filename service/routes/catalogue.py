@@ -33,7 +33,7 @@ class StrategyPublic(FamilyPublic):
 
 
 class TaskPublic(BaseModel):
-    """What a network can be for. `metric`: the mean score that such a job ranks and decides by."""
+    """A task of networks. `metric`: the mean score by which its jobs rank and decide."""
 
     name: str
     summary: str

@@ -25,7 +25,7 @@ class Scored:
 
     @classmethod
     def of(cls, row: scores.Score) -> Scored:
-        """The score that a row holds."""
+        """Return the score of a stored row."""
         return cls(row.right / row.count, row.count, 1 / row.classes if row.chance is None else row.chance)
 
     @property

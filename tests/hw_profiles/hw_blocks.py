@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
+from hw_profiles.runtimes.onnxruntime.layouts import layout
 
 CONV = "conv+relu"
 QCONV = "dequantizelinear+conv+relu+quantizelinear"
@@ -31,7 +32,7 @@ def block(
         shape = (len(value),) if isinstance(value, tuple) else ()
         constants[name] = Constant(TensorSpec(shape, kind), value)
     specs = {name: (TensorSpec(shape, dtype), producer) for name, (shape, producer) in inputs.items()}
-    return Op.of(nodes, specs, constants, outputs.split(), 17)
+    return Op.of(nodes, specs, constants, outputs.split(), 17, layout)
 
 
 def conv(
@@ -76,7 +77,7 @@ def qconv(into: int = 16, out: int = 16, size: int = 8) -> Op:
     constants["b_z"] = (
         Constant(TensorSpec((out,), "int32")) if out > 64 else Constant(TensorSpec((out,), "int32"), (0,) * out)
     )
-    return Op.of(nodes, {"a": (TensorSpec((1, into, size, size), "uint8"), QCONV)}, constants, ["y"], 17)
+    return Op.of(nodes, {"a": (TensorSpec((1, into, size, size), "uint8"), QCONV)}, constants, ["y"], 17, layout)
 
 
 def qadd(size: int = 8) -> Op:
@@ -89,7 +90,9 @@ def qadd(size: int = 8) -> Op:
     ]
     zeros = {name: Constant(TensorSpec((), "uint8"), 0) for name in ("za", "zb", "zy")}
     shape = TensorSpec((1, 16, size, size), "uint8")
-    return Op.of(nodes, {"a": (shape, QCONV), "b": (shape, QCONV)}, {"s": Constant(TensorSpec(())), **zeros}, ["y"], 17)
+    return Op.of(
+        nodes, {"a": (shape, QCONV), "b": (shape, QCONV)}, {"s": Constant(TensorSpec(())), **zeros}, ["y"], 17, layout
+    )
 
 
 S4 = (1, 16, 8, 8)

@@ -6,7 +6,8 @@ import pytest
 from hw_blocks import BLOCKS, CONV, QCONV, block, conv, node, qconv, residual
 
 from hw_profiles.errors import InvalidInput
-from hw_profiles.ops import MAX_VALUE_ELEMENTS, Constant, Op, OpNode, TensorSpec, arrives
+from hw_profiles.ops import MAX_VALUE_ELEMENTS, Constant, Op, OpNode, TensorSpec
+from hw_profiles.runtimes.onnxruntime.layouts import layout as layout_of_onnxruntime
 from hw_profiles.tables.features import features_of
 
 
@@ -78,7 +79,7 @@ def test_scales_and_middle_zero_points_are_forgotten() -> None:
     ],
 )
 def test_layout_of_a_tensor(spec: TensorSpec, made_by: str, layout: str) -> None:
-    assert arrives(spec, made_by) == layout
+    assert layout_of_onnxruntime(spec, made_by) == layout
 
 
 def test_features_of_a_convolution() -> None:

@@ -72,7 +72,7 @@ AWAY = "http://server.invalid:8000"
         (AWAY, {"http_proxy": "http://p:1"}, "note", "http_proxy would be used with NETLATHE_PROXY=environment"),
         (AWAY, {"NETLATHE_PROXY": "http://me:secret@127.0.0.1:9"}, "ok", "http://127.0.0.1:9 (NETLATHE_PROXY)"),
         (AWAY, {"NETLATHE_PROXY": "environment"}, "ok", "NETLATHE_PROXY is environment"),
-        (AWAY, {"NETLATHE_PROXY": "ftp://me:secret@p"}, "wrong", "no proxy's address"),
+        (AWAY, {"NETLATHE_PROXY": "ftp://me:secret@p"}, "wrong", "is not the address of a proxy"),
     ],
 )
 def test_the_proxy_is_told_without_its_password(

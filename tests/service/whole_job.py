@@ -137,9 +137,9 @@ def _run(model: bytes, shown: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(found)
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait until something holds. Fails after PATIENCE_S."""
-    end_s = time.monotonic() + PATIENCE_S
+def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Wait until something holds. Fails after `patience_s`."""
+    end_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end_s, f"waited in vain: {what}"
         time.sleep(0.05)
@@ -225,9 +225,10 @@ class Service:
         items: list[Any] = self.get(f"/jobs/{name}/evaluations?page_size=500")["items"]
         return items
 
-    def ended(self, name: str) -> Any:
+    def ended(self, name: str, patience_s: float = PATIENCE_S) -> Any:
         """The job, once it has ended."""
-        until(lambda: self.job(name)["state"] in ("succeeded", "failed", "cancelled"), f"the end of {name}")
+        ends = ("succeeded", "failed", "cancelled")
+        until(lambda: self.job(name)["state"] in ends, f"the end of {name}", patience_s)
         return self.job(name)
 
 

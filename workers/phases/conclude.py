@@ -21,6 +21,7 @@ from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import shortened
+from workers.training.ruined import said_of_ruined
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
@@ -64,7 +65,8 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     run.summarise(slot, _shown(run, shown, test.chosen, len(verdicts)))
     reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
     given_up = taught.trainer.given_up
-    warnings = _warnings(run.context, result, shown, verdicts, given_up)
+    ruins = said_of_ruined(taught.control, shown.trained, run.context.plan.metric_row)
+    warnings = [*ruins, *_warnings(run.context, result, shown, verdicts, given_up)]
     for warning in warnings:
         run.context.warn(warning)
     return Findings(verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up)

@@ -13,8 +13,10 @@ from compress.data.dataset import Part
 from compress.graph.rewrites import rewritten
 from compress.network import Network
 from compress.pruning.reach import untrained
+from compress.pruning.settle import settled
 from compress.training.recipe import Recipe
 from compress.training.renormalise import renormalise
+from compress.training.restate import restated
 from search.candidate import Candidate
 from search.evaluation import Status
 from search.space import Levelled, Space
@@ -27,6 +29,7 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, trains
+from workers.training.common_rate import common_rate
 from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
@@ -59,7 +62,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     effort = context.plan.effort
     images, labels = inputs.reference(effort.renormalise_images)
     with context.computing():
-        network = trainable(inputs, profile, images if norms else None)
+        network = trainable(inputs, profile, images, norms)
     context.at("statistics", 1, 3)
     with context.computing():
         evidence = material.scheme.gather(network, images, inputs.targets(labels), context.plan.seed)
@@ -82,13 +85,15 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
-def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32] | None) -> Network:
+def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], norms: bool = True) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept; missing ones are inserted if there are images to measure their statistics on.
+    Its batch norms are kept, with the statistics of the images if their own are far from them, and missing ones are
+    inserted if `norms`. Channels that say the same of all images are silent.
     """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
-    return kept if images is None else renormalise(kept, images)
+    calm = settled(restated(kept, images), images)
+    return renormalise(calm, images) if norms else calm
 
 
 def norm_count(network: Network) -> int:
@@ -178,7 +183,8 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
         control = control_ahead(run, material)
         with context.computing():
             reference = float(scores_in_file(material.task, control.model, *material.ranking).mean())
-        training = replace(recipe_of(context, run.inputs), epochs=common_epochs(context))
+        recipe = recipe_of(context, run.inputs)
+        training = replace(recipe, epochs=common_epochs(context), lr=common_rate(context, recipe.lr))
         deadline_s += SLOWEST * control.elapsed_s
     factory = EvaluatorFactory(material, training=training)
     with run.executor.pool(factory, effort.processes, deadline_s, context.lock.shared) as pool:

@@ -64,19 +64,20 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
     # While the form is in doubt, the control is trained first: finalists of the wrong form would be wasted.
     trainer.ahead(() if given_back else chosen)
     control = trainer.control()
-    lost = run.inputs.task.compare(original_scores(run.context, run.inputs), control.scores)
-    if lost.low <= 0.0:
+    original = original_scores(run.context, run.inputs)
+    if control.ruined is None and run.inputs.task.compare(original, control.scores).low <= 0.0:
         return trainer, control
+    lost = float(original.mean()) - (control.score if control.ruined is None else control.ruined)
     metric = run.context.plan.metric_row
     run.context.say(
-        f"After training, the control is {metric.told(lost.mean)} below the original's {metric.heading}.", "warning"
+        f"After training, the control is {metric.told(lost)} below the original's {metric.heading}.", "warning"
     )
     if not given_back or not _lasts_for_another(run, control):
         return trainer, control
     plain = Trainer(run, gathered(run.context, run.inputs, found, norms=False), recipe, total, form="plain-")
     plain.ahead()
     again = plain.control()
-    if again.score <= control.score:
+    if (again.ruined is None, again.score) <= (control.ruined is None, control.score):
         run.context.say("Removing the inserted batch norms did not improve the control; they are kept.")
         return trainer, control
     run.context.say("Removing the inserted batch norms improved the control; they are removed.")

@@ -13,7 +13,8 @@ from compress.evidence import Evidence
 from compress.method import Widths
 from compress.network import Network, Node
 from compress.scheme import Scheme
-from hw_profiles.ops import Op
+from hw_profiles.ops import Layout, Op
+from hw_profiles.runtimes import layout_of
 from hw_profiles.runtimes import load as load_runtime
 from search.space import Choice, Float, Int, Levelled, Space, Value, Values
 from workers.errors import InvalidInput
@@ -105,14 +106,15 @@ class KernelSpace:
 
     def ops(self, network: Network, runtime: str) -> tuple[Op, ...]:
         """Return the kernels of a network made by `rewritten`, or by training after it."""
-        return ops(network, self._fused_sets(runtime, [network])[0])
+        return ops(network, self._fused_sets(runtime, [network])[0], layout_of(runtime))
 
     def _taken_apart(self, batch: Sequence[Values]) -> Iterator[Mapping[str, Part]]:
         whole = {knob.name: knob.whole for knob in self.densities}
         networks = [self.rewritten({**whole, **values}) for values in batch]
         fused = {runtime: self._fused_sets(runtime, networks) for runtime in self.runtimes}
+        layouts = {runtime: layout_of(runtime) for runtime in self.runtimes}
         for i, network in enumerate(networks):
-            yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()})
+            yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()}, layouts)
 
     def _fused_sets(self, runtime: str, networks: Sequence[Network]) -> list[FusedSets]:
         """Return each network's fused sets; the runtime is asked once per wiring, because sizes do not change the
@@ -127,11 +129,14 @@ class KernelSpace:
         return [self._fused[runtime, wiring] for wiring in wirings]
 
 
-def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> dict[str, Part]:
+def parts(
+    whole: Network, network: Network, fused: Mapping[str, FusedSets], layouts: Mapping[str, Layout]
+) -> dict[str, Part]:
     """Map each node of the whole network to its part in a network made from it.
 
     Args:
         fused: runtime -> the sets of node names that run as one kernel.
+        layouts: runtime -> its layouts.
     """
     owner = owners(whole, network)
     order = {node.name: i for i, node in enumerate(whole.nodes)}
@@ -145,7 +150,7 @@ def parts(whole: Network, network: Network, fused: Mapping[str, FusedSets]) -> d
             own[metric] = own.get(metric, 0.0) + number
     kernels: dict[str, dict[str, list[Op]]] = {node: {runtime: [] for runtime in fused} for node in costs}
     for runtime, sets in fused.items():
-        for template in op_templates(network, sets):
+        for template in op_templates(network, sets, layouts[runtime]):
             first = min((owner[node.name] for node in template.nodes), key=order.__getitem__)
             kernels[first][runtime].append(template.at())
     return {

@@ -50,6 +50,13 @@ class CommonEpochs:
 
 
 @dataclass(frozen=True)
+class Milder:
+    """How many times the learning rate of all trainings was lowered, because the control's blew up."""
+
+    times: int
+
+
+@dataclass(frozen=True)
 class Filled:
     """The number of rows requested from a device, and the resulting table snapshot."""
 
@@ -141,6 +148,11 @@ MIRRORING = record("mirroring", Mirroring)
 COMMON_EPOCHS = record("common-epochs", CommonEpochs)
 SECOND_CONTROL = record("second-control", SecondControl)
 FINALISTS = _candidates("finalists")
+
+
+def milder(form: str) -> Memo[Milder]:
+    """How many times the learning rate of one form of the network was lowered."""
+    return record(f"{form}milder", Milder)
 
 
 def training_seconds(training: str) -> Memo[TrainingSeconds]:

@@ -16,7 +16,8 @@ class Trained:
     """A network after the recipe, as its final file. `scores`: of the validation images.
 
     `candidate_id`: the candidate that was trained; `values` is empty for the control; `elapsed_s` is the time that
-    training took, over all runs of the job; `epochs` include those of the sample that it continued.
+    training took, over all runs of the job; `epochs` include those of the sample that it continued; `ruined`: the score
+    that training left, if it ruined the network and this is the network before training.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Trained:
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
     epochs: int = 0
+    ruined: float | None = None
 
     @property
     def score(self) -> float:

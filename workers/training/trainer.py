@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from compress.errors import TrainingDiverged
@@ -20,15 +21,21 @@ from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
 from workers.evaluating.scores import scores_in_file
 from workers.evaluating.whole_training import without_zeros
+from workers.profiling.time_original import original_scores
 from workers.progress import Evaluated, Phase
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
+from workers.training.common_rate import common_rate, lowered, times_lowered
 from workers.training.finished import Finished
 from workers.training.parallel_training import CONTROL
+from workers.training.ruined import ruined
 from workers.training.side_by_side import Pupil, SideBySide
 from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
+
+UNTRAINED = "untrained-"
+"""Before the name of a network: the same, as it was before training."""
 
 
 class Trainer:
@@ -37,7 +44,8 @@ class Trainer:
     `ahead` lets an executor train several in parallel first, from and to the same checkpoints.
 
     Args:
-        recipe: the same for all, except its epochs: `workers.training.common_epochs` decides them on the control.
+        recipe: the same for all, except its epochs and its rate: `workers.training.common_epochs` and
+            `workers.training.common_rate` decide them on the control.
         total: number of networks to be trained, for the progress.
         form: names the form of the network in checkpoints, if more than one is tried.
         phase: the phase that progress is reported for.
@@ -56,7 +64,9 @@ class Trainer:
         self._context = run.context
         self._inputs = run.inputs
         self._material = material
-        self._recipe = replace(recipe, epochs=common_epochs(run.context))
+        self._rate = recipe.lr
+        lr = common_rate(run.context, recipe.lr, form)
+        self._recipe = replace(recipe, epochs=common_epochs(run.context), lr=lr)
         self._evaluator = CutEvaluator(material, len(material.ranking[1]))
         self._form = form
         self._phase: Phase = phase
@@ -99,7 +109,7 @@ class Trainer:
 
     @property
     def _records(self) -> TrainingRecords:
-        return TrainingRecords(self._context, self._form, self._recipe.epochs)
+        return TrainingRecords(self._context, self._form, self._recipe.epochs, times_lowered(self._context, self._form))
 
     def _source(self, evaluation: Evaluation) -> Network:
         """Return a finalist's starting point: the original, cut, or the network of its sample (F4), whose training
@@ -122,7 +132,7 @@ class Trainer:
         return False
 
     def control(self) -> Trained:
-        """Train the unpruned network, in the form that all candidates are cut from.
+        """Train the unpruned network, in the form that all candidates are cut from; untrained if training ruins it.
 
         Raises:
             JobFailed: it diverges, so that no finalist could be judged.
@@ -131,12 +141,16 @@ class Trainer:
         try:
             if end is not None and end.state == "diverged":
                 raise Diverged(end.reason)
-            return self._trained(CONTROL, None, self._material.network, None, {})
+            made = self._trained(CONTROL, None, self._material.network, None, {})
+            before = float(original_scores(self._context, self._inputs).mean())
+            return self._unless_ruined(made, self._material.network, None, before)
         except (TrainingDiverged, Diverged) as error:
             raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search; None if its training diverges or was stopped, which is recorded."""
+        """Train one candidate of the search, untrained if training ruins it; None if its training diverges or was
+        stopped, which is recorded.
+        """
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
         end = self._records.end(name)
@@ -150,7 +164,9 @@ class Trainer:
                 return None
             predicted = {k: v for k, v in evaluation.metrics.items() if k != self._context.plan.metric}
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
-            return self._trained(name, strategy, self._source(evaluation), candidate, predicted, before)
+            source = self._source(evaluation)
+            made = self._trained(name, strategy, source, candidate, predicted, before)
+            return self._unless_ruined(made, source, candidate, evaluation.metrics.get(self._context.plan.metric))
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -181,17 +197,9 @@ class Trainer:
         epochs_before: int = 0,
     ) -> Trained:
         values: Mapping[str, Any] = candidate.values if candidate is not None else {}
-        memo, file = self._records.facts(name), self._records.file(name)
-        facts, path = self._context.recall(memo), self._context.file(file)
-        if facts is None or path is None:
-            made = Finished(self._fitted(name, network, values), candidate, self._material)
-            path = self._context.keep_bytes(file, made.model, ".onnx")
-            with self._context.computing():
-                scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
-            epochs = epochs_before + self._recipe.epochs
-            facts = memos.TrainedFacts(scores, made.counts, dict(predicted), self._seconds[name], epochs)
-            self._context.keep(memo, facts)
-            self._tell(candidate, scores)
+        facts, path = self._looked_at(
+            name, lambda: self._fitted(name, network, values), candidate, predicted, epochs_before
+        )
         self._done += 1
         return Trained(
             name=name,
@@ -206,8 +214,47 @@ class Trainer:
             epochs=facts.epochs,
         )
 
-    def _tell(self, candidate: Candidate | None, scores: Scores) -> None:
+    def _looked_at(
+        self,
+        name: str,
+        make: Callable[[], Network],
+        candidate: Candidate | None,
+        predicted: Mapping[str, float] | None = None,
+        epochs_before: int = 0,
+    ) -> tuple[memos.TrainedFacts, Path]:
+        """What is known of a network as the file that it will be, and this file; made if no run of the job has yet."""
+        memo, file = self._records.facts(name), self._records.file(name)
+        facts, path = self._context.recall(memo), self._context.file(file)
+        if facts is None or path is None:
+            made = Finished(make(), candidate, self._material)
+            path = self._context.keep_bytes(file, made.model, ".onnx")
+            with self._context.computing():
+                scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
+            epochs, elapsed_s = epochs_before + self._recipe.epochs, self._seconds.get(name, 0.0)
+            facts = memos.TrainedFacts(scores, made.counts, dict(predicted or {}), elapsed_s, epochs)
+            self._context.keep(memo, facts)
+            self._tell(name, candidate, scores)
+        return facts, path
+
+    def _unless_ruined(
+        self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
+    ) -> Trained:
+        """What training made of the source, or the source itself if training ruined it.
+
+        Args:
+            before: the source's score as far as it is known.
+        """
+        chance, count = self._inputs.chance, len(made.scores)
+        if before is not None and not ruined(before, made.score, chance, count):
+            return made
+        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate)
+        if not ruined(float(facts.scores.mean()), made.score, chance, count):
+            return made
+        return replace(made, path=path, scores=facts.scores, counts=facts.counts, ruined=made.score)
+
+    def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
+        who += ", untrained" if name.startswith(UNTRAINED) else ""
         form = ", without the inserted batch norms" if self._form else ""
         metric = self._context.plan.metric_row
         told = f"{metric.heading} {metric.told(float(scores.mean()))} on {len(scores)} validation images"
@@ -230,12 +277,15 @@ class Trainer:
         steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, teacher, checkpoint, task)
         self._seconds[name] = self._records.spent_s(name)
         last: Network | None = None
+        first = list[Step]()
         while True:
             with context.computing():
                 # Measured within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
                 begun_s = context.clock_s()
                 step = next(steps, None)
-                if step is not None and step.last_of_epoch:
+                first += [step] if step is not None and step.epoch == 0 else []
+                milder = name == CONTROL and self._takes_milder_steps(step, first)
+                if step is not None and step.last_of_epoch and not milder:
                     context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
                 elapsed_s = context.clock_s() - begun_s
@@ -243,6 +293,8 @@ class Trainer:
             self._seconds[name] += elapsed_s
             if step is None:
                 break
+            if milder:
+                return self._fitted(name, network, values, epochs)
             if step.last_of_epoch:
                 self._records.note_spent(name, self._seconds[name])
                 if name == CONTROL and self._shortens(step):
@@ -253,6 +305,15 @@ class Trainer:
         if last is not None:
             return last
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
+
+    def _takes_milder_steps(self, step: Step | None, first: Sequence[Step]) -> bool:
+        """After the first epoch of the control: whether all train at a lower rate from now on."""
+        if step is None or not step.last_of_epoch or step.epoch:
+            return False
+        if not lowered(self._context, self._recipe.lr, first, self._form):
+            return False
+        self._recipe = replace(self._recipe, lr=common_rate(self._context, self._rate, self._form))
+        return True
 
     def _shortens(self, step: Step) -> bool:
         """Return True if, after this epoch of the control, all networks must train for fewer; the control restarts."""

@@ -13,15 +13,19 @@ from workers.training.trained import plain
 
 @dataclass(frozen=True)
 class TrainingRecords:
-    """The records of trainings of one form of the network, with this number of epochs."""
+    """The records of trainings of one form of the network, with this number of epochs.
+
+    `milder`: how many times the learning rate was lowered before them.
+    """
 
     context: Context
     form: str
     epochs: int
+    milder: int = 0
 
     def checkpoint(self, name: str) -> str:
         """Return the name of the checkpoint that holds a training's state."""
-        return f"training-{self.form}{self.epochs}-{plain(name)}"
+        return f"training-{self.form}{self.epochs}{'-milder' * self.milder}-{plain(name)}"
 
     def facts(self, name: str) -> Memo[memos.TrainedFacts]:
         """Return the memo of a completely trained network."""

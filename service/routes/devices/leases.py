@@ -111,17 +111,17 @@ async def put_file(
     blobs: BlobsDep,
     settings: SettingsDep,
 ) -> Taken:
-    """A file that the result of a `check` will name: the engine's own, or its outputs. Again is harmless."""
+    """Store a file that the result of a `check` will name: the engine's own file, or its outputs. Idempotent."""
     await run_in_threadpool(_may_send, store, lease_id, caller)
     upload = await receive(request, blobs, settings.max_model_bytes, ())
     if upload.blob.sha256 != sha256:
-        raise InvalidInput("sha256", upload.blob.sha256, f"is another file than {sha256}")
+        raise InvalidInput("sha256", upload.blob.sha256, f"is a different file than {sha256}")
     await run_in_threadpool(_record, store, blobs, upload.blob)
     return Taken(state="taken")
 
 
 def _may_send(store: Store, lease_id: str, caller: Caller) -> None:
-    """Files are taken only of an agent that holds checks."""
+    """Check that the agent's lease has checks, whose files it may send."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)

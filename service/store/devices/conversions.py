@@ -1,4 +1,4 @@
-"""Conversions: the engine's own file that a device made of a network, and what that file says of samples."""
+"""Conversions: files in a device's engine format that it made of networks, and their outputs for samples."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from service.store.devices.work_items import WorkItem
 
 @dataclass(frozen=True)
 class Question:
-    """A network to convert, and the samples to run the result on: digests of recorded blobs."""
+    """A network to convert, and the samples to run the result on, both as digests of recorded blobs."""
 
     network: str
     samples: str
 
     @property
     def digest(self) -> str:
-        """Names the question."""
+        """Digest that identifies the question."""
         return hashlib.sha256(f"{self.network} {self.samples}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Digests of the engine's file and of its outputs, or in `failure` why there are none."""
+    """Digests of the engine's file and of its outputs, or in `failure` the reason why there are none."""
 
     file: str = ""
     outputs: str = ""
@@ -42,7 +42,7 @@ class Answered:
 
 
 class ConversionRow(Base):
-    """One question to a device. The digests of what travels are held until it is answered, those of what came back
+    """One question to a device. It keeps the digests of the files to send until it is answered, and those of the answer
     until `release`.
     """
 
@@ -59,7 +59,7 @@ class ConversionRow(Base):
 
 
 def answered(tx: Tx, device: Device, wanted: Iterable[Question]) -> dict[str, Answered]:
-    """What the device answered, on the configuration that it has now, by the question's digest."""
+    """Return the device's answers on its current configuration, by the question's digest."""
     mine = select(ConversionRow).where(
         ConversionRow.device_id == device.id, ConversionRow.config_id == device.config_id
     )
@@ -72,10 +72,10 @@ def answered(tx: Tx, device: Device, wanted: Iterable[Question]) -> dict[str, An
 
 
 def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
-    """Ask a device; what it has answered is not asked for again, except what it could not do.
+    """Ask a device; answered questions are not asked again unless the answer was a failure.
 
     Raises:
-        NotFound: no such device.
+        NotFound: there is no such device.
     """
     device = devices.get(tx, device_id)
     for question in wanted:
@@ -87,7 +87,7 @@ def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
 
 
 def key_of(question: str) -> str:
-    """The key of the work item."""
+    """Return the key of the work item."""
     return f"check-{question}"
 
 
@@ -101,25 +101,25 @@ def _row(tx: Tx, device: Device, question: str) -> ConversionRow:
 
 
 def record(tx: Tx, item: WorkItem, result: Result) -> None:
-    """Take what a device made of one network.
+    """Store a device's answer about one network.
 
     Raises:
-        InvalidInput: a file was not sent up before.
+        InvalidInput: a file of the answer was not uploaded before.
     """
     if result.converted is not None:
         files = result.converted.sha256, result.converted.outputs_sha256
         for name, sha256 in zip(("converted.sha256", "converted.outputs_sha256"), files, strict=True):
             if tx.session.get(Blob, sha256) is None:
-                raise InvalidInput(name, sha256, "was not sent up before the result")
+                raise InvalidInput(name, sha256, "was not uploaded before the result")
         _end(tx, item, "done", files=files)
-    elif result.failure == "error":  # the runtime said no: it would again
+    elif result.failure == "error":  # the runtime refused it, and would do so again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # it took the process with it: worth another try
+    else:  # the process crashed or timed out, which is worth another try
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; one that was lost too often counts as refused."""
+    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)
@@ -136,6 +136,6 @@ def _end(
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Let go of the files of questions that were asked before then and are answered; who needs one asks again."""
+    """Release the files of answered questions that were asked before `before`; a run that needs one asks again."""
     done = (ConversionRow.created_at < before) & ConversionRow.network_sha256.is_(None)
     tx.session.execute(delete(ConversionRow).where(done))

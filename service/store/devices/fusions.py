@@ -75,7 +75,7 @@ def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
         row = _row(tx, device, wiring)
         if row.sets is None:
             row.sha256, row.failure = sha256, ""
-            questions.queue(tx, device, "fusion", key_of(wiring), (sha256, None))  # of one wiring any file will do
+            questions.queue(tx, device, "fusion", key_of(wiring), (sha256, None))  # any file of a wiring will do
     tx.session.flush()
 
 

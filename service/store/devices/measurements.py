@@ -71,8 +71,9 @@ def measure(
 ) -> str:
     """Request to time `networks` (name -> sha256 of a recorded blob) together; return the measurement's id.
 
-    `ops`: the blocks of the networks that should join the device's calibration. `suffixes`: the endings of those files
-    that are the engine's own.
+    `ops`: the blocks of the networks that should join the device's calibration. `suffixes`: the endings of the files
+    that
+    are in the engine's own format.
 
     Raises:
         NotFound: there is no such device.

@@ -1,4 +1,4 @@
-"""Work items: the queue of a device: blocks and networks to time, and networks to report fusions of or to convert.
+"""Work items: the queue of a device: blocks and networks to time, and networks to convert or to report fusions of.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)

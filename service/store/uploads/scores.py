@@ -10,10 +10,11 @@ from service.store.base import Base, Tx
 
 
 class Score(Base):
-    """The summed scores of `count` validation samples, drawn with `seed`: `right` is their number in a classification.
+    """The summed scores, `right`, of `count` validation samples, drawn with `seed`.
 
-    `chance` is the mean score of guessing; None in rows of the first version, whose chance is 1 / `classes`. There is
-    one row for a model, a data set and a seed: that of the last `task` that was scored.
+    In a classification, `right` is the number of correct samples. `chance` is the mean score of guessing; it is None in
+    rows of the first version, whose chance is 1 / `classes`. A model, a data set and a seed have one row: that of the
+    last `task` that was scored.
     """
 
     __tablename__ = "scores"

@@ -26,5 +26,5 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         )
     except (ExtraMissing, InvalidInput) as error:
         return {"missing": str(error)}
-    templates = op_templates(network, fused)
+    templates = op_templates(network, fused, runtimes.layout_of(request["runtime"]))
     return {"blocks": [{"layers": list(each.layers), "op": each.at().to_json()} for each in templates]}

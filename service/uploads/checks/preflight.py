@@ -58,7 +58,7 @@ def _found(request: Mapping[str, Any]) -> dict[str, Any]:
     network = timed_form(load_network(Path(request["path"])))
     table = LatencyTable.from_json(json.loads(Path(request["table"]).read_text()))
     scheme = Scheme.of([("filter_prune", request["settings"])])
-    templates = op_templates(network, _fused(network, table, told))
+    templates = op_templates(network, _fused(network, table, told), runtimes.layout_of(table.device.runtime))
     blocks = prunable_blocks(network)
     settings = check_settings(Settings, request["settings"])
     smallest = _smallest(network, scheme, table)
@@ -92,7 +92,7 @@ def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -
     found: list[Prediction] = []
     for form in cut_forms(network):
         smallest = _smallest(form, scheme, table)
-        templates = op_templates(form, _fused(form, table, told))
+        templates = op_templates(form, _fused(form, table, told), runtimes.layout_of(table.device.runtime))
         found += table.predict([[template.at(_own(template, smallest)) for template in templates]])
     return min(found, key=lambda floor: (-floor.coverage, floor.latency_us))
 

@@ -26,7 +26,7 @@ from compress.network import Array, Network
 from compress.pruning.effective_weights import effective, effective_weights, layer_weights, stored
 from compress.scheme import BoundScheme, Scheme
 from compress.testing import example_images, example_network
-from hw_profiles.runtimes import load
+from hw_profiles.runtimes import layout_of, load
 from hw_profiles.tables.features import features_of
 from search.space import Value
 
@@ -192,7 +192,7 @@ def test_weights_in_fp16_take_half_and_run_in_onnxruntime() -> None:
 def test_the_kernels_of_fp16_are_those_of_fp32(runtime: str) -> None:
     network = fold_norms(example_network())
     half = bound("fp16").rewrite(network, Evidence())
-    before, after = (ops(each, load(runtime).fused(each.save())) for each in (network, half))
+    before, after = (ops(each, load(runtime).fused(each.save()), layout_of(runtime)) for each in (network, half))
     same = ("kind", "in_channels", "out_channels", "kernel", "macs", "io_bytes")
     columns = [sorted([dict(features_of(op))[key] for key in same] for op in each) for each in (before, after)]
     assert columns[0] == columns[1]

@@ -23,6 +23,8 @@ from compress.graph.module import TorchNetwork
 from compress.network import Network, Node
 from compress.pruning.importance import score
 from compress.pruning.reach import untrained
+from compress.task import Targets
+from compress.tasks.classification import TASK
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step, fit
 from compress.training.logits import logits_name
@@ -158,6 +160,17 @@ def test_distillation_is_a_mean_over_the_batch_with_the_square_of_the_temperatur
     assert step.loss == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("taught", [False, True])
+def test_a_step_says_what_a_network_that_says_nothing_would_have_lost(taught: bool) -> None:
+    network, part, recipe = residual(), stripes(16), replace(RECIPE, epochs=1, augment="none")
+    head = next(node for node in network.nodes if node.outputs[0] == network.output_name).inputs[1:]
+    silent = network.with_constants({name: np.zeros_like(network.constants[name]) for name in head})
+    (step,) = run(silent, part, recipe, teacher=network if taught else None)
+    assert step.loss == pytest.approx(step.blank, rel=1e-5)
+    (step,) = run(network, part, recipe, teacher=network if taught else None)
+    assert step.loss != pytest.approx(step.blank, rel=1e-3)
+
+
 def test_weights_alone_decay() -> None:
     """Where no gradient comes (a dead channel), decay is all that moves a weight; biases and norms stay."""
     network, part = residual(norms=True), stripes(64)
@@ -267,7 +280,7 @@ def test_a_loss_takes_the_logits_before_a_last_activation(end: str, taught: bool
 def test_fisher_takes_the_logits_too() -> None:
     plain = residual()
     ended = ending(plain, *ENDINGS["Softmax"])
-    batch, truth = images(8), np.arange(8) % 4
+    batch, truth = images(8), Targets(TASK, np.arange(8) % 4)
     found = [score(network, prunable_blocks(network), "fisher", batch, truth) for network in (plain, ended)]
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name])

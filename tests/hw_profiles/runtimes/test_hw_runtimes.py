@@ -4,6 +4,7 @@ import pytest
 
 from hw_profiles import runtimes
 from hw_profiles.errors import InvalidInput
+from hw_profiles.ops import TensorSpec, plain
 from hw_profiles.runtimes import Runtime
 from hw_profiles.runtimes.onnxruntime.engine import OnnxRuntime
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
@@ -48,3 +49,19 @@ def test_a_runtime_learns_its_own_way_and_one_that_is_not_here_the_common_way(mo
     monkeypatch.setattr(runtimes, "load", lambda _name: _Learner())
     assert runtimes.learned("simulated", curves) == KernelClasses(out_step=7)
     assert runtimes.learned("of-a-phone", curves).out_step == 16
+
+
+class _OneLayout(SimulatedRuntime):
+    """Has only one layout."""
+
+    def layout(self, spec: TensorSpec, made_by: str) -> str:
+        return plain(spec, made_by)
+
+
+def test_a_runtime_has_its_own_layouts_and_one_that_is_not_here_those_of_onnxruntime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = TensorSpec((1, 8, 4, 4)), "conv+relu"
+    monkeypatch.setattr(runtimes, "load", lambda _name: _OneLayout())
+    assert runtimes.layout_of("simulated")(*made) == "plain"
+    assert runtimes.layout_of("of-a-phone")(*made) == OnnxRuntime().layout(*made) == "blocked"

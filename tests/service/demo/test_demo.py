@@ -58,9 +58,9 @@ def test_a_file_that_does_not_load_is_one_line(prepared: Prepared) -> None:
 
 def test_the_check_refuses_a_process_with_our_packages(prepared: Prepared) -> None:
     _save_images(prepared, prepared.model.parent)
-    names = ("bright.onnx", "x_val.npy", "y_val.npy", "logits.npy")
-    model, images, labels, logits = (str(prepared.model.with_name(name)) for name in names)
-    program = f"import sys, runpy, netlathe; sys.argv = {['x', model, images, labels, '2', 'scored', logits]!r}; "
+    names = ("bright.onnx", "x_val.npy", "logits.npy")
+    model, images, logits = (str(prepared.model.with_name(name)) for name in names)
+    program = f"import sys, runpy, netlathe; sys.argv = {['x', model, images, '2', 'scored', logits]!r}; "
     program += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert "not clean: it imported netlathe" in done.stderr

@@ -244,7 +244,8 @@ def measured(store: Store, device_id: str, content: bytes) -> None:
     smallest = {name: widths[0] for name, widths in searched_widths(network, scheme, []).items()}
     with store.begin() as tx:
         device = devices.get(tx, device_id)
-        for template in op_templates(network, runtimes.load(device.runtime).fused(network.save())):
+        runtime = runtimes.load(device.runtime)
+        for template in op_templates(network, runtime.fused(network.save()), runtime.layout):
             own = {name: width for name, width in smallest.items() if name in template.blocks}
             for op, quiet_us in ((template.at(own), 40.0), (template.at(), 100.0)):
                 timing = Timing(quiet_us=quiet_us, p50_us=quiet_us, p95_us=quiet_us, split_half=0.001, bursts=20)
@@ -283,9 +284,10 @@ def measured_in_both_forms(store: Store, device_id: str) -> None:
     scheme = Scheme.of([("filter_prune", {})])
     with store.begin() as tx:
         device = devices.get(tx, device_id)
+        runtime = runtimes.load(device.runtime)
         for form in (uploaded, rewritten(uploaded)):
             smallest = {name: widths[0] for name, widths in searched_widths(form, scheme, []).items()}
-            for template in op_templates(form, runtimes.load(device.runtime).fused(form.save())):
+            for template in op_templates(form, runtime.fused(form.save()), runtime.layout):
                 own = {name: width for name, width in smallest.items() if name in template.blocks}
                 shortcut = any("every_second" in name or "new_channels" in name for name in template.layers)
                 whole_us, least_us = (100.0, 100.0) if shortcut and form is uploaded else (100.0, 60.0)

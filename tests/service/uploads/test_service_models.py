@@ -470,7 +470,7 @@ def test_preflight_with_a_table_sums_up(client: TestClient, store: Store, device
     network = load_network(content)
     with store.begin() as tx:
         device = devices.get(tx, device_id)
-        for op in ops(network, runtimes.load(device.runtime).fused(network.save())):
+        for op in ops(network, runtimes.load(device.runtime).fused(network.save()), runtimes.layout_of(device.runtime)):
             timing = Timing(quiet_us=100.0, p50_us=110.0, p95_us=120.0, split_half=0.001, bursts=20)
             latency.add_row(tx, device, Row.of(op, timing))
         name = device.name

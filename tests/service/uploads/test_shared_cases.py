@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-
-SHARED = Path(os.environ.get("NETLATHE_SHARED", Path(__file__).parents[4] / "shared"))
-CASES = SHARED / "cases"
-PIXELS = json.dumps({"mean": [0.5], "std": [0.25]})
+from shared_cases import PIXELS, content
 
 pytestmark = pytest.mark.shared
 
@@ -58,18 +50,6 @@ REFUSED = [
 
 def shown(case: Case) -> str:
     return "-".join((case.model, *case.methods))
-
-
-def content(name: str) -> bytes:
-    """A file of the folder; `large.npz` is plain.npz at 32 x 32."""
-    if not CASES.exists():
-        pytest.skip(f"needs real data: {CASES} is not here")
-    if name != "large.npz":
-        return (CASES / name).read_bytes()
-    plain, buffer = np.load(CASES / "plain.npz", allow_pickle=False), io.BytesIO()
-    large = {part: plain[part].repeat(2, 1).repeat(2, 2) if part.startswith("x") else plain[part] for part in plain}
-    np.savez(buffer, allow_pickle=False, **large)
-    return buffer.getvalue()
 
 
 def upload(client: TestClient, kind: str, name: str, **fields: str) -> Any:

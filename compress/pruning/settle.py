@@ -1,0 +1,164 @@
+"""Settle: channels that say the same of all images fall silent, and what reads them keeps their constant otherwise.
+
+A large constant in front of a layer makes the steps of its weights too large, and tells it nothing. A layer without
+padding takes it into its bias. At an edge of a padded one zeros stand beside the constant, which no bias can say: there
+one constant channel, the largest, is left to say it for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.fold import check_same_function
+from compress.graph.groups import Block, prunable_blocks
+from compress.network import Array, Network, Node
+from compress.ops.row import Indices
+from compress.pruning.effective_weights import trained
+from compress.pruning.layer_error import FLAT
+from compress.pruning.reconstruct import Refit, as_rows
+from compress.pruning.statistics import Vector, readers
+from compress.pruning.unfold_patches import Patches
+from compress.quantising.activations import activations
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Of each channel of a tensor, (C,): its mean over images and positions, and whether it is the same everywhere."""
+
+    mean: Vector
+    flat: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that reads a block: the units' channels on what it reads and on its weight, each (width,)."""
+
+    node: Node
+    tensor: str
+    axis: int
+    channels: Indices
+    columns: Indices
+    padded: bool
+
+
+def settled(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
+    """The same function on such images; constant channels of prunable blocks are zero.
+
+    They keep their places, so that widths mean what they did, and are the first to go when channels do.
+
+    Args:
+        images: (N, *input_shape) float32, real data; a thousand are enough.
+        batch: images per run; what bounds the memory.
+
+    Returns:
+        The network itself if no channel is constant.
+
+    Raises:
+        InvalidInput: no images, or the result computes something else (checked in onnxruntime on some of them).
+    """
+    found = {block: _readers(network, block) for block in prunable_blocks(network)}
+    tensors = {reader.tensor: reader.axis for each in found.values() for reader in each}
+    if not tensors:
+        return network
+    levels, result = _levels(network, tensors, images, batch), network
+    for block, each in found.items():
+        result = _without_constants(result, block, each, levels) if each else result
+    if result is not network:
+        check_same_function(result, network, images[:8])
+    return result
+
+
+def _readers(network: Network, block: Block) -> Sequence[_Reader]:
+    """All layers that read the block; none if one of them reads it in another way than a unit a column."""
+    made = []
+    for (slot, tensor), nodes in readers(network, [block]).items():
+        node, columns = nodes[0], block.slots[slot]
+        axis = next(axis for name, axis in block.slots if name == tensor)
+        channels = block.slots[tensor, axis]
+        alone = network.sole_consumer(slot[0]) is node and node.get("group", 1) == 1 and node.op_type != "MatMul"
+        if not alone or columns.shape[1] != 1 or channels.shape[1] != 1:
+            return ()
+        padded = any(Patches.of(network, node).pads)
+        made.append(_Reader(node, tensor, axis, channels[:, 0], columns[:, 0], padded))
+    return tuple(made)
+
+
+def _levels(
+    network: Network, tensors: Mapping[str, int], images: NDArray[np.float32], batch: int
+) -> dict[str, _Levels]:
+    low: dict[str, Vector] = {}
+    high: dict[str, Vector] = {}
+    for values in activations(network, list(tensors), images, batch):
+        for name, value in values.items():
+            rows = np.moveaxis(value, tensors[name], 0).reshape(value.shape[tensors[name]], -1).astype(np.float64)
+            low[name] = np.minimum(low.get(name, np.inf), rows.min(1))
+            high[name] = np.maximum(high.get(name, -np.inf), rows.max(1))
+    middles = {name: (low[name] + high[name]) / 2 for name in tensors}
+    return {name: _Levels(mid, high[name] - low[name] <= FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
+
+
+def _without_constants(
+    network: Network, block: Block, found: Sequence[_Reader], levels: Mapping[str, _Levels]
+) -> Network:
+    flat = np.logical_and.reduce([levels[each.tensor].flat[each.channels] for each in found])
+    left = _left(found, levels, flat)
+    gone = np.setdiff1d(np.flatnonzero(flat), [] if left is None else [left])
+    gone = gone[: block.width - max(block.minimum, 1)]
+    if not len(gone) or not _live(network, block, gone):
+        return network
+    refit = Refit(network, network)
+    for each in found:
+        refit.apply([network.node(each.node.name)], *_moved(network, each, levels[each.tensor].mean, gone, left))
+    result = refit.result()
+    return result.with_constants(_silent(result, block, gone))
+
+
+def _left(found: Sequence[_Reader], levels: Mapping[str, _Levels], flat: NDArray[np.bool_]) -> int | None:
+    """The unit that says the constant for all where layers are padded, if any is."""
+    sizes = [np.abs(levels[each.tensor].mean[each.channels]) for each in found if each.padded]
+    if not sizes:
+        return None
+    least = np.where(flat, np.minimum.reduce(sizes), 0.0)
+    return int(least.argmax()) if least.any() else None
+
+
+def _moved(
+    network: Network, reader: _Reader, mean: Vector, gone: Indices, left: int | None
+) -> tuple[NDArray[np.float64], Vector]:
+    """Change of the reader's weight (outputs, inputs, taps), and of its bias (outputs,)."""
+    rows = as_rows(network.constants[reader.node.inputs[1]], reader.node)
+    change, level = np.zeros_like(rows), mean[reader.channels]
+    lost = rows[:, reader.columns[gone]]
+    change[:, reader.columns[gone]] = -lost
+    said = np.einsum("oit,i->ot", lost, level[gone])
+    if not reader.padded:
+        return change, said.sum(1)
+    if left is not None:
+        change[:, reader.columns[left]] += said / level[left]
+    return change, np.zeros(len(rows))
+
+
+def _places(network: Network, block: Block, units: Indices) -> dict[tuple[str, int], Indices]:
+    """Where the units are made: axes of filters, biases and norms' affines, and the units' indices there."""
+    vectors = {name for name in trained(network) if network.constants[name].ndim == 1}
+    slots = [slot for slot in block.slots if slot in block.filters or slot[0] in vectors]
+    return {slot: block.slots[slot][units].reshape(-1) for slot in slots}
+
+
+def _live(network: Network, block: Block, units: Indices) -> bool:
+    """Whether anything is left to silence."""
+    places = _places(network, block, units).items()
+    return any(np.take(network.constants[tensor], index, axis).any() for (tensor, axis), index in places)
+
+
+def _silent(network: Network, block: Block, units: Indices) -> dict[str, Array]:
+    """Constants that make nothing of these units."""
+    made: dict[str, Array] = {}
+    for (tensor, axis), index in _places(network, block, units).items():
+        made[tensor] = made.get(tensor, network.constants[tensor]).copy()
+        np.moveaxis(made[tensor], axis, 0)[index] = 0.0
+    return made

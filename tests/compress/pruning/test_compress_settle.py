@@ -1,0 +1,87 @@
+"""Constant channels: silent before training, and the network computes what it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from compress_graphs import Graph
+
+from compress.graph.groups import prunable_blocks
+from compress.graph.onnxruntime import run_onnxruntime
+from compress.importing.agreement import relative_difference
+from compress.network import Network
+from compress.pruning.layer_error import idle
+from compress.pruning.settle import settled
+from compress.pruning.statistics import Statistics
+
+SHAPE = (3, 8, 8)
+LEVELS = (54.0, 3.0, -1.0)
+"""Of the first channels; the last of them is dead behind the ReLU."""
+
+
+def images(count: int) -> Any:
+    return np.random.default_rng(1).standard_normal((count, *SHAPE), np.float32)
+
+
+def network(kernel: int = 3, levels: tuple[float, ...] = LEVELS) -> Network:
+    """Its first channels say the same of every image; `kernel`: of the layer that reads them, padded if it is 3."""
+    g = Graph(SHAPE)
+    x = g.relu(g.conv("image", "a", (3, 8)), "ra")
+    y = g.relu(g.conv(x, "b", (8, 6), kernel=kernel), "rb")
+    g.gemm(g.pool_flat(y, "flat"), "logits", (6, 4))
+    for channel, level in enumerate(levels):
+        g.constants["a.weight"][channel] = 0.0
+        g.constants["a.bias"][channel] = level
+    return g.network()
+
+
+def silent(net: Network) -> list[int]:
+    """Channels of the first layer that are zero, and that the second one does not read."""
+    made = np.abs(net.constants["a.weight"]).sum((1, 2, 3)) + np.abs(net.constants["a.bias"])
+    read = np.abs(net.constants["b.weight"]).sum((0, 2, 3))
+    assert np.array_equal(made == 0.0, read == 0.0)
+    return np.flatnonzero(made == 0.0).tolist()
+
+
+def difference(one: Network, other: Network) -> float:
+    made, expected = (run_onnxruntime(net, images(32))["logits"] for net in (one, other))
+    return float(relative_difference(np.asarray(made), np.asarray(expected)))
+
+
+def test_a_layer_without_padding_takes_constants_into_its_bias() -> None:
+    given = network(kernel=1)
+    made = settled(given, images(64))
+    assert silent(made) == [0, 1, 2]
+    assert difference(made, given) < 1e-5
+
+
+def test_at_the_edges_of_a_padded_layer_one_constant_speaks_for_all() -> None:
+    given = network()
+    made = settled(given, images(64))
+    assert silent(made) == [1, 2]
+    assert difference(made, given) < 1e-5
+
+
+def test_what_is_silent_goes_first_and_nothing_is_lost_by_it() -> None:
+    made = settled(network(), images(64))
+    blocks = prunable_blocks(made)
+    useless = idle(made, blocks, Statistics.gather(made, blocks, images(64)))
+    assert np.flatnonzero(useless["a"]).tolist()[-2:] == [1, 2]
+
+
+def test_a_network_without_a_constant_channel_stays_as_it_is() -> None:
+    given = network(levels=())
+    assert settled(given, images(64)) is given
+
+
+def test_one_channel_stays_of_a_layer_that_says_nothing() -> None:
+    given = network(kernel=1, levels=(1.0,) * 8)
+    made = settled(given, images(64))
+    assert len(silent(made)) == 7
+    assert difference(made, given) < 1e-5
+
+
+def test_what_is_settled_stays_so() -> None:
+    made = settled(network(), images(64))
+    assert settled(made, images(64)) is made

@@ -1,0 +1,78 @@
+"""Training that ruins what it trains: no limit is held against a control that guesses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compress.network import Network
+from compress.training.direct import fine_tune as honest
+from compress.training.fit import Step
+from hw_profiles.host_lock import HostLock
+from search.metrics import METRICS
+from workers.job import run
+from workers.plan import JobPlan
+from workers.running.memory_ports import MemoryPorts
+from workers.training.ruined import ruined, said_of_ruined
+from workers.training.trained import Trained
+
+Job = Callable[..., tuple[JobPlan, MemoryPorts]]
+
+
+def _same(network: Network) -> Network:
+    return network
+
+
+def forgetting(*arguments: Any) -> Iterator[Step]:
+    """Training forgets everything."""
+    for step in honest(*arguments):
+        network = step.network()
+        forgetful = network.with_constants({"fc.weight": np.zeros_like(network.constants["fc.weight"])})
+        yield replace(step, network=partial(_same, forgetful))
+
+
+def test_a_control_that_training_ruined_is_the_network_as_it_was(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    outcome = run(plan, ports, lock, train=forgetting)
+    original, control = outcome.summaries["original"], outcome.summaries["control"]
+    assert original["accuracy"] > 0.9
+    assert control["accuracy"] == pytest.approx(original["accuracy"], abs=0.005)
+    shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]
+    assert shown["accuracy_drop"]["mean"] == pytest.approx(control["accuracy"] - shown["accuracy"])
+    (warning,) = [text for text in ports.warnings if "ruins the control" in text]
+    assert f"{control['accuracy']:.2%} before, on 400 validation images" in warning
+    assert warning in json.loads(ports.files["report_json"].read_text())["warnings"]
+
+
+def test_a_finalist_that_training_ruined_is_judged_as_it_was(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    outcome = run(plan, ports, lock, train=forgetting)
+    shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]
+    assert shown["accuracy"] > 0.2, "all that was trained guesses"
+    assert any("The result is this network as it was before" in text for text in ports.warnings)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(0.93, 0.11, True), (0.93, 0.5, True), (0.93, 0.6, False), (0.88, 0.957, False), (0.11, 0.05, False)],
+)
+def test_a_network_is_ruined_that_keeps_less_than_half_beyond_guessing(
+    before: float, after: float, expected: bool
+) -> None:
+    assert ruined(before, after, chance=0.1, count=600) is expected
+
+
+def test_ruins_are_told_with_numbers() -> None:
+    scores = (np.arange(10) < 9).astype(np.float64)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
+    (said,) = said_of_ruined(control, control, METRICS["accuracy"])
+    assert said.startswith("Training by this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
+    sound = replace(control, ruined=None)
+    assert not said_of_ruined(sound, sound, METRICS["accuracy"])

@@ -1,0 +1,46 @@
+"""Ruined: networks that a training has left with less than half of what they knew.
+
+What such a training made tells nothing of what can be reached, and a limit on accuracy that is held against it nothing
+at all: a network that guesses would meet it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from search.metric import Metric
+from search.ranking.nearness import guesses
+from workers.training.parallel_training import CONTROL
+from workers.training.trained import Trained
+
+LEAST = 0.5
+"""Share of what a network knows beyond guessing that a training may leave of it."""
+
+
+def ruined(before: float, after: float, chance: float, count: int) -> bool:
+    """Whether a training has left too little.
+
+    Args:
+        before, after: mean score on `count` samples.
+        chance: the score of guessing.
+    """
+    return not guesses(before, chance, count) and after - chance < LEAST * (before - chance)
+
+
+def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence[str]:
+    """A sentence for the control and the result, if training ruined them."""
+    told = []
+    if control.ruined is not None:
+        was = _said(control, control.ruined, metric)
+        told.append(f"{was} Limits on {metric.heading} are held against the network as it was before.")
+    if shown.ruined is not None and shown.candidate_id != control.candidate_id:
+        told.append(f"{_said(shown, shown.ruined, metric)} The result is this network as it was before.")
+    return tuple(told)
+
+
+def _said(each: Trained, after: float, metric: Metric) -> str:
+    who = "the control" if each.candidate_id == CONTROL else each.candidate_id
+    return (
+        f"Training by this recipe ruins {who}: {metric.heading} {metric.told(after)} after it and "
+        f"{metric.told(each.score)} before, on {len(each.scores)} validation images."
+    )
