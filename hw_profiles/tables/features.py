@@ -29,9 +29,9 @@ class Features(TypedDict):
     kernel: int  # kernel height
     stride: int
     groups: int
-    height: int  # of the output
+    height: int  # output height
     width: int
-    dtype: str  # of the first activation
+    dtype: str  # dtype of the first activation
     macs: int
     weight_bytes: int
     io_bytes: int  # activations read and written

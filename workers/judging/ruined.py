@@ -1,7 +1,7 @@
-"""Ruined: networks that a training has left with less than half of what they knew.
+"""Ruined: networks that keep less than half of their knowledge in a training.
 
-What such a training made tells nothing of what can be reached, and a limit on accuracy that is held against it nothing
-at all: a network that guesses would meet it.
+The result of such a training does not show what can be reached, and an accuracy limit relative to it is worthless: a
+network that guesses would meet it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
 
 LEAST = 0.5
-"""Share of what a network knows beyond guessing that a training may leave of it."""
+"""Minimum share of a network's score beyond guessing that a training must keep."""
 
 
 def ruined(before: float, after: float, chance: float, count: int) -> bool:
-    """Whether a training has left too little.
+    """Return True if a training has kept too little of the score.
 
     Args:
         before, after: mean score on `count` samples.
@@ -28,7 +28,7 @@ def ruined(before: float, after: float, chance: float, count: int) -> bool:
 
 
 def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence[str]:
-    """A sentence for the control and the result, if training ruined them."""
+    """Return a sentence each for the control and the result, if training ruined them."""
     told = []
     if control.ruined is not None:
         was = _said(control, control.ruined, metric)

@@ -1,7 +1,8 @@
-"""Common rate: the learning rate at which the control, every sample and every finalist train, which the control bears.
+"""Common rate: the learning rate at which the control, every sample and every finalist train.
 
-A rate that most networks bear can be too large for one whose layers are far out of scale: its loss rises towards that
-of a network that says nothing, or beyond, and what it knew is lost.
+A rate that suits most networks can be too large for one whose layers have very different scales: its loss rises to that
+of a network that predicts nothing, or beyond, and the network loses what it had learned. So the control's first epoch
+decides the rate.
 """
 
 from __future__ import annotations
@@ -15,27 +16,28 @@ from workers.running import memos
 from workers.running.context import Context
 
 LOWER = 10.0**-0.5
-"""What a rate that was too large is multiplied by."""
+"""Factor by which a rate that was too large is multiplied."""
 TIMES = 4
-"""Times that a rate is lowered at most: to a hundredth."""
+"""Maximum number of times that a rate is lowered: to a hundredth."""
 
 
 def times_lowered(context: Context, form: str = "") -> int:
-    """How many times the rate of this form of the network was lowered."""
+    """Return the number of times that the rate of this form of the network was lowered."""
     known = context.recall(memos.milder(form))
     return 0 if known is None else known.times
 
 
 def common_rate(context: Context, rate: float, form: str = "") -> float:
-    """The rate that all train at alike: the recipe's, or the lower one that was decided on."""
+    """Return the rate that all networks train at: the recipe's, or the lower one decided on."""
     return rate * LOWER ** times_lowered(context, form)
 
 
 def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = "") -> bool:
-    """After the first epoch of the control: whether all train at a lower rate from now on, itself from the beginning.
+    """Return True if, after this first epoch of the control, all networks must train at a lower rate; the control
+    restarts.
 
     Args:
-        rate: the one that it trained at.
+        rate: the rate that the epoch was trained at.
         epoch: its steps.
     """
     before = times_lowered(context, form)
@@ -52,6 +54,6 @@ def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = ""
 
 
 def blew_up(epoch: Sequence[Step]) -> bool:
-    """Whether a network that knew something has known less than half of it, on average over these steps."""
+    """Return True if, on average over these steps, a network had less than half of the knowledge that it began with."""
     losses, blanks = ([getattr(step, name) for step in epoch] for name in ("loss", "blank"))
     return losses[0] < blanks[0] and bool(np.mean(losses) > (losses[0] + np.mean(blanks)) / 2)

@@ -51,7 +51,7 @@ class CommonEpochs:
 
 @dataclass(frozen=True)
 class Milder:
-    """How many times the learning rate of all trainings was lowered, because the control's blew up."""
+    """The number of times that the learning rate was lowered because the control's training blew up."""
 
     times: int
 
@@ -151,7 +151,7 @@ FINALISTS = _candidates("finalists")
 
 
 def milder(form: str) -> Memo[Milder]:
-    """How many times the learning rate of one form of the network was lowered."""
+    """The memo of the number of times that the learning rate of one form of the network was lowered."""
     return record(f"{form}milder", Milder)
 
 
@@ -161,7 +161,7 @@ def training_seconds(training: str) -> Memo[TrainingSeconds]:
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """The memo of how a training by an executor ended."""
+    """The memo of the end of a training by an executor."""
     return record(f"{training}-ended", Ended)
 
 

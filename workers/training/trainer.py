@@ -35,7 +35,7 @@ from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
 
 UNTRAINED = "untrained-"
-"""Before the name of a network: the same, as it was before training."""
+"""Prefix of a network's name for the same network before training."""
 
 
 class Trainer:
@@ -222,7 +222,7 @@ class Trainer:
         predicted: Mapping[str, float] | None = None,
         epochs_before: int = 0,
     ) -> tuple[memos.TrainedFacts, Path]:
-        """What is known of a network as the file that it will be, and this file; made if no run of the job has yet."""
+        """Return the facts about a network as its final file, and this file; made unless a run of the job already has."""
         memo, file = self._records.facts(name), self._records.file(name)
         facts, path = self._context.recall(memo), self._context.file(file)
         if facts is None or path is None:
@@ -239,10 +239,10 @@ class Trainer:
     def _unless_ruined(
         self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
     ) -> Trained:
-        """What training made of the source, or the source itself if training ruined it.
+        """Return the result of the training, or the source itself if training ruined it.
 
         Args:
-            before: the source's score as far as it is known.
+            before: the source's score, if known.
         """
         chance, count = self._inputs.chance, len(made.scores)
         if before is not None and not ruined(before, made.score, chance, count):
@@ -307,7 +307,7 @@ class Trainer:
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
     def _takes_milder_steps(self, step: Step | None, first: Sequence[Step]) -> bool:
-        """After the first epoch of the control: whether all train at a lower rate from now on."""
+        """Return True if, after this first epoch of the control, all networks must train at a lower rate."""
         if step is None or not step.last_of_epoch or step.epoch:
             return False
         if not lowered(self._context, self._recipe.lr, first, self._form):
