@@ -46,19 +46,11 @@ from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import ExtraMissing, InvalidInput
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.batch import LEAST_DEADLINE_S
-from hw_profiles.wire.calls import (
-    ITEM_KINDS,
-    PROTOCOL,
-    AgentState,
-    Enrolled,
-    Enrolment,
-    Heartbeat,
-    HeartbeatAnswer,
-    Lease,
-    LeaseRequest,
-    RuntimeOffer,
-    Surrender,
-)
+from hw_profiles.wire.bounds import PROTOCOL
+from hw_profiles.wire.enrolment import Enrolled, Enrolment, RuntimeOffer
+from hw_profiles.wire.heartbeat import AgentState, Heartbeat, HeartbeatAnswer
+from hw_profiles.wire.lease import ITEM_KINDS, Lease, LeaseRequest
+from hw_profiles.wire.result import Surrender
 
 __all__ = ["Agent", "print_unit"]
 

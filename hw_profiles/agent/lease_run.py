@@ -19,7 +19,8 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.batch import MODEL, SAMPLES, Batch, Checked, Fused, Outcome, Work
 from hw_profiles.timing.protocol import Failure
-from hw_profiles.wire.calls import Bursts, Completion, Converted, FailureKind, Item, Lease, Result
+from hw_profiles.wire.lease import Item, Lease
+from hw_profiles.wire.result import Bursts, Completion, Converted, FailureKind, Result
 
 Answered: TypeAlias = Outcome | Fused | Checked
 

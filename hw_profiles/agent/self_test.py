@@ -13,7 +13,7 @@ from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.batch import Batch, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
-from hw_profiles.wire.calls import SelfTest
+from hw_profiles.wire.enrolment import SelfTest
 
 OPSET, IR_VERSION = 13, 8  # old enough for every runtime that is offered
 PROTOCOL = BurstProtocol(min_rounds=2, max_rounds=2)

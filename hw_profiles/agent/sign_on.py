@@ -12,7 +12,7 @@ import httpx
 from hw_profiles.agent.connection import Connection, NotAccepted, Refused, Untrusted, persist
 from hw_profiles.agent.credentials import Credentials, CredentialStore
 from hw_profiles.errors import InvalidInput
-from hw_profiles.wire.calls import Enrolled, Enrolment
+from hw_profiles.wire.enrolment import Enrolled, Enrolment
 
 
 @dataclass(frozen=True)

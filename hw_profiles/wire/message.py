@@ -1,4 +1,8 @@
-"""Message: base of the agents' wire types, and the checks that they make."""
+"""Message: base of the agents' wire types, and the checks that they make.
+
+Wire types are frozen dataclasses that check themselves, so that the agent needs no schema library; the service's routes
+use the same classes through pydantic, which sees `__pydantic_config__` and refuses unknown keys.
+"""
 
 from __future__ import annotations
 

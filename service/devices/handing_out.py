@@ -9,7 +9,7 @@ from sqlalchemy import or_, select
 import hw_profiles.errors
 from hw_profiles.device import ONNX
 from hw_profiles.ops import Op
-from hw_profiles.wire.calls import ITEM_KINDS, Item, ItemKind, Lease, LeaseRequest, Protocol
+from hw_profiles.wire.lease import ITEM_KINDS, Item, ItemKind, Lease, LeaseRequest, Protocol
 from service.devices.timing_files import digests
 from service.store.base import Tx
 from service.store.devices import agent_leases, agents, measurements, work_items

@@ -10,7 +10,7 @@ from hw_profiles.ops import Op
 from hw_profiles.tables.table import Row
 from hw_profiles.timing.copies_timing import slope_timing
 from hw_profiles.timing.protocol import Timing
-from hw_profiles.wire.calls import Bursts, Result
+from hw_profiles.wire.result import Bursts, Result
 from service.devices import anchors
 from service.errors import Conflict, Gone, InvalidInput, NotFound
 from service.store.base import Tx

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from hw_profiles.tables.features import Features
 from hw_profiles.tables.table import LatencyTable
-from hw_profiles.wire.calls import MAX_LATENCY_US
+from hw_profiles.wire.bounds import MAX_LATENCY_US
 from service.errors import InvalidInput
 
 PARQUET = "application/vnd.apache.parquet"

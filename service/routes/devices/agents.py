@@ -10,7 +10,9 @@ from sqlalchemy.orm import InstrumentedAttribute
 from starlette.responses import Response
 
 from hw_profiles.errors import install_command
-from hw_profiles.wire.calls import PROTOCOL, Enrolled, Enrolment, Heartbeat, HeartbeatAnswer
+from hw_profiles.wire.bounds import PROTOCOL
+from hw_profiles.wire.enrolment import Enrolled, Enrolment
+from hw_profiles.wire.heartbeat import Heartbeat, HeartbeatAnswer
 from service.depends import AgentDep, CallerDep, EnrolmentDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
 from service.errors import Forbidden, UpgradeRequired
 from service.http.idempotency import Answer

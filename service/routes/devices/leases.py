@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, RootModel
 from starlette.responses import FileResponse, Response
 
-from hw_profiles.wire.calls import Completion, Lease, LeaseRequest, Result, Surrender
+from hw_profiles.wire.lease import Lease, LeaseRequest
+from hw_profiles.wire.result import Completion, Result, Surrender
 from service.depends import AgentDep, BlobsDep, Caller, OnceDep, SettingsDep, StoreDep
 from service.devices import handing_out, lease_results
 from service.devices.timing_files import block_file

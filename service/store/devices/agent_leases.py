@@ -15,7 +15,10 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, String, func, select, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from hw_profiles.wire.calls import LEASE_S, Action, Completion, Heartbeat, HeartbeatAnswer, LeaseRequest, Surrender
+from hw_profiles.wire.bounds import LEASE_S
+from hw_profiles.wire.heartbeat import Action, Heartbeat, HeartbeatAnswer
+from hw_profiles.wire.lease import LeaseRequest
+from hw_profiles.wire.result import Completion, Surrender
 from service.devices import anchors
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store.base import Base, Tx, new_id

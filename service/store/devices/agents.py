@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import Select, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hw_profiles.wire.calls import LEASE_S, Enrolment, Heartbeat
+from hw_profiles.wire.bounds import LEASE_S
+from hw_profiles.wire.enrolment import Enrolment
+from hw_profiles.wire.heartbeat import Heartbeat
 from service.errors import Conflict, NotFound
 from service.store import tokens
 from service.store.base import Base, Tx, new_id

@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hw_profiles.wire.calls import Result
+from hw_profiles.wire.result import Result
 from service.errors import InvalidInput
 from service.store.base import Base, Tx
 from service.store.blobs import Blob

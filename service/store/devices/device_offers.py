@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from hw_profiles.device import DeviceConfig
-from hw_profiles.wire.calls import Enrolment, RuntimeOffer
+from hw_profiles.wire.enrolment import Enrolment, RuntimeOffer
 from service.errors import Conflict, InvalidInput
 from service.store.base import Tx, new_id
 from service.store.devices import devices, work_items

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ForeignKey, String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from hw_profiles.wire.calls import Result
+from hw_profiles.wire.result import Result
 from service.store.base import Base, Tx
 from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device

@@ -12,7 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from hw_profiles.ops import Op
 from hw_profiles.tables.calibration import calibrate
 from hw_profiles.timing.protocol import BurstProtocol, Sample
-from hw_profiles.wire.calls import MAX_ITEMS, Bursts, Protocol, Result
+from hw_profiles.wire.bounds import MAX_ITEMS
+from hw_profiles.wire.lease import Protocol
+from hw_profiles.wire.result import Bursts, Result
 from service.errors import Conflict, InvalidInput, NotFound
 from service.store.base import Base, Tx, new_id
 from service.store.devices import devices, latency

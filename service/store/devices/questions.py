@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hw_profiles.wire.calls import ItemKind
+from hw_profiles.wire.lease import ItemKind
 from service.store.base import Tx
 from service.store.devices import work_items
 from service.store.devices.devices import Device

@@ -19,7 +19,7 @@ from sqlalchemy.types import BigInteger
 from hw_profiles.ops import Op
 from hw_profiles.tables.features import features_of
 from hw_profiles.timing.copies_timing import COPIES
-from hw_profiles.wire.calls import ITEM_KINDS, ItemKind
+from hw_profiles.wire.lease import ITEM_KINDS, ItemKind
 from service.errors import InvalidInput
 from service.store.base import Base, Tx
 from service.store.devices import devices, latency, wishes

@@ -20,7 +20,7 @@ from hw_profiles.agent.credentials import Credentials, CredentialStore
 from hw_profiles.errors import InvalidInput
 from hw_profiles.host_lock import HostLock
 from hw_profiles.machine import fingerprint, machine_name
-from hw_profiles.wire.calls import Enrolment, RuntimeOffer, RuntimeSettings, SelfTest
+from hw_profiles.wire.enrolment import Enrolment, RuntimeOffer, RuntimeSettings, SelfTest
 
 # What a machine that only runs an agent need not have.
 HEAVY = (

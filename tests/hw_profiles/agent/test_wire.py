@@ -11,19 +11,10 @@ import pytest
 from hw_profiles.device import DeviceConfig
 from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import BurstProtocol, Sample
-from hw_profiles.wire.calls import (
-    Bursts,
-    Completion,
-    Enrolled,
-    Heartbeat,
-    HeartbeatAnswer,
-    Lease,
-    LeaseRequest,
-    Protocol,
-    Result,
-    RuntimeOffer,
-    Surrender,
-)
+from hw_profiles.wire.enrolment import Enrolled, RuntimeOffer
+from hw_profiles.wire.heartbeat import Heartbeat, HeartbeatAnswer
+from hw_profiles.wire.lease import Lease, LeaseRequest, Protocol
+from hw_profiles.wire.result import Bursts, Completion, Result, Surrender
 
 LEASE: dict[str, Any] = {
     "id": "lse_1",
