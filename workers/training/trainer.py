@@ -222,7 +222,7 @@ class Trainer:
         predicted: Mapping[str, float] | None = None,
         epochs_before: int = 0,
     ) -> tuple[memos.TrainedFacts, Path]:
-        """Return the facts about a network as its final file, and this file; made unless a run of the job already has."""
+        """Return the facts about a network as its final file, and this file; made unless a run already has."""
         memo, file = self._records.facts(name), self._records.file(name)
         facts, path = self._context.recall(memo), self._context.file(file)
         if facts is None or path is None:
