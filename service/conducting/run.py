@@ -133,7 +133,7 @@ def _unexpected(error: Exception, step: str) -> Ending:
     if type(error).__module__.split(".")[0] == "onnxruntime":
         detail = f"onnxruntime could not run a network of this job; the server's log has the reason, error id {number}"
         return _failed("engine_failed", step, "model", detail)
-    detail = f"this is a fault of Netlathe, not of your input; the server's log has it as error id {number}"
+    detail = f"a fault of Netlathe, not of your input; the server's log has it as error id {number}"
     return _failed("internal", step, None, detail)
 
 

@@ -23,8 +23,7 @@ from service.store.devices.work_items import by_key
 
 ANCHORS = 6
 """Number of anchors. A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where
-this was observed (no
-rows were kept), and the median of six scatters less."""
+this was observed (no rows were kept), and the median of six scatters less."""
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""
 SMOOTHING = 0.2

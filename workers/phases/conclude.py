@@ -10,6 +10,7 @@ from search.metrics import METRICS
 from workers.errors import JobFailed
 from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
+from workers.judging.ruined import said_of_ruined
 from workers.phases.package import Findings
 from workers.phases.search import Result, cut_short
 from workers.phases.train import Taught
@@ -21,7 +22,6 @@ from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import shortened
-from workers.training.ruined import said_of_ruined
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97

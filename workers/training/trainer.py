@@ -21,15 +21,15 @@ from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
 from workers.evaluating.scores import scores_in_file
 from workers.evaluating.whole_training import without_zeros
+from workers.judging.ruined import ruined
 from workers.profiling.time_original import original_scores
 from workers.progress import Evaluated, Phase
 from workers.running import memos
+from workers.running.common_rate import common_rate, lowered, times_lowered
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
-from workers.training.common_rate import common_rate, lowered, times_lowered
 from workers.training.finished import Finished
 from workers.training.parallel_training import CONTROL
-from workers.training.ruined import ruined
 from workers.training.side_by_side import Pupil, SideBySide
 from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
@@ -45,7 +45,7 @@ class Trainer:
 
     Args:
         recipe: the same for all, except its epochs and its rate: `workers.training.common_epochs` and
-            `workers.training.common_rate` decide them on the control.
+            `workers.running.common_rate` decide them on the control.
         total: number of networks to be trained, for the progress.
         form: names the form of the network in checkpoints, if more than one is tried.
         phase: the phase that progress is reported for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def artifact(service: Service, job: str, kind: str) -> bytes:
 def page(service: Service, job: str) -> str:
     """The job's page as a browser sees it."""
     token = (service.data_dir / "user-token").read_text().strip()
-    with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S) as browser:
+    once = httpx.Limits(max_keepalive_connections=0)  # a busy server may close a connection between two requests
+    with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S, limits=once) as browser:
         assert browser.post("/api/v1/session", json={"token": token}).status_code == 201
         return browser.get(f"/jobs/{job}").text
 
@@ -115,10 +117,16 @@ def test_a_metric_of_a_third_party_is_limited_and_shown_everywhere(service: Serv
     report = artifact(service, "fewer", "report_html").decode()
     assert "<th>Channels of convolutions</th>" in report
     assert f"<td>{best:.0f}</td>" in report
+    known = json.loads(artifact(service, "fewer", "report_json"))
+    assert known["limits"]["max_channels_ratio"] == 0.75
+    assert [known["summaries"][slot]["channels"] for slot in ("original", "best")] == [original, best]
+    assert best in [finalist["counts"]["channels"] for finalist in known["finalists"]]
     for plugin in (True, False):
         table = printed(service, "show", "fewer", plugin=plugin)
         assert "channels" in table
         assert f"{best:.0f}" in table.split()
+    told = json.loads(printed(service, "show", "fewer", "--json", plugin=False))
+    assert told["best"]["metrics"]["channels"] == best
 
 
 def test_a_limit_on_it_that_nothing_can_meet_is_missed(service: Service) -> None:
@@ -141,4 +149,7 @@ def test_it_can_be_the_objective(service: Service) -> None:
     job = service.post("/jobs", json=wanted | {"methods": ["filter_prune", "weight_prune"]})
     assert job["objective"] == {"metric": "channels", "goal": "min"}
     assert "least channels" in printed(service, "show", "least", plugin=False)
+    shown = page(service, "least")
+    assert "objective: the smallest channels" in shown
+    assert 'data-objective="channels"' in shown
     service.post("/jobs/least/cancel")

@@ -14,8 +14,8 @@ from hw_profiles.host_lock import HostLock
 from workers.job import run
 from workers.plan import Budget, JobPlan, Training
 from workers.progress import Message, Phased
+from workers.running.common_rate import LOWER, TIMES, blew_up
 from workers.running.memory_ports import MemoryPorts
-from workers.training.common_rate import LOWER, TIMES, blew_up
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 

@@ -18,9 +18,9 @@ from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from search.metrics import METRICS
 from workers.job import run
+from workers.judging.ruined import ruined, said_of_ruined
 from workers.plan import JobPlan
 from workers.running.memory_ports import MemoryPorts
-from workers.training.ruined import ruined, said_of_ruined
 from workers.training.trained import Trained
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
