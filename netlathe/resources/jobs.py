@@ -38,9 +38,7 @@ class Jobs(Resource):
         seed: int = 0,
         force: bool = False,
     ) -> Job:
-        """Submit a job; arguments that are None are left to the server's defaults. All fields are those of the
-        contract.
-        """
+        """Submit a job. For arguments that are None, the server's defaults apply. The contract describes all fields."""
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,

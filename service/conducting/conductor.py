@@ -47,21 +47,23 @@ IDLE_S = 0.5
 """Interval at which an idle conductor looks for a job."""
 TICK_S = 0.1
 GRACE_S = 8.0
-"""Time that a run has to reach a stopping point when this conductor ends; then its job is given back as it is."""
+"""Time that a run has to reach a stopping point when this conductor ends. After it, the job is given back as it is."""
 
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
-"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused it."""
+"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused the
+job.
+"""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """Return the wait after a job's `crashes`-th machine failure in a row; it doubles each time.
+    """Return the wait after a job's `crashes`-th machine failure in a row. Each wait is twice the wait before.
 
-    A full disk or memory takes time to become free again, and an operator has to notice it.
+    A full disk or memory takes time to become free again, and an operator has to notice the failure.
     """
     return min(CRASH_REST_S * 2.0 ** min(crashes - 1, 10), LONGEST_CRASH_REST_S)
 
@@ -171,7 +173,7 @@ class Conductor:
     def _settle(self, held: Held, ending: Ending | None) -> None:
         """Store the state that the run ended in, unless another conductor has the job by now.
 
-        If the store does not answer, the lease expires and the job continues from what is recorded.
+        If the store does not answer, the lease expires, and the job continues from its recorded state.
         """
         if ending is None:
             return
@@ -214,7 +216,7 @@ class Conductor:
             self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:
-        """True if a run paused because this conductor ends and not because the user asked for it."""
+        """True if a run paused because this conductor is ending, and not because the user asked for a pause."""
         if not self.stopping.is_set():
             return False
         with self._store.read() as tx:

@@ -1,6 +1,6 @@
-"""The ONNX files that agents time. Those of blocks are built on request; an op gives the same bytes each time.
+"""The ONNX files that agents time. A block's files are built on request; the same op always gives the same bytes.
 
-Blocks have random weights, and storing thousands of them would only fill the volume.
+Blocks have random weights, and storing thousands of such files would only fill the volume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def digests(op: Op) -> tuple[str, str]:
 
 
 def block_file(op: Op, sha256: str) -> bytes:
-    """Return the timing model of a block with this digest.
+    """Return the block's timing model that has this digest.
 
     Raises:
         LookupError: this version builds a different file, because the lease comes from an older version.

@@ -27,7 +27,7 @@ LEASES_EVERY_S = 5.0
 STORAGE_EVERY_S = 3600.0
 EVENTS_AT_ONCE = 500
 KEEP_S = 24 * 3600.0
-"""Time for which files of an ended job or measurement are kept, for the analysis of failures."""
+"""Time for which the files of an ended job or measurement are kept, so that failures can be analysed."""
 
 
 class Housekeeping:
@@ -76,7 +76,7 @@ class Housekeeping:
                     if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
                         continue
                     checkpoints.forget(tx, job.id)
-            shutil.rmtree(folder, ignore_errors=True)  # whatever remains is deleted at the next turn
+            shutil.rmtree(folder, ignore_errors=True)  # remaining files are deleted at the next turn
 
 
 def _attempt(chore: Callable[[], None]) -> None:

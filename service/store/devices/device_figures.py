@@ -19,10 +19,11 @@ class Figures:
     """Figures of one device.
 
     Attributes:
-        measured: number of blocks in the table of its current configuration.
+        measured: number of blocks in the table of the device's current configuration.
         outstanding: number of blocks that are queued or being measured.
-        refused: number of blocks that it cannot run or that were lost too often.
-        error_mape: error of its predictions, from the newest calibration; None before three networks.
+        refused: number of blocks that the device cannot run or that were lost too often.
+        error_mape: error of the device's predictions, from the newest calibration; None until three networks were
+            measured.
     """
 
     measured: int = 0

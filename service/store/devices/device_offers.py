@@ -14,8 +14,8 @@ from service.store.devices.devices import Device
 
 
 def accept(tx: Tx, agent: Agent, enrolment: Enrolment) -> list[Device]:
-    """Return the devices that an agent offers, in its order, creating new ones. Devices that it no longer offers keep
-    their tables and go offline.
+    """Return the devices that an agent offers, in the agent's order; new devices are created. Devices that it no longer
+    offers keep their tables and go offline.
 
     Raises:
         InvalidInput: a configuration has no valid name, or is offered twice.
