@@ -27,7 +27,7 @@ class Unreadable(NetlatheError):
 
 
 class Damaged(NetlatheError):
-    """A download's sha256 differs from the one that the server announced."""
+    """A download's sha256 differs from the sha256 that the server announced."""
 
 
 @dataclass(frozen=True)

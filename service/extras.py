@@ -8,7 +8,7 @@ from functools import cache
 
 NAMES = ("agent", "export", "server")
 """Names of the extras from small to large: each extra includes the smaller extras."""
-# Distributions whose module has a different name.
+# Distributions whose module has another name than the distribution.
 _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 _REQUIREMENT = re.compile(r"""(?P<name>[A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*["'](?P<extra>\w+)["']""")
 

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024**2
 GIB = 1024**3
 DATABASES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
-"""Supported database schemes; SQLite is used if the URL names none."""
+"""Supported schemes of database URLs. Without a URL, SQLite is used."""
 
 
 def is_loopback(host: str) -> bool:

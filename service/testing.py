@@ -76,7 +76,7 @@ def add_inputs(tx: Tx) -> None:
 
 
 def model(row_id: str, sha256: str, tx: Tx, name: str | None = None) -> Model:
-    """Return the row of a model with ten classes; its name defaults to its id."""
+    """Return the row of a model with ten classes. The model's name defaults to its id."""
     return Model(
         id=row_id,
         name=name or row_id,

@@ -96,7 +96,7 @@ class Jobs(Resource):
         return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
-        """Download and check every artifact of the job; create the folder if it does not exist."""
+        """Download and check every artifact of the job; create the folder if it is missing."""
         artifacts = Artifacts(self._connection)
         return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
 

@@ -187,7 +187,8 @@ class Conductor:
     def _end(self, held: Held, ending: Ending) -> None:
         given_back = ending.state == "paused" and self._ended_by_us(held)
         state, said = ("queued", GIVEN_BACK) if given_back else (ending.state, ending.lines)
-        # Files of a job that failed internally are kept for a while, for debugging; housekeeping deletes them.
+        # Files of a job that failed because of a fault of Netlathe are kept for a while for debugging. Housekeeping
+        # deletes them.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         crashes = 0
         with self._store.begin() as tx:
@@ -230,7 +231,7 @@ class Conductor:
             with self._store.begin() as tx:
                 conductors.seen(tx, self.id, executor)
         except OperationalError:
-            log.warning("the store did not answer; until it does, this conductor counts as dead")
+            log.warning("the store did not answer; this conductor counts as dead until the store answers again")
 
     def _leave(self) -> None:
         try:

@@ -13,7 +13,7 @@ from hw_profiles.ops import Op
 from hw_profiles.timing.copies_timing import slope_models
 
 HELD = 4
-"""Number of blocks whose files stay in memory: an agent asks for the two files of a block one after the other."""
+"""Number of blocks whose files stay in memory, because an agent asks for a block's two files one after the other."""
 
 
 def digests(op: Op) -> tuple[str, str]:

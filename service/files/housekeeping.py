@@ -1,4 +1,6 @@
-"""Housekeeping: chores that a server runs every few seconds or hours. Several servers may run them at once."""
+"""Housekeeping: chores that a server runs every few seconds or hours. Several servers may run the same chore at
+once.
+"""
 
 from __future__ import annotations
 
@@ -83,4 +85,4 @@ def _attempt(chore: Callable[[], None]) -> None:
     try:
         chore()
     except (SQLAlchemyError, OSError):
-        log.exception("housekeeping could not finish; it will try again")
+        log.exception("housekeeping could not finish and will try again")

@@ -1,8 +1,8 @@
 """Feed: the newest events in memory, shared by all listeners of this server.
 
-One task polls the store every `poll_s`, because other processes (the conductor, other servers) write events,
-too. Two hundred listeners then cost one query and one frame of text. Events older than those held in memory are
-read from the store.
+One task polls the store every `poll_s`, because other processes (the conductor, other servers) write events, too. Two
+hundred listeners then cost one query and one frame of text. Events that are no longer in memory are read from the
+store.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Feed:
                 group.cancel_scope.cancel()
 
     def end(self) -> None:
-        """Release all listeners because the server is about to end; they resume elsewhere or later."""
+        """Release all listeners because the server is about to end. The listeners resume on another server or later."""
         self.ended = True
         self._wake()
 

@@ -102,7 +102,7 @@ def check_lowered(metric: str, deciding: str, methods: Sequence[str]) -> None:
         return
     known = catalogue.methods()
     do = ", ".join(name for name in known if lowered(metric, [name]))
-    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
+    raise InvalidInput("objective.metric", metric, f"none of the methods ({', '.join(methods)}) lowers it; {do} would")
 
 
 def lowered(metric: str, methods: Sequence[str]) -> bool:

@@ -22,7 +22,8 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
         found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
     if body.budget.evaluations < len(body.strategies):
         found.append(
-            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}, so some get none"
+            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations} evaluations, "
+            "so some strategies get none"
         )
     limited = any(value is not None for value in body.limits.values())
     if body.objective.metric in (None, task.metric) and not body.targets and not limited:

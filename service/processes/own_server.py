@@ -83,5 +83,5 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def _plain(line: str) -> str:
-    """Return an error that a command printed with `--json`, or any other line, as plain text."""
+    """Return a line of output as plain text; an error that a command printed as JSON is turned into text."""
     return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line

@@ -141,8 +141,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # Objects loaded so far stay. A full garbage collection would scan all of them and block requests for 0.2 s,
-        # three times in the first half minute.
+        # Objects loaded so far stay in memory. A full garbage collection would scan all of them and block requests for
+        # 0.2 s, three times in the first half minute.
         gc.freeze()
         if self.started:
             # In a thread, because it starts processes and writes to the store while requests are coming in.

@@ -31,7 +31,7 @@ class Supervisor:
         )
 
     def start_agent(self) -> None:
-        """Start the agent of this machine; it enrols over REST like any other agent."""
+        """Start the agent of this machine, which enrols over REST like any other agent."""
         from service.processes.agent_child import agent_child
 
         self._start(agent_child(self._url, self._store, self._settings.data_dir / "agent", ca=self._settings.tls_cert))

@@ -172,7 +172,9 @@ async def _follow(
 def list_events(
     store: StoreDep, _user: UserDep, wanted: TopicsDep, since: Annotated[int, Query(ge=0, le=2**62)] = 0
 ) -> EventList:
-    """List events above `since`, as many as fit in one batch; ask again with `newest` as `since`."""
+    """List the events after number `since` that fit into one batch. For more events, ask again with `newest` as
+    `since`.
+    """
     with store.read() as tx:
         lost = since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
         since = events.oldest_kept(tx) - 1 if lost else since

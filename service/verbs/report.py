@@ -84,7 +84,7 @@ def _wanted(job: Job) -> str | None:
 
 
 def device_names(job: Job) -> Mapping[str, str]:
-    """Return the names of the job's devices by id, as far as the server sent them."""
+    """Return the names of the job's devices by id, for the devices that the server sent."""
     targets: Sequence[Mapping[str, Any]] = job.raw.get("targets") or ()
     return {str(target.get("device")): str(target.get("device_name") or target.get("device")) for target in targets}
 

@@ -158,7 +158,7 @@ def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store:
 
 @router.post("/{lease_id}/fail", responses=documented(401, 403, 404, 409, 410, 422))
 def fail_lease(lease_id: LeaseId, body: Surrender, caller: AgentDep, store: StoreDep) -> Taken:
-    """Give a lease back; its open items are queued again."""
+    """Give a lease back. The lease's open items are queued again."""
     with store.begin() as tx:
         agent_leases.surrender(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="failed")

@@ -312,7 +312,7 @@ def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
 
 
 def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> None:
-    """End an active lease; its open items are queued again."""
+    """End an active lease. The lease's open items are queued again."""
     lease.state, lease.reason, lease.finished_at = state, reason[:2000], tx.now
     devices.get(tx, lease.device_id).busy_until = None
     open_items = select(WorkItem).where(WorkItem.lease_id == lease.id, WorkItem.state == "leased")

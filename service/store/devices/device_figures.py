@@ -33,13 +33,13 @@ class Figures:
 
     @property
     def coverage(self) -> float:
-        """Share of the requested blocks of this configuration that are measured; 0 if none was requested."""
+        """Share of the requested blocks of this configuration that are measured; 0 if no block was requested."""
         asked = self.measured + self.outstanding + self.refused
         return self.measured / asked if asked else 0.0
 
 
 def figures(tx: Tx, device_id: str | None = None) -> Mapping[str, Figures]:
-    """Return the figures by device id, of all devices or of one."""
+    """Return the figures of all devices, or of one device, by device id."""
     wanted = select(Device.id) if device_id is None else select(Device.id).where(Device.id == device_id)
     measured, missing, errors = _measured(tx, wanted), _missing(tx, wanted), _errors(tx, wanted)
     return {

@@ -1,4 +1,4 @@
-"""Latency: measured rows of blocks and calibrations, append-only, and the table computed from them."""
+"""Latency: measured rows of blocks and calibrations, which are only appended, and the table computed from these."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def add_row(
 
 
 def calibration(tx: Tx, device: Device) -> Calibration:
-    """Return the newest calibration, or the prior if there is none."""
+    """Return the newest calibration, or the prior if there is no calibration."""
     wanted = (
         select(CalibrationRow.calibration)
         .where(CalibrationRow.device_id == device.id, CalibrationRow.config_id == device.config_id)

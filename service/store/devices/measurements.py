@@ -24,7 +24,7 @@ from service.store.devices.work_items import WorkItem, give_back
 CALIBRATION_NETWORKS = 30
 """Number of the newest networks to which a calibration is fitted (design 6: 20-30)."""
 FIRST_OF_ALL = 1e12
-"""Priority of networks: a run or a user waits for them, and they are few."""
+"""Priority of networks. A run or a user waits for networks, and there are few of them."""
 
 
 class MeasuredNetwork(Base):

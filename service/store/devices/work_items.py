@@ -112,7 +112,7 @@ def drop_unwanted(tx: Tx) -> None:
 
 
 def unwanted(tx: Tx, lease_id: str) -> bool:
-    """True if a lease has open blocks and nothing waits for any of them."""
+    """True if a lease has open blocks, but no job or user waits for any of these blocks."""
     lent = select(WorkItem.id).where(
         WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
     )

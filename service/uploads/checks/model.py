@@ -110,7 +110,7 @@ def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) ->
     warnings = []
     unknown = sorted({node.op_type for node in network.nodes if find_row(node) is None})
     if unknown:
-        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them are not pruned")
+        warnings.append(f"no rule for {', '.join(unknown)}: the channels around these operators are not pruned")
     if not any(group.prunable for group in found):
         warnings.append("no channels of this network can be pruned")
     if scored is None:

@@ -43,7 +43,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.network import parse
     from compress.tasks import load
 
-    # Normalised as in a job, so that repairs made at the upload apply here, too.
+    # The network is normalised as in a job, so that the repairs made at the upload apply here, too.
     path = Path(request["model"])
     network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
