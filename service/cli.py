@@ -1,6 +1,6 @@
 """The command line: `netlathe <verb>`. Verbs live in service/verbs and import what they need when they are called.
 
-Exit codes: 0 done and all targets met, 1 a target missed, 2 wrong usage, 3 failed, 130 interrupted.
+Exit codes: 0 done and all limits met, 1 done but a limit missed, 2 wrong usage, 3 failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import netlathe
 
 FAILED = 3
-FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # their errors are written for people
+FOLDERS = ("service", "workers", "compress", "hw_profiles", "search")  # errors of these packages are written for people
 
 
 def build() -> typer.Typer:

@@ -43,8 +43,8 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5}$")
     """host:port of the head of a Ray cluster; None means that each conductor starts its own Ray on its machine."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names accepted besides the names of loopback. If it is empty and the server is not on loopback, all are
-    accepted.
+    """Host names accepted besides the names of loopback. If none is given and the server is not on loopback, all names
+    are accepted.
     """
 
     max_json_bytes: int = Field(default=1 * MIB, gt=0)

@@ -47,7 +47,9 @@ IDLE_S = 0.5
 """Interval at which an idle conductor looks for a job."""
 TICK_S = 0.1
 GRACE_S = 8.0
-"""Time that a run has to reach a stopping point when this conductor ends. After it, the job is given back as it is."""
+"""Time that a run has to reach a stopping point when this conductor ends. After this time, the job is given back as it
+is.
+"""
 
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0

@@ -139,7 +139,7 @@ class StorePorts:
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
         now_s = self._clock_s()
-        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # 0 in some phases
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases report no spent time
         if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
             # A run that continues an earlier one goes through its phases again; shown progress must not go back.
             job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
@@ -293,7 +293,7 @@ class StorePorts:
             if not isinstance(found, str):
                 return found
             if self._clock_s() >= end_s:
-                late = f"did not report {found} within {timeout_s:.0f} s; old agents never report it"
+                late = f"did not report {found} within {timeout_s:.0f} s; agents of old versions never report this"
                 raise MeasurementFailed(device_id, late)
             self._halted()
             time.sleep(LOOK_S)

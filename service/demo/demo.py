@@ -91,7 +91,8 @@ def run(*, as_json: bool = False) -> int:
                     code = _compress(client, prepared, folder, say, as_json)
                     say(f"{time.monotonic() - started:.0f} s in all")
                     if keep:
-                        say(f"KEEP=1: the server keeps running at {url}; its token is in {data_dir / 'user-token'}")
+                        token_file = data_dir / "user-token"
+                        say(f"KEEP=1: the server keeps running at {url}; sign in with the token in {token_file}")
         finally:
             if not keep:
                 shutil.rmtree(data_dir, ignore_errors=True)

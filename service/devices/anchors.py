@@ -1,8 +1,8 @@
 """Anchors of a device: blocks of known latency, timed again with every lease of blocks.
 
 Comparing the anchors' new latencies with the known ones gives the session's scale. A session whose scale is too far off
-is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, it is quarantined until it
-restarts and passes its self-test.
+is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, the agent is quarantined
+until it restarts and passes its self-test.
 """
 
 from __future__ import annotations

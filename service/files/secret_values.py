@@ -46,7 +46,7 @@ def read_or_make_key(path: Path) -> bytes:
         write_private(path, secrets.token_bytes(SECRET_BYTES))
     key = path.read_bytes()
     if len(key) != SECRET_BYTES:
-        raise ValueError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}: delete the file, and a new key is made")
+        raise ValueError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}: delete the file to get a new key")
     return key
 
 

@@ -1,6 +1,7 @@
 """Uploads: stream a multipart body into the blob store while it arrives, without holding the file in memory.
 
-The framework's form parser would read the whole body before authentication. This parser reads the body after it.
+The framework's form parser would read the whole body before authentication. This parser reads the body after
+authentication.
 """
 
 from __future__ import annotations

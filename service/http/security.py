@@ -1,4 +1,4 @@
-"""Security: middleware that every request passes before it reaches its route, as pure ASGI, the outermost first:
+"""Security: middleware that every request passes before it reaches its route. The outermost layer is listed first.
 
 Headers      adds to every answer the policies that a browser should enforce
 HostGuard    accepts only loopback names on loopback, so that a foreign page cannot rebind its DNS to the server

@@ -56,7 +56,7 @@ def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
     """Raise InvalidInput if no method finds anything to change.
 
     A prunable channel belongs to a floating-point layer. Each method can change such a layer unless the method's
-    settings forbid it. Only fp16 cannot change weights that were uploaded as float16.
+    settings forbid it. The exception is fp16, which cannot change weights that were uploaded as float16.
     """
     methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
     model = resolved.model

@@ -58,7 +58,8 @@ def _may_be_wanted(metric: Metric, deciding: str) -> bool:
 def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    If the objective is a small network with a limit on its score, each candidate must be trained to know its score.
+    To make a network as small as possible under a limit on its score, the search must know each candidate's score after
+    training.
     """
     from search.metrics import METRICS
 

@@ -33,7 +33,9 @@ def _paths() -> dict[str, Path]:
 
 @cache
 def _digest() -> str:
-    """Return one digest over all assets. Modules import each other by relative paths, so all addresses must change."""
+    """Return one digest over all assets. If one asset changes, all addresses must change, because modules import each
+    other by relative paths.
+    """
     content = b"".join(name.encode() + path.read_bytes() for name, path in _paths().items())
     return hashlib.sha256(content).hexdigest()[:12]
 

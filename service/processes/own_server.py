@@ -83,5 +83,7 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def _plain(line: str) -> str:
-    """Return a line of output as plain text; an error that a command printed as JSON is turned into text."""
+    """Return a line of output as plain text. If the line is an error that a command printed as JSON, return the error's
+    text.
+    """
     return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line

@@ -52,7 +52,7 @@ def serve(
 
     Raises:
         InvalidInput: the host is off loopback without TLS or `insecure`, or the data folder cannot be used.
-        Unavailable: the database does not answer, is damaged or has a different schema from this code's schema, or
+        Unavailable: the database does not answer, is damaged or does not have the schema that this code needs, or
             another server uses the data folder.
     """
     check_host(settings)

@@ -122,9 +122,9 @@ class LayerShare(BaseModel):
 
 class Preflight(BaseModel):
     """The possible gain of pruning on a device. `prunable_share` is the share of each count that the smallest widths of
-    a job save. `latency_ms` is the same prediction for the uploaded network as in `predict`; ratios refer to it.
-    `floor_ms` is the prediction at the smallest widths, in the form of the network that a job prunes; pruning alone
-    cannot meet a lower limit.
+    a job save. `latency_ms` is the prediction for the uploaded network, as `predict` returns it; ratios refer to this
+    latency. `floor_ms` is the prediction at the smallest widths, in the form of the network that a job prunes; pruning
+    alone cannot meet a lower limit.
     """
 
     model: str
@@ -248,7 +248,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         public=partial(_public, settings=settings),
     )
     of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
-    if output is not None:  # left out if None, so that keys stay valid that are older than this field
+    if output is not None:  # left out if None, so that keys that are older than this field stay valid
         of["output"] = output
     return checking.answer(arrival, of, once, store, settings)
 

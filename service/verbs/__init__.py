@@ -9,5 +9,5 @@
 Clients read NETLATHE_URL (default http://127.0.0.1:8000), NETLATHE_TOKEN (default: the local server's token) and
 NETLATHE_PROXY (default: none).
 
-Exit codes: 0 done and all targets met, 1 a target missed, 2 wrong usage, 3 failed.
+Exit codes: 0 done and all limits met, 1 done but a limit missed, 2 wrong usage, 3 failed.
 """

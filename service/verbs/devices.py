@@ -128,7 +128,7 @@ def preflight(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what can be pruned in a network: prunable groups, frozen groups with reasons, and the lowest latency.
+    """Show a network's prunable groups, its frozen groups with reasons, and the lowest latency that pruning can reach.
 
     \b
       netlathe preflight resnet20 --device local-onnxruntime-t1-fp32

@@ -53,7 +53,7 @@ def show_job(
 ) -> int:
     """Show a job: its state, and the original, the control and the best network side by side.
 
-    Exit codes: 0 targets met or job not finished, 1 a target missed, 3 failed or cancelled.
+    Exit codes: 0 all limits met, or not finished; 1 a limit missed; 3 failed or cancelled.
 
     \b
       netlathe show digits-half

@@ -214,7 +214,9 @@ def _json(option: str, text: str) -> dict[str, Any]:
 def _check_read_already(
     model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
 ) -> None:
-    """Refuse options that say how to read a file if the file is uploaded already, because they would have no effect."""
+    """Refuse options that say how to read a file if the file is uploaded already, because such options would have no
+    effect.
+    """
     known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model
     known_data = Path(data).suffix not in DATA_FILES and not Path(data).is_file()
     for option, ref, known, given in (("--model", model, known_model, of_model), ("--data", data, known_data, of_data)):

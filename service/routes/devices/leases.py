@@ -84,8 +84,8 @@ def _nothing() -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
 )
 def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
-    """Return an ONNX file of an item. To protect users' weights, only files of the lease are sent, and only while it
-    lasts.
+    """Return an ONNX file of an item. To protect users' weights, only files of the lease are sent, and only while the
+    lease lasts.
     """
     with store.read() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")

@@ -1,4 +1,5 @@
-"""Agent leases: work lent to an agent for a time. A machine has one active lease; an expired one returns its items.
+"""Agent leases: work lent to an agent for a time. A machine has one active lease; an expired lease returns its items to
+the queue.
 
     active -> completed | failed (given back by its agent) | expired
 
@@ -106,7 +107,7 @@ def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
 
 
 def held(lease: AgentLease, epoch: int, now: datetime) -> None:
-    """Check that the lease still counts.
+    """Check that the lease is still valid.
 
     Raises:
         Conflict: `epoch` is not the epoch of this lease.

@@ -66,7 +66,7 @@ def has_told(tx: Tx, device: Device) -> bool:
 
 def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
     """Ask a device about networks: wiring -> sha256 of a recorded blob. The device is not asked again about a network
-    that it has answered for, unless the answer was a failure.
+    unless its answer was a failure.
 
     Raises:
         NotFound: there is no such device.

@@ -81,7 +81,7 @@ def measure(
 
     Raises:
         NotFound: there is no such device.
-        InvalidInput: there is no network, or there are more than fit into one lease.
+        InvalidInput: there is no network, or there are more networks than fit into one lease.
     """
     if not 1 <= len(networks) <= MAX_ITEMS:
         raise InvalidInput("networks", len(networks), f"must be 1 to {MAX_ITEMS} networks, to be timed in one lease")

@@ -9,7 +9,7 @@ from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
 
 FIRST_OF_ALL = 1e12
-"""Priority of questions. It is high, because they are answered quickly."""
+"""Priority of questions. It is high because questions are answered quickly."""
 
 
 def queue(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, str | None]) -> None:

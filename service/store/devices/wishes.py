@@ -16,7 +16,7 @@ withdrawn.
 
 
 class Wish(Base):
-    """Note that a job or a user waits for a work item. Jobs that have ended do not wait for any item."""
+    """A row that says that a job or a user waits for a work item. Jobs that have ended do not wait for any item."""
 
     __tablename__ = "wishes"
     item_id: Mapped[int] = mapped_column(

@@ -175,8 +175,8 @@ def ask_again(tx: Tx, device_id: str) -> None:
 def next_work(
     tx: Tx, device_ids: Sequence[str], max_items: int, kinds: Sequence[ItemKind] = ITEM_KINDS
 ) -> list[WorkItem]:
-    """Return the next work of these devices: all networks of one measurement; if there is none, fusions, checks or
-    blocks of one device.
+    """Return the next work of these devices: all networks of one measurement; if no measurement is queued, fusions,
+    checks or blocks of one device.
     """
     queued = (
         select(WorkItem)

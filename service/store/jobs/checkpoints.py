@@ -14,7 +14,7 @@ from service.store.jobs.job_leases import Held, fence
 
 
 class Checkpoint(Base):
-    """The newest checkpoint with its name; `path` is relative to the job's folder."""
+    """The newest checkpoint of one name; `path` is relative to the job's folder."""
 
     __tablename__ = "checkpoints"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

@@ -1,4 +1,4 @@
-"""Write a migration: the difference between the tables in the code and the tables that the migrations so far make.
+"""Write a migration that turns the tables made by the migrations so far into the tables in the code.
 
 python -m service.store.migrations.revise "agents report their load"
 python -m service.store.migrations.revise --first      # before the first release: rewrite the only migration

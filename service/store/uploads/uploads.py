@@ -1,4 +1,4 @@
-"""Uploads: the part that models and data sets have in common, which is a name for one content, and a check."""
+"""Uploads: the common part of models and data sets. An upload is a name for one content, and is checked."""
 
 from __future__ import annotations
 

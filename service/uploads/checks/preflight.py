@@ -39,10 +39,10 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     `fused` maps each wiring to the sets of node names that the device reported. If it is empty, the engine on this
     machine is asked; if there is no such engine, the device must report first.
 
-    Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` shows it.
-    `floor_ms` is predicted for the smallest widths that a job searches on this device with these `settings` of
-    filter_prune, in the form of the network that a job prunes. Pruning alone cannot meet a limit below `floor_ms`. All
-    milliseconds are null if the table covers nothing.
+    Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` describes the
+    same network. `floor_ms` is predicted for the smallest widths that a job searches on this device with these
+    `settings` of filter_prune, in the form of the network that a job prunes. Pruning alone cannot meet a limit below
+    `floor_ms`. All milliseconds are null if the table covers nothing.
 
     Raises:
         InvalidInput: the network cannot be read.
