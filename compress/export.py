@@ -6,7 +6,8 @@ only the user's code:
     python -P export.py --model package.module:factory --folder . --out net.onnx [--input-shape 3,32,32]
                         [--weights net.pt|net.safetensors]
 
-It prints one line of JSON on stdout about the file written, or on failure one on stderr with the error and its place.
+The script prints one line of JSON about the written file on stdout. If it fails, it prints one line of JSON with the
+error and its place on stderr.
 
     ExportError(step, detail, where)    everything that can go wrong with a user's module
 """
@@ -193,7 +194,7 @@ def _agreement() -> Any:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "importing" / "agreement.py")
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # because dataclasses look up their module there
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # because dataclasses look it up there
     spec.loader.exec_module(module)
     return module
 
@@ -242,7 +243,7 @@ def load_module(
     The factory returns the module or (module, example); the example gives the input shape if none is passed.
 
     Raises:
-        ExportError: the spec, the factory, the weights or the missing input shape.
+        ExportError: the spec, the factory or the weights are wrong, or no input shape is given.
     """
     import torch
 

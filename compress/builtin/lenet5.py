@@ -10,7 +10,7 @@ from compress.builtin.network import Builtin
 
 
 class LeNet5(nn.Module):
-    """The network: (batch, 1, 28, 28) to (batch, 10)."""
+    """The network, which maps (batch, 1, 28, 28) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class Vgg16(nn.Module):
-    """The network: (batch, 3, 32, 32) to (batch, 10)."""
+    """The network, which maps (batch, 3, 32, 32) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

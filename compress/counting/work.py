@@ -49,7 +49,7 @@ def macs(node: Node, network: Network) -> int:
 def weights(network: Network) -> tuple[str, ...]:
     """Return the names of the constants that are a network's parameters, trainable or not, each once, without scalars.
 
-    A weight in fewer bits counts like the weight behind its DequantizeLinear.
+    A weight stored in fewer bits counts as a parameter, like the float weight that its DequantizeLinear returns.
     """
     names: dict[str, None] = {}
     for node in network.nodes:
@@ -66,6 +66,6 @@ def _work(node: Node) -> Work:
 
 
 def _stored(name: str, network: Network) -> str:
-    """Return the constant behind a weight that is widened or dequantised when the file is loaded."""
+    """Return the stored constant of a weight that is widened or dequantised when the file is loaded."""
     made = network.producer(name)
     return made.inputs[0] if made is not None and made.op_type in ("Cast", "DequantizeLinear") else name

@@ -68,7 +68,7 @@ class Dataset:
 
     Args:
         train, validation, test: the parts, images of one shape and dtype.
-        classes: how many classes there are; labels are 0..classes - 1. 0: labels are not class numbers.
+        classes: how many classes there are; labels are 0..classes - 1. The number is 0 if labels are not class numbers.
         class_names: names of the classes; may be empty.
         drawn: the parts that were drawn from train because the file lacks them.
         warnings: warnings for the user.
@@ -156,7 +156,7 @@ def load_dataset(
         task: the name of the task that reads the labels.
 
     Raises:
-        InvalidInput: naming the field and the value seen.
+        InvalidInput: the input is wrong; the error names the field and the value seen.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits(), task)
     with ExitStack() as stack:
@@ -184,8 +184,8 @@ def _decoded(
 ) -> Path:
     """Return the folder of the decoded copy.
 
-    It uses the network's input only if the layout is ambiguous without it, so that all networks of one size share one
-    copy.
+    The network's input matters only if the layout is ambiguous without it. All networks of one input size therefore
+    share one copy.
     """
     try:
         return request.sized(preprocessing, folder)
@@ -206,8 +206,9 @@ def inspect_dataset(
 ) -> Summary:
     """Check every label and every pixel, and store the decoded copy in the cache; this needs no network.
 
-    Arguments and errors are those of `load_dataset`. Images may differ in size, since a network's preprocessing may
-    give a size. Labels pass if any task can read them; if none can, the error is that of the default task.
+    The arguments and errors are the same as for `load_dataset`. Images may differ in size, since a network's
+    preprocessing may give a size. Labels pass if any task can read them; if no task can, the default task's error is
+    raised.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
     with ExitStack() as stack:

@@ -38,9 +38,9 @@ def fold_constants(
 
 
 def _half_weight(node: Node, made: str, constants: Mapping[str, Array], halves: Container[str]) -> bool:
-    """Return whether a weight was float16 in the file and all its numbers still are: behind a Cast, or moved after it.
+    """Return whether a weight was float16 in the file (behind a Cast, or moved after it) and its numbers still fit.
 
-    Vectors are excluded, because statistics of norms may need the range of float32.
+    Vectors are excluded, because the statistics of norms may need the range of float32.
     """
     came = any(name in halves or (name in constants and constants[name].dtype == np.float16) for name in node.inputs)
     return came and constants[made].ndim > 1 and is_half(constants[made])

@@ -18,7 +18,7 @@ from compress.importing.agreement import Agreement, judge, relative_difference
 from compress.network import Array, Network, Node
 
 TOGETHER = 32
-"""Number of nodes whose tensors are held at once: a check's memory cannot hold those of a whole deep network."""
+"""Number of nodes whose tensors are held at once. The tensors of a whole deep network would not fit into memory."""
 
 
 def check_nodes(network: Network, module: TorchNetwork, batch: NDArray[np.float32]) -> None:

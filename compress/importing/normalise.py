@@ -34,10 +34,10 @@ def load_network(source: bytes | Path | str, *, as_exported: bool = False) -> Ne
     """Read, normalise and type an ONNX file.
 
     Args:
-        as_exported: True leaves batch norms in training mode if they were exported in it.
+        as_exported: True leaves batch norms that were exported in training mode in that mode.
 
     Raises:
-        InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
+        InvalidInput: the file is not ONNX, has external data or several inputs, or its batch cannot be made symbolic.
     """
     given = parse(source)
     model = prepared(given)

@@ -36,7 +36,7 @@ def opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
 
 
 def ir_version(model: onnx.ModelProto) -> int:
-    """Return the file's IR version, at least what its opsets need and 4: before 4, weights had to be inputs too."""
+    """Return the file's IR version or, if higher, what its opsets need or 4; before 4, weights had to be inputs too."""
     return max(model.ir_version, helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True), IR_MIN)
 
 
@@ -68,7 +68,9 @@ def constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[di
         nodes.append(read_node(proto, name))
     if renamed:
         new, old = next(iter(renamed.items()))
-        warnings.append(f"{len(renamed)} nodes shared another's name and were renamed, e.g. one {old!r} to {new!r}")
+        warnings.append(
+            f"{len(renamed)} nodes had the same name as another node and were renamed, e.g. from {old!r} to {new!r}"
+        )
     return constants, nodes
 
 

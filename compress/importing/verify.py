@@ -30,7 +30,7 @@ def verify(network: Network, samples: NDArray[np.float32]) -> float:
         The largest relative difference of the outputs.
 
     Raises:
-        Disagreement: naming the first node whose outputs differ for the same inputs.
+        Disagreement: the outputs differ; the error names the first node whose outputs differ for the same inputs.
         InvalidInput: onnxruntime cannot run the file.
         Mistake: onnxruntime can run the file, but our torch module cannot.
     """

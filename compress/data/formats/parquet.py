@@ -49,7 +49,7 @@ class ParquetSource:
     """One or more Parquet files, read in batches of rows.
 
     Raises:
-        InvalidInput: naming the column and its contents.
+        InvalidInput: a column is wrong; the message names the column and its contents.
     """
 
     def __init__(self, files: Sequence[ParquetFile], limits: Limits, warnings: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on a data set; one that exceeds them is refused.
+    """Limits on a data set. A data set that exceeds them is refused.
 
     Args:
         members: number of entries of an archive.
@@ -43,7 +43,7 @@ class Labels:
 
     Args:
         values: the array.
-        where: its name in an error (`y_train`, `label`).
+        where: the array's name in an error (`y_train`, `label`).
     """
 
     values: NDArray[Any]
@@ -56,7 +56,7 @@ class Item:
 
     Args:
         part: one of PARTS.
-        where: its name in an error (a member's name, a row's number).
+        where: the image's name in an error (a member's name, a row's number).
         data: the bytes of a PNG, JPEG, WebP or BMP file.
     """
 
