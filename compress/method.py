@@ -72,9 +72,9 @@ class Method(Protocol):
         method.bind({"int8_ptq": "int8"})      an Operator
         operator.rewrite(network, evidence)    a new network
 
-    - The knobs of one network never change. A knob's largest option (ordered) or first option leaves the network as it
-    is. - `bind` reads only the values of the method's own knobs, so that one set of values serves a whole scheme. - The
-    same values and evidence give the same network, also in another process.
+    - The knobs of one network never change. A knob's largest option (if ordered) or first option changes nothing.
+    - `bind` reads only the values of the method's own knobs, so that one set of values serves a whole scheme.
+    - The same values and evidence give the same network, also in another process.
 
     `MethodContract` in compress.testing tests an implementation against this contract.
     """

@@ -190,7 +190,7 @@ class Training:
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and that of a network that says nothing."""
+        """Return the network's loss, and the loss of a network whose outputs are all zero."""
         made, learned = self._run(self.module, images)
         silent = torch.zeros_like(learned)
         if self.teacher is None or not (self.recipe.alpha or self.kept):
@@ -208,7 +208,7 @@ class Training:
         return made, made[name]
 
     def save(self) -> bytes:
-        """Return the state of the training as the bytes of a Checkpoint."""
+        """Return the state of the training run as the bytes of a Checkpoint."""
         momentum = {
             name: self.optimiser.state[weight]["momentum_buffer"].numpy()
             for name, weight in self.module.weights().items()
@@ -221,7 +221,7 @@ class Training:
         """Resume from the bytes of `save`.
 
         Raises:
-            InvalidInput: they belong to another training.
+            InvalidInput: the bytes belong to another training run.
         """
         checkpoint = Checkpoint.from_bytes(data)
         if checkpoint.fingerprint != self._fingerprint():
