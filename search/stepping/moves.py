@@ -69,7 +69,7 @@ class Moves:
         return at, violation
 
     def give_back(self, point: Point, target: float = 0.0, frozen: Collection[int] = frozenset()) -> Point:
-        """Raise widths while the violation stays within `target`; steps that save the most predicted loss come first."""
+        """Raise widths while the violation stays within `target`; steps that save most predicted loss come first."""
         at = point
         while True:
             steps = self._steps_up(at, frozen)
