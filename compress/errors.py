@@ -66,7 +66,7 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 class Unsupported(CompressError):
-    """A case that the op's row does not cover. The channel groups it touches are frozen with this reason."""
+    """A case that the op's row does not cover. The channel groups that the op touches are frozen for this reason."""
 
 
 class TrainingDiverged(CompressError):

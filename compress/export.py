@@ -1,4 +1,4 @@
-"""Export a torch module to an ONNX file that keeps its batch norms. Runs on the user's machine, never on the server.
+"""Export a torch module to an ONNX file that keeps its batch norms, on the user's machine and never on the server.
 
 It imports nothing of Netlathe except importing/agreement.py, so that it also runs as a script in a child process with
 only the user's code:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 CHECKED_BATCHES = (1, 3)
-# Warnings that torch raises about itself during export: about its LSTM and GRU, and about functions that it calls.
+# Warnings that torch raises about its own code during export: about LSTM and GRU, and about functions that it calls.
 _OF_ITS_OWN = (
     r"`isinstance\(treespec, LeafSpec\)`",
     r"The tensor attributes? .*_flat_weights",
@@ -54,8 +54,8 @@ class ExportError(Exception):
 def export(module: torch.nn.Module, input_shape: Sequence[int], example: torch.Tensor | None = None) -> bytes:
     """Return the module in eval mode as ONNX bytes: input `image` (batch, *input_shape), first output `logits`.
 
-    Only constants are folded and unused nodes removed, so that Conv and BatchNormalization stay apart;
-    metadata, which holds source paths, is stripped; the outputs are compared with torch's at two batch sizes.
+    Constants are folded and unused nodes removed, but Conv and BatchNormalization stay apart. Metadata, which holds
+    source paths, is stripped. The outputs are compared with torch's at two batch sizes.
 
     Raises:
         ExportError: the module does not trace, bakes the batch in, or disagrees with onnxruntime.
@@ -250,7 +250,7 @@ def load_module(
     made = _call_factory(spec)
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
-        raise ExportError("factory", f"{spec} must return a torch module, it returned {type(module).__name__}")
+        raise ExportError("factory", f"{spec} must return a torch module, but it returned {type(module).__name__}")
     if example is not None and not isinstance(example, torch.Tensor):
         raise ExportError("factory", f"the example of {spec} must be a tensor, got {type(example).__name__}")
     module = module.to("cpu")

@@ -36,7 +36,7 @@ class Operator(Protocol):
         ...
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """Return the compressed network; the given one does not change.
+        """Return the compressed network; the given network does not change.
 
         Raises:
             InvalidInput: a value or the evidence does not fit the network, or evidence is missing.
@@ -73,8 +73,8 @@ class Method(Protocol):
         operator.rewrite(network, evidence)    a new network
 
     - The knobs of one network never change. A knob's largest option (if ordered) or first option changes nothing.
-    - `bind` reads only the values of the method's own knobs, so that one set of values serves a whole scheme.
-    - The same values and evidence give the same network, also in another process.
+    - `bind` reads only the values of this method's knobs, so that one set of values serves a whole scheme. - The same
+    values and evidence give the same network, also in another process.
 
     `MethodContract` in compress.testing tests an implementation against this contract.
     """

@@ -66,7 +66,7 @@ class Network:
         nodes: in execution order, uniquely named.
         constants: initializers as read-only arrays. A weight used twice in the same role is one constant (tied).
         inputs, outputs: the graph's inputs and outputs; their names are the user's names and never change.
-        opset: domain -> version.
+        opset: the domains and their versions.
         types: type of every tensor that is not a constant.
         warnings: what normalising changed or could not do, for the user.
         scored: the output that is scored if it is not the first; the other outputs are kept as they are.
@@ -210,7 +210,7 @@ class Network:
         return frozenset(self.widening(name).name for name in self.halves if name in self.constants)
 
     def widening(self, name: str) -> Node:
-        """Return the Cast behind a constant that is stored as float16; its new names are unused in the network."""
+        """Return the Cast behind a constant that is stored as float16. Names that it adds are unused in the network."""
         source, widened = f"{name}/half", f"{name}/widened"
         while source in self._names or widened in self._names:
             source, widened = f"{source}_", f"{widened}_"

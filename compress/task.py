@@ -55,8 +55,8 @@ class Task(ABC):
     Attributes:
         name: the task's name in jobs.
         summary: one line for the user.
-        metric: the name of the mean score, a row of the table of metrics, which defines its display and its limits.
-            The best score is 1, so that more is better.
+        metric: the name of the mean score in the table of metrics, which defines its display and its limits. The best
+            score is 1; more is better.
     """
 
     name: str

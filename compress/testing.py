@@ -1,4 +1,4 @@
-"""The contracts of methods and of tasks as pytest classes: subclass one and set its attributes to run every test.
+"""The contracts of methods and of tasks as pytest classes. To run every test, subclass one and set its attributes.
 
 class TestMine(MethodContract):
     family = METHOD

@@ -19,11 +19,11 @@ Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
 class Candidate:
     """A point of the space, not yet evaluated.
 
-    `masks`: block -> kept unit indices, ascending; for other blocks the method keeps the most important units.
-    `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates from which it was
-    made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network whose weights it
-    starts from (None: the original). `after_search` is True for a finalist or a finalist's file, which no search asked
-    for.
+    `masks` holds for some blocks the indices of the kept units, ascending; of other blocks, the method keeps the most
+    important units. `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates from
+    which it was made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network whose
+    weights the candidate starts from (None: the original). `after_search` is True for a finalist or a finalist's file,
+    which no search asked for.
     """
 
     id: str

@@ -23,7 +23,7 @@ PREFIX = "netlathe."
 class Discovery(Generic[T]):
     """The plug-ins of one kind. Each file or folder of `package` offers a plug-in as `constant`, named after the file.
 
-    Another distribution adds a constant by an entry point of the group "netlathe.<last word of the package>".
+    Another distribution adds a plug-in by an entry point of the group "netlathe.<last word of the package>".
     """
 
     package: str

@@ -47,7 +47,7 @@ class Infeasible(SearchError):
 
     def __str__(self) -> str:
         metrics = ", ".join(f"{name} {value:.6g}" for name, value in self.metrics.items())
-        return f"no candidate meets the limits; the nearest one exceeds them by {self.violation:.1%} ({metrics})"
+        return f"no candidate meets the limits; the nearest candidate exceeds them by {self.violation:.1%} ({metrics})"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ class Status(StrEnum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"
-    """A stopper ended it early: its metrics are not final."""
+    """A stopper ended the evaluation early; its metrics are not final."""
     INFEASIBLE = "infeasible"
     """Before any score was known, the candidate broke a constraint or turned out to be impossible."""
     FAILED = "failed"
@@ -32,7 +32,7 @@ NAN = "nan"
 class Evaluation:
     """A candidate with a status and with its metrics by key (`accuracy`, `latency_ms@dev_1`).
 
-    `network`: digest of the resulting network, from which a later candidate may start.
+    `network` is the digest of the resulting network, from which a later candidate may start.
     """
 
     candidate: Candidate

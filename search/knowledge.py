@@ -80,7 +80,7 @@ class Knowledge:
         return not self.resolved(values) and not self.pending(values)
 
     def utility(self, values: Values) -> float | None:
-        """Return the objective of these values, signed so that more is better; None if it is not known."""
+        """Return the objective of these values with the sign that makes more better; None if it is not known."""
         return self._utilities.get(values_key(values))
 
     def parents(self, values: Values) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ class Knowledge:
         return [values for _, values in sorted(self._pending.items(), key=lambda item: item[0])]
 
     def _count(self, candidate: Candidate) -> None:
-        """Advance the next id past this candidate's, so that no id is used twice."""
+        """Advance the next id past this candidate's id, so that no id is used twice."""
         match = re.fullmatch(re.escape(self._prefix) + r"(\d+)", candidate.id)
         if match:
             self.asked = max(self.asked, int(match[1]) + 1)

@@ -1,4 +1,4 @@
-"""Layer losses (F1): the loss from turning one knob alone to each level, from statistics without a forward pass.
+"""Layer losses (F1): the loss from turning one knob alone to each level, by statistics and without a forward pass.
 
 For each knob, the first available of three sources is used: the error after a least-squares refit (He et al., AMC,
 arXiv 1802.03494); the contribution p'Gp of the removed units to the layers that read them; the Fisher scores of the

@@ -23,7 +23,7 @@ ACCURACY = "accuracy"
 """The deciding metric if a problem names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
-"""Function from n values to metric key -> (n,). It is cheap, vectorised and deterministic, and gives no scores."""
+"""Function from n values to metric key -> (n,). It is cheap, vectorised and deterministic, and estimates no scores."""
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, NDArray[np.float64]]]
 """Results that are computed once for the network, as name -> knob -> array. Methods may add names. The names so far:
@@ -49,7 +49,7 @@ class Objective:
             raise InvalidInput("objective.goal", self.goal, "must be 'min' or 'max'")
 
     def utility(self, metrics: Mapping[str, float]) -> float:
-        """Return the metric, signed so that more is better. Raises: InvalidInput if it is missing."""
+        """Return the metric with the sign that makes more better. Raises: InvalidInput if the metric is missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return metrics[self.metric] if self.goal == "max" else -metrics[self.metric]
@@ -90,8 +90,9 @@ class Problem:
     `deciding` is the metric that decides: the mean score in [0, 1] of the network's task. `chance` is the score of
     guessing. Limits on the score are not constraints: the F2 score is the objective and ranks candidates, and limits on
     the score are checked after training, against the control. `level` is such a limit: the least accepted score of a
-    *trained* network (F4). `images` is the number of images on which it is measured. Both are None if they are not
-    known. If the objective is another metric, all evaluations are full training runs and `level` bounds their scores.
+    *trained* network (F4). `images` is the number of images on which this score is measured. Each of the two is None if
+    it is not known. If the objective is another metric, all evaluations are full training runs and `level` bounds their
+    scores.
     """
 
     space: Space
@@ -130,7 +131,7 @@ class Problem:
 
     @cached_property
     def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
-        """Loss (levels,) of turning only this knob, for each knob with statistics, from these statistics."""
+        """For each knob with statistics, the loss (levels,) of turning only this knob, by these statistics."""
         return layer_losses(self.space, self.statistics)
 
     def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Latency as arrays: a + b * (fixed + sum of tables), each table indexed by the few knobs its block depends on.
+"""Latency as arrays: a + b * (fixed + sum of tables), each indexed by the few knobs that its block depends on.
 
 Bounds, knapsacks, greedy steps and per-layer shares are computed from these arrays, without calling a predictor.
 """

@@ -1,4 +1,4 @@
-"""A small residual network for handwritten digits, large enough that its blocks take longer than the mere call."""
+"""A small residual network for handwritten digits, large enough that its blocks take longer than a call as such."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class LeNet5(nn.Module):
         self.linear2 = nn.Linear(500, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # As in the prototxt there is no activation between a convolution and its pooling.
+        # As in the prototxt, there is no activation between a convolution and its pooling.
         x = functional.max_pool2d(self.conv1(images), 2)
         x = functional.max_pool2d(self.conv2(x), 2)
         x = torch.relu(self.linear1(torch.flatten(x, 1)))

@@ -59,7 +59,7 @@ def sent(counted: Cost, file: bytes) -> Cost:
     for tensor in onnx.load_model_from_string(file).graph.initializer:
         value = numpy_helper.to_array(tensor)
         if value.dtype.kind in "fiu":  # numpy has no types of fewer than 8 bits; such numbers are counted as dense
-            # A file may store numbers in fewer bytes than an array does, as integers of variable length.
+            # A file may store numbers as integers of variable length, which take fewer bytes than an array.
             saved_bytes += max(0, min(value.nbytes, tensor.ByteSize()) - sparse_bytes(value))
     return replace(
         counted,
@@ -71,10 +71,11 @@ def sent(counted: Cost, file: bytes) -> Cost:
 def sparse_bytes(value: Array) -> int:
     """Return the bytes of an array, with indices, in the smallest of four forms.
 
-    The forms are: dense; a bitmap, i.e. one bit per number and then the nonzero numbers; and gaps of 16 or of 8 bits,
-    i.e. before each nonzero number the count of zeros since the previous one in C order. A gap too large for its bits
-    is split by storing a zero as a number (Han et al., Deep Compression, arXiv 1510.00149). The gap forms take four
-    more bytes for the number of gaps.
+    - Dense: all numbers.
+    - Bitmap: one bit per number, then the nonzero numbers.
+    - Gaps of 16 bits, or of 8 bits: before each nonzero number, the count of zeros since the previous nonzero number in
+      C order. A gap too large for its bits is split by storing a zero as a number (Han et al., Deep Compression,
+      arXiv 1510.00149). Four more bytes hold the number of gaps.
     """
     at = np.flatnonzero(value)
     gaps = np.diff(at, prepend=-1) - 1

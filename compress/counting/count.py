@@ -33,7 +33,7 @@ class Form:
 
     @cached_property
     def cost(self) -> Cost:
-        """Cost of the computing network: its multiply-accumulates and parameters."""
+        """Cost of the network before packing, e.g. its multiply-accumulates."""
         return cost(self.computes)
 
     @cached_property
@@ -50,9 +50,8 @@ class Count:
         exact: returns the exact number of a finished network.
         of_node: returns a node's contribution in a rewritten network; an estimate is the sum of all contributions. The
             rest of the file, such as its header, is the same for every candidate.
-        thinned: takes the place of `of_node` if this metric is another metric less some part. It returns the change of
-            the other metric's estimate at a density: (densities, numbers in layers' weights, their bytes), each (n,) ->
-            (n,).
+        thinned: replaces `of_node` if this metric is a part of another metric. It returns how much a density changes
+            the other metric's estimate: (densities, numbers in layers' weights, their bytes), each (n,) -> (n,).
     """
 
     exact: Callable[[Form], float]
@@ -65,7 +64,7 @@ class Count:
 
 
 def counter(reference: str) -> Count:
-    """Return the count that a metric names as "module:constant". Raises TypeError if that is not a Count."""
+    """Return the count that a metric names as "module:constant". Raises TypeError if the constant is not a Count."""
     found = resolve_name(reference)
     if not isinstance(found, Count):
         raise TypeError(f"{reference} is {found!r}, not a Count")

@@ -1,4 +1,4 @@
-"""Cost by node: the contribution of each node to a network's counts. Like latency, these are sums over nodes."""
+"""Cost by node: the contribution of each node to a network's counts. Counts, like latency, are sums over nodes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from compress.network import Array, Network, Node, node_proto
 class NodeCost:
     """Counts of one node and of the constants that no earlier node reads. A tied constant is thus counted once.
 
-    `macs` are at batch 1; `parameters` are trained numbers; `size_bytes` are the bytes of the node and its constants in
-    the file; `weights` and `weight_bytes` count the layers' weights (more than one axis), which a density reduces.
+    `macs` are at batch 1; `parameters` are the numbers that are trained; `size_bytes` are the bytes of the node and its
+    constants in the file; `weights` and `weight_bytes` count the layers' weights (constants with more than one axis),
+    which a density reduces.
     """
 
     macs: int = 0

@@ -25,7 +25,7 @@ class OpTemplate:
     Attributes:
         name: name of its first node.
         nodes: its nodes, in execution order.
-        layers: display names of its layers with weights, or its op types if it has none.
+        layers: display names of its layers with weights, or its op types if it has no such layer.
         blocks: names of the channel blocks that its shapes depend on.
     """
 
@@ -40,7 +40,7 @@ class OpTemplate:
     _layout: Layout = field(repr=False)
 
     def at(self, widths: Mapping[str, int] | None = None) -> Op:
-        """Return the op of a network in which each named block keeps that many units; blocks not named stay whole."""
+        """Return the op for the given number of units of each named block; blocks that are not named stay whole."""
         chosen = [
             (self._by_name[name], np.arange(width)) for name, width in (widths or {}).items() if name in self.blocks
         ]

@@ -20,7 +20,7 @@ def _transposed(node: Node, network: Network) -> int:
 
 
 def _recurrent(node: Node, network: Network) -> int:
-    """Return the multiply-accumulates: each step uses both weights once; the first two axes are steps and samples."""
+    """Return the multiply-accumulates: each step uses both weights once. The first axes are steps and samples."""
     return prod(network.shape(node.input(0))[:2]) * sum(prod(network.shape(name)) for name in node.inputs[1:3])
 
 

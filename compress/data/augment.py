@@ -20,7 +20,7 @@ def augmented(images: NDArray[Any], augment: Augment, rng: np.random.Generator) 
         images: (N, H, W, C), any dtype; not changed.
 
     Returns:
-        (N, H, W, C) of the same dtype; a view of a copy whose memory layout is (N, C, H, W), as networks need it.
+        (N, H, W, C) of the same dtype; it is a view of a copy whose memory layout is (N, C, H, W), as networks need it.
     """
     if augment == "none":
         return images

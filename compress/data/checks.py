@@ -54,7 +54,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
         labels: (N,) integers.
         classes: how many classes there are.
         part: the part that the labels belong to.
-        where: the field of the error, i.e. the file's name for the labels.
+        where: the field of the error, i.e. the name that the file gives the labels.
     """
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
@@ -113,7 +113,7 @@ def _channels(count: int) -> str:
 
 
 class PixelCheck:
-    """A counter of a part's pixels that are not finite, fed block by block.
+    """A counter of the pixels of a part that are not finite. It is given the pixels block by block.
 
     Args:
         part: its name.

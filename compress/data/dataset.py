@@ -118,7 +118,7 @@ class Dataset:
         return part
 
     def sample(self, part: str, count: int, seed: int) -> Part:
-        """Return `count` different images of a part, chosen by the seed, or all of them if there are fewer.
+        """Return `count` different images of a part, chosen by the seed, or all images if there are fewer.
 
         They come in random order, since a file may store one class after another: the first n of a sample are
         themselves a sample.
@@ -145,7 +145,8 @@ def load_dataset(
 
     Args:
         path: .npz, Parquet or zip, recognised by content.
-        layout: for an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
+        layout: for an .npz, one of NHW, NHWC and NCHW; None finds the layout from the shape or, if the shape is
+            ambiguous, from `input_shape`.
         classes: number of classes; None counts them.
         preprocessing: only `size`, `resize` and `crop` matter here.
         input_shape: (C, H, W) of the network, or None.
@@ -243,6 +244,6 @@ def _open_part(directory: Path, part: str, *, mapped: bool) -> Part:
 
 def _drawn_warnings(parts: dict[str, Part], missing: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
-        f"no {part} part: {len(parts[part])} images were drawn from train, which the network may have seen"
+        f"no {part} part: {len(parts[part])} images were drawn from train; the network may have been trained on them"
         for part in missing
     )

@@ -33,7 +33,7 @@ class DecodeRequest:
         path: .npz, Parquet or zip.
         digest: sha256 of the file.
         layout: the layout of the arrays in an .npz; None finds it.
-        classes: number of classes, or None to count them.
+        classes: number of classes; None counts the classes.
         input_shape: (C, H, W) of the network, or None.
         limits: limits on the file's size and contents.
         task: the name of the task that reads the labels.

@@ -20,7 +20,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX")
 UPRIGHT = 1
-# The transposition that turns the pixels of each EXIF orientation upright; 1 is upright, other values are invalid.
+# The transposition that turns the pixels of each EXIF orientation upright. Orientation 1 is upright already, and
+# orientations other than 1 to 8 are invalid.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

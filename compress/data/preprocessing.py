@@ -76,7 +76,7 @@ class Preprocessing:
         """Read the JSON object of the REST contract; null takes a field's default.
 
         Raises:
-            InvalidInput: for an unknown key or a wrong value.
+            InvalidInput: a key is unknown or a value is wrong.
         """
         if not isinstance(data, Mapping):
             raise InvalidInput("preprocessing", data, "preprocessing must be a JSON object")

@@ -53,7 +53,7 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
 def kept_slots(
     network: Network, chosen: Iterable[tuple[Block, Indices]], tensors: Container[str] | None = None
 ) -> dict[Slot, Indices]:
-    """Return the kept indices, ascending, of each slot that loses some; only slots of `tensors` if it is given."""
+    """Return the kept indices, ascending, of each slot that loses indices; only of `tensors` if these are given."""
     masks: dict[Slot, NDArray[np.bool_]] = {}
     for block, stays in chosen:
         if len(stays) == block.width:

@@ -26,7 +26,7 @@ def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Arra
 
 
 def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """Return the network with the named nodes replaced. All structural edits use this; it verifies the result.
+    """Return the network with the named nodes replaced, and verify it. All structural edits use this function.
 
     The check is strict shape inference, and a run of the result in onnxruntime at batches 1 and 3.
 

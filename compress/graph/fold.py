@@ -113,7 +113,7 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
 
 
 def fold_norms(network: Network) -> Network:
-    """Return a network that computes the same without foldable batch norms. The output of a norm keeps its name.
+    """Return an equivalent network without foldable batch norms. The outputs of these norms keep their names.
 
     Weights that the file stored as float16 are rounded to float16 again.
 

@@ -23,7 +23,7 @@ def in_training(network: Network) -> tuple[str, ...]:
 
 
 def in_inference(network: Network) -> Network:
-    """Return the network with batch norms in inference mode, except norms whose updated statistics a node reads."""
+    """Return the network with batch norms in inference mode; a norm whose updated statistics a node reads stays."""
     nodes = [_switched(node) if _trains(node) and _is_free(node, network) else node for node in network.nodes]
     return replace(network, nodes=tuple(nodes))
 
@@ -42,8 +42,8 @@ def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
         samples: (N, *input_shape) float32, N >= 2.
 
     Raises:
-        InvalidInput: the outputs do depend on them. The message names the first node whose output for a sample alone
-            differs from its output for the same sample in the batch.
+        InvalidInput: the outputs depend on other samples. The message names the first node whose output for a sample
+            alone differs from its output for the same sample in the batch.
     """
     # Scale the samples: similar samples would hide the fault, since each has the statistics of the batch.
     samples = samples * (4.0 ** (np.arange(len(samples)) - 1)).astype(np.float32).reshape(-1, *[1] * (samples.ndim - 1))

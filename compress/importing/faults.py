@@ -15,7 +15,7 @@ from compress.network import Network, Node
 from compress.ops import find_row
 
 BATCH = 2
-"""Number of samples that the rows are tried on. Two samples reveal a row that takes the batch for a constant."""
+"""Number of samples that the rows are tried on. Two samples reveal a row that takes the batch size for a constant."""
 
 
 def without_faults(network: Network) -> Network:

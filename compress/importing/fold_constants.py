@@ -22,7 +22,7 @@ NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
 def fold_constants(
     nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
 ) -> tuple[list[Node], dict[str, Array], frozenset[str]]:
-    """Return the remaining nodes, all constants, and the names of constants that were widened from float16."""
+    """Return the nodes that remain, all constants, and the names of the constants that were widened from float16."""
     rest, halves = list[Node](), set[str]()
     for node in nodes:
         if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):

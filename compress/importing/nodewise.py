@@ -50,7 +50,7 @@ def _agreements(node: Node, network: Network, module: TorchNetwork, seen: Mappin
 
 
 def _level(node: Node) -> float:
-    """Return the step of quantised outputs, else 0; a value between two levels may round to either."""
+    """Return the step of quantised outputs, or 0 for other outputs. A value between two levels may round to either."""
     return 1.0 if node.op_type == "QuantizeLinear" else 0.0
 
 

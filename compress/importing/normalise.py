@@ -1,8 +1,9 @@
 """Normalise any ONNX file of a classifier to one plain, typed graph with a symbolic batch.
 
-Functions are inlined, constants and shape chains folded, a baked batch of 1 made symbolic, initializers copied
-so that each has one use (a weight used twice in the same role stays one constant: tied), metadata stripped
-(torch writes source paths and stack traces there). Names of inputs, outputs and untouched tensors stay."""
+Functions are inlined, constants and shape chains are folded, and a baked batch of 1 is made symbolic. Initializers are
+copied so that each has one use, but a weight that is used twice in the same role stays one constant (tied). Metadata is
+stripped, because torch writes source paths and stack traces there. Names of inputs, outputs and untouched tensors
+stay."""
 
 from __future__ import annotations
 

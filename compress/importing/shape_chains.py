@@ -59,7 +59,7 @@ def fold_shape_chains(network: Network) -> Network:
 
 
 def _reshapes_to(node: Node, shape: Array, constants: Mapping[str, Array]) -> bool:
-    """Return whether the node has this shape already: it then keeps its name when a file is loaded and saved again."""
+    """Return whether the node has this shape already. It then keeps its name when a file is loaded and saved again."""
     return not node.attributes and np.array_equal(constants.get(node.input(1), np.empty(0)), shape)
 
 

@@ -72,7 +72,8 @@ class PruneOperator:
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
         """Set the units with the smallest filters to zero, with their biases and norms, so that they output zero.
 
-        Of all weights whose function a cut to these widths does not change, the result is the nearest.
+        Among the weights with which a cut to these widths changes no output, these are the nearest to the given
+        weights.
         """
         made = dict(weights)
         for block in self._narrowed(network):
@@ -187,7 +188,7 @@ class FilterPrune:
 
 METHOD = MethodFamily(
     "filter_prune",
-    "Remove whole channels and refit the layers that read them; faster on every runtime.",
+    "Remove whole channels and refit the layers that read them. The network gets faster on every runtime.",
     "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as in arXiv 1802.03494",
     Settings,
     FilterPrune,

@@ -111,7 +111,7 @@ class Fp16:
 
 METHOD = MethodFamily(
     "fp16",
-    "Store the weights as 16-bit floats and widen them when the file is loaded; half the size, not faster.",
+    "Store the weights as 16-bit floats and widen them when the file is loaded. This halves the size, not the latency.",
     "IEEE 754-2008 binary16",
     Settings,
     Fp16,

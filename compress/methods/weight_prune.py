@@ -75,10 +75,10 @@ class LampOperator:
 
 
 def lamp(weights: Array) -> Array:
-    """Return each weight's square over the sum of the squares of its layer at least as large (LAMP, equation 2).
+    """Return each weight's square, divided by the sum of the squares in its layer that are at least as large (LAMP).
 
-    The sum includes the weight itself; of equal weights, the later ones count as smaller. The largest weight of a layer
-    scores 1, whatever the layer's scale.
+    This is equation 2 of the paper. The sum includes the weight itself; of equal weights, the later ones count as
+    smaller. The largest weight of a layer scores 1, whatever the layer's scale.
     """
     squares = np.square(weights, dtype=np.float64).reshape(-1)
     falling = np.argsort(-squares, kind="stable")
@@ -127,7 +127,7 @@ class WeightPrune:
 
 METHOD = MethodFamily(
     "weight_prune",
-    "Set single weights to zero by one threshold (LAMP) over the whole network; smaller to store, not faster.",
+    "Set single weights to zero by one threshold (LAMP) over the whole network. This saves storage, not latency.",
     "arXiv 2010.07611",
     Settings,
     WeightPrune,

@@ -102,9 +102,9 @@ class Row:
 
     Attributes:
         op_types: names in the default ONNX domain.
-        build: (node, network) -> a torch function of the node's inputs, in order (None for omitted ones).
-            Raises Unsupported for a case that the row does not cover.
-        flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported likewise.
+        build: (node, network) -> a torch function of the node's inputs, in order (None for an omitted input). Raises
+            Unsupported for a case that the row does not cover.
+        flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported in the same case.
         resize: adjusts attributes, and constants such as shapes and pads, when channels are cut.
         macs: multiply-accumulates at batch 1.
         trained: input positions whose constants training changes (weights, biases).
@@ -141,7 +141,7 @@ def same(a: Slot, b: Slot, size: int) -> Link:
 
 
 def channel_axis(tensor: str, network: Network, axes: Axes) -> int | None:
-    """Return the tensor's channel axis. If it is unknown, this is axis 1 of an activation with the batch on axis 0."""
+    """Return the tensor's channel axis; if it is unknown, axis 1 of an activation that has the batch on axis 0."""
     if tensor in axes:
         return axes[tensor]
     kind = network.types.get(tensor)

@@ -41,7 +41,7 @@ def gate_products(
 ) -> Iterator[Products]:
     """Yield activation times gradient per sample and unit, summed over positions and over all readers of the unit.
 
-    There is a gate at the input of each reader, not on the tensor: on a residual stream the tensor's own gradient
+    There is a gate at the input of each reader, not on the tensor. On a residual stream, the tensor's own gradient
     includes the part through the addition, which a later gate of the same unit would count again.
 
     Args:

@@ -64,9 +64,9 @@ def score(
 
     Args:
         blocks: blocks of this network, see `compress.graph.groups`.
-        kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of the
-            norm's output, which is the same quantity and also exists for folded layers; taylor and fisher need
-            images, and l2 replaces them for the blocks that `fallback` names.
+        kind: l1 and l2 need only weights. batch_norm takes |gamma| or, if there are images, the deviation of the norm's
+            output, which is the same quantity and also exists for folded layers. taylor and fisher need images; l2
+            replaces them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
         targets: the images' targets, for taylor and fisher; None takes the network's own predictions, read by the
             default task.
@@ -106,7 +106,7 @@ def fisher_scores(
 
 
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
-    """Return one sentence if `score` ranks some of these blocks by an importance other than `kind`, else nothing."""
+    """Return a sentence if `score` ranks some of these blocks by another importance than `kind`; else nothing."""
     found = reach(network)
     left = unjudged(network, blocks, found) if kind in BY_GRADIENT else ()
     if not left:
@@ -155,7 +155,7 @@ def _deviations(
     images: NDArray[np.float32] | None,
     batch: int,
 ) -> dict[str, Vector]:
-    """Return per layer (C,) the standard deviation of its output over the images, or |gamma| without images."""
+    """Return for each layer the standard deviation (C,) of its output over the images, or |gamma| without images."""
     layers = {layer.output: layer for parts in filters.values() for layer in parts}
     if images is None:
         return {name: np.abs(_gamma(layer)) for name, layer in layers.items()}

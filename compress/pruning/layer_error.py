@@ -21,7 +21,7 @@ from compress.pruning.reconstruct import RIDGE, as_rows, factored
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 FLAT = 1e-10
-"""Bound on a constant number's variance divided by its squared mean; float32 sums round to about this share."""
+"""A number with a variance below this share of its squared mean is constant. float32 sums round by about as much."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
     dead = _each(np.equal(power, 0.0))
     if not reader.has_intercept:
         return dead
-    # At an edge a window sees padding zeros beside a constant, which no bias can replace, but another constant can.
+    # At an edge, a window sees padding zeros beside a constant, which no bias can replace, but another constant can.
     constant = _each(flat)
     most = np.argmax(power, axis=2, keepdims=True)
     edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
@@ -143,7 +143,7 @@ def _channels(block: Block, tensor: str) -> Indices:
 
 
 def _spread(rows: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """Return a grouped layer's weights as those of a dense layer, with zeros outside each group."""
+    """Return a grouped layer's weights as the weights of a dense layer, with zeros outside each group."""
     outputs, inputs, taps = rows.shape
     dense = np.zeros((outputs, groups * inputs, taps))
     for group, part in enumerate(np.split(np.arange(outputs), groups)):

@@ -62,7 +62,7 @@ def trains(network: Network) -> bool:
 
 
 def untrained(network: Network) -> tuple[str, ...]:
-    """Return one sentence if training leaves some weights as they are, else no sentence."""
+    """Return a sentence if training leaves some weights as they are; else nothing."""
     found, weights = reach(network), trained(network)
     left = [name for name in weights if name not in found.tensors]
     if not weights:

@@ -42,7 +42,7 @@ def reconstructed(
         cut: `compress.graph.cut.cut(original, keep)`.
         statistics: statistics of the original.
         keep: block name -> indices of the units that stayed.
-        blocks: blocks of the original, at least those named by `keep`.
+        blocks: blocks of the original, at least the blocks that `keep` names.
         ridge: regularisation, relative to the mean square of the inputs.
     """
     chosen = [(block, np.unique(np.asarray(keep[block.name], np.int64))) for block in blocks if block.name in keep]

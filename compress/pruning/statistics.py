@@ -24,7 +24,7 @@ from compress.quantising.activations import activations
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets one.
+# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets a matrix.
 MAX_FEATURES = 2400
 ROWS_PER_FEATURE = 24
 MIN_ROWS = 8192
@@ -71,7 +71,7 @@ class Statistics:
             max_features: layers with larger patches get only means; this bounds the memory.
 
         Raises:
-            InvalidInput: no images.
+            InvalidInput: there are no images.
         """
         sums = _sums(network, blocks, max_features)
         rng = np.random.default_rng(seed)
@@ -162,7 +162,7 @@ def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[
         if axis == 0 and nodes[0].op_type == "Conv":
             continue  # depthwise: only one filter reads each channel, so no other channel can replace it
         patches = Patches.of(network, nodes[0])
-        # A tied weight serves several inputs, so a refit for one of them would be wrong for the others.
+        # A tied weight serves several inputs, so a refit for one input would be wrong for the others.
         own = nodes[0].get("group", 1) == 1 and len(network.consumers(weight)) == 1
         sums[weight, tensor] = _Sum(patches, own and patches.features < max_features)
     return sums

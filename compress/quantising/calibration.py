@@ -56,7 +56,7 @@ def calibrate(
         batch: images per run; bounds the memory.
 
     Raises:
-        InvalidInput: no images, or activations that are not finite.
+        InvalidInput: there are no images, or activations are not finite.
     """
     wanted = list(dict.fromkeys(tensors))
     ranges = _extremes(network, wanted, images, batch)

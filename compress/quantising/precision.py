@@ -96,7 +96,7 @@ class _Choice:
         return clamp.op_type == "Relu" or all(name in self.network.constants for name in clamp.inputs[1:] if name)
 
     def _surrounded(self, node: Node, wanted: Collection[str]) -> bool:
-        """Return whether the node reads only activations, all of which are quantised anyway."""
+        """Return whether the node reads only activations that are all quantised anyway."""
         return all(
             name in self.network.types and (name in self.made or name in self.read or name in wanted)
             for name in node.inputs

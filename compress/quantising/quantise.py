@@ -1,8 +1,8 @@
 """Quantise to static int8, with QuantizeLinear / DequantizeLinear pairs that runtimes fuse into integer kernels.
 
-Weights are symmetric int8 per output channel, activations 8 bits per tensor with a zero point, biases int32
-at the product of both scales (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018).
+Weights are symmetric int8 with a scale per output channel, activations have 8 bits with a scale and a zero point per
+tensor, and biases are int32 at the product of both scales (Jacob et al., "Quantization and Training of Neural Networks
+for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def quantise(
 
 
 def one_reader_each(network: Network) -> Network:
-    """Copy every DequantizeLinear that several nodes read, so that each reader has one.
+    """Copy every DequantizeLinear that several nodes read, so that each reader has its own.
 
     Runtimes do the same before they fuse (onnxruntime fuses a node with its own pairs). If it is done here, a kernel in
     the network is the same as the kernel that is timed alone.

@@ -44,7 +44,7 @@ def tango(first_only: int, second_only: int, count: int) -> tuple[float, float]:
 
 
 def _score(first_only: int, second_only: int, count: int, difference: float) -> float:
-    """Return the score statistic of a difference; it falls as the difference grows and is 0 at the observed difference.
+    """Return the score statistic of a difference. It falls as the difference grows and is 0 at the observed one.
 
     Given the difference, it uses the most likely share of images that only the second network gets right.
     """

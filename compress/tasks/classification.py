@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """Classification. The scored output has one number per class; a sample scores 1 if its label's is largest, else 0.
+    """Classification: the output has one number per class; a sample scores 1 if its label has the largest, else 0.
 
     Distillation follows Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
     student), with KL averaged over the batch.
@@ -77,7 +77,7 @@ class Classification(Task):
         return wilson(int(scores.sum()), len(scores))
 
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """Return the difference with Tango's score interval of paired shares, see `compress.scoring.intervals`."""
+        """Return the difference with Tango's score interval for paired shares, see `compress.scoring.intervals`."""
         first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)
         return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
 
@@ -114,7 +114,7 @@ class Classification(Task):
         return 1.0 / targets.classes
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Return the rest of the sentence; it states shares of samples."""
+        """Return the rest of the sentence, which states shares of samples."""
         return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
 
 

@@ -29,8 +29,8 @@ def direct(
 ) -> Iterator[Step]:
     """Project once, then train; `Step.network` has the projection's zeros.
 
-    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The projection is that of
-    the scheme `bound`.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
+    the projection.
     """
     training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))

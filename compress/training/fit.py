@@ -153,9 +153,9 @@ class Training:
         """Restore the arrays of `state`; weights and momentum are already restored."""
 
     def identity(self) -> tuple[str, ...]:
-        """Return texts that change whenever anything changes on which the steps depend."""
+        """Return texts that change if anything changes that the steps depend on."""
         teacher = "" if self.teacher is None else self.teacher.network.digest
-        # The task is not part of it: a checkpoint is resumed within one job, which has one task.
+        # The task is not part of the identity, because a checkpoint is resumed within one job, which has one task.
         return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
 
     def advance(self) -> Step:
@@ -182,7 +182,8 @@ class Training:
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
-        # Ascending, because reading a memory map in order is faster and the order within a batch does not matter.
+        # The indices ascend, because reading a memory map in order is faster and the order within a batch does not
+        # matter.
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)

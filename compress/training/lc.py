@@ -2,11 +2,11 @@
 
     min over w, theta of L(w)   subject to   w = theta, theta in the compressed set
 
-The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set,
-then lambda <- lambda - mu (w - theta) and mu grows: Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv 1707.01209, as
-in Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in Condensa, the
-best theta is then trained further with its zeros held. This further training takes a share of the same epochs, so that
-`lc`, `direct` and `fit` cost the same number of epochs.
+The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set;
+then lambda <- lambda - mu (w - theta), and mu grows. See Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv
+1707.01209, and Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in
+Condensa, the best theta is then trained further with its zeros held. This further training takes a share of the same
+epochs, so that `lc`, `direct` and `fit` cost the same number of epochs.
 
 w, theta and the multipliers lambda are in terms of trained weights. Only the projection uses effective weights; its
 result is therefore not the nearest point of the set, but a point with the same zeros as the nearest. A penalty on
@@ -52,7 +52,9 @@ COMPARED = 1024
 class Schedule:
     """The schedule of L and C steps."""
 
-    l_steps: Annotated[int, Doc("number of L steps of equal length, each followed by a C step"), Bounds(1, 1000)] = 12
+    l_steps: Annotated[
+        int, Doc("number of L steps, which have equal lengths and are each followed by a C step"), Bounds(1, 1000)
+    ] = 12
     mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
     rate: Annotated[float, Doc("learning rate of L steps as a share of the recipe's rate"), Bounds(1e-3, 1.0)] = 0.7
@@ -75,8 +77,8 @@ def lc(
 ) -> Iterator[Step]:
     """Train by L-C; `Step.network` is the theta with the least training loss so far, later this theta trained further.
 
-    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The projection is that of
-    the scheme `bound`.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
+    the projection.
     """
     alternation = _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule(), task)
     yield from alternation.run(checkpoint)

@@ -22,9 +22,9 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """Return a network of the same function with a batch norm behind each convolution that can have a norm.
+    """Return an equivalent network with a batch norm behind each convolution that can have a norm.
 
-    A convolution cannot have one if a norm follows already, if it is an output head or if it shares its weight.
+    A convolution cannot have a norm if a norm follows already, if it is an output head or if it shares its weight.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give stable statistics.

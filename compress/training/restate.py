@@ -17,11 +17,11 @@ from compress.quantising.activations import channel_moments
 
 Vector = NDArray[np.float64]
 FAR = 2.0
-"""Largest factor between two near deviations. Near means differ by at most half as many deviations."""
+"""Largest factor between deviations that count as near; means count as near within half as many deviations."""
 
 
 def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """Return a network with the same function on such images; batch norms far from them get their statistics.
+    """Return a network with the same function on such images; batch norms far from the images get new statistics.
 
     A channel that has the same value for all images becomes a constant of its norm. What its filter adds is only
     rounding, and a small variance would make this rounding and its gradient large.

@@ -48,7 +48,7 @@ def _says_more(metric: Metric, networks: Iterable[Mapping[str, float]]) -> bool:
 
 
 def row_of(name: str) -> Metric:
-    """Return the row of a score; a plain row if only another installation has this metric."""
+    """Return the row of a score's metric, or a plain row if only another installation has this metric."""
     return METRICS.get(name) or Metric(name, "", "max", name, ".4f", scored=True)
 
 
@@ -139,7 +139,7 @@ def parse_limits(
         key = limit.metric.name
         if limit.metric.per_device:
             if device_id is None:
-                raise InvalidInput(name, value, "a limit of this metric belongs to a target, with its device")
+                raise InvalidInput(name, value, "a limit of this metric belongs to a target, next to its device")
             key = f"{key}@{device_id}"
         found.append(limit.constraint(value, original, key))
     return tuple(found)

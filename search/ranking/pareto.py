@@ -15,10 +15,11 @@ from search.ranking.preference import preference
 
 
 def dominated(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.bool_]:
-    """Return (n,), true for each of (n, k) points if another point is as good in every column and better in one.
+    """Return (n,): whether each of (n, k) points is dominated by another point.
 
-    Equal points do not dominate each other. O(n log n) for two columns, O(n^2) for more.
-    Raises: InvalidInput if the goals do not fit the columns.
+    A point dominates another point if it is at least as good in every column and better in one. Equal points do not
+    dominate each other. O(n log n) for two columns, O(n^2) for more. Raises: InvalidInput if the goals do not fit the
+    columns.
     """
     costs = _costs(points, goals)
     return _dominated_2d(costs) if costs.shape[1] == 2 else _dominated_any(costs)
@@ -53,7 +54,7 @@ def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | No
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """Return the evaluation nearest to the limits (`nearness`), or the best of equally near ones; None without any."""
+    """Return the evaluation nearest to the limits (`nearness`), of equally near evaluations the best, or None."""
     return min(
         _judged(evaluations, problem),
         key=lambda e: (distance_of(problem, e.metrics), *_preference(e, problem), e.candidate.id),

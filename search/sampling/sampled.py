@@ -41,9 +41,9 @@ class Sampled:
     The first `startup` points are drawn at random, and so are later points if the sampler only repeats itself. The
     origin, i.e. the strategy's name, makes two strategies of a race draw different points. A proposal is moved to the
     limits before it is evaluated: all its ordered knobs shrink by the same share until the estimate meets the limits.
-    If no objective can be estimated (a score cannot), the knobs also grow up to the limits, since unused room is then
-    worth nothing. Samplers learn from the evaluated points, not from their own proposals, and they see the points in
-    flight. Raises: InvalidInput for a Subset knob.
+    If no objective can be estimated, e.g. because it is a score, the knobs also grow up to the limits, since unused
+    room is then worth nothing. Samplers learn from the evaluated points, not from their own proposals, and they see the
+    points in flight. Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, startup: int, sampler: MakeSampler) -> None:
@@ -87,7 +87,7 @@ class Sampled:
             yield {knob.name: _value(knob, params[knob.name]) for knob in self._problem.space.knobs}
 
     def _at_the_limits(self, values: Values) -> dict[str, Value] | None:
-        """Return the largest feasible point from the smallest network to these values, or to the largest if growing."""
+        """Return the largest feasible point on the way from the smallest network to these values or, if growing, on."""
         scales = np.linspace(0.0, 2.0, 2 * _STEPS - 1)[: None if self._grows else _STEPS]
         points = [self._scaled(values, float(scale)) for scale in scales]
         feasible = np.flatnonzero(self._problem.violations(points) == 0.0)
@@ -103,7 +103,7 @@ class Sampled:
         return all(objective.metric not in estimated for objective in problem.objectives)
 
     def _scaled(self, values: Values, scale: float) -> dict[str, Value]:
-        """Return the values at scale 1, or the smallest network with these options at 0, or the largest at 2."""
+        """Return the values at a scale: 0 is the smallest network with these options, 1 these values, 2 the largest."""
         found = dict(values)
         for knob in self._problem.space.knobs:
             if scale != 1.0 and knob.ordered:

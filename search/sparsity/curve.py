@@ -15,7 +15,7 @@ _LINEAR = 4.0  # a difference within this many standard deviations of the noise 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Posterior mean and standard deviation (n,), squashed so that 0 is the reference."""
+    """Posterior mean and standard deviation, each (n,), squashed so that the reference is 0."""
 
     mean: NDArray[np.float64]
     sigma: NDArray[np.float64]

@@ -20,10 +20,10 @@ from search.sparsity.sparsities import Sparsities, densities
 
 @dataclass(frozen=True)
 class Sample:
-    """A full training run at point `index` of the sparsities. Without a result, its score and `utility` are None.
+    """A full training run at point `index` of the sparsities.
 
-    `accuracy` is the score. `lost` is True if the machine and not the sparsity is to blame for a missing result, e.g. a
-    killed worker or a time-out.
+    `accuracy` is the score of the trained network. It and `utility` are None if the run gave no result. `lost` is True
+    if the machine and not the sparsity is to blame for a missing result, e.g. a killed worker or a time-out.
     """
 
     index: int
@@ -113,7 +113,7 @@ class Samples:
         return np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
 
     def candidate(self, index: int) -> Candidate:
-        """Return a candidate here. It starts from the nearest finished sample below; samples above lost more."""
+        """Return a candidate at this point. It starts from the nearest finished sample below, which lost less."""
         below = [sample for sample in self.ended() if sample.index < index and sample.network]
         values = self.sparsities.values
         if not below:
@@ -127,8 +127,8 @@ class Bracket:
     """The points between which the score crosses the level.
 
     `low` is the sparsest sample that reached the level, or -1. `missed` is the first sample above `low` that did not
-    reach the level, and `barred` the first sample above `low` that missed the level by more than `margin`; without such
-    a sample, each of them is n. `close` is True if `low` and `missed` are nearer than `tolerance`.
+    reach the level, and `barred` the first sample above `low` that missed the level by more than `margin`; each of the
+    two is n if there is no such sample. `close` is True if `low` and `missed` are nearer than `tolerance`.
     """
 
     low: int

@@ -28,7 +28,7 @@ from search.stepping.lattice import Rungs
 _POINTS = 1000  # number of points of the grid: finer steps make no measurable difference in the score
 _SPARSEST = 0.995  # sparsest point if no knob has a minimum: no network works with less than 1 weight in 200
 SETTINGS = ("bits", "option")
-"""Roles that no sparsity changes: the scheme determines how numbers are stored and computed."""
+"""Roles of knobs that no sparsity sets, because the scheme determines how numbers are stored and computed."""
 _ROUNDING = 1e-9
 _TINY = float(np.finfo(float).tiny)
 _LEAST = 0.005  # least share of the objective that a knob is taken to lose, since its measured loss is noisy
@@ -158,7 +158,7 @@ def _cut(problem: Problem, name: str, scores: NDArray[np.float64]) -> float:
 
 
 def _loss(problem: Problem, name: str) -> float | None:
-    """Return the objective's loss with only this knob at its smallest value, by sensitivity; None if unknown."""
+    """Return the objective's loss if only this knob is at its smallest value, by sensitivity; None if it is unknown."""
     known = problem.statistics.get("sensitivity", {}).get(name)
     if known is None or len(known) < 2 or not np.isfinite(known).all():
         return None

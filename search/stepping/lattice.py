@@ -16,7 +16,7 @@ from search.space import Choice, Float, Int, Knob, Subset, Value, Values
 Point = NDArray[np.int64]
 """Rungs (d,), one per knob."""
 
-_FINEST = 33  # number of rungs of a Float, and largest number for an Int: finer steps are below an evaluation's noise
+_FINEST = 33  # number of rungs of a Float, and at most of an Int: finer steps are below an evaluation's noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Rungs:
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
-        """Share (rungs,) of the largest value that each rung of an ordered knob keeps."""
+        """The share (rungs,) of the knob's largest value that each rung of an ordered knob keeps."""
         numbers = np.array(self.values, dtype=float)
         if numbers[0] < 0 or numbers[-1] <= 0:  # these values are not shares of a width: take the rung's position
             return np.arange(1, len(numbers) + 1) / len(numbers)

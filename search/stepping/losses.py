@@ -144,7 +144,7 @@ def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -
 
 
 def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of two curves: the curve, made to rise with the cut, and the usual shape at its scale.
+    """Return the mean of this curve, made to rise with the cut, and of the usual shape at the same scale.
 
     Statistics are noisy: otherwise, a flat part of a curve would make a deep cut look free.
     """

@@ -60,7 +60,7 @@ class Stage:
 
 
 class Greedy:
-    """Strategy whose stages depend only on results of earlier stages, so that a new instance can resume from them.
+    """Strategy whose stages depend only on results of earlier stages, so that a new instance can take over.
 
     The seed is not used. Raises: InvalidInput for a Subset knob.
     """
@@ -134,7 +134,7 @@ class Greedy:
         return moves.give_back(reached)
 
     def _corner(self, option: int) -> Point:
-        """Return the point with every width at its smallest and every unordered knob at this option number."""
+        """Return the point with every width at its smallest value and every unordered knob at this option number."""
         corner = np.zeros_like(self._lattice.top)
         for i in self._lattice.unordered:
             corner[i] = min(option, self._lattice.counts[i] - 1)
@@ -152,7 +152,7 @@ class Greedy:
         return counted
 
     def _options(self, base: Point) -> Stage:
-        """Return the stage of all other options of the unordered knobs that reduce the violation.
+        """Return the stage that tries every other option of an unordered knob that reduces the violation.
 
         The stage also has the uncut network, for comparison, if the budget allows it or its score is unknown.
         """
@@ -170,7 +170,7 @@ class Greedy:
         return Stage(base, tuple(others), len(others))
 
     def _round(self, base: Point, trail: Sequence[Point], number: int) -> Stage:
-        """Return the stage of one proposal per knob, each down to the round's target, in order of loss per gain."""
+        """Return the stage with one proposal per knob, cut to the round's target, the least loss per gain first."""
         violation = self._lattice.violation(base)
         if violation == 0.0:
             return Stage(base, (), 0)

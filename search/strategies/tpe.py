@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the random start and of the search in the model."""
+    """Settings of the random start and of the search with the model."""
 
     startup: Annotated[int, Doc("number of random points before the model is used"), Bounds(1, 1000)] = 10
     draws: Annotated[int, Doc("number of likely good points compared per proposal"), Bounds(1, 1000)] = 24

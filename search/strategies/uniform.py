@@ -58,7 +58,7 @@ class Uniform:
 
     @cached_property
     def _ranked(self) -> tuple[list[Point], list[Point]]:
-        """The largest feasible ratio of each combination, widest first; then the next smaller ratios of each.
+        """For each combination, the point of the largest feasible ratio, widest first; then points of smaller ratios.
 
         Raises: Infeasible if no ratio of any combination meets the limits.
         """
@@ -88,7 +88,7 @@ class Uniform:
         return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
 
     def _at(self, ratio: float, options: Sequence[int]) -> Point:
-        """Return the point in which each width is the largest that keeps at most `ratio`, or else the smallest."""
+        """Return the point whose widths keep at most `ratio`, as large as possible; no width is below its smallest."""
         point = self._lattice.top.copy()
         for i in self._lattice.ordered:
             point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)

@@ -138,7 +138,7 @@ class SyntheticNetwork:
         return self._terms(terms, 0.26, offset=2048.0)
 
     def _grid(self, layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return channels in and out at every level of the layer's knobs, with one axis per knob."""
+        """Return the input and output channels at every level of the layer's knobs, with one axis per knob."""
         c_in = np.array(self.widths[layer.source] if layer.source else (3,), dtype=float)
         c_out = np.array(self.widths[layer.target] if layer.target else (10,), dtype=float)
         return np.broadcast_to(c_in[:, None], (len(c_in), len(c_out))), np.broadcast_to(c_out, (len(c_in), len(c_out)))

@@ -40,7 +40,8 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
 def check_members(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
     """Check an archive by its directory alone; `open_archive` lists the reasons for refusal.
 
-    The reader never unpacks more of a member than the size that the directory declares, so their sum is a bound.
+    The reader never unpacks more of a member than the size that the directory declares, so the sum of these sizes is a
+    bound.
     """
     if len(members) > limits.members:
         raise _refuse(f"it has more than {limits.members} members", len(members))

@@ -24,7 +24,7 @@ def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequen
         field: the name of the array in an error.
 
     Raises:
-        InvalidInput: the shape cannot be one of images, contradicts `layout`, or is ambiguous (field `layout`).
+        InvalidInput: the shape cannot be a shape of images, contradicts `layout`, or is ambiguous (field `layout`).
     """
     if layout is not None and layout not in LAYOUTS:
         raise InvalidInput("layout", layout, f"layout must be one of {', '.join(LAYOUTS)}")

@@ -1,4 +1,4 @@
-"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, without pickles.
+"""numpy's .npz with x_train, y_train and optional x_val, y_val, x_test, y_test; uint8 or float32, without pickles.
 
 A suffix may be any of the names in `compress.data.formats.parts`, e.g. x_valid means the same as x_val.
 """

@@ -159,7 +159,7 @@ def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...]:
-    """Return the class names of a Hugging Face ClassLabel from the schema's metadata; empty if there are none."""
+    """Return the class names of a Hugging Face ClassLabel from the schema's metadata; empty if it has no names."""
     raw = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(raw)["info"]["features"]["label"]["names"] if raw else ()
