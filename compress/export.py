@@ -100,7 +100,7 @@ def _forward(module: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor
         raise ExportError("forward", f"{seen}: {_line(error)}", _place(error)) from error
     if not found or not all(isinstance(output, torch.Tensor) for output in found):
         kinds = ", ".join(sorted({type(output).__name__ for output in found})) or "nothing"
-        raise ExportError("forward", f"the module must return tensors, it returned {kinds}")
+        raise ExportError("forward", f"the module must return tensors, but it returned {kinds}")
     return found
 
 

@@ -115,7 +115,7 @@ class Classification(Task):
 
     def told(self, score: float, count: int, chance: float) -> str:
         """Return the rest of the sentence, which states shares of samples."""
-        return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
+        return f"classifies {score:.1%} of {count} validation samples as labelled; chance is {chance:.1%}"
 
 
 TASK = Classification()
