@@ -19,7 +19,7 @@ Values: TypeAlias = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Space:
-    """The knobs of a problem, in a fixed order; d = number of knobs, D = number of encoded dimensions."""
+    """The knobs of a problem, in a fixed order. d is the number of knobs, D the number of encoded dimensions."""
 
     knobs: tuple[Knob, ...]
 
@@ -53,11 +53,11 @@ class Space:
         return {knob.name: knob.whole for knob in self.knobs}
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        """Draw a point, every knob independently and uniformly."""
+        """Draw a point: every knob is drawn independently and uniformly."""
         return {knob.name: knob.sample(rng) for knob in self.knobs}
 
     def check(self, values: Values) -> None:
-        """Check values. Raises: InvalidInput for an unknown or missing knob, or a value that its knob does not have."""
+        """Check values. Raises: InvalidInput if a knob is unknown or missing, or a value is not one of its knob's."""
         for name in values:
             if name not in self.names:
                 raise InvalidInput(name, values[name], f"no such knob; {did_you_mean(name, self.names)}")
@@ -107,7 +107,7 @@ class Space:
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.levelled))
 
     def values_of(self, levels: Sequence[int] | NDArray[np.int64]) -> dict[str, Value]:
-        """Return the values at (levelled,) levels, other knobs whole. Raises: InvalidInput for a level out of range."""
+        """Return the values at (levelled,) levels; other knobs are whole. Raises: InvalidInput for an invalid level."""
         if len(levels) != len(self.levelled):
             raise InvalidInput("levels", len(levels), f"must be {len(self.levelled)} levels, one per levelled knob")
         values = self.whole
