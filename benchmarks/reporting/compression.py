@@ -1,4 +1,4 @@
-"""Figures on the sizes of compressed networks and their accuracies."""
+"""Figures on the sizes and accuracies of compressed networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from reporting.figures import Figure, Row, Rows, figures, percent, points, table
 
 
 def against_direct(rows: Rows) -> Iterator[str]:
-    """Compare L-C with direct compression, same seeds and images; then only by the seeds not looked at before."""
+    """Compare L-C with direct compression on the same seeds and images, first over all seeds, then over the unseen
+    seeds.
+    """
     runs = [row for row in rows if row["kind"] == "run"]
     yield taken(runs)
     yield (
