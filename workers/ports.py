@@ -96,7 +96,7 @@ class Ports(Protocol):
         """Return each network's sets of node names that run as one kernel there; blocks until the device answers.
 
         Raises:
-            DeviceOffline: as `wait`.
+            DeviceOffline: see `wait`.
             MeasurementFailed: its runtime cannot load a network, or did not answer within `timeout_s`.
         """
         ...
@@ -108,7 +108,7 @@ class Ports(Protocol):
         the device answers.
 
         Raises:
-            DeviceOffline: as `wait`.
+            DeviceOffline: see `wait`.
             MeasurementFailed: its runtime cannot convert or run a network, or did not answer within `timeout_s`.
         """
         ...
@@ -118,7 +118,7 @@ class Ports(Protocol):
         engine's own.
 
         Raises:
-            DeviceOffline: as `wait`.
+            DeviceOffline: see `wait`.
             MeasurementFailed: a network does not run there.
         """
         ...

@@ -57,9 +57,9 @@ __all__ = ["Agent", "print_unit"]
 log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-"""Seconds to pause after a server had no work and named no time."""
+"""Seconds to pause if a server has no work and does not say how long to wait."""
 NEVER_OFFERED = frozenset({"simulated"})
-"""Runtimes that time nothing real; offered only if named."""
+"""Runtimes that do not time anything real; an agent offers one of them only if its user names it."""
 
 
 class Agent:
@@ -67,16 +67,16 @@ class Agent:
 
     Args:
         url: the server.
-        machine: the machine's name within device names; default: the host's.
+        machine: the machine's name within device names; default: the host's name.
         runtimes: names of the runtimes to offer; default: all that are installed and time something real.
         enrolment_token: needed until the agent has its own credentials.
         state_dir: folder of the credentials; default: the user's state folder.
         lock: keeps timing and other computing on this machine apart.
         transport: for tests, replaces the network.
         ca: file with the certificate of the server or of its CA, if none of the usual CAs issued it.
-        least_deadline_s: minimum time that a timing process may be silent.
-        offer_again: offer a device again after it was deleted on the server; else the agent continues with its others,
-            and ends when none is left.
+        least_deadline_s: a timing process may be silent for at least so many seconds.
+        offer_again: offer a device again after it was deleted on the server; else the agent continues with its other
+            devices, and ends when none is left.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Agent:
         """Return every configuration of every wanted runtime that is installed.
 
         Raises:
-            ExtraMissing: a named runtime is not installed, or none is.
+            ExtraMissing: a named runtime is not installed, or no runtime is installed.
         """
         if self._wanted is not None:
             return [config for name in self._wanted for config in runtimes.load(name).configs(self.machine)]
@@ -205,7 +205,7 @@ class Agent:
         )
 
     def _beat(self, connection: Connection, agent_id: str, every_s: float) -> None:
-        """Run the heartbeat's thread: report progress and obey the answers."""
+        """Be the thread of the heartbeat: report progress and obey the server's answers."""
         while not self._stop.wait(every_s):
             held = self._held
             try:
@@ -246,7 +246,7 @@ class Agent:
         if names and not self._offered.ids and not self._offered.again:
             self._voided = AllRemoved(
                 f"every device of this agent was deleted on the server, {', '.join(names)} last; restart the agent to "
-                "offer them as new devices; with --offer-again it does so without a restart"
+                "offer them as new devices, or run it with --offer-again, which does so without a restart"
             )
             self._drain.set()
 

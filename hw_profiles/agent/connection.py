@@ -72,7 +72,9 @@ _BY_STATUS: Mapping[int, type[AgentError]] = {
 
 
 class Connection:
-    """JSON over HTTP with a bearer token. Safe to use from several threads. `ca`: see `trusting`."""
+    """A connection that sends JSON over HTTP with a bearer token; safe to use from several threads. `ca` is explained
+    in `trusting`.
+    """
 
     def __init__(
         self, url: str, token: str, transport: httpx.BaseTransport | None = None, ca: Path | None = None

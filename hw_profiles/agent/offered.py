@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Offered:
     """An agent's offers, by the ids that the server gave them. Safe to use from two threads.
 
-    `again`: offer a deleted device again; else the agent continues with the others. `missing` is set while a device is
-    to be offered again.
+    If `again` is True, a deleted device is offered again; else the agent continues with its other devices. `missing` is
+    set while a device is to be offered again.
     """
 
     configs: Sequence[DeviceConfig] = ()
@@ -27,7 +27,7 @@ class Offered:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids that the server still has, as far as it has reported."""
+        """The ids of the devices that the server has not reported as deleted."""
         return tuple(self._by_id)
 
     def config(self, device_id: str) -> DeviceConfig:
@@ -35,12 +35,12 @@ class Offered:
         return self._by_id[device_id]
 
     def accepted(self, ids: Iterable[str]) -> None:
-        """Record that the server has every offer, under these ids in their order."""
+        """Record that the server has accepted every offer; the ids are in the order of the offers."""
         self._by_id = dict(zip(ids, self.configs, strict=True))
         self.missing.clear()
 
     def removed(self, ids: Iterable[str]) -> Sequence[str]:
-        """Note and log that these devices were deleted; return the names of those not known to be deleted before."""
+        """Note and log that these devices were deleted; return the names of the devices for which this is news."""
         gone = {device_id for device_id in ids if device_id in self._by_id}
         names = [self._by_id[device_id].name for device_id in gone]
         self._by_id = {device_id: config for device_id, config in self._by_id.items() if device_id not in gone}

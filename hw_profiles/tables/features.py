@@ -159,7 +159,9 @@ def _matmul(op: Op, node: OpNode) -> _Main | None:
 
 
 def _plain(op: Op, node: OpNode) -> _Main:
-    """Describe any other node: no MACs; the output counts as large as the largest input (Concat: their sum)."""
+    """Describe any other node. It has no MACs; its output counts as large as its largest input (for Concat, as all
+    inputs together).
+    """
     shapes = [spec.shape for spec in op.inputs] or [(0,)]
     largest = max(shapes, key=math.prod)
     channels = largest[1] if len(largest) > 1 else 0

@@ -16,8 +16,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, split_ha
 
 # The first burst of a model also pays for page faults and lazily made buffers.
 FIRST_WARM_RUNS = 3
-# After `min_rounds`, spread over many disturbances, a few unsettled models are left; their rounds may follow each other
-# faster, or they would hold up a whole batch.
+# After `min_rounds`, which spread over many disturbances, only a few models are unsettled. Their rounds may follow each
+# other faster, because they would otherwise hold up a whole batch.
 LATER_ROUND_SHARE = 0.25
 
 
@@ -79,7 +79,7 @@ class _Run:
                 start_s = clock()
                 call()
                 elapsed_s[run] = clock() - start_s
-        # engines raise classes of their own; recorded, so that one failing model does not end a batch
+        # engines raise classes of their own; one failing model must not end a batch
         except Exception as error:
             self._failure = Failure(self._key, f"{type(error).__name__}: {error}"[:500], "run")
             return

@@ -18,12 +18,15 @@ from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 
 COPIES = (1, 4)
-# Resamples behind the standard deviation of a slope; 200 settle it to about 5 %.
+# Number of resamples behind the standard deviation of a slope; with 200, it is settled to about 5 %.
 RESAMPLES = 200
 
 
 def slope_models(op: Op) -> tuple[bytes, bytes]:
-    """Return the serialised timing models of `op` with few and with many copies. Raises InvalidInput as Op.model."""
+    """Return the serialised timing models of `op` with few and with many copies.
+
+    Raises InvalidInput if `timing_model` does.
+    """
     low, high = (timing_model(op, copies).SerializeToString() for copies in COPIES)
     return low, high
 
@@ -37,7 +40,7 @@ def slope_timing(low: Sample, high: Sample, copies: tuple[int, int] = COPIES) ->
     """
     span = copies[1] - copies[0]
     if span < 1:
-        raise InvalidInput("copies", copies, "must rise: few, then many")
+        raise InvalidInput("copies", copies, "must rise from few to many")
     few, many = low.timing(), high.timing()
     sigma_us = float(np.hypot(_sigma_us(low), _sigma_us(high))) / span
     quiet_us = (many.quiet_us - few.quiet_us) / span

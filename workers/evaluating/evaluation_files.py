@@ -141,7 +141,7 @@ class Material:
         """Return the epochs that a stored network was trained for, including those of the networks it started from.
 
         Raises:
-            InvalidInput: as `kept`.
+            InvalidInput: see `kept`.
         """
         self.kept(digest)
         return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])

@@ -252,7 +252,7 @@ class Hold:
         """Check that the head answers; call before anything that would wait for it.
 
         Raises:
-            ClusterDown: as `check`, or the head accepts no connection.
+            ClusterDown: see `check`; or the head accepts no connection.
         """
         self.check()
         if not _answers(self._cluster._head):

@@ -108,7 +108,7 @@ def measured(
     `name`, so a restart need not repeat it.
 
     Raises:
-        DeviceOffline, MeasurementFailed, Halted: as `engine_files` and `Ports.measure`.
+        DeviceOffline, MeasurementFailed, Halted: see `engine_files` and `Ports.measure`.
     """
 
     def measure() -> Mapping[str, Sample]:

@@ -42,7 +42,7 @@ def engine_files(
     An engine that reads ONNX gets the ONNX file itself, written into `folder`.
 
     Raises:
-        DeviceOffline, Halted: as `Ports.converted`.
+        DeviceOffline, Halted: see `Ports.converted`.
         MeasurementFailed: the runtime cannot convert a network, or the file's outputs differ from the network's.
     """
     device = context.ports.table(device_id).device

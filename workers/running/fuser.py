@@ -46,7 +46,7 @@ class Fuser:
         """Return the fused sets of each network.
 
         Raises:
-            DeviceOffline, MeasurementFailed, Halted: as `Ports.fused`.
+            DeviceOffline, MeasurementFailed, Halted: see `Ports.fused`.
         """
         device_id = self._devices[runtime]
         if self._held is not None:

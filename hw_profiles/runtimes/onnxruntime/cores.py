@@ -1,4 +1,4 @@
-"""Chooses the cores that a timing runs on: the big ones, and always the same."""
+"""Chooses the cores that a timing runs on: always the same big cores."""
 
 from __future__ import annotations
 

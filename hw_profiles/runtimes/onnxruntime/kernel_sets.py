@@ -20,7 +20,7 @@ from hw_profiles.errors import InvalidInput
 # Layout changes that the optimiser inserts; they belong to no node of the model.
 _INSERTED = frozenset({"ReorderInput", "ReorderOutput"})
 _ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Clip", "Mul"})
-# Seen between a kernel and the QuantizeLinear that it absorbed: all of them are no-ops on the quantised range.
+# Op types seen between a kernel and the QuantizeLinear that it absorbed; all of them are no-ops on the quantised range.
 _ABSORBED_BY_QUANTISED = frozenset({"Relu", "Clip", "Identity", "Dropout"})
 _NODE = re.compile(r"@n(\d+)@")
 _TENSOR = re.compile(r"@t(\d+)@")
@@ -76,8 +76,8 @@ class _Graph:
 def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[frozenset[int], ...]:
     """Return the indices of the nodes of `original` (as `renamed` made it) by kernel, in the order of the kernels.
 
-    Each node is in one set. A node that was folded away is with the kernel that reads its result; if several kernels
-    read it, with the first of them.
+    Each node is in one set. A node that was folded away belongs to the kernel that reads its result; if several kernels
+    read the result, it belongs to the first of them.
     """
     graph = _Graph(list(original.node))
     kernels = [node for node in optimised.node if not _inserted(node)]
@@ -103,7 +103,9 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
 
 
 def _inserted(kernel: onnx.NodeProto) -> bool:
-    """Return True if the optimiser added this layout change; one that also transposes is a Transpose of the model."""
+    """Return True if the optimiser added this layout change; a layout change that also transposes comes from the
+    model.
+    """
     transposes = any(attribute.name == "channels_last" and attribute.i for attribute in kernel.attribute)
     return kernel.op_type in _INSERTED and not transposes
 
@@ -147,14 +149,16 @@ def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner:
 
 
 def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_types: frozenset[str]) -> int:
-    """Take the unowned readers of `end` of these types; return the last node that the kernel now makes."""
+    """Give the kernel the readers of `end` that have one of these types and no kernel; return the kernel's new last
+    node.
+    """
     taken = [i for i in graph.followers(end) if i not in owner and graph.nodes[i].op_type in op_types]
     owner.update(dict.fromkeys(taken, number))
     return max(taken, default=end)
 
 
 def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]) -> None:
-    """Take a QuantizeLinear without a kernel into the kernel before it, which ran it."""
+    """Give a QuantizeLinear without a kernel to the kernel before it, which ran it."""
     chain: list[int] = []
     while graph.nodes[end].op_type != "QuantizeLinear":
         readers = graph.followers(end)
