@@ -1,7 +1,7 @@
 """trained: trains the networks of a course as one Ray Tune run under ASHA (Li et al., arXiv 1810.05934).
 
-Tune places and restarts the trainings, and ASHA ends those that fall behind. Neither stores anything: a training
-that lost its worker resumes from the file that its last epoch left.
+Tune places and restarts the training runs, and ASHA ends the runs that fall behind. Neither stores anything: a run that
+lost its worker resumes from the file that its last epoch left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.errors import PoolBroken
 from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, learn
 
 LOST_WORKERS = 2
-"""Number of workers that one training may lose."""
+"""Number of workers that one training run may lose."""
 FIRST_RUNG = 1 / 3
 """Share of the epochs before the first comparison: fine-tuned networks of one size need a few epochs to settle."""
 REDUCTION = 2
@@ -34,10 +34,10 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     """Train every network of a course on at most `workers` workers of `cpus` CPUs.
 
     Returns:
-        How each training ended, by name; only those that had ended if the course was interrupted.
+        How each training run ended, by name; if the course was interrupted, only the runs that had ended.
 
     Raises:
-        PoolBroken: a training lost more workers than LOST_WORKERS, or Ray is gone.
+        PoolBroken: a training run lost more workers than LOST_WORKERS, or Ray is gone.
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores `verbose`
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
@@ -67,7 +67,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     except (
         Exception,
         SystemExit,
-    ) as error:  # Ray exits when it is lost; our own errors are kept by the watch
+    ) as error:  # Ray raises SystemExit when it is lost; the watch keeps our own errors
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
@@ -84,8 +84,8 @@ def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
-    """ASHA over epochs and scores among all trainings but the spared ones, which are neither stopped nor counted. The
-    watch decides in the end: both may stop a training, and one must be left.
+    """ASHA over the epochs and scores of all training runs except the spared ones, which are neither stopped nor
+    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch decides in the end.
     """
 
     def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
@@ -103,7 +103,7 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a result, as TrialScheduler does; a training is not stopped at its last epoch."""
+        """Decide on a result, as TrialScheduler does; a training run is not stopped at its last epoch."""
         name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
         if name in self._spared or result.get("epoch") == result.get("epochs"):
             return going_on
@@ -111,13 +111,15 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         return going_on if wanted == TrialScheduler.STOP and not self._watch.let_go(name) else wanted
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Note a finished training, as TrialScheduler does, unless it is spared."""
+        """Note a finished training run, as TrialScheduler does, unless it is spared."""
         if trial.config[_NAME] not in self._spared:
             super().on_trial_complete(tune_controller, trial, result)
 
 
 class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
-    """Receives every epoch and decides which trainings end: all if the user wants it, some if the time is used up."""
+    """Receives every epoch and decides which training runs end: all runs if the user wants it, some runs if the time is
+    used up.
+    """
 
     def __init__(self, course: Course, at_once: int) -> None:
         self._course = course
@@ -131,9 +133,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         """The first exception of our own code; raised again once Tune has ended its trials."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        """Pickle as a plain object: Tune saves its parts to restore them, which we never do, and our fields cannot be
-        pickled.
-        """
+        """Pickle as a plain object: our fields cannot be pickled, and we never restore what Tune saves."""
         return object, ()
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
@@ -163,7 +163,9 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             self.failed = self.failed or error
 
     def let_go(self, name: str) -> bool:
-        """Let a training that fell behind end, unless it is the last one that could be judged; True if it ends."""
+        """End a training run that fell behind, unless it is the last run that could be judged; return True if it
+        ends.
+        """
         if not self._one_trained() and not self._course.lessons.keys() - self._ended.keys() - {name, CONTROL}:
             return False
         last = self._last[name]
@@ -178,8 +180,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self._course.one_trained or any(name != CONTROL for name in trained)
 
     def _needed(self) -> str | None:
-        """Return the best training that may be stopped; it continues, whatever the time, until one network is trained
-        to judge.
+        """Return the best training run that may be stopped. It continues, whatever the time, until there is a trained
+        network to judge.
         """
         if self._one_trained():
             return None

@@ -31,7 +31,7 @@ class Taught:
 
 
 def train(run: JobRun, result: Result, material: Material) -> Taught:
-    """Choose the finalists, and train the control and them.
+    """Choose the finalists; train the control and the finalists.
 
     Raises:
         JobFailed: the training of the control, or of every finalist, diverges.
@@ -85,7 +85,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
 
 
 def _lasts_for_another(run: JobRun, control: Trained) -> bool:
-    """Decide, once, if a second control and one finalist fit into the wall seconds."""
+    """Decide once and for all whether a second control and one finalist fit into the wall seconds."""
     context = run.context
 
     def decide() -> memos.SecondControl:

@@ -1,4 +1,4 @@
-"""The verify phase: judges the finalists, then smaller neighbours and the uncut network if they may do better."""
+"""The verify phase: judges the finalists, then smaller neighbours and the uncut network if these may do better."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
 
 
 def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged], attempt: int) -> Trained | None:
-    """Train a smaller network than the nearest one, if only its latency is a little too high."""
+    """Train a smaller network than the nearest finalist, if this finalist's only fault is a latency a little too
+    high.
+    """
     wanted = run.context.once(
         memos.neighbour(attempt), lambda: neighbour(run.context, result.problem, verdicts, attempt)
     )

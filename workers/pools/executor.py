@@ -1,7 +1,7 @@
 """Executor: the interface through which a conductor computes: it makes pools and trains the networks of a train phase.
 
 There is one implementation per way of computing: `LocalExecutor` uses this machine's child processes,
-`workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which one it has; the results are the same.
+`workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which executor it has; the results are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class Executor(Protocol):
     """Starts up in the background after `start`; call `pool` and `train` only while `state` is "ok"."""
 
     side_by_side: bool
-    """True if `train` trains networks in parallel; else it returns {} and the train phase trains them one by one."""
+    """True if `train` trains networks in parallel; else `train` returns {}, and the train phase trains the networks one
+    by one.
+    """
 
     @property
     def state(self) -> State: ...
@@ -47,7 +49,7 @@ class Executor(Protocol):
         """Train the networks of a course in parallel; only if `side_by_side`.
 
         Returns:
-            How each ended, by name.
+            How the training of each network ended, by name.
 
         Raises:
             Halted: the user paused or cancelled the job.
@@ -67,10 +69,10 @@ class LocalExecutor:
     side_by_side = False
 
     def start(self) -> None:
-        """Do nothing: there is nothing to wait for."""
+        """Do nothing, because there is nothing to wait for."""
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """Make a pool as Executor.pool does; with 0 processes it evaluates in the caller's thread."""
+        """Make a pool, as Executor.pool does. With 0 processes, the pool evaluates in the caller's thread."""
         return local_pool(make_evaluator, processes, deadline_s, guard)
 
     def train(self, course: Course) -> Mapping[str, Ended]:
@@ -78,7 +80,7 @@ class LocalExecutor:
         return {}
 
     def close(self) -> None:
-        """Do nothing: the pools end with their jobs."""
+        """Do nothing, because the pools end with their jobs."""
 
 
 def local_pool(
@@ -91,7 +93,7 @@ def local_pool(
 
     Args:
         make_evaluator: picklable if `processes` > 0.
-        processes: 0 evaluates in the caller's thread, n in n child processes.
+        processes: number of child processes; with 0, the caller's thread evaluates.
         deadline_s: seconds for one candidate; child processes only.
         guard: entered around each evaluation; the host lock's `shared` lets a timing agent wait for a quiet machine.
 
