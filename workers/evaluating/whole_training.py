@@ -45,8 +45,8 @@ class Sampler:
     """Trains samples of one network.
 
     Args:
-        recipe: recipe of every sample, whichever way it is trained. It is also the recipe of the job's finalists, so that
-            a sample reaches the score that a finalist would reach.
+        recipe: recipe of every sample, whichever way it is trained. It is also the recipe of the job's finalists, so
+            that a sample reaches the score that a finalist would reach.
     """
 
     def __init__(self, material: Material, recipe: Recipe) -> None:

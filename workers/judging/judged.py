@@ -149,7 +149,7 @@ def _judge(
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
         doubts.append(
-            f"{each.candidate_id} continued a sample and had {each.epochs} epochs, the control {control.epochs}"
+            f"{each.candidate_id} continued a sample and had {each.epochs} epochs; the control had {control.epochs}"
         )
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
@@ -157,7 +157,9 @@ def _judge(
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(f"{name} does not hold: {constraint.metric} is {seen:.6g}, the bound {constraint.bound:.6g}")
+            broken.append(
+                f"{name} does not hold: {constraint.metric} is {seen:.6g}, and the bound is {constraint.bound:.6g}"
+            )
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             within = f"within the 95 % interval of the loss of {each.candidate_id}"

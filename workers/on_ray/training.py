@@ -64,17 +64,14 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # Ray raises SystemExit when it is lost; the watch keeps our own errors
+    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch keeps our own errors
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
     if watch.failed is not None:
         raise watch.failed
     if found.errors and not watch.interrupted:
-        raise PoolBroken(f"a training ended {LOST_WORKERS + 1} times: {_last_line(found.errors[0])}")
+        raise PoolBroken(f"the worker of a training run ended {LOST_WORKERS + 1} times: {_last_line(found.errors[0])}")
     return watch.ended()
 
 

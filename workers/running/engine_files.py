@@ -21,8 +21,8 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 
 SAMPLES = 8
-"""Number of images on which an engine's file is compared with its network. A choice: a wrong conversion shows on the
-first.
+"""Number of images on which an engine's file is compared with its network. A few are enough, because a wrong conversion
+shows on the first image.
 """
 SHORT = frozenset({"fp16", "bf16"})
 """Number types of devices that compute with 16 bits; their outputs are compared at that precision."""
@@ -37,7 +37,8 @@ def engine_file(context: Context, device_id: str, model: bytes) -> Path | None:
 def engine_files(
     context: Context, inputs: Inputs, device_id: str, models: Mapping[str, bytes], folder: Path
 ) -> Mapping[str, Path]:
-    """Return the files to time and hand over: the engine's own file of each ONNX file, made and checked once per job.
+    """Return the files to time and to give to users: the engine's own file of each ONNX file, made and checked once per
+    job.
 
     An engine that reads ONNX gets the ONNX file itself, written into `folder`.
 

@@ -14,7 +14,7 @@ from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 
 LOOK_S = 10.0
-"""Seconds between two looks at the tables: each newer table restarts the strategies."""
+"""Minimum seconds between two looks at the tables, because each newer table restarts the strategies."""
 ASKED_AT_ONCE = 64
 
 
