@@ -74,7 +74,7 @@ def _lenet(whole: Row, samples: Rows) -> Iterator[str]:
     crossing = lenet_compression.crossing(sweep, level)
     yield (
         f"`{whole['network']}`: {whole['nonzeros']:,} weights, {percent(whole['test'])} of the test digits correct. "
-        f"{len(searched)} trainings by the search, {len(sweep)} by the sweep."
+        f"{len(searched)} training runs by the search, {len(sweep)} by the sweep."
     )
     if found is None:
         yield "**No sample of the search reaches the level.**"
