@@ -116,8 +116,8 @@ class Training:
 class Effort:
     """How much a run measures and evaluates. The defaults are the product's; tests use less.
 
-    Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
-    `candidate_s` is the deadline of one evaluation, and `device_wait_s` the deadline of one fill.
+    The numbers of images are explained in design section 4 (F2). `calibration_networks` and `rows` limit the requests
+    to a device; `candidate_s` is the deadline of one evaluation, and `device_wait_s` the deadline of one fill.
     """
 
     renormalise_images: int = 1024

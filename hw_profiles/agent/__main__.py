@@ -1,4 +1,4 @@
-"""python -m hw_profiles.agent: the agent without the rest of the command line.
+"""python -m hw_profiles.agent: runs the agent without the other commands of Netlathe.
 
 The enrolment token is read from $NETLATHE_ENROLMENT_TOKEN, so that process lists do not show it.
 """

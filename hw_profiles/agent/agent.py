@@ -68,13 +68,13 @@ class Agent:
     Args:
         url: the server.
         machine: the machine's name within device names; default: the host's name.
-        runtimes: names of the runtimes to offer; default: all that are installed and time something real.
+        runtimes: names of the runtimes to offer; default: all installed runtimes that time something real.
         enrolment_token: needed until the agent has its own credentials.
         state_dir: folder of the credentials; default: the user's state folder.
         lock: keeps timing and other computing on this machine apart.
-        transport: for tests, replaces the network.
+        transport: replaces the network in tests.
         ca: file with the certificate of the server or of its CA, if none of the usual CAs issued it.
-        least_deadline_s: a timing process may be silent for at least so many seconds.
+        least_deadline_s: seconds that any timing process may be silent, at least.
         offer_again: offer a device again after it was deleted on the server; else the agent continues with its other
             devices, and ends when none is left.
     """

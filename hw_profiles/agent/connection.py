@@ -99,7 +99,7 @@ class Connection:
         """Send one request; return its successful response.
 
         Raises:
-            AgentError: one of the classes above.
+            AgentError: the request failed; its subclass says how.
         """
         return self._answer(lambda: self._http.request(method, path, json=body, headers=headers))
 
@@ -107,7 +107,7 @@ class Connection:
         """PUT a file to `path`, streamed from disk.
 
         Raises:
-            AgentError: one of the classes above.
+            AgentError: the request failed; its subclass says how.
         """
         with file.open("rb") as content:
             return self._answer(lambda: self._http.request("PUT", path, files={"file": content}))

@@ -45,7 +45,7 @@ class Offered:
         names = [self._by_id[device_id].name for device_id in gone]
         self._by_id = {device_id: config for device_id, config in self._by_id.items() if device_id not in gone}
         if gone:
-            what = "offering it again" if self.again else f"continuing with {len(self._by_id)} others"
+            what = "offering it again" if self.again else f"continuing with {len(self._by_id)} other devices"
             log.warning("deleted on the server: %s; %s", ", ".join(sorted(names)), what)
         if gone and self.again:
             self.missing.set()

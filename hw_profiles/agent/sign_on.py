@@ -1,4 +1,4 @@
-"""Signing on: an enrolled agent announces itself; a new one uses its enrolment token."""
+"""Signing on: an enrolled agent announces itself; a new agent uses its enrolment token."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hw_profiles.errors import InvalidInput
 
 
 def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
-    """Return the certificates that httpx accepts: only those in the file `ca`, else those of the usual CAs or
+    """Return what httpx checks certificates against: the file `ca` alone if it is given, else the usual CAs or
     $SSL_CERT_FILE.
 
     The file may hold the server's own certificate or the certificate of its CA. If the server is reached on loopback,

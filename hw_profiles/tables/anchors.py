@@ -17,7 +17,7 @@ import numpy as np
 from hw_profiles.errors import InvalidInput
 
 # If one of these bounds is exceeded, the batch is measured again instead of scaled. A scale above MAX_SCALE means that
-# the machine is another one.
+# this is a different machine.
 MAX_SCALE = 1.5
 MAX_DRIFT = 0.03
 MAX_SPREAD = 0.06

@@ -136,7 +136,9 @@ def _line(sums: Array, measured: Array) -> tuple[float, float]:
 
 
 def _leave_one_out(sums: Array, measured: Array) -> Array:
-    """Return the relative error of each network predicted from the others; zeros for a single network."""
+    """Return the relative error of each network if it is predicted from the other networks; zeros for a single
+    network.
+    """
     if len(sums) < 2:
         return np.zeros(len(sums))
     errors = []

@@ -103,7 +103,9 @@ def _kind(op: Op, main: _Main) -> str:
 
 
 def _activation(op: Op, name: str) -> tuple[int, ...] | None:
-    """Return the shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for others."""
+    """Return the shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for any other
+    tensor.
+    """
     made = {output: node for node in op.nodes for output in node.outputs}
     while name in made and made[name].op_type in FOLDED:
         name = made[name].inputs[0]

@@ -50,7 +50,9 @@ Fused: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Checked:
-    """The files that an engine made of a network: its own format, and its outputs (`hw_profiles.wire.arrays`)."""
+    """The files that an engine made from a network: the network in the engine's own format, and its outputs
+    (`hw_profiles.wire.arrays`).
+    """
 
     file: Path
     outputs: Path

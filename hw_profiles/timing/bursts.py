@@ -31,8 +31,8 @@ def run_bursts(
 ) -> dict[str, Sample | Failure]:
     """Time every call by `protocol`; return one answer for each key. `clock` and `sleep` are in seconds.
 
-    A call that raises becomes a Failure, and the others continue. A sample that did not settle has `suspect` set to
-    `unsettled`. `progress(done, all)` is called after each round.
+    A call that raises an exception becomes a Failure, and the other calls continue. A sample that did not settle has
+    `suspect` set to `unsettled`. `progress(done, all)` is called after each round.
     """
     runs = {key: _Run(key, call) for key, call in calls.items()}
     rng = np.random.default_rng(protocol.seed)

@@ -34,9 +34,9 @@ def slope_models(op: Op) -> tuple[bytes, bytes]:
 def slope_timing(low: Sample, high: Sample, copies: tuple[int, int] = COPIES) -> Timing:
     """Return the timing of one block from the samples of its two models.
 
-    Each statistic is the slope of that statistic; `extra` has `sigma_us`, the bootstrap standard deviation of quiet_us,
-    and `suspect` if either sample was suspect or the slope is below zero by more than its noise. Raises InvalidInput if
-    `copies` do not rise.
+    Each statistic of the block is the slope between the models' values of this statistic. `extra` has `sigma_us`, the
+    bootstrap standard deviation of quiet_us, and `suspect` if either sample was suspect or the slope is below zero by
+    more than its noise. Raises InvalidInput if `copies` do not rise.
     """
     span = copies[1] - copies[0]
     if span < 1:

@@ -126,7 +126,9 @@ class Material:
 
     @cached_property
     def training(self) -> tuple[Part, Preprocessing]:
-        """Training images and preprocessing for full training runs; the images of `short` if no others were written."""
+        """Training images and preprocessing for full training runs; these are the images of `short` if no other images
+        were written.
+        """
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
@@ -186,7 +188,7 @@ class Material:
         preprocessing: Preprocessing,
         training: Part | None = None,
     ) -> Path:
-        """Write every file, the completeness mark last; return that mark's path.
+        """Write every file, and last the mark that they are complete; return the path of this mark.
 
         Args:
             training: images that F4 trains on; if None, F4 uses the images of `short`.

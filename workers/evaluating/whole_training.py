@@ -54,7 +54,7 @@ class Sampler:
         self._recipe = recipe
 
     def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
-        """Train one sample; return its metrics and the digest of a network that others can start from.
+        """Train one sample; return its metrics and the digest of a network that other samples can start from.
 
         The metrics are the score on the ranking images and counts of the file. The digest is None if channels were
         removed for good.

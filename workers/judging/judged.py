@@ -180,7 +180,7 @@ def _slow(target: Target, timed: Timed) -> str:
 
 
 def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tuple[str, Constraint]]:
-    """Return all limits except those on latency. Limits on the score refer to the control, all others to the
+    """Return all limits except the latency limits. Limits on the score refer to the control, all other limits to the
     original.
     """
     found = []

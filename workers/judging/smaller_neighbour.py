@@ -15,10 +15,10 @@ SLACK = 0.995
 
 
 def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) -> Values | None:
-    """Return values whose predicted latency is lower by the measured excess; None if no knob can go lower.
+    """Return values whose predicted latency is lower by the measured excess; None if no knob can be lowered further.
 
     Each step lowers one knob by as many levels as it takes to save anything, because the cost of widths rises in steps.
-    It is the knob that, by the sensitivities, loses the least accuracy for the latency that it saves.
+    The step lowers the knob that, by the sensitivities, loses the least accuracy for the latency that it saves.
     """
     if not problem.terms:  # no table predicts what a step saves
         return None

@@ -167,7 +167,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             return False
         last = self._last[name]
         metric = self._course.metric
-        reason = f"{metric.heading} {metric.told(last.score)} after epoch {last.epoch}: behind the others"
+        reason = f"{metric.heading} {metric.told(last.score)} after epoch {last.epoch}, behind the other networks"
         self._ended[name] = Ended("stopped", reason)
         return True
 

@@ -102,7 +102,7 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
+    """Map each knob to (levels,) the scores with this knob at each level and all other knobs as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)

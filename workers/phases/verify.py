@@ -16,7 +16,7 @@ from workers.training.trained import Trained, finalist_name
 
 
 def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
-    """Judge the finalists; if none meets the limits, judge smaller neighbours and the uncut network too.
+    """Judge the finalists; if no finalist meets the limits, judge smaller neighbours and the uncut network too.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports.

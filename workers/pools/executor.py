@@ -41,12 +41,12 @@ class Executor(Protocol):
         """Make a pool of at most `processes` workers.
 
         Raises:
-            PoolBroken: there is nothing to compute on.
+            PoolBroken: there is no machine to compute on.
         """
         ...
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Train the networks of a course in parallel; only if `side_by_side`.
+        """Train the networks of a course in parallel; called only if `side_by_side` is True.
 
         Returns:
             How the training of each network ended, by name.
@@ -63,7 +63,7 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Evaluates in child processes of this one; the train phase itself trains networks one after another."""
+    """Evaluates in child processes of this process; the train phase itself trains networks one after another."""
 
     state: State = "ok"
     side_by_side = False

@@ -5,8 +5,8 @@ run.
     pool.next(timeout_s=1.0)            # -> an Evaluation of a or b, in any order; None: nothing yet
     pool.cancel(b.id)                   # b's evaluation arrives as STOPPED, unless b finished first
 
-Each submitted candidate comes back exactly once, whatever happens to its worker: if the worker is killed, the
-candidate gets one second attempt, then it comes back FAILED with the signal's name.
+Each submitted candidate comes back exactly once, whatever happens to its worker: if the worker is killed, the candidate
+gets a second attempt; if that fails too, it comes back FAILED with the signal's name.
 """
 
 from __future__ import annotations

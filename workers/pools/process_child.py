@@ -1,7 +1,7 @@
 """The child's side of a ProcessPool: makes one evaluator, then evaluates the candidates that arrive.
 
-The two talk over one pipe. The parent sends an EvaluatorFactory, then candidates. The child first answers READY or
-Broken; then, for each candidate, it sends STARTED (the candidate's deadline begins) and an Evaluation.
+Parent and child talk over one pipe. The parent sends an EvaluatorFactory, then candidates. The child first answers
+READY or Broken; then, for each candidate, it sends STARTED (the candidate's deadline begins) and an Evaluation.
 """
 
 from __future__ import annotations

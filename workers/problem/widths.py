@@ -56,7 +56,7 @@ def block_widths(
 
 
 def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) -> NDArray[np.bool_]:
-    """Return which widths are allowed: those for which no larger width of the group costs less.
+    """Return which widths are allowed. A width is allowed if no larger width of the group costs less.
 
     `costs_us`, shape (..., widths), is a group's cost at each width, ascending, with the other groups held fixed. With
     a `tolerance`, a width is allowed only if it saves more than that share over every larger allowed width; this keeps

@@ -23,7 +23,7 @@ def summary(
     **more: object,
 ) -> dict[str, Any]:
     """Return one row. `score` has its `score_fields`. `latency_ms` maps each device id to any of predicted, low, high,
-    measured and measured_high. `counts` has those of COUNTS that are known: rows recorded by an earlier version lack
+    measured and measured_high. `counts` has every known count of COUNTS; rows recorded by an earlier version lack
     metrics that were added since. `more` has further facts for the report.
     """
     return {

@@ -1,4 +1,6 @@
-"""Engine files: a device's runtime converts networks; a file is accepted if its outputs agree with the network's."""
+"""Engine files: a device's runtime converts networks; a file is accepted if its outputs agree with the network's
+outputs.
+"""
 
 from __future__ import annotations
 

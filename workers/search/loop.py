@@ -27,8 +27,8 @@ TAKE_S = 0.5
 """Seconds to wait for a result before the clock and the user's signal are checked again."""
 
 GIVEN_UP_AT = 2
-"""Number of runs that may die while a candidate is open before the candidate counts as failed; a pool gives it as many
-attempts.
+"""Number of runs that may die while a candidate is open before the candidate counts as failed; a pool gives a candidate
+the same number of attempts.
 """
 WHOLE_GIVEN_UP_AT = 6
 """The same limit for a full training run, which stays open for a long time and resumes from its last epoch."""

@@ -34,7 +34,9 @@ class Entrant:
 
 
 class Race:
-    """Decides which strategy asks next. A strategy that raises leaves the race; the others continue."""
+    """Decides which strategy asks next. A strategy that raises an exception leaves the race; the other strategies
+    continue.
+    """
 
     def __init__(self, problem: Problem, makers: Mapping[str, MakeStrategy]) -> None:
         self._problem = problem

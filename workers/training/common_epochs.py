@@ -33,7 +33,7 @@ def epochs_are_decided(context: Context) -> bool:
 
 
 def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
-    """Return the common epochs, at least one; decide them now if no run of the job has done so yet.
+    """Return the common number of epochs, at least one; decide it now if no run of the job has decided it yet.
 
     Args:
         done: number of finished epochs of the control, with the plan's recipe.

@@ -1,7 +1,7 @@
 """Course: networks that are trained in parallel, as files that every worker sees, and how the training of each ended.
 
-The state of a training is its checkpoint, a file of the job: the next worker that trains this network, on any machine,
-resumes from it.
+The state of a network's training is its checkpoint, which is a file of the job. The next worker that trains this
+network, on any machine, resumes from the checkpoint.
 """
 
 from __future__ import annotations

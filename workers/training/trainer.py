@@ -35,7 +35,7 @@ from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
 
 UNTRAINED = "untrained-"
-"""Prefix of the name of a network before training; the rest is the name of the same network after training."""
+"""Prefix that turns the name of a trained network into the name of the same network before training."""
 
 
 class Trainer:
@@ -78,7 +78,7 @@ class Trainer:
         """Candidate id -> the reason why its training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
-        """Return True if this candidate's training is over, in this run or an earlier one."""
+        """Return True if this candidate's training is over, in this run or an earlier run."""
         name = finalist_name(evaluation.candidate.id)
         return self._records.is_over(name)
 

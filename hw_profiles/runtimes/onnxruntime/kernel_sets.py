@@ -1,6 +1,6 @@
 """Finds which nodes of a model an optimiser turned into one kernel, from the optimised graph.
 
-The optimiser keeps names where it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
+The optimiser keeps names if it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
 makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a unique name
 that survives such suffixes; `kernel_sets` finds those names again, adds the nodes that a kernel is known to have
 absorbed behind them, and gives every other node to the kernel that reads its result.
@@ -94,7 +94,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     for index in reversed(range(len(graph.nodes))):
         readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
         if index not in owner:
-            # nothing that runs reads it: give it its own set, behind all others
+            # no kernel reads this node's result: put the node into a set of its own, behind all other sets
             owner[index] = min(readers) if readers else len(kernels) + index
     sets: dict[int, set[int]] = defaultdict(set)
     for index, number in owner.items():

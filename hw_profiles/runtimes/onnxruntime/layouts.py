@@ -6,7 +6,7 @@ from hw_profiles.ops import FLOATS, PRODUCERS, QUANTISED, Op, TensorSpec
 
 # Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused into it,
 # so an elementwise op on its own means that the blocked stretch ended before it; quantised elementwise ops work in the
-# layout of their inputs, so they keep it.
+# layout of their inputs and leave their outputs in it.
 BLOCKED_TYPES = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
 ELEMENTWISE_TYPES = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _CASTS = frozenset({"quantizelinear", "dequantizelinear"})
