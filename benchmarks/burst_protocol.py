@@ -39,7 +39,7 @@ Latencies = Mapping[str, float]
 
 
 def models() -> dict[str, bytes]:
-    """Return whole networks and slope models by name."""
+    """Return the whole networks and the slope models, by name."""
     # Widths are multiples of 16 as on AVX-512; another grid would do as well.
     made = builder(["filter_prune"], KernelClasses(16, 16, 4, 16, 1.5))
     rng = np.random.default_rng(7)
@@ -82,7 +82,7 @@ def _warm_runs(model: bytes, device: DeviceConfig) -> int:
 
 
 def repeatability(passes: list[Latencies]) -> dict[str, float]:
-    """Return relative differences between every two passes."""
+    """Return the relative differences between every two passes of a model."""
     figures: dict[str, float] = {}
     logs = np.log(np.array([[each[name] for name in passes[0]] for each in passes]))
     for label, values in (("", logs), ("_scaled", logs - np.median(logs - logs.mean(axis=0), axis=1, keepdims=True))):

@@ -1,13 +1,12 @@
-"""Events for 200 listeners at 10 events a second, and the cost of a GET meanwhile: `python
-benchmarks/event_streams.py`.
+"""Streams 10 events a second to 200 listeners, and times GETs meanwhile: `python benchmarks/event_streams.py`.
 
 Four processes take part: a server on SQLite that has seen 10,000 events; a writer that adds events of one job through
 the store, as a conductor does; a process with all the listeners; and the process of this script, which requests the job
 and the list of jobs in turn over one connection. After that the server is killed (-9) and restarted, then terminated
 (SIGTERM) and restarted, while events go on: every listener must receive every event once and in order.
 
-Exit code 1 if the p99 of the GETs is over 100 ms, or if an event was missing or came twice. One row is appended to
-benchmarks/results/event_streams.jsonl.
+The exit code is 1 if the p99 of the GETs is over 100 ms, or if an event was missing or came twice. One row is appended
+to benchmarks/results/event_streams.jsonl.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Overhead of F2 beyond running the cut network: `python benchmarks/f2_overhead.py`.
+"""Overhead of F2 over the forward passes of the cut network: `python benchmarks/f2_overhead.py`.
 
 F2 is what a worker does: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, measure
 the accuracy on 2,000 images. The bare passes are only the forward passes of the same cut network on the same images in

@@ -246,13 +246,13 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the recipe or the schedule"
     )
-    parser.add_argument("--epochs", type=int, help="epochs of both ways; default: the recipe's")
+    parser.add_argument("--epochs", type=int, help="number of epochs of both ways; default: the recipe's number")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds of each way, at least 2")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed")
     parser.add_argument("--only", action="append", choices=SCHEMES, help="compare only these schemes")
     chosen = parser.parse_args()
     if chosen.network != "lenet5" and any(name.startswith("filters") for name in (chosen.only or [])):
-        parser.error("--only filters ...: these schemes cut blocks of lenet5")
+        parser.error("--only filters ...: these schemes cut the blocks of lenet5 and of no other network")
     if chosen.seeds < 2:
         parser.error(f"--seeds {chosen.seeds}: a single training run of each way gives no interval")
     torch.set_num_threads(1)

@@ -70,7 +70,7 @@ def problem(name: str) -> Problem:
 
 
 def level(whole: Mapping[str, Any]) -> float:
-    """Return the lowest accuracy on the validation digits that counts as reached."""
+    """Return the lowest accuracy on the validation digits that reaches the level."""
     return float(whole["validation"]) - DROP
 
 
@@ -148,7 +148,7 @@ def sparsest(samples: Sequence[dict[str, Any]], least: float) -> dict[str, Any] 
 
 
 def fewer(whole: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """Return how many times fewer non-zero weights are left."""
+    """Return the factor by which the number of non-zero weights has shrunk."""
     return float(whole["nonzeros"] / found["nonzeros"])
 
 

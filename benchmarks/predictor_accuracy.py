@@ -65,7 +65,7 @@ Say = Callable[..., None]
 
 
 class Bench:
-    """Times as an agent does: in a child process for each batch, with the machine locked."""
+    """Times models as an agent does: each batch in a child process, with the machine locked."""
 
     def __init__(self, work: Path, say: Say) -> None:
         self.device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
@@ -248,7 +248,9 @@ def check(variant: str, work: Path, say: Say) -> dict[str, Any]:
 
 
 def _anchors(work: Path) -> dict[str, float]:
-    """Return the smallest, the middle and the largest calibration network, with their latencies at that time."""
+    """Return the smallest, the middle and the largest calibration network, with their latencies when they were
+    calibrated.
+    """
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     took_us = {row["name"]: _quiet(row["minima_us"]) for row in rows if row["kind"] == "calibration"}
     ordered = sorted(took_us, key=lambda name: took_us[name])

@@ -1,4 +1,4 @@
-"""Overhead of Ray beyond the evaluations: `python benchmarks/ray_dispatch.py`.
+"""Overhead that Ray adds to the evaluations: `python benchmarks/ray_dispatch.py`.
 
 Dispatch: the search loop runs with one actor that answers at once; asks and evaluations are stored as a conductor
 stores them (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes the
@@ -131,7 +131,7 @@ def bare(link: Connection, source: Material) -> None:
 
 
 def throughput(folder: Path, make_pool: Callable[[Material], Pool]) -> dict[str, Any]:
-    """Return wall seconds of the same evaluations by actors and by bare processes, interleaved."""
+    """Return the wall seconds of the same evaluations by actors and by bare processes, in interleaved rounds."""
     source = material(folder)
     shares = [0.25 + 0.03 * (number // WORKERS) for number in range(PER_ROUND)]
     plain = Material(source.folder, source.methods)

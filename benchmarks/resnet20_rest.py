@@ -147,7 +147,7 @@ def _log(client: Client, job: Job) -> list[str]:
 
 
 def good(row: Mapping[str, Any]) -> bool:
-    """Return True if the job ended as it must."""
+    """Return True if the job ended as the goals demand."""
     if row["verdict"] != "met" or row["accuracy_drop"] is None or row["prediction_error"] is None:
         return False
     return bool(row["accuracy_drop"]["mean"] <= MAX_DROP and abs(row["prediction_error"]) <= MAX_ERROR)

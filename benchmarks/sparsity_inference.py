@@ -98,7 +98,7 @@ class Trial:
         )
 
     def sparsity(self, values: Mapping[str, object]) -> float:
-        """Return the share that the values leave out."""
+        """Return the share of filters or weights that these values leave out."""
         (value,) = values.values()
         assert isinstance(value, int | float)
         return 1.0 - value / WIDTH if self.kind == "units" else 1.0 - value

@@ -20,7 +20,7 @@ OPENED_AT_ONCE = 20
 
 @dataclass(frozen=True)
 class Address:
-    """The stream to listen to, and the event number to start after."""
+    """The stream to listen to, and the number of the event after which to start."""
 
     host: str
     port: int

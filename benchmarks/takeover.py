@@ -51,7 +51,7 @@ BODY: Mapping[str, Any] = {
 
 
 def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start a command of the service as a user does, with no setting but the data folder."""
+    """Start a command of the service as a user does, with the data folder as the only setting."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("netlathe")), *words, "--data-dir", str(folder / "data")],

@@ -239,6 +239,6 @@ def _dying(command: Sequence[str], by: signal.Signals | None) -> list[str]:
     """Return the command started through `lifeline`, so that the kernel ends it with us."""
     if by is None or sys.platform != "linux":
         return list(command)
-    # -I -S: before it becomes the command, the interpreter loads only the standard library.
+    # With -I -S, the interpreter loads only the standard library before it becomes the command.
     script = str(Path(lifeline.__file__).absolute())
     return [sys.executable, "-I", "-S", script, str(int(by)), str(os.getpid()), *command]

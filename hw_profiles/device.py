@@ -14,7 +14,7 @@ from hw_profiles.errors import InvalidInput
 
 DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""Pattern of the names of devices and of everything that users name."""
+"""Pattern for the names of devices and of everything else that users name."""
 _NAME = re.compile(NAME_PATTERN)
 ONNX = ".onnx"
 SUFFIX_PATTERN = r"\.[a-z0-9]{1,15}"

@@ -38,7 +38,7 @@ class HostLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Share the machine with other processes that compute; waits while one measures.
+        """Share the machine with other processes that compute; wait while a process measures.
 
         Raises:
             OSError: the lock files cannot be opened; the message names the file.
@@ -48,7 +48,7 @@ class HostLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the machine alone; waits until all holders have left, while newcomers wait behind.
+        """Hold the machine alone; wait until all other holders have left, while newcomers wait behind this process.
 
         Raises:
             OSError: see `shared`.
@@ -88,5 +88,5 @@ def _open(path: Path) -> int:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(error.errno, "the folder of the host lock is missing", str(path)) from None
         raise
-    os.fchmod(descriptor, 0o644)  # other users must be able to open it, whatever the umask
+    os.fchmod(descriptor, 0o644)  # other users must be able to open the file, whatever the umask is
     return descriptor

@@ -92,8 +92,8 @@ class Op:
     `y0..` outputs, each numbered in the order of first use; `Op.of` assigns them.
 
     `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a tensor that
-    arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other. Nothing else about a
-    producer affects the choice of kernel.
+    arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other tensor. Nothing else about
+    a producer affects the choice of kernel.
 
     Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
     """

@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Named:
-    """A strategy or a method with its settings, which the family itself checks when it is made."""
+    """A strategy or a method with its settings, which are checked when the strategy or method is made."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from workers.errors import InvalidInput, PoolClosed
 from workers.pools.pool import Evaluator, EvaluatorFactory, Pool
 
 PATIENCE_S = 120.0
-"""Seconds after which a hanging test fails; they do not expect a speed."""
+"""Seconds after which a hanging test fails; this is not a test of speed."""
 
 
 @dataclass(frozen=True)

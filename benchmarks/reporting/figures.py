@@ -32,7 +32,7 @@ class Figure:
 
     @property
     def outcome(self) -> str:
-        """The outcome in words: the goal is met or missed, or met in so many of the runs."""
+        """The outcome in words: the goal is met, missed, or met in some of the runs."""
         if self.most is None and self.least is None:
             return "-"
         judged = [median(self.values)] if self.of_median else list(self.values)

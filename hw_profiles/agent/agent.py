@@ -109,7 +109,8 @@ class Agent:
         self._voided: AgentError | None = None
 
     def run(self) -> int:
-        """Work until drained; return the exit code: 0, 2 if something must be set up first, 3 if refused.
+        """Work until drained; return the exit code: 0 normally, 2 if something must be set up first, 3 if the server
+        refuses this agent.
 
         SIGTERM and SIGINT drain, if this is the main thread; a second signal ends the process at once.
         """
@@ -256,7 +257,7 @@ class Agent:
             held.cancelled.set()
 
     def _pull(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Take lease after lease until drained."""
+        """Take one lease after another until drained."""
         while not self._drain.is_set():
             try:
                 if self._offered.missing.is_set():
@@ -279,13 +280,13 @@ class Agent:
             self._work(connection, Lease.from_json(answer.json()))
 
     def _announce(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Offer every device again; deleted ones become new devices."""
+        """Offer every device again; deleted devices become new devices."""
         call = partial(connection.call, "PUT", f"/agents/{agent_id}", enrolment.to_json())
         self._offered.accepted(Enrolled.from_json(persist(call, self._drain).json()).device_ids)
         log.info("offered again: %s", ", ".join(config.name for config in self._offered.configs))
 
     def _work(self, connection: Connection, lease: Lease) -> None:
-        """Time a lease and report it; a lease that is lost meanwhile is dropped."""
+        """Time the models of a lease and report the results; a lease that is lost meanwhile is dropped."""
         held = Held(lease)
         self._held = held
         try:

@@ -138,7 +138,7 @@ def _error(response: httpx.Response) -> AgentError:
 
 
 def persist(call: Callable[[], T], stop: threading.Event) -> T:
-    """Repeat `call` while the server is away, with growing pauses; at least one try is made after `stop` is set.
+    """Repeat `call` while the server is away, with growing pauses; once `stop` is set, one last try is made.
 
     Raises:
         ServerAway: `stop` was set.

@@ -1,4 +1,4 @@
-"""Offered: the devices that an agent works for. Users may delete one on the server while the agent works."""
+"""Offered: the devices that an agent works for. Users may delete a device on the server while the agent works."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Offered:
         self.missing.clear()
 
     def removed(self, ids: Iterable[str]) -> Sequence[str]:
-        """Note and log that these devices were deleted; return the names of the devices for which this is news."""
+        """Note and log that these devices were deleted; return the names of the devices that were not known to be
+        deleted.
+        """
         gone = {device_id for device_id in ids if device_id in self._by_id}
         names = [self._by_id[device_id].name for device_id in gone]
         self._by_id = {device_id: config for device_id, config in self._by_id.items() if device_id not in gone}

@@ -46,7 +46,7 @@ class Runtime(Protocol):
     def convert(self, model: bytes, device: DeviceConfig) -> bytes:
         """Convert an ONNX file to the engine's own file, which is timed and given to users beside the ONNX file.
 
-        Raises InvalidInput if the engine cannot make one.
+        Raises InvalidInput if the engine cannot convert the file.
         """
         return model
 
@@ -93,7 +93,7 @@ names = _RUNTIMES.names
 
 
 def load(name: str) -> Runtime:
-    """Return the runtime called `name`, installed or not. Raises InvalidInput for an unknown one."""
+    """Return the runtime called `name`, installed or not. Raises InvalidInput for an unknown runtime."""
     if name not in names():
         raise InvalidInput("runtime", name, f"must be one of {', '.join(names())}")
     try:

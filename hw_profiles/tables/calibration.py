@@ -98,8 +98,9 @@ class Calibration:
 def calibrate(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measured_us: Sequence[float]) -> Calibration:
     """Fit a calibration to networks with these sums of blocks (and their standard deviations) and measured latencies.
 
-    Errors are relative to the measured latency. Any number of networks is accepted: with none the result is the prior,
-    with one only `a` changes. Raises InvalidInput on unequal lengths or on latencies that are not above 0.
+    Errors are relative to the measured latency. Any number of networks is accepted: without networks, the result is the
+    prior; with a single network, only `a` changes. Raises InvalidInput on unequal lengths or on latencies that are not
+    above 0.
     """
     sums, sigmas, measured = (
         np.asarray(values, dtype=np.float64) for values in (sums_us, block_sigmas_us, measured_us)

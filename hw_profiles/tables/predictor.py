@@ -1,4 +1,5 @@
-"""KindPredictor: a Gaussian process for ops of one kind that were not measured, on kernel-class-aware columns.
+"""KindPredictor: a Gaussian process that predicts the latency of ops of one kind that were not measured. Its columns
+take kernel classes into account.
 
 The process has a Matern-3/2 kernel with one length scale per column, and white noise; it models log latency around a
 ridge line (Rasmussen and Williams 2006, 2.7). The columns were chosen on the development machine, on tables most of

@@ -19,7 +19,8 @@ from hw_profiles.tables.kernel_classes import KernelClasses
 
 # One point past four steps of 16, or two steps of 32, which is the minimum that shows a step of 32 twice.
 LIMIT = 65
-# The other channel count of a probe, and its height and width: sizes at which steps were clearly visible.
+# The channel count of a probe that stays fixed, and the probe's height and width; at these sizes, steps were clearly
+# visible.
 OTHER_CHANNELS, SIZE = 32, 16
 STEPS = (1, 2, 4, 8, 16, 32)
 MODULI = (2, 4, 8, 16, 32)

@@ -106,8 +106,8 @@ class Prediction:
 @dataclass(frozen=True)
 class LatencyTable:
     """A device's rows by op key. A lookup tries the measured row, then a row of the same kernel class, then the
-    predictor of the kind; else the op is missing. Answers are cached in the snapshot, so a repeated lookup costs a
-    dictionary access.
+    predictor of the kind; otherwise the op counts as missing. Answers are cached in the snapshot, so a repeated lookup
+    costs a dictionary access.
     """
 
     device: DeviceConfig

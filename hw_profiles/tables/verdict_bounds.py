@@ -1,7 +1,7 @@
 """Bounds: upper limits on a model's true latency, for verdicts that need 97.5 % certainty.
 
-`quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap of a
-high percentile does not: it never sees anything above the slowest burst. `p95` is therefore bounded by an order
+`quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap does not
+cover a high percentile, because it never sees anything above the slowest burst. `p95` is therefore bounded by an order
 statistic, which holds for any distribution of the bursts: the r-th smallest of n is above the p-quantile with the
 probability that a binomial (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
 """
@@ -52,7 +52,7 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
 def order_upper(values: Array, level: float, certainty: float) -> float:
     """Return the smallest of `values` (n,) that is above the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if even the largest is not.
+    Raises InvalidInput if not even the largest value is.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] >= certainty)
@@ -64,7 +64,7 @@ def order_upper(values: Array, level: float, certainty: float) -> float:
 def order_lower(values: Array, level: float, certainty: float) -> float:
     """Return the largest of `values` (n,) that is below the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if even the smallest is not.
+    Raises InvalidInput if not even the smallest value is.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] <= 1.0 - certainty)

@@ -1,7 +1,7 @@
 """The burst scheduler: times many calls interleaved, so that a disturbance affects all of them alike.
 
 Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (seen on one machine; no rows
-kept). Short bursts spread over many rounds meet quiet moments for every model; more runs in a row do not.
+kept). Short bursts that are spread over many rounds meet quiet moments for every model, but more runs in a row do not.
 benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
 """
 

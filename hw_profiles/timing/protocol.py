@@ -15,8 +15,8 @@ Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
 # The percentile of burst minima that counts as the latency of an undisturbed machine. It is a choice;
-# docs/benchmarks.md (benchmarks/burst_protocol.py) compares its repeatability on a loaded machine with the median of a
-# long run.
+# docs/benchmarks.md (benchmarks/burst_protocol.py) compares how well it and the median of a long run repeat on a loaded
+# machine.
 QUIET_PERCENTILE = 5.0
 # Ratio of p50 to quiet latency above which users are warned of other work on the machine.
 NOISY = 1.3
@@ -164,11 +164,11 @@ def bootstrap_upper(
     resamples: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Return the upper bootstrap percentile over bursts: of latency(sample) / latency(reference), or of the latency of
+    """Return the upper bootstrap percentile, over bursts, of latency(sample) / latency(reference), or of the latency of
     `sample` in microseconds if `reference` is None.
 
-    Rounds are resampled jointly if both samples have equally many: the models of one interleaved run shared each
-    round's disturbances, and pairing the rounds keeps these disturbances out of the ratio.
+    Rounds are resampled jointly if both samples have the same number of rounds: the models of one interleaved run
+    shared each round's disturbances, and pairing the rounds keeps these disturbances out of the ratio.
     """
     rng = np.random.default_rng(seed)
     values, level = statistic_values(sample, statistic)

@@ -48,8 +48,8 @@ def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _bias_scales(op: Op) -> dict[int, tuple[int, int]]:
-    """Return, for each scale of a quantised bias, the scales (of activation and weight) whose product it must be;
-    otherwise runtimes do not treat the block as quantised.
+    """Return, for each scale of a quantised bias, the scales (of activation and weight) whose product this scale must
+    be; otherwise runtimes do not treat the block as quantised.
     """
     scale_of = {
         node.outputs[0]: int(node.inputs[1][1:])

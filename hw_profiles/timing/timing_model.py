@@ -9,9 +9,9 @@ of the first `copies` slots has a copy of the block with its own weights:
             stand-in -> tap                         in every slot: a tensor of the output's shape and layout
                      -> join                        in the slots without a block
 
-Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the block with the layout changes
-that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer alive if no block reads it,
-and keeps the runtime from fusing the block into its producer.
+Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the latency of the block,
+including the layout changes that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer
+alive if no block reads it, and keeps the runtime from fusing the block into its producer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hw_profiles.runtimes.onnxruntime.layouts import leaves_blocked
 from hw_profiles.timing.random_constants import ACTIVATION_SCALE, random_constants
 
 SLOTS = 4
-# Names of the blocks' nodes start with this: `block2/0` is node 0 of the copy in slot 2.
+# Prefix of the names of the blocks' nodes: `block2/0` is node 0 of the copy in slot 2.
 BLOCK_PREFIX = "block"
 # The metadata key that marks a timing model; its value is the key of the op.
 OP_METADATA = "netlathe.op"
@@ -133,7 +133,9 @@ class _Builder:
         self._quantise(f"{name}_float", name, spec.dtype, ACTIVATION_SCALE)
 
     def _conv(self, name: str, spec: TensorSpec) -> None:
-        """Make `name` with a 1x1 convolution of a shared feed, quantised on both sides if `spec` is."""
+        """Make `name` with a 1x1 convolution of a shared feed, quantised on both sides if `spec` is a quantised
+        tensor.
+        """
         batch, channels, height, width = spec.shape
         dtype = "float32" if spec.dtype in QUANTISED else spec.dtype
         feed = self._input(f"feed_{height}x{width}_{dtype}", TensorSpec((batch, FEED_CHANNELS, height, width), dtype))

@@ -77,7 +77,7 @@ class RuntimeOffer(Message):
 
 @dataclass(frozen=True)
 class SelfTest(Message):
-    """The agent's findings when it timed a model of one node with each runtime; `facts` describe the machine.
+    """The results of timing a model of one node with each of the agent's runtimes; `facts` describe the machine.
 
     `null_us` is the quiet latency of this model in microseconds, by device name.
     """

@@ -1,4 +1,4 @@
-"""A lease: work that one device asks for and gets."""
+"""A lease: work that an agent asks for on behalf of a device, and gets."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _DONE = "material.json"
 
 @dataclass(frozen=True)
 class Material:
-    """A folder with the working network, images and statistics. Picklable; reads lazily.
+    """A folder with the working network, images and statistics. This object is picklable and reads the files lazily.
 
     `methods` has (name, settings) pairs in the scheme's order; `task_name` is the name of the job's task.
     """
@@ -102,7 +102,7 @@ class Material:
         """Block -> (width + 1,) the errors in the layers that read the block, by the number of units that stay. This
         takes a tenth of a second.
 
-        Empty if the methods gather no statistics.
+        The map is empty if the methods gather no statistics.
         """
         evidence = self.evidence
         if evidence.statistics is None:
@@ -224,7 +224,7 @@ class Material:
         return array
 
     def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
-        # Numbered files: keys are tensor names, which may contain any character.
+        # Files are numbered, because keys are tensor names, which may contain any character.
         for i, array in enumerate(arrays.values()):
             np.save(self._file(f"{name}-{i}"), array)
         listing = self.folder / f"{name}.json"

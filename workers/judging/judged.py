@@ -129,7 +129,7 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
     """Return the finalist to offer if no finalist meets every limit: the nearest to the limits by
     `search.ranking.nearness`.
 
-    That measure weighs every limit and puts networks that guess last; ties are ranked as in `best_of`.
+    This measure weighs every limit, and ranks networks that guess last; ties are ranked as in `best_of`.
     """
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 

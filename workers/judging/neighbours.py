@@ -32,7 +32,7 @@ def lasts_for(context: Context, nearest: Judged) -> bool:
 
 
 def neighbour(context: Context, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
-    """Return the candidate of a smaller neighbour if training it is worthwhile; else no candidate."""
+    """Return a list with the candidate of a smaller neighbour, or an empty list if no neighbour is worth training."""
     nearest = worth_another(verdicts)
     if nearest is None or not lasts_for(context, nearest):
         return []

@@ -20,7 +20,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
     Each step lowers one knob by as many levels as it takes to save anything, because the cost of widths rises in steps.
     The step lowers the knob that, by the sensitivities, loses the least accuracy for the latency that it saves.
     """
-    if not problem.terms:  # no table predicts what a step saves
+    if not problem.terms:  # no table can predict how much a step saves
         return None
     levels = problem.space.levels(values)
     start_ms = _latency_ms(problem, levels[None])

@@ -148,7 +148,7 @@ def _off(seen: Session) -> str:
 
 
 def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
-    """Compare the anchors, which are the ends of the space, with their earlier timing, to see if the machine has
+    """Compare the anchors, which are the ends of the space, with their earlier timing, to see whether the machine has
     changed.
     """
     earlier = {UPLOADED: device.original, SMALLEST: device.smallest}

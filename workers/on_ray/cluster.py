@@ -48,7 +48,9 @@ STORE_BYTES = 128 * 1024**2
 """Bytes of Ray's memory for objects. Candidates and evaluations are small, and everything large is a file."""
 _PREFIX = "nlray-"
 _SHORT = 15
-"""Maximum length in bytes of the parent of our folder: Ray appends 85 more, and a socket's path has at most 107."""
+"""Maximum length in bytes of the parent of our folder: Ray appends 85 more bytes, and a socket's path has at most
+107.
+"""
 _TOKEN = secrets.token_hex(32)
 """The token of every private Ray. There is only one, because Ray reads a process's token only once."""
 
@@ -156,7 +158,7 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self) -> None:
-        """Return when Ray is lost or this process is closing."""
+        """Watch Ray; return once Ray is lost or this process is closing."""
         unanswered = 0
         while unanswered < HEAD_LOOKS:
             unanswered = 0 if _answers(self._head) else unanswered + 1

@@ -18,6 +18,6 @@ os.environ[MAY_CLUSTER] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after Ray's end must not start another Ray
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-"""Seconds without the cluster's head after which Ray ends a process. A restarted head does not recognise us, so a quick
-restart beats a conductor that hangs in a call.
+"""Seconds without the cluster's head after which Ray ends a process. A restarted head does not recognise us, so a
+conductor that is quickly restarted is better than a conductor that hangs in a call.
 """

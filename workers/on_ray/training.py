@@ -41,7 +41,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores `verbose`
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report holds the end, not a score
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report of a run has no score
     watch = Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
@@ -127,7 +127,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         self._looked_s = -math.inf
         self.interrupted = False
         self.failed: Exception | None = None
-        """The first exception of our own code; raised again once Tune has ended its trials."""
+        """The first exception of our own code, which is raised again once Tune has ended its trials."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Pickle as a plain object: our fields cannot be pickled, and we never restore what Tune saves."""
@@ -189,7 +189,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return max(going, key=lambda name: going[name])
 
     def stop_all(self) -> bool:
-        """Return True if everything must end; Tune calls this all the time."""
+        """Return True if everything must end; Tune calls this again and again."""
         if time.monotonic() - self._looked_s >= LOOK_S and self.failed is None:
             self._looked_s = time.monotonic()
             try:

@@ -32,7 +32,9 @@ RayState: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
 
 
 class Actor:
-    """Runs in the actor's process; its calls run in threads, so that cancelling does not wait for evaluating."""
+    """The object in the actor's process. Its calls run in threads, so that a cancellation need not wait for an
+    evaluation.
+    """
 
     def __init__(self, threads: int) -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory's import of torch reads it
@@ -94,7 +96,7 @@ class RayWorker:
         self.state: RayState = "starting"
         self.since_s = time.monotonic()
         self.batch: list[Candidate] = []
-        """Candidates that have not come back, the current one first."""
+        """Candidates that have not come back, the current candidate first."""
         self.cancelled_s: float | None = None
         """Time at which the current candidate was given up."""
         self.unwanted: set[str] = set()
@@ -137,7 +139,7 @@ class RayWorker:
         return message
 
     def give_up(self, candidate_id: str) -> None:
-        """Cancel a candidate of the batch; the current one may still finish by itself."""
+        """Cancel a candidate of the batch; the current candidate may still finish by itself."""
         self.unwanted.add(candidate_id)
         if self.batch[0].id == candidate_id and self.cancelled_s is None:
             self.cancelled_s = time.monotonic()

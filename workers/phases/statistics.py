@@ -81,15 +81,17 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
     count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
     if count < len(train):
-        context.warn(f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all.")
+        context.warn(
+            f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all images."
+        )
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
 def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], norms: bool = True) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept; if their statistics are far from the statistics of the images, they get the latter.
-    Missing batch norms are inserted if `norms` is True. Channels that say the same of all images are silent.
+    Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
+    batch norms are inserted if `norms` is True. Channels that say the same of all images are silent.
     """
     kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
     calm = settled(restated(kept, images), images)
@@ -124,8 +126,8 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Return the levels to probe: all levels of an unordered knob; of any other knob, some from the smallest level up,
-    without the top, which is the original.
+    """Return the levels to probe: every level of an unordered knob, or a few levels of an ordered knob. The level of
+    the original is left out.
     """
     if not knob.ordered:
         return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]

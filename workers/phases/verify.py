@@ -43,7 +43,8 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
 
 
 def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
-    """Judge the control as the uncut network, if no finalist meets the limits and the nearest one has lost accuracy.
+    """Judge the control as the uncut network, if no finalist meets the limits and the nearest finalist has lost
+    accuracy.
 
     A finalist that has lost too much accuracy is not a solution, and the uncut network may be nearer to the limits.
     """

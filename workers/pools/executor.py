@@ -34,7 +34,7 @@ class Executor(Protocol):
     def state(self) -> State: ...
 
     def start(self) -> None:
-        """Begin to start up; returns at once."""
+        """Begin to start up; return at once."""
         ...
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
@@ -76,7 +76,7 @@ class LocalExecutor:
         return local_pool(make_evaluator, processes, deadline_s, guard)
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Return {}: the train phase trains the networks itself, one after another."""
+        """Return {}, because the train phase trains the networks itself, one after another."""
         return {}
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ def local_pool(
     Args:
         make_evaluator: picklable if `processes` > 0.
         processes: number of child processes; with 0, the caller's thread evaluates.
-        deadline_s: seconds for one candidate; child processes only.
+        deadline_s: seconds that one candidate may take; ignored without child processes.
         guard: entered around each evaluation; the host lock's `shared` lets a timing agent wait for a quiet machine.
 
     Raises:

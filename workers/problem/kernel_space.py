@@ -24,7 +24,7 @@ from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
-"""Function that maps a runtime and networks to each network's sets of node names that run as one kernel."""
+"""Function that returns, for a runtime and networks, each network's sets of node names that run as one kernel."""
 
 
 def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:

@@ -4,8 +4,8 @@ Latency and counts are sums over the nodes of the whole network, and each node d
 asked which knobs those are. This is observed instead: values are changed one at a time, the network is rewritten, and
 the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated in
 the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
-(it is folded away), one kernel, or several kernels (a rewrite splits it). The number of networks looked at grows with
-the sum of the options, never with their product.
+(it is folded away), one kernel, or several kernels (a rewrite splits it). The number of rewritten networks grows with
+the sum of the knobs' options, never with the product.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _probed(knob: Levelled) -> list[int]:
 
 
 def _unseen(table: NodeTable) -> NDArray[np.bool_]:
-    """Return (distinct points,) booleans, True for points at which no network was looked at."""
+    """Return (distinct points,) booleans that are True for points at which no network was looked at yet."""
     rows, _ = table.distinct
     return np.array([tuple(int(size) for size in row) not in table.parts for row in rows])
 

@@ -58,7 +58,7 @@ class NodeTable:
 
     @cached_property
     def _places(self) -> dict[str, NDArray[np.int64]]:
-        """Knob -> (levels,) the amount that each level adds to its group's coordinate."""
+        """Knob -> (levels,) the amount that each level adds to the coordinate of the knob's group."""
         return {knob.name: coordinates(knob) for knob in self.knobs}
 
     @cached_property

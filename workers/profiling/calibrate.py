@@ -41,7 +41,7 @@ def calibrated(
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
-    """Draw networks from the space to be searched: its two ends, and random ones of each setting."""
+    """Draw networks from the space to be searched: its two ends, and random networks of each setting."""
     rng = np.random.default_rng([context.plan.seed, 1])
     knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
     each = max(_LEAST_PER_SETTING, -(-context.plan.effort.calibration_networks // len(builder.settings)))

@@ -63,7 +63,7 @@ def clean_check(task: Task, model: bytes, images: Preprocessed, labels: Labels, 
     # Two builds of the same arithmetic may break a tie differently: allow one image.
     if not agreement.holds or abs(found.score - score) > 1.5 / found.count:
         told = f"a score of {found.score:.4f} (outputs differ by {found.difference:.1e} of their scale)"
-        raise JobFailed("recheck_failed", "package", f"a clean process found {told}, the verdict used {score:.4f}")
+        raise JobFailed("recheck_failed", "package", f"a clean process found {told}, but the verdict used {score:.4f}")
     return found
 
 

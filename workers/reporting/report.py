@@ -114,8 +114,9 @@ def _shown(metric: str, value: float | None) -> str:
 
 
 def _score(metric: Metric, row: Mapping[str, Any]) -> str:
-    """Format the score. If it was computed on the file, it gets its 95 % interval and number of images, and the number
-    of finalists from which these images chose the file, because the best of several looks better than it is.
+    """Format the score. A score that was computed on the file gets its 95 % interval and its number of images. If these
+    images chose the file among several finalists, their number is added, because the best of several looks better than
+    it is.
     """
     shown, known = _shown(metric.name, row[metric.name]), row.get(f"{metric.name}_interval")
     finalists = row.get("finalists", 1)

@@ -37,7 +37,7 @@ def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = ""
     restarts.
 
     Args:
-        rate: the rate that the epoch was trained at.
+        rate: the rate at which the epoch was trained.
         epoch: the steps of the epoch.
     """
     before = times_lowered(context, form)

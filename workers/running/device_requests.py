@@ -27,8 +27,8 @@ NEWS_S = 2.0
 
 
 def learned_classes(context: Context, device_id: str) -> KernelClasses:
-    """Return the device's kernel classes. They come from its table, or are learned now from two probe curves that are
-    requested for this.
+    """Return the device's kernel classes, from its table if it has them; else request two probe curves and learn the
+    classes from these.
     """
     table = context.ports.table(device_id)
     if not table.classes.trivial:
@@ -41,7 +41,7 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
     latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
     if 2 * len(latency_us) < len(curves.ops):
         name = context.device_name(device_id)
-        context.say(f"{name} timed too few probes; every width is tried there.", "warning")
+        context.say(f"{name} timed too few probes; every width is tried on this device.", "warning")
         return table.classes
     classes = runtimes.learned(table.device.runtime, curves.curves(latency_us))
     context.ports.emit(Learned(device_id, classes.to_json()))

@@ -19,8 +19,8 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The result of scoring the original on mirrored images. `bears` is True if it does as well on them; `lost` is the
-    score that it loses.
+    """The result of scoring the original on mirrored images. `bears` is True if the original does as well on them;
+    `lost` is the score that it loses.
     """
 
     bears: bool
@@ -177,7 +177,7 @@ def trained_file(name: str) -> str:
 
 # verify
 def neighbour(attempt: int) -> Memo[Sequence[Evaluated]]:
-    """The memo of a finalist's smaller neighbour, if one is to be trained."""
+    """The memo of a finalist's smaller neighbour, if such a neighbour is to be trained."""
     return _candidates(f"neighbour-{attempt}")
 
 

@@ -31,7 +31,7 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
 
     def rank(each: Evaluated) -> tuple[float | str, ...]:
         metrics = each.evaluation.metrics
-        # A network that guesses before training is not trained if there is any other.
+        # A network that guesses before training is trained only if there is no other network.
         blind = not each.feasible and guesses(metrics.get(problem.deciding, 0.0), problem.chance, problem.images or 1)
         own = preference(problem.objective.utility(metrics), metrics, problem.deciding)
         return blind, problem.violation(metrics), *own, each.evaluation.candidate.id

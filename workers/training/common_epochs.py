@@ -11,7 +11,9 @@ from workers.running.context import Context
 WITHOUT = 2
 """Number of training runs for which the wall seconds must be enough: the control and one finalist."""
 WITH_SAMPLES = 6
-"""The same number if a strategy asks for full training runs, a few of which must fit as well."""
+"""The same number if a strategy asks for full training runs, because a few of these must also fit into the wall
+seconds.
+"""
 
 
 def trains(context: Context) -> bool:
@@ -58,4 +60,4 @@ def shortened(context: Context) -> Sequence[str]:
         return ()
     whom = "the control, a few samples and one finalist" if trains(context) else "the control and one finalist"
     wall = f"{context.plan.budget.wall_s:g} wall seconds are not enough for {wanted} epochs of {whom}"
-    return (f"{wall}, so networks are trained for {epochs}.",)
+    return (f"{wall}, so networks are trained for {epochs} epoch{'' if epochs == 1 else 's'}.",)

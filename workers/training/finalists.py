@@ -21,8 +21,8 @@ def finalists(
     evaluated: Sequence[Evaluated],
     count: int,
 ) -> Sequence[Evaluated]:
-    """Return the best candidates of the search; if no candidate is within the limits, the uncut network comes before
-    the nearest candidates.
+    """Return the best candidates of the search; if no candidate is within the limits, return the uncut network (if its
+    estimate is within them) and then the nearest candidates.
     """
     chosen = chosen_finalists(evaluated, problem, count)
     if any(each.feasible for each in chosen):

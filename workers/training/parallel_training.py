@@ -30,7 +30,8 @@ from workers.running.inputs import Inputs
 
 @dataclass(frozen=True)
 class Lesson:
-    """Everything that one worker needs to train one network. Picklable; everything large is a file.
+    """Everything that one worker needs to train one network. A lesson is picklable, and everything large in it is a
+    file.
 
     The file `checkpoint` may be missing; it is written atomically after each epoch. `values` are the candidate's
     values; they are empty for the control.
@@ -76,7 +77,7 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Course:
-    """The lessons of one train phase by name, in the order in which to begin.
+    """The lessons of one train phase by name, in the order in which they begin.
 
     The lessons in `spared` are never stopped. After `left_s` wall seconds, only the spared lessons continue; as long as
     no other network is trained, the leading lesson continues too. If `by_score`, the lesson with the best score leads,

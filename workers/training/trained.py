@@ -34,7 +34,7 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """The accuracy on the whole validation part."""
+        """The mean score on the whole validation part."""
         return float(self.scores.mean())
 
     @property

@@ -223,7 +223,7 @@ class Trainer:
         predicted: Mapping[str, float] | None = None,
         epochs_before: int = 0,
     ) -> tuple[memos.TrainedFacts, Path]:
-        """Return the facts about a network's final file, and this file; make both unless an earlier run has made
+        """Return the facts about a network's final file, and the file itself; make both unless an earlier run has made
         them.
         """
         memo, file = self._records.facts(name), self._records.file(name)
@@ -242,7 +242,7 @@ class Trainer:
     def _unless_ruined(
         self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
     ) -> Trained:
-        """Return the result of the training, or the source itself if training ruined it.
+        """Return the trained network, or the source itself if training ruined the network.
 
         Args:
             before: the source's score, if known.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _PROVIDERS = ["CPUExecutionProvider"]
-# Spinning threads of one session disturb the session timed next. A choice: on the development machine 2 threads ran
-# faster without spinning; no benchmark shows it.
+# Spinning threads of one session disturb the session timed next. So they do not spin. This is a choice: on the
+# development machine, 2 threads ran faster without spinning; no benchmark shows it.
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 
@@ -137,7 +137,7 @@ def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
 
 
 def _feed(entering: Any, rng: np.random.Generator) -> np.ndarray:
-    """Return random values for a float input, zeros for any other; symbolic sizes are 1."""
+    """Return random values for a float input, zeros for any other input; symbolic sizes are 1."""
     shape = [size if isinstance(size, int) else 1 for size in entering.shape]
     dtype = _DTYPES.get(entering.type)
     if dtype is None:

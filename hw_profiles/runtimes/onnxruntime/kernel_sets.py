@@ -27,7 +27,7 @@ _TENSOR = re.compile(r"@t(\d+)@")
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose nodes are called @n<index>@ and the tensors that they make @t<number>@.
+    """Return a copy in which nodes are called @n<index>@, and the tensors that they make are called @t<number>@.
 
     Raises InvalidInput if a node has a subgraph, or if node names are missing or repeated, because sets of such names
     would mean nothing.
@@ -138,7 +138,7 @@ def _whole_tensors(name: str) -> Iterable[str]:
 
 
 def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
-    """Give `kernel` the nodes that it absorbed after the node that it is named for."""
+    """Give `kernel` the nodes that it absorbed after the node whose name it has."""
     if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
         if len(kernel.input) > 3 and kernel.input[3]:
             end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))

@@ -30,8 +30,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 class VirtualClock:
     """A clock whose seconds pass only while a simulated run takes them. It is called like time.perf_counter.
 
-    Contention comes in episodes of `episode_s`: in a share of them, drawn by seed, every run takes `contention` times
-    as long. Each run also jitters upwards by about half a percent.
+    Contention comes in episodes of `episode_s`: in some of these episodes, drawn by the seed, every run takes
+    `contention` times as long. Each run also jitters upwards by about half a percent.
     """
 
     seed: int

@@ -40,7 +40,7 @@ SPREAD = 0.01
 
 
 class Shapes:
-    """Shapes and item sizes of the tensors of a model, by shape inference; symbolic sizes count as 1."""
+    """The shapes and item sizes of a model's tensors, found by shape inference; symbolic sizes count as 1."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         try:
