@@ -27,7 +27,10 @@ from compress.quantising.activations import activations
 
 @dataclass(frozen=True)
 class _Levels:
-    """Of each channel of a tensor, (C,): its mean over images and positions, and whether it is the same everywhere."""
+    """Of each channel of a tensor, (C,): its mean over images and positions, and whether it is one constant, not zero.
+
+    A channel that is zero on these images has no constant to be taken away, and may say something of other images.
+    """
 
     mean: Vector
     flat: NDArray[np.bool_]
@@ -98,7 +101,7 @@ def _levels(
             low[name] = np.minimum(low.get(name, np.inf), rows.min(1))
             high[name] = np.maximum(high.get(name, -np.inf), rows.max(1))
     middles = {name: (low[name] + high[name]) / 2 for name in tensors}
-    return {name: _Levels(mid, high[name] - low[name] <= FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
+    return {name: _Levels(mid, high[name] - low[name] < FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
 
 
 def _without_constants(
