@@ -64,12 +64,13 @@ def _check(answers: TextIO, runtime: Runtime, device: DeviceConfig, paths: Mappi
         samples = paths[key.removesuffix(MODEL) + SAMPLES]
         try:
             made = conversion(runtime, paths[key].read_bytes(), unpack(samples.read_bytes()), device)
+            packed = pack(made.outputs)
         except Exception as error:  # the engines share no error class; the reason is sent to the caller
             _say(answers, _answer(key, Failure(key, why(error))))
         else:
             file, outputs = (paths[key].with_name(f"{paths[key].stem}-{samples.stem}.{end}") for end in ("file", "out"))
             file.write_bytes(made.file)
-            outputs.write_bytes(pack(made.outputs))
+            outputs.write_bytes(packed)
             _say(answers, {"checked": {"key": key, "file": str(file), "outputs": str(outputs)}})
         _progress(answers, len(paths) * done // len(keys), len(paths))
 
