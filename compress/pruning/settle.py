@@ -27,7 +27,7 @@ from compress.quantising.activations import activations
 
 @dataclass(frozen=True)
 class _Levels:
-    """Facts about each channel of a tensor, (C,): the mean of its values, and whether it is one constant other than zero.
+    """Facts about each channel of a tensor, (C,): its mean, and whether it is one constant other than zero.
 
     A channel that is zero on these images has no constant to remove, and may differ from zero on other images.
     """
