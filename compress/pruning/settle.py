@@ -27,7 +27,10 @@ from compress.quantising.activations import activations
 
 @dataclass(frozen=True)
 class _Levels:
-    """Facts about each channel of a tensor, (C,): the middle of its values, and whether all its values are the same."""
+    """Facts about each channel of a tensor, (C,): its mean, and whether it is one constant other than zero.
+
+    A channel that is zero on these images has no constant to remove, and may differ from zero on other images.
+    """
 
     mean: Vector
     flat: NDArray[np.bool_]
@@ -100,7 +103,7 @@ def _levels(
             low[name] = np.minimum(low.get(name, np.inf), rows.min(1))
             high[name] = np.maximum(high.get(name, -np.inf), rows.max(1))
     middles = {name: (low[name] + high[name]) / 2 for name in tensors}
-    return {name: _Levels(mid, high[name] - low[name] <= FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
+    return {name: _Levels(mid, high[name] - low[name] < FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
 
 
 def _without_constants(

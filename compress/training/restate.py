@@ -68,7 +68,8 @@ def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> d
     if (np.abs(moved) <= FAR / 2).all() and (np.abs(np.log(after / before)) <= np.log(FAR)).all():
         return {}
     level = beta + gamma * moved
-    flat = gamma**2 * variance / before**2 <= FLAT * level**2
+    # Less, not equal: a channel that is zero on these images may say something of other ones.
+    flat = gamma**2 * variance / before**2 < FLAT * level**2
     values = (np.where(flat, 0.0, gamma * after / before), level, mean, variance)
     made = zip(names, values, strict=True)
     return {name: value.astype(network.constants[name].dtype) for name, value in made}

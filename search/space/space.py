@@ -98,7 +98,7 @@ class Space:
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels (n, levelled) of n values, the shape that Terms takes. Raises: InvalidInput like `check`."""
+        """Return the levels (n, levelled) of n values, as Terms takes them. Raises: InvalidInput like `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):

@@ -1,4 +1,4 @@
-"""Conversions: files in a device's engine format that it made of networks, and their outputs for samples."""
+"""Conversions: files that a device built from networks in its engine's format, and their outputs for samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Digests of the engine's file and of its outputs, or in `failure` the reason why there are none."""
+    """Digests of the engine's file and of the file's outputs; if there are no files, `failure` says why."""
 
     file: str = ""
     outputs: str = ""
@@ -42,8 +42,8 @@ class Answered:
 
 
 class ConversionRow(Base):
-    """One question to a device. It keeps the digests of the files to send until it is answered, and those of the answer
-    until `release`.
+    """One question to a device. The row keeps the digests of the files to send until the question is answered, and the
+    digests of the answer's files until `release`.
     """
 
     __tablename__ = "conversions"
@@ -112,14 +112,14 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
             if tx.session.get(Blob, sha256) is None:
                 raise InvalidInput(name, sha256, "was not uploaded before the result")
         _end(tx, item, "done", files=files)
-    elif result.failure == "error":  # the runtime refused it, and would do so again
+    elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, which is worth another try
+    else:  # the process crashed or timed out, so another try may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
+    """Put a leased item back into the queue; if the item was lost too often, mark it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)
@@ -136,6 +136,8 @@ def _end(
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Release the files of answered questions that were asked before `before`; a run that needs one asks again."""
+    """Release the files of answered questions that were asked before `before`; a run that still needs such a file asks
+    again.
+    """
     done = (ConversionRow.created_at < before) & ConversionRow.network_sha256.is_(None)
     tx.session.execute(delete(ConversionRow).where(done))

@@ -9,11 +9,11 @@ from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
 
 FIRST_OF_ALL = 1e12
-"""Priority of questions: they are quick."""
+"""Priority of questions. It is high because questions are answered quickly."""
 
 
 def queue(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, str | None]) -> None:
-    """Queue a question unless it is queued already. `files`: digests of the files to send."""
+    """Queue a question unless it is queued already. `files` has the digests of the files to send."""
     item = work_items.by_key(tx, device.id, key)
     if item is None:
         item = WorkItem(device_id=device.id, kind=kind, key=key, priority=FIRST_OF_ALL)
