@@ -69,7 +69,7 @@ class Task(ABC):
 
         Args:
             images: number of images in the part.
-            part: its name, for errors.
+            part: the name of the part, for errors.
 
         Raises:
             InvalidInput: the labels cannot be targets of this task; the field is `labels.where`.
