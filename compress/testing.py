@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
 from compress.scoring.difference import Scores
 from compress.task import TargetKind, Task, Taught
+from compress.training.recipe import Augment
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
 CHILD = """
@@ -252,6 +253,10 @@ class TaskContract:
         assert tasks.load(self.task.name) is self.task
         assert self.task.summary
         assert self.task.metric.isidentifier()
+
+    def test_images_may_stay_as_they_are_in_training(self) -> None:
+        assert "none" in self.task.augments
+        assert self.task.augments <= set(get_args(Augment))
 
     def test_targets_are_one_a_sample_of_a_kind_that_parts_can_hold(self, targets: NDArray[Any]) -> None:
         assert len(targets) == len(self.labels)

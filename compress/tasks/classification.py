@@ -32,6 +32,7 @@ class Classification(Task):
     name = "classification"
     summary = "Tell the class of an image."
     metric = "accuracy"
+    augments = frozenset({"none", "crop", "crop_flip"})
 
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[np.int64]:
         """Return class numbers (N,)."""
