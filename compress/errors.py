@@ -2,7 +2,8 @@
 
 CompressError
 ├── InvalidInput (ValueError)   the user's input is wrong: field, value, what to do
-│   └── Disagreement            torch and onnxruntime differ: names the first such node
+│   ├── Disagreement            torch and onnxruntime differ: names the first such node
+│   └── NotTheSame              an edit of a network, which should change no output, changes one
 ├── Mistake                     a bug: our code fails on input that may be right; a user cannot act on it
 ├── Unsupported                 a case that a row of the op table does not cover; its channels are frozen
 └── TrainingDiverged            the loss of a training step is not a finite number
@@ -37,7 +38,7 @@ class Disagreement(InvalidInput):
 
     Args:
         node: name of the first node, in execution order, whose output differs.
-        difference: largest absolute difference over the scale of the output.
+        difference: largest absolute difference, divided by the scale of the output.
         tolerance: the largest difference that would have been accepted.
     """
 
@@ -51,6 +52,10 @@ class Disagreement(InvalidInput):
         self.difference = difference
 
 
+class NotTheSame(InvalidInput):
+    """An edit of a network, which should change no output, changes one by more than rounding."""
+
+
 class Mistake(CompressError):
     """Our code fails on an input that may be right: a bug that a user cannot do anything about.
 
@@ -61,12 +66,12 @@ class Mistake(CompressError):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out, which is neither a bug nor the fault of an op."""
+    """Return whether an error means that memory ran out. This is neither a bug nor the fault of an op."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in ("bad_alloc", "memory"))
 
 
 class Unsupported(CompressError):
-    """A case that the op's row does not cover. The channel groups it touches are frozen with this reason."""
+    """A case that the op's row does not cover. The channel groups that the op touches are frozen for this reason."""
 
 
 class TrainingDiverged(CompressError):

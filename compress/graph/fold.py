@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import InvalidInput
+from compress.errors import NotTheSame
 from compress.graph.edit import edited
 from compress.graph.names import Names
 from compress.graph.onnxruntime import run_onnxruntime, runtime_noise
@@ -105,7 +105,7 @@ def scaled(
 
 
 def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
-    """Return the constant's name if only this layer reads it, else a new one, so that a tied weight is not changed."""
+    """Return the constant's name if only this layer reads it, else a new name; thus a tied weight is not changed."""
     name = layer.input(position)
     if name and network.sole_consumer(name) is layer:
         return name
@@ -113,7 +113,7 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
 
 
 def fold_norms(network: Network) -> Network:
-    """Return a network without its foldable batch norms that computes the same; a norm's output keeps its name.
+    """Return an equivalent network without foldable batch norms. The outputs of these norms keep their names.
 
     Weights that the file stored as float16 are rounded to float16 again.
 
@@ -134,25 +134,28 @@ def fold_norms(network: Network) -> Network:
     nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
     result = edited(replace(network, halves=frozenset(halves)), nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
-    check_same_function(result, network, noise)
+    check_same_function(result, network, noise, "batch norms cannot be folded without loss")
     return result.rounded()
 
 
-def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:
+def check_same_function(changed: Network, original: Network, images: NDArray[np.float32], said: str) -> None:
     """Compare the outputs of an edited network with the original's in onnxruntime; the edit should not change them.
 
+    Args:
+        said: what cannot be done if they differ, the beginning of the error's sentence.
+
     Raises:
-        InvalidInput: an output differs by more than rounding explains.
+        NotTheSame: an output differs by more than rounding explains.
     """
     expected = run_onnxruntime(original, images)
     for name, value in run_onnxruntime(changed, images).items():
         agreement = judge(value, expected[name], partial(_noise, original, images, name))
         if not agreement.holds:
-            raise InvalidInput(
+            raise NotTheSame(
                 "file",
                 agreement.difference,
-                f"batch norms cannot be moved without loss: output {name!r} differs by {agreement.difference:.1e} "
-                f"of its scale, {agreement.tolerance:.1e} is rounding",
+                f"{said}: output {name!r} differs by {agreement.difference:.1e} of its scale, rounding explains at "
+                f"most {agreement.tolerance:.1e}",
             )
 
 

@@ -1,4 +1,4 @@
-"""The process in which models are timed, taken apart or converted; a crash or hang of it costs only its batch.
+"""The process in which models are timed, taken apart or converted. If it crashes or hangs, only its batch is lost.
 
 It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
 one JSON object per line: `progress`, then a `sample`, `fused`, `checked` or a `failure` for each model, then `end`. It

@@ -1,4 +1,4 @@
-"""Arrays on the wire: samples sent to an agent and outputs sent back, as an uncompressed .npz file."""
+"""Arrays on the wire: an uncompressed .npz file holds the samples sent to an agent or the outputs sent back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays that `pack` wrote; none is larger than its file.
+    """Read the arrays that `pack` wrote; no array is larger than the file.
 
     Raises InvalidInput if `content` is not such a file.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset import Part
+from compress.errors import NotTheSame
 from compress.graph.rewrites import rewritten
 from compress.network import Network
 from compress.pruning.reach import untrained
@@ -38,14 +39,14 @@ PROBES = 3
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
-"""Bytes of training images for whole trainings (F4); of a larger set, a sample is drawn."""
+"""Maximum number of bytes of training images for full training runs (F4); a sample is drawn from a larger set."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
 """Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """Write the files that candidates are evaluated from. They are written once; a restart finds them.
+    """Write the files from which candidates are evaluated. They are written once; a restart finds them.
 
     Args:
         norms: True if layers without a batch norm get one for training.
@@ -62,7 +63,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     effort = context.plan.effort
     images, labels = inputs.reference(effort.renormalise_images)
     with context.computing():
-        network = trainable(inputs, profile, images, norms)
+        network = trainable(inputs, profile, images, context.warn, norms)
     context.at("statistics", 1, 3)
     with context.computing():
         evidence = material.scheme.gather(network, images, inputs.targets(labels), context.plan.seed)
@@ -81,19 +82,28 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
     count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
     if count < len(train):
-        context.warn(f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all.")
+        context.warn(
+            f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all images."
+        )
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
-def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], norms: bool = True) -> Network:
+def trainable(
+    inputs: Inputs, profile: Profile, images: NDArray[np.float32], warn: Callable[[str], None], norms: bool = True
+) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept, with the statistics of the images if their own are far from them, and missing ones are
-    inserted if `norms`. Channels that say the same of all images are silent.
+    Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
+    batch norms are inserted if `norms` is True. Constant channels are set to zero. A preparation that would change the
+    network's function is left out, with a warning.
     """
-    kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
-    calm = settled(restated(kept, images), images)
-    return renormalise(calm, images) if norms else calm
+    made = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
+    for prepare in (restated, settled, *((renormalise,) if norms else ())):
+        try:
+            made = prepare(made, images)
+        except NotTheSame as error:
+            warn(f"The network is trained without this preparation: {error.message}.")
+    return made
 
 
 def norm_count(network: Network) -> int:
@@ -102,7 +112,7 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
+    """Map each knob to (levels,) the scores with this knob at each level and all other knobs as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
@@ -124,7 +134,9 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Return the levels to probe: all of an unordered knob, else some from the smallest up; the top is the original."""
+    """Return the levels to probe: every level of an unordered knob, or a few levels of an ordered knob. The level of
+    the original is left out.
+    """
     if not knob.ordered:
         return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
     spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
@@ -156,8 +168,8 @@ def _curve(
 class Statistics:
     """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
-    trainings.
+    If the search trains networks, `reference` is the control's score on the ranking images, and `training` is the
+    recipe of the training runs.
     """
 
     material: Material
@@ -172,7 +184,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the search trains whole networks, and the control that they are compared with diverges.
+        JobFailed: the search trains networks fully, and the control that they are compared with diverges.
         PoolBroken: no evaluator can be started.
         Halted: the user paused or cancelled the job.
     """

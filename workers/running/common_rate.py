@@ -1,8 +1,8 @@
 """Common rate: the learning rate at which the control, every sample and every finalist train.
 
-A rate that suits most networks can be too large for one whose layers have very different scales: its loss rises to that
-of a network that predicts nothing, or beyond, and the network loses what it had learned. So the control's first epoch
-decides the rate.
+A rate that suits most networks can be too large for a network whose layers have very different scales. The loss of such
+a network rises to the loss of a network that predicts nothing, or beyond, and what was learned is lost. So the
+control's first epoch decides the rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workers.running.context import Context
 LOWER = 10.0**-0.5
 """Factor by which a rate that was too large is multiplied."""
 TIMES = 4
-"""Maximum number of times that a rate is lowered: to a hundredth."""
+"""Maximum number of times that a rate is lowered; the lowest rate is then about a hundredth of the first."""
 
 
 def times_lowered(context: Context, form: str = "") -> int:
@@ -28,7 +28,7 @@ def times_lowered(context: Context, form: str = "") -> int:
 
 
 def common_rate(context: Context, rate: float, form: str = "") -> float:
-    """Return the rate that all networks train at: the recipe's, or the lower one decided on."""
+    """Return the rate that all networks train at: the recipe's rate, or the lower rate that was decided on."""
     return rate * LOWER ** times_lowered(context, form)
 
 
@@ -37,8 +37,8 @@ def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = ""
     restarts.
 
     Args:
-        rate: the rate that the epoch was trained at.
-        epoch: its steps.
+        rate: the rate at which the epoch was trained.
+        epoch: the steps of the epoch.
     """
     before = times_lowered(context, form)
     if before == TIMES or not blew_up(epoch):
@@ -47,7 +47,8 @@ def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = ""
     risen = np.mean([step.loss for step in epoch])
     context.say(
         f"At a learning rate of {rate:.3g} the control's training blows up: its loss rises from {epoch[0].loss:.3g} to "
-        f"{risen:.3g}, and a network that says nothing has {epoch[0].blank:.3g}. All train at a third of it.",
+        f"{risen:.3g}, and a network that says nothing has {epoch[0].blank:.3g}. "
+        "All networks train at a third of this rate.",
         "warning",
     )
     return True

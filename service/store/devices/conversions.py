@@ -1,4 +1,4 @@
-"""Conversions: files in a device's engine format that it made of networks, and their outputs for samples."""
+"""Conversions: files that a device built from networks in its engine's format, and their outputs for samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Digests of the engine's file and of its outputs, or in `failure` the reason why there are none."""
+    """Digests of the engine's file and of the file's outputs; if there are no files, `failure` says why."""
 
     file: str = ""
     outputs: str = ""
@@ -43,8 +43,8 @@ class Answered:
 
 
 class ConversionRow(Base):
-    """One question to a device. It keeps the digests of the files to send until it is answered, and those of the answer
-    until `release`. `created_at`: the time at which it was last asked or answered.
+    """One question to a device. The row keeps the digests of the files to send until the question is answered, and the
+    digests of the answer's files until `release`. `created_at` is the time of the last question or answer.
     """
 
     __tablename__ = "conversions"
@@ -115,14 +115,14 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
             if tx.session.get(Blob, sha256) is None:
                 raise InvalidInput(name, sha256, "was not uploaded before the result")
         _end(tx, item, "done", files=files)
-    elif result.failure == "error":  # the runtime refused it, and would do so again
+    elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, which is worth another try
+    else:  # the process crashed or timed out, so another try may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
+    """Put a leased item back into the queue; if the item was lost too often, mark it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)
@@ -140,8 +140,8 @@ def _end(
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Release the files of answers that came or were asked for last before `before`, and of questions that will not be
-    answered; a run that needs one asks again.
+    """Release the files of answers that nothing has asked for since `before`, and of questions that stay unanswered.
+    A run that still needs such a file asks again.
     """
     row = ConversionRow
     answer = row.network_sha256.is_(None)

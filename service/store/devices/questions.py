@@ -12,11 +12,11 @@ from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
 
 FIRST_OF_ALL = 1e12
-"""Priority of questions: they are quick."""
+"""Priority of questions. It is high because questions are answered quickly."""
 
 
 def queue(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, str | None], job_id: str) -> None:
-    """Queue a question on behalf of a job unless it is queued already. `files`: digests of the files to send."""
+    """Queue a question on behalf of a job unless it is queued already. `files` has the digests of the files to send."""
     item = _queued(tx, device, kind, key, files)
     tx.session.flush()
     wishes.add(tx, [item.id], job_id)

@@ -78,6 +78,20 @@ def test_a_channel_that_says_nothing_stays_a_constant_in_training() -> None:
     assert float(gradient[1].abs().max()) > 0.0
 
 
+def test_a_channel_that_is_zero_on_these_images_still_speaks_on_others() -> None:
+    g = Graph(SHAPE)
+    x = g.norm(g.relu(g.conv("image", "a", (3, 6)), "ra"), "norm", 6)
+    g.gemm(g.pool_flat(x, "flat"), "logits", (6, 4))
+    g.constants["a.weight"][0], g.constants["a.bias"][0] = 0.01, -1.0
+    g.constants["norm.mean"][0] = g.constants["norm.beta"][0] = 0.0
+    g.constants["norm.mean"][1] = 90.0
+    given, bright = g.network(), images(32) * np.float32(500.0)
+    made = restated(given, images(64))
+    assert made is not given
+    outputs = (run_onnxruntime(net, bright)["logits"] for net in (made, given))
+    assert difference(*outputs) < 1e-3
+
+
 def test_norms_that_are_near_the_data_stay_as_they_are() -> None:
     given = network(far=False)
     assert restated(given, images(256)) is given
