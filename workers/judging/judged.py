@@ -70,7 +70,8 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        known = {**trained.predicted, **trained.counts, self.metric: trained.score}
+        after = trained.score if trained.ruined is None else trained.ruined
+        known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if self.role == "uncut":
@@ -145,9 +146,8 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        doubts.append(
-            f"{each.candidate_id} continued a sample and had {each.epochs} epochs, the control {control.epochs}"
-        )
+        how = "continued a sample and had" if control.ruined is None else "had"
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs, the control {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)

@@ -168,7 +168,8 @@ class Trainer:
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             source = self._source(evaluation)
             made = self._trained(name, strategy, source, candidate, predicted, before)
-            return self._unless_ruined(made, source, candidate, evaluation.metrics.get(self._context.plan.metric))
+            score = evaluation.metrics.get(self._context.plan.metric)
+            return self._unless_ruined(made, source, candidate, score, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -232,27 +233,35 @@ class Trainer:
             path = self._context.keep_bytes(file, made.model, ".onnx")
             with self._context.computing():
                 scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
-            epochs, elapsed_s = epochs_before + self._recipe.epochs, self._seconds.get(name, 0.0)
+            epochs = epochs_before + (0 if name.startswith(UNTRAINED) else self._recipe.epochs)
+            elapsed_s = self._seconds.get(name, 0.0)
             facts = memos.TrainedFacts(scores, made.counts, dict(predicted or {}), elapsed_s, epochs)
             self._context.keep(memo, facts)
             self._tell(name, candidate, scores)
         return facts, path
 
     def _unless_ruined(
-        self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
+        self,
+        made: Trained,
+        source: Network,
+        candidate: Candidate | None,
+        before: float | None,
+        epochs_before: int = 0,
     ) -> Trained:
         """Return the result of the training, or the source itself if training ruined it.
 
         Args:
-            before: the source's score, if known.
+            before: the source's score, if known; epochs_before: its epochs.
         """
         chance, count = self._inputs.chance, len(made.scores)
         if before is not None and not ruined(before, made.score, chance, count):
             return made
-        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate)
+        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate, None, epochs_before)
         if not ruined(float(facts.scores.mean()), made.score, chance, count):
             return made
-        return replace(made, path=path, scores=facts.scores, counts=facts.counts, ruined=made.score)
+        return replace(
+            made, path=path, scores=facts.scores, counts=facts.counts, epochs=facts.epochs, ruined=made.score
+        )
 
     def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
