@@ -1,10 +1,11 @@
 """Repeatability of a timing: `python benchmarks/burst_protocol.py`.
 
-Times six widths of ResNet-20 and the slope models of six of its kernels five times in two ways: the usual one (each
+Times six widths of ResNet-20 and the slope models of six of its kernels five times in two ways: the usual way (each
 model alone: 3 ms of warm-up, then the median of 25 runs) and short bursts (1 warm-up and 6 timed runs, all models
 round-robin, low percentile of burst minima, 20 rounds). The figures are relative differences between every two passes
 of a model: the median over models and pairs and the 90th percentile, for both ways, before and after a common scale is
-removed from each pass. The load of the machine is printed with them: without load both ways are good.
+removed from each pass. The load of the machine is printed beside the figures, because both ways are good if there is no
+load.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ Latencies = Mapping[str, float]
 
 
 def models() -> dict[str, bytes]:
-    """Return whole networks and slope models by name."""
-    # Alignment by 16 as on AVX-512; another grid would do as well.
+    """Return the whole networks and the slope models, by name."""
+    # Widths are multiples of 16 as on AVX-512; another grid would do as well.
     made = builder(["filter_prune"], KernelClasses(16, 16, 4, 16, 1.5))
     rng = np.random.default_rng(7)
     networks = {
@@ -63,7 +64,7 @@ def bursts(found: Mapping[str, bytes], device: DeviceConfig) -> Latencies:
 
 
 def medians(found: Mapping[str, bytes], device: DeviceConfig) -> Latencies:
-    """Time one model after the other: warm up, then the median of RUNS runs; microseconds."""
+    """Time one model after the other; return the median of RUNS runs after a warm-up, in microseconds."""
     taken: dict[str, float] = {}
     for name, model in found.items():
         alone = BurstProtocol(warm_runs=_warm_runs(model, device), timed_runs=RUNS, min_rounds=1, max_rounds=1)
@@ -81,7 +82,7 @@ def _warm_runs(model: bytes, device: DeviceConfig) -> int:
 
 
 def repeatability(passes: list[Latencies]) -> dict[str, float]:
-    """Return relative differences between every two passes."""
+    """Return the relative differences between every two passes of a model."""
     figures: dict[str, float] = {}
     logs = np.log(np.array([[each[name] for name in passes[0]] for each in passes]))
     for label, values in (("", logs), ("_scaled", logs - np.median(logs - logs.mean(axis=0), axis=1, keepdims=True))):

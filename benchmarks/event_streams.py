@@ -1,13 +1,12 @@
-"""Events for 200 listeners at 10 events a second, and the cost of a GET meanwhile: `python
-benchmarks/event_streams.py`.
+"""Streams 10 events a second to 200 listeners, and times GETs meanwhile: `python benchmarks/event_streams.py`.
 
 Four processes take part: a server on SQLite that has seen 10,000 events; a writer that adds events of one job through
-the store, as a conductor does; one with all the listeners; and this one, which requests the job and the list of jobs in
-turn over one connection. After that the server is killed (-9) and restarted, then terminated (SIGTERM) and restarted,
-while events go on: every listener must receive every event once and in order.
+the store, as a conductor does; a process with all the listeners; and the process of this script, which requests the job
+and the list of jobs in turn over one connection. After that the server is killed (-9) and restarted, then terminated
+(SIGTERM) and restarted, while events go on: every listener must receive every event once and in order.
 
-Exit code 1 if the p99 of the GETs is over 100 ms, or if an event was missing or came twice. One row is appended to
-benchmarks/results/event_streams.jsonl.
+The exit code is 1 if the p99 of the GETs is over 100 ms, or if an event was missing or came twice. One row is appended
+to benchmarks/results/event_streams.jsonl.
 """
 
 from __future__ import annotations
@@ -51,7 +50,8 @@ AROUND_CUTS_S = 3.0
 PATIENCE_S = 60.0
 JOBS = 50
 PORTS = range(20_000, 32_768)
-"""Ports outside the range that the system gives to clients; in it, a client could connect to itself during a cut.
+"""Ports outside the range that the system gives to clients: with a port of that range, a client could connect to itself
+during a cut.
 """
 ASKED = JobCreate(
     model="mdl_1", dataset="dts_1", methods=[NamedBody(name="filter_prune")], strategies=[NamedBody(name="greedy")]
@@ -60,8 +60,8 @@ LINE = "epoch 3 of 5: loss 0.4213, accuracy 0.8732 on 2,000 validation samples, 
 
 
 def write(settings: Settings, topic: str, rate: float, parent: Connection) -> None:
-    """Run a process that emits `rate` events of a job per second, one transaction each, until told to stop; then send
-    the last number.
+    """Run a process that emits `rate` events of a job per second, one transaction each, until it is told to stop; then
+    send the number of the last event.
     """
     store = Store(make_engine(settings.url))
     parent.send("ready")
@@ -77,7 +77,7 @@ def write(settings: Settings, topic: str, rate: float, parent: Connection) -> No
 
 
 class Server:
-    """`netlathe serve` alone, on one port."""
+    """A running `netlathe serve` on one port."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -101,14 +101,14 @@ class Server:
         self.process.communicate()
 
     def used(self) -> tuple[float, float]:
-        """Return its seconds of processor time so far, and its MiB of memory."""
+        """Return the server's seconds of processor time so far, and its memory in MiB."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         ticks = int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def ask(port: int, token: str, paths: Sequence[str], seconds: float) -> dict[str, list[float]]:
-    """Send a GET every ASK_EVERY_S over one connection, the paths in turn; return the milliseconds of each."""
+    """Send a GET every ASK_EVERY_S over one connection, taking the paths in turn; return the milliseconds of each."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     found: dict[str, list[float]] = {path: [] for path in paths}
     begun_s = time.monotonic()
@@ -136,7 +136,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def fill(store: Store) -> int:
-    """Give the server as many events as it ever holds; return the number of the newest."""
+    """Give the server as many events as it ever holds; return the number of the newest event."""
     with store.begin() as tx:
         for number in range(HELD):
             tx.emit("job:of-yesterday", "log.line", {"text": LINE, "turn": number})
@@ -177,7 +177,7 @@ def measure(clients: int, rate: float, seconds: float) -> dict[str, Any]:
             writer.start()
             telling.recv()
             paths = (f"/api/v1/jobs/{job}", "/api/v1/jobs")
-            ask(settings.port, token, paths, 2.0)  # warm-up: the first requests load code that later ones find loaded
+            ask(settings.port, token, paths, 2.0)  # warm-up: loads the code that later requests find loaded
             before_s, _ = server.used()
             found = ask(settings.port, token, paths, seconds)
             after_s, memory_mib = server.used()

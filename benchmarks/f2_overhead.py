@@ -1,9 +1,10 @@
-"""Overhead of F2 beyond running the cut network: `python benchmarks/f2_overhead.py`.
+"""Overhead of F2 over the forward passes of the cut network: `python benchmarks/f2_overhead.py`.
 
-F2, as a worker does it: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, measure
-the accuracy on 2,000. Bare: only the forward passes of the same cut network on the same images in the same batches:
-train mode for the 1,024, eval mode for the 2,000; the module is made beforehand. Median of nine interleaved pairs of
-processor time and of wall time, one thread. Goal: an overhead of at most MAX_OVERHEAD.
+F2 is what a worker does: bind the values, cut, refit by least squares, re-estimate batch norms on 1,024 images, measure
+the accuracy on 2,000 images. The bare passes are only the forward passes of the same cut network on the same images in
+the same batches: the 1,024 images in train mode, the 2,000 in eval mode; the module is made beforehand. The figures are
+medians of nine interleaved pairs, in processor time and in wall time, with one thread. The goal is an overhead of at
+most MAX_OVERHEAD.
 """
 
 from __future__ import annotations
@@ -51,14 +52,16 @@ def material(folder: Path) -> Material:
     network = renormalise(rewritten(load_network(model_path())), reference)
     evidence = Scheme.of([("filter_prune", {})]).gather(network, reference, Targets(TASK, labels))
     made = Material(folder / "material", (("filter_prune", {}),))
-    short = data.sample("train", 2, seed=0)  # only F3 trains on them
+    short = data.sample("train", 2, seed=0)  # only F3 trains on these images
     ranking = images(data, "validation", RANKING_IMAGES)
     made.write(network, ranking, reference, evidence, short, Preprocessing.from_json(PREPROCESSING))
     return made
 
 
 def widths(network: Network, share: float) -> dict[str, int]:
-    """Return this share of each block, in multiples of 4, but at least one channel less than the whole block."""
+    """Return widths that keep this share of each block, in multiples of 4, and at least one channel less than the whole
+    block.
+    """
     return {
         block.name: max(4, round(share * block.width / 4) * 4) if share < 1 else block.width - 1
         for block in prunable_blocks(network)

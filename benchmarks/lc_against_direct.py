@@ -1,18 +1,19 @@
 """L-C against direct compression with fine-tuning at equal epochs: `python benchmarks/lc_against_direct.py`.
 
-LeNet-5, LeNet-300-100 or ResNet-20 with its norms (`--network`), 10,000 training images. Both ways get the same recipe,
-schemes and seeds; one seed draws the batches of both. `weights` sets single weights to zero by one threshold over all
-layers (LAMP); `filters` keeps a given number of filters in each block of LeNet-5. There is no distillation. L-C's
-epochs are split between its L steps and the training of its last theta.
+The network is LeNet-5, LeNet-300-100 or ResNet-20 with its norms (`--network`), and there are 10,000 training images.
+Both ways get the same recipe, schemes and seeds; the same seed draws the batches of both ways. `weights` sets single
+weights to zero by one threshold over all layers (LAMP); `filters` keeps a given number of filters in each block of
+LeNet-5. There is no distillation. L-C's epochs are split between its L steps and the training of its last theta.
 
-Accuracy is measured on the test images. The difference has two 95 % intervals. The one over seeds (Student's t) shows
-if the difference would appear in other trainings, on these images; the one over images (normal, averaged over the
-seeds) shows if it would appear on other images. The hyper-parameters are the defaults of L-C's schedule; they were
-tuned on seed 0 of LeNet-5, and more seeds were added where the first was inconclusive. So only the seeds from UNSEEN on
-are a fair test: they were trained in one go, without looking at results in between; `--first-seed` shows only those.
-There is no goal: it is a comparison.
+Accuracy is measured on the test images. The difference has two 95 % intervals. The interval over seeds (Student's t)
+shows whether the difference would appear in other training runs, on these images; the interval over images (normal,
+averaged over the seeds) shows whether the difference would appear on other images. The hyper-parameters are the
+defaults of L-C's schedule, which were tuned on seed 0 of LeNet-5, and more seeds were added if the first was
+inconclusive. So only the seeds from UNSEEN on are a fair test: they were trained in one go, and no result was looked at
+in between. `--first-seed` shows only the seeds from a given one on. There is no goal, because this is a comparison.
 
-Existing rows are not made again; `--attempt` makes one row with other settings, measured only on validation.
+Existing rows are not made again. `--attempt` makes one row with other settings, whose accuracy is measured only on
+validation.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ RECIPE = Recipe(epochs=16, batch=128, lr=0.07, weight_decay=0.0, alpha=0.0, augm
 
 @dataclass(frozen=True)
 class Start:
-    """A trained network, the data that it is trained on again, and (split) -> preprocessed images and labels to test
-    on.
+    """A trained network, the data for training it further, and a function from a split to preprocessed test images and
+    labels.
     """
 
     network: Callable[[], Network]
@@ -95,9 +96,9 @@ SCHEMES: Mapping[str, BoundScheme] = {
 }
 WAYS = ("direct", "lc")
 UNSEEN: Mapping[tuple[str, str], int] = {("lenet5", "weights 95%"): 12, ("lenet5", "weights 98%"): 3}
-"""Network and scheme -> the first of the seeds that were trained without looking at results in between."""
+"""By network and scheme: the first of the seeds that were all trained before any of their results was looked at."""
 TESTED = 8000
-"""Test images of each network: rows 2,000-9,999 of the official ones."""
+"""The test images of each network: rows 2,000-9,999 of the official test images."""
 RESULTS = Path(__file__).parent / "results" / "lc_against_direct.jsonl"
 
 
@@ -113,7 +114,7 @@ def trained(way: str, start: Start, bound: BoundScheme, recipe: Recipe, schedule
 
 
 def without(whole: Network, bound: BoundScheme) -> Network:
-    """Return the network without the units of the smallest filters; in a theta these are the zero ones."""
+    """Return the network without the units that have the smallest filters; in a theta, those filters are zero."""
     return bound.rewrite(whole, Evidence(importance=score(whole, prunable_blocks(whole), "l2")))
 
 
@@ -180,7 +181,9 @@ def found(way: str, start: str, name: str, seed: int, epochs: int | None) -> dic
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy of each way in percent, and L-C's lead over direct compression in points, on the same test images."""
+    """The accuracy of each way in percent, and L-C's lead over direct compression in points; the test images are the
+    same.
+    """
 
     accuracy: Mapping[str, float]
     by_seed: NDArray[np.float64]
@@ -193,12 +196,14 @@ class Comparison:
 
     @property
     def over_seeds(self) -> tuple[float, float]:
-        """Interval over seeds: if its ends have one sign, other trainings would show the difference too."""
+        """The interval over seeds; if its ends have the same sign, other training runs would show the difference
+        too.
+        """
         return _interval(self.by_seed, float(t.ppf(0.975, len(self.by_seed) - 1)))
 
     @property
     def over_images(self) -> tuple[float, float]:
-        """Interval over images: if its ends have one sign, other images would show the difference too."""
+        """The interval over images; if its ends have the same sign, other images would show the difference too."""
         return _interval(self.by_image, 1.96)
 
 
@@ -235,21 +240,21 @@ def _shown(interval: tuple[float, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--attempt", choices=WAYS, help="one training on seed 0, measured on validation")
+    parser.add_argument("--attempt", choices=WAYS, help="do one training run on seed 0 and measure it on validation")
     parser.add_argument("--network", choices=STARTS, default="lenet5")
     parser.add_argument("--scheme", choices=SCHEMES, default="weights 98%")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of the recipe or the schedule"
     )
-    parser.add_argument("--epochs", type=int, help="epochs of both ways; default: the recipe's")
+    parser.add_argument("--epochs", type=int, help="number of epochs of both ways; default: the recipe's number")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds of each way, at least 2")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed")
     parser.add_argument("--only", action="append", choices=SCHEMES, help="compare only these schemes")
     chosen = parser.parse_args()
     if chosen.network != "lenet5" and any(name.startswith("filters") for name in (chosen.only or [])):
-        parser.error("--only filters ...: these schemes cut blocks of lenet5")
+        parser.error("--only filters ...: these schemes cut the blocks of lenet5 and of no other network")
     if chosen.seeds < 2:
-        parser.error(f"--seeds {chosen.seeds}: one training of each way has no interval")
+        parser.error(f"--seeds {chosen.seeds}: a single training run of each way gives no interval")
     torch.set_num_threads(1)
     if chosen.attempt:
         given = {name: json.loads(value) for name, value in (each.split("=") for each in chosen.set)}

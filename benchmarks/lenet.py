@@ -1,8 +1,8 @@
-"""The trained LeNets and their digits, with which several benchmarks start.
+"""The trained LeNets and their digits, which several benchmarks start from.
 
-Validation is rows 0-1,999 of the official test digits, test is rows 2,000-9,999, as for CIFAR-10: the network has seen
-all training digits. Settings are tuned on validation, and published figures come from test. The networks' sizes and
-accuracies are rows of kind `original` in results/lenet_compression.jsonl.
+Validation is rows 0-1,999 of the official test digits, test is rows 2,000-9,999, as for CIFAR-10, because the network
+has seen all training digits. Settings are tuned on validation, and published figures come from test. The networks'
+sizes and accuracies are rows of kind `original` in results/lenet_compression.jsonl.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def digits() -> dict[str, NDArray[np.generic]]:
 
 
 def network(name: str = "lenet5") -> Network:
-    """Return one of NETWORKS, trained."""
+    """Return the trained network with this name, one of NETWORKS."""
     return load_network(shared(f"models/{NETWORKS[name]}"))
 
 

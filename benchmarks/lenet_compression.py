@@ -1,14 +1,14 @@
 """LeNets at the sparsity that `bayesian` infers for at most 0.3 points: `python benchmarks/lenet_compression.py`.
 
-There is one knob, the density of single weights; every sample is a whole L-C training from the original's weights,
-compared on the validation digits with the original less 0.3 points. The sparsest sample that reaches that level is
-reported: its accuracy on the test digits beside the original's, its non-zero weights, and the bytes that they take with
-their indices (`compress.counting.cost.sparse_bytes`), in float32 and float16. Goal: at least MIN_FEWER times fewer
-weights, for LeNet-5.
+There is one knob, the density of single weights. Every sample is a full L-C training run from the original's weights.
+The level to reach is the original's accuracy on the validation digits less 0.3 points. The report shows the sparsest
+sample that reaches this level: its accuracy on the test digits beside the original's, its non-zero weights, and the
+bytes of these weights with their indices (`compress.counting.cost.sparse_bytes`), in float32 and float16. The goal for
+LeNet-5 is at least MIN_FEWER times fewer weights.
 
 `--sweep` trains at 30 densities, evenly spaced in their logarithm, fits a falling (isotonic) curve to the accuracies on
 the validation digits, and prints how far the inferred sparsity is from the point at which the fit crosses the level.
-Goal: MAX_APART.
+The goal is a distance of at most MAX_APART.
 
 Samples that are already in the results are not trained again; the originals are measured only once.
 """
@@ -55,7 +55,7 @@ RESULTS = Path(__file__).parent / "results" / "lenet_compression.jsonl"
 
 
 def problem(name: str) -> Problem:
-    """Build the problem: as few non-zero weights as possible at the level on the validation digits."""
+    """Build the problem of reaching the level on the validation digits with as few non-zero weights as possible."""
     whole = original(name)
     total, knobs = float(whole["nonzeros"]), SCHEME.knobs(network(name), {})
     return Problem(
@@ -70,12 +70,12 @@ def problem(name: str) -> Problem:
 
 
 def level(whole: Mapping[str, Any]) -> float:
-    """Return the lowest accuracy on the validation digits that counts as reached."""
+    """Return the lowest accuracy on the validation digits that reaches the level."""
     return float(whole["validation"]) - DROP
 
 
 def original(name: str) -> dict[str, Any]:
-    """Return the row of the untouched network; read it if it exists."""
+    """Return the row of the untouched network; an existing row is read, not made again."""
     for each in known():
         if {"kind": "original", "network": name}.items() <= each.items():
             return each
@@ -100,7 +100,7 @@ def known() -> list[dict[str, Any]]:
 
 
 def sample(name: str, density: float) -> dict[str, Any]:
-    """Train once at this density and return the row; read it if it exists."""
+    """Train once at this density and return the row; an existing row is read, not made again."""
     key = {"network": name, "density": density, "recipe": asdict(RECIPE), "schedule": asdict(Schedule())}
     for each in known():
         if key.items() <= each.items():
@@ -148,12 +148,12 @@ def sparsest(samples: Sequence[dict[str, Any]], least: float) -> dict[str, Any] 
 
 
 def fewer(whole: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """Return how many times fewer non-zero weights are left."""
+    """Return the factor by which the number of non-zero weights has shrunk."""
     return float(whole["nonzeros"] / found["nonzeros"])
 
 
 def sweep_densities() -> list[float]:
-    """Return SWEEP densities from 1 to that of SPARSEST."""
+    """Return SWEEP densities, from 1 down to the density at the sparsity SPARSEST."""
     return [round(float(each), 6) for each in np.geomspace(1.0, 1.0 - SPARSEST, SWEEP)]
 
 
@@ -167,7 +167,8 @@ def swept(name: str, processes: int) -> list[dict[str, Any]]:
 def crossing(rows: Sequence[Mapping[str, Any]], least: float) -> float | None:
     """Return the sparsity at which the isotonic fit of the validation accuracies falls below the level.
 
-    None if the fit is never above it: this recipe costs the dense LeNet-300-100 more than the level allows.
+    Return None if the fit is never above the level: with this recipe, even the dense LeNet-300-100 loses more accuracy
+    than the level allows.
     """
     s = np.array([1.0 - row["density"] for row in rows])
     accuracy = np.array([row["validation_fp32"] for row in rows])
@@ -182,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("networks", nargs="*", choices=[[], *NETWORKS], help="networks to compress; default: all")
     parser.add_argument("--sweep", action="store_true", help="also find where a sweep of 30 samples crosses the level")
-    parser.add_argument("--processes", type=int, default=2, help="processes of the sweep")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes of the sweep")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in given.networks or NETWORKS:

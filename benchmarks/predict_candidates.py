@@ -1,10 +1,11 @@
 """Time to predict 1,000 candidates from a full table: `python benchmarks/predict_candidates.py`.
 
-The problem has 12 knobs with 32 levels each and 40 terms, most of two knobs and some of three, as from the blocks of a
-residual network. With `--table FILE` (written by `netlathe table`, or left by predictor_accuracy.py in its --work
-folder) also a real one: every kernel of the filter-pruned ResNet-20 from rows measured on a device. Figures: level
-arrays (as greedy steps and knapsacks use), candidates as values, and `estimate` (all metrics: latency, MACs,
-parameters, bytes), each the median of nine. Goal: at most GOAL_MS.
+The problem has 12 knobs with 32 levels each and 40 terms, most of them over two knobs and some over three, like the
+problem of a residual network. With `--table FILE` (written by `netlathe table`, or left by predictor_accuracy.py in its
+--work folder), a real problem is timed too: the filter-pruned ResNet-20, with a row measured on a device for every
+kernel. The figures are the times for level arrays (as greedy steps and knapsacks use them), for candidates as values,
+and for `estimate` (all metrics: latency, MACs, parameters, bytes), each the median of nine. The goal is at most
+GOAL_MS.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def median_ms(call: Callable[[], object]) -> float:
 
 
 def timed_figures(space: Space, terms: Terms, rng: np.random.Generator) -> dict[str, Any]:
-    """Return the milliseconds for CANDIDATES of the space."""
+    """Return the milliseconds that predicting CANDIDATES of the space takes."""
     candidates = [space.sample(rng) for _ in range(CANDIDATES)]
     levels = space.levels_of(candidates)
     return {

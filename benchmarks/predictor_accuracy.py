@@ -2,14 +2,14 @@
 
 Two processes run one after the other. The first learns the device's kernel classes, fills the latency table of every
 kernel that a filter-pruned ResNet-20 can contain, and fits a + b * sum on 20 random networks of that space. The second
-draws 60 other networks with another seed, predicts them, and times them whole, interleaved, together with three of the
-first process's networks as anchors. On a shared machine all latencies change together by a tenth and more within
-minutes; the anchors show this scale, and it is removed, as a job does when it compares its prediction with its
-measurement. The figures with the scale are printed too. All timing happens in a further child process for each batch,
-under the host lock, as on an agent.
+draws 60 other networks with another seed, predicts their latencies, and times the networks whole, interleaved, together
+with three of the first process's networks as anchors. On a shared machine all latencies change together by a tenth and
+more within minutes. The anchors show this common scale, and it is removed, as a job does when it compares its
+prediction with its measurement. The figures before the removal are printed too. Each batch is timed in a child process
+of its own, under the host lock, as on an agent.
 
-`--variant int8` does the same for the quantised networks. Raw rows go to benchmarks/results/ as JSONL. Goals: a mean
-absolute relative error of at most MAX_MAPE, a Kendall's tau of at least MIN_TAU.
+`--variant int8` does the same for the quantised networks. Raw rows go to benchmarks/results/ as JSONL. The goals are a
+mean absolute relative error of at most MAX_MAPE and a Kendall's tau of at least MIN_TAU.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Say = Callable[..., None]
 
 
 class Bench:
-    """Times as an agent does: in a child process for each batch, with the machine locked."""
+    """Times models as an agent does: each batch in a child process, with the machine locked."""
 
     def __init__(self, work: Path, say: Say) -> None:
         self.device = next(d for d in load(RUNTIME).configs("local") if d.threads == 1)
@@ -74,7 +74,9 @@ class Bench:
         self._anchors: list[Op] = []
 
     def samples(self, files: Mapping[str, Mapping[str, bytes]], protocol: BurstProtocol) -> dict[str, Any]:
-        """Time all models together: key -> file name -> model gives key -> file name -> Sample, or a Failure."""
+        """Time all models together. The models are given by key and file name; the result has a Sample or a Failure for
+        each.
+        """
         with tempfile.TemporaryDirectory(dir=self._work) as folder:
             wanted = []
             for number, (key, parts) in enumerate(files.items()):
@@ -85,7 +87,9 @@ class Bench:
             return dict(Batch(self.device, protocol, HostLock()).time(wanted))
 
     def rows(self, ops: Sequence[Op]) -> list[Row]:
-        """Return slope rows, timed in leases, each scaled by its anchors; the first lease provides the anchors."""
+        """Return slope rows, timed in leases. Each lease is scaled by its anchors; the first lease provides the
+        anchors.
+        """
         found: list[Row] = []
         pending = list(ops)
         refused = 0
@@ -112,7 +116,7 @@ class Bench:
         return found
 
     def _seen(self, measured_us: Mapping[str, float]) -> Session:
-        """Return the session by its anchors; the first lease, which provides them, is its own reference."""
+        """Return the session that the anchors show; the first lease provides the anchors and is its own reference."""
         if not measured_us:
             return Session(1.0, 0.0)
         return session(self._references_us, measured_us, measured_us)
@@ -131,7 +135,7 @@ def _failed(key: str, found: Any, say: Say) -> bool:
 
 
 class Space:
-    """One variant of the space: draws networks from it, and lists the ops of a drawn network."""
+    """One variant of the space; it draws networks and lists the ops of a drawn network."""
 
     def __init__(self, variant: str, classes: KernelClasses) -> None:
         self.builder: ProblemBuilder = builder(METHODS[variant], classes)
@@ -139,7 +143,7 @@ class Space:
 
     @property
     def ops(self) -> list[Op]:
-        """Every op that a network of this variant can contain."""
+        """Return every op that a network of this variant can contain."""
         parts = (
             table.parts[table.at({**values, **self.setting})]
             for table in self.builder.tables
@@ -152,7 +156,9 @@ class Space:
             yield {**self.builder.whole, **{knob.name: value for knob, value in zip(table.knobs, values, strict=True)}}
 
     def draw(self, count: int, seed: int) -> dict[str, Values]:
-        """Draw networks: half of them knob by knob, half leaning towards small or large."""
+        """Draw networks: half of them with each knob drawn separately, half with all knobs leaning towards small or
+        large widths.
+        """
         rng = np.random.default_rng(seed)
         knobs = self.builder.kernels.ordered
         return {
@@ -242,7 +248,9 @@ def check(variant: str, work: Path, say: Say) -> dict[str, Any]:
 
 
 def _anchors(work: Path) -> dict[str, float]:
-    """Return the smallest, the middle and the largest calibration network, with their latencies at that time."""
+    """Return the smallest, the middle and the largest calibration network, with their latencies when they were
+    calibrated.
+    """
     rows = [json.loads(line) for line in (work / "rows.jsonl").read_text().splitlines()]
     took_us = {row["name"]: _quiet(row["minima_us"]) for row in rows if row["kind"] == "calibration"}
     ordered = sorted(took_us, key=lambda name: took_us[name])
@@ -302,8 +310,8 @@ def _cpuinfo() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", choices=sorted(METHODS), default="fp32")
-    parser.add_argument("--stage", choices=("fill", "check"), help="one process only; needs --work")
-    parser.add_argument("--work", type=Path, help="folder for files passed between the two processes")
+    parser.add_argument("--stage", choices=("fill", "check"), help="run only one of the two processes; needs --work")
+    parser.add_argument("--work", type=Path, help="folder for the files that the first process leaves for the second")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
 

@@ -1,13 +1,14 @@
-"""Overhead of Ray beyond the evaluations: `python benchmarks/ray_dispatch.py`.
+"""Overhead that Ray adds to the evaluations: `python benchmarks/ray_dispatch.py`.
 
-Dispatch: the search loop with one actor that answers at once; asks and evaluations are stored as a conductor stores
-them (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes the ask,
-two transactions, the call and the answer. Goal: at most MAX_DISPATCH_MS. For comparison: the same without Ray, and the
-transactions alone.
+Dispatch: the search loop runs with one actor that answers at once; asks and evaluations are stored as a conductor
+stores them (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes the
+ask, two transactions, the call and the answer. The goal is at most MAX_DISPATCH_MS. For comparison, the same loop is
+timed without Ray, and the two transactions are timed alone.
 
-Throughput: the same F2 evaluations of ResNet-20, one thread each, by two actors of a RayPool and by two bare processes
-that get the next one through a pipe as soon as they are free; rounds are interleaved with alternating order; median of
-the ratio of wall times. Goal: at least MIN_SHARE_OF_BARE of the bare processes' throughput.
+Throughput: the same F2 evaluations of ResNet-20, one thread each, are run by two actors of a RayPool and by two bare
+processes that get the next evaluation through a pipe as soon as they are free. Rounds are interleaved with alternating
+order. The figure is the median of the ratios of wall times. The goal is at least MIN_SHARE_OF_BARE of the bare
+processes' throughput.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def bare(link: Connection, source: Material) -> None:
     """Run a process that evaluates one candidate after another with one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    keep_freed_memory()  # as the workers do: only Ray must differ
+    keep_freed_memory()  # the same setting as in the workers, so that Ray is the only difference
     evaluate = EvaluatorFactory(source)()
     link.send("ready")
     while (candidate := link.recv()) is not None:
@@ -130,7 +131,7 @@ def bare(link: Connection, source: Material) -> None:
 
 
 def throughput(folder: Path, make_pool: Callable[[Material], Pool]) -> dict[str, Any]:
-    """Return wall seconds of the same evaluations by actors and by bare processes, interleaved."""
+    """Return the wall seconds of the same evaluations by actors and by bare processes, in interleaved rounds."""
     source = material(folder)
     shares = [0.25 + 0.03 * (number // WORKERS) for number in range(PER_ROUND)]
     plain = Material(source.folder, source.methods)

@@ -1,7 +1,8 @@
 """Every published figure, computed from the committed rows: `python benchmarks/report.py [--write]`.
 
-Prints the figures part of docs/benchmarks.md; with `--write` it replaces the part between the page's two markers.
-Nothing is measured: rows come from `benchmarks/results/`, goals from the benchmarks that made them.
+Prints the part of docs/benchmarks.md that has the figures; with `--write`, it replaces the part between the page's two
+markers. Nothing is measured here: the rows come from `benchmarks/results/`, and the goals from the benchmarks that made
+the rows.
 """
 
 from __future__ import annotations

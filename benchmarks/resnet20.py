@@ -1,4 +1,4 @@
-"""The trained ResNet-20 and its data, with which several benchmarks start, and the spaces cut from it."""
+"""The trained ResNet-20 and its data, which several benchmarks start from, and the spaces cut from it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shared(name: str) -> Path:
 
 
 def model_path() -> Path:
-    """Return the path of ResNet-20 for CIFAR-10, batch norms folded."""
+    """Return the path of ResNet-20 for CIFAR-10, with its batch norms folded."""
     return shared("models/resnet20-cifar10.onnx")
 
 
@@ -85,7 +85,7 @@ def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
     """Return the space of these methods' knobs on a device with these kernel classes, with every kernel in it."""
     network = fast_form()
     blocks = prunable_blocks(network)
-    # int8 needs ranges from some images; timings do not depend on them.
+    # int8 needs ranges from some images; timings do not depend on which images these are.
     noise = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
     evidence = Evidence(images=noise, importance={block.name: np.ones(block.width) for block in blocks})
     scheme = Scheme.of([(name, {}) for name in methods])
@@ -95,7 +95,9 @@ def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
 
 
 def drawn(knobs: Sequence[Levelled], rng: np.random.Generator, lean: bool) -> dict[str, Value]:
-    """Draw random widths: each knob by itself, or all leaning towards small or large, which spreads the sums."""
+    """Draw random widths: each knob separately, or all knobs leaning towards small or large widths, which spreads the
+    sums.
+    """
     towards = rng.uniform() if lean else 0.0
     share = 0.4 if lean else 1.0
     found: dict[str, Value] = {}

@@ -9,8 +9,9 @@ search and training:
     both    filter_prune + int8_ptq    greedy   at most 50 %
     race    filter_prune + int8_ptq    uniform, greedy, bayesian, tpe and nsga2 with equal shares    at most 45 %
 
-Each must end `met`, at most 4 points of accuracy below the control, with the predicted latency within 5 % of the
-measured one. The exit code is 0 only if all do. One row per job is appended to benchmarks/results/resnet20_rest.jsonl.
+Each job must end `met`, at most 4 points of accuracy below the control, with the predicted latency within 5 % of the
+measured latency. The exit code is 0 only if all jobs do. One row per job is appended to
+benchmarks/results/resnet20_rest.jsonl.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ TRAINING = {"epochs": 4}
 
 @dataclass(frozen=True)
 class Wanted:
-    """One job: its methods, the limit as a share of the original's measured latency, its strategies and its time."""
+    """A job to submit: its methods, its limit as a share of the original's measured latency, its strategies and its
+    time.
+    """
 
     methods: tuple[str, ...]
     ratio: float
@@ -71,7 +74,7 @@ def device(client: Client) -> str:
 
 
 def run(client: Client, name: str, on: str, seed: int) -> dict[str, Any]:
-    """Submit one job, wait for its end; return its row."""
+    """Submit one job and wait for its end; return its row."""
     wanted = WANTED[name]
     begun_s = time.monotonic()
     model = client.models.create(model_path(), "resnet20", preprocessing=PREPROCESSING)
@@ -144,7 +147,7 @@ def _log(client: Client, job: Job) -> list[str]:
 
 
 def good(row: Mapping[str, Any]) -> bool:
-    """Return True if the job ended as it must."""
+    """Return True if the job ended as the goals demand."""
     if row["verdict"] != "met" or row["accuracy_drop"] is None or row["prediction_error"] is None:
         return False
     return bool(row["accuracy_drop"]["mean"] <= MAX_DROP and abs(row["prediction_error"]) <= MAX_ERROR)

@@ -1,10 +1,10 @@
 """Accuracy of `bayesian` in finding where accuracy crosses a level: `python benchmarks/sparsity_inference.py`.
 
-Known curves that fall like a sigmoid, as trained networks do along Condensa's single sparsity; each sample adds a
-normal error of 0.3 points, and the level is two points below the dense accuracy. The strategy's answer is the sparsest
-sample that reached the level, which a job would keep. `bisection` gets the same curves and errors of the same size.
-Goals over SEEDS seeds: a median error of at most MAX_ERROR with at most MAX_SAMPLES samples, and no larger than that of
-`bisection`.
+The curves are known and fall like a sigmoid, as the accuracy of trained networks does along Condensa's single sparsity.
+Each sample adds a normal error of 0.3 points, and the level is two points below the dense accuracy. The strategy's
+answer is the sparsest sample that reached the level, which a job would keep. `bisection` gets the same curves and
+errors of the same size. The goals over SEEDS seeds are a median error of at most MAX_ERROR with at most MAX_SAMPLES
+samples, and a median error no larger than the median error of `bisection`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ RESULTS = Path(__file__).parent / "results" / "sparsity_inference.jsonl"
 
 @dataclass(frozen=True)
 class Collapse:
-    """Accuracy as a function of s: from `top` down to `chance`, half way at `center`, over about four times `scale`."""
+    """Accuracy as a function of the sparsity s. It falls from `top` to `chance` over about four times `scale`, and is
+    half way down at `center`.
+    """
 
     center: float
     scale: float
@@ -50,7 +52,7 @@ class Collapse:
 
     @property
     def level(self) -> float:
-        """The lowest accuracy accepted."""
+        """The lowest accepted accuracy."""
         return self.accuracy(0.0) - DROP
 
     @property
@@ -69,7 +71,9 @@ class Trial:
 
     @property
     def curve(self) -> Collapse:
-        """The curve drawn from the seed: filters fall early and slowly, weights late and suddenly."""
+        """The curve drawn from the seed. Without filters, accuracy falls early and slowly; without weights, late and
+        suddenly.
+        """
         rng = np.random.default_rng([self.seed, 1])
         if self.kind == "units":
             return Collapse(rng.uniform(0.4, 0.9), rng.uniform(0.02, 0.06))
@@ -77,7 +81,7 @@ class Trial:
 
     @property
     def problem(self) -> Problem:
-        """The problem of being as sparse as the level allows."""
+        """The problem of finding the greatest sparsity that the level allows."""
         knob: Knob = (
             Choice("block", tuple(range(1, WIDTH + 1)), ordered=True)
             if self.kind == "units"
@@ -94,7 +98,7 @@ class Trial:
         )
 
     def sparsity(self, values: Mapping[str, object]) -> float:
-        """Return the share that the values leave out."""
+        """Return the share of filters or weights that these values leave out."""
         (value,) = values.values()
         assert isinstance(value, int | float)
         return 1.0 - value / WIDTH if self.kind == "units" else 1.0 - value

@@ -8,5 +8,7 @@ from typing import Any
 
 
 def stamp() -> dict[str, Any]:
-    """Return `at`, and `load`: the mean over a minute of running or waiting processes, the benchmark's included."""
+    """Return the time as `at`, and as `load` the mean number of running or waiting processes over a minute, the
+    benchmark's own included.
+    """
     return {"at": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 1)}

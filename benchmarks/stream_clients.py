@@ -1,4 +1,4 @@
-"""Many listeners of one event stream in one lean process: they record numbers, and reconnect after a cut."""
+"""Many listeners of one event stream in one lean process. They record event numbers, and reconnect after a cut."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 AGAIN_S = (0.05, 0.25)
-"""Seconds before a connection is tried again, drawn between these."""
+"""Bounds of the seconds before a connection is tried again; the pause is drawn between them."""
 OPENED_AT_ONCE = 20
 
 
 @dataclass(frozen=True)
 class Address:
-    """The stream to listen to, and the event number to start after."""
+    """The stream to listen to, and the number of the event after which to start."""
 
     host: str
     port: int
@@ -36,7 +36,9 @@ class Address:
 
 
 class Listener(asyncio.Protocol):
-    """One client through all of its connections. `numbers`: those of the events it saw, in order of arrival."""
+    """One client through all of its connections. `numbers` are the numbers of the events that it saw, in order of
+    arrival.
+    """
 
     def __init__(self, address: Address, timed: bool) -> None:
         self.address = address
@@ -59,7 +61,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
         for block in blocks:
-            # Chunk sizes come before a frame, never within one; the greeting has a number, but no event.
+            # Chunk sizes come before a frame, never within a frame; the greeting has a number, but no event.
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             if b"event" in fields:
                 self.numbers.append(int(fields[b"id"]))
@@ -84,8 +86,8 @@ class Listener(asyncio.Protocol):
 
 
 def run(address: Address, count: int, parent: Connection) -> None:
-    """Run a process that reports when all are connected; then it receives a number and sends all that was seen up to
-    it.
+    """Run a process that reports when all listeners are connected. It then receives a number and sends the numbers of
+    all events that were seen up to this number.
     """
     parent.send(asyncio.run(_run(address, count, parent)))
 

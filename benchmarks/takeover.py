@@ -1,11 +1,11 @@
-"""Time that a job stands still if its conductor dies: `python benchmarks/takeover.py`.
+"""The time that a job stands still if its conductor dies: `python benchmarks/takeover.py`.
 
 Runs `netlathe serve --no-conductor --no-agent` and two `netlathe conduct` on one data folder, all settings at their
 defaults (a lease of 30 s, renewed every 10 s, and a private Ray for each). While a job searches, its conductor is
 killed with SIGKILL at a random moment. The figures are the seconds until the job's row names the other conductor, and
-until the first new evaluation is recorded; then the killed one is restarted. Five times; medians and maxima. One row
-per repetition is appended to benchmarks/results/takeover.jsonl. The exit code is 0 only if every takeover came within
-45 s.
+until the first new evaluation is recorded; then the killed conductor is restarted. This is repeated five times, and
+medians and maxima are printed. One row per repetition is appended to benchmarks/results/takeover.jsonl. The exit code
+is 0 only if every takeover came within 45 s.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ BODY: Mapping[str, Any] = {
     "budget": {"evaluations": 100_000, "wall_s": 86_400.0},
     "force": True,
 }
-"""A search that does not end before it is cancelled; of an untrained network, because its result is not used."""
+"""A search that does not end before it is cancelled. Its network is untrained, because the result is not used."""
 
 
 def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """Start a command of the service as a user does, with no setting but the data folder."""
+    """Start a command of the service as a user does, with the data folder as the only setting."""
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
             [str(Path(sys.executable).with_name("netlathe")), *words, "--data-dir", str(folder / "data")],
@@ -63,7 +63,7 @@ def netlathe(folder: Path, *words: str) -> subprocess.Popen[bytes]:
 
 
 def until(condition: Callable[[], bool], what: str, look_s: float = 0.02) -> float:
-    """Wait until something holds; return the time at which it did."""
+    """Wait until a condition holds; return the time at which it did."""
     end_s = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > end_s:
@@ -100,7 +100,7 @@ class Watched:
 def repetition(
     watched: Watched, pair: list[subprocess.Popen[bytes]], folder: Path, moment: random.Random
 ) -> dict[str, Any]:
-    """Kill the holder at a random moment between two renewals; return the row. A second conductor is started
+    """Kill the job's conductor at a random moment between two renewals; return the row. A second conductor is started
     afterwards.
     """
     until(lambda: all(watched.ready(each) for each in pair), "both conductors")
@@ -147,7 +147,7 @@ def measured(folder: Path) -> list[dict[str, Any]]:
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """End these processes in order; conductors end their Ray."""
+    """End these processes in order; conductors end their own Ray."""
     for process in processes:
         process.terminate()
     for process in processes:

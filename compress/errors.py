@@ -38,7 +38,7 @@ class Disagreement(InvalidInput):
 
     Args:
         node: name of the first node, in execution order, whose output differs.
-        difference: largest absolute difference over the scale of the output.
+        difference: largest absolute difference, divided by the scale of the output.
         tolerance: the largest difference that would have been accepted.
     """
 
@@ -66,12 +66,12 @@ class Mistake(CompressError):
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out, which is neither a bug nor the fault of an op."""
+    """Return whether an error means that memory ran out. This is neither a bug nor the fault of an op."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in ("bad_alloc", "memory"))
 
 
 class Unsupported(CompressError):
-    """A case that the op's row does not cover. The channel groups it touches are frozen with this reason."""
+    """A case that the op's row does not cover. The channel groups that the op touches are frozen for this reason."""
 
 
 class TrainingDiverged(CompressError):

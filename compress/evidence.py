@@ -19,9 +19,9 @@ class Evidence:
         images: (N, *input_shape) float32, preprocessed real images, for calibration.
         importance: block name -> (width,) scores, see `compress.pruning.importance`.
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
-        statistics: for the refit of the remaining weights; None leaves them as they are.
-        known: name -> block or knob -> array: other results computed once, available to strategies by name.
-        notes: a sentence for the user about each thing that was gathered differently from the settings.
+        statistics: statistics for the refit of the remaining weights; None leaves these weights as they are.
+        known: other results that are computed once and that strategies read by name; name -> block or knob -> array.
+        notes: sentences for the user, one about each fact that was not gathered as the settings say.
     """
 
     images: NDArray[np.float32] | None = None
@@ -32,7 +32,7 @@ class Evidence:
     known: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
 
     def joined(self, other: Evidence) -> Evidence:
-        """Return both combined: the other's values win, and the larger set of images stays."""
+        """Return this evidence joined with another, whose values win; the larger set of images stays."""
         parts = [part for part in (self.images, other.images) if part is not None]
         return Evidence(
             max(parts, key=len, default=None),

@@ -1,4 +1,4 @@
-"""Export a torch module to an ONNX file that keeps its batch norms. Runs on the user's machine, never on the server.
+"""Export a torch module to an ONNX file that keeps its batch norms, on the user's machine and never on the server.
 
 It imports nothing of Netlathe except importing/agreement.py, so that it also runs as a script in a child process with
 only the user's code:
@@ -6,7 +6,8 @@ only the user's code:
     python -P export.py --model package.module:factory --folder . --out net.onnx [--input-shape 3,32,32]
                         [--weights net.pt|net.safetensors]
 
-It prints one line of JSON on stdout about the file written, or on failure one on stderr with the error and its place.
+The script prints one line of JSON about the written file on stdout. If it fails, it prints one line of JSON with the
+error and its place on stderr.
 
     ExportError(step, detail, where)    everything that can go wrong with a user's module
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 CHECKED_BATCHES = (1, 3)
-# Warnings that torch raises about itself during export: about its LSTM and GRU, and about functions that it calls.
+# Warnings that torch raises about its own code during export: about LSTM and GRU, and about functions that it calls.
 _OF_ITS_OWN = (
     r"`isinstance\(treespec, LeafSpec\)`",
     r"The tensor attributes? .*_flat_weights",
@@ -53,8 +54,8 @@ class ExportError(Exception):
 def export(module: torch.nn.Module, input_shape: Sequence[int], example: torch.Tensor | None = None) -> bytes:
     """Return the module in eval mode as ONNX bytes: input `image` (batch, *input_shape), first output `logits`.
 
-    Only constants are folded and unused nodes removed, so that Conv and BatchNormalization stay apart;
-    metadata, which holds source paths, is stripped; the outputs are compared with torch's at two batch sizes.
+    Constants are folded and unused nodes removed, but Conv and BatchNormalization stay apart. Metadata, which holds
+    source paths, is stripped. The outputs are compared with torch's at two batch sizes.
 
     Raises:
         ExportError: the module does not trace, bakes the batch in, or disagrees with onnxruntime.
@@ -99,7 +100,7 @@ def _forward(module: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor
         raise ExportError("forward", f"{seen}: {_line(error)}", _place(error)) from error
     if not found or not all(isinstance(output, torch.Tensor) for output in found):
         kinds = ", ".join(sorted({type(output).__name__ for output in found})) or "nothing"
-        raise ExportError("forward", f"the module must return tensors, it returned {kinds}")
+        raise ExportError("forward", f"the module must return tensors, but it returned {kinds}")
     return found
 
 
@@ -193,7 +194,7 @@ def _agreement() -> Any:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "importing" / "agreement.py")
     assert spec is not None
     assert spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # because dataclasses look up their module there
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # because dataclasses look it up there
     spec.loader.exec_module(module)
     return module
 
@@ -242,14 +243,14 @@ def load_module(
     The factory returns the module or (module, example); the example gives the input shape if none is passed.
 
     Raises:
-        ExportError: the spec, the factory, the weights or the missing input shape.
+        ExportError: the spec, the factory or the weights are wrong, or no input shape is given.
     """
     import torch
 
     made = _call_factory(spec)
     module, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
-        raise ExportError("factory", f"{spec} must return a torch module, it returned {type(module).__name__}")
+        raise ExportError("factory", f"{spec} must return a torch module, but it returned {type(module).__name__}")
     if example is not None and not isinstance(example, torch.Tensor):
         raise ExportError("factory", f"the example of {spec} must be a tensor, got {type(example).__name__}")
     module = module.to("cpu")

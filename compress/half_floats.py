@@ -12,7 +12,7 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def nearest_half(value: Array) -> Array:
-    """Return the values rounded to float16, in their own dtype; those beyond its range become its largest number."""
+    """Return the values rounded to float16, in their own dtype. Values beyond its range become its largest number."""
     return np.clip(value, -LARGEST, LARGEST).astype(np.float16).astype(value.dtype)
 
 

@@ -16,9 +16,9 @@ from compress.task import Targets
 from search.space import Knob, Values
 
 Stage: TypeAlias = Literal["structure", "sparsity", "precision", "storage"]
-"""The order of application: remove channels, then single weights, then bits; `storage` is the form in the file.
+"""The stages in the order of application: remove channels, then single weights, then bits; `storage` packs the file.
 
-`structure` comes before reconstruction and training, all others after them.
+The stage `structure` comes before reconstruction and training; all other stages come after them.
 """
 STAGES: tuple[Stage, ...] = get_args(Stage)
 AFTER_TRAINING = STAGES[1:]
@@ -36,24 +36,25 @@ class Operator(Protocol):
         ...
 
     def rewrite(self, network: Network, evidence: Evidence) -> Network:
-        """Return the compressed network; the given one does not change.
+        """Return the compressed network; the given network does not change.
 
         Raises:
-            InvalidInput: a value or evidence that does not fit the network, or evidence that is missing.
+            InvalidInput: a value or the evidence does not fit the network, or evidence is missing.
         """
         ...
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """Return the C step: the weights projected onto those that a compressed network can have, in the same shapes.
+        """Return the C step: the given weights, projected onto the weights that a compressed network can have.
 
-        They are the nearest (Euclidean) of those with the same zeros. Projecting twice changes nothing more.
+        Shapes do not change. Among all such weights with the same zeros, the result is the nearest (Euclidean). A
+        second projection changes nothing.
 
         Args:
             network: the network of the weights; only its graph matters, not its values.
-            weights: every trained constant, weights of layers in their effective form; not changed.
+            weights: every trained constant, with the weights of layers in their effective form; not changed.
 
         Raises:
-            InvalidInput: a value that does not fit the network.
+            InvalidInput: a value does not fit the network.
         """
         ...
 
@@ -71,9 +72,9 @@ class Method(Protocol):
         method.bind({"int8_ptq": "int8"})      an Operator
         operator.rewrite(network, evidence)    a new network
 
-    - The knobs of one network never change, and a knob's largest (ordered) or first option leaves it as it is.
-    - `bind` reads the values of its own knobs only, so that one set of values serves a whole scheme.
-    - The same values and evidence give the same network, in another process too.
+    - The knobs of one network never change. A knob's largest option (if ordered) or first option changes nothing.
+    - `bind` reads only the values of this method's knobs, so that one set of values serves a whole scheme. - The same
+    values and evidence give the same network, also in another process.
 
     `MethodContract` in compress.testing tests an implementation against this contract.
     """
@@ -92,7 +93,7 @@ class Method(Protocol):
         """Gather the evidence that the method's operators will need, once per network.
 
         Args:
-            images: (N, *input_shape) float32, real data; targets: theirs, None if they are not known.
+            images: (N, *input_shape) float32, real data; targets: the images' targets, None if they are not known.
         """
         ...
 
@@ -100,7 +101,7 @@ class Method(Protocol):
         """Return the operator of these values.
 
         Raises:
-            InvalidInput: a value that no knob of the method has.
+            InvalidInput: no knob of the method has such a value.
         """
         ...
 
@@ -109,9 +110,9 @@ class Method(Protocol):
 class MethodFamily:
     """A method for the catalogue. Each file of compress/methods offers one as `METHOD`.
 
-    `source`: the paper; `settings`: a frozen dataclass with Doc and Bounds; `make(settings)`: the method; `lowers`:
-    names of the metrics that it can lower; `sparse`: True if its knobs are widths or densities, which one sparsity for
-    the whole network can turn.
+    `source` is the paper. `settings` is a frozen dataclass with Doc and Bounds. `make(settings)` returns the method.
+    `lowers` names the metrics that the method can lower. `sparse` is True if the method's knobs are widths or
+    densities, which one sparsity for the whole network can set.
     """
 
     name: str

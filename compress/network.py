@@ -51,7 +51,7 @@ class Node:
 
 @dataclass(frozen=True)
 class TensorType:
-    """Type of a tensor. `shape` is at batch 1; `batch_axis` is the axis that follows the batch, if one does."""
+    """Type of a tensor. `shape` is the shape at batch 1; `batch_axis` is the axis that follows the batch, if any."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -65,11 +65,11 @@ class Network:
     Attributes:
         nodes: in execution order, uniquely named.
         constants: initializers as read-only arrays. A weight used twice in the same role is one constant (tied).
-        inputs, outputs: those of the graph; their names are the user's and never change.
-        opset: domain -> version.
+        inputs, outputs: the graph's inputs and outputs; their names are the user's names and never change.
+        opset: the domains and their versions.
         types: type of every tensor that is not a constant.
         warnings: what normalising changed or could not do, for the user.
-        scored: the output that is scored if it is not the first; the others are kept as they are.
+        scored: the output that is scored if it is not the first; the other outputs are kept as they are.
         halves: names of the float32 constants that the uploaded file stored as float16 behind a Cast.
     """
 
@@ -154,10 +154,10 @@ class Network:
         return readers[0] if len(readers) == 1 and tensor not in self.outputs else None
 
     def with_constants(self, updates: Mapping[str, Array]) -> Network:
-        """Return the graph with new values of the same shapes; those of `halves` are rounded to float16.
+        """Return the graph with new values of the same shapes; values of constants in `halves` are rounded to float16.
 
         Raises:
-            ValueError: an unknown name or a different shape.
+            ValueError: a name is unknown or a shape differs.
         """
         for name, value in updates.items():
             if name not in self.constants or self.constants[name].shape != value.shape:
@@ -176,7 +176,7 @@ class Network:
         return value.astype(np.float16) if name in self.halves and is_half(value) else value
 
     def to_proto(self) -> onnx.ModelProto:
-        """Return the network as an onnx ModelProto; its only metadata is a scored output that is not the first."""
+        """Return the network as an onnx ModelProto. The only metadata is a scored output that is not the first."""
         held, casts = self._held()
         graph = helper.make_graph(
             [*casts, *(node_proto(node) for node in self.nodes)],
@@ -192,7 +192,7 @@ class Network:
         return model
 
     def _held(self) -> tuple[list[TensorProto], list[onnx.NodeProto]]:
-        """Return the constants in the form of the file, float16 last, and the Casts that widen those."""
+        """Return the constants in the form of the file, float16 last, and the Casts that widen float16 constants."""
         whole, halves, casts = list[TensorProto](), list[TensorProto](), list[onnx.NodeProto]()
         for name in self.constants:
             value = np.asarray(self.stored(name), order="C")
@@ -210,7 +210,7 @@ class Network:
         return frozenset(self.widening(name).name for name in self.halves if name in self.constants)
 
     def widening(self, name: str) -> Node:
-        """Return the Cast behind a constant that is stored as float16; its new names are unused in the network."""
+        """Return the Cast behind a constant that is stored as float16. Names that it adds are unused in the network."""
         source, widened = f"{name}/half", f"{name}/widened"
         while source in self._names or widened in self._names:
             source, widened = f"{source}_", f"{widened}_"
@@ -254,7 +254,7 @@ def _attribute(key: str, value: Any) -> onnx.AttributeProto:
         return value
     if isinstance(value, np.ndarray):
         return helper.make_attribute(key, numpy_helper.from_array(value))
-    if value == ():  # an empty list does not show its type; all such lists here are of integers
+    if value == ():  # an empty list does not show its type, but all lists that may be empty here hold integers
         return helper.make_attribute(key, value, attr_type=onnx.AttributeProto.INTS)
     return helper.make_attribute(key, value)
 
@@ -280,7 +280,7 @@ def parse(source: bytes | Path | str) -> onnx.ModelProto:
     """Parse the bytes of an ONNX file, without reading any other file.
 
     Raises:
-        InvalidInput: not a protobuf of a model, or tensors that are in other files or have an unknown type.
+        InvalidInput: the bytes are not a protobuf of a model, or tensors lie in other files or have an unknown type.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     try:

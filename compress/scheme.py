@@ -1,4 +1,4 @@
-"""Scheme: several methods in order, used as one."""
+"""Scheme: several methods in order, used as one method."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from search.space import Knob, Values, check_settings
 
 @dataclass(frozen=True)
 class BoundScheme:
-    """The operators of a scheme, bound to one set of values. Has the methods of an operator."""
+    """The operators of a scheme, bound to one set of values. It is used like an operator."""
 
     operators: tuple[Operator, ...]
 
     def rewrite(self, network: Network, evidence: Evidence, *stages: Stage) -> Network:
-        """Return the network after every operator of these stages (all if none is named), in order.
+        """Return the network after every operator of these stages, in order; of all stages if none is named.
 
         Raises:
-            InvalidInput: as the operators.
+            InvalidInput: an operator refuses its values, the network or the evidence.
         """
         for step in self.steps(*stages):
             network = step.rewrite(network, evidence)
@@ -45,7 +45,7 @@ class BoundScheme:
         """Return the weights after every operator's projection, in the order of `steps`: zeros first, then fewer bits.
 
         Raises:
-            InvalidInput: as the operators.
+            InvalidInput: an operator refuses its values, the network or the evidence.
         """
         made = dict(weights)
         for step in self.steps():
@@ -59,17 +59,17 @@ class BoundScheme:
 
 @dataclass(frozen=True)
 class Scheme:
-    """Methods in the order of the job."""
+    """The methods of a job, in the job's order."""
 
     methods: tuple[Method, ...]
 
     @classmethod
     def of(cls, named: Iterable[tuple[str, Mapping[str, object]]]) -> Self:
-        """Return the scheme of (name, settings) pairs, as a job lists them.
+        """Return the scheme with these methods, given as (name, settings) pairs like the methods of a job.
 
         Raises:
-            InvalidInput: an unknown method, or one named twice (compress.errors);
-                unknown or wrong settings (search.errors).
+            InvalidInput: a method is unknown or named twice (compress.errors), or settings are unknown or wrong
+                (search.errors).
         """
         made: dict[str, Method] = {}
         for name, given in named:
@@ -93,7 +93,7 @@ class Scheme:
         """Gather the evidence that all methods need about the network, once.
 
         Args:
-            images: (N, *input_shape) float32, real data; targets: theirs, None if they are not known.
+            images: (N, *input_shape) float32, real data; targets: the images' targets, None if they are not known.
         """
         gathered = (method.gather(network, images, targets, seed) for method in self.methods)
         return reduce(Evidence.joined, gathered, Evidence())
@@ -102,6 +102,6 @@ class Scheme:
         """Bind every method to its part of the values.
 
         Raises:
-            InvalidInput: a value that no knob has.
+            InvalidInput: no knob has such a value.
         """
         return BoundScheme(tuple(method.bind(values) for method in self.methods))

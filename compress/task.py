@@ -1,4 +1,4 @@
-"""The contract of tasks: a task is what a network is for, and defines its targets, its score and its loss."""
+"""The contract of tasks: a task is the purpose of a network, and defines its targets, its score and its loss."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Task(ABC):
         task.compare(scores, others)                           Difference(mean=0.01, low=-0.002, high=0.022, count=500)
 
     Attributes:
-        name: its name in jobs.
+        name: the task's name in jobs.
         summary: one line for the user.
-        metric: the name of the mean score, a row of the table of metrics, which defines its display and its limits.
-            The best score is 1, so that more is better.
-        augments: the augmentations of images under which targets stay true; `none` is always one of them.
+        metric: the name of the mean score in the table of metrics, which defines its display and its limits. The best
+            score is 1; more is better.
+        augments: the augmentations of images that leave targets true; `none` is always one of them.
     """
 
     name: str
@@ -72,10 +72,10 @@ class Task(ABC):
 
         Args:
             images: number of images in the part.
-            part: its name, for errors.
+            part: the name of the part, for errors.
 
         Raises:
-            InvalidInput: they cannot be targets of this task; the field is `labels.where`.
+            InvalidInput: the labels cannot be targets of this task; the field is `labels.where`.
         """
 
     def kind(
@@ -88,12 +88,12 @@ class Task(ABC):
         """Return the form of the targets of all parts, and warnings for the user.
 
         Args:
-            targets, labels: by part, `train` among them.
+            targets, labels: the targets and labels of each part; `train` is one of the parts.
             classes: the number of classes that the user gave, if any.
             class_names: class names in the file, if any.
 
         Raises:
-            InvalidInput: no network can learn from them.
+            InvalidInput: no network can learn from these targets.
         """
         return TargetKind(0, targets["train"].shape[1:]), ()
 
@@ -123,17 +123,18 @@ class Task(ABC):
         return paired(first, second)
 
     def learned(self, network: Network) -> str:
-        """Return the name of the tensor that the loss takes: the scored output, or a tensor it is computed from."""
+        """Return the name of the tensor that the loss takes: the scored output or a tensor before it."""
         return network.output_name
 
     @abstractmethod
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Return the loss of the learned tensor (n, ...), a scalar: its mean or its sum over the samples.
+        """Return the loss of the learned tensor (n, ...) as a scalar, the mean or the sum over the samples.
 
         Args:
-            taught: a teacher's outputs for the same samples; its weight decides the share of each part of the loss.
+            taught: a teacher's outputs for the same samples; `taught.weight` decides the share of each part of the
+                loss.
         """
 
     def predicted(self, outputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The contracts of methods and of tasks as pytest classes: subclass one and set its attributes to run every test.
+"""The contracts of methods and of tasks as pytest classes. To run every test, subclass one and set its attributes.
 
 class TestMine(MethodContract):
     family = METHOD
@@ -185,7 +185,7 @@ class MethodContract:
         assert difference < 1e-5
 
     def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
-        """Fewer or integer multiplications count as lower latency here; only a device can measure it."""
+        """Fewer or integer multiplications count as lower latency here, because only a device can measure latency."""
         network = example_network(width=32)  # wide enough that weights take more bytes than their names and scales
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
@@ -193,7 +193,7 @@ class MethodContract:
         result = operator.rewrite(network, gathered(method, network))
         # Quantising folds norms, whose effect on the counts is not tested here.
         before, after = asdict(cost(fold_norms(network))), asdict(cost(fold_norms(result)))
-        # Fewer bits do not change the numbers, which are counted before packing.
+        # Fewer bits do not change the parameters, which are counted before packing.
         bits = operator.stage in ("precision", "storage")
         counted = ("size_bytes", "stored_bytes") if bits else before
         lowered = {name for name in counted if after[name] < before[name]}
@@ -228,8 +228,8 @@ class TaskContract:
 
     Attributes:
         task: the task to test.
-        labels: (n, ...) as a data set has them, not all equal, n at least 8.
-        outputs: (n, ...) float32 of a network that is right about some of them, and not about all.
+        labels: (n, ...) in the form of a data set's labels, not all equal, n at least 8.
+        outputs: (n, ...) float32, the outputs of a network that is right about some samples, but not about all.
     """
 
     task: ClassVar[Task]
@@ -330,7 +330,7 @@ def drawn(method: Method, network: Network, seed: int) -> Values:
 
 
 def untouched(knob: Knob) -> Value:
-    """Return the value that leaves the network as it is: the largest, or the first of an unordered choice."""
+    """Return the value that leaves the network as it is: the largest option, or the first of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[-1] if knob.ordered else knob.options[0]
     if hasattr(knob, "width"):
@@ -339,7 +339,7 @@ def untouched(knob: Knob) -> Value:
 
 
 def least(knob: Knob) -> Value:
-    """Return the value that removes most: the smallest, or the last of an unordered choice."""
+    """Return the value that removes most: the smallest option, or the last of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[0] if knob.ordered else knob.options[-1]
     if hasattr(knob, "width"):
@@ -348,7 +348,7 @@ def least(knob: Knob) -> Value:
 
 
 def _environment() -> Mapping[str, str]:
-    """Return an environment with as many threads as here: another number changes the last bits of the evidence."""
+    """Return an environment with as many threads as here, because another number changes the evidence's last bits."""
     import torch
 
     threads = str(torch.get_num_threads())

@@ -1,4 +1,6 @@
-"""The environment of a child process: a copy of ours without our settings, which include secrets."""
+"""The environment of a child process: a copy of this process's environment without our settings, which include
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ ROOT = Path(__file__).absolute().parents[1]
 
 
 def child_environment(environment: Mapping[str, str] | None = None, *, with_packages: bool = False) -> dict[str, str]:
-    """Copy an environment (default: ours) without our settings.
+    """Copy an environment (default: this process's) without our settings.
 
     The folder of the host lock stays: a child that looked for the lock elsewhere would compute while another process
     measures.
@@ -32,7 +34,9 @@ def child_environment(environment: Mapping[str, str] | None = None, *, with_pack
 
 
 def packages_path(path: str) -> str:
-    """Return a PYTHONPATH with the root of our packages first; all folders are absolute, for a child elsewhere."""
+    """Return a PYTHONPATH with the root of our packages first; all folders are absolute, because the child may run in
+    another folder.
+    """
     folders = [str(ROOT), *(str(Path(folder).absolute()) for folder in path.split(os.pathsep) if folder)]
     return os.pathsep.join(dict.fromkeys(folders))
 

@@ -46,7 +46,7 @@ class Death:
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """Return the command for a module of ours; -P keeps a file in the current folder from replacing one of our
+    """Return the command that runs one of our modules; -P keeps a file in the current folder from replacing one of our
     packages.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
@@ -63,19 +63,20 @@ def how_it_ended(status: int) -> str:
 
 
 class ChildProcess:
-    """A running child; as a context manager it is gone when the block ends.
+    """A running child. Used as a context manager, it is gone when the block ends.
 
     Its stdin is a pipe whose other end we hold: a child of ours ends when it sees the pipe close.
 
     Args:
         command: the program and its arguments.
-        environment: default: ours without our settings.
+        environment: default: this process's environment without our settings.
         folder: the folder in which it starts.
         output: where stdout and stderr go. With "pipe", stdout comes to us and stderr is kept to describe a death.
-        own_session: signals of our terminal do not reach it, and `kill` ends everything that it started.
-        dies_by: the signal that Linux sends it when the thread that started it ends; None: it notices only through its
-            stdin.
-        name: its name in a Death.
+        own_session: if True, signals of our terminal do not reach the child, and `kill` also ends everything that the
+            child started.
+        dies_by: the signal that Linux sends to the child when the thread that started it ends; if None, the child
+            notices the end of this process only through its stdin.
+        name: the child's name in a Death.
     """
 
     def __init__(
@@ -112,30 +113,30 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The child's process id."""
         return self._process.pid
 
     def ended(self) -> int | None:
-        """Return its exit status; None while it runs."""
+        """Return the child's exit status; None while it runs."""
         return self._process.poll()
 
     def errors(self) -> str:
-        """Return everything that it has written to stderr so far, if that is kept."""
+        """Return everything that the child has written to stderr so far, if stderr is kept."""
         if self._errors is None:
             return ""
         self._errors.seek(0)
         return self._errors.read().decode(errors="replace").strip()
 
     def tell(self, line: str) -> None:
-        """Write one line to its stdin. If it has already died, `listen` and `read` report it."""
+        """Write one line to the child's stdin. If the child has already died, `listen` and `read` report its death."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
 
     def listen(self, deadline_s: float, cancelled: Callable[[], bool] = lambda: False) -> dict[str, Any] | Death:
-        """Return the next line of its stdout, a JSON object, or its death; a child that is silent for too long is
-        killed.
+        """Return the JSON object on the next line of the child's stdout, or the child's death. A child that is silent
+        for too long is killed.
 
         Raises:
             Cancelled: `cancelled`, which is called often, returned True.
@@ -151,7 +152,9 @@ class ChildProcess:
         return message
 
     def read(self, deadline_s: float = math.inf, most_bytes: int = 64 * 1024**2) -> bytes | Death:
-        """Return all of its stdout once it has ended; `ended` then has its exit status. Past a limit it is killed."""
+        """Return the child's whole stdout once it has ended; `ended` then has its exit status. A child that exceeds a
+        limit is killed.
+        """
         end_s = time.monotonic() + deadline_s
         while chunk := self._chunk(end_s, lambda: False):
             self._unread += chunk
@@ -163,27 +166,27 @@ class ChildProcess:
         return bytes(self._unread)
 
     def ask_to_end(self) -> None:
-        """Close its stdin, which makes a child of ours end."""
+        """Close the child's stdin, which makes a child of ours end."""
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):  # buffered data for a dead process
                 self._process.stdin.close()
 
     def end(self, timeout_s: float) -> int:
-        """Ask it to end, wait, and kill it if it still runs; return its exit status."""
+        """Ask the child to end, wait, and kill it if it still runs; return its exit status."""
         self.ask_to_end()
         if not self._waited(time.monotonic() + timeout_s):
             self.kill()
         return self._process.wait()
 
     def terminate(self, timeout_s: float) -> int:
-        """Send SIGTERM, wait, and kill it, and its own session, if it still runs; return its exit status."""
+        """Send SIGTERM, wait, and kill the child and its own session if it still runs; return its exit status."""
         self._process.terminate()
         self._waited(time.monotonic() + timeout_s)
         self.kill()
         return self._process.wait()
 
     def kill(self) -> None:
-        """End it at once, with all of its session if it has its own."""
+        """End the child at once, and everything in its session if it has a session of its own."""
         if self._own_session:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -192,7 +195,7 @@ class ChildProcess:
         self._process.wait()
 
     def close(self) -> None:
-        """Kill it if it still runs, and close its pipes."""
+        """Kill the child if it still runs, and close its pipes."""
         self.kill()
         self.ask_to_end()
         for stream in (self._process.stdout, self._errors):
@@ -200,7 +203,7 @@ class ChildProcess:
                 stream.close()
 
     def _chunk(self, end_s: float, cancelled: Callable[[], bool]) -> bytes | None:
-        """Return the next bytes of stdout; empty at its end, None if the time is over."""
+        """Return the next bytes of stdout; no bytes at its end, None if the time is over."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -213,7 +216,7 @@ class ChildProcess:
         raise Cancelled
 
     def _waited(self, end_s: float) -> bool:
-        """Wait until that time at most; return True if it has ended."""
+        """Wait until that time at most; return True if the child has ended."""
         try:
             self._process.wait(max(0.0, end_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -225,7 +228,7 @@ class ChildProcess:
         return Death("timeout", f"silent for {deadline_s:.0f} s, killed")
 
     def _death(self, end_s: float, deadline_s: float) -> Death:
-        if not self._waited(end_s):  # it closed its stdout but still runs
+        if not self._waited(end_s):  # the child closed its stdout but still runs
             return self._silent(deadline_s)
         said = self.errors()[-LAST_WORDS:]
         told = f"{self._name} ended with {how_it_ended(self._process.returncode)}"
@@ -236,6 +239,6 @@ def _dying(command: Sequence[str], by: signal.Signals | None) -> list[str]:
     """Return the command started through `lifeline`, so that the kernel ends it with us."""
     if by is None or sys.platform != "linux":
         return list(command)
-    # -I -S: before it becomes the command, the interpreter loads only the standard library.
+    # With -I -S, the interpreter loads only the standard library before it becomes the command.
     script = str(Path(lifeline.__file__).absolute())
     return [sys.executable, "-I", "-S", script, str(int(by)), str(os.getpid()), *command]

@@ -1,4 +1,4 @@
-"""DeviceConfig: one configuration of one machine; each latency table belongs to one."""
+"""DeviceConfig: one configuration of one machine; each latency table belongs to one configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hw_profiles.errors import InvalidInput
 
 DeviceKind = Literal["cpu", "gpu", "mobile", "simulated"]
 NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""Pattern of the names of devices and of everything that users name."""
+"""Pattern for the names of devices and of everything else that users name."""
 _NAME = re.compile(NAME_PATTERN)
 ONNX = ".onnx"
 SUFFIX_PATTERN = r"\.[a-z0-9]{1,15}"
@@ -23,7 +23,7 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """A machine, a runtime and its settings. Latencies of two configurations are never mixed.
+    """A machine, a runtime and the runtime's settings. Latencies of two configurations are never mixed.
 
     `threads` is part of the identity and never interpolated; `emulated` marks figures that say nothing about
     speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value) pairs.
@@ -56,7 +56,7 @@ class DeviceConfig:
 
     @property
     def name(self) -> str:
-        """`<machine>-<runtime>-t<threads>-<dtype>`; the name stays with a new runtime version, the id does not."""
+        """`<machine>-<runtime>-t<threads>-<dtype>`; a new version of the runtime changes the id, but not the name."""
         return f"{self.machine}-{self.runtime}-t{self.threads}-{self.dtype}"
 
     @cached_property

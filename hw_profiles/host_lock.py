@@ -1,9 +1,9 @@
-"""HostLock: on one machine either one process measures, alone, or others compute; never both.
+"""HostLock: on one machine, either one process measures alone, or other processes compute, but never both at once.
 
-Two `flock` files. The *room* is held exclusively by a process that measures and shared by those that compute. The
-*gate* is a turnstile: every process passes it, one at a time, and releases it only once inside the room. A waiting
-exclusive holder therefore keeps newcomers out while the room empties (it cannot starve), and a newcomer at the gate
-enters before the same measurer can come back (so others cannot starve either).
+Two `flock` files. The *room* is held exclusively by a process that measures, and shared by the processes that compute.
+The *gate* is a turnstile: processes pass it one at a time, and each releases it only once it is inside the room. A
+waiting exclusive holder therefore keeps newcomers out while the room empties (it cannot starve), and a newcomer at the
+gate enters before the same measurer can come back (so others cannot starve either).
 
 The kernel releases a `flock` when its holder dies, so a dead process never blocks others. Locks are per open file:
 threads of one process exclude each other as processes do.
@@ -20,7 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK_DIR_VARIABLE = "NETLATHE_LOCK_DIR"
-"""Environment variable with the folder of the lock files, if the temp folder is not shared, as between containers."""
+"""Environment variable with the folder of the lock files; needed if processes do not share a temp folder, as in
+containers.
+"""
 
 
 class HostLock:
@@ -36,7 +38,7 @@ class HostLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Share the machine with other processes that compute; waits while one measures.
+        """Share the machine with other processes that compute; wait while a process measures.
 
         Raises:
             OSError: the lock files cannot be opened; the message names the file.
@@ -46,10 +48,10 @@ class HostLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the machine alone; waits until all holders have left, while newcomers wait behind.
+        """Hold the machine alone; wait until all other holders have left, while newcomers wait behind this process.
 
         Raises:
-            OSError: as `shared`.
+            OSError: see `shared`.
         """
         with self._hold(fcntl.LOCK_EX):
             yield
@@ -86,5 +88,5 @@ def _open(path: Path) -> int:
         if error.errno == errno.ENOENT:
             raise FileNotFoundError(error.errno, "the folder of the host lock is missing", str(path)) from None
         raise
-    os.fchmod(descriptor, 0o644)  # other users must be able to open it, whatever the umask
+    os.fchmod(descriptor, 0o644)  # other users must be able to open the file, whatever the umask is
     return descriptor

@@ -1,11 +1,13 @@
-"""The child's end of a ChildProcess: it dies with its parent, and keeps its answers apart from libraries' output.
+"""The child's side of a ChildProcess: the child dies with its parent, and keeps its answers apart from libraries'
+output.
 
-Two mechanisms end it. On Linux the kernel sends a signal when the parent's thread that started the child has ended,
-even if a native call holds the interpreter's lock. Everywhere, a child that watches its stdin sees the pipe from its
-parent close, and may end in order.
+Two mechanisms end the child. On Linux the kernel sends a signal when the parent's thread that started the child has
+ended, even if a native call holds the interpreter's lock. Everywhere, a child that watches its stdin sees the pipe from
+its parent close, and may end in order.
 
-As a script (`python -I -S lifeline.py SIGNAL PARENT COMMAND...`) it asks for the signal and becomes the command. The
-setting survives that, so it works for programs that do not know us, and no code runs between fork and exec.
+Run as a script (`python -I -S lifeline.py SIGNAL PARENT COMMAND...`), this module asks for the signal and becomes the
+command. The request survives this change, so it works for programs that are not ours, and no code of ours runs between
+fork and exec.
 """
 
 from __future__ import annotations

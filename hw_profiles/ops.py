@@ -78,11 +78,11 @@ class OpNode:
 
 
 Layout: TypeAlias = Callable[[TensorSpec, str], str]
-"""A runtime's rule: which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
+"""A runtime's rule that says which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
 
 
 def plain(spec: TensorSpec, made_by: str) -> str:
-    """Return the layout in a runtime that has only one; a word of PRODUCERS stands for itself."""
+    """Return the layout in a runtime that has only one layout; a producer that is itself a word of PRODUCERS stays."""
     return made_by if made_by in PRODUCERS else "plain"
 
 
@@ -92,8 +92,8 @@ class Op:
     `y0..` outputs, each numbered in the order of first use; `Op.of` assigns them.
 
     `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a tensor that
-    arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other. Of the producer, only
-    this layout affects the choice of kernel.
+    arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other tensor. Nothing else about
+    a producer affects the choice of kernel.
 
     Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
     """
@@ -108,7 +108,9 @@ class Op:
         if not self.nodes:
             raise InvalidInput("nodes", self.nodes, "must have at least one node")
         if len(self.producers) != len(self.inputs):
-            raise InvalidInput("producers", self.producers, f"must be one for each of {len(self.inputs)} inputs")
+            raise InvalidInput(
+                "producers", self.producers, f"must have one word for each of the {len(self.inputs)} inputs"
+            )
         if not set(self.producers) <= set(PRODUCERS):
             raise InvalidInput("producers", self.producers, f"must each be one of {', '.join(PRODUCERS)}")
         defined = {f"x{i}" for i in range(len(self.inputs))} | {f"w{i}" for i in range(len(self.constants))}
@@ -226,8 +228,8 @@ class Op:
 
 
 def _parameter(constant: Constant) -> Constant:
-    """Return a scale or zero point without its value, unless it is a zero point at the low end of its range: there a
-    ReLU only limits the range, and runtimes drop it.
+    """Return a scale or zero point without its value, unless it is a zero point at the low end of its range: with such
+    a zero point, a ReLU only limits the range, and runtimes drop it.
     """
     dtype = np.dtype(constant.spec.dtype)
     at_low_end = dtype.kind in "iu" and constant.value == np.iinfo(dtype).min

@@ -28,7 +28,9 @@ FIXED = BurstProtocol(min_rounds=3, max_rounds=3, split_half=0.5, round_s=0.0)
 
 
 def small_network(named: bool = True) -> bytes:
-    """Return Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten, Gemm on (1, 3, 8, 8); nodes named or not."""
+    """Return a network of Conv, ReLU, Conv, Add, ReLU, GlobalAveragePool, Flatten and Gemm on (1, 3, 8, 8), with or
+    without node names.
+    """
     nodes = [
         helper.make_node("Conv", ["image", "w0"], ["c0"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c0"], ["r0"]),
@@ -71,8 +73,8 @@ class RuntimeContract:
         return runtime.configs("bench")[0]
 
     tolerance = 1e-4
-    """Largest difference between outputs and those of onnxruntime, as a share of their scale; a 16-bit engine sets its
-    own.
+    """Largest allowed difference between the engine's outputs and the outputs of onnxruntime, as a share of their
+    scale; a 16-bit engine sets its own value.
     """
 
     def file(self, runtime: Runtime, device: DeviceConfig) -> bytes:

@@ -1,4 +1,6 @@
-"""The wiring of a network: its file without the values of its weights, which alone determines a runtime's fusion."""
+"""The wiring of a network: its file without the values of its weights. The wiring alone determines how a runtime fuses
+nodes.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@
         job = client.jobs.wait(job.id, progress=True)
         client.jobs.download(job.id, "out/")
 
-Every call may be repeated safely: a POST carries an idempotency key that its retries share.
+Every call may be repeated safely, because the retries of a POST carry the same idempotency key.
 
     NetlatheError
     ├── Unreachable                no answer after all retries

@@ -1,4 +1,4 @@
-"""Turns the server's answers into errors: a refused certificate, a refused request, the wait before a retry."""
+"""Turns refused certificates and refused requests into errors, and computes the wait before a retry."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _REFUSALS: Mapping[int, type[Refused]] = {
 
 
 def check_trust(error: BaseException, url: str) -> None:
-    """Raise Untrusted if a certificate caused the error; a retry cannot help."""
+    """Raise Untrusted if the server's certificate caused the error, because then a retry cannot help."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
     if cause is not None:
         why = cause.verify_message
         raise Untrusted(
-            f"the certificate of {url} is not trusted here ({why}): if it is self-signed or from a CA of your own, "
-            "name its file in SSL_CERT_FILE"
+            f"the certificate of {url} is not trusted here ({why}): "
+            "if it is self-signed or from your own CA, set SSL_CERT_FILE to the certificate's file"
         ) from error
 
 
 def check(response: httpx.Response) -> None:
-    """Raise the Refused that belongs to the status, if it is an error."""
+    """Raise the subclass of Refused that belongs to the answer's status, if the status is an error."""
     if not response.is_error:
         return
     response.read()

@@ -15,7 +15,7 @@ from netlathe.results import Json
 
 
 class Client(Connection):
-    """A Connection with the resources of the REST contract, version 1. It takes the arguments of Connection."""
+    """A Connection with the resources of the REST contract, version 1. It takes the same arguments as Connection."""
 
     @cached_property
     def models(self) -> Models:
@@ -42,7 +42,9 @@ class Client(Connection):
         return Tokens(self)
 
     def ready(self) -> Json:
-        """Return the server's `{store, writes, executor, conductors}`; raises ServerFailed while it is not ready."""
+        """Return the server's `{store, writes, executor, conductors}`. Raises ServerFailed while the server is not
+        ready.
+        """
         return self.get("/readyz")
 
     def catalogue(self) -> Json:

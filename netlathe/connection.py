@@ -29,18 +29,18 @@ _PATIENCE_S = 60.0  # wait of an event stream for a server that restarts
 
 
 class Connection:
-    """Speaks the REST contract, version 1. A proxy is used only as `proxy_to` says.
+    """Speaks the REST contract, version 1. A proxy is used only if `proxy_to` returns one.
 
     Args:
-        url: the server; if None, NETLATHE_URL, else http://127.0.0.1:8000.
+        url: address of the server; if None, NETLATHE_URL, else http://127.0.0.1:8000.
         token: if None, NETLATHE_TOKEN, else the content of DATA_DIR/user-token.
-        timeout_s: for one request without its upload or download.
+        timeout_s: time limit of one request, not counting its upload or download.
         retries: how often a request that got no answer, or 429, 502, 503 or 504, is sent again.
         backoff_s: wait before the first retry, doubled each time, unless the server sends Retry-After.
-        transport, sleep, clock: for tests.
+        transport, sleep, clock: replacements that tests pass.
 
     Raises:
-        BadProxy: see `proxy_to`.
+        BadProxy: NETLATHE_PROXY names a proxy that cannot be used.
 
     Raises (every verb):
         Refused, Unreachable, Untrusted, Unreadable
@@ -82,10 +82,10 @@ class Connection:
         self._http.close()
 
     def events(self, topics: Sequence[str], since: int | None = None) -> Iterator[Event]:
-        """Yield events as they arrive, without end, gap or duplicate: the stream resumes after the last number seen.
+        """Yield events as they arrive, without end, gap or duplicate: the stream resumes after the last event seen.
 
-        An `open` event follows each (re)connection, a `ping` each quiet 15 s. `reset` means that events were lost: read
-        the resource again. Raises Unreachable if the server stays away for a minute.
+        An `open` event follows each (re)connection, and a `ping` comes after every 15 s without an event. `reset` means
+        that events were lost: read the resource again. Raises Unreachable if the server stays away for a minute.
         """
         alive_at, wait_s = self._clock(), self._backoff_s
         while True:
@@ -129,7 +129,7 @@ class Connection:
         form: Json | None = None,
         file: Path | None = None,
     ) -> Json:
-        """Make one call of the contract, with retries; return the answer's JSON object, {} if there is none."""
+        """Make one call of the contract, with retries; return the answer's JSON object, or {} if there is none."""
         headers = {"Idempotency-Key": str(uuid.uuid4())} if method == "POST" else {}
         params = {name: value for name, value in (query or {}).items() if value is not None}
 
@@ -173,10 +173,10 @@ class Connection:
         raise AssertionError("the last attempt returns or raises")
 
     def download(self, path: str, to: Path, sha256: str) -> Path:
-        """Stream a file to `to`, which appears only if its sha256 is the announced one.
+        """Download a file to `to`. The file appears only if its sha256 equals the announced sha256.
 
         Raises:
-            Damaged: it is not, even after a second try.
+            Damaged: the sha256 differs, even after a second try.
         """
         seen = ""
         for _ in range(2):
@@ -187,7 +187,7 @@ class Connection:
                     return part.replace(to)
             finally:
                 part.unlink(missing_ok=True)
-        raise Damaged(f"{path}: sha256 {seen}, the server announced {sha256}")
+        raise Damaged(f"{path} has sha256 {seen}, but the server announced {sha256}")
 
     def _fetch(self, path: str, to: Path) -> str:
         """Write the answer's body to a file, starting over at each retry; return its sha256."""

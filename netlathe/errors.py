@@ -15,7 +15,7 @@ class Unreachable(NetlatheError):
 
 
 class Untrusted(NetlatheError):
-    """The server's certificate is not trusted here: self-signed, expired, or for another name."""
+    """The server's certificate is not trusted here: it is self-signed, expired, or issued for another name."""
 
 
 class BadProxy(NetlatheError):
@@ -27,7 +27,7 @@ class Unreadable(NetlatheError):
 
 
 class Damaged(NetlatheError):
-    """A download's sha256 differs from the one that the server announced."""
+    """A download's sha256 differs from the sha256 that the server announced."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Refused(NetlatheError):
 
 
 class Unauthorized(Refused):
-    """There is no token, or it is wrong or not allowed to do this."""
+    """The token is missing or wrong, or it does not allow this request."""
 
 
 class NotFound(Refused):
-    """No such resource."""
+    """The server has no such resource."""
 
 
 class Conflict(Refused):

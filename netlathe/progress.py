@@ -20,7 +20,7 @@ class _NoBars:
 
 
 class _Bars(_NoBars):
-    """Shows a bar with the job's phase before it and the best network so far behind it."""
+    """Shows a bar between the job's phase and the best network so far."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -49,7 +49,7 @@ class _Bars(_NoBars):
 
 
 class _Lines(_NoBars):
-    """Prints a line for each phase, as for the log of a pipeline."""
+    """Prints a line for each phase, which suits the log of a pipeline."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -64,7 +64,7 @@ class _Lines(_NoBars):
 
 
 def shown(progress: bool) -> _NoBars:
-    """Choose how to show progress on stderr, so that stdout can be piped: a bar on a terminal, else lines."""
+    """Choose how to show progress on stderr: a bar on a terminal, else lines. Output on stdout can still be piped."""
     if not progress:
         return _NoBars()
     return _Bars() if sys.stderr.isatty() else _Lines()

@@ -26,17 +26,18 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_to(url: str) -> str:
-    """Return the proxy to a server: "" for none, `environment`, or its URL.
+    """Return the proxy to use for a server: "" for none, `environment`, or the proxy's URL.
 
-    Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that
-    is `environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's
-    proxy was set for other programs and would see the token.
+    A server on loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names;
+    if the variable's value is `environment`, then http_proxy, https_proxy, all_proxy and no_proxy decide. Without
+    NETLATHE_PROXY, the server is reached directly, because a shell's proxy was set for other programs and would see the
+    token.
     """
     return "" if is_loopback(httpx.URL(url).host) else os.environ.get(_PROXY_VARIABLE, "").strip()
 
 
 def shown_proxy(proxy: str) -> str:
-    """Return a proxy without user and password, to show to people."""
+    """Return a proxy's URL without user and password, so that people may see it."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
@@ -49,7 +50,9 @@ def through(url: str) -> str:
 
 
 def http_client(url: str, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
-    """Return an HTTP client that reaches `url` by `proxy_to`; `transport` replaces the network. Raises BadProxy."""
+    """Return an HTTP client for `url` that uses the proxy of `proxy_to`. Raises BadProxy. `transport` replaces the
+    network.
+    """
     proxy = proxy_to(url)
     try:
         if transport is None and proxy != _ENVIRONMENT:

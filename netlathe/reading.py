@@ -21,9 +21,11 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 
 def read(kind: type[T], data: object) -> T:
-    """Read a result from JSON: unknown keys are ignored (version 1 only gains fields); wrong values: Unreadable."""
+    """Read a result from JSON. Unknown keys are ignored, because version 1 may gain fields. Wrong values raise
+    Unreadable.
+    """
     if not isinstance(data, Mapping):
-        raise Unreadable(f"expected a {kind.__name__}, the server sent {type(data).__name__}")
+        raise Unreadable(f"expected a {kind.__name__}, but the server sent {type(data).__name__}")
     hints = _hints(cast(Any, kind))
     names = [item.name for item in fields(cast(Any, kind))]
     try:

@@ -18,7 +18,7 @@ FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels that are cut together; `reason` says why if they must not be cut."""
+    """Channels that are cut together. If they must not be cut, `reason` says why."""
 
     name: str
     width: int
@@ -64,7 +64,9 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """A job's progress: `fraction` of the whole job, 0..1; `done` of `total` steps of its phase."""
+    """A job's progress: `fraction` is the finished part of the whole job, 0..1; `done` and `total` count the phase's
+    steps.
+    """
 
     fraction: float = 0.0
     done: float | None = None
@@ -73,7 +75,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds on one device: predicted with its interval, measured with its upper bound."""
+    """A latency on one device, in milliseconds: the prediction with its interval, the measurement with its upper
+    bound.
+    """
 
     predicted: float | None = None
     low: float | None = None
@@ -84,7 +88,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class AccuracyDrop:
-    """A score (accuracy) below the control's on the same `n` samples, with its 95 % interval; 0.01 is one point."""
+    """The control's score minus this network's score on the same `n` samples, with its 95 % interval; 0.01 is one
+    point.
+    """
 
     mean: float
     low: float
@@ -96,8 +102,8 @@ class AccuracyDrop:
 class Summary:
     """One network of a job: the original, the control, the best or the nearest.
 
-    `metrics`: the network's counts by metric; those of the first version also have their own fields, and so has the
-    score of a classification. `raw` is the whole answer.
+    `metrics` holds the network's values by name of metric. The metrics of the contract's first version and the score of
+    a classification also have fields of their own. `raw` is the whole answer.
     """
 
     evaluation_id: str | None = None
@@ -115,11 +121,13 @@ class Summary:
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     def score(self, metric: str) -> float | None:
-        """The network's mean score, for a job of this `metric`; `test_<metric>` is that on the test part."""
+        """The network's mean score, if the job's metric is `metric`; `test_<metric>` means the score on the test
+        part.
+        """
         return cast("float | None", self._told(metric))
 
     def drop(self, metric: str) -> AccuracyDrop | None:
-        """What the network lost of this metric against the control."""
+        """The amount of this metric that the network lost compared with the control."""
         found = self._told(f"{metric}_drop")
         return read(AccuracyDrop, found) if isinstance(found, Mapping) else cast("AccuracyDrop | None", found)
 
@@ -263,7 +271,9 @@ class Token:
 
 @dataclass(frozen=True)
 class Event:
-    """One event of the stream; `number` resumes the stream after it. `open` and `ping` only show that it is alive."""
+    """One event of the stream, which can resume after its `number`. `open` and `ping` only show that the stream is
+    alive.
+    """
 
     number: int | None
     type: str

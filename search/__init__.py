@@ -1,1 +1,1 @@
-"""Search for candidates: spaces, problems, metrics, strategies, Pareto fronts. Independent of networks and service."""
+"""Search for candidates: spaces, problems, metrics, strategies, Pareto fronts. It imports no other folder."""

@@ -19,10 +19,11 @@ Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
 class Candidate:
     """A point of the space, not yet evaluated.
 
-    `masks`: block -> kept unit indices, ascending; for other blocks the method keeps the most important units.
-    `origin`: the strategy that asked; `parents`: ids of the candidates it was made from; `recipe`: digest of the
-    training recipe; `weights_from`: digest of the network whose weights it starts from (None: the original).
-    `after_search`: True for a finalist or a file of one, which no search asked for.
+    `masks` holds for some blocks the indices of the kept units, ascending; of other blocks, the method keeps the most
+    important units. `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates from
+    which it was made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network whose
+    weights the candidate starts from (None: the original). `after_search` is True for a finalist or a finalist's file,
+    which no search asked for.
     """
 
     id: str
@@ -45,16 +46,17 @@ class Candidate:
 
     @property
     def searched(self) -> bool:
-        """True if a search asked for it, as F2, F3 or a whole training (F4).
+        """True if a search asked for the candidate at F2, at F3 or as a full training run (F4).
 
-        Finalists, which the job's recipe trains (F4) and devices time whole (F5), come after the search.
+        Finalists come after the search: they are trained with the job's recipe (F4), and devices time the whole network
+        (F5).
         """
         return self.fidelity in ("F2", "F3", "F4") and not self.after_search
 
     def key(self, network: str, split: str, seed: int) -> str:
         """Return the sha256 of everything that an evaluation's result depends on: equal keys need only one evaluation.
 
-        The id, the origin and the parents are not part of it.
+        The id, the origin and the parents are not part of the key.
         """
         parts = {
             "network": network,
@@ -79,7 +81,7 @@ class Candidate:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Candidate:
-        """Return the candidate of a record. Raises: InvalidInput for a record of anything else."""
+        """Return the candidate of a record. Raises: InvalidInput if the record is not a candidate."""
         try:
             return cls(
                 id=record["id"],
@@ -97,7 +99,7 @@ class Candidate:
 
 
 def _after_search(record: Mapping[str, Any]) -> bool:
-    """Return `after_search` for a record without it: of trained candidates only those of a search had a recipe."""
+    """Return `after_search` for an old record. Of its trained candidates, only candidates of a search had a recipe."""
     return record["fidelity"] == "F5" or (record["fidelity"] == "F4" and not record["recipe"])
 
 

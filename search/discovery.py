@@ -1,4 +1,4 @@
-"""Discovery: find the plug-ins of a package, one per file, and those that other distributions add by entry point.
+"""Discovery: find the plug-ins of a package, one per file, and the plug-ins that other distributions add.
 
 STRATEGIES = Discovery("search.strategies", "STRATEGY", StrategyFamily)
 STRATEGIES.names()          ("bayesian", ..., and the entry points of group "netlathe.strategies")
@@ -21,9 +21,9 @@ PREFIX = "netlathe."
 
 @dataclass(frozen=True)
 class Discovery(Generic[T]):
-    """The plug-ins of one kind. Each file (or folder) of `package` offers one as `constant`, named after the file.
+    """The plug-ins of one kind. Each file or folder of `package` offers a plug-in as `constant`, named after the file.
 
-    Another distribution adds a constant by an entry point of the group "netlathe.<last word of the package>".
+    Another distribution adds a plug-in by an entry point of the group "netlathe.<last word of the package>".
     """
 
     package: str
@@ -35,7 +35,7 @@ class Discovery(Generic[T]):
         return tuple(sorted({*module_names(self.package), *self._entry_points()}))
 
     def load(self, name: str) -> T:
-        """Return the plug-in of that name; one of this package goes before an entry point.
+        """Return the plug-in of that name; a plug-in of this package is preferred to an entry point.
 
         Raises:
             KeyError: there is no plug-in of that name.
@@ -55,7 +55,7 @@ class Discovery(Generic[T]):
 
 
 def module_names(package: str) -> tuple[str, ...]:
-    """Return the modules and packages in a package, sorted, without those whose name begins with an underscore."""
+    """Return the modules and packages in a package, sorted, except names that begin with an underscore."""
     path: Any = import_module(package).__path__
     return tuple(sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_")))
 

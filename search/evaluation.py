@@ -17,9 +17,9 @@ class Status(StrEnum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"
-    """A stopper ended it early: its metrics are not final."""
+    """A stopper ended the evaluation early; its metrics are not final."""
     INFEASIBLE = "infeasible"
-    """It broke a constraint or was impossible before any accuracy was known."""
+    """Before any score was known, the candidate broke a constraint or turned out to be impossible."""
     FAILED = "failed"
     """The evaluator failed; `reason` says why."""
 
@@ -30,9 +30,9 @@ NAN = "nan"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A candidate with a status and its metrics, by key (`accuracy`, `latency_ms@dev_1`).
+    """A candidate with a status and with its metrics by key (`accuracy`, `latency_ms@dev_1`).
 
-    `network`: digest of the resulting network, from which a later candidate may start.
+    `network` is the digest of the resulting network, from which a later candidate may start.
     """
 
     candidate: Candidate
@@ -66,7 +66,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation of a record. Raises: InvalidInput for a record of anything else."""
+        """Return the evaluation of a record. Raises: InvalidInput if the record is not an evaluation."""
         try:
             return cls(
                 candidate=Candidate.from_json(record["candidate"]),

@@ -1,6 +1,6 @@
-"""Knowledge of a strategy: every evaluation told to it, keyed by the values and not by the strategy that asked.
+"""Knowledge of a strategy: every evaluation that it was told, by the values and not by the strategy that asked.
 
-Because of that, restart, warm start and foreign evaluations all work in the same way.
+Restart, warm start and foreign evaluations therefore all work in the same way.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def values_key(values: Values) -> str:
 class Knowledge:
     """Evaluations of one fidelity and recipe by their values, the values in flight, and the next free id.
 
-    It ignores other fidelities and recipes (not comparable), candidates with masks (their values alone do not
-    determine them), values outside this space, and candidates with borrowed weights, except whole trainings, which
-    only start from them. FAILED, STOPPED and INFEASIBLE evaluations have no utility and are not asked for again.
+    It ignores other fidelities and recipes, which are not comparable; candidates with masks, which their values alone
+    do not determine; values outside this space; and candidates with borrowed weights, unless the weights are only the
+    start of a full training run. FAILED, STOPPED and INFEASIBLE evaluations have no utility, and their values are not
+    asked for again.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, fidelity: Fidelity = "F2", recipe: str = "") -> None:
@@ -75,11 +76,11 @@ class Knowledge:
         return values_key(values) in self._pending
 
     def fresh(self, values: Values) -> bool:
-        """Return whether these values are neither known nor in flight, and so worth asking for."""
+        """Return whether these values are worth asking for, i.e. neither known nor in flight."""
         return not self.resolved(values) and not self.pending(values)
 
     def utility(self, values: Values) -> float | None:
-        """Return the objective of these values, signed so that more is better; None if it is not known."""
+        """Return the objective of these values with the sign that makes more better; None if it is not known."""
         return self._utilities.get(values_key(values))
 
     def parents(self, values: Values) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class Knowledge:
         return [values for _, values in sorted(self._pending.items(), key=lambda item: item[0])]
 
     def _count(self, candidate: Candidate) -> None:
-        """Advance the next id past this candidate's, so that no id is used twice."""
+        """Advance the next id past this candidate's id, so that no id is used twice."""
         match = re.fullmatch(re.escape(self._prefix) + r"(\d+)", candidate.id)
         if match:
             self.asked = max(self.asked, int(match[1]) + 1)
@@ -117,14 +118,15 @@ class Knowledge:
         try:
             self._problem.space.check(candidate.values)
         except InvalidInput:
-            return False  # it belongs to another network or other methods, so it teaches nothing
+            return False  # the candidate belongs to another network or to other methods, so it teaches nothing
         return True
 
     def _record(self, evaluation: Evaluation) -> None:
         key = values_key(evaluation.candidate.values)
         utility = self._utility(evaluation.status, evaluation.metrics)
         known = self._evaluations.get(key)
-        # Of two results for the same values (two seeds, a repeat after a failure) keep the better, in any order.
+        # Of two results for the same values (two seeds, a repeat after a failure) keep the better one, whichever comes
+        # first.
         if known is None or self._rank(evaluation) < self._rank(known):
             self._utilities[key] = utility
             self._evaluations[key] = evaluation

@@ -1,8 +1,8 @@
-"""Layer losses (F1): the loss from turning one knob alone to each level, from statistics without a forward pass.
+"""Layer losses (F1): the loss from turning one knob alone to each level, by statistics and without a forward pass.
 
-For each knob the first available source is used: the error after a least-squares refit (He et al., AMC, arXiv
-1802.03494); the contribution p'Gp of the removed units to the layers that read them; their Fisher scores (Theis et
-al., arXiv 1801.05787). All are shares of the whole, so that knobs add up.
+For each knob, the first available of three sources is used: the error after a least-squares refit (He et al., AMC,
+arXiv 1802.03494); the contribution p'Gp of the removed units to the layers that read them; the Fisher scores of the
+removed units (Theis et al., arXiv 1801.05787). All three are shares of the whole, so that the losses of knobs add up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _refitted(knob: Levelled, known: Known) -> Vector:
 
 
 def _contributed(knob: Levelled, known: Known) -> Vector:
-    """Return p'Gp with p the removed units: the least important ones first, of equal ones the last."""
+    """Return p'Gp for the removed units p: the least important first and, of equally important units, the last."""
     gram = known["gram"][knob.name]
     ranks = known.get("importance", {}).get(knob.name, np.diag(gram))
     order = np.argsort(-ranks, kind="stable")[::-1]
@@ -43,7 +43,7 @@ def _contributed(knob: Levelled, known: Known) -> Vector:
 
 
 def _scored(knob: Levelled, known: Known) -> Vector:
-    """Return the share of the summed scores that is lost with the lowest ones."""
+    """Return the share of the summed scores that is lost with the units of the lowest scores."""
     scores = np.sort(known["fisher"][knob.name])
     return _at_levels(knob, np.append(0.0, np.cumsum(scores)) / max(float(scores.sum()), np.finfo(float).tiny))
 

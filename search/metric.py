@@ -15,22 +15,24 @@ class Metric:
     """A row of the table of metrics.
 
     Attributes:
-        name: its key everywhere; it ends in its unit if it has one of bytes or ms.
+        name: the metric's key everywhere; it ends in the unit if that is bytes or ms.
         unit: the unit of `value * factor` when shown; `format` is the format spec.
         goal: the direction that is better.
-        label: its display name.
-        per_device: True if there is one for each target, with the device in the key; its limits belong to the target.
+        label: the metric's display name.
+        per_device: True if each target has a value of its own, with the device in the key; its limits belong to the
+            target.
         highest: the highest possible value.
         decides: True if it may be an objective and a limit; False if it is read once, at the end.
         order: place in tables.
-        counter: "module:constant" of the `compress.counting.count.Count` that counts it on a network; "" if none does.
-        part_of: the counted metric that it is a part of; tables show it only if it is clearly less than that.
-        axis_for: the methods whose jobs without a target show it instead of latency on the front; () means any job,
-            None means never. The last such row in the table counts.
-        lowered_by: methods that can lower it, in addition to those that declare so themselves (`lowers`).
-        scored: True if it is a task's mean score over samples; it is judged after training, and a second row holds it
-            for the test part.
-        breaks_ties: True if the lower value wins between networks equal in objective, accuracy and latency.
+        counter: "module:constant" of the `compress.counting.count.Count` that counts the metric on a network, or "".
+        part_of: the counted metric of which this metric is a part; tables show the part only if it is clearly less than
+            the whole.
+        axis_for: the methods whose jobs without a target show this metric instead of latency on the front; () means any
+            job, None means no job. If several rows qualify, the last one in the table counts.
+        lowered_by: methods that can lower the metric, in addition to methods that say so themselves (`lowers`).
+        scored: True if the metric is a task's mean score over samples. It is judged after training, and a second row
+            holds the score of the test part.
+        breaks_ties: True if the lower value wins between networks of equal objective, score and latency.
     """
 
     name: str

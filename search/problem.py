@@ -23,10 +23,10 @@ ACCURACY = "accuracy"
 """The deciding metric if a problem names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
-"""Function from n values to metric key -> (n,): cheap, vectorised, deterministic; without training or accuracy."""
+"""Function from n values to metric key -> (n,). It is cheap, vectorised and deterministic, and estimates no scores."""
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, NDArray[np.float64]]]
-"""name -> knob -> array: results computed once for the network. Methods may add names. The names so far:
+"""Results that are computed once for the network, as name -> knob -> array. Methods may add names. The names so far:
 
 `sensitivity`   (levels,) the objective's metric if only this knob is turned, to each level
 `ls_error`      (levels,) relative least-squares reconstruction error at each level, 0 = no error
@@ -49,7 +49,7 @@ class Objective:
             raise InvalidInput("objective.goal", self.goal, "must be 'min' or 'max'")
 
     def utility(self, metrics: Mapping[str, float]) -> float:
-        """Return the metric, signed so that more is better. Raises: InvalidInput if it is missing."""
+        """Return the metric with the sign that makes more better. Raises: InvalidInput if the metric is missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return metrics[self.metric] if self.goal == "max" else -metrics[self.metric]
@@ -57,7 +57,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound on a metric: it must be at most (sense max) or at least (sense min) `bound`."""
+    """A bound on a metric: the metric must be at most (sense max) or at least (sense min) `bound`."""
 
     metric: str
     bound: float
@@ -70,7 +70,7 @@ class Constraint:
             raise InvalidInput(self.metric, self.bound, "a bound must be a finite number")
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Return the amount over the bound, relative to |bound|; 0 if it is met. Raises: InvalidInput if missing."""
+        """Return the amount over the bound, relative to |bound|, or 0. Raises InvalidInput if the metric is missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return float(self.violations(np.array([metrics[self.metric]]))[0])
@@ -83,15 +83,16 @@ class Constraint:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Everything a strategy may know before the first evaluation.
+    """Everything that a strategy may know before the first evaluation.
 
-    `terms`: a metric of `estimate` as arrays. `statistics`: results computed once about the network. `original`: the
-    metrics of the uncompressed network; `network`: its digest. `evaluations`: the budget. `chance`: the score of
-    guessing. `deciding`: the metric called accuracy below, the mean score in [0, 1] of the network's task.
-    Limits on accuracy are not constraints: F2 accuracy is the objective and ranks candidates, and such limits are
-    checked after training, against the control. `level` is such a limit, the least accepted accuracy of a *trained*
-    network (F4), and `images` the number of images it is counted on; None: not known. If the objective is another
-    metric, all evaluations are whole trainings and `level` bounds them.
+    `terms` holds metrics of `estimate` as arrays. `statistics` holds results that are computed once about the network.
+    `original` holds the metrics of the uncompressed network, and `network` is its digest. `evaluations` is the budget.
+    `deciding` is the metric that decides: the mean score in [0, 1] of the network's task. `chance` is the score of
+    guessing. Limits on the score are not constraints: the F2 score is the objective and ranks candidates, and limits on
+    the score are checked after training, against the control. `level` is such a limit: the least accepted score of a
+    *trained* network (F4). `images` is the number of images on which this score is measured. Each of the two is None if
+    it is not known. If the objective is another metric, all evaluations are full training runs and `level` bounds their
+    scores.
     """
 
     space: Space
@@ -114,9 +115,9 @@ class Problem:
         if self.evaluations < 1:
             raise InvalidInput("evaluations", self.evaluations, "the budget must be at least 1")
         if self.level is not None and not 0.0 <= self.level <= 1.0:
-            raise InvalidInput("level", self.level, "must be an accuracy in [0, 1]")
+            raise InvalidInput("level", self.level, "must be a score in [0, 1]")
         if not 0.0 <= self.chance <= 1.0:
-            raise InvalidInput("chance", self.chance, "must be an accuracy in [0, 1]")
+            raise InvalidInput("chance", self.chance, "must be a score in [0, 1]")
         if self.images is not None and self.images < 1:
             raise InvalidInput("images", self.images, "must be at least 1")
         for metric, terms in self.terms.items():
@@ -130,13 +131,14 @@ class Problem:
 
     @cached_property
     def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
-        """Loss (levels,) by statistics for each knob turned alone; knobs without statistics are missing."""
+        """For each knob with statistics, the loss (levels,) of turning only this knob, by these statistics."""
         return layer_losses(self.space, self.statistics)
 
     def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:
-        """Return the F1 proxy (n,) of n values, their summed layer losses; less is better. Cheap enough for thousands.
+        """Return the F1 proxy (n,) of n values, i.e. the summed layer losses; less is better.
 
-        Knobs missing from `layer_losses` count as 0, so it only compares networks with equal values of those.
+        It is cheap enough for thousands of values. Knobs missing from `layer_losses` count as 0, so the proxy only
+        compares values in which these knobs are equal.
         """
         levels = self.space.levels_of(batch)
         total = np.zeros(len(levels))
@@ -146,9 +148,9 @@ class Problem:
         return total
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Return the summed relative violations of constraints and level; 0: feasible. Raises: InvalidInput if missing.
+        """Return the summed relative violations of constraints and level; 0 means feasible.
 
-        An unknown accuracy counts as below the level.
+        An unknown score counts as 0. Raises: InvalidInput if a metric of a constraint is missing.
         """
         found = sum(constraint.violation(metrics) for constraint in self.constraints)
         if self.level is None or self.objective.metric == self.deciding:

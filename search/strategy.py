@@ -21,7 +21,7 @@ class Strategy(Protocol):
 
     - Candidates lie in the space, and their ids are unique, also across a restart.
     - The same problem, settings, seed and tells give the same asks, also in another process.
-    - Results may come in any order. FAILED ones and those of other strategies (foreign) are used like any other.
+    - Results may come in any order. FAILED results and results of other strategies (foreign) are used like any other.
     - Telling the same evaluation again changes nothing.
     - After a restart, or after a new latency table changes the estimates, the loop makes a new strategy and tells it
       every recorded evaluation.
@@ -30,16 +30,17 @@ class Strategy(Protocol):
     """
 
     def ask(self, count: int) -> list[Candidate]:
-        """Return at most `count` candidates to evaluate; fewer, even none, while it waits for results.
+        """Return at most `count` candidates to evaluate; fewer, or even none, while the strategy waits for results.
 
-        An empty answer with nothing pending means finished. Raises: Infeasible if no point within the limits is found.
+        An empty answer while nothing is pending means that the search has finished. Raises: Infeasible if no point
+        within the limits is found.
         """
         ...
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Take the `evaluations` finished since the last tell, and `pending`, all candidates that run or wait now.
+        """Take the evaluations that finished since the last tell, and `pending`: all candidates that run or wait now.
 
-        A candidate in neither is lost, so the strategy may ask for its values again.
+        A candidate that is in neither of them is lost, so the strategy may ask for its values again.
         """
         ...
 
@@ -53,10 +54,11 @@ def no_startup(_settings: Any) -> int:
 class StrategyFamily:
     """A strategy for the catalogue. Each file of search/strategies offers one as `STRATEGY`.
 
-    `source`: the paper; `settings`: a frozen dataclass (search.space.settings); `make(problem, settings, seed)`: the
-    strategy; `baseline`: True for a baseline, which need not beat random; `trains`: True if it asks for whole trainings
-    (F4); `needs_sparsity`: True if it turns one sparsity of the whole network, which needs a method with widths or
-    densities; `startup(settings)`: the number of evaluations that it draws at random before it models anything.
+    `source` is the paper. `settings` is a frozen dataclass (search.space.settings). `make(problem, settings, seed)`
+    returns the strategy. `baseline` is True for a baseline, which need not beat random search. `trains` is True if the
+    strategy asks for full training runs (F4). `needs_sparsity` is True if it sets one sparsity of the whole network,
+    which needs a method with widths or densities. `startup(settings)` is the number of points that it draws at random
+    before it models anything.
     """
 
     name: str

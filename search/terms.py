@@ -1,4 +1,4 @@
-"""Latency as arrays: a + b * (fixed + sum of tables, each indexed by the few knobs its block depends on).
+"""Latency as arrays: a + b * (fixed + sum of tables), each indexed by the few knobs that its block depends on.
 
 Bounds, knapsacks, greedy steps and per-layer shares are computed from these arrays, without calling a predictor.
 """
@@ -23,7 +23,7 @@ class Term:
 
     def __post_init__(self) -> None:
         if not self.knobs or len(set(self.knobs)) < len(self.knobs):
-            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; put other time in fixed_ms")
+            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; other time belongs in fixed_ms")
         if self.table_ms.ndim != len(self.knobs) or not self.table_ms.size:
             raise InvalidInput("term.table_ms", self.table_ms.shape, f"needs one axis for each of {self.knobs}")
         if not np.isfinite(self.table_ms).all():
@@ -34,8 +34,8 @@ class Term:
 class Terms:
     """A latency as latency_ms = offset_ms + scale * (fixed_ms + sum over terms of table_ms[levels]).
 
-    `knobs` are the names of the space's levelled knobs, in its order: the columns of the level arrays. A density
-    (a Float) changes no kernel, so it is not an axis of any table.
+    `knobs` are the names of the space's levelled knobs, in the space's order: the columns of the level arrays. A
+    density (a Float) changes no kernel, so it is not an axis of any table.
     """
 
     knobs: tuple[str, ...]
@@ -56,7 +56,7 @@ class Terms:
 
     @cached_property
     def _gathers(self) -> tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]:
-        """One summed table per distinct set of columns, so that blocks with the same knobs need one lookup."""
+        """One summed table per distinct set of columns, so that blocks with the same knobs need only one lookup."""
         merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
         for term in self.terms:
             columns = tuple(self.knobs.index(name) for name in term.knobs)

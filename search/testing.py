@@ -1,4 +1,4 @@
-"""The contract of strategies as a pytest class: subclass it and set `family_at` to run every test.
+"""The contract of strategies as a pytest class. To run every test, subclass it and set `family_at`.
 
 class TestMine(StrategyContract):
     family_at = "my_package.mine:STRATEGY"
@@ -30,7 +30,7 @@ from search.strategy import Strategy, StrategyFamily
 from search.synthetic.replay import Replay, make_replay, run
 
 SEVERAL = {latency_metric("small-cpu"): 0.5, latency_metric("wide-gpu"): 0.9, "macs": 0.8, "size_bytes": 0.7}
-"""Limits on the latencies of two devices, the MACs and the size at once."""
+"""Limits on the latencies of two devices, on the MACs and on the size, all at once."""
 
 REPLAYS: dict[str, dict[str, Any]] = {
     "plain": {"knobs": 5, "levels": 5},
@@ -82,13 +82,13 @@ def foreign(replay: Replay, seed: int) -> Evaluation:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Return the probability of at least this many wins if both were equally good; the caller drops ties."""
+    """Return the probability of at least this many wins between two equally good strategies; the caller drops ties."""
     n = wins + losses
     return sum(comb(n, k) for k in range(wins, n + 1)) / float(2**n)
 
 
 class StrategyContract:
-    """Tests of the contract of `Strategy`. Set `family_at`, and `overrides` of settings if the defaults are slow."""
+    """Tests of the contract of `Strategy`. Set `family_at`; if the default settings are slow, also set `overrides`."""
 
     family_at: ClassVar[str]
     overrides: ClassVar[dict[str, Any]] = {}
@@ -124,7 +124,7 @@ class StrategyContract:
         evaluations=st.integers(1, 12),
         batch=st.integers(1, 6),
     )
-    # Every subclass runs this function; hypothesis objects only because of its example database.
+    # Every subclass runs this function; hypothesis objects to that only because of its example database.
     @settings(
         max_examples=25,
         deadline=None,
@@ -243,7 +243,7 @@ class StrategyContract:
         _check_asks(replay, asked)
 
     def test_foreign_evaluations_are_tolerated(self) -> None:
-        """Tell results of another strategy, space or fidelity, without the metrics wanted, and twice."""
+        """Tell results of another strategy, space or fidelity, results without the metrics wanted, and one twice."""
         replay = make_replay(7, **REPLAYS["plain"])
         strategy = self.make(replay)
         other_space = Candidate("other-space", {"elsewhere": 3}, origin="other")
@@ -315,14 +315,14 @@ class StrategyContract:
 
 
 def _check_nearest(replay: Replay, error: Infeasible) -> None:
-    """Check that the nearest point lies in the space and that its violation is that of its metrics."""
+    """Check that the nearest point lies in the space and that its violation fits its metrics."""
     replay.problem.space.check(error.nearest)
     assert error.violation > 0.0
     assert error.violation == pytest.approx(replay.problem.violation(error.metrics))
 
 
 def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
-    """Check that the candidates lie in the space and that no id or values occur twice."""
+    """Check that the candidates lie in the space and that no id and no values occur twice."""
     for candidate in asked:
         replay.problem.space.check(candidate.values)
     ids = [candidate.id for candidate in asked]
@@ -332,7 +332,7 @@ def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
 
 
 def _best(replay: Replay, done: Sequence[Evaluation]) -> float:
-    """Return the true accuracy of the feasible evaluation that looked best; 0 if there is none."""
+    """Return the true score of the feasible evaluation that looked best; 0 if no evaluation is feasible."""
     feasible = [evaluation for evaluation in done if replay.problem.feasible(evaluation.metrics)]
     best = max(feasible, key=lambda evaluation: evaluation.metrics["accuracy"], default=None)
     return 0.0 if best is None else replay.accuracy(best.candidate.values)

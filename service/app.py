@@ -31,7 +31,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
         title="Netlathe",
         version=version("netlathe"),
         openapi_url="/api/v1/openapi.json",
-        docs_url=None,  # its page loads scripts from other sites
+        docs_url=None,  # the framework's page would load scripts from other sites
         redoc_url=None,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
@@ -41,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     for router in routers():
         app.include_router(router)
     problem_details.install(app)
-    pages.install(app)  # after the problem documents: browsers get an HTML page instead
+    pages.install(app)  # after the problem documents, because these routes replace some by HTML pages for browsers
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
     app.add_middleware(HostGuard, settings=settings)

@@ -1,6 +1,6 @@
 """The command line: `netlathe <verb>`. Verbs live in service/verbs and import what they need when they are called.
 
-Exit codes: 0 done and met, 1 missed, 2 usage, 3 failed, 130 interrupted.
+Exit codes: 0 done and all limits met, 1 done but a limit missed, 2 wrong usage, 3 failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _fail(line: str, code: int, as_json: bool, problem: netlathe.Problem | None = None) -> int:
-    """Print an error; as JSON, it includes the fields of the server's problem document if there is one."""
+    """Print an error. The JSON form includes the fields of the server's problem document, if there is one."""
     if as_json:
         typer.echo(json.dumps({**(asdict(problem) if problem else {}), "detail": line, "exit_code": code}), err=True)
     else:
@@ -76,7 +76,7 @@ def _fail(line: str, code: int, as_json: bool, problem: netlathe.Problem | None 
 
 
 def _usage(error: typer.TyperException, as_json: bool) -> int:
-    """Print a usage error and how to get help; a command without its required verb counts as one, too."""
+    """Print a usage error and how to get help. A missing verb is a usage error, too."""
     context = getattr(error, "ctx", None)
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     where = context.command_path if context is not None else "netlathe"

@@ -134,7 +134,7 @@ def _of_kind(caller: Caller, kind: tokens.Kind) -> Caller:
 
 
 def is_user(request: Request, store: Store) -> bool:
-    """True if the user of this request may still make it: a token can be revoked while a stream is open."""
+    """True if the user of this request still has access: a token can be revoked while a stream is open."""
     return _optional_user(request, store) is not None
 
 
@@ -149,8 +149,8 @@ def _optional_user(request: Request, store: StoreDep) -> Caller | None:
 UserDep: TypeAlias = Annotated[Caller, Depends(_user)]
 AgentDep: TypeAlias = Annotated[Caller, Depends(_agent)]
 EnrolmentDep: TypeAlias = Annotated[Caller, Depends(_enrolment)]
-"""A valid enrolment token, perhaps a used one: spend it with `store.tokens.use` in the enrolling transaction (in
-`once`).
+"""A valid enrolment token, which may have been used before. Spend it with `store.tokens.use` in the transaction that
+enrols the agent (in `once`).
 """
 OptionalUserDep: TypeAlias = Annotated[Caller | None, Depends(_optional_user)]
 """The user of a page, or None if the page should redirect the browser to the sign-in."""

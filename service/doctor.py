@@ -23,12 +23,12 @@ MIB = 1024**2
 WANTED_MIB = 2048
 """Free space that a job needs with its checkpoints and a decoded data set of 50,000 images of 32x32."""
 ANSWERS_WITHIN_S = 5.0
-"""Time limit for `/readyz`: a running server answers sooner, and a person is waiting for doctor."""
+"""Time limit for `/readyz`. A running server answers faster than this, and a person is waiting for `doctor`."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of one check. `wrong` needs repair; `note` may be as intended."""
+    """Result of one check. A `wrong` finding needs repair; a `note` may be intended."""
 
     name: str
     state: Literal["ok", "note", "wrong"]

@@ -140,7 +140,7 @@ STATUS: Mapping[type[Exception], Meaning] = {
 
 
 def meaning(error: Exception) -> Meaning:
-    """Return the row of the nearest class of `error`, or INTERNAL if there is none."""
+    """Return the table's row for the nearest class of `error`, or INTERNAL if there is no such row."""
     for kind in type(error).__mro__:
         if kind in STATUS:
             return STATUS[kind]

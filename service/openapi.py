@@ -1,6 +1,6 @@
 """The OpenAPI document, as committed in docs/openapi.json.
 
-python -m service.openapi      writes the document; a test compares it with the committed one
+python -m service.openapi      writes the document; a test compares it with the committed document
 """
 
 from __future__ import annotations

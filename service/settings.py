@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIB = 1024**2
 GIB = 1024**3
 DATABASES = ("postgresql", "postgres", "postgresql+psycopg", "sqlite")
-"""Supported database schemes; SQLite is used if the URL names none."""
+"""Supported schemes of database URLs. Without a URL, SQLite is used."""
 
 
 def is_loopback(host: str) -> bool:
@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """Settings of a process: made once by the command line, passed to `create_app` and to the children."""
+    """Settings of a process. The command line makes them once and passes them to `create_app` and to the children."""
 
     model_config = SettingsConfigDict(env_prefix="NETLATHE_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5}$")
     """host:port of the head of a Ray cluster; None means that each conductor starts its own Ray on its machine."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names accepted besides the loopback ones; an empty tuple accepts all if the server listens off loopback."""
+    """Host names accepted besides the names of loopback. If none is given and the server is not on loopback, all names
+    are accepted.
+    """
 
     max_json_bytes: int = Field(default=1 * MIB, gt=0)
     max_model_bytes: int = Field(default=1 * GIB, gt=0)
@@ -58,7 +60,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, gt=0)
     renew_s: float = Field(default=10.0, gt=0)
     max_crashes: int = Field(default=5, ge=0)
-    """Largest number of takeovers of a job without a new evaluation in between; after more, the job fails."""
+    """Largest number of takeovers of a job without a new evaluation in between. After more takeovers, the job fails."""
     device_offline_s: float = Field(default=3600.0, gt=0)
     """Time that a job waits for an offline device."""
     job_processes: int = Field(default=1, ge=0)

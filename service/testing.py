@@ -43,7 +43,7 @@ CRASHES = 2
 
 
 class HandClock:
-    """Database clock that a test moves by hand."""
+    """Database clock that a test moves forward by hand."""
 
     def __init__(self) -> None:
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ def add_inputs(tx: Tx) -> None:
 
 
 def model(row_id: str, sha256: str, tx: Tx, name: str | None = None) -> Model:
-    """Return the row of a model with ten classes; its name defaults to its id."""
+    """Return the row of a model with ten classes. The model's name defaults to its id."""
     return Model(
         id=row_id,
         name=name or row_id,
@@ -103,7 +103,7 @@ def evaluated(candidate_id: str) -> Evaluated:
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> Sequence[Any]:
-    """Return the results of `work(0..count-1)`, all started at the same moment, each in its own thread."""
+    """Return the results of `work(0..count-1)`. All calls start at the same moment, each in its own thread."""
     gate = threading.Barrier(count)
 
     def begin(index: int) -> Any:
@@ -155,7 +155,7 @@ class StoreContract:
         with engine.connect() as connection:
             now = database_now(connection)
         assert now.tzinfo == UTC
-        assert abs(now - datetime.now(UTC)) < timedelta(hours=1)  # a wrong time zone would be further off
+        assert abs(now - datetime.now(UTC)) < timedelta(hours=1)  # a wrong time zone adds an hour or more
 
     def test_times_come_back_as_they_went(self, stored: Store, hand_clock: HandClock) -> None:
         hand_clock.now = datetime(2026, 7, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -193,7 +193,7 @@ class StoreContract:
                 try:
                     with stored.begin() as tx:
                         tx.emit("job:x", "log.line", {"writer": index, "turn": turn})
-                except OperationalError:  # on a busy disk the lock can take too long; clients retry, too
+                except OperationalError:  # on a busy disk, the lock can take too long; clients also retry
                     continue
                 turn += 1
 
@@ -319,7 +319,7 @@ class StoreContract:
 
             at_once(2, lambda index, work=(finish, cancel): work[index]())  # type: ignore[misc]  # a default
             with stored.read() as tx:
-                assert jobs.get(tx, job_id).state == "succeeded"  # a cancel only asks
+                assert jobs.get(tx, job_id).state == "succeeded"  # a cancel is only a request to the conductor
 
     # results of a run
 
@@ -419,7 +419,7 @@ class StoreContract:
                     folder.record(tx, blob)
                     row = model(f"mdl_{index}_{turn}", blob.sha256, tx)
                     tx.session.add(row)
-            except (FileNotFoundError, KeyError, IntegrityError) as error:  # swept before: the client gets an error
+            except (FileNotFoundError, KeyError, IntegrityError) as error:  # the content was swept first
                 return type(error).__name__
             assert folder.path(blob.sha256).read_bytes() == content
             with stored.begin() as tx:

@@ -1,16 +1,11 @@
 """Errors of the workers.
 
-WorkerError
-├── InvalidInput (also ValueError)   a plan or an argument that can never work: `field`, `value`
-├── JobFailed                        the job cannot go on: `code`, `step`, `field`, `detail`
-├── LeaseLost                        another conductor holds this job now: stop at once, write nothing
-├── DeviceOffline                    no agent serves this device: `device_id`
-├── MeasurementFailed                the device tried and failed: `device_id`
-├── PoolClosed                       work was submitted to a closed pool
-├── PoolBroken                       no worker of a pool can be started
-│   ├── ClusterDown                  Ray, on which they would start, is not up
-│   └── NoRoom                       other jobs use all CPUs: wait
-└── Diverged                         a network's loss or outputs are not finite: only this network fails, reason "nan"
+WorkerError ├── InvalidInput (also ValueError) a plan or an argument that can never work: `field`, `value` ├── JobFailed
+the job cannot go on: `code`, `step`, `field`, `detail` ├── LeaseLost another conductor holds this job now: stop at
+once, write nothing ├── DeviceOffline no agent serves this device: `device_id` ├── MeasurementFailed the device tried
+and failed: `device_id` ├── PoolClosed work was submitted to a closed pool ├── PoolBroken no worker of a pool can be
+started │ ├── ClusterDown Ray, which would start the workers, is not up │ └── NoRoom other jobs use all CPUs: wait └──
+Diverged a network's loss or outputs are not finite: only this network fails, reason "nan"
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ class WorkerError(Exception):
 
 
 class InvalidInput(WorkerError, ValueError):
-    """A value that can never work, however often it is sent."""
+    """A value that can never work, however often the request is repeated."""
 
     def __init__(self, field: str, value: object, message: str) -> None:
         super().__init__(f"{field}: {message} (got {value!r})")
@@ -66,7 +61,7 @@ class PoolClosed(WorkerError):
 
 
 class PoolBroken(WorkerError):
-    """No worker can be started. No candidate is the cause, so none fails."""
+    """No worker can be started. No candidate is the cause, so no candidate fails."""
 
 
 class Diverged(WorkerError):
@@ -74,7 +69,7 @@ class Diverged(WorkerError):
 
 
 class ClusterDown(PoolBroken):
-    """Ray is not up: perhaps temporarily, and a fault of the machine only."""
+    """Ray is not up, perhaps only for a while. The machine is the cause, not the job."""
 
 
 class NoRoom(PoolBroken):

@@ -2,7 +2,7 @@
 
     profile -> statistics -> search -> train -> verify -> package
 
-Each phase continues from the records of earlier runs of the same job, so a run may die at any point: the next one
+Each phase continues from the records of earlier runs of the same job, so a run may die at any point: the next run
 repeats at most one evaluation, one epoch or one measurement.
 """
 
@@ -42,13 +42,13 @@ def run(
     """Run a job, or continue it.
 
     Args:
-        lock: held shared during heavy work; the default is this machine's lock.
+        lock: a lock to share during heavy work; the default is this machine's lock.
         executor: evaluates and trains; the default uses child processes on this machine.
-        clock_s: the clock, in seconds, that budgets are counted by.
+        clock_s: the clock, in seconds, by which budgets are counted.
         train: trains one network in this process.
 
     Raises:
-        JobFailed: it cannot go on; `code`, `step`, `field` and `detail` say why.
+        JobFailed: the job cannot go on; `code`, `step`, `field` and `detail` say why.
         LeaseLost, DeviceOffline, MeasurementFailed: raised by the ports; the job is not the cause.
         PoolBroken: no evaluator can be started; the job is not the cause.
     """

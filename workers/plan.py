@@ -1,4 +1,4 @@
-"""JobPlan: a job with all its settings resolved, as plain JSON that a run may keep on disk."""
+"""JobPlan: a job with all its settings resolved, which a run may keep on disk as plain JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 class ModelInput:
     """The uploaded network: a blob, and its preprocessing (compress.data.dataset.Preprocessing as JSON).
 
-    `output`: the output to score, if the user named one; else it is found by the data's number of classes.
+    `output` is the output to score, if the user named one; else the output is found by the data's number of classes.
     """
 
     sha256: str
@@ -59,7 +59,7 @@ class DatasetInput:
 
 @dataclass(frozen=True)
 class Target:
-    """One device and its limit: exactly one of milliseconds or a ratio of the original's measured latency."""
+    """One device and its limit, which is either in milliseconds or a ratio to the original's measured latency."""
 
     device_id: str
     device_name: str
@@ -78,7 +78,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Named:
-    """A strategy or a method with its settings, which the family itself checks when it is made."""
+    """A strategy or a method with its settings, which are checked when the strategy or method is made."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +86,9 @@ class Named:
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a job: F2 evaluations, wall seconds of search and training, and finalists to train."""
+    """Limits of a job: the numbers of F2 evaluations, of wall seconds of search and training, and of finalists to
+    train.
+    """
 
     evaluations: int = 60
     wall_s: float = 900.0
@@ -114,8 +116,8 @@ class Training:
 class Effort:
     """How much a run measures and evaluates. The defaults are the product's; tests use less.
 
-    Images are those of design section 4 (F2). `calibration_networks` and `rows` limit the requests to a device;
-    `candidate_s` is the deadline of one evaluation, `device_wait_s` that of one fill.
+    The numbers of images are explained in design section 4 (F2). `calibration_networks` and `rows` limit the requests
+    to a device; `candidate_s` is the deadline of one evaluation, and `device_wait_s` the deadline of one fill.
     """
 
     renormalise_images: int = 1024
@@ -139,8 +141,8 @@ class Effort:
 class JobPlan:
     """Everything that a run depends on.
 
-    `task`: the purpose of the network (compress.tasks); `metric`: its mean score, which ranks and decides. `limits` are
-    the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None: no limit.
+    `task` is the purpose of the network (compress.tasks); `metric` is its mean score, which ranks and decides. `limits`
+    are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None means no limit.
     """
 
     job_id: str
@@ -183,7 +185,7 @@ class JobPlan:
 
     @property
     def objective_key(self) -> str:
-        """The objective's key in evaluations; latency is that of the first target."""
+        """The objective's key in evaluations; for latency, the key of the first target's latency."""
         if self.objective_metric != "latency_ms":
             return self.objective_metric
         return latency_metric(self.targets[0].device_id)
@@ -197,7 +199,7 @@ class JobPlan:
         """Read the output of `to_json`.
 
         Raises:
-            InvalidInput: an unknown key, or a value that a part refuses.
+            InvalidInput: there is an unknown key, or a part of the plan refuses its value.
         """
         parts: dict[str, Any] = dict(data)
         for name, part in _PARTS.items():

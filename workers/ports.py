@@ -1,7 +1,7 @@
 """Ports: a run's interface to the outside, and the records that it finds when it starts again.
 
-The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run knows no
-database, no route and no agent.
+The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run has no contact
+with a database, a route or an agent.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ End: TypeAlias = Literal["finished", "paused", "cancelled"]
 
 @dataclass(frozen=True)
 class Recorded:
-    """The records of earlier runs of this job: `asks` and `evaluations` in the order in which they were emitted.
+    """The records of earlier runs of this job; `asks` and `evaluations` are in the order in which they were emitted.
 
-    `takeovers`: candidate id -> number of runs that died while it was asked for but not evaluated. `checkpoints`:
-    newest file by name. `phase`: the last one that began, None before the first.
+    `takeovers` maps the id of a candidate to the number of runs that died while it was asked for but not evaluated.
+    `checkpoints` has the newest file of each name. `phase` is the last phase that began, or None before the first
+    phase.
     """
 
     asks: tuple[Asked, ...] = ()
@@ -44,7 +45,7 @@ class Recorded:
 class Outcome:
     """The end of a run. A run that cannot go on raises JobFailed instead.
 
-    `verdict` is None unless `end` is "finished". `summaries` are the last `Summarised` of each slot; `reason` is one
+    `verdict` is None unless `end` is "finished". `summaries` has the last `Summarised` of each slot; `reason` is one
     sentence for the user.
     """
 
@@ -65,11 +66,11 @@ class Ports(Protocol):
     """A folder of this job, kept between runs, on the volume that evaluators see."""
 
     def emit(self, *messages: Message) -> None:
-        """Store all messages in one transaction; returns when they are durable."""
+        """Store all messages in one transaction; return when they are durable."""
         ...
 
     def signal(self) -> Signal:
-        """Return the user's current wish; cheap enough to call several times a second."""
+        """Return the user's current wish. The call is cheap enough to be made several times a second."""
         ...
 
     def recorded(self) -> Recorded:
@@ -81,11 +82,11 @@ class Ports(Protocol):
         ...
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Request rows, the highest priority first; returns at once, idempotent by op key."""
+        """Request rows, the highest priority first, and return at once. A repeated request for an op has no effect."""
         ...
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """Wait for news for at most `timeout_s`; return how many rows of this device are still outstanding.
+        """Wait at most `timeout_s` for news; return how many rows of this device are still outstanding.
 
         Raises:
             DeviceOffline: the device has been away for longer than a job waits.
@@ -93,33 +94,33 @@ class Ports(Protocol):
         ...
 
     def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """Return each network's sets of node names that run as one kernel there; blocks until the device answers.
+        """Return each network's sets of node names that run as one kernel on the device; wait until the device answers.
 
         Raises:
-            DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot load a network, or did not answer within `timeout_s`.
+            DeviceOffline: see `wait`.
+            MeasurementFailed: the runtime cannot load a network, or did not answer within `timeout_s`.
         """
         ...
 
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
     ) -> Sequence[Conversion]:
-        """Return each network's file as the device's runtime converts it, with its outputs on the samples; blocks until
+        """Return each network's file as the device's runtime converts it, with its outputs on the samples; wait until
         the device answers.
 
         Raises:
-            DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot convert or run a network, or did not answer within `timeout_s`.
+            DeviceOffline: see `wait`.
+            MeasurementFailed: the runtime cannot convert or run a network, or did not answer within `timeout_s`.
         """
         ...
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease; blocks until done. Files that do not end in `.onnx` are the
-        engine's own.
+        """Time whole networks, interleaved in one lease, and wait for the samples. Files whose names do not end in
+        `.onnx` are the engine's own.
 
         Raises:
-            DeviceOffline: as `wait`.
-            MeasurementFailed: a network does not run there.
+            DeviceOffline: see `wait`.
+            MeasurementFailed: a network does not run on the device.
         """
         ...
 

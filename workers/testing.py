@@ -22,21 +22,21 @@ from workers.errors import InvalidInput, PoolClosed
 from workers.pools.pool import Evaluator, EvaluatorFactory, Pool
 
 PATIENCE_S = 120.0
-"""Seconds before a hanging test fails; not an expectation of speed."""
+"""Seconds after which a hanging test fails; this is not a test of speed."""
 
 
 @dataclass(frozen=True)
 class Deeds:
     """An evaluator that does what the candidate's `deed` says, and leaves one line per attempt in `folder`.
 
-    square: completes. raise: raises. nan: has a NaN metric. wait: waits for the file `go` in the folder. die: kills its
-    own process. die_once: kills it on the first attempt only.
+    `square` completes. `raise` raises an exception. `nan` has a NaN metric. `wait` waits for the file `go` in the
+    folder. `die` kills its own process; `die_once` does so on the first attempt only.
     """
 
     folder: Path
 
     def __call__(self) -> Evaluator:
-        """Return the evaluator: this object is also its own picklable factory."""
+        """Return the evaluator; this object is also its own picklable factory."""
         return self.evaluate
 
     def evaluate(self, candidate: Candidate) -> Evaluation:
@@ -66,7 +66,7 @@ def deed(name: str, x: float = 0.0, what: str = "square") -> Candidate:
 
 
 def drain(pool: Pool, count: int) -> dict[str, Evaluation]:
-    """Take `count` evaluations, by candidate id. Fails after PATIENCE_S."""
+    """Take `count` evaluations and return them by candidate id; fail after PATIENCE_S."""
     taken: dict[str, Evaluation] = {}
     end_s = time.monotonic() + PATIENCE_S
     while len(taken) < count:
@@ -79,7 +79,7 @@ def drain(pool: Pool, count: int) -> dict[str, Evaluation]:
 
 
 class PoolContract(ABC):
-    """Tests that every pool must pass; subclasses say how one is made."""
+    """Tests that every pool must pass; subclasses say how to make a pool."""
 
     @abstractmethod
     def pool(self, make_evaluator: EvaluatorFactory) -> Pool:

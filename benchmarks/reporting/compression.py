@@ -1,4 +1,4 @@
-"""Figures on the sizes of compressed networks and their accuracies."""
+"""Figures on the sizes and accuracies of compressed networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from reporting.figures import Figure, Row, Rows, figures, percent, points, table
 
 
 def against_direct(rows: Rows) -> Iterator[str]:
-    """Compare L-C with direct compression, same seeds and images; then only by the seeds not looked at before."""
+    """Compare L-C with direct compression on the same seeds and images, first over all seeds, then over the unseen
+    seeds.
+    """
     runs = [row for row in rows if row["kind"] == "run"]
     yield taken(runs)
     yield (
@@ -72,7 +74,7 @@ def _lenet(whole: Row, samples: Rows) -> Iterator[str]:
     crossing = lenet_compression.crossing(sweep, level)
     yield (
         f"`{whole['network']}`: {whole['nonzeros']:,} weights, {percent(whole['test'])} of the test digits correct. "
-        f"{len(searched)} trainings by the search, {len(sweep)} by the sweep."
+        f"{len(searched)} training runs by the search, {len(sweep)} by the sweep."
     )
     if found is None:
         yield "**No sample of the search reaches the level.**"

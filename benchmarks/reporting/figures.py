@@ -14,7 +14,7 @@ Shown = Callable[[float], str]
 
 @dataclass(frozen=True)
 class Figure:
-    """A published figure. `values`: one per run. A goal bounds every value or, if `of_median`, their median."""
+    """A published figure. `values` has one value per run. A goal bounds every value or, if `of_median`, the median."""
 
     name: str
     values: Sequence[float]
@@ -32,7 +32,7 @@ class Figure:
 
     @property
     def outcome(self) -> str:
-        """The outcome in words: the goal is met or missed, or in how many of the runs."""
+        """The outcome in words: the goal is met, missed, or met in some of the runs."""
         if self.most is None and self.least is None:
             return "-"
         judged = [median(self.values)] if self.of_median else list(self.values)

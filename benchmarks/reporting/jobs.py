@@ -61,7 +61,7 @@ def _or_dash(value: float | None, shown: Shown) -> str:
 
 
 def streams(rows: Rows) -> Iterator[str]:
-    """Report GETs during many listeners' streams, and the events that listeners missed."""
+    """Report the time of GETs while many listeners stream events, and the events that listeners missed."""
     yield taken(rows)
     yield figures(
         [
@@ -114,7 +114,7 @@ def dispatch(rows: Rows) -> Iterator[str]:
 
 
 def overhead(rows: Rows) -> Iterator[str]:
-    """Report F2's time over that of the bare forward passes, by widths."""
+    """Report by widths how much more time F2 takes than the bare forward passes."""
     yield taken([row for row in rows if row["kind"] == "facts"])
     yield figures([each for row in rows if row["kind"] == "widths" for each in _overheads(row)], "pairs")
 

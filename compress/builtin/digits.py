@@ -15,7 +15,7 @@ from compress.data.dataset import Dataset, Part
 
 SIDE = 32  # pixels
 INK = 16  # scikit-learn's pixels range from 0 to 16
-VALIDATION = 500  # images on which a job scores the original to check the preprocessing
+VALIDATION = 500  # number of images on which a job scores the original to check the preprocessing
 TEST = 400
 CLASSES = 10
 
@@ -34,7 +34,7 @@ def digits(seed: int = 0) -> Dataset:
 
 
 def digits_npz(seed: int = 0) -> bytes:
-    """Return the same data as the bytes of an .npz, ready for upload; the same seed gives the same bytes."""
+    """Return these digits as the bytes of an .npz file for upload; the same seed gives the same bytes."""
     dataset = digits(seed)
     names = {"train": "train", "validation": "val", "test": "test"}
     arrays: dict[str, NDArray[Any]] = {}

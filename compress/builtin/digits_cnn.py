@@ -1,4 +1,4 @@
-"""A small residual network for handwritten digits, large enough that its blocks take more time than the call."""
+"""A small residual network for handwritten digits, large enough that its blocks take longer than a call as such."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Two convolutions around an identity shortcut; (batch, channels, height, width) in and out."""
+    """Two convolutions with an identity shortcut around them; input and output are (batch, channels, height, width)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class DigitsCnn(nn.Module):
-    """The network: (batch, 1, 32, 32) to (batch, 10)."""
+    """The network, which maps (batch, 1, 32, 32) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from compress.builtin.network import Builtin
 
 
 class LeNet5(nn.Module):
-    """The network: (batch, 1, 28, 28) to (batch, 10)."""
+    """The network, which maps (batch, 1, 28, 28) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class LeNet5(nn.Module):
         self.linear2 = nn.Linear(500, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        # As in the prototxt there is no activation between a convolution and its pooling.
+        # As in the prototxt, there is no activation between a convolution and its pooling.
         x = functional.max_pool2d(self.conv1(images), 2)
         x = functional.max_pool2d(self.conv2(x), 2)
         x = torch.relu(self.linear1(torch.flatten(x, 1)))

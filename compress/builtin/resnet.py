@@ -16,7 +16,7 @@ WIDTHS = (16, 32, 64)
 class Block(nn.Module):
     """Two 3x3 convolutions. If the shape changes, the shortcut takes every second pixel and pads channels with zeros.
 
-    (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride)
+    The block maps (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride).
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The network: (batch, 3, 32, 32) to (batch, 10), with 3 stages of (depth - 2) / 6 blocks."""
+    """The network, which maps (batch, 3, 32, 32) to (batch, 10) with 3 stages of (depth - 2) / 6 blocks."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """VGG-16 for CIFAR with batch norm: thirteen convolutions and one linear layer, in the form of the pruning papers.
 
-Simonyan and Zisserman 2015, arXiv:1409.1556, configuration D; the small-image head of Li et al. 2017, arXiv:1608.08710.
+Configuration D of Simonyan and Zisserman 2015, arXiv:1409.1556, with the head for small images of Li et al. 2017,
+arXiv:1608.08710.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class Vgg16(nn.Module):
-    """The network: (batch, 3, 32, 32) to (batch, 10)."""
+    """The network, which maps (batch, 3, 32, 32) to (batch, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

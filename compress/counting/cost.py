@@ -1,4 +1,4 @@
-"""Cost: parameters, multiply-accumulates and bytes of a network, at its own or other widths, vectorised."""
+"""Cost: the parameters, multiply-accumulates and bytes of a network at its own widths or, vectorised, at others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cost(network: Network) -> Cost:
 
 
 def sent(counted: Cost, file: bytes) -> Cost:
-    """Return the cost of a network that was uploaded as this file, with at most the file's bytes.
+    """Return the cost of a network that was uploaded as this file; `size_bytes` is at most the file's size.
 
     The file may be smaller than `Network.save` would make it, e.g. with weights in float16. Counting more bytes would
     credit compression with bytes that the file never had.
@@ -58,8 +58,8 @@ def sent(counted: Cost, file: bytes) -> Cost:
     saved_bytes = 0
     for tensor in onnx.load_model_from_string(file).graph.initializer:
         value = numpy_helper.to_array(tensor)
-        if value.dtype.kind in "fiu":  # numpy has no types of fewer than 8 bits; those are counted as dense
-            # A file may store numbers in fewer bytes than an array does, as integers of variable length.
+        if value.dtype.kind in "fiu":  # numpy has no types of fewer than 8 bits; such numbers are counted as dense
+            # A file may store numbers as integers of variable length, which take fewer bytes than an array.
             saved_bytes += max(0, min(value.nbytes, tensor.ByteSize()) - sparse_bytes(value))
     return replace(
         counted,
@@ -71,10 +71,11 @@ def sent(counted: Cost, file: bytes) -> Cost:
 def sparse_bytes(value: Array) -> int:
     """Return the bytes of an array, with indices, in the smallest of four forms.
 
-    The forms are: dense; a bitmap, i.e. one bit per number and then the nonzero numbers; and gaps of 16 or of 8 bits,
-    i.e. before each nonzero number the count of zeros since the previous one in C order. A gap too large for its bits
-    is split by storing a zero as a number (Han et al., Deep Compression, arXiv 1510.00149). The gap forms take four
-    more bytes for the number of gaps.
+    - Dense: all numbers.
+    - Bitmap: one bit per number, then the nonzero numbers.
+    - Gaps of 16 bits, or of 8 bits: before each nonzero number, the count of zeros since the previous nonzero number in
+      C order. A gap too large for its bits is split by storing a zero as a number (Han et al., Deep Compression,
+      arXiv 1510.00149). Four more bytes hold the number of gaps.
     """
     at = np.flatnonzero(value)
     gaps = np.diff(at, prepend=-1) - 1
@@ -111,7 +112,7 @@ class CostModel:
         self._bytes = np.array([network.stored(name).itemsize for name in names], dtype=np.float64)
         positions = _positions(network)
         self._positions = np.array([positions.get(name, 0.0) for name in names])
-        # Products of activations with each other, whose widths do not change.
+        # These are products of activations with other activations, whose widths do not change.
         self._other_macs = sum(macs(node, network) for node in network.nodes if not _weight(node, network))
         self._overhead_bytes = len(network.save()) - sum(network.stored(name).nbytes for name in names)
 
@@ -130,7 +131,7 @@ class CostModel:
 
 @dataclass(frozen=True)
 class _Share:
-    """The size of one constant: per axis a fixed part plus multiplicity x width for each block on it."""
+    """The size of one constant: on each axis, a fixed part plus multiplicity x width for each block on that axis."""
 
     shape: tuple[int, ...]
     parts: Mapping[int, tuple[tuple[int, int, int], ...]]  # axis -> (column, multiplicity, full width)
@@ -153,7 +154,7 @@ def _axis_parts(name: str, blocks: Sequence[Block]) -> dict[int, tuple[tuple[int
 
 
 def _positions(network: Network) -> dict[str, float]:
-    """Return the multiply-accumulates per element of each weight, i.e. the number of output positions it serves."""
+    """Return the multiply-accumulates per element of each weight, i.e. the number of output positions that use it."""
     found: dict[str, float] = {}
     for node in network.nodes:
         weight = _weight(node, network)

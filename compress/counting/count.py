@@ -28,12 +28,12 @@ class Form:
 
     @classmethod
     def of(cls, network: Network) -> Form:
-        """Return the form of a network that is not packed further."""
+        """Return the forms of a network that is saved as it is."""
         return cls(network, network, network.save())
 
     @cached_property
     def cost(self) -> Cost:
-        """Cost of the computation and its parameters."""
+        """Cost of the network before packing, e.g. its multiply-accumulates."""
         return cost(self.computes)
 
     @cached_property
@@ -48,10 +48,10 @@ class Count:
 
     Attributes:
         exact: returns the exact number of a finished network.
-        of_node: returns a node's contribution in a rewritten network; estimates are sums of it. The rest of the
-            file, such as its header, is the same for every candidate.
-        thinned: for a part of another metric, instead of `of_node`: the change of that metric's estimate at a
-            density; (densities, numbers in layers' weights, their bytes), each (n,) -> (n,).
+        of_node: returns a node's contribution in a rewritten network; an estimate is the sum of all contributions. The
+            rest of the file, such as its header, is the same for every candidate.
+        thinned: replaces `of_node` if this metric is a part of another metric. It returns how much a density changes
+            the other metric's estimate: (densities, numbers in layers' weights, their bytes), each (n,) -> (n,).
     """
 
     exact: Callable[[Form], float]
@@ -60,11 +60,11 @@ class Count:
 
     def __post_init__(self) -> None:
         if (self.of_node is None) == (self.thinned is None):
-            raise ValueError("a count is estimated either by node or as a part of another one")
+            raise ValueError("a count is estimated either node by node or as a part of another metric")
 
 
 def counter(reference: str) -> Count:
-    """Return the count that a metric names as "module:constant". Raises TypeError if that is not a Count."""
+    """Return the count that a metric names as "module:constant". Raises TypeError if the constant is not a Count."""
     found = resolve_name(reference)
     if not isinstance(found, Count):
         raise TypeError(f"{reference} is {found!r}, not a Count")

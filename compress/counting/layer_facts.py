@@ -1,7 +1,7 @@
 """Facts about a layer, and about the layers around a block of channels; a learner may use them as features of a knob.
 
-They are the part of the state of He et al., AMC, arXiv 1802.03494, that does not change during a search. The problem's
-estimate and terms give the rest (the amounts removed and left).
+The facts are the part of the state in He et al., AMC, arXiv 1802.03494, that does not change during a search. The rest
+of the state, the amounts removed and left, comes from the problem's estimate and terms.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ class LayerFacts:
     def of(self, node: Node) -> Features:
         """Return the facts of one layer, a convolution or a matrix product with a constant.
 
-        `index`: its place among the layers, from 0. `channels`: number of outputs; `input_channels`: number of inputs.
-        `kernel`, `stride`: the first of each. `height`, `width`: size of its output, 1 if that is no image.
-        `share_of_macs`: its share of the network's.
+        `index` is the layer's place among the layers, from 0. `channels` and `input_channels` are its numbers of output
+        and input channels. `kernel` and `stride` are the sizes along the first spatial axis. `height` and `width` are
+        the output's size, or 1 if the output is not an image. `share_of_macs` is the layer's share of the network's
+        multiply-accumulates.
         """
         made, read = (self._network.shape(tensor) for tensor in (node.outputs[0], node.inputs[0]))
         taps = self._network.shape(node.inputs[1])[2:]
@@ -44,10 +45,10 @@ class LayerFacts:
         }
 
     def of_block(self, block: Block) -> Features:
-        """Return the facts of the first layer that produces the block's channels, with these changes.
+        """Return the facts of the first layer that produces the block's channels, with some facts of the whole block.
 
-        `channels`: the block's own. `share_of_macs`: share of all layers that produce or read the channels. `layers`,
-        `readers`: how many layers produce and read them.
+        `channels` is the block's number of channels. `share_of_macs` is the share of all layers that produce or read
+        these channels. `layers` and `readers` are the numbers of layers that produce and read these channels.
         """
         weights = dict.fromkeys(tensor for tensor, _ in (*block.filters, *(slot for slot, _ in block.readers)))
         touched = {node.name for weight in weights for node in self._network.consumers(weight)}
@@ -62,7 +63,7 @@ class LayerFacts:
 
     @cached_property
     def _shares(self) -> Mapping[str, float]:
-        """Share of each layer in the network's multiply-accumulates, in the order of execution."""
+        """Return each layer's share of the network's multiply-accumulates, in the order of execution."""
         counts = {node.name: count for node in self._network.nodes if (count := macs(node, self._network))}
         total = sum(counts.values())
         return {name: count / total for name, count in counts.items()}

@@ -1,4 +1,4 @@
-"""Cost by node: the contribution of each node to a network's counts, which are sums over nodes as latency is."""
+"""Cost by node: the contribution of each node to a network's counts. Counts, like latency, are sums over nodes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from compress.network import Array, Network, Node, node_proto
 
 @dataclass(frozen=True)
 class NodeCost:
-    """Counts of one node and of the constants that it is the first to read, so that tied ones are counted once.
+    """Counts of one node and of the constants that no earlier node reads. A tied constant is thus counted once.
 
-    `macs` are at batch 1; `parameters` are trained numbers; `size_bytes` are the bytes of the node and its constants in
-    the file; `weights` and `weight_bytes` count the layers' weights (more than one axis), which a density reduces.
+    `macs` are at batch 1; `parameters` are the numbers that are trained; `size_bytes` are the bytes of the node and its
+    constants in the file; `weights` and `weight_bytes` count the layers' weights (constants with more than one axis),
+    which a density reduces.
     """
 
     macs: int = 0
@@ -74,6 +75,6 @@ def _stored_bytes(name: str, value: Array, network: Network) -> int:
 
 
 def framed_bytes(message: onnx.NodeProto | onnx.TensorProto) -> int:
-    """Return the bytes of a message inside another one: itself, its tag, and its length in groups of seven bits."""
+    """Return the bytes of a message inside another message: content, tag, and length in groups of seven bits."""
     size = int(message.ByteSize())
     return 1 + max(1, -(-size.bit_length() // 7)) + size

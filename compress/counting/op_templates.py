@@ -1,4 +1,4 @@
-"""Op templates: the fused blocks of a network as ops to time, at any widths, without cutting the network."""
+"""Op templates: the fused blocks of a network as ops to be timed at any widths, without cutting the network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OpTemplate:
     Attributes:
         name: name of its first node.
         nodes: its nodes, in execution order.
-        layers: display names of its layers with weights, or its op types if it has none.
+        layers: display names of its layers with weights, or its op types if it has no such layer.
         blocks: names of the channel blocks that its shapes depend on.
     """
 
@@ -40,7 +40,7 @@ class OpTemplate:
     _layout: Layout = field(repr=False)
 
     def at(self, widths: Mapping[str, int] | None = None) -> Op:
-        """Return the op if each named block keeps that many units; blocks not named stay whole."""
+        """Return the op for the given number of units of each named block; blocks that are not named stay whole."""
         chosen = [
             (self._by_name[name], np.arange(width)) for name, width in (widths or {}).items() if name in self.blocks
         ]
@@ -108,7 +108,8 @@ def op_templates(network: Network, fused: Iterable[frozenset[str]], layout: Layo
     """Return the network's kernels, in execution order.
 
     Args:
-        fused: sets of node names that the runtime runs as one (`Runtime.fused`); a node in none is a kernel by itself.
+        fused: sets of node names that the runtime runs as one (`Runtime.fused`); a node in no set is a kernel by
+            itself.
     """
     flow = trace(network)
     blocks = {block.name: block for group in groups(network) for block in group.blocks}

@@ -20,7 +20,7 @@ def _transposed(node: Node, network: Network) -> int:
 
 
 def _recurrent(node: Node, network: Network) -> int:
-    """Return the multiply-accumulates: each step uses both weights once; the first two axes are steps and samples."""
+    """Return the multiply-accumulates: each step uses both weights once. The first axes are steps and samples."""
     return prod(network.shape(node.input(0))[:2]) * sum(prod(network.shape(name)) for name in node.inputs[1:3])
 
 
@@ -49,7 +49,7 @@ def macs(node: Node, network: Network) -> int:
 def weights(network: Network) -> tuple[str, ...]:
     """Return the names of the constants that are a network's parameters, trainable or not, each once, without scalars.
 
-    A weight in fewer bits counts like the weight behind its DequantizeLinear.
+    A weight stored in fewer bits counts as a parameter, like the float weight that its DequantizeLinear returns.
     """
     names: dict[str, None] = {}
     for node in network.nodes:
@@ -66,6 +66,6 @@ def _work(node: Node) -> Work:
 
 
 def _stored(name: str, network: Network) -> str:
-    """Return the constant behind a weight that is widened or dequantised when the file is loaded."""
+    """Return the stored constant of a weight that is widened or dequantised when the file is loaded."""
     made = network.producer(name)
     return made.inputs[0] if made is not None and made.op_type in ("Cast", "DequantizeLinear") else name

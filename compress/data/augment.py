@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from compress.training.recipe import Augment
 
-SHARE = 8  # a shift is at most side / SHARE: 4 pixels of 32, as is usual on CIFAR
+SHARE = 8  # a shift is at most side / SHARE, e.g. 4 pixels for a side of 32, as is usual on CIFAR
 
 
 def augmented(images: NDArray[Any], augment: Augment, rng: np.random.Generator) -> NDArray[Any]:
@@ -20,7 +20,7 @@ def augmented(images: NDArray[Any], augment: Augment, rng: np.random.Generator) 
         images: (N, H, W, C), any dtype; not changed.
 
     Returns:
-        (N, H, W, C) of the same dtype; a view of a copy whose memory layout is (N, C, H, W), the one networks need.
+        (N, H, W, C) of the same dtype; it is a view of a copy whose memory layout is (N, C, H, W), as networks need it.
     """
     if augment == "none":
         return images

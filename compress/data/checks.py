@@ -21,10 +21,11 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     Args:
         labels: (N,) or (N, 1), of any dtype.
         images: how many images the part has.
-        part: its name.
+        part: the name of the part.
 
     Raises:
-        InvalidInput: empty part, counts differ, not integers, negative, or absurdly large.
+        InvalidInput: the part is empty, the counts differ, or a label is not an integer, is negative or is far too
+            large.
     """
     values = labels.values
     if values.ndim == 2 and values.shape[1] == 1:
@@ -53,7 +54,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
         labels: (N,) integers.
         classes: how many classes there are.
         part: the part that the labels belong to.
-        where: the field of the error, i.e. the file's name for the labels.
+        where: the field of the error, i.e. the name that the file gives the labels.
     """
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
@@ -75,16 +76,19 @@ def check_fits(
 
     Args:
         image_shape: (H, W, C) of the data; None if images differ in size.
-        preprocessing: that of the network.
+        preprocessing: the network's preprocessing.
         input_shape: (C, H, W) of the network.
 
     Raises:
-        InvalidInput: field `dataset` or `preprocessing.*`, with both shapes.
+        InvalidInput: the images do not fit; the field is `dataset` or `preprocessing.*`, and the message has both
+            shapes.
     """
     channels, *size = input_shape
     if image_shape is None and preprocessing.size is None:
         raise InvalidInput(
-            "preprocessing.size", None, f"images differ in size: the model's preprocessing must give size, here {size}"
+            "preprocessing.size",
+            None,
+            f"images differ in size: the model's preprocessing must give size, here {size}",
         )
     height_width = list(preprocessing.size or (image_shape or ())[:2])
     if height_width != size:
@@ -109,10 +113,10 @@ def _channels(count: int) -> str:
 
 
 class PixelCheck:
-    """A counter of a part's pixels that are not finite, fed block by block.
+    """A counter of the pixels of a part that are not finite. It is given the pixels block by block.
 
     Args:
-        part: its name.
+        part: the name of the part.
     """
 
     def __init__(self, part: str) -> None:
@@ -136,7 +140,7 @@ class PixelCheck:
         self._images += len(block)
 
     def finish(self) -> None:
-        """Raise InvalidInput if any pixel was NaN or infinite, with the count and the place of the first."""
+        """Raise InvalidInput if any pixel was NaN or infinite; the message has the count and the first place."""
         if self._first is not None:
             raise InvalidInput(
                 f"images of {self._part}",

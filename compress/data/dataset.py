@@ -68,7 +68,7 @@ class Dataset:
 
     Args:
         train, validation, test: the parts, images of one shape and dtype.
-        classes: how many classes there are; labels are 0..classes - 1. 0: labels are not class numbers.
+        classes: how many classes there are; labels are 0..classes - 1. The number is 0 if labels are not class numbers.
         class_names: names of the classes; may be empty.
         drawn: the parts that were drawn from train because the file lacks them.
         warnings: warnings for the user.
@@ -118,7 +118,7 @@ class Dataset:
         return part
 
     def sample(self, part: str, count: int, seed: int) -> Part:
-        """Return `count` different images of a part, chosen by the seed, or all of them if there are fewer.
+        """Return `count` different images of a part, chosen by the seed, or all images if there are fewer.
 
         They come in random order, since a file may store one class after another: the first n of a sample are
         themselves a sample.
@@ -145,7 +145,8 @@ def load_dataset(
 
     Args:
         path: .npz, Parquet or zip, recognised by content.
-        layout: for an .npz, one of NHW, NHWC and NCHW; None finds it from the shape, else from `input_shape`.
+        layout: for an .npz, one of NHW, NHWC and NCHW; None finds the layout from the shape or, if the shape is
+            ambiguous, from `input_shape`.
         classes: number of classes; None counts them.
         preprocessing: only `size`, `resize` and `crop` matter here.
         input_shape: (C, H, W) of the network, or None.
@@ -156,7 +157,7 @@ def load_dataset(
         task: the name of the task that reads the labels.
 
     Raises:
-        InvalidInput: naming the field and the value seen.
+        InvalidInput: the input is wrong; the error names the field and the value seen.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits(), task)
     with ExitStack() as stack:
@@ -184,8 +185,8 @@ def _decoded(
 ) -> Path:
     """Return the folder of the decoded copy.
 
-    It uses the network's input only if the layout is ambiguous without it, so that all networks of one size share one
-    copy.
+    The network's input matters only if the layout is ambiguous without it. All networks of one input size therefore
+    share one copy.
     """
     try:
         return request.sized(preprocessing, folder)
@@ -206,8 +207,9 @@ def inspect_dataset(
 ) -> Summary:
     """Check every label and every pixel, and store the decoded copy in the cache; this needs no network.
 
-    Arguments and errors are those of `load_dataset`. Images may differ in size, since a network's preprocessing may
-    give a size. Labels pass if any task can read them; if none can, the error is that of the default task.
+    The arguments and errors are the same as for `load_dataset`. Images may differ in size, since a network's
+    preprocessing may give a size. Labels pass if any task can read them; if no task can, the default task's error is
+    raised.
     """
     request = DecodeRequest(path, digest or file_digest(path), layout, classes, None, limits or Limits())
     with ExitStack() as stack:
@@ -242,6 +244,6 @@ def _open_part(directory: Path, part: str, *, mapped: bool) -> Part:
 
 def _drawn_warnings(parts: dict[str, Part], missing: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
-        f"no {part} part: {len(parts[part])} images were drawn from train, which the network may have seen"
+        f"no {part} part: {len(parts[part])} images were drawn from train; the network may have been trained on them"
         for part in missing
     )

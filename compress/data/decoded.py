@@ -1,4 +1,4 @@
-"""Decoded copies of data sets: each is written once, completely or not at all; its key covers its inputs."""
+"""Decoded copies of data sets. Each copy is written once, completely or not at all; its key covers all its inputs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class DecodeRequest:
     Args:
         path: .npz, Parquet or zip.
         digest: sha256 of the file.
-        layout: that of an .npz, or None to find it.
-        classes: number of classes, or None to count them.
+        layout: the layout of the arrays in an .npz; None finds it.
+        classes: number of classes; None counts the classes.
         input_shape: (C, H, W) of the network, or None.
         limits: limits on the file's size and contents.
         task: the name of the task that reads the labels.
@@ -48,15 +48,15 @@ class DecodeRequest:
     task: str = DEFAULT
 
     def native(self, folder: Path) -> Path:
-        """Return the decoded copy of the images in their own size; if sizes differ, it holds only a summary.
+        """Return the decoded copy of the images in their own size; if sizes differ, the copy holds only a summary.
 
         Raises:
-            InvalidInput: naming what is wrong with the file.
+            InvalidInput: the file is wrong; the message says how.
         """
         return self._decode(Preprocessing(), folder)
 
     def sized(self, preprocessing: Preprocessing, folder: Path) -> Path:
-        """Return the decoded copy with images of `preprocessing.size`; the native one if they already have that size.
+        """Return the decoded copy with images of `preprocessing.size`: the native copy if its images have that size.
 
         Raises:
             InvalidInput: images differ in size and there is no `preprocessing.size`, or the file is wrong.
@@ -99,7 +99,7 @@ class DecodeRequest:
 
 
 def once(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make `target` unless it exists; atomically, also if several processes try at once."""
+    """Let `write` make `target` unless `target` exists. This is atomic, also if several processes try at once."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def once(target: Path, write: Callable[[Path], None]) -> None:
         try:
             made.rename(target)
         except OSError:
-            if not target.exists():  # else another process was first, with the same content
+            if not target.exists():  # otherwise another process was first and wrote the same content
                 raise
 
 

@@ -93,7 +93,7 @@ def decode_source(
         limits: limits on the size of the result.
 
     Raises:
-        InvalidInput: naming what is wrong with the labels, the images or their sizes.
+        InvalidInput: labels, images or their sizes are wrong; the message says how.
     """
     labels, kind, warnings = _labels(source, task, classes)
     counts = {part: len(values) for part, values in labels.items()}
@@ -217,7 +217,7 @@ def _write_images(
             if shape is not None
         }
         for items in _batched(_used(source, counts)):
-            # If sizes differ nothing is written, but every image is still decoded to check that it can be.
+            # If sizes differ, nothing is written, but every image is still decoded, as a check.
             for item, pixels in zip(items, pool.map(to_pixels, items), strict=True):
                 if shape is not None:
                     writers[item.part].write(pixels)

@@ -20,7 +20,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "RGBX")
 UPRIGHT = 1
-# The transposition that turns the pixels of each EXIF orientation upright; 1 is upright, other values are invalid.
+# The transposition that turns the pixels of each EXIF orientation upright. Orientation 1 is upright already, and
+# orientations other than 1 to 8 are invalid.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,14 +36,15 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
-# A second line of defence behind `_open`, for the whole process: by default Pillow only warns up to twice its limit.
+# This is a second line of defence behind `_open`, for the whole process. By default, Pillow only warns about an image
+# up to twice its limit.
 Image.MAX_IMAGE_PIXELS = Limits().image_pixels
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of an image: height and width in pixels once upright, channels 1 or 3, EXIF orientation."""
+    """The header of an image: height and width of the upright image, number of channels (1 or 3), EXIF orientation."""
 
     height: int
     width: int
@@ -54,7 +56,7 @@ def read_header(data: bytes, where: str, limits: Limits) -> Header:
     """Read only the header.
 
     Raises:
-        InvalidInput: not an image of FORMATS, too many pixels, more than one frame, or 16 bits per channel.
+        InvalidInput: the file is not an image of FORMATS or has too many pixels, several frames or 16 bits per channel.
     """
     with _open(data, where, limits) as image:
         if image.mode not in GREY_MODES + COLOUR_MODES:
@@ -81,7 +83,7 @@ def decode(data: bytes, where: str, channels: int, limits: Limits) -> NDArray[np
     """
     with _open(data, where, limits) as image:
         try:
-            turn = TURNS.get(_orientation(image))  # before pixels are read, as in read_header
+            turn = TURNS.get(_orientation(image))  # Pillow checks this before it reads pixels, as in read_header
             upright = image if turn is None else image.transpose(turn)
             pixels = np.asarray(upright.convert("L" if channels == 1 else "RGB"))
         except _PILLOW_ERRORS as error:

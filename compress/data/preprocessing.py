@@ -27,14 +27,14 @@ class Preprocessing:
     Args:
         scale: factor for the pixels; None is 1/255 for uint8 and 1 for float32.
         mean: subtracted after scaling, one number or one for each channel, in the order of `order`.
-        std: divided by last, one number or one for each channel.
+        std: the last divisor, one number or one for each channel.
         order: the order of the channels in the network's input; data are stored RGB.
         size: (height, width) in pixels of the network's input; None leaves images as they are.
         resize: `shorter` covers `size` and keeps the aspect, `stretch` does not keep it.
         crop: the part that is kept of an image that covers `size`.
 
     Raises:
-        InvalidInput: naming the field (`preprocessing.std`) and the value seen.
+        InvalidInput: a setting is wrong; the error names the field (`preprocessing.std`) and the value seen.
     """
 
     scale: float | None = None
@@ -51,7 +51,7 @@ class Preprocessing:
         for name in ("mean", "std"):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not values:
-                raise _invalid(name, values, "one number, or one for each channel")
+                raise _invalid(name, values, "one number, or one number for each channel")
             for value in values:
                 _check_number(name, value, positive=name == "std")
         if len(self.mean) != len(self.std) and 1 not in (len(self.mean), len(self.std)):
@@ -76,7 +76,7 @@ class Preprocessing:
         """Read the JSON object of the REST contract; null takes a field's default.
 
         Raises:
-            InvalidInput: for an unknown key or a wrong value.
+            InvalidInput: a key is unknown or a value is wrong.
         """
         if not isinstance(data, Mapping):
             raise InvalidInput("preprocessing", data, "preprocessing must be a JSON object")

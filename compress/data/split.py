@@ -12,15 +12,15 @@ from compress.data.formats.source import PARTS
 from compress.errors import InvalidInput
 
 SHARE = 0.1  # share of the training images for each drawn part
-ENOUGH = 500  # images: fewer cannot distinguish a network from chance, so a small set gives a larger share ...
-LARGEST_SHARE = 0.2  # ... but never more than this
+ENOUGH = 500  # images: fewer cannot distinguish a network from chance, so a small set gives a larger share,
+LARGEST_SHARE = 0.2  # but never a larger share than this
 
 
 def draw(labels: NDArray[Any], missing: tuple[str, ...], seed: int) -> dict[str, NDArray[np.int64]]:
     """Return the indices, ascending, of each drawn part and of the rest of `train`.
 
-    Every class gives its share (systematic sampling over the shuffled images of each class in turn; labels that are not
-    class numbers count as one class). One seed draws the same validation part whether or not a test part has to be
+    Every class gives its share, by systematic sampling over the shuffled images of each class in turn. Labels that are
+    not class numbers count as one class. The same seed draws the same validation part, whether or not a test part is
     drawn too.
 
     Args:
@@ -29,7 +29,7 @@ def draw(labels: NDArray[Any], missing: tuple[str, ...], seed: int) -> dict[str,
         seed: seed of the draw.
 
     Raises:
-        InvalidInput: too few training images.
+        InvalidInput: there are too few training images.
     """
     count = drawn_count(len(labels))
     if count == 0:

@@ -1,4 +1,4 @@
-"""Cut: physically remove channels. Importance only scores them and the scheme only chooses them."""
+"""Cut: physically remove channels. Importance only scores channels, and the scheme only chooses them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
         blocks: the network's blocks, if the caller already has them.
 
     Raises:
-        InvalidInput: an unknown block, a frozen one, an index out of range, or fewer than the block's minimum.
+        InvalidInput: a block is unknown or frozen, an index is out of range, or too few units of a block would stay.
     """
     known = {block.name: block for block in (blocks or (b for g in groups(network) for b in g.blocks))}
     stays = {name: _checked(known, name, chosen) for name, chosen in keep.items()}
@@ -53,7 +53,7 @@ def cut(network: Network, keep: Keep, blocks: Iterable[Block] | None = None) -> 
 def kept_slots(
     network: Network, chosen: Iterable[tuple[Block, Indices]], tensors: Container[str] | None = None
 ) -> dict[Slot, Indices]:
-    """Return the kept indices, ascending, of each slot that loses some; `tensors` restricts it to those tensors."""
+    """Return the kept indices, ascending, of each slot that loses indices; only of `tensors` if these are given."""
     masks: dict[Slot, NDArray[np.bool_]] = {}
     for block, stays in chosen:
         if len(stays) == block.width:

@@ -1,4 +1,4 @@
-"""Edits of a graph. Each returns a new network, sorted and typed; one whose nodes were replaced is also run."""
+"""Edits of a graph. Each edit returns a new network, sorted and typed; `replaced` also runs the new network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compress.network import Array, Network, Node, frozen
 
 
 def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """Return the network with these nodes instead of its own: sorted, without unused constants, types inferred again.
+    """Return the network with these nodes in place of its own, sorted, without unused constants and typed again.
 
     Raises:
         InvalidInput: strict shape inference refuses the result.
@@ -26,9 +26,9 @@ def edited(network: Network, nodes: Iterable[Node], constants: Mapping[str, Arra
 
 
 def replaced(network: Network, remove: Iterable[str], nodes: Iterable[Node], constants: Mapping[str, Array]) -> Network:
-    """Return the network with the named nodes replaced. All structural edits use this; it verifies the result.
+    """Return the network with the named nodes replaced, and verify it. All structural edits use this function.
 
-    It runs strict shape inference, and the result in onnxruntime at batches 1 and 3.
+    The check is strict shape inference, and a run of the result in onnxruntime at batches 1 and 3.
 
     Raises:
         InvalidInput: the result is not a network that onnxruntime runs.
@@ -45,7 +45,7 @@ def sort_nodes(nodes: tuple[Node, ...], known: set[str]) -> tuple[Node, ...]:
     """Sort nodes into execution order; nodes that do not depend on each other keep their order.
 
     Raises:
-        ValueError: a cycle, or an input that no node produces.
+        ValueError: the graph has a cycle, or a node has an input that no node produces.
     """
     made, ordered, waiting = set(known) | {""}, list[Node](), list(nodes)
     while waiting:

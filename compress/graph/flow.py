@@ -20,7 +20,7 @@ class Trace:
         links: pairs of channels that must be kept or removed together.
         frozen: tensor -> why all its channels must stay.
         filters: weight axes that produce output channels, in execution order.
-        readers: (weight axis, activation): which weights read the channels of which activation.
+        readers: pairs (weight axis, activation): the weight reads the channels of the activation.
     """
 
     axes: dict[str, int | None] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Trace:
         self.readers.extend(flow.readers)
 
     def freeze(self, tensors: Iterable[str], reason: str) -> None:
-        """Require that all channels of these tensors stay; the first reason given is the one reported."""
+        """Require that all channels of these tensors stay. The first reason for a tensor is reported."""
         self._freeze({tensor: reason for tensor in tensors if tensor})
 
     def _freeze(self, frozen: Mapping[str, str]) -> None:

@@ -105,7 +105,7 @@ def scaled(
 
 
 def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
-    """Return the constant's name if only this layer reads it, else a new one, so that a tied weight is not changed."""
+    """Return the constant's name if only this layer reads it, else a new name; thus a tied weight is not changed."""
     name = layer.input(position)
     if name and network.sole_consumer(name) is layer:
         return name
@@ -113,7 +113,7 @@ def _own_name(network: Network, layer: Node, position: int, role: str) -> str:
 
 
 def fold_norms(network: Network) -> Network:
-    """Return a network without its foldable batch norms that computes the same; a norm's output keeps its name.
+    """Return an equivalent network without foldable batch norms. The outputs of these norms keep their names.
 
     Weights that the file stored as float16 are rounded to float16 again.
 
@@ -154,8 +154,8 @@ def check_same_function(changed: Network, original: Network, images: NDArray[np.
             raise NotTheSame(
                 "file",
                 agreement.difference,
-                f"{said}: output {name!r} differs by {agreement.difference:.1e} of its scale, "
-                f"{agreement.tolerance:.1e} is rounding",
+                f"{said}: output {name!r} differs by {agreement.difference:.1e} of its scale, rounding explains at "
+                f"most {agreement.tolerance:.1e}",
             )
 
 

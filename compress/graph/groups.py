@@ -1,9 +1,10 @@
-"""Groups: the channels of a network that must be kept or removed together, and those that must stay, with the reason.
+"""Groups: the channels of a network that must be kept or removed together, and channels that must stay, and why.
 
 A unit is a set of (tensor, axis, index): all the places where one channel appears, through residual adds, concat,
-split, Slice, Pad, flatten and depthwise convolutions. Units that appear in the same places form a block: any
-number of them can be kept, one knob. Blocks that share a tensor form a group. In a ResNet with option-A shortcuts
-the residual stream is one group of three blocks: channel i of stage 1 is 8 + i of stage 2 and 24 + i of stage 3.
+split, Slice, Pad, flatten and depthwise convolutions. Units that appear in the same places form a block. Any number of
+them can be kept, and this number is one knob. Blocks that share a tensor form a group. In a ResNet with option-A
+shortcuts, the residual stream is one group of three blocks: channel i of stage 1 is 8 + i of stage 2 and 24 + i of
+stage 3.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Block:
     """Units that appear in the same places; each prunable block is one knob.
 
     Attributes:
-        name: that of the first layer that makes them ("layer1.0.conv1"); the same in all files of one network.
+        name: the name of the first layer that produces the units ("layer1.0.conv1"); it is the same in all files of one
+            network.
         width: number of units.
         minimum: the least number of units that must stay, so that no tensor becomes empty.
         slots: (tensor, axis) -> indices there, shape (width, multiplicity).
@@ -100,13 +102,13 @@ def layer_name(weight: str) -> str:
 
 
 def unknown_layer(name: str, layers: Sequence[str]) -> InvalidInput:
-    """Return the error for a `keep_float` setting that names a layer other than the network's `layers`."""
+    """Return the error for a `keep_float` setting that names a layer that is not among the network's `layers`."""
     left = len(layers) - SHOWN_LAYERS
     there = ", ".join(layers[:SHOWN_LAYERS]) + (f" and {left} more" if left > 0 else "")
     return InvalidInput("keep_float", name, f"the network has no layer {name!r}; its layers are {there}")
 
 
-# A network never changes, and every candidate is cut from the same one.
+# A network never changes, and every candidate is cut from the same network.
 _known: WeakKeyDictionary[Network, tuple[Group, ...]] = WeakKeyDictionary()
 
 

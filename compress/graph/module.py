@@ -29,14 +29,15 @@ class _Step:
 class TorchNetwork(nn.Module):
     """A torch module of a network: its weights are parameters, its graph is a list of torch calls.
 
-    An op without a row, or a case its row does not cover, runs in onnxruntime and passes no gradient: `opaque`
-    names such nodes, and layers whose output passes only through them do not train. Rows that read an integer
-    constant when they are built (a shape, an axis) also get it at run time: only they know which inputs are data.
+    A node whose op has no row, or whose case the row does not cover, runs in onnxruntime and passes no gradient.
+    `opaque` names such nodes. Layers whose output passes only through them do not train. A row that reads an integer
+    constant (a shape, an axis) when it is built also gets this constant at run time, because only the row knows which
+    of its inputs are data.
 
     Attributes:
         network: the network that it was built from.
         opaque: names of the nodes that run in onnxruntime.
-        momentum: how fast running statistics follow in train mode (1 / count for a cumulative average).
+        momentum: how fast running statistics follow the batches in train mode (1 / count for a cumulative average).
     """
 
     def __init__(self, network: Network) -> None:
@@ -114,7 +115,7 @@ class TorchNetwork(nn.Module):
         Args:
             images: (N, *input_shape).
             names: tensors of the graph that are wanted.
-            edit: tensor -> function applied to it as soon as it is computed (gates, noise, taps).
+            edit: tensor -> function that is applied to the tensor as soon as it is computed (gates, noise, taps).
         """
         wanted = set(names)
         env = self._execute(images, wanted, edit or {})

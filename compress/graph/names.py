@@ -6,7 +6,7 @@ from compress.network import Network
 
 
 class Names:
-    """A source of names that neither the network uses nor an earlier call returned."""
+    """A source of names that the network does not use and that no earlier call returned."""
 
     def __init__(self, network: Network) -> None:
         self._taken = {*network.constants, *network.inputs, *network.outputs}

@@ -78,7 +78,7 @@ def _with_untyped_outputs(network: Network) -> bytes:
 
 
 def runtime_noise(model: bytes, inputs: Mapping[str, Array]) -> dict[str, float]:
-    """Return, per output, how much onnxruntime's optimiser changes it: the noise that rounding causes."""
+    """Return how much onnxruntime's optimiser changes each output; this is the noise that rounding causes."""
     runs = []
     for optimise in (True, False):
         runner = session(model, optimise=optimise)

@@ -25,7 +25,7 @@ def by_onnxruntime(node: Node, network: Network) -> TorchOp:
             if tensor is not None
         }
         made = dict(zip(named, runner.run(named, given), strict=True))
-        # One tensor per output, as rows return them; omitted outputs get an empty one.
+        # One tensor per output, as rows return them; an omitted output gets an empty tensor.
         return tuple(torch.from_numpy(np.asarray(made.get(name, ()))) for name in node.outputs)
 
     return run

@@ -35,7 +35,7 @@ def scored_at_upload(shapes: Shapes) -> str | None:
     """Return the only output that can be scored; None if there is none, or if a data set's class count will decide.
 
     Raises:
-        InvalidInput: two candidates have the same width, so that no data set can decide between them.
+        InvalidInput: two possible outputs have the same width, so that no data set can decide between them.
     """
     widths = _widths(shapes)
     alike = [name for name in widths if list(widths.values()).count(widths[name]) > 1]
@@ -64,12 +64,12 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
 
 
 def decided(network: Network, asked: str | None, task: Task, targets: TargetKind) -> Network:
-    """Return the network with its scored output set: the one that the task scores against such targets.
+    """Return the network with its scored output set to the output that the task scores against such targets.
 
     `asked`: the output that the user named, if any.
 
     Raises:
-        InvalidInput: as `Task.check`.
+        InvalidInput: `Task.check` refuses the output.
     """
     return network.scoring(task.check(output_shapes(network), asked or network.scored, targets))
 

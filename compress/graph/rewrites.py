@@ -31,7 +31,7 @@ class _Chain:
 
 
 def rewritten(network: Network) -> Network:
-    """Return the network after all lossless rewrites that apply; each is verified by `replaced`."""
+    """Return the network after all lossless rewrites that apply. `replaced` verifies each rewrite."""
     for chain in _shortcuts(network):
         network = replaced(network, [node.name for node in chain.nodes], *_convolution(network, chain))
     return network

@@ -57,7 +57,7 @@ def inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
                 "file",
                 mixing.name,
                 f"the graph mixes the batch with other axes at node {mixing.name!r} ({mixing.op_type}), so that it "
-                "takes one sample only: export with Flatten(1), or a Reshape that keeps the batch first",
+                "takes only one sample: export with Flatten(1), or a Reshape that keeps the batch first",
             ) from error
         raise InvalidInput("file", batch, f"shapes do not fit at batch {batch}: {str(error)[:300]}") from error
 

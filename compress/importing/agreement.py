@@ -1,9 +1,9 @@
 """Agreement: check that two runs of one network give the same outputs, except for rounding.
 
-Every runtime adds in a different order. In most networks that only affects the last digits; in some (large values
-that cancel, long chains without a norm, rounding to 8 bits) one runtime with and without its optimiser differs from
-itself by more than any fixed bound. So the tolerance is a floor by dtype or, if larger, a few times the measured
-rounding noise, up to a bound that any wrong reading of a network exceeds.
+Every runtime adds numbers in a different order. In most networks that affects only the last digits. In some networks
+(large values that cancel, long chains without a norm, rounding to 8 bits), the outputs of one runtime with and without
+its optimiser differ by more than any fixed bound. So the tolerance is a floor by dtype or, if larger, a few times the
+measured rounding noise, up to a bound that any wrong reading of a network exceeds.
 
 This file imports numpy alone, because `compress/export.py` loads it where Netlathe is not installed.
 """
@@ -21,11 +21,11 @@ FLOOR = {"float32": 1e-4, "float16": 2e-2, "float64": 1e-6}
 # A missing Relu, a wrong epsilon of a norm or a wrong axis changes an output by more than this.
 CEILING = {"float32": 1e-2, "float16": 1e-1, "float64": 1e-4}
 FACTOR = 4.0
-"""Factor on the noise: both runs may have that error, and the measured sample of it may be a small one."""
+"""Factor on the noise: both runs may have this error, and the measured error may happen to be small."""
 
 
 def silent() -> float:
-    """Return the noise if none is expected."""
+    """Return 0, the noise of a network without rounding noise."""
     return 0.0
 
 
@@ -38,7 +38,7 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """True if the arrays agree. A NaN difference never does."""
+        """True if the arrays agree. They never agree if the difference is NaN."""
         return self.difference <= self.tolerance
 
 
@@ -61,9 +61,9 @@ def judge(
 
 
 def relative_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Return the largest difference over the scale of `b` (its largest magnitude, at least 1e-6).
+    """Return the largest difference, divided by the scale of `b` (its largest magnitude, at least 1e-6).
 
-    NaN or a different shape gives inf.
+    If a number is NaN or the shapes differ, the result is inf.
     """
     if a.shape != b.shape:
         return float("inf")

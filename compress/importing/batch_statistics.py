@@ -14,7 +14,7 @@ from compress.importing.agreement import relative_difference
 from compress.network import Network, Node
 
 ALONE = 0.05
-"""Relative difference between a sample's outputs alone and in a batch that rounding and int8 steps stay well below."""
+"""Bound on the relative difference of a sample's outputs alone and in a batch; rounding and int8 stay well below it."""
 
 
 def in_training(network: Network) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def in_training(network: Network) -> tuple[str, ...]:
 
 
 def in_inference(network: Network) -> Network:
-    """Return the network with its batch norms in inference mode, except those whose new statistics a node reads."""
+    """Return the network with batch norms in inference mode; a norm whose updated statistics a node reads stays."""
     nodes = [_switched(node) if _trains(node) and _is_free(node, network) else node for node in network.nodes]
     return replace(network, nodes=tuple(nodes))
 
@@ -36,15 +36,16 @@ def has_training_norms(model: onnx.ModelProto) -> bool:
 
 
 def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
-    """Check that a sample's outputs do not depend on the others in its batch.
+    """Check that a sample's outputs do not depend on the other samples in its batch.
 
     Args:
         samples: (N, *input_shape) float32, N >= 2.
 
     Raises:
-        InvalidInput: naming the first node whose output for a sample differs between alone and in the batch.
+        InvalidInput: the outputs depend on other samples. The message names the first node whose output for a sample
+            alone differs from its output for the same sample in the batch.
     """
-    # Scale the samples: similar ones would hide the fault, since each has the statistics of the batch.
+    # Scale the samples: similar samples would hide the fault, since each has the statistics of the batch.
     samples = samples * (4.0 ** (np.arange(len(samples)) - 1)).astype(np.float32).reshape(-1, *[1] * (samples.ndim - 1))
     if not _differing(network, samples, list(network.outputs)):
         return
@@ -55,13 +56,13 @@ def check_independent(network: Network, samples: NDArray[np.float32]) -> None:
     raise InvalidInput(
         "file",
         node.name[:80],
-        f"a sample's outputs depend on the others in its batch, first at node {node.name!r} ({node.op_type}): "
+        f"a sample's outputs depend on the other samples in its batch, first at node {node.name!r} ({node.op_type}): "
         "export the network in eval mode (torch: model.eval()), without operations across the batch",
     )
 
 
 def _differing(network: Network, samples: NDArray[np.float32], names: list[str]) -> str | None:
-    """Return the first of these tensors that differs; those whose first axis is not the batch cannot be compared."""
+    """Return the first of these tensors that differs. Tensors whose first axis is not the batch cannot be compared."""
     names = [name for name in names if network.types[name].batch_axis == 0 and network.types[name].shape[0] == 1]
     together = run_onnxruntime(network, samples, names)
     alone = [run_onnxruntime(network, samples[i : i + 1], names) for i in range(len(samples))]

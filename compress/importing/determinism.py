@@ -11,7 +11,7 @@ RANDOM_OPS = frozenset(
 
 
 def check_deterministic(network: Network) -> None:
-    """Raise InvalidInput, naming the first node whose output is drawn at random in every run."""
+    """Raise InvalidInput if a node's output is drawn at random in every run; the message names the first such node."""
     for node in network.nodes:
         if node.domain == "" and (node.op_type in RANDOM_OPS or _drops(node, network)):
             raise InvalidInput(
@@ -23,6 +23,6 @@ def check_deterministic(network: Network) -> None:
 
 
 def _drops(node: Node, network: Network) -> bool:
-    """Return whether a node is a Dropout in training mode; without the third input it passes everything."""
+    """Return whether a node is a Dropout in training mode. A Dropout without the third input passes everything."""
     training = network.constants.get(node.input(2)) if node.op_type == "Dropout" else None
     return training is not None and bool(training.any())

@@ -15,11 +15,11 @@ from compress.network import Network, Node
 from compress.ops import find_row
 
 BATCH = 2
-"""Number of samples that the rows are tried on; two reveal a row that takes the batch for a constant."""
+"""Number of samples that the rows are tried on. Two samples reveal a row that takes the batch size for a constant."""
 
 
 def without_faults(network: Network) -> Network:
-    """Return the network with each node marked whose row fails: it runs in onnxruntime and its channels stay.
+    """Return the network with a mark on each node whose row fails: it runs in onnxruntime, and its channels stay.
 
     A row raises `Unsupported` for cases that it does not cover. Any other error is a bug in Netlathe, and a bug in
     one op is no reason to refuse a whole network.

@@ -22,7 +22,7 @@ NEVER_FOLDED = QUANTISERS | RANDOM_OPS | {"Dropout"}
 def fold_constants(
     nodes: list[Node], constants: dict[str, Array], opset: Mapping[str, int]
 ) -> tuple[list[Node], dict[str, Array], frozenset[str]]:
-    """Return the remaining nodes, all constants, and the names of constants that were widened from float16."""
+    """Return the nodes that remain, all constants, and the names of the constants that were widened from float16."""
     rest, halves = list[Node](), set[str]()
     for node in nodes:
         if node.op_type in NEVER_FOLDED or not all(name in constants for name in node.inputs if name):
@@ -38,9 +38,9 @@ def fold_constants(
 
 
 def _half_weight(node: Node, made: str, constants: Mapping[str, Array], halves: Container[str]) -> bool:
-    """Return whether a weight was float16 in the file and all its numbers still are: behind a Cast, or moved after it.
+    """Return whether a weight was float16 in the file (behind a Cast, or moved after it) and its numbers still fit.
 
-    Vectors are excluded, because statistics of norms may need the range of float32.
+    Vectors are excluded, because the statistics of norms may need the range of float32.
     """
     came = any(name in halves or (name in constants and constants[name].dtype == np.float16) for name in node.inputs)
     return came and constants[made].ndim > 1 and is_half(constants[made])

@@ -1,4 +1,4 @@
-"""Input layout: the order of the axes of a network's input. PyTorch has channels first, Keras has channels last.
+"""Input layout: the order of the axes of a network's input. PyTorch puts the channels first, Keras puts them last.
 
 The input of an uploaded file is not changed; images are laid out to fit it.
 """
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from compress.network import Network, Node
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
-CHANNELS = (1, 3)  # grey and RGB: these numbers identify the channel axis if no node does
+CHANNELS = (1, 3)  # numbers of channels of grey and RGB images; they identify the channel axis if no node does
 # Ops that leave the axes where they are; the node behind them determines the layout.
 PASSING = frozenset(
     {"Identity", "Cast", "Add", "Sub", "Mul", "Div", "Clip", "Pad", "QuantizeLinear", "DequantizeLinear"}

@@ -18,7 +18,7 @@ from compress.importing.agreement import Agreement, judge, relative_difference
 from compress.network import Array, Network, Node
 
 TOGETHER = 32
-"""Number of nodes whose tensors are held at once: a check's memory cannot hold those of a whole deep network."""
+"""Number of nodes whose tensors are held at once. The tensors of a whole deep network would not fit into memory."""
 
 
 def check_nodes(network: Network, module: TorchNetwork, batch: NDArray[np.float32]) -> None:
@@ -50,7 +50,7 @@ def _agreements(node: Node, network: Network, module: TorchNetwork, seen: Mappin
 
 
 def _level(node: Node) -> float:
-    """Return the step of quantised outputs, else 0; a value between two levels may round to either."""
+    """Return the step of quantised outputs, or 0 for other outputs. A value between two levels may round to either."""
     return 1.0 if node.op_type == "QuantizeLinear" else 0.0
 
 

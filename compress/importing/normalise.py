@@ -1,8 +1,9 @@
 """Normalise any ONNX file of a classifier to one plain, typed graph with a symbolic batch.
 
-Functions are inlined, constants and shape chains folded, a baked batch of 1 made symbolic, initializers copied
-so that each has one use (a weight used twice in the same role stays one constant: tied), metadata stripped
-(torch writes source paths and stack traces there). Names of inputs, outputs and untouched tensors stay."""
+Functions are inlined, constants and shape chains are folded, and a baked batch of 1 is made symbolic. Initializers are
+copied so that each has one use, but a weight that is used twice in the same role stays one constant (tied). Metadata is
+stripped, because torch writes source paths and stack traces there. Names of inputs, outputs and untouched tensors
+stay."""
 
 from __future__ import annotations
 
@@ -34,10 +35,10 @@ def load_network(source: bytes | Path | str, *, as_exported: bool = False) -> Ne
     """Read, normalise and type an ONNX file.
 
     Args:
-        as_exported: True leaves batch norms in training mode if they were exported in it.
+        as_exported: True leaves batch norms that were exported in training mode in that mode.
 
     Raises:
-        InvalidInput: not ONNX, external data, several inputs, a batch that cannot be made symbolic.
+        InvalidInput: the file is not ONNX, has external data or several inputs, or its batch cannot be made symbolic.
     """
     given = parse(source)
     model = prepared(given)

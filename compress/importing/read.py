@@ -36,7 +36,7 @@ def opsets(model: onnx.ModelProto) -> Iterable[tuple[str, int]]:
 
 
 def ir_version(model: onnx.ModelProto) -> int:
-    """Return the file's IR version, at least what its opsets need and 4: before 4, weights had to be inputs too."""
+    """Return the file's IR version, raised to what its opsets need and to 4. Before 4, weights had to be inputs too."""
     return max(model.ir_version, helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True), IR_MIN)
 
 
@@ -50,7 +50,7 @@ def without_empty(node: Node, constants: Mapping[str, Array]) -> Node:
 
 def constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[dict[str, Array], list[Node]]:
     if graph.sparse_initializer:
-        raise InvalidInput("file", None, "sparse initializers are not supported; save the weights dense")
+        raise InvalidInput("file", None, "sparse initializers are not supported; save dense weights")
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes, taken, renamed = [], set[str](), dict[str, str]()
     given = {proto.name for proto in graph.node}
@@ -68,7 +68,9 @@ def constants_and_nodes(graph: onnx.GraphProto, warnings: list[str]) -> tuple[di
         nodes.append(read_node(proto, name))
     if renamed:
         new, old = next(iter(renamed.items()))
-        warnings.append(f"{len(renamed)} nodes shared another's name and were renamed, e.g. one {old!r} to {new!r}")
+        warnings.append(
+            f"{len(renamed)} nodes had the same name as another node and were renamed, e.g. from {old!r} to {new!r}"
+        )
     return constants, nodes
 
 
@@ -95,7 +97,7 @@ def read_inputs(graph: onnx.GraphProto, constants: Mapping[str, Array], warnings
 
 
 def scored_name(model: onnx.ModelProto) -> str | None:
-    """Return the scored output that the metadata name, as `Network.save` writes it; None if there is no such output."""
+    """Return the scored output's name from the metadata, as `Network.save` writes it; None if no output has it."""
     said = next((each.value for each in model.metadata_props if each.key == SCORED), None)
     return said if said in {output.name for output in model.graph.output} else None
 

@@ -22,7 +22,7 @@ def unbake_batch(network: Network, warnings: list[str]) -> Network:
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
-        # Integers are shapes and positions, not samples: a leading 1 of theirs is intended.
+        # Integers are shapes and positions, not samples: if their leading size is 1, this is intended.
         if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
             name, shape = names.new(f"{node.name}_shape"), constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)
@@ -38,7 +38,7 @@ def _starts_with_one(node: Node, network: Network) -> bool:
 
 
 def fold_shape_chains(network: Network) -> Network:
-    """Turn values that depend on shapes alone into constants; give every Reshape a constant shape, -1 for the batch."""
+    """Turn values that depend on shapes alone into constants; each Reshape gets a constant shape, -1 for the batch."""
     (at_three, shapes_three), (at_five, shapes_five) = (_shape_values(network, batch) for batch in (3, 5))
     constants, names = dict(network.constants), Names(network)
     nodes = []
@@ -59,7 +59,7 @@ def fold_shape_chains(network: Network) -> Network:
 
 
 def _reshapes_to(node: Node, shape: Array, constants: Mapping[str, Array]) -> bool:
-    """Return whether the node has this shape already: it then keeps its name when a file is loaded and saved again."""
+    """Return whether the node has this shape already. It then keeps its name when a file is loaded and saved again."""
     return not node.attributes and np.array_equal(constants.get(node.input(1), np.empty(0)), shape)
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def verify(network: Network, samples: NDArray[np.float32]) -> float:
     """Check that our torch module and onnxruntime agree on the file, at batch 1 and on the whole sample.
 
-    Outputs may differ by rounding alone, accumulated over the network. If they differ, every node is compared with
-    onnxruntime on the same inputs, where nothing accumulates, so that a wrong reading of one op is found in any
+    Outputs may differ merely by rounding that accumulates over the network. If they differ, every node is compared with
+    onnxruntime on the same inputs. There, no rounding accumulates, so that a wrong reading of an op is found in any
     network.
 
     Args:
@@ -30,7 +30,7 @@ def verify(network: Network, samples: NDArray[np.float32]) -> float:
         The largest relative difference of the outputs.
 
     Raises:
-        Disagreement: naming the first node whose outputs differ for the same inputs.
+        Disagreement: the outputs differ; the error names the first node whose outputs differ for the same inputs.
         InvalidInput: onnxruntime cannot run the file.
         Mistake: onnxruntime can run the file, but our torch module cannot.
     """

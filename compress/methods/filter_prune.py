@@ -1,4 +1,4 @@
-"""filter_prune: remove whole channels and refit their readers by least squares. Dense, so faster on every runtime.
+"""filter_prune: remove whole channels and refit their readers by least squares. This is faster on every runtime.
 
 Importance: Li et al., arXiv 1608.08710 (l1, l2); Liu et al., arXiv 1708.06519 (batch_norm); Molchanov et al.,
 arXiv 1611.06440 (taylor); Theis et al., arXiv 1801.05787 (fisher). Refit: He et al., AMC, arXiv 1802.03494.
@@ -39,16 +39,18 @@ class Settings:
 
     importance: Annotated[
         Kind,
-        Doc("ranking of channels: fisher and taylor use gradients on real images, the others use weights"),
+        Doc("ranking of channels: fisher and taylor use gradients on real images, the other rankings use weights"),
     ] = "fisher"
     min_keep: Annotated[float, Doc("smallest share of a block's channels that is kept"), Bounds(0.0, 1.0)] = 0.1
     refit: Annotated[bool, Doc("refit the layers that read removed channels by least squares")] = True
-    ridge: Annotated[float, Doc("regularisation of the refit, relative to its inputs"), Bounds(0.0, 10.0)] = 1e-4
+    ridge: Annotated[
+        float, Doc("regularisation of the refit, relative to its inputs' mean square"), Bounds(0.0, 10.0)
+    ] = 1e-4
 
 
 @dataclass(frozen=True)
 class PruneOperator:
-    """Operator that cuts each block to its width. `widths` may name other knobs too; blocks not named stay whole."""
+    """Operator that cuts each block to its width. `widths` may also name other knobs; blocks not named stay whole."""
 
     settings: Settings
     widths: Mapping[str, Value]
@@ -58,7 +60,7 @@ class PruneOperator:
         """Return the network with fewer channels, refitted if the evidence has statistics.
 
         Raises:
-            InvalidInput: a width that the block cannot have, or no scores for a block that loses channels.
+            InvalidInput: a block cannot have its width, or a block that loses channels has no scores.
         """
         blocks = prunable_blocks(network)
         keep = self.keep(blocks, evidence)
@@ -70,7 +72,8 @@ class PruneOperator:
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
         """Set the units with the smallest filters to zero, with their biases and norms, so that they output zero.
 
-        The result is the nearest weights that a cut to these widths leaves unchanged in function.
+        Among the weights with which a cut to these widths changes no output, these are the nearest to the given
+        weights.
         """
         made = dict(weights)
         for block in self._narrowed(network):
@@ -92,7 +95,7 @@ class PruneOperator:
         return _checked(block, self.widths.get(block.name, block.width))
 
     def keep(self, blocks: Iterable[Block], evidence: Evidence) -> dict[str, Indices]:
-        """Return block name -> the units that stay, for the blocks that lose some."""
+        """Return block name -> the units that stay, for the blocks that lose units."""
         wanted = ((block, self.widths.get(block.name, block.width)) for block in blocks)
         return {block.name: _chosen(block, width, evidence) for block, width in wanted if width != block.width}
 
@@ -129,7 +132,7 @@ def _chosen(block: Block, wanted: Value, evidence: Evidence) -> Indices:
 
 
 def pick(scores: NDArray[np.float64], width: int) -> Indices:
-    """Return the indices, ascending, of the `width` largest scores; of equal scores the first ones."""
+    """Return the indices, ascending, of the `width` largest scores; of equal scores, the first are taken."""
     return np.sort(np.argsort(-scores, kind="stable")[:width])
 
 
@@ -143,7 +146,7 @@ class FilterPrune:
         """Return ordered choices of widths, ascending, named after their blocks.
 
         Args:
-            widths: the widths worth trying; a block that it does not name may have any width.
+            widths: the widths worth trying; a block that is not named may have any width.
         """
         facts = LayerFacts(network)
         knobs = []
@@ -161,7 +164,8 @@ class FilterPrune:
         kind = self.settings.importance
         some = None if targets is None else targets[few]
         fisher = fisher_scores(network, blocks, images[few], some)
-        # If fisher is the importance, its scores are known already, except for blocks that another importance ranks.
+        # If fisher is the chosen importance, Fisher scores are known already, except for blocks that another importance
+        # ranks.
         left = [block for block in blocks if kind != "fisher" or block.name not in fisher]
         scores = score(network, left, kind, images[few], some) if left else {}
         scores |= fisher if kind == "fisher" else {}
@@ -184,8 +188,8 @@ class FilterPrune:
 
 METHOD = MethodFamily(
     "filter_prune",
-    "Remove whole channels and refit the layers that read them; faster on every runtime.",
-    "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as arXiv 1802.03494",
+    "Remove whole channels and refit the layers that read them. The network gets faster on every runtime.",
+    "arXiv 1608.08710, 1708.06519, 1611.06440, 1801.05787; refit as in arXiv 1802.03494",
     Settings,
     FilterPrune,
     lowers=("latency_ms", "macs", "parameters", "size_bytes", "nonzeros", "stored_bytes"),

@@ -1,6 +1,7 @@
-"""fp16: store the weights of layers as float16 and widen them when the file is loaded. Half the size, same speed.
+"""fp16: store the weights of layers as float16 and widen them when the file is loaded. This halves the file.
 
-A Cast follows each weight; runtimes fold it when they load the file and run the float32 kernels.
+A Cast follows each weight. Runtimes fold it when they load the file and run the float32 kernels, so the network does
+not get faster.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class HalfOperator:
         return replaced(replace(folded, constants=rest), (), casts, constants)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """Return the weights rounded to float16; numbers beyond its range become its largest number."""
+        """Return the weights rounded to float16; numbers beyond the range of float16 become its largest number."""
         return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """Return all layer weights except those kept in float32 and those that the file stored as float16.
+        """Return all layer weights that `keep_float` does not name and that the file did not store as float16.
 
-        Their size does not matter, because widths must not change the number of kernels.
+        Small weights are stored as float16 too, because widths must not change the number of kernels.
         """
         names = layer_weights(network) if self.option == "fp16" else ()
         kept = self.settings.keep_float
@@ -92,12 +93,12 @@ class Fp16:
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """Return one choice; none if the network has no layer weights."""
+        """Return one choice, or no choice if the network has no layer weights."""
         found = HalfOperator(self.settings, "fp16").projected(network)
         return (Choice(KNOB, OPTIONS, ordered=False),) if found else ()
 
     def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
-        """Return no evidence: the operators need none."""
+        """Return no evidence, because the operators need none."""
         return Evidence()
 
     def bind(self, values: Values) -> HalfOperator:
@@ -110,7 +111,7 @@ class Fp16:
 
 METHOD = MethodFamily(
     "fp16",
-    "Store the weights as 16-bit floats and widen them when the file is loaded; half the size, not faster.",
+    "Store the weights as 16-bit floats and widen them when the file is loaded. This halves the size, not the latency.",
     "IEEE 754-2008 binary16",
     Settings,
     Fp16,

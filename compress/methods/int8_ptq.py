@@ -1,4 +1,4 @@
-"""int8_ptq: static post-training quantisation, calibrated on real images. Takes seconds and no training.
+"""int8_ptq: static post-training quantisation, calibrated on real images. It takes seconds and needs no training.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 CVPR 2018; per-channel weights as in Krishnamoorthi, arXiv 1806.08342.
@@ -36,7 +36,8 @@ class Settings:
 
     images: Annotated[int, Doc("number of real images for measuring the activations' ranges"), Bounds(1, 10_000)] = 256
     clipping: Annotated[
-        Clipping, Doc("choice of a range: all values seen, all but the rarest, or the range with the least error")
+        Clipping,
+        Doc("choice of a range: all values seen, all except the rarest, or the range with the least error"),
     ] = "minmax"
     percentile: Annotated[
         float, Doc("share of the values inside the range, in percent, if clipping is percentile"), Bounds(90.0, 100.0)
@@ -62,7 +63,7 @@ class Int8Operator:
         """Return the network with batch norms folded, calibrated, and with QuantizeLinear / DequantizeLinear pairs.
 
         Raises:
-            InvalidInput: no images in the evidence, or `keep_float` names a layer that the network lacks.
+            InvalidInput: the evidence has no images, or `keep_float` names a layer that the network lacks.
         """
         if self.option == "fp32":
             return network
@@ -106,7 +107,7 @@ class Int8Ptq:
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """Return one choice; none if no layer can be quantised."""
+        """Return one choice, or no choice if no layer can be quantised."""
         return (Choice(KNOB, OPTIONS, ordered=False),) if choose(network, self.settings.keep_float).nodes else ()
 
     def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:

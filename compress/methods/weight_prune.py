@@ -1,8 +1,8 @@
-"""weight_prune: set single weights to zero, the least important of their layers first. Smaller to store, not faster.
+"""weight_prune: set single weights to zero, the least important first. This gives a smaller file, not a faster one.
 
 All layers share one threshold on the score of LAMP (Lee et al., ICLR 2021, arXiv 2010.07611); biases and norms stay.
-Condensa's threshold is on the magnitudes (arXiv 1911.02497), but norms scale those arbitrarily: with norms folded in,
-keeping the largest 5 % of ResNet-20's weights leaves two layers empty and a third nearly so.
+Condensa's threshold is on the magnitudes (arXiv 1911.02497), but norms scale magnitudes arbitrarily. With norms folded
+in, keeping the largest 5 % of ResNet-20's weights leaves two layers empty and a third layer nearly empty.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class LampOperator:
-    """Operator that keeps this share of all layer weights, by `lamp` of the effective ones, and zeroes the rest."""
+    """Operator that keeps this share of all layer weights, by `lamp` of the effective weights, and zeroes the rest."""
 
     density: float
     stage: Stage = "sparsity"
@@ -53,7 +53,7 @@ class LampOperator:
         return network.with_constants(zeroed)
 
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
-        """Return the weights with all but that share set to zero; of equal scores the first stay.
+        """Return the weights with all except the kept share set to zero. Of weights with equal scores, the first stay.
 
         Each layer gets the nearest weights with as many zeros.
         """
@@ -75,10 +75,10 @@ class LampOperator:
 
 
 def lamp(weights: Array) -> Array:
-    """Return each weight's square over the sum of the squares of its layer at least as large (LAMP, equation 2).
+    """Return each weight's square, divided by the sum of the squares in its layer that are at least as large (LAMP).
 
-    The sum includes the weight itself; of equal weights the later ones count as smaller. The largest weight of a layer
-    scores 1 whatever the layer's scale.
+    This is equation 2 of the paper. The sum includes the weight itself; of equal weights, the later ones count as
+    smaller. The largest weight of a layer scores 1, whatever the layer's scale.
     """
     squares = np.square(weights, dtype=np.float64).reshape(-1)
     falling = np.argsort(-squares, kind="stable")
@@ -91,7 +91,7 @@ def lamp(weights: Array) -> Array:
 def largest(arrays: Sequence[Array], density: float) -> list[NDArray[np.bool_]]:
     """Return for each array the mask of the scores that stay: the largest share `density` of all arrays together.
 
-    At least one value stays; of equal values the first ones stay.
+    At least one value stays. Of equal values, the first ones stay.
     """
     scores = np.concatenate([array.reshape(-1) for array in arrays])
     count = max(1, round(density * scores.size))
@@ -109,11 +109,11 @@ class WeightPrune:
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """Return one number up to 1.0, which keeps everything; none if the network has no layer weights."""
+        """Return one knob, a number up to 1.0, which keeps everything; no knob if the network has no layer weights."""
         return (Float(KNOB, self.settings.min_density, 1.0),) if layer_weights(network) else ()
 
     def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
-        """Return no evidence: the operator needs only the weights."""
+        """Return no evidence, because the operator needs only the weights."""
         return Evidence()
 
     def bind(self, values: Values) -> LampOperator:
@@ -127,7 +127,7 @@ class WeightPrune:
 
 METHOD = MethodFamily(
     "weight_prune",
-    "Set single weights to zero by one threshold (LAMP) over the whole network; smaller to store, not faster.",
+    "Set single weights to zero by one threshold (LAMP) over the whole network. This saves storage, not latency.",
     "arXiv 2010.07611",
     Settings,
     WeightPrune,

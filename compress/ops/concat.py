@@ -1,4 +1,4 @@
-"""Concat and Split: one tensor holds the channels of several others side by side, each at an offset."""
+"""Concat and Split: one tensor holds the channels of several other tensors side by side, each at an offset."""
 
 from __future__ import annotations
 

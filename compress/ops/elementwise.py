@@ -18,7 +18,7 @@ Unary = Callable[[Tensor], Tensor]
 
 
 def _bound(node: Node, network: Network, position: int, attribute: str) -> float | int | None:
-    """Return a bound of Clip or None. Bounds of integers stay integers: a float would turn the tensor into floats."""
+    """Return a bound of Clip or None. Integer bounds stay integers: a float bound would turn the tensor into floats."""
     name = node.input(position)
     if not name:
         return node.get(attribute, None)  # type: ignore[no-any-return]  # an attribute's value is Any
@@ -91,7 +91,7 @@ def _flow_broadcast(node: Node, network: Network, axes: Axes) -> Flow:
             seen[name] = axis + rank - len(network.shape(name))
     if not seen:
         return Flow({y: None})
-    # An input of one channel is broadcast to all: it determines no axis and ties no channels.
+    # An input with one channel is broadcast to all channels: it determines no axis and ties no channels.
     wide = {axis for name, axis in seen.items() if network.shape(name)[axis - rank] > 1}
     if len(wide) > 1:
         raise Unsupported(f"{node.op_type} of tensors whose channels lie on different axes")

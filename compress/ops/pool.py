@@ -72,7 +72,7 @@ def _build_average(node: Node, network: Network) -> TorchOp:
     def run(x: Tensor) -> Tensor:
         if not any(pads) and not any(extra):
             return pool(x, kernel, strides)
-        # The mean is over cells of the input and, with count_include_pad, its pads; never over ceil_mode's overhang.
+        # The mean covers the cells of the input and, with count_include_pad, its pads, but never ceil_mode's overhang.
         cells = F.pad(torch.ones_like(x[:1, :1]), pads, value=1.0 if counted else 0.0)
         cells = pool(F.pad(cells, extra), kernel, strides) * size
         return pool(F.pad(F.pad(x, pads), extra), kernel, strides) * size / cells

@@ -18,7 +18,7 @@ def regroup(before: tuple[int, ...], axis: int, after: tuple[int, ...]) -> tuple
     """Return the channel axis after a reshape, and the pairs (index before, index after) that are tied.
 
     An axis qualifies if one of the two indices determines the other: c -> c * H * W + k when flattening, and the
-    inverse when unflattening. Shapes are those of one sample at batch 1, batch first.
+    inverse when unflattening. Shapes are the shapes at batch 1, with the batch first.
 
     Raises:
         Unsupported: no axis qualifies, or the tensor is too large to map.

@@ -33,7 +33,7 @@ class Flow:
     """The way channels pass through one node.
 
     Attributes:
-        axes: the channel axis of each output tensor; None if it has none.
+        axes: the channel axis of each output tensor; None if a tensor has no channel axis.
         links: pairs of channels that must be kept or removed together.
         frozen: tensors whose channels must all stay, with the reason.
         filters: weight axes whose removal makes an output channel vanish (a conv's axis 0).
@@ -56,7 +56,7 @@ class Resized:
 
 
 class Kept:
-    """The indices that stay on every slot, for the rows' `resize`."""
+    """The indices that stay on every slot; `resize` of a row reads them."""
 
     def __init__(self, network: Network, axes: Mapping[str, int | None], kept: Mapping[Slot, Indices]) -> None:
         self.network = network
@@ -98,13 +98,13 @@ def _no_macs(node: Node, network: Network) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """All knowledge of one op, or of several that behave alike.
+    """All knowledge of one op, or of several ops that behave alike.
 
     Attributes:
         op_types: names in the default ONNX domain.
-        build: (node, network) -> a torch function of the node's inputs, in order (None for omitted ones).
-            Raises Unsupported for a case it does not cover.
-        flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported likewise.
+        build: (node, network) -> a torch function of the node's inputs, in order (None for an omitted input). Raises
+            Unsupported for a case that the row does not cover.
+        flow: (node, network, channel axis of each known tensor) -> Flow. Raises Unsupported in the same case.
         resize: adjusts attributes, and constants such as shapes and pads, when channels are cut.
         macs: multiply-accumulates at batch 1.
         trained: input positions whose constants training changes (weights, biases).
@@ -124,7 +124,7 @@ class Row:
 
 @dataclass
 class Mode:
-    """The mode of a forward pass: batch or running statistics, and how fast the running ones follow."""
+    """The mode of a forward pass: batch or running statistics, and how fast running statistics follow the batches."""
 
     training: bool = False
     momentum: float = 0.1
@@ -141,7 +141,7 @@ def same(a: Slot, b: Slot, size: int) -> Link:
 
 
 def channel_axis(tensor: str, network: Network, axes: Axes) -> int | None:
-    """Return the tensor's channel axis; if unknown, axis 1 of an activation whose first axis is the batch."""
+    """Return the tensor's channel axis; if it is unknown, axis 1 of an activation that has the batch on axis 0."""
     if tensor in axes:
         return axes[tensor]
     kind = network.types.get(tensor)

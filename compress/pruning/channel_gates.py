@@ -41,7 +41,7 @@ def gate_products(
 ) -> Iterator[Products]:
     """Yield activation times gradient per sample and unit, summed over positions and over all readers of the unit.
 
-    There is a gate at the input of each reader, not on the tensor: on a residual stream the tensor's own gradient
+    There is a gate at the input of each reader, not on the tensor. On a residual stream, the tensor's own gradient
     includes the part through the addition, which a later gate of the same unit would count again.
 
     Args:
@@ -49,7 +49,7 @@ def gate_products(
         targets: (N, ...); None takes the network's own predictions, as the default task reads them.
 
     Yields:
-        For each batch: block name -> (batch, width) float64; zeros for a unit that no gradient reaches.
+        For each batch: block name -> (batch, width) float64; a unit that no gradient reaches has zeros.
 
     Raises:
         InvalidInput: the output has no gradient at all.
@@ -65,7 +65,11 @@ def gate_products(
         made = module.run(part, [learned], edit)[learned]
         if not made.requires_grad:
             walls = ", ".join(module.opaque)
-            raise InvalidInput("importance", None, f"no gradient passes through {walls}: use one based on weights")
+            raise InvalidInput(
+                "importance",
+                None,
+                f"no gradient passes through {walls}: use an importance based on weights",
+            )
         known = None if targets is None else torch.from_numpy(targets[start : start + batch].values)
         wanted = task.predicted(made) if known is None else known
         task.loss(made, wanted, reduction="sum").backward()  # type: ignore[no-untyped-call]  # torch's
@@ -73,7 +77,7 @@ def gate_products(
 
 
 def _gated(network: Network, blocks: Sequence[Block]) -> tuple[Network, dict[Edge, Gate]]:
-    """Return the network with an Identity in front of every reader, and the gate of each."""
+    """Return the network with an Identity in front of every reader, and the gate of each reader."""
     gates: dict[Edge, Gate] = {}
     nodes = {node.name: node for node in network.nodes}
     for block in blocks:
@@ -100,8 +104,8 @@ def _recorder(gate: Gate, seen: dict[str, NDArray[np.float64]]) -> Callable[[Ten
             product = value.detach() * gradient
             seen[gate.tensor] = (product.sum(others) if others else product).double().numpy()
 
-        # A separate tensor, because the hook must see the gradient of this reader alone. If no gradient passes
-        # further back, this tensor becomes the leaf.
+        # A separate tensor, because the hook must see the gradient of this reader alone. If no gradient passes back
+        # beyond this tensor, the tensor becomes the leaf.
         passed = value.view_as(value) if value.requires_grad else own.requires_grad_()
         passed.register_hook(keep)  # type: ignore[no-untyped-call]  # torch's
         return passed

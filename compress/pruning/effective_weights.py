@@ -1,6 +1,7 @@
 """Effective weights: the weights of a layer after the batch norm behind it is folded in.
 
-Thresholds and projections work on these, so that the folded and the unfolded file of one network are treated alike.
+Thresholds and projections work on effective weights, so that the folded and the unfolded file of a network are treated
+alike.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from compress.ops import find_row
 
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 Weights: TypeAlias = Mapping[str, Array]
-"""Constant name -> value, for every trained constant of a network; weights of layers in their effective form."""
+"""Constant name -> value, for every trained constant of a network. Weights of layers are in their effective form."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def trained(network: Network) -> tuple[str, ...]:
 
 
 def factors(network: Network) -> dict[str, Factor]:
-    """Return the factor of each layer weight that a norm follows. A tied weight has none: its norms may differ."""
+    """Return the factor of each layer weight that a norm follows. A tied weight has no factor: its norms may differ."""
     found = {}
     for norm in norms(network):
         weight = norm.layer.inputs[1]
@@ -71,7 +72,7 @@ def factors(network: Network) -> dict[str, Factor]:
 
 
 def effective(network: Network, names: tuple[str, ...] | None = None) -> dict[str, Array]:
-    """Return the layer weights (these or all) with norms folded in, as float64 in their stored shapes."""
+    """Return these layer weights, or all of them, with norms folded in, as float64 in their stored shapes."""
     known = factors(network)
 
     def double(name: str) -> Array:
@@ -84,12 +85,12 @@ def effective(network: Network, names: tuple[str, ...] | None = None) -> dict[st
 
 
 def effective_weights(network: Network) -> dict[str, Array]:
-    """Return every trained constant, weights of layers in their effective form; operators project these."""
+    """Return every trained constant, with the weights of layers in their effective form, for operators to project."""
     return {**{name: network.constants[name] for name in trained(network)}, **effective(network)}
 
 
 def stored(network: Network, weights: Weights) -> dict[str, Array]:
-    """Return constants for the network; the inverse of `effective`. A weight whose factor is zero becomes zero."""
+    """Return constants for the network, as the inverse of `effective`. A weight whose factor is zero becomes zero."""
     known = factors(network)
     made = {}
     for name, value in weights.items():

@@ -1,7 +1,7 @@
 """Importance: a score for every unit of a block. Choosing and cutting are done elsewhere.
 
-Weights are taken with their batch norm folded in, so that both files of one network rank their channels alike.
-l1, l2: Li et al., arXiv 1608.08710. batch_norm: Liu et al., arXiv 1708.06519. taylor: Molchanov et al.,
+Weights are taken with their batch norm folded in, so that the folded and the unfolded file of a network rank their
+channels alike. l1, l2: Li et al., arXiv 1608.08710. batch_norm: Liu et al., arXiv 1708.06519. taylor: Molchanov et al.,
 arXiv 1611.06440. fisher: Theis et al., arXiv 1801.05787.
 """
 
@@ -28,20 +28,20 @@ Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BY_GRADIENT = frozenset({"taylor", "fisher"})
 FALLBACK: Kind = "l2"
-"""The importance that ranks units without a gradient, whichever one was asked for."""
+"""The importance that ranks units without a gradient, whichever importance was asked for."""
 Scores: TypeAlias = dict[str, NDArray[np.float64]]
 Vector: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A layer whose weight makes a block's channels, with the norm behind it as a factor.
+    """A layer whose weight produces a block's channels, with the norm behind the layer as a factor.
 
     Attributes:
         node: the layer.
         slot: the weight's axis of output channels.
-        output, axis: the activation after the norm, or after the layer if it has none, and its channel axis.
-        gamma, factor: (C,) of the norm; None if there is none. The effective weight is weight * factor.
+        output, axis: the activation after the norm, or after a layer without norm, and the activation's channel axis.
+        gamma, factor: (C,) of the norm; None if there is no norm. The effective weight is weight * factor.
     """
 
     node: Node
@@ -63,19 +63,21 @@ def score(
     """Return how important each unit is; larger means more important.
 
     Args:
-        blocks: of this network, see `compress.graph.groups`.
-        kind: l1 and l2 need weights alone; batch_norm takes |gamma|, or with images the deviation of the
-            norm's output, which is the same quantity and also exists for folded layers; taylor and fisher need
-            images, and l2 replaces them for the blocks that `fallback` names.
+        blocks: blocks of this network, see `compress.graph.groups`.
+        kind: l1 and l2 need only weights. batch_norm takes |gamma| or, if there are images, the deviation of the norm's
+            output, which is the same quantity and also exists for folded layers. taylor and fisher need images; l2
+            replaces them for the blocks that `fallback` names.
         images: (N, *input_shape) float32, real data.
-        targets: theirs, for taylor and fisher; None takes the network's own predictions, read by the default task.
+        targets: the images' targets, for taylor and fisher; None takes the network's own predictions, read by the
+            default task.
         batch: images per run; bounds the memory.
 
     Returns:
         Block name -> (width,) float64, finite, at least 0.
 
     Raises:
-        InvalidInput: an unknown kind, missing images, or batch_norm without images if a layer has no norm.
+        InvalidInput: the kind is unknown, images are missing, or the kind is batch_norm without images and a layer has
+            no norm.
     """
     if kind not in KINDS:
         raise InvalidInput("importance", kind, f"importance must be one of {', '.join(KINDS)}")
@@ -104,7 +106,7 @@ def fisher_scores(
 
 
 def fallback(network: Network, blocks: Sequence[Block], kind: Kind) -> tuple[str, ...]:
-    """Return one sentence if `score` ranks some of these blocks by another importance than `kind`, else nothing."""
+    """Return a sentence if `score` ranks some of these blocks by another importance than `kind`; else nothing."""
     found = reach(network)
     left = unjudged(network, blocks, found) if kind in BY_GRADIENT else ()
     if not left:
@@ -153,7 +155,7 @@ def _deviations(
     images: NDArray[np.float32] | None,
     batch: int,
 ) -> dict[str, Vector]:
-    """Return per layer (C,) the standard deviation of its output over the images, or |gamma| without images."""
+    """Return for each layer the standard deviation (C,) of its output over the images, or |gamma| without images."""
     layers = {layer.output: layer for parts in filters.values() for layer in parts}
     if images is None:
         return {name: np.abs(_gamma(layer)) for name, layer in layers.items()}

@@ -1,8 +1,8 @@
 """Layer error: the error that cutting a block causes in the layers that read it, from statistics alone (F1).
 
 The error is the share of the variance of a reader's output that is lost after the least-squares refit, summed over
-the readers of the block. One factorisation gives it for every width: with the features ordered from kept longest to
-cut first and G = L L', the error of keeping the first m is the sum of |W L|^2 over the columns from m on.
+the readers of the block. One factorisation gives the error for every width: with the features ordered from kept longest
+to cut first and G = L L', the error of keeping the first m features is the sum of |W L|^2 over the columns from m on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compress.pruning.reconstruct import RIDGE, as_rows, factored
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 FLAT = 1e-10
-"""A number is constant if its variance over its squared mean is below this; float32 sums round to about that."""
+"""A number with a variance below this share of its squared mean is constant. float32 sums round by about as much."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class _Reader:
     """One layer that reads a block.
 
     Attributes:
-        rows: (outputs, features), its weights.
-        moments: those of its input.
+        rows: (outputs, features), the layer's weights.
+        moments: the moments of the layer's input.
         units: (width, features per unit), the features that belong to each unit of the block.
         taps: number of positions of its kernel.
         has_intercept: True if a bias can replace a constant.
@@ -46,7 +46,7 @@ class _Reader:
 def ls_error(
     network: Network, blocks: Sequence[Block], statistics: Statistics, importance: Mapping[str, Vector]
 ) -> dict[str, Vector]:
-    """Return block name -> (width + 1,) error of keeping the 0, 1, ... most important units; 0 at full width."""
+    """Return block name -> (width + 1,), the errors of keeping the 0, 1, ... most important units; 0 at full width."""
     return {
         block.name: sum(
             (
@@ -60,10 +60,10 @@ def ls_error(
 
 
 def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, Matrix]:
-    """Return block name -> (width, width) G, which gives the error if only the intercept is refitted.
+    """Return block name -> (width, width), the matrix G that gives the error if only the intercept is refitted.
 
-    With p = 1 for the removed units, p'Gp is the share of the variance of the readers' outputs that is lost with
-    them, summed over the readers.
+    With p = 1 for the removed units, p'Gp is the share of the variance of the readers' outputs that is lost with these
+    units, summed over the readers.
     """
     return {
         block.name: sum(
@@ -75,7 +75,7 @@ def gram(network: Network, blocks: Sequence[Block], statistics: Statistics) -> d
 
 
 def _contributions(reader: _Reader) -> Matrix:
-    """Return the covariances of the units' contributions to one reader; only variances if it has no Gram matrix."""
+    """Return the covariances of the units' contributions to one reader; only variances if there is no Gram matrix."""
     rows, moments, units = reader.rows, reader.moments, reader.units
     if moments.gram is None:
         powers = np.square(rows).sum(0) * moments.variance
@@ -88,9 +88,9 @@ def _contributions(reader: _Reader) -> Matrix:
 
 
 def idle(network: Network, blocks: Sequence[Block], statistics: Statistics) -> dict[str, NDArray[np.bool_]]:
-    """Return block name -> (width,) whether a unit carries no information.
+    """Return block name -> (width,), true for each unit that carries no information.
 
-    For all its readers it is zero, or a constant that their biases or another constant can replace.
+    For all readers, such a unit is zero, or a constant that their biases or another constant can replace.
     """
     return {block.name: _idle(list(_readers(network, block, statistics)), block.width) for block in blocks}
 
@@ -109,7 +109,7 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
     dead = _each(np.equal(power, 0.0))
     if not reader.has_intercept:
         return dead
-    # At an edge a window sees padding zeros beside a constant, which no bias can imitate but another constant can.
+    # At an edge, a window sees padding zeros beside a constant, which no bias can replace, but another constant can.
     constant = _each(flat)
     most = np.argmax(power, axis=2, keepdims=True)
     edged = _each(np.take_along_axis(flat, most, 2)) & ~constant
@@ -143,7 +143,7 @@ def _channels(block: Block, tensor: str) -> Indices:
 
 
 def _spread(rows: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
-    """Return a grouped layer's weights as those of a dense layer, with zeros outside each group."""
+    """Return a grouped layer's weights as the weights of a dense layer, with zeros outside each group."""
     outputs, inputs, taps = rows.shape
     dense = np.zeros((outputs, groups * inputs, taps))
     for group, part in enumerate(np.split(np.arange(outputs), groups)):

@@ -22,8 +22,8 @@ class Reach:
 
     Attributes:
         on_path: every tensor that the scores depend on.
-        tensors: those of them that a gradient reaches.
-        walls: names of the nodes that stop it, in execution order.
+        tensors: every tensor on the path that a gradient reaches.
+        walls: names of the nodes that stop the gradient, in execution order.
     """
 
     on_path: frozenset[str]
@@ -51,7 +51,7 @@ def reach(network: Network) -> Reach:
 def unjudged(network: Network, blocks: Iterable[Block], found: Reach) -> tuple[str, ...]:
     """Return the names of the blocks that gradients cannot rank.
 
-    The gradient reaches none or not all of their readers, or the samples of a batch are not separate there.
+    The gradient does not reach all readers of such a block, or the samples of a batch are not separate there.
     """
     return tuple(block.name for block in blocks if not _judged(network, block, found))
 
@@ -62,7 +62,7 @@ def trains(network: Network) -> bool:
 
 
 def untrained(network: Network) -> tuple[str, ...]:
-    """Return one sentence if training leaves some weights as they are, else nothing."""
+    """Return a sentence if training leaves some weights as they are; else nothing."""
     found, weights = reach(network), trained(network)
     left = [name for name in weights if name not in found.tensors]
     if not weights:
@@ -93,7 +93,7 @@ def _outputs(network: Network, weight: str, tensor: str) -> set[str]:
 
 
 def _samples_apart(network: Network, tensor: str) -> bool:
-    """Return whether the first axis is the batch alone; windows folded into it turn one sample into several."""
+    """Return whether the first axis is the batch alone. Windows folded into the axis turn one sample into several."""
     kind = network.types[tensor]
     return kind.batch_axis == 0 and kind.shape[0] == 1
 

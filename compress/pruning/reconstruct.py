@@ -25,7 +25,7 @@ from compress.ops.row import Indices
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 RIDGE = 1e-4
-LEAST_RIDGE = 1e-6  # because float32 products are summed
+LEAST_RIDGE = 1e-6  # relative rounding error of sums of float32 products
 
 
 def reconstructed(
@@ -36,14 +36,14 @@ def reconstructed(
     blocks: Sequence[Block],
     ridge: float = RIDGE,
 ) -> Network:
-    """Return the cut network with each layer that lost inputs refitted; shapes do not change.
+    """Return the cut network in which each layer that lost inputs is refitted; shapes do not change.
 
     Args:
         cut: `compress.graph.cut.cut(original, keep)`.
-        statistics: those of the original.
+        statistics: statistics of the original.
         keep: block name -> indices of the units that stayed.
-        blocks: blocks of the original, at least those named by `keep`.
-        ridge: relative to the mean square of the inputs.
+        blocks: blocks of the original, at least the blocks that `keep` names.
+        ridge: regularisation, relative to the mean square of the inputs.
     """
     chosen = [(block, np.unique(np.asarray(keep[block.name], np.int64))) for block in blocks if block.name in keep]
     kept = kept_slots(original, chosen)
@@ -66,7 +66,7 @@ def output_axis_of(node: Node) -> int:
 
 
 def as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
-    """Return the layer's weight as (outputs, inputs, taps) float64; a grouped layer's inputs are those of one group."""
+    """Return the layer's weight as (outputs, inputs, taps) float64; `inputs` of a grouped layer counts one group."""
     rows = weight.astype(np.float64) if output_axis_of(node) == 0 else weight.T.astype(np.float64)
     return rows.reshape(len(rows), rows.shape[1], -1)
 
@@ -74,7 +74,7 @@ def as_rows(weight: Array, node: Node) -> NDArray[np.float64]:
 def _solve(
     rows: NDArray[np.float64], kept: Indices, moments: Moments, groups: int, ridge: float
 ) -> tuple[NDArray[np.float64] | None, Vector]:
-    """Return the change of the kept weights (outputs, kept, taps), None if only means are known, and the intercept."""
+    """Return the change of kept weights (outputs, kept, taps), or None if only means are known, and the intercept."""
     outputs, inputs, taps = rows.shape
     gone = np.setdiff1d(np.arange(inputs), kept)
     lost = rows[:, gone].reshape(outputs, -1)
@@ -92,12 +92,12 @@ def _solve(
 def factored(gram: Matrix, features: int, ridge: float) -> torch.Tensor:
     """Return the lower Cholesky factor of a Gram matrix after adding the ridge to its first features, in place.
 
-    Dead or duplicate inputs make it singular, so the ridge has a minimum that covers rounding.
+    Dead or duplicate inputs make the matrix singular, so the ridge has a minimum that covers rounding.
     """
     diagonal = np.arange(features)
     scale = float(gram[diagonal, diagonal].mean()) if features else 0.0
     gram[diagonal, diagonal] += max(ridge, LEAST_RIDGE) * scale + np.finfo(np.float32).tiny
-    # torch, not scipy: the caller bounds torch's threads, and pools run many of these at once.
+    # This uses torch, not scipy, because the caller bounds torch's threads and pools run many factorisations at once.
     factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(gram))
     return factor
 
@@ -136,7 +136,7 @@ class Refit:
             self._shift(node, intercept * (node.get("alpha", 1.0) / node.get("beta", 1.0)))
 
     def _shift(self, node: Node, intercept: Vector) -> None:
-        """Add the intercept to the layer's bias, subtract it from the mean of the norm behind it, or add a new bias."""
+        """Add the intercept to the layer's bias, subtract it from the next norm's mean, or add a new bias."""
         bias = node.input(2)
         if bias in self.cut.constants:
             value = self.cut.constants[bias]

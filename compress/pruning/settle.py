@@ -1,8 +1,8 @@
-"""Settle: channels that say the same of all images fall silent, and what reads them keeps their constant otherwise.
+"""Settle: channels that have the same value for all images become zero, and their readers keep the value as a bias.
 
-A large constant in front of a layer makes the steps of its weights too large, and tells it nothing. A layer without
-padding takes it into its bias. At an edge of a padded one zeros stand beside the constant, which no bias can say: there
-one constant channel, the largest, is left to say it for all.
+A large constant in front of a layer makes the steps of the layer's weights too large and carries no information. A
+layer without padding takes the constant into its bias. At the edge of a padded layer, zeros stand beside the constant,
+which no bias can replace. There one constant channel, the largest, stays and replaces all the others.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from compress.quantising.activations import activations
 
 @dataclass(frozen=True)
 class _Levels:
-    """Of each channel of a tensor, (C,): its mean over images and positions, and whether it is one constant, not zero.
+    """Facts about each channel of a tensor, (C,): its mean, and whether it is one constant other than zero.
 
-    A channel that is zero on these images has no constant to be taken away, and may say something of other images.
+    A channel that is zero on these images has no constant to remove, and may differ from zero on other images.
     """
 
     mean: Vector
@@ -38,7 +38,7 @@ class _Levels:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A layer that reads a block: the units' channels on what it reads and on its weight, each (width,)."""
+    """A layer that reads a block: the units' indices on the tensor that it reads and on its weight, each (width,)."""
 
     node: Node
     tensor: str
@@ -49,19 +49,21 @@ class _Reader:
 
 
 def settled(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """The same function on such images; constant channels of prunable blocks are zero.
+    """Return a network with the same function on such images, in which constant channels of prunable blocks are zero.
 
-    They keep their places, so that widths mean what they did, and are the first to go when channels do.
+    These channels keep their places, so that the meaning of widths does not change. They are the first to be removed
+    when channels are cut.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand are enough.
-        batch: images per run; what bounds the memory.
+        batch: images per run; bounds the memory.
 
     Returns:
         The network itself if no channel is constant.
 
     Raises:
-        InvalidInput: no images, or the result computes something else (checked in onnxruntime on some of them).
+        InvalidInput: there are no images, or the result's outputs differ (checked in onnxruntime on some of the
+            images).
     """
     found = {block: _readers(network, block) for block in prunable_blocks(network)}
     tensors = {reader.tensor: reader.axis for each in found.values() for reader in each}
@@ -76,7 +78,7 @@ def settled(network: Network, images: NDArray[np.float32], batch: int = 64) -> N
 
 
 def _readers(network: Network, block: Block) -> Sequence[_Reader]:
-    """All layers that read the block; none if one of them reads it in another way than a unit a column."""
+    """Return all layers that read the block; no layer if, for any of them, a unit is not exactly one column."""
     made = []
     for (slot, tensor), nodes in readers(network, [block]).items():
         node, columns = nodes[0], block.slots[slot]
@@ -121,7 +123,7 @@ def _without_constants(
 
 
 def _left(found: Sequence[_Reader], levels: Mapping[str, _Levels], flat: NDArray[np.bool_]) -> int | None:
-    """The unit that says the constant for all where layers are padded, if any is."""
+    """Return the unit that replaces all other constants for padded layers; None if there is none."""
     sizes = [np.abs(levels[each.tensor].mean[each.channels]) for each in found if each.padded]
     if not sizes:
         return None
@@ -132,7 +134,7 @@ def _left(found: Sequence[_Reader], levels: Mapping[str, _Levels], flat: NDArray
 def _moved(
     network: Network, reader: _Reader, mean: Vector, gone: Indices, left: int | None
 ) -> tuple[NDArray[np.float64], Vector]:
-    """Change of the reader's weight (outputs, inputs, taps), and of its bias (outputs,)."""
+    """Return the change of the reader's weight (outputs, inputs, taps) and the change of its bias (outputs,)."""
     rows = as_rows(network.constants[reader.node.inputs[1]], reader.node)
     change, level = np.zeros_like(rows), mean[reader.channels]
     lost = rows[:, reader.columns[gone]]
@@ -146,20 +148,20 @@ def _moved(
 
 
 def _places(network: Network, block: Block, units: Indices) -> dict[tuple[str, int], Indices]:
-    """Where the units are made: axes of filters, biases and norms' affines, and the units' indices there."""
+    """Return the axes of the filters, biases and norms that produce the units, with the units' indices on them."""
     vectors = {name for name in trained(network) if network.constants[name].ndim == 1}
     slots = [slot for slot in block.slots if slot in block.filters or slot[0] in vectors]
     return {slot: block.slots[slot][units].reshape(-1) for slot in slots}
 
 
 def _live(network: Network, block: Block, units: Indices) -> bool:
-    """Whether anything is left to silence."""
+    """Return whether any number that produces these units is not zero yet."""
     places = _places(network, block, units).items()
     return any(np.take(network.constants[tensor], index, axis).any() for (tensor, axis), index in places)
 
 
 def _silent(network: Network, block: Block, units: Indices) -> dict[str, Array]:
-    """Constants that make nothing of these units."""
+    """Return the constants with which these units output zero."""
     made: dict[str, Array] = {}
     for (tensor, axis), index in _places(network, block, units).items():
         made[tensor] = made.get(tensor, network.constants[tensor]).copy()

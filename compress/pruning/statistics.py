@@ -1,8 +1,8 @@
 """Statistics: second moments of every layer's input, gathered once per network from real images.
 
-With G = E[z z'] of z = (x, 1), x a layer's input patch, any least-squares refit of the layer solves a part of G and
-needs no images. Targets need no further moments, because the original output is W x.
-Positions are sampled as in He et al., AMC, arXiv 1802.03494; the intercept is added here.
+Let x be a layer's input patch, z = (x, 1) and G = E[z z']. Any least-squares refit of the layer solves a part of G and
+needs no images. Its targets need no further moments, because the original output is W x. Positions are sampled as in He
+et al., AMC, arXiv 1802.03494; the intercept is added here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from compress.quantising.activations import activations
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets one.
+# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets a matrix.
 MAX_FEATURES = 2400
 ROWS_PER_FEATURE = 24
 MIN_ROWS = 8192
@@ -35,10 +35,10 @@ class Moments:
     """The moments of one layer's input.
 
     Attributes:
-        mean: (C * taps,), that of a patch, channel by channel; taps is the number of positions of the kernel.
-        variance: (C * taps,), that of a patch.
-        gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None if it would be too large, or if the
-            layer is grouped or its weight tied: then only means are known.
+        mean: (C * taps,), the mean of a patch, channel by channel; taps is the number of positions of the kernel.
+        variance: (C * taps,), the variance of a patch.
+        gram: (C * taps + 1, C * taps + 1) E[z z'], the intercept last; None, and thus only means, if the matrix would
+            be too large, the layer is grouped or its weight is tied.
     """
 
     mean: Vector
@@ -48,7 +48,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments by reader, a pair of names: the layer's weight and the activation that it reads."""
+    """Moments by reader. A reader is a pair of names: the layer's weight and the activation that the layer reads."""
 
     moments: Mapping[tuple[str, str], Moments]
 
@@ -68,10 +68,10 @@ class Statistics:
             blocks: the blocks whose readers need moments.
             images: (N, *input_shape) float32, real data; a few hundred to 2,000.
             seed: seed of the positions sampled in each batch.
-            max_features: layers with larger patches get means only; bounds the memory.
+            max_features: layers with larger patches get only means; this bounds the memory.
 
         Raises:
-            InvalidInput: no images.
+            InvalidInput: there are no images.
         """
         sums = _sums(network, blocks, max_features)
         rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def readers(network: Network, blocks: Sequence[Block]) -> dict[tuple[Slot, str],
 class _Sum:
     """Running sums of one reader, relative to the mean of its first batch.
 
-    Without that shift, float32 squares of a large number that hardly varies would lose the variation.
+    Without this shift, the float32 squares of a large number that hardly varies would lose the variation.
     """
 
     def __init__(self, patches: Patches, has_gram: bool) -> None:
@@ -162,7 +162,7 @@ def _sums(network: Network, blocks: Sequence[Block], max_features: int) -> dict[
         if axis == 0 and nodes[0].op_type == "Conv":
             continue  # depthwise: only one filter reads each channel, so no other channel can replace it
         patches = Patches.of(network, nodes[0])
-        # A tied weight serves several inputs, so a refit for one of them would be wrong for the others.
+        # A tied weight serves several inputs, so a refit for one input would be wrong for the others.
         own = nodes[0].get("group", 1) == 1 and len(network.consumers(weight)) == 1
         sums[weight, tensor] = _Sum(patches, own and patches.features < max_features)
     return sums

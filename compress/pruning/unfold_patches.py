@@ -17,7 +17,7 @@ from compress.ops.conv import spatial_pads, torch_pads
 
 @dataclass(frozen=True)
 class Patches:
-    """The way a layer's input is cut into patches. A linear layer's patch is the last axis (Gemm: the only one)."""
+    """The way a layer's input is cut into patches. A linear layer's patch is the last axis, for Gemm the only axis."""
 
     channels: int
     kernel: tuple[int, ...] = ()
@@ -48,14 +48,14 @@ class Patches:
         return self.channels * self.taps
 
     def sample(self, value: Tensor, positions: int, rng: np.random.Generator) -> Tensor:
-        """Return patches at random output positions, the same ones for every image of the batch.
+        """Return patches at random output positions, at the same positions for every image of the batch.
 
         Args:
             value: (N, C, *spatial), or (N, ..., C) for a linear layer.
-            positions: number per image; all of them if there are fewer.
+            positions: number of positions per image; all positions if there are fewer.
 
         Returns:
-            (N * positions, features), channel by channel, as a weight (O, C, *kernel) is laid out.
+            (N * positions, features), channel by channel, in the order of a weight (O, C, *kernel).
         """
         if not self.kernel:
             rows = value.reshape(len(value), -1, self.channels)

@@ -14,7 +14,7 @@ from compress.network import Network
 from compress.quantising.activations import activations
 
 Clipping: TypeAlias = Literal["minmax", "percentile", "mse"]
-"""Choice of a range: all values seen; all but the rarest; the range whose quantisation error is least."""
+"""Choice of a range: all values seen, all except the rarest values, or the range with the least quantisation error."""
 
 Histogram: TypeAlias = NDArray[np.int64]
 BINS = 2048
@@ -51,12 +51,12 @@ def calibrate(
     Args:
         tensors: activations or inputs of the network.
         images: (N, *input_shape) float32, real data; a few hundred are enough.
-        clipping: `percentile` cuts half of 100 - percentile off each side; `mse` takes the share of the
-            range, the same on both sides, whose quantisation error is least over the histogram.
+        clipping: `percentile` cuts half of 100 - percentile off each side; `mse` keeps the share of the range, the same
+            on both sides, that has the least quantisation error over the histogram.
         batch: images per run; bounds the memory.
 
     Raises:
-        InvalidInput: no images, or activations that are not finite.
+        InvalidInput: there are no images, or activations are not finite.
     """
     wanted = list(dict.fromkeys(tensors))
     ranges = _extremes(network, wanted, images, batch)
@@ -83,7 +83,7 @@ def _extremes(network: Network, tensors: list[str], images: NDArray[np.float32],
 
 
 def _top(seen: Range) -> float:
-    """Return the upper edge of the histogram; it is above 0 even for a tensor of zeros, whose bins need some width."""
+    """Return the upper edge of the histogram. It is above 0 even for a tensor of zeros: bins need some width."""
     return seen.high if seen.high > seen.low else seen.low + 1.0
 
 
@@ -100,7 +100,7 @@ def _least_error(seen: Range, counts: Histogram, percentile: float) -> Range:
     edges = np.linspace(seen.low, _top(seen), BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     errors = [float(counts @ _errors(centres, seen.low * share, seen.high * share)) for share in SHRINKS]
-    # Of shares with equal errors take the largest, so that a dead tensor keeps its range.
+    # Of shares with equal errors, take the largest, so that a dead tensor keeps its range.
     best = SHRINKS[len(SHRINKS) - 1 - int(np.argmin(errors[::-1]))]
     return Range(seen.low * float(best), seen.high * float(best))
 

@@ -9,11 +9,11 @@ from compress.graph.groups import layer_name
 from compress.network import Network, Node
 
 HEAVY = frozenset({"Conv", "Gemm", "MatMul"})
-# int8 pays for these only if their inputs are int8 already; otherwise the conversions cost more than they save.
+# These ops gain from int8 only if their inputs are int8 already; otherwise the conversions cost more than int8 saves.
 LIGHT = frozenset({"Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat", "LeakyRelu", "Sigmoid"})
-# Values pass through unchanged: input and output share one scale.
+# These ops pass values through unchanged, so that input and output share one scale.
 MOVING = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice"})
-# Quantising clips to a range anyway, so these disappear.
+# Quantising clips to a range anyway, so these ops disappear.
 CLAMPING = frozenset({"Relu", "Clip"})
 
 
@@ -24,8 +24,9 @@ class Precision:
     Attributes:
         nodes: names of the nodes that run in int8.
         absorbed: names of the Relu and Clip nodes that the quantised range replaces.
-        made: tensor that an int8 node (with the clamp it absorbs) produces -> tensor that sets its scale.
-        read: float tensor (the input, a float node's output) that is quantised for its int8 readers -> itself.
+        made: tensor that an int8 node (with the clamp that it absorbs) produces -> tensor that sets the scale.
+        read: float tensor (the input, or a float node's output) that is quantised for its int8 readers -> the same
+            tensor.
         floats: name of a layer that could not be quantised -> the reason.
     """
 
@@ -42,7 +43,7 @@ class Precision:
 
 
 def choose(network: Network, keep_float: Collection[str] = ()) -> Precision:
-    """Choose int8 for every layer, and for each light op that would otherwise convert back and forth.
+    """Choose int8 for every layer, and for each light op whose tensors would otherwise be converted back and forth.
 
     Args:
         keep_float: names of the nodes or layers (`layer_names`) that stay in floating point.
@@ -82,7 +83,7 @@ class _Choice:
                 self.read[name] = name
         output = node.outputs[0]
         if node.op_type in ("Gemm", "MatMul") and output in self.network.outputs:
-            return  # the integer product is scaled directly to float: rounding it first would only cost accuracy
+            return  # the integer product is scaled directly to float, because rounding it first would only add an error
         clamp = self.network.sole_consumer(output)
         if clamp is not None and self._absorbs(clamp):
             self.absorbed.add(clamp.name)
@@ -95,7 +96,7 @@ class _Choice:
         return clamp.op_type == "Relu" or all(name in self.network.constants for name in clamp.inputs[1:] if name)
 
     def _surrounded(self, node: Node, wanted: Collection[str]) -> bool:
-        """Return whether the node reads only activations, all of which are quantised anyway."""
+        """Return whether the node reads only activations that are all quantised anyway."""
         return all(
             name in self.network.types and (name in self.made or name in self.read or name in wanted)
             for name in node.inputs
@@ -112,7 +113,7 @@ class _Choice:
 
 
 def layer_names(node: Node) -> tuple[str, ...]:
-    """Return the names of a node: its own and, for a layer, that of its weight without ".weight"."""
+    """Return the names of a node: its own name and, for a layer, the name of its weight without ".weight"."""
     return (node.name, layer_name(node.inputs[1])) if node.op_type in HEAVY else (node.name,)
 
 

@@ -1,8 +1,8 @@
 """Quantise to static int8, with QuantizeLinear / DequantizeLinear pairs that runtimes fuse into integer kernels.
 
-Weights are symmetric int8 per output channel, activations 8 bits per tensor with a zero point, biases int32
-at the product of both scales (Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018).
+Weights are symmetric int8 with a scale per output channel, activations have 8 bits with a scale and a zero point per
+tensor, and biases are int32 at the product of both scales (Jacob et al., "Quantization and Training of Neural Networks
+for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def activation_scale(seen: Range, dtype: Activations = "uint8") -> Scale:
 
 
 def weight_scale(weight: Array, axis: int, bits: int = 8, bias: Array | None = None, input_scale: float = 1.0) -> Scale:
-    """Return the symmetric scale with one step per output channel; the largest weight gets the largest level.
+    """Return the symmetric scale with one step per output channel; a channel's largest weight gets the largest level.
 
     Args:
         axis: the output channels' axis of the weight.
@@ -106,10 +106,10 @@ def quantise(
 
 
 def one_reader_each(network: Network) -> Network:
-    """Copy every DequantizeLinear that several nodes read, so that each reader has one.
+    """Copy every DequantizeLinear that several nodes read, so that each reader has its own.
 
-    Runtimes do the same before they fuse (onnxruntime fuses a node with its own pairs). Doing it here makes a kernel
-    in the network the same as the kernel that is timed alone.
+    Runtimes do the same before they fuse (onnxruntime fuses a node with its own pairs). If it is done here, a kernel in
+    the network is the same as the kernel that is timed alone.
     """
     nodes, constants, names = {node.name: node for node in network.nodes}, dict(network.constants), Names(network)
     for shared in network.nodes:
@@ -128,7 +128,7 @@ def one_reader_each(network: Network) -> Network:
 def _scales(
     network: Network, precision: Precision, ranges: Mapping[str, Range], activations: Activations
 ) -> dict[str, Scale]:
-    """Return the scale of each quantised tensor. An absorbed clamp bounds its range; ops that move data share it."""
+    """Return the scale of each quantised tensor. Absorbed clamps bound ranges; ops that move data share one scale."""
     bounded = dict(ranges)
     for node in network.nodes:
         if node.name in precision.absorbed:
@@ -168,7 +168,7 @@ class _Edit:
         return replaced(self.network, gone, self.nodes, self.constants)
 
     def _made(self, node: Node) -> Node:
-        """Return the node with its output renamed; the pair behind it produces the tensor of the old name."""
+        """Return the node with its output renamed, because the pair behind it produces the tensor of the old name."""
         output = node.outputs[0]
         clamp = self.network.sole_consumer(output)
         absorbed = clamp is not None and clamp.name in self.precision.absorbed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from compress.scoring.intervals import Z
 
 Scores: TypeAlias = NDArray[np.float64]
-"""Score (n,) in 0..1 of the output for each sample; paired differences are computed from these."""
+"""Scores (n,) in 0..1, one for each sample's output; paired differences are computed from them."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Difference:
 
 
 def mean_interval(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the normal 95 % interval of the mean of (n,) values; of one value, that value minus and plus one."""
+    """Return the normal 95 % interval of the mean of (n,) values; for a single value, the value minus and plus one."""
     mean = float(values.mean())
     half = Z * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 1.0
     return mean - half, mean + half
 
 
 def paired(first: Scores, second: Scores) -> Difference:
-    """Return the score that the second loses against the first, from differences sample by sample."""
+    """Return the score that the second network loses against the first, from differences sample by sample."""
     lost = first - second
     return Difference(float(lost.mean()), *mean_interval(lost), len(lost))

@@ -23,13 +23,13 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def tango(first_only: int, second_only: int, count: int) -> tuple[float, float]:
-    """Return the score interval of the difference, first - second, of two shares on the same images.
+    """Return the score interval of the difference (first - second) of two shares on the same images.
 
-    It is Tango's, Statistics in Medicine 17 (1998), 891-908. If the two differ on no image it is
-    +- z^2 / (count + z^2), while the normal interval would have width 0.
+    The interval is Tango's, Statistics in Medicine 17 (1998), 891-908. If the two networks differ on no image, it is +-
+    z^2 / (count + z^2), while the normal interval would have width 0.
 
     Args:
-        first_only, second_only: numbers of images that only the first and only the second gets right.
+        first_only, second_only: numbers of images that only the first or only the second network gets right.
         count: number of all images, at least 1.
 
     Returns:
@@ -44,9 +44,9 @@ def tango(first_only: int, second_only: int, count: int) -> tuple[float, float]:
 
 
 def _score(first_only: int, second_only: int, count: int, difference: float) -> float:
-    """Return the score statistic of a difference; it falls as the difference grows and is 0 at the observed one.
+    """Return the score statistic of a difference. It falls as the difference grows and is 0 at the observed one.
 
-    It uses the most likely share, given the difference, of images that only the second gets right.
+    Given the difference, it uses the most likely share of images that only the second network gets right.
     """
     a = 2.0 * count
     b = (2 * count - first_only + second_only) * difference - first_only - second_only

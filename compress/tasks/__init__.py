@@ -7,12 +7,12 @@ from compress.task import Task
 from search.discovery import Discovery
 
 DEFAULT = "classification"
-"""The name of the task of a job that names none."""
+"""The name of the default task, for a job that names no task."""
 _TASKS = Discovery(__name__, "TASK", Task)  # type: ignore[type-abstract]  # Discovery only tests for instances
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all tasks: the default first, then the others sorted."""
+    """Return the names of all tasks: first the default task, then the others, sorted."""
     return (DEFAULT, *(name for name in _TASKS.names() if name != DEFAULT))
 
 

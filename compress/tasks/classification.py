@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """Classification. The scored output is one score per class; a sample scores 1 if its label's is largest, else 0.
+    """Classification: the output has one number per class; a sample scores 1 if its label has the largest, else 0.
 
-    Distillation is that of Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
-    student), the KL averaged over the batch.
+    Distillation follows Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
+    student), with KL averaged over the batch.
     """
 
     name = "classification"
@@ -45,7 +45,7 @@ class Classification(Task):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """Return the kind with the user's number of classes, else that of class names, else the largest label + 1."""
+        """Return the kind. `classes` is the user's number, else the number of names, else the largest label + 1."""
         seen = np.unique(targets["train"])
         if len(seen) == 1:
             raise InvalidInput(labels["train"].where, int(seen[0]), "all training images are of one class")
@@ -78,7 +78,7 @@ class Classification(Task):
         return wilson(int(scores.sum()), len(scores))
 
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """Return the difference with Tango's score interval of paired shares, see `compress.scoring.intervals`."""
+        """Return the difference with Tango's score interval for paired shares, see `compress.scoring.intervals`."""
         first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)
         return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
 
@@ -91,7 +91,7 @@ class Classification(Task):
     def loss(
         self, outputs: Tensor, targets: Tensor, taught: Taught | None = None, reduction: Reduction = "mean"
     ) -> Tensor:
-        """Return the cross-entropy of logits (n, classes), combined with their divergence from the teacher's."""
+        """Return the cross-entropy of logits (n, classes), combined with their divergence from the teacher's logits."""
         import torch.nn.functional as F
 
         made = outputs.flatten(1)
@@ -115,8 +115,8 @@ class Classification(Task):
         return 1.0 / targets.classes
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Return the rest of the sentence, with shares of samples."""
-        return f"classifies {score:.1%} of {count} validation samples as labelled, chance is {chance:.1%}"
+        """Return the rest of the sentence, which states shares of samples."""
+        return f"classifies {score:.1%} of {count} validation samples as labelled; chance is {chance:.1%}"
 
 
 TASK = Classification()

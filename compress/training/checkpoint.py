@@ -1,4 +1,4 @@
-"""Checkpoint: the state of a training, as safetensors bytes with a JSON header. Never a pickle."""
+"""Checkpoint: the state of a training run, as safetensors bytes with a JSON header, never as a pickle."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORMAT = "1"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that the next step depends on. Draws depend on the seed and the step, so no generator is stored.
+    """Everything that the next step depends on. Draws depend on the seed and the step: no generator is stored.
 
     Attributes:
         step: number of steps done.
-        fingerprint: fingerprint of the network, recipe and data that it can be resumed with.
+        fingerprint: fingerprint of the network, the recipe and the data with which training can resume.
         weights: constant name -> value, running statistics included.
         momentum: weight name -> momentum buffer.
-        state: other arrays of the training, see `compress.training.fit.Training.state`.
+        state: other arrays of the training run, see `compress.training.fit.Training.state`.
     """
 
     step: int
@@ -50,7 +50,7 @@ class Checkpoint:
         """Read the checkpoint from the bytes of `to_bytes`.
 
         Raises:
-            InvalidInput: not such a file, or in another format.
+            InvalidInput: the bytes are not such a file, or have another format.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load

@@ -1,4 +1,4 @@
-"""Direct training: compress once, then train with the same weights held at zero. The baseline of `lc`."""
+"""Direct training: compress once, then train with the same weights held at zero. It is the baseline of `lc`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def direct(
 ) -> Iterator[Step]:
     """Project once, then train; `Step.network` has the projection's zeros.
 
-    Arguments, steps, checkpoints and errors are those of `compress.training.fit.fit`; `bound` projects.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
+    the projection.
     """
     training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))
@@ -46,9 +47,9 @@ def fine_tune(
     checkpoint: bytes | None = None,
     task: Task | None = None,
 ) -> Iterator[Step]:
-    """Train like `fit`, with the single weights that the scheme removes at zero from the first step on.
+    """Train like `fit`, but hold the single weights that the scheme removes at zero from the first step on.
 
-    Otherwise they would be removed after training, and nothing would make up for them. Quantising waits until then.
+    If they were removed only after training, nothing would compensate for the loss. Quantising comes after training.
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):
@@ -57,7 +58,7 @@ def fine_tune(
 
 
 class Compression(Training):
-    """A training of `fit` in which weights can be held at zero."""
+    """A training run of `fit` in which weights can be held at zero."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Compression(Training):
         self._masks: list[tuple[Tensor, Tensor]] = []
 
     def hold(self, weights: Mapping[str, Array]) -> None:
-        """From now on, hold those weights of the network at zero that are zero here."""
+        """From now on, hold at zero every weight of the network that is zero in these arrays."""
         held = self.module.weights()
         self._masks = [(held[name], torch.from_numpy(weights[name] != 0)) for name in self.names]
         self._zero()
@@ -89,5 +90,5 @@ class Compression(Training):
             weight.data *= mask
 
     def identity(self) -> tuple[str, ...]:
-        """Return the text of the base class with the constraints added."""
+        """Return the base class's texts and the constraints."""
         return (*super().identity(), type(self).__name__, repr(self.bound))

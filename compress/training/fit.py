@@ -40,10 +40,11 @@ class Step:
     Attributes:
         epoch: counted from 0, of `epochs`; step: counted from 0 over all epochs, of `steps`.
         loss: the task's loss of this batch, without what outputs that are not scored add; lr: its learning rate.
-        blank: returns the same loss of a network that says nothing, its outputs all zero.
+        blank: returns the same loss of a network whose outputs are all zero.
         last_of_epoch: True if it is the last step of an epoch.
-        network: returns the current network; call it before asking for the next step.
-        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it likewise.
+        network: returns the current network; call it before you ask for the next step.
+        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it before you
+            ask for the next step, too.
     """
 
     epoch: int
@@ -73,25 +74,26 @@ def fit(
         network: the network to train, with batch norms (see `compress.training.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
         teacher: network whose outputs are all imitated; it has the same input and classes.
-        checkpoint: bytes of an earlier, interrupted call with the same arguments. The weights at the end are the same
-            as those of an uninterrupted run.
+        checkpoint: bytes of an earlier, interrupted call with the same arguments. The final weights are the same as
+            after an uninterrupted run.
         task: the task whose loss is minimised; None takes the default task.
 
     Yields:
-        A Step after each step; none if the recipe has no epochs, the checkpoint is from the last step or no weight can
-        be trained (`compress.pruning.reach.untrained` tells).
+        A Step after each step. There is no step if the recipe has no epochs, the checkpoint is from the last step or no
+        weight can be trained (see `compress.pruning.reach.untrained`).
 
     Raises:
         TrainingDiverged: the loss is not finite.
-        InvalidInput: a checkpoint of another network or recipe, or fewer than two images.
+        InvalidInput: the checkpoint is from another network or recipe, or there are fewer than two images.
     """
     yield from Training(network, part, preprocessing, recipe, teacher, task).run(checkpoint)
 
 
 class Training:
-    """One training and its state.
+    """One training run and its state.
 
-    Subclasses override `rate`, `penalty`, `stepped` and `result`, and return in `state` what they keep besides weights.
+    Subclasses override `rate`, `penalty`, `stepped` and `result`, and their `state` returns whatever they keep besides
+    weights.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Training:
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
         self.batch = min(recipe.batch, len(part))
-        self.steps_per_epoch = len(part) // self.batch  # other epochs, in another order, use the rest
+        self.steps_per_epoch = len(part) // self.batch  # other epochs use the images left over
         self.steps = recipe.epochs * self.steps_per_epoch if trains(network) else 0
         self.optimiser = _optimiser(self.module, recipe)
         self.done = 0
@@ -137,23 +139,23 @@ class Training:
         return None
 
     def stepped(self) -> None:
-        """Act after a step, when `done` already counts it."""
+        """Act after a step. `done` already counts this step."""
 
     def result(self) -> Network:
         """Return the current network."""
         return self.module.to_network()
 
     def state(self) -> Mapping[str, Array]:
-        """Return what the next step depends on besides weights, momentum and the step's number."""
+        """Return everything besides weights, momentum and the step's number on which the next step depends."""
         return {}
 
     def resume(self, state: Mapping[str, Array]) -> None:
         """Restore the arrays of `state`; weights and momentum are already restored."""
 
     def identity(self) -> tuple[str, ...]:
-        """Return texts that change with anything that the steps depend on."""
+        """Return texts that change if anything changes that the steps depend on."""
         teacher = "" if self.teacher is None else self.teacher.network.digest
-        # The task is not part of it: a checkpoint is resumed within one job, which has one task.
+        # The task is not part of the identity, because a checkpoint is resumed within one job, which has one task.
         return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
 
     def advance(self) -> Step:
@@ -181,7 +183,8 @@ class Training:
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
-        # Ascending, because reading a memory map in order is faster and the order within a batch does not matter.
+        # The indices ascend, because reading a memory map in order is faster and the order within a batch does not
+        # matter.
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)
@@ -189,7 +192,7 @@ class Training:
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float, Callable[[], float]]:
-        """Return the task's loss, what kept outputs add to it, and the task's loss of a network that says nothing."""
+        """Return the task's loss, what kept outputs add to it, and the task's loss of a network of zero outputs."""
         made, learned = self._run(self.module, images)
         taught: Taught | None = None
         others: Tensor | float = 0.0
@@ -208,7 +211,7 @@ class Training:
         return made, made[name]
 
     def save(self) -> bytes:
-        """Return the state of the training as the bytes of a Checkpoint."""
+        """Return the state of the training run as the bytes of a Checkpoint."""
         momentum = {
             name: self.optimiser.state[weight]["momentum_buffer"].numpy()
             for name, weight in self.module.weights().items()
@@ -221,7 +224,7 @@ class Training:
         """Resume from the bytes of `save`.
 
         Raises:
-            InvalidInput: they belong to another training.
+            InvalidInput: the bytes belong to another training run.
         """
         checkpoint = Checkpoint.from_bytes(data)
         if checkpoint.fingerprint != self._fingerprint():

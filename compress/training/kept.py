@@ -22,7 +22,7 @@ def kept_outputs(network: Network) -> tuple[str, ...]:
 
 
 def drift(names: Sequence[str], made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensor:
-    """Return the summed squared error of outputs relative to the variance of the teacher's."""
+    """Return the summed squared error of the outputs, relative to the variance of the teacher's outputs."""
     total = torch.zeros(())
     for name in names:
         total = total + (made[name] - wanted[name]).square().mean() / wanted[name].var().clamp_min(SMALLEST)

@@ -2,21 +2,22 @@
 
     min over w, theta of L(w)   subject to   w = theta, theta in the compressed set
 
-The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set,
-then lambda <- lambda - mu (w - theta) and mu grows: Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv 1707.01209, as
-in Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in Condensa the best
-theta is then trained further with its zeros held; here that is a share of the same epochs, so that `lc`, `direct` and
-`fit` cost the same number of epochs.
+The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set;
+then lambda <- lambda - mu (w - theta), and mu grows. See Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv
+1707.01209, and Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in
+Condensa, the best theta is then trained further with its zeros held. This further training takes a share of the same
+epochs, so that `lc`, `direct` and `fit` cost the same number of epochs.
 
-w, theta and the multipliers lambda are in terms of trained weights; only the projection uses effective weights, so that
-its result is not the nearest point of the set, only one with the same zeros. A penalty on effective weights would pull
-each by the square of its norm's factor, and so some of them hardly at all. This penalty cannot remove whole units in
-front of a norm, because the norm undoes a shrinking of all of a unit's weights: use `direct` for those.
+w, theta and the multipliers lambda are in terms of trained weights. Only the projection uses effective weights; its
+result is therefore not the nearest point of the set, but a point with the same zeros as the nearest. A penalty on
+effective weights would pull each weight by the square of its norm's factor, and would hardly pull some weights at all.
+The penalty cannot remove whole units in front of a norm, because the norm makes up for a shrinking of all weights of a
+unit. Use `direct` to remove whole units.
 
-Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here an L step may be half an epoch, in
-which a small mu does not move w at all; so there are fewer L steps, and mu grows by a half each time. If the rate fell
-over the L steps, mu would become large only when the weights hardly move any more. This was chosen on one seed of
-LeNet-5; no benchmark shows it.
+Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here, an L step may be half an epoch, in
+which a small mu does not move w at all. So there are fewer L steps, and mu grows by a half each time. If the rate fell
+over the L steps, mu would become large only when the weights hardly move any more. These numbers were chosen on one
+seed of LeNet-5; no benchmark supports them.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ COMPARED = 1024
 class Schedule:
     """The schedule of L and C steps."""
 
-    l_steps: Annotated[int, Doc("number of L steps of equal length, each followed by a C step"), Bounds(1, 1000)] = 12
+    l_steps: Annotated[
+        int, Doc("number of L steps, which have equal lengths and are each followed by a C step"), Bounds(1, 1000)
+    ] = 12
     mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
-    rate: Annotated[float, Doc("learning rate of L steps as a share of the recipe's"), Bounds(1e-3, 1.0)] = 0.7
-    decay: Annotated[float, Doc("rate at the end of an L step as a share of its first"), Bounds(1e-4, 1.0)] = 1.0
+    rate: Annotated[float, Doc("learning rate of L steps as a share of the recipe's rate"), Bounds(1e-3, 1.0)] = 0.7
+    decay: Annotated[
+        float, Doc("rate at the end of an L step as a share of the rate at its start"), Bounds(1e-4, 1.0)
+    ] = 1.0
     finish: Annotated[float, Doc("share of all steps that train theta with its zeros held"), Bounds(0.0, 0.9)] = 0.5
 
 
@@ -70,9 +75,10 @@ def lc(
     task: Task | None = None,
     schedule: Schedule | None = None,
 ) -> Iterator[Step]:
-    """Train by L-C; `Step.network` is the theta with the least training loss so far, later that theta trained further.
+    """Train by L-C; `Step.network` is the theta with the least training loss so far, later this theta trained further.
 
-    Arguments, steps, checkpoints and errors are those of `compress.training.fit.fit`; `bound` projects.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
+    the projection.
     """
     alternation = _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule(), task)
     yield from alternation.run(checkpoint)
@@ -116,7 +122,7 @@ class _Alternation(Compression):
         return float(self._schedule.mu * self._schedule.growth ** self._turn(step))
 
     def rate(self, step: int) -> float:
-        """Return the rate: equal in all L steps after warm-up, so that mu acts on moving weights; then the recipe's."""
+        """Return the rate. After warm-up it is constant over all L steps, so that mu acts on moving weights."""
         last = self._ends[-1]
         if step >= last:
             return self.recipe.lr_at(step - last, self.steps - last)
@@ -156,7 +162,7 @@ class _Alternation(Compression):
         self._compare(theta)
 
     def _anchor(self) -> None:
-        """Set the weights that the penalty of the coming L step pulls to."""
+        """Set the target to which the penalty of the coming L step pulls the weights."""
         mu = self._mu(self.done)
         for name in self.names:
             anchor = self._theta[name] + self._lambda[name] / mu

@@ -1,6 +1,6 @@
-"""Logits: the input of a loss over classes. In a network that ends in Softmax, LogSoftmax or Sigmoid they precede it.
+"""Logits: the input of a loss over classes. A final Softmax, LogSoftmax or Sigmoid of a network comes after its logits.
 
-The losses here apply the softmax themselves; applied twice, it makes the gradients almost vanish.
+The losses here apply the softmax themselves. If it were applied twice, the gradients would almost vanish.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SHAPES = frozenset({"Identity", "Flatten", "Reshape", "Squeeze"})
 
 
 def logits_name(network: Network) -> str:
-    """Return the name of the logits: the input of the last activation over the classes, else the scored output."""
+    """Return the name of the logits: the input of a last activation over the classes, or else the scored output."""
     name = network.output_name
     node = network.producer(name)
     while node is not None and node.op_type in _SHAPES:

@@ -1,4 +1,4 @@
-"""Recipe: the settings of a training. All finalists and the control get the same recipe."""
+"""Recipe: the settings of a training run. All finalists and the control get the same recipe."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ Augment: TypeAlias = Literal["none", "crop", "crop_flip"]
 class Recipe:
     """SGD with Nesterov momentum, a cosine schedule after a short warm-up, and distillation.
 
-    Distillation is that of Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
-    student), the KL averaged over the batch.
+    Distillation follows Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
+    student), with KL averaged over the batch.
     """
 
     epochs: Annotated[int, Doc("passes over the training images"), Bounds(0, 10_000)] = 5
     batch: Annotated[int, Doc("images per step"), Bounds(2, 65_536)] = 128
     lr: Annotated[float, Doc("highest learning rate"), Bounds(1e-8, 100.0)] = 0.01
     momentum: Annotated[float, Doc("Nesterov momentum"), Bounds(0.0, 0.9999)] = 0.9
-    weight_decay: Annotated[float, Doc("weight decay, except of biases and batch norms"), Bounds(0.0, 1.0)] = 1e-4
-    warm_up: Annotated[float, Doc("share of all steps during which the rate rises from zero"), Bounds(0.0, 1.0)] = 0.05
+    weight_decay: Annotated[float, Doc("weight decay; biases and batch norms have none"), Bounds(0.0, 1.0)] = 1e-4
+    warm_up: Annotated[float, Doc("share of all steps in which the learning rate rises from 0"), Bounds(0.0, 1.0)] = (
+        0.05
+    )
     temperature: Annotated[float, Doc("temperature of the distillation"), Bounds(0.1, 100.0)] = 4.0
     alpha: Annotated[float, Doc("share of the distillation in the loss, if there is a teacher"), Bounds(0.0, 1.0)] = 0.7
-    augment: Annotated[Augment, Doc("shift images by up to an eighth of their side; mirror half of them")] = "crop"
+    augment: Annotated[Augment, Doc("shift images by up to an eighth of their side, and mirror half of them")] = "crop"
     seed: Annotated[int, Doc("seed of the batches, shifts and mirrorings"), Bounds(0, 2**63 - 1)] = 0
 
     def to_json(self) -> str:
@@ -36,7 +38,7 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the rate of one step of a training of `steps` steps: linear up, then half a cosine down to zero."""
+        """Return the learning rate of one of `steps` steps: linear up, then half a cosine down to zero."""
         rising = self.warm_up * steps
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)

@@ -13,7 +13,7 @@ def reestimate(module: TorchNetwork, images: NDArray[np.float32], batch: int = 1
     """Run all images forward in train mode to set running means and variances to averages over all batches, in place.
 
     Args:
-        module: it keeps its mode (train or eval). Without batch norms nothing is run.
+        module: the module, which keeps its mode (train or eval). If it has no batch norms, nothing is run.
         images: (N, *input_shape) float32, real data; 1,024 are enough.
         batch: images per step; the last step takes the rest, at least 2 images.
     """
@@ -25,7 +25,7 @@ def reestimate(module: TorchNetwork, images: NDArray[np.float32], batch: int = 1
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             part = torch.from_numpy(images[start : start + batch])
-            if len(part) < 2:  # a variance needs two
+            if len(part) < 2:  # a variance needs two images
                 continue
             seen += len(part)
             module.momentum = len(part) / seen

@@ -1,7 +1,7 @@
 """Renormalise: insert batch norms into a folded network for training; `compress.graph.fold` removes them again.
 
-Most ONNX files have batch norm folded in, and without it a network that lost channels trains badly. A layer gets
-a norm with the statistics of real data and an affine that leaves the function unchanged.
+Most ONNX files have batch norms folded in, and without batch norms a network that lost channels trains badly. A layer
+gets a norm with the statistics of real data and with a scale and an offset that leave the function unchanged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """Return a network of the same function with a batch norm behind each convolution that can take one.
+    """Return an equivalent network with a batch norm behind each convolution that can have a norm.
 
-    Excluded are convolutions that feed a norm already, are an output head or share their weight.
+    A convolution cannot have a norm if a norm follows already, if it is an output head or if it shares its weight.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give stable statistics.
@@ -35,7 +35,7 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
         is called `<name>/raw`.
 
     Raises:
-        InvalidInput: no images, or the outputs differ (checked in onnxruntime on some of them).
+        InvalidInput: there are no images, or the outputs differ (checked in onnxruntime on some of the images).
     """
     layers = [node for node in network.nodes if _wants_norm(network, node)]
     if not layers:
@@ -58,7 +58,7 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
 def _wants_norm(network: Network, node: Node) -> bool:
     if node.op_type != "Conv" or node.input(1) not in network.constants:
         return False
-    # Folding needs a weight of one layer only: two norms behind one weight would split it in two.
+    # Folding needs a weight that only one layer reads: two norms behind one weight would split it in two.
     if network.sole_consumer(node.input(1)) is None:
         return False
     output = node.outputs[0]

@@ -1,7 +1,8 @@
-"""Restate: batch norms whose statistics are not those of the data get the data's, and compute what they did.
+"""Restate: batch norms whose statistics are far from the data's get the data's statistics and compute the same.
 
-In training a batch norm takes the statistics of the batch. If a file's own are far from them, as those of a channel
-that puts out one value and is given another mean, training would start from a network that does something else.
+In training, a batch norm uses the statistics of the batch. The statistics in a file may be far from them, e.g. if a
+channel always has one value and its norm has another mean. Training would then start from a network with another
+function.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from compress.quantising.activations import channel_moments
 
 Vector = NDArray[np.float64]
 FAR = 2.0
-"""Times as large or as small a deviation; half of it, in deviations, how far a mean may be."""
+"""Largest factor between deviations that count as near; means count as near within half as many deviations."""
 
 
 def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """The same function on such images, each batch norm that is far from them with their statistics.
+    """Return a network with the same function on such images; batch norms far from the images get new statistics.
 
-    A channel that says the same of all images becomes a constant of its norm: what is left of its filter is rounding,
-    which a small variance would make large, and its gradient with it.
+    A channel that has the same value for all images becomes a constant of its norm. What its filter adds is only
+    rounding, and a small variance would make this rounding and its gradient large.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give steady statistics.
-        batch: images per run; what bounds the memory.
+        batch: images per run; bounds the memory.
 
     Returns:
         The network itself if no norm is far from the images.
 
     Raises:
-        InvalidInput: no images, or the result computes something else (checked in onnxruntime on some of them).
+        InvalidInput: there are no images, or the result's outputs differ (checked in onnxruntime on some of the
+            images).
     """
     norms = [node for node in network.nodes if _can_be_restated(node, network)]
     if not norms:
@@ -50,14 +52,14 @@ def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> 
 
 
 def _can_be_restated(node: Node, network: Network) -> bool:
-    """Whether it is a norm of activations, of constants of its own: a tensor of the graph's inputs is no activation."""
+    """Return whether the node is a batch norm of an inner tensor, with constants that no other node reads."""
     normal = node.op_type == "BatchNormalization" and not node.get("training_mode", 0)
     own = all(name in network.constants and network.sole_consumer(name) is node for name in node.inputs[1:5])
     return normal and own and network.producer(node.inputs[0]) is not None
 
 
 def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> dict[str, Array]:
-    """New constants of a norm, none if its statistics are near enough: all of it, as training moves all channels."""
+    """Return new constants for all channels, because training moves all; none if the norm's statistics are near."""
     names = node.inputs[1:5]
     gamma, beta, own_mean, own_variance = (network.constants[name].astype(np.float64) for name in names)
     epsilon = node.get("epsilon", EPSILON)

@@ -1,4 +1,4 @@
-"""python -m hw_profiles.agent: the agent without the rest of the command line.
+"""python -m hw_profiles.agent: runs the agent without the other commands of Netlathe.
 
 The enrolment token is read from $NETLATHE_ENROLMENT_TOKEN, so that process lists do not show it.
 """
@@ -60,7 +60,7 @@ def _end_with_stdin(agent: Agent) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="netlathe agent", description=__doc__)
     parser.add_argument("--url", default=os.environ.get("NETLATHE_URL", "http://127.0.0.1:8000"))
-    parser.add_argument("--machine", help="first part of the device names; default: host name")
+    parser.add_argument("--machine", help="first part of the device names; default: the host's name")
     parser.add_argument("--runtime", action="append", help="offer only this runtime; repeat for several")
     parser.add_argument("--state-dir", type=Path, help="folder for the agent's credentials")
     parser.add_argument(

@@ -57,9 +57,9 @@ __all__ = ["Agent", "print_unit"]
 log = logging.getLogger(__name__)
 
 IDLE_S = 1.0
-"""Seconds to pause after a server had no work and named no time."""
+"""Seconds to pause if a server has no work and does not say how long to wait."""
 NEVER_OFFERED = frozenset({"simulated"})
-"""Runtimes that time nothing real; offered only if named."""
+"""Runtimes that do not time anything real; an agent offers one of them only if its user names it."""
 
 
 class Agent:
@@ -67,16 +67,16 @@ class Agent:
 
     Args:
         url: the server.
-        machine: the machine's name within device names; default: the host's.
-        runtimes: names of the runtimes to offer; default: all that are installed and time something real.
+        machine: the machine's name within device names; default: the host's name.
+        runtimes: names of the runtimes to offer; default: all installed runtimes that time something real.
         enrolment_token: needed until the agent has its own credentials.
         state_dir: folder of the credentials; default: the user's state folder.
         lock: keeps timing and other computing on this machine apart.
-        transport: for tests, replaces the network.
+        transport: replaces the network in tests.
         ca: file with the certificate of the server or of its CA, if none of the usual CAs issued it.
-        least_deadline_s: minimum time that a timing process may be silent.
-        offer_again: offer a device again after it was deleted on the server; else the agent continues with its others,
-            and ends when none is left.
+        least_deadline_s: seconds that any timing process may be silent, at least.
+        offer_again: offer a device again after it was deleted on the server; else the agent continues with its other
+            devices, and ends when none is left.
     """
 
     def __init__(
@@ -109,7 +109,8 @@ class Agent:
         self._voided: AgentError | None = None
 
     def run(self) -> int:
-        """Work until drained; return the exit code: 0, 2 if something must be set up first, 3 if refused.
+        """Work until drained; return the exit code: 0 normally, 2 if something must be set up first, 3 if the server
+        refuses this agent.
 
         SIGTERM and SIGINT drain, if this is the main thread; a second signal ends the process at once.
         """
@@ -177,7 +178,7 @@ class Agent:
         """Return every configuration of every wanted runtime that is installed.
 
         Raises:
-            ExtraMissing: a named runtime is not installed, or none is.
+            ExtraMissing: a named runtime is not installed, or no runtime is installed.
         """
         if self._wanted is not None:
             return [config for name in self._wanted for config in runtimes.load(name).configs(self.machine)]
@@ -205,7 +206,7 @@ class Agent:
         )
 
     def _beat(self, connection: Connection, agent_id: str, every_s: float) -> None:
-        """Run the heartbeat's thread: report progress and obey the answers."""
+        """Be the thread of the heartbeat: report progress and obey the server's answers."""
         while not self._stop.wait(every_s):
             held = self._held
             try:
@@ -246,7 +247,7 @@ class Agent:
         if names and not self._offered.ids and not self._offered.again:
             self._voided = AllRemoved(
                 f"every device of this agent was deleted on the server, {', '.join(names)} last; restart the agent to "
-                "offer them as new devices; with --offer-again it does so without a restart"
+                "offer them as new devices, or run it with --offer-again, which does so without a restart"
             )
             self._drain.set()
 
@@ -256,7 +257,7 @@ class Agent:
             held.cancelled.set()
 
     def _pull(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Take lease after lease until drained."""
+        """Take one lease after another until drained."""
         while not self._drain.is_set():
             try:
                 if self._offered.missing.is_set():
@@ -279,13 +280,13 @@ class Agent:
             self._work(connection, Lease.from_json(answer.json()))
 
     def _announce(self, connection: Connection, agent_id: str, enrolment: Enrolment) -> None:
-        """Offer every device again; deleted ones become new devices."""
+        """Offer every device again; deleted devices become new devices."""
         call = partial(connection.call, "PUT", f"/agents/{agent_id}", enrolment.to_json())
         self._offered.accepted(Enrolled.from_json(persist(call, self._drain).json()).device_ids)
         log.info("offered again: %s", ", ".join(config.name for config in self._offered.configs))
 
     def _work(self, connection: Connection, lease: Lease) -> None:
-        """Time a lease and report it; a lease that is lost meanwhile is dropped."""
+        """Time the models of a lease and report the results; a lease that is lost meanwhile is dropped."""
         held = Held(lease)
         self._held = held
         try:

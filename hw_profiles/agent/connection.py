@@ -72,7 +72,9 @@ _BY_STATUS: Mapping[int, type[AgentError]] = {
 
 
 class Connection:
-    """JSON over HTTP with a bearer token. Safe to use from several threads. `ca`: see `trusting`."""
+    """A connection that sends JSON over HTTP with a bearer token; safe to use from several threads. `ca` is explained
+    in `trusting`.
+    """
 
     def __init__(
         self, url: str, token: str, transport: httpx.BaseTransport | None = None, ca: Path | None = None
@@ -97,7 +99,7 @@ class Connection:
         """Send one request; return its successful response.
 
         Raises:
-            AgentError: one of the classes above.
+            AgentError: the request failed; its subclass says how.
         """
         return self._answer(lambda: self._http.request(method, path, json=body, headers=headers))
 
@@ -105,7 +107,7 @@ class Connection:
         """PUT a file to `path`, streamed from disk.
 
         Raises:
-            AgentError: one of the classes above.
+            AgentError: the request failed; its subclass says how.
         """
         with file.open("rb") as content:
             return self._answer(lambda: self._http.request("PUT", path, files={"file": content}))
@@ -136,7 +138,7 @@ def _error(response: httpx.Response) -> AgentError:
 
 
 def persist(call: Callable[[], T], stop: threading.Event) -> T:
-    """Repeat `call` while the server is away, with growing pauses; at least one try is made after `stop` is set.
+    """Repeat `call` while the server is away, with growing pauses; once `stop` is set, one last try is made.
 
     Raises:
         ServerAway: `stop` was set.

@@ -39,7 +39,7 @@ class CredentialStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep out a second agent for the same server and machine while the block runs.
+        """While the block runs, keep a second agent for the same server and machine from running.
 
         Raises:
             InvalidInput: another agent runs.

@@ -25,7 +25,9 @@ from hw_profiles.wire.result import Bursts, Completion, Converted, FailureKind, 
 Answered: TypeAlias = Outcome | Fused | Checked
 
 _KINDS: Mapping[str, FailureKind] = {"crash": "crash", "timeout": "timeout"}
-"""Failure kinds to report; every other kind is the runtime's own error, which would recur."""
+"""The kinds of failures that are reported by their own name. Every other kind is an error of the runtime, which would
+recur.
+"""
 
 
 @dataclass
@@ -40,7 +42,9 @@ class Held:
 
 @dataclass
 class LeaseRun:
-    """One lease from its files to its completion. `stop`: no longer wait for a server that is away."""
+    """One lease from its files to its completion. Once `stop` is set, calls no longer wait for a server that is
+    away.
+    """
 
     connection: Connection
     held: Held
@@ -51,17 +55,17 @@ class LeaseRun:
     least_deadline_s: float
 
     def run(self) -> None:
-        """Fetch the files, time, take apart or convert them, and report.
+        """Fetch the files; time them, take them apart or convert them; and report the results.
 
         Raises:
             LeaseLost: the lease is no longer valid.
             Cancelled: the results are no longer wanted.
             AgentError: the server refused, or was away when `stop` was set.
-            InvalidInput: the server sent a different file than announced.
+            InvalidInput: the server sent another file than the announced one.
         """
         lease = self.held.lease
         began_s = time.monotonic()
-        items = [*lease.anchors, *lease.items]  # anchors first: their results give the scale of the others
+        items = [*lease.anchors, *lease.items]  # anchors first: their results give the scale of all others
         batch = Batch(
             device=self.device,
             protocol=lease.protocol.bursts(),
@@ -123,7 +127,7 @@ class LeaseRun:
         """Make a call about this lease, repeated while the server is away.
 
         Raises:
-            AgentError: as `persist`.
+            AgentError: see `persist`.
         """
         whole = f"/leases/{self.held.lease.id}/{path}"
         return persist(lambda: self.connection.call(method, whole, body), self.stop)

@@ -1,4 +1,4 @@
-"""Offered: the devices that an agent works for. Users may delete one on the server while the agent works."""
+"""Offered: the devices that an agent works for. Users may delete a device on the server while the agent works."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Offered:
     """An agent's offers, by the ids that the server gave them. Safe to use from two threads.
 
-    `again`: offer a deleted device again; else the agent continues with the others. `missing` is set while a device is
-    to be offered again.
+    If `again` is True, a deleted device is offered again; else the agent continues with its other devices. `missing` is
+    set while a device is to be offered again.
     """
 
     configs: Sequence[DeviceConfig] = ()
@@ -27,7 +27,7 @@ class Offered:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids that the server still has, as far as it has reported."""
+        """The ids of the devices that the server has not reported as deleted."""
         return tuple(self._by_id)
 
     def config(self, device_id: str) -> DeviceConfig:
@@ -35,17 +35,19 @@ class Offered:
         return self._by_id[device_id]
 
     def accepted(self, ids: Iterable[str]) -> None:
-        """Record that the server has every offer, under these ids in their order."""
+        """Record that the server has accepted every offer; the ids are in the order of the offers."""
         self._by_id = dict(zip(ids, self.configs, strict=True))
         self.missing.clear()
 
     def removed(self, ids: Iterable[str]) -> Sequence[str]:
-        """Note and log that these devices were deleted; return the names of those not known to be deleted before."""
+        """Note and log that these devices were deleted; return the names of the devices that were not known to be
+        deleted.
+        """
         gone = {device_id for device_id in ids if device_id in self._by_id}
         names = [self._by_id[device_id].name for device_id in gone]
         self._by_id = {device_id: config for device_id, config in self._by_id.items() if device_id not in gone}
         if gone:
-            what = "offering it again" if self.again else f"continuing with {len(self._by_id)} others"
+            what = "offering it again" if self.again else f"continuing with {len(self._by_id)} other devices"
             log.warning("deleted on the server: %s; %s", ", ".join(sorted(names)), what)
         if gone and self.again:
             self.missing.set()

@@ -1,8 +1,8 @@
 """Proxy: chooses how an agent reaches its server. netlathe/proxy.py is the client's copy; tests cover both.
 
-Loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names, or, if that is
-`environment`, through those of http_proxy, https_proxy, all_proxy and no_proxy; else directly, because a shell's proxy
-was set for other programs and would see the token.
+Loopback addresses are reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names. If
+NETLATHE_PROXY is `environment`, the proxies that http_proxy, https_proxy, all_proxy and no_proxy name are used. If it
+is not set, the server is reached directly, because a shell's proxy was set for other programs and would see the token.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_to(url: str) -> str:
-    """Return the proxy to a server: "" for none, `environment`, or its URL."""
+    """Return how to reach a server: "" for no proxy, `environment`, or the URL of a proxy."""
     return "" if is_loopback(httpx.URL(url).host) else os.environ.get(VARIABLE, "").strip()
 
 
 def shown_proxy(proxy: str) -> str:
-    """Return a proxy without user and password, to show to people."""
+    """Return a proxy's address without user and password, to show to people."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def through(url: str) -> str:
-    """Return the words that name the proxy to `url`; "" for none."""
+    """Return the words that name the proxy to `url`; "" if there is no proxy."""
     proxy = proxy_to(url)
     if proxy == ENVIRONMENT:
         return " through the proxy of the environment"
@@ -50,7 +50,7 @@ def through(url: str) -> str:
 def http_client(
     url: str, transport: httpx.BaseTransport | None, verify: ssl.SSLContext | bool, **options: Any
 ) -> httpx.Client:
-    """Return an HTTP client that reaches `url` as above; `transport` replaces the network.
+    """Return an HTTP client that reaches `url` directly or through its proxy; `transport` replaces the network.
 
     Raises:
         InvalidInput: NETLATHE_PROXY names a proxy that cannot be used.

@@ -15,7 +15,7 @@ from hw_profiles.timing.batch import Batch, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.wire.enrolment import SelfTest
 
-OPSET, IR_VERSION = 13, 8  # old enough for every runtime that is offered
+OPSET, IR_VERSION = 13, 8  # versions that every offered runtime can read
 PROTOCOL = BurstProtocol(min_rounds=2, max_rounds=2)
 
 
@@ -33,7 +33,7 @@ def self_test(
     least_deadline_s: float,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> SelfTest:
-    """Time the null model on each device; `ok` if all of them succeeded.
+    """Time the null model on each device; the result is `ok` if every timing succeeded.
 
     Raises:
         Cancelled: `cancelled` returned True.

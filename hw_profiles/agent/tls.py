@@ -12,10 +12,12 @@ from hw_profiles.errors import InvalidInput
 
 
 def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
-    """Return what httpx verifies with: only the certificates of the file `ca`, else the usual CAs or $SSL_CERT_FILE.
+    """Return what httpx checks certificates against: the file `ca` alone if it is given, else the usual CAs or
+    $SSL_CERT_FILE.
 
-    The file may hold the server's own certificate or that of its CA. On loopback, as through a tunnel, the certificate
-    need not name the address: hardly any names 127.0.0.1, and the file identifies the server.
+    The file may hold the server's own certificate or the certificate of its CA. If the server is reached on loopback,
+    as through a tunnel, the certificate need not name the address: hardly any certificate names 127.0.0.1, and the file
+    identifies the server.
 
     Raises:
         InvalidInput: `ca` cannot be read or holds no certificate.
@@ -28,7 +30,7 @@ def trusting(ca: Path | None, url: str) -> ssl.SSLContext | bool:
         raise InvalidInput("ca", str(ca), "this file holds no certificate in PEM form") from error
     except OSError as error:
         raise InvalidInput("ca", str(ca), f"cannot be read: {error.strerror}") from error
-    # The server's own certificate is an anchor too, even if a CA issued it (the default since Python 3.13).
+    # Trust the server's own certificate too, even if a CA issued it (the default since Python 3.13).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.check_hostname = not is_loopback(httpx.URL(url).host)
     return context

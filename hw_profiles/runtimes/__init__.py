@@ -17,7 +17,7 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from search.discovery import Discovery
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (models done, models in all) after each round."""
+"""Function that is called with (models done, all models) after each round."""
 Arrays: TypeAlias = "Mapping[str, np.ndarray[Any, np.dtype[Any]]]"
 """Tensors by name."""
 
@@ -44,9 +44,9 @@ class Runtime(Protocol):
         ...
 
     def convert(self, model: bytes, device: DeviceConfig) -> bytes:
-        """Convert an ONNX file to the engine's own file, which is timed, and handed to users beside the ONNX file.
+        """Convert an ONNX file to the engine's own file, which is timed and given to users beside the ONNX file.
 
-        Raises InvalidInput if the engine cannot make one.
+        Raises InvalidInput if the engine cannot convert the file.
         """
         return model
 
@@ -78,8 +78,8 @@ class Runtime(Protocol):
         ...
 
     def layout(self, spec: TensorSpec, made_by: str) -> str:
-        """Return the one of `hw_profiles.ops.PRODUCERS` for a tensor made by a block of these op types; by default as
-        in onnxruntime.
+        """Return the word of `hw_profiles.ops.PRODUCERS` for a tensor made by a block of these op types; by default,
+        the rule of onnxruntime applies.
         """
         return _default_layout(spec, made_by)
 
@@ -93,7 +93,7 @@ names = _RUNTIMES.names
 
 
 def load(name: str) -> Runtime:
-    """Return the runtime called `name`, installed or not. Raises InvalidInput for an unknown one."""
+    """Return the runtime called `name`, installed or not. Raises InvalidInput for an unknown runtime."""
     if name not in names():
         raise InvalidInput("runtime", name, f"must be one of {', '.join(names())}")
     try:
@@ -103,7 +103,7 @@ def load(name: str) -> Runtime:
 
 
 def layout_of(name: str) -> Layout:
-    """Return the layouts of the runtime `name`; the default ones if it is not installed here."""
+    """Return the layouts of the runtime `name`, or the default layouts if the runtime is not installed here."""
     return load(name).layout if name in names() else _default_layout
 
 
@@ -114,8 +114,8 @@ def _default_layout(spec: TensorSpec, made_by: str) -> str:
 
 
 def learned(name: str, curves: Curves) -> KernelClasses:
-    """Learn kernel classes from a device's curves by its runtime's rule, or, if that is not installed here, by the
-    runtimes' default rule.
+    """Learn kernel classes from a device's curves by the rule of its runtime, or by the default rule if the runtime is
+    not installed here.
     """
     if name in names():
         return load(name).learn(curves)

@@ -1,4 +1,4 @@
-"""Anchors: models that are timed in every session and show how fast the machine was in it.
+"""Anchors: models that are timed in every session, and show how fast the machine was in that session.
 
 Between sessions of one machine all latencies change by a common factor: `session_scale` in the rows of
 benchmarks/predictor_accuracy.py; docs/benchmarks.md has its figures with and without anchors. On a shared machine the
@@ -16,7 +16,8 @@ import numpy as np
 
 from hw_profiles.errors import InvalidInput
 
-# Beyond these the batch is measured again instead of scaled. A larger scale than MAX_SCALE means another machine.
+# If one of these bounds is exceeded, the batch is measured again instead of scaled. A scale above MAX_SCALE means that
+# this is a different machine.
 MAX_SCALE = 1.5
 MAX_DRIFT = 0.03
 MAX_SPREAD = 0.06
@@ -36,13 +37,13 @@ class Session:
 
     @property
     def accepted(self) -> bool:
-        """True if one factor brings the session to the reference."""
+        """True if a single factor turns the session's latencies into the reference's latencies."""
         steady = abs(self.drift) <= MAX_DRIFT and self.spread <= MAX_SPREAD
         return steady and 1.0 / MAX_SCALE <= self.scale <= MAX_SCALE
 
 
 def session(references_us: Mapping[str, float], first_us: Mapping[str, float], last_us: Mapping[str, float]) -> Session:
-    """Return the session of anchors measured at its beginning and end, compared with their references, by key.
+    """Return the session, given the anchors' latencies at its beginning, at its end, and in the reference, by key.
 
     Raises InvalidInput if no anchor was measured at both ends, or a latency is not above 0.
     """

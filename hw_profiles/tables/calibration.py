@@ -20,11 +20,11 @@ from hw_profiles.errors import InvalidInput
 Array = npt.NDArray[np.float64]
 
 # Standard deviation of the prior that draws b towards 1; it matters only with few networks. Chosen wider than needed:
-# `calibration` in the rows of benchmarks/predictor_accuracy.py has b within a few percent of 1.
+# in the rows of benchmarks/predictor_accuracy.py, the b of `calibration` is within a few percent of 1.
 B_SPREAD = 0.15
 # Relative noise of a whole network's quiet latency between sessions, after anchoring. Chosen on the development
-# machine: in the rows of benchmarks/predictor_accuracy.py noise and prediction errors together spread by less
-# (docs/benchmarks.md).
+# machine; in the rows of benchmarks/predictor_accuracy.py, even the noise and the prediction errors together are
+# smaller than this (docs/benchmarks.md).
 NETWORK_NOISE = 0.017
 # Relative error expected before any network was measured; it weighs as much as PRIOR_NETWORKS networks.
 PRIOR_RESIDUAL = 0.05
@@ -37,9 +37,9 @@ SESSION_NOISE = 0.01
 
 @dataclass(frozen=True)
 class Calibration:
-    """The line `a_us + b * sum`. `residual`: relative error (root mean square, leave-one-out); `quantile`: the
-    interval's half width in standard deviations (it holds at `level`); `loo_mape`: leave-one-network-out mean absolute
-    relative error, None with fewer than 3 networks.
+    """The line `a_us + b * sum`. `residual` is the relative error (root mean square, leave-one-out). `quantile` is the
+    interval's half width in standard deviations; the interval holds at `level`. `loo_mape` is the leave-one-network-out
+    mean absolute relative error, or None with fewer than 3 networks.
 
     The default is the prior before any network was measured: a = 0, b = 1 and +-30 %, because the overhead of a call
     (tens of microseconds) and the effect of cold caches are still unknown.
@@ -58,8 +58,8 @@ class Calibration:
 
     @property
     def level(self) -> float:
-        """The confidence of the interval. n leave-one-out errors support at most n / (n + 1), so it is 95 % from 19
-        networks on, and 0 before any network was measured.
+        """The confidence of the interval. n leave-one-out errors support a confidence of at most n / (n + 1), so it is
+        95 % from 19 networks on, and 0 before any network was measured.
         """
         return min(LEVEL, self.networks / (self.networks + 1))
 
@@ -68,11 +68,13 @@ class Calibration:
         return np.asarray(self.a_us + self.b * sum_us)
 
     def sigma_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
-        """Return the standard deviations of `latency_us`, given those of the sums."""
+        """Return the standard deviations of `latency_us`, given the standard deviations of the sums."""
         return np.asarray(np.hypot(self.b * block_sigma_us, self.residual * self.latency_us(sum_us)))
 
     def half_width_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
-        """Return the half width, at `level`, of the interval around `latency_us` for a later session's measurement."""
+        """Return the half width of the interval around `latency_us` that, at `level`, holds a later session's
+        measurement.
+        """
         session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
         return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
 
@@ -96,8 +98,9 @@ class Calibration:
 def calibrate(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measured_us: Sequence[float]) -> Calibration:
     """Fit a calibration to networks with these sums of blocks (and their standard deviations) and measured latencies.
 
-    Errors are relative to the measured latency. Any number of networks is accepted: with none the result is the prior,
-    with one only `a` changes. Raises InvalidInput on unequal lengths or on latencies that are not above 0.
+    Errors are relative to the measured latency. Any number of networks is accepted: without networks, the result is the
+    prior; with a single network, only `a` changes. Raises InvalidInput on unequal lengths or on latencies that are not
+    above 0.
     """
     sums, sigmas, measured = (
         np.asarray(values, dtype=np.float64) for values in (sums_us, block_sigmas_us, measured_us)
@@ -134,7 +137,9 @@ def _line(sums: Array, measured: Array) -> tuple[float, float]:
 
 
 def _leave_one_out(sums: Array, measured: Array) -> Array:
-    """Return the relative error of each network predicted from the others; zeros for a single network."""
+    """Return the relative error of each network if it is predicted from the other networks; zeros for a single
+    network.
+    """
     if len(sums) < 2:
         return np.zeros(len(sums))
     errors = []
@@ -148,8 +153,8 @@ def _leave_one_out(sums: Array, measured: Array) -> Array:
 def _conformal(scores: Array) -> float:
     """Return the score that covers LEVEL.
 
-    With fewer than 19 networks no score does; then the result is the largest, but at least the normal distribution's
-    1.96, and `Calibration.level` says how far it can be trusted.
+    With fewer than 19 networks no score covers LEVEL. The result is then the largest score, but at least the normal
+    distribution's 1.96, and `Calibration.level` says how far it can be trusted.
     """
     rank = math.ceil((len(scores) + 1) * LEVEL)
     if rank > len(scores):

@@ -1,4 +1,6 @@
-"""Features: columns that describe an op to predictors and people; approximate as noted, and never an identity."""
+"""Features: columns that describe an op to predictors and people. Some are approximate, and they never identify an
+op.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ import numpy as np
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op, OpNode
 
-# Op types that a runtime folds into their neighbour: the same kernel runs with and without them.
+# Op types that a runtime folds into their neighbour, so that the same kernel runs with and without them.
 FOLDED = frozenset({"BatchNormalization", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Cast"})
 CONV_TYPES = frozenset({"Conv", "ConvTranspose"})
 MATMUL_TYPES = frozenset({"Gemm", "MatMul"})
@@ -39,7 +41,7 @@ class Features(TypedDict):
 
 
 def features_from_json(data: Mapping[str, Any]) -> Features:
-    """Read the columns from their JSON form. Raises InvalidInput on missing, unknown or mistyped ones."""
+    """Read the columns from their JSON form. Raises InvalidInput on missing, unknown or mistyped columns."""
     types = get_type_hints(Features)
     wrong = set(data) ^ set(types) or {n for n, t in types.items() if not isinstance(data[n], t)}
     if wrong:
@@ -68,7 +70,7 @@ def main_node(op: Op) -> OpNode:
 
 @lru_cache(maxsize=2**17)
 def features_of(op: Op) -> Features:
-    """Return the typed columns of an op, for predictors and people; never an identity."""
+    """Return the typed columns of an op, for predictors and people; they do not identify the op."""
     node = main_node(op)
     main = _conv(op, node) or _matmul(op, node) or _plain(op, node)
     spatial = main.out_shape[2:] if len(main.out_shape) == 4 else (0, 0)
@@ -103,7 +105,9 @@ def _kind(op: Op, main: _Main) -> str:
 
 
 def _activation(op: Op, name: str) -> tuple[int, ...] | None:
-    """Return the shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for others."""
+    """Return the shape of the activation x<i> behind `name`, looking through DequantizeLinear; None for any other
+    tensor.
+    """
     made = {output: node for node in op.nodes for output in node.outputs}
     while name in made and made[name].op_type in FOLDED:
         name = made[name].inputs[0]
@@ -159,7 +163,9 @@ def _matmul(op: Op, node: OpNode) -> _Main | None:
 
 
 def _plain(op: Op, node: OpNode) -> _Main:
-    """Describe any other node: no MACs; the output counts as large as the largest input (Concat: their sum)."""
+    """Describe any other node. It has no MACs; its output counts as large as its largest input (for Concat, as all
+    inputs together).
+    """
     shapes = [spec.shape for spec in op.inputs] or [(0,)]
     largest = max(shapes, key=math.prod)
     channels = largest[1] if len(largest) > 1 else 0

@@ -14,9 +14,10 @@ from hw_profiles.tables.features import Features
 class KernelClasses:
     """Alignment rules of dense convolutions. The default is trivial: every channel count is its own class.
 
-    The cost of output channels grows in steps of `out_step`. Below `in_threshold`, every input channel adds cost; from
-    there on, multiples of `in_modulus` take the fast path, with steps of `in_step`, and all others take a slower path
-    on which every channel adds cost. `slow_path` is that path's cost over the fast one's (1 if there is no cliff).
+    The cost of output channels grows in steps of `out_step`. Below `in_threshold`, every input channel adds cost. From
+    this threshold on, multiples of `in_modulus` take the fast path, with steps of `in_step`, and all other counts take
+    a slower path on which every channel adds cost. `slow_path` is the cost of the slow path divided by the cost of the
+    fast path (1 if there is no cliff).
     """
 
     out_step: int = 1

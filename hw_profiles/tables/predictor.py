@@ -1,8 +1,9 @@
-"""KindPredictor: a Gaussian process for ops of one kind that were not measured, on kernel-class-aware columns.
+"""KindPredictor: a Gaussian process that predicts the latency of ops of one kind that were not measured. Its columns
+take kernel classes into account.
 
-Matern-3/2 with one length scale per column and white noise, on log latency around a ridge line (Rasmussen and Williams
-2006, 2.7). The columns were chosen on the development machine, on tables most of whose entries had to be predicted; no
-benchmark shows this, because the benchmarks fill their tables.
+The process has a Matern-3/2 kernel with one length scale per column, and white noise; it models log latency around a
+ridge line (Rasmussen and Williams 2006, 2.7). The columns were chosen on the development machine, on tables most of
+whose entries had to be predicted; no benchmark shows this, because the benchmarks fill their tables.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from hw_profiles.tables.features import Features
 if TYPE_CHECKING:
     from hw_profiles.tables.kernel_classes import KernelClasses
 
-# Fewer rows than this are too few to predict a kind.
+# Minimum number of rows from which a kind can be predicted.
 MIN_ROWS = 8
-# Rows used to fit length scales (cost grows with the cube) and rows kept to predict from.
+# Maximum number of rows used to fit length scales, at a cost that grows with its cube; maximum number of rows kept to
+# predict from.
 MAX_FIT_ROWS = 250
 MAX_ROWS = 1000
-# Chosen because on those tables the process's own intervals covered less than intended.
+# Factor on the process's standard deviations. Chosen because on the tables of the development machine the process's own
+# intervals covered less than intended.
 SIGMA_INFLATION = 1.5
 # Logarithms need a value above 0; no kernel call takes less.
 MIN_LATENCY_US = 0.05
@@ -66,7 +69,7 @@ class KindPredictor:
 
     @cached_property
     def _fitted(self) -> tuple[Any, Array]:
-        """The process on the residuals, and the coefficients of the line."""
+        """The process fitted on the residuals, and the coefficients of the ridge line."""
         try:
             from sklearn.exceptions import ConvergenceWarning
             from sklearn.gaussian_process import GaussianProcessRegressor
@@ -90,7 +93,9 @@ class KindPredictor:
 
 
 def columns(features: Sequence[Features], classes: KernelClasses) -> Array:
-    """Return the process's inputs, shape (ops, 12): logs of the sizes that the kernel pays for, and path flags."""
+    """Return the process's inputs, shape (ops, 12): logarithms of the sizes that the kernel pays for, and path
+    flags.
+    """
     return np.array([_columns(row, classes) for row in features], dtype=np.float64)
 
 

@@ -1,8 +1,8 @@
 """Two probe curves, latency against output and against input channels, and the kernel classes learned from them.
 
-Nothing about a device's alignment is assumed: each rule is a model of the curve, and the one with the smallest Bayesian
-information criterion (Schwarz 1978) wins. A straight line is one of the models, so a device without steps or cliffs
-gets trivial classes.
+Nothing about a device's alignment is assumed: each rule is a model of the curve, and the model with the smallest
+Bayesian information criterion (Schwarz 1978) wins. A straight line is one of the models, so a device without steps or
+cliffs gets trivial classes.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
 from hw_profiles.tables.calibration import Array
 from hw_profiles.tables.kernel_classes import KernelClasses
 
-# One point past four steps of 16, or two of 32: the minimum that shows a step of 32 twice.
+# One point past four steps of 16, or two steps of 32, which is the minimum that shows a step of 32 twice.
 LIMIT = 65
-# The other channel count of a probe, and its height and width: sizes at which steps were clearly visible.
+# The channel count of a probe that stays fixed, and the probe's height and width; at these sizes, steps were clearly
+# visible.
 OTHER_CHANNELS, SIZE = 32, 16
 STEPS = (1, 2, 4, 8, 16, 32)
 MODULI = (2, 4, 8, 16, 32)
 # Residuals below this share of the mean are noise; without this floor the criterion would fit noise.
 NOISE = 0.004
-# Minimum cost of the slow path over the fast one to count as a cliff.
+# Minimum ratio of the slow path's cost to the fast path's cost that counts as a cliff.
 CLIFF = 1.1
 
 
@@ -67,7 +68,7 @@ class Probe:
         return tuple({op.key: op for op in (*self.out.values(), *self.into.values())}.values())
 
     def curves(self, latency_us: Mapping[str, float]) -> Curves:
-        """Return the curves of latencies (by op key). Points without a latency are left out.
+        """Return the curves that these latencies (by op key) form. Points without a latency are left out.
 
         Raises InvalidInput with fewer than half of either curve.
         """
@@ -145,12 +146,16 @@ def _best_cliff(counts: Array, latencies: Array) -> tuple[int, int, int, float]:
 
 
 def _price(counts: Array, latencies: Array, fast: np.ndarray, slow: np.ndarray) -> float:
-    """Return the median cost of the slow points relative to the fast curve, interpolated through its points."""
+    """Return the median cost of the slow points relative to the fast curve, which is interpolated between its
+    points.
+    """
     return float(np.median(latencies[slow] / np.interp(counts[slow], counts[fast], latencies[fast])))
 
 
 def _steps(counts: Array, latencies: Array, step: int) -> tuple[float, int]:
-    """Return (sum of squared residuals, parameters) of constant pieces of `step` channels; a line for step 1."""
+    """Return (sum of squared residuals, parameters) of constant pieces of `step` channels, or of a line if `step` is
+    1.
+    """
     if step == 1:
         return _line(counts, latencies)
     pieces = np.ceil(counts / step)

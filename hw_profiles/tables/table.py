@@ -22,8 +22,8 @@ from hw_profiles.timing.protocol import Timing
 
 Source = Literal["measured", "class", "gp", "missing"]
 
-# Lower bound on the relative uncertainty of a class row. In the rows of benchmarks/predictor_accuracy.py the fp32 ops
-# of one kernel class spread by about as much, those of int8 by more (docs/benchmarks.md).
+# Lower bound on the relative uncertainty of a class row. In the rows of benchmarks/predictor_accuracy.py the latencies
+# of one kernel class differ by about as much in fp32, and by more in int8 (docs/benchmarks.md).
 CLASS_SIGMA_FLOOR = 0.02
 # Minimum relative uncertainty of a row whose block did not fuse into one kernel.
 SUSPECT_SIGMA = 0.10
@@ -32,7 +32,7 @@ SUSPECT_SIGMA = 0.10
 @dataclass(frozen=True)
 class Row:
     """One measured block: `latency_us` after the session's scale, its standard deviation, and the epoch in which it was
-    measured. `key` is the op's.
+    measured. `key` is the key of the block's op.
     """
 
     key: str
@@ -79,7 +79,7 @@ class Row:
 @dataclass(frozen=True)
 class Entry:
     """A table's knowledge of one op. `missing` marks a guess from the op's work, with an uncertainty as large as the
-    guess; it is NaN in an empty table.
+    guess; the guess is NaN in an empty table.
     """
 
     latency_us: float
@@ -89,9 +89,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's latency with its 95 % interval. `coverage`: share of the blocks' time that comes from rows measured
-    exactly or in class. `missing`: the other ops without duplicates, the most uncertain first. `blocks`: one entry for
-    each op of the network, in order.
+    """A network's latency with its 95 % interval. `coverage` is the share of the blocks' time that comes from rows
+    measured exactly or in class. `missing` has the other ops without duplicates, the most uncertain first. `blocks` has
+    one entry for each op of the network, in order.
     """
 
     latency_us: float
@@ -105,8 +105,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Rows by op key. Lookup order: measured row, row of the same kernel class, predictor of the kind, missing. Answers
-    are cached in the snapshot, so a repeated lookup costs a dictionary access.
+    """A device's rows by op key. A lookup tries the measured row, then a row of the same kernel class, then the
+    predictor of the kind; otherwise the op counts as missing. Answers are cached in the snapshot, so a repeated lookup
+    costs a dictionary access.
     """
 
     device: DeviceConfig
@@ -263,7 +264,7 @@ class LatencyTable:
 
 
 def _sum_sigma(blocks: Sequence[tuple[str, Entry]]) -> float:
-    """Return the standard deviation of a sum: errors of the same op add up, those of different ops are independent."""
+    """Return the standard deviation of a sum: errors of the same op add up, errors of different ops are independent."""
     counts = Counter(key for key, _ in blocks)
     sigmas = {key: entry.sigma_us for key, entry in blocks}
     return math.sqrt(sum((count * sigmas[key]) ** 2 for key, count in counts.items()))

@@ -1,7 +1,7 @@
 """Bounds: upper limits on a model's true latency, for verdicts that need 97.5 % certainty.
 
-`quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap of a
-high percentile does not: it never sees anything above the slowest burst. `p95` is therefore bounded by an order
+`quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap does not
+cover a high percentile, because it never sees anything above the slowest burst. `p95` is therefore bounded by an order
 statistic, which holds for any distribution of the bursts: the r-th smallest of n is above the p-quantile with the
 probability that a binomial (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
 """
@@ -19,8 +19,8 @@ from hw_profiles.timing.protocol import Sample, Statistic, bootstrap_upper, stat
 CERTAINTY = 0.975
 ROUNDS = 30
 ROUNDS_P95 = 120
-"""Enough rounds that p95 is bounded by the second slowest burst, so that a single disturbance decides nothing; with
-fewer than 72 rounds no burst bounds it.
+"""Enough rounds for the second slowest burst to bound p95, so that a single disturbance decides nothing. With fewer
+than 72 rounds, no burst bounds p95.
 """
 
 Array = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
     """Return the upper 97.5 % bound of latency(sample) / latency(reference), or of the latency of `sample` in
     microseconds if `reference` is None.
 
-    A ratio of two p95 is bounded by the quotient of their bounds, each at half the error (Bonferroni).
+    A ratio of two p95 values is bounded by the quotient of their bounds, each at half the error (Bonferroni).
 
     Raises InvalidInput if too few bursts were timed to bound the statistic.
     """
@@ -52,7 +52,7 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
 def order_upper(values: Array, level: float, certainty: float) -> float:
     """Return the smallest of `values` (n,) that is above the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if even the largest is not.
+    Raises InvalidInput if not even the largest value is.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] >= certainty)
@@ -64,11 +64,12 @@ def order_upper(values: Array, level: float, certainty: float) -> float:
 def order_lower(values: Array, level: float, certainty: float) -> float:
     """Return the largest of `values` (n,) that is below the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if even the smallest is not.
+    Raises InvalidInput if not even the smallest value is.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] <= 1.0 - certainty)
-    # The r-th smallest is above the quantile with probability below[r]: rank r counts from 1, positions from 0.
+    # The r-th smallest value is above the quantile with probability below[r]; the rank r counts from 1, positions from
+    # 0.
     if not len(ranks):
         raise InvalidInput("bursts", len(values), f"must be enough to bound the quantile {level:g} from below")
     return float(np.sort(values)[ranks[-1]])

@@ -1,6 +1,7 @@
-"""Batches: models timed, taken apart or converted together in a child process; a crash or hang costs only its cause.
+"""Batches: models that are timed, taken apart or converted together in a child process. Only the model that causes a
+crash or hang is lost.
 
-A batch whose child dies is halved until the culprit is alone; all others keep their timings.
+A batch whose child dies is halved until the culprit is alone; all other models keep their timings.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ DEADLINE_FACTOR = 10.0
 START_S = 120.0
 """Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
 LOAD_S = 0.1
-"""Expected seconds per model to build a session and examine its fusion."""
+"""Expected seconds per model for building a session and examining its fusion."""
 UNKNOWN_RUN_S = 0.25
 """Expected seconds for one run of an unknown model."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One item: its files by name, timed in one session. `expected_us`: a guess of the largest file's run time."""
+    """One item with its files by name, which are timed in one session. `expected_us` is a guess of the largest file's
+    run time.
+    """
 
     key: str
     files: Mapping[str, Path]
@@ -47,7 +50,9 @@ Fused: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Checked:
-    """The files that an engine made of a network: its own format, and its outputs (`hw_profiles.wire.arrays`)."""
+    """The files that an engine made from a network: the network in the engine's own format, and its outputs
+    (`hw_profiles.wire.arrays`).
+    """
 
     file: Path
     outputs: Path
@@ -73,7 +78,7 @@ class Batch:
     _total: int = field(default=0, init=False)
 
     def time(self, work: Sequence[Work]) -> Iterator[tuple[str, Outcome]]:
-        """Yield outcomes by key as they finish; no lock is held while the caller handles one.
+        """Yield each key and its outcome once it is known; no lock is held while the caller handles an outcome.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -82,7 +87,8 @@ class Batch:
             yield item.key, _outcome(item, answers)
 
     def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
-        """Yield what runs as one kernel in the one file of each item, in the same way as `time`.
+        """Yield each key and the sets of nodes that run as one kernel in the item's single file, in the same way as
+        `time`.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -91,7 +97,8 @@ class Batch:
             yield item.key, _fused(item, answers)
 
     def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
-        """Yield the engine's file of each item's MODEL, and its outputs on SAMPLES, in the same way as `time`.
+        """Yield each key, the engine's file of the item's MODEL and the file's outputs on SAMPLES, in the same way as
+        `time`.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -140,7 +147,7 @@ class Batch:
             if isinstance(message, Death):
                 return message
             if "progress" in message:
-                gap_s = time.monotonic() - began_s  # from now on the rounds themselves show what to expect
+                gap_s = time.monotonic() - began_s  # from now on, the rounds themselves show how long to wait
                 patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:

@@ -1,4 +1,4 @@
-"""The process in which models are timed, taken apart or converted; a crash or hang of it costs only its batch.
+"""The process in which models are timed, taken apart or converted. If it crashes or hangs, only its batch is lost.
 
 It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
 one JSON object per line: `progress`, then a `sample`, `fused`, `checked` or a `failure` for each model, then `end`. It
@@ -64,12 +64,13 @@ def _check(answers: TextIO, runtime: Runtime, device: DeviceConfig, paths: Mappi
         samples = paths[key.removesuffix(MODEL) + SAMPLES]
         try:
             made = conversion(runtime, paths[key].read_bytes(), unpack(samples.read_bytes()), device)
+            packed = pack(made.outputs)
         except Exception as error:  # the engines share no error class; the reason is sent to the caller
             _say(answers, _answer(key, Failure(key, why(error))))
         else:
             file, outputs = (paths[key].with_name(f"{paths[key].stem}-{samples.stem}.{end}") for end in ("file", "out"))
             file.write_bytes(made.file)
-            outputs.write_bytes(pack(made.outputs))
+            outputs.write_bytes(packed)
             _say(answers, {"checked": {"key": key, "file": str(file), "outputs": str(outputs)}})
         _progress(answers, len(paths) * done // len(keys), len(paths))
 

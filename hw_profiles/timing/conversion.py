@@ -1,4 +1,4 @@
-"""Conversion: makes an engine's file from an ONNX file, and runs it on real samples."""
+"""Conversion: turns an ONNX file into an engine's own file, and runs this file on real samples."""
 
 from __future__ import annotations
 

@@ -18,12 +18,15 @@ from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 
 COPIES = (1, 4)
-# Resamples behind the standard deviation of a slope; 200 settle it to about 5 %.
+# Number of resamples behind the standard deviation of a slope; with 200, it is settled to about 5 %.
 RESAMPLES = 200
 
 
 def slope_models(op: Op) -> tuple[bytes, bytes]:
-    """Return the serialised timing models of `op` with few and with many copies. Raises InvalidInput as Op.model."""
+    """Return the serialised timing models of `op` with few and with many copies.
+
+    Raises InvalidInput if `timing_model` does.
+    """
     low, high = (timing_model(op, copies).SerializeToString() for copies in COPIES)
     return low, high
 
@@ -31,13 +34,13 @@ def slope_models(op: Op) -> tuple[bytes, bytes]:
 def slope_timing(low: Sample, high: Sample, copies: tuple[int, int] = COPIES) -> Timing:
     """Return the timing of one block from the samples of its two models.
 
-    Each statistic is the slope of that statistic; `extra` has `sigma_us`, the bootstrap standard deviation of quiet_us,
-    and `suspect` if either sample was suspect or the slope is below zero by more than its noise. Raises InvalidInput if
-    `copies` do not rise.
+    Each statistic of the block is the slope between the models' values of this statistic. `extra` has `sigma_us`, the
+    bootstrap standard deviation of quiet_us, and `suspect` if either sample was suspect or the slope is below zero by
+    more than its noise. Raises InvalidInput if `copies` do not rise.
     """
     span = copies[1] - copies[0]
     if span < 1:
-        raise InvalidInput("copies", copies, "must rise: few, then many")
+        raise InvalidInput("copies", copies, "must rise from few to many")
     few, many = low.timing(), high.timing()
     sigma_us = float(np.hypot(_sigma_us(low), _sigma_us(high))) / span
     quiet_us = (many.quiet_us - few.quiet_us) / span

@@ -1,4 +1,6 @@
-"""Times the engine's own files: an ONNX file is converted first; a file of the engine is timed unchanged."""
+"""Times the engine's own files. An ONNX file is converted first; a file in the engine's own format is timed
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ def time_files(
     protocol: BurstProtocol,
     progress: Progress | None = None,
 ) -> Mapping[str, Sample | Failure]:
-    """Time files by the ending of their names: `.onnx`, or that of the engine's own files."""
+    """Time ONNX files and the engine's own files; the endings of their names tell them apart."""
     ready = {key: path.read_bytes() for key, path in paths.items() if path.suffix != ONNX}
     models = {key: path.read_bytes() for key, path in paths.items() if path.suffix == ONNX}
     timed = time_models(runtime, models, device, protocol, progress, ready)

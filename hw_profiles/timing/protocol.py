@@ -14,10 +14,11 @@ from hw_profiles.errors import InvalidInput
 Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
-# The percentile of burst minima that counts as the latency of an undisturbed machine. A choice; docs/benchmarks.md
-# (benchmarks/burst_protocol.py) compares its repeatability on a loaded machine with the median of a long run.
+# The percentile of burst minima that counts as the latency of an undisturbed machine. It is a choice;
+# docs/benchmarks.md (benchmarks/burst_protocol.py) compares how well it and the median of a long run repeat on a loaded
+# machine.
 QUIET_PERCENTILE = 5.0
-# Ratio of p50 to quiet above which a warning about other work on the machine is due.
+# Ratio of p50 to quiet latency above which users are warned of other work on the machine.
 NOISY = 1.3
 
 
@@ -28,8 +29,8 @@ class BurstProtocol:
     One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then every
     `round_step` rounds, a model is done if its split-half difference is under `split_half`; `max_rounds` ends it in any
     case. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed within one
-    disturbance would agree on a wrong figure. `seed` draws the order. For a verdict set `min_rounds == max_rounds`: all
-    models then have paired rounds.
+    disturbance would agree on a wrong figure. `seed` draws the order. For a verdict, set `min_rounds == max_rounds`, so
+    that the rounds of all models are paired.
     """
 
     warm_runs: int = 1
@@ -57,9 +58,9 @@ class BurstProtocol:
 
 @dataclass(frozen=True)
 class Timing:
-    """A summary in microseconds. `quiet_us`: p5 of burst minima; `p50_us`, `p95_us`: of burst medians; `split_half`:
-    relative difference of quiet between even and odd rounds; `extra`: facts by name, among them `suspect` with a reason
-    if the figure is doubtful.
+    """A summary in microseconds. `quiet_us` is the p5 of burst minima; `p50_us` and `p95_us` are percentiles of burst
+    medians; `split_half` is the relative difference of the quiet latency between even and odd rounds. `extra` has
+    further facts by name, among them `suspect` with a reason if the figure is doubtful.
     """
 
     quiet_us: float
@@ -126,7 +127,9 @@ class Failure:
 
 
 def statistic_us(sample: Sample, statistic: Statistic) -> float:
-    """Return a statistic in microseconds: `quiet` is p5 of burst minima; `p50`, `p95` are those of burst medians."""
+    """Return a statistic in microseconds: `quiet` is the p5 of burst minima; `p50` and `p95` are percentiles of burst
+    medians.
+    """
     values, percentile = statistic_values(sample, statistic)
     return float(np.percentile(values, percentile))
 
@@ -140,8 +143,8 @@ def split_half(minima_us: tuple[float, ...]) -> float:
 
 
 def statistic_values(sample: Sample, statistic: Statistic) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the values behind `statistic`, one per burst (n,), and its percentile: minima for `quiet`, medians for the
-    others. So p95 is the 95th percentile of burst medians, not of single runs.
+    """Return the values behind `statistic`, one per burst (n,), and its percentile. The values are minima for `quiet`,
+    and medians for the other statistics, so p95 is the 95th percentile of burst medians, not of single runs.
 
     Raises InvalidInput for an unknown statistic.
     """
@@ -161,11 +164,11 @@ def bootstrap_upper(
     resamples: int = 2000,
     seed: int = 0,
 ) -> float:
-    """Return the upper bootstrap percentile over bursts: of latency(sample) / latency(reference), or of the latency of
+    """Return the upper bootstrap percentile, over bursts, of latency(sample) / latency(reference), or of the latency of
     `sample` in microseconds if `reference` is None.
 
-    Rounds are resampled jointly if both samples have equally many: models of one interleaved run shared each round's
-    disturbances, and pairing the rounds keeps those out of the ratio.
+    Rounds are resampled jointly if both samples have the same number of rounds: the models of one interleaved run
+    shared each round's disturbances, and pairing the rounds keeps these disturbances out of the ratio.
     """
     rng = np.random.default_rng(seed)
     values, level = statistic_values(sample, statistic)

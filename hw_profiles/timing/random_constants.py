@@ -12,7 +12,7 @@ from hw_profiles.ops import Constant, Op
 # Scale of quantised activations.
 ACTIVATION_SCALE = 0.03125
 
-# Role by (op type, position of the input); everything else is a weight or a plain operand.
+# The role of an input by (op type, position of the input); every other input is a weight or a plain operand.
 _ROLES = {
     ("QuantizeLinear", 1): "scale",
     ("DequantizeLinear", 1): "scale",
@@ -31,7 +31,7 @@ _ROLES = {
 
 
 def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return one array for each constant of `op`; given values stay.
+    """Return one array for each constant of `op`; constants with a value keep it.
 
     Raises InvalidInput for an integer constant without a value that is not a quantised weight: an op needs the values
     of its shapes and axes.
@@ -48,8 +48,8 @@ def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _bias_scales(op: Op) -> dict[int, tuple[int, int]]:
-    """Return, for each scale of a quantised bias, the scales (of activation and weight) whose product it must be;
-    otherwise runtimes do not treat the block as quantised.
+    """Return, for each scale of a quantised bias, the scales (of activation and weight) whose product this scale must
+    be; otherwise runtimes do not treat the block as quantised.
     """
     scale_of = {
         node.outputs[0]: int(node.inputs[1][1:])
@@ -75,7 +75,8 @@ def _value(name: str, constant: Constant, role: str, rng: np.random.Generator) -
         low, high = (0, 256) if dtype == np.uint8 else (-127, 128)
         return rng.integers(low, high, shape).astype(dtype)
     if role == "scale":
-        # Scalar scales belong to activations: a single scale throughout keeps pools and reshapes free of rescaling.
+        # Scalar scales belong to activations; using the same scale throughout keeps pools and reshapes free of
+        # rescaling.
         drawn = rng.uniform(0.005, 0.01, shape) if shape else ACTIVATION_SCALE
         return np.asarray(drawn, dtype)
     if role == "shift":

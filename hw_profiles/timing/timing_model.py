@@ -1,17 +1,17 @@
 """The model that times one op in context: real producers, parallel copies of the block, cheap joins.
 
-A block alone does not behave as in a network: there its input arrives in the layout that its producer chose, and a call
-costs more than the block. So each of SLOTS slots has its own producers for every activation, and each of the first
-`copies` slots has a copy of the block with its own weights:
+A block alone does not behave as it does in a network: in a network, its input arrives in the layout that its producer
+chose, and a call costs more than the block. So each of SLOTS slots has its own producers for every activation, and each
+of the first `copies` slots has a copy of the block with its own weights:
 
     feed -> producer -> tap                         in every slot
                      -> block -> join               in the first `copies` slots
             stand-in -> tap                         in every slot: a tensor of the output's shape and layout
                      -> join                        in the slots without a block
 
-Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the block with the layout changes
-that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer alive if no block reads it,
-and keeps the runtime from fusing the block into its producer.
+Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the latency of the block,
+including the layout changes that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer
+alive if no block reads it, and keeps the runtime from fusing the block into its producer.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ from hw_profiles.runtimes.onnxruntime.layouts import leaves_blocked
 from hw_profiles.timing.random_constants import ACTIVATION_SCALE, random_constants
 
 SLOTS = 4
-# Names of the blocks' nodes start with this: `block2/0` is node 0 of the copy in slot 2.
+# Prefix of the names of the blocks' nodes: `block2/0` is node 0 of the copy in slot 2.
 BLOCK_PREFIX = "block"
-# The metadata key that marks a timing model and holds its op's key.
+# The metadata key that marks a timing model; its value is the key of the op.
 OP_METADATA = "netlathe.op"
 
-# Channels of the feed behind conv producers: few, so that they cost little; a multiple of 4 for every layout.
+# Number of channels of the feed behind conv producers: small, so that the feed costs little, and a multiple of 4, which
+# fits every layout.
 FEED_CHANNELS = 4
-# Taps quantise with another scale than joins; otherwise the runtime would merge the two.
+# Taps and joins quantise with different scales; otherwise the runtime would merge the two.
 TAP_SCALE = 2 * ACTIVATION_SCALE
 
 
 def timing_model(op: Op, copies: int, slots: int = SLOTS) -> onnx.ModelProto:
     """Return the model with `copies` blocks in `slots` slots. Raises InvalidInput if the op cannot run alone: no
-    activation enters it, or the shapes of its outputs do not follow from those of its inputs.
+    activation enters it, or the shapes of its outputs do not follow from the shapes of its inputs.
     """
     if not 1 <= copies <= slots:
         raise InvalidInput("copies", copies, f"must be from 1 to the {slots} slots")
@@ -118,11 +119,11 @@ class _Builder:
         return name
 
     def _pooled(self, name: str, spec: TensorSpec) -> None:
-        """Make `name` as a copy, by a one-pixel pool, of the output of one convolution that serves all slots.
+        """Make `name` with a one-pixel pool, as a copy of the output of one convolution that serves all slots.
 
-        Integer convolutions to few channels run unsteadily: with one in each slot the slope of a block behind 3 or 10
-        channels was off by up to a quarter, with copies by 2 % (seen on the development machine; no benchmark shows
-        it).
+        Integer convolutions to few channels run unsteadily. If each slot has its own convolution, the slope of a block
+        behind 3 or 10 channels is off by up to a quarter; with copies of one convolution, by 2 % (seen on the
+        development machine; no benchmark shows it).
         """
         source = f"source_{'x'.join(map(str, spec.shape))}_{spec.dtype}"
         if all(source not in node.output for node in self._nodes):
@@ -132,7 +133,9 @@ class _Builder:
         self._quantise(f"{name}_float", name, spec.dtype, ACTIVATION_SCALE)
 
     def _conv(self, name: str, spec: TensorSpec) -> None:
-        """Make `name` with a 1x1 convolution of a shared feed, quantised on both sides if `spec` is."""
+        """Make `name` with a 1x1 convolution of a shared feed, quantised on both sides if `spec` is a quantised
+        tensor.
+        """
         batch, channels, height, width = spec.shape
         dtype = "float32" if spec.dtype in QUANTISED else spec.dtype
         feed = self._input(f"feed_{height}x{width}_{dtype}", TensorSpec((batch, FEED_CHANNELS, height, width), dtype))
@@ -179,9 +182,10 @@ class _Builder:
             self._outputs.append((tensor, spec))
 
     def _reduce(self, name: str, tensor: str, spec: TensorSpec, pool: str, reduction: str, scale: float) -> None:
-        """Add a graph output that depends on all of `tensor`. 4-D: `pool` over height and width, else `reduction`.
+        """Add a graph output that depends on all of `tensor`: `pool` over height and width if it is 4-D, else
+        `reduction`.
 
-        Quantised 4-D tensors support only the average; the two callers differ by `scale`.
+        Quantised 4-D tensors support only the average pool, so for these the two callers differ only in `scale`.
         """
         quantised = spec.dtype in QUANTISED
         entering = self._dequantise(tensor, name, spec.dtype, ACTIVATION_SCALE) if quantised else tensor
@@ -249,7 +253,7 @@ def block_nodes(op: Op, names: dict[str, str], prefix: str) -> list[onnx.NodePro
 def output_specs(op: Op) -> list[TensorSpec]:
     """Return the shapes and dtypes of y0, y1, ... by ONNX shape inference.
 
-    Raises InvalidInput if they do not follow from the inputs.
+    Raises InvalidInput if the shapes do not follow from the inputs.
     """
     rng = np.random.default_rng(int(hashlib.sha256(b"shapes").hexdigest()[:8], 16))
     local = [*(f"x{i}" for i in range(len(op.inputs))), *(f"w{i}" for i in range(len(op.constants)))]
@@ -292,7 +296,8 @@ def _value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
 def fusion_mismatch(model: onnx.ModelProto, fused: Callable[[bytes], Sequence[frozenset[str]]]) -> bool:
     """Return True if `model` is a timing model in which a block does not run as exactly one kernel of `fused`.
 
-    Always False for other models. The answer is the same for all copies, so it is read from the first.
+    Always False for other models. The answer is the same for all copies of the block, so it is read from the first
+    copy.
     """
     if all(entry.key != OP_METADATA for entry in model.metadata_props):
         return False

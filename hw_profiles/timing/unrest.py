@@ -1,8 +1,8 @@
 """Unrest: the ratio of a statistic to the quiet latency on a machine that does nothing else.
 
-Tables hold quiet latencies, but a limit refers to `quiet`, `p50` or `p95`. The factor between the two is a property of
-the device only while the machine is quiet: the factor over a whole timing session may come from other work, and a limit
-divided by it would refuse networks that meet the limit.
+Tables hold quiet latencies, but a limit refers to `quiet`, `p50` or `p95`. The factor between the limit's statistic and
+the quiet latency is a property of the device only while the machine is quiet. The factor over a whole timing session
+may come from other work, and a limit divided by such a factor would refuse networks that meet the limit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, Sample, Statistic, statistic_us, statistic_values
 
 NARROW = 0.05
-"""Relative width of an interval up to which its value is used; as large as a search's own margin below a limit."""
+"""Relative width up to which an interval is narrow, so that its value is used; as large as a search's own margin below
+a limit.
+"""
 
 
 @dataclass(frozen=True)
 class Unrest:
     """The ratio of a statistic to the quiet latency: `value` on a machine at rest, between `low` and `high`.
 
-    `low`: from bursts as undisturbed as the quiet latency itself; `high`: from the whole session, with its
+    `low` comes from bursts as undisturbed as the quiet latency itself, `high` from the whole session with its
     disturbances.
     """
 
@@ -41,8 +43,8 @@ class Unrest:
     def leniency(self) -> float:
         """Factor applied to a limit before it is compared with predictions at `value`.
 
-        It is 1 if the interval is narrow, else large enough that nothing is refused that would meet the limit on a
-        machine at rest.
+        It is 1 if the interval is narrow. Otherwise it is so large that no network is refused that would meet the limit
+        on a machine at rest.
         """
         return 1.0 if self.high <= (1.0 + NARROW) * self.low else self.value / self.low
 

@@ -1,8 +1,10 @@
-"""Arrays on the wire: samples sent to an agent and outputs sent back, as an uncompressed .npz file."""
+"""Arrays on the wire: an uncompressed .npz file holds the samples sent to an agent or the outputs sent back."""
 
 from __future__ import annotations
 
 import io
+import math
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from hw_profiles.errors import InvalidInput
 
 _NAMES = "names"
+_NUMBERS = "biuf"
+"""Kinds of numpy's number types: truth values, integers and floating-point numbers."""
 
 
 def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -24,7 +28,7 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays that `pack` wrote; none is larger than its file.
+    """Read the arrays that `pack` wrote; no array is larger than the file.
 
     Raises InvalidInput if `content` is not such a file.
     """
@@ -32,9 +36,33 @@ def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(content)) as packed:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in packed.infolist()):
                 raise InvalidInput("arrays", len(content), "must be an uncompressed .npz file")
-        with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            return {str(name): found[f"a{number}"] for number, name in enumerate(found[_NAMES])}
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+            names = _array(packed, _NAMES, "U")
+            if names.ndim != 1:
+                raise InvalidInput("arrays", len(content), "must begin with a list of names")
+            return {str(name): _array(packed, f"a{number}", _NUMBERS) for number, name in enumerate(names)}
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, OverflowError, RuntimeError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput("arrays", len(content), "must be a file of arrays") from error
+
+
+def _array(packed: zipfile.ZipFile, name: str, kinds: str) -> npt.NDArray[Any]:
+    """Read one array. Its header is read first, because numpy reserves all the memory that a header claims."""
+    member = packed.read(f"{name}.npy")
+    shape, dtype = _header(io.BytesIO(member))
+    if dtype.kind not in kinds:
+        raise InvalidInput("arrays", str(dtype), f"{name} must hold {'text' if kinds == 'U' else 'numbers'}")
+    if math.prod(shape) * dtype.itemsize > len(member):
+        raise InvalidInput("arrays", list(shape), f"{name} is shorter than its header says")
+    found: npt.NDArray[Any] = np.lib.format.read_array(io.BytesIO(member), allow_pickle=False)
+    return found
+
+
+def _header(file: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("a version of the format that `pack` does not write")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:  # Python's own parser reads it
+        raise ValueError("an unreadable header") from error
+    return shape, dtype

@@ -42,7 +42,7 @@ class RuntimeSettings(Message):
 
 @dataclass(frozen=True)
 class RuntimeOffer(Message):
-    """A runtime, its version and one set of settings: one device."""
+    """An offer of one device: a runtime, its version and one set of settings."""
 
     name: str
     version: str
@@ -77,9 +77,9 @@ class RuntimeOffer(Message):
 
 @dataclass(frozen=True)
 class SelfTest(Message):
-    """The agent's findings when it timed a model of one node with each runtime; `facts` describe the machine.
+    """The results of timing a model of one node with each of the agent's runtimes; `facts` describe the machine.
 
-    `null_us`: quiet latency of that model by device name, microseconds.
+    `null_us` is the quiet latency of this model in microseconds, by device name.
     """
 
     ok: bool
@@ -123,8 +123,8 @@ class Enrolment(Message):
 
 @dataclass(frozen=True)
 class Enrolled(Message):
-    """The answer to an enrolment: `device_ids` in the order of the offered runtimes; `token` is empty in the answer to
-    PUT.
+    """The answer to an enrolment. `device_ids` are in the order of the offered runtimes; `token` is empty in the answer
+    to PUT.
     """
 
     agent_id: str

@@ -1,4 +1,4 @@
-"""Heartbeats of an agent, and what the server answers it to do."""
+"""Heartbeats of an agent, and the instructions that the server answers with."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAnswer(Message):
-    """The server's instruction. `cancel`: drop the lease. `drain`: finish it and take no more. `removed`: the devices
-    with these ids were deleted and must not be requested again; repeated until the agent announces itself again.
+    """The server's instruction: `cancel` means to drop the lease, `drain` to finish the lease and take no more.
+    `removed` has the ids of devices that were deleted and for which no work may be requested again; it is repeated
+    until the agent announces itself again.
     """
 
     action: Action

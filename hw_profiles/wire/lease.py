@@ -1,4 +1,4 @@
-"""A lease: work that one device asks for and gets."""
+"""A lease: work that an agent asks for on behalf of a device, and gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class LeaseRequest(Message):
-    """`POST /leases`. `kinds`: the kinds of items that the agent handles; an agent that does not send it only times."""
+    """`POST /leases`. `kinds` has the kinds of items that the agent handles; an agent that does not send it only times
+    models.
+    """
 
     agent_id: str
     device_ids: tuple[str, ...]
@@ -37,12 +39,13 @@ class LeaseRequest(Message):
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) one to convert and run.
+    """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) a network to convert and
+    run.
 
-    `sha256` is the file. A block also has `single_sha256`, the same model with one copy of the block, and its latency
-    is the slope between the two; for a check, `single_sha256` is the file of samples (`hw_profiles.wire.arrays`).
-    `expected_us`: a guess of one run, for deadlines. `suffix`: of a network, `.onnx` or the ending of the engine's own
-    files.
+    `sha256` is the digest of the file. A block also has `single_sha256`, for the same model with one copy of the block;
+    the block's latency is the slope between the two models. For a check, `single_sha256` is the digest of the file of
+    samples (`hw_profiles.wire.arrays`). `expected_us` is a guess of the time of one run, for deadlines. `suffix` is the
+    ending of a network's file: `.onnx`, or the ending of the engine's own files.
     """
 
     key: str
@@ -95,7 +98,7 @@ class Protocol(Message):
         return cls(**asdict(protocol))
 
     def bursts(self) -> BurstProtocol:
-        """Return the protocol itself, which checks the rest."""
+        """Return the protocol itself, which makes the remaining checks."""
         return BurstProtocol(**asdict(self))
 
 

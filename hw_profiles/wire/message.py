@@ -1,4 +1,4 @@
-"""Message: base of the agents' wire types, and the checks that they make.
+"""Message: the base of the agents' wire types, and the checks that these types make.
 
 Wire types are frozen dataclasses that check themselves, so that the agent needs no schema library; the service's routes
 use the same classes through pydantic, which sees `__pydantic_config__` and refuses unknown keys.

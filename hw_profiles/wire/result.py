@@ -1,4 +1,4 @@
-"""Results of a lease: bursts, fused sets, converted files, failures, and its end."""
+"""Results of a lease: bursts, fused sets, converted files and failures; and the messages that end a lease."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 @dataclass(frozen=True)
 class Bursts(Message):
-    """Raw bursts of one model in the order of rounds, microseconds; `extra` as in `Sample`."""
+    """Raw bursts of one model in the order of rounds, in microseconds; `extra` is the same as in `Sample`."""
 
     minima_us: tuple[float, ...]
     medians_us: tuple[float, ...]
@@ -58,7 +58,9 @@ class Bursts(Message):
 
 @dataclass(frozen=True)
 class Converted(Message):
-    """The result of a check: digests of the engine's own file and of its outputs, both uploaded before."""
+    """The result of a check: the digests of the engine's own file and of its outputs; both files are uploaded
+    before.
+    """
 
     sha256: str
     outputs_sha256: str
@@ -70,10 +72,10 @@ class Converted(Message):
 
 @dataclass(frozen=True)
 class Result(Message):
-    """`PUT /leases/{id}/results/{key}`: `bursts` (and `single` for a block), `fused` for a fusion, `converted` for a
-    check, or `failure`.
+    """`PUT /leases/{id}/results/{key}`. A result has `bursts` (and `single` for a block), `fused` for a fusion,
+    `converted` for a check, or `failure`.
 
-    `fused`: the sets of node names that run as one kernel.
+    `fused` has the sets of node names that run as one kernel.
     """
 
     epoch: int
@@ -119,7 +121,7 @@ class Completion(Message):
 class Surrender(Message):
     """`POST /leases/{id}/fail`: the agent gives the lease back; `error_class` says why in one word.
 
-    `cancelled` and `drained` do not count as attempts; anything else counts as an attempt of each open item.
+    `cancelled` and `drained` do not count as attempts; any other class counts as an attempt of each open item.
     """
 
     epoch: int

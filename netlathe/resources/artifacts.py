@@ -17,7 +17,7 @@ class Artifacts(Resource):
         """Download an artifact into a folder and check its sha256.
 
         Raises:
-            Damaged: the bytes differ from those that the server announced.
+            Damaged: the file's sha256 differs from the sha256 that the server announced.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Devices: configurations of machines, their tables and their latencies."""
+"""Devices: configurations of machines, with their latency tables and predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from netlathe.results import Device, Json, Measurement, Page, Prediction
 
 
 class Devices(Resource):
-    """Configurations of machines, their tables, and their predictions for a network."""
+    """Configurations of machines, with their latency tables and their predictions for a network."""
 
     path = "/api/v1/devices"
 
@@ -28,11 +28,13 @@ class Devices(Resource):
         return self._connection.post(self._at(device, "table"), table)
 
     def predict(self, device: str, model: str, *, fill: bool = False) -> Prediction:
-        """Return the table's prediction; with `fill` the agent measures missing rows, for a later call."""
+        """Return the latency that the table predicts; if `fill`, the agent measures missing rows for a later call."""
         return read(Prediction, self._connection.post(self._at(device, "predict"), {"model": model, "fill": fill}))
 
     def measure(self, device: str, model: str, *, wait: bool = True, poll_s: float = 1.0) -> Measurement:
-        """Time a whole network on the device; return the finished measurement if `wait`, else the queued one."""
+        """Time a whole network on the device; return the finished measurement if `wait`, else the queued
+        measurement.
+        """
         data = self._connection.post(self._at(device, "measurements"), {"model": model})
         found = read(Measurement, data)
         while wait and found.state not in ("done", "failed"):

@@ -38,9 +38,7 @@ class Jobs(Resource):
         seed: int = 0,
         force: bool = False,
     ) -> Job:
-        """Submit a job; arguments that are None are left to the server's defaults. All fields are those of the
-        contract.
-        """
+        """Submit a job. For arguments that are None, the server's defaults apply. The contract describes all fields."""
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
@@ -98,7 +96,7 @@ class Jobs(Resource):
         return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
-        """Download and check every artifact of the job; create the folder if it does not exist."""
+        """Download and check every artifact of the job; create the folder if it is missing."""
         artifacts = Artifacts(self._connection)
         return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
 

@@ -18,10 +18,10 @@ class Models(Resource):
     def create(
         self, file: str | Path, name: str | None = None, *, preprocessing: Json | None = None, output: str | None = None
     ) -> Model:
-        """Upload an ONNX file; if `name` is None, it is made from the file's name. The same content gives the same
-        model.
+        """Upload an ONNX file; if `name` is None, the name is made from the file's name. The same content gives the
+        same model.
 
-        `output` names the output that is scored, if there is more than one; the others are kept unchanged.
+        If the network has several outputs, `output` names the scored one; the other outputs are kept unchanged.
         """
         name = name or default_name(Path(file), preprocessing, *([] if output is None else [output]))
         pixels = None if preprocessing is None else json.dumps(preprocessing)
@@ -37,7 +37,7 @@ class Models(Resource):
         self._connection.delete(self._at(model))
 
     def preflight(self, model: str, device: str | None = None) -> Json:
-        """Return the prunable share, frozen groups with reasons, predicted time shares by layer, the floor and
-        coverage.
+        """Return the prunable share, the frozen groups with reasons, each layer's predicted share of the time, the
+        lowest latency that pruning can reach, and the table's coverage.
         """
         return self._connection.get(self._at(model, "preflight"), {"device": device})

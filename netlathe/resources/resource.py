@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def default_name(path: Path, *settings: object) -> str:
-    """Make a valid name from the file's stem and its content, so that other content gets another name."""
+    """Make a valid name from a file's stem and content, so that files with different contents get different names."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -37,8 +37,8 @@ class Resource:
         self._connection = connection
 
     def _at(self, ref: str, *rest: str) -> str:
-        """Return the path of the resource with this id or name. Raises Invalid if it is empty, which would be the
-        list's path.
+        """Return the path of the resource with this id or name. An empty name would give the list's path, so it raises
+        Invalid.
         """
         if not ref.strip():
             kind = self.path.rpartition("/")[2].removesuffix("s")
@@ -54,7 +54,7 @@ class Resource:
         return Page(tuple(read(kind, item) for item in items), *counts)
 
     def _create_from_file(self, kind: type[T], file: str | Path, form: Json) -> T:
-        """Upload a file; if the server goes on checking it after its answer, wait for the result."""
+        """Upload a file. If the server answers before it has checked the file, wait for the check's result."""
         path = Path(file)
         sent = {name: value for name, value in form.items() if value is not None}
         data = self._connection.request("POST", self.path, form=sent, file=path)
@@ -63,6 +63,6 @@ class Resource:
             data = self._connection.get(f"{self.path}/{data['id']}")
         if data.get("state") == "refused":
             raise Invalid(
-                read(Problem, {"status": 422, "detail": "the check refused it", **(data.get("problem") or {})})
+                read(Problem, {"status": 422, "detail": "the server refused the file", **(data.get("problem") or {})})
             )
         return read(kind, data)

@@ -1,4 +1,4 @@
-"""Metrics, one row per file; limits, forms, fronts, tables and reports all use them. Each file offers `METRIC`.
+"""Metrics, one row per file, for limits, forms, fronts, tables and reports. Each file offers `METRIC`.
 
 Another distribution adds a metric by an entry point of the group "netlathe.metrics".
 """
@@ -28,13 +28,13 @@ METRICS: Mapping[str, Metric] = {
 COUNTED: tuple[Metric, ...] = tuple(metric for metric in METRICS.values() if metric.counter)
 """Metrics that are counted on a network."""
 CLEARLY_LESS = 0.9
-"""A part of another metric is shown only below this share of it, since any network has a few zeros."""
+"""A part of another metric is shown only below this share of the whole, since any network has a few zeros."""
 
 
 def shown_counts(networks: Iterable[Mapping[str, float]]) -> tuple[Metric, ...]:
-    """Return the counted metrics that are columns of a table of these networks; parts of others only if small enough.
+    """Return the counted metrics that a table of these networks shows; a part of a metric only if it is small enough.
 
-    Counts without a row here, e.g. from another installation, come last under their own names.
+    Counts that have no row here, e.g. from another installation, come last under their own names.
     """
     found = list(networks)
     known = dict.fromkeys(name for network in found for name in network)
@@ -48,7 +48,7 @@ def _says_more(metric: Metric, networks: Iterable[Mapping[str, float]]) -> bool:
 
 
 def row_of(name: str) -> Metric:
-    """Return the row of a score; a plain one for a metric that another installation has and this one lacks."""
+    """Return the row of a score's metric, or a plain row if only another installation has this metric."""
     return METRICS.get(name) or Metric(name, "", "max", name, ".4f", scored=True)
 
 
@@ -87,7 +87,7 @@ class Limit:
         return float(value)
 
     def constraint(self, value: object, original: Mapping[str, float], key: str) -> Constraint:
-        """Return the bound on metric `key` that `value` means for this original. Raises: InvalidInput."""
+        """Return the bound on metric `key` that `value` means for this original. Raises InvalidInput."""
         number = self.check(value)
         if self.form == "max":
             return Constraint(key, number, "max")
@@ -129,7 +129,7 @@ def parse_limits(
 
     `original` holds the metrics of the uncompressed network, by key. Limits on a per-device metric belong to a
     target and need its `device_id`.
-    Raises: InvalidInput for an unknown name, an impossible value, or a drop or ratio of an unknown original.
+    Raises: InvalidInput if a name is unknown, a value is impossible, or a drop or ratio has no original value.
     """
     found = []
     for name, value in limits.items():
@@ -139,7 +139,7 @@ def parse_limits(
         key = limit.metric.name
         if limit.metric.per_device:
             if device_id is None:
-                raise InvalidInput(name, value, "a limit of this metric belongs to a target, with its device")
+                raise InvalidInput(name, value, "a limit of this metric belongs to a target, next to its device")
             key = f"{key}@{device_id}"
         found.append(limit.constraint(value, original, key))
     return tuple(found)

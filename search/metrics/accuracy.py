@@ -1,4 +1,4 @@
-"""The share of correct validation samples, which ranks candidates and decides."""
+"""The share of validation samples that are classified correctly, which ranks candidates and decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of trained numbers that are not zero."""
+"""The number of trained parameters that are not zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The number of trained numbers."""
+"""The number of trained parameters."""
 
 from __future__ import annotations
 

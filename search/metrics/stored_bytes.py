@@ -1,4 +1,4 @@
-"""The file's length if each constant is stored in its smallest form, without zeros."""
+"""The file's length if each constant is stored in its smallest form, e.g. without zeros."""
 
 from __future__ import annotations
 

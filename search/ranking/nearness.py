@@ -1,9 +1,9 @@
 """Nearness: choose the network that a user would prefer if none meets every limit.
 
 All limits use one measure, the logarithm of the factor by which a network exceeds the limit. Twice the latency and
-twice the size are equally far, and two missed limits add up. Accuracy counts above that of guessing: keeping half of
-that margin is as far off as taking twice the time, and a network that only guesses is infinitely far, however fast.
-So the uncut network, though too slow, comes before a fast one that has lost all its accuracy.
+twice the size are equally far, and the distances of two missed limits add up. A score counts by its margin over the
+score of guessing: half the margin is as far off as twice the latency, and a network that only guesses is infinitely far
+off, however fast it is. So an uncut network that is too slow comes before a fast network whose score is lost.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def distance(
     """Return the distance of these metrics from the constraints, 0 if they meet all of them.
 
     Args:
-        deciding: the metric of how well a network does its task.
-        chance: the value of that metric that guessing reaches.
+        deciding: the metric that says how well a network does its task.
+        chance: the value of this metric that guessing reaches.
 
     Raises:
         InvalidInput: a metric of a constraint is missing.
@@ -34,8 +34,8 @@ def distance(
 def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
     """Return the distance of a search's candidate from the limits.
 
-    A known accuracy is compared with `level` or, if there is none, with the original's, so that a network without
-    any accuracy is never near.
+    A known score is compared with `level` or, without a level, with the original's score. A network that only guesses
+    is thus never near.
     """
     deciding = problem.deciding
     wanted = problem.level if problem.level is not None else problem.original.get(deciding)
@@ -44,7 +44,7 @@ def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
 
 
 def guesses(score: float, chance: float, count: int) -> bool:
-    """Return whether a mean score on `count` samples is within two standard errors of chance, or below it."""
+    """Return whether a mean score on `count` samples is at most two standard errors above chance."""
     return score <= chance + STANDARD_ERRORS * math.sqrt(chance * (1.0 - chance) / count)
 
 

@@ -15,24 +15,25 @@ from search.ranking.preference import preference
 
 
 def dominated(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.bool_]:
-    """Return (n,) whether another point is at least as good in every column and better in one, for (n, k) points.
+    """Return (n,): whether each of (n, k) points is dominated by another point.
 
-    Equal points do not dominate each other. O(n log n) for two columns, O(n^2) for more.
-    Raises: InvalidInput if the goals do not fit the columns.
+    A point dominates another point if it is at least as good in every column and better in one. Equal points do not
+    dominate each other. O(n log n) for two columns, O(n^2) for more. Raises: InvalidInput if the goals do not fit the
+    columns.
     """
     costs = _costs(points, goals)
     return _dominated_2d(costs) if costs.shape[1] == 2 else _dominated_any(costs)
 
 
 def front(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.int64]:
-    """Return the indices, ascending, of those of (n, k) points that are not dominated. Raises: InvalidInput."""
+    """Return the indices, ascending, of the points among (n, k) that are not dominated. Raises InvalidInput."""
     return np.flatnonzero(~dominated(points, goals)).astype(np.int64)
 
 
 def hypervolume(points: NDArray[np.float64], goals: Sequence[Goal], reference: tuple[float, float]) -> float:
     """Return the area between (n, 2) points and a reference point that is worse than all points of interest.
 
-    Points that are not better than the reference in both columns do not count. Raises: InvalidInput.
+    Points that are not better than the reference in both columns do not count. Raises InvalidInput.
     """
     costs, limit = _costs(points, goals), _costs(np.array([reference]), goals)[0]
     if costs.shape[1] != 2:
@@ -47,13 +48,13 @@ def hypervolume(points: NDArray[np.float64], goals: Sequence[Goal], reference: t
 
 
 def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """Return the feasible evaluation that is first by `search.ranking.preference`; None if there is none."""
+    """Return the feasible evaluation that `search.ranking.preference` puts first; None if no evaluation is feasible."""
     feasible = [e for e in _judged(evaluations, problem) if problem.feasible(e.metrics)]
     return min(feasible, key=lambda e: (*_preference(e, problem), e.candidate.id), default=None)
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """Return the evaluation nearest to the limits (`nearness`), of equal ones the best; None if there is none."""
+    """Return the evaluation nearest to the limits (`nearness`), of equally near evaluations the best, or None."""
     return min(
         _judged(evaluations, problem),
         key=lambda e: (distance_of(problem, e.metrics), *_preference(e, problem), e.candidate.id),
@@ -80,7 +81,7 @@ def _costs(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.flo
 
 
 def _dominated_2d(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Sweep by the first column: a point is dominated if an earlier one has a lower second column."""
+    """Sweep by the first column: a point is dominated if an earlier point has a lower second column."""
     order = np.lexsort((costs[:, 1], costs[:, 0]))
     x, y = costs[order, 0], costs[order, 1]
     found = np.zeros(len(costs), dtype=bool)

@@ -1,4 +1,4 @@
-"""Preference: the order of networks that meet the limits, the same wherever one is chosen."""
+"""Preference: the order of networks that meet the limits. It is the same wherever a network is chosen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from search.metrics import METRICS, base_metric
 
 
 def preference(utility: float, metrics: Mapping[str, float], deciding: str) -> tuple[float, ...]:
-    """Return a key to sort by, the best first.
+    """Return a key for sorting that puts the best network first.
 
-    It compares the objective's utility, then the deciding metric (accuracy), then latency summed over the devices, then
-    the metrics that break ties. An unknown metric is ignored.
+    The key compares the objective's utility, then the deciding metric, then latency summed over the devices, then the
+    metrics that break ties. An unknown metric is ignored.
     """
     latency_ms = sum(value for key, value in sorted(metrics.items()) if base_metric(key) == "latency_ms")
     ties = (metrics.get(metric.name, 0.0) for metric in METRICS.values() if metric.breaks_ties)

@@ -1,1 +1,1 @@
-"""Code shared by strategies that draw points at random or ask one of optuna's samplers."""
+"""Code for strategies that draw points at random or use a sampler of optuna."""

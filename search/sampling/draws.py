@@ -1,4 +1,4 @@
-"""Draws: random points until one meets the limits by estimate."""
+"""Draws: draw random points until the estimate of a point meets the limits."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def drawn(
     batch: int = BATCH,
     batches: int = BATCHES,
 ) -> dict[str, Value] | None:
-    """Return the first drawn point that is feasible and fresh; None if all feasible ones drawn are known.
+    """Return the first drawn point that is feasible and fresh; None if all feasible points drawn are known.
 
-    Every batch is drawn from a smaller box than the one before, the last from little more than the smallest network:
-    under a tight limit, draws from the whole space would hardly ever be feasible.
-    Raises: Infeasible if no drawn point meets the limits, with the nearest.
+    Every batch is drawn from a smaller box than the batch before, and the last box holds little more than the smallest
+    network. Under a tight limit, draws from the whole space would hardly ever be feasible. Raises: Infeasible if no
+    drawn point meets the limits; it carries the nearest point.
     """
     nearest: tuple[float, dict[str, Value]] | None = None
     for points in _batches(problem.space, rng, batch, batches):
@@ -53,7 +53,7 @@ def _batches(space: Space, rng: np.random.Generator, batch: int, batches: int) -
 
 
 def _sample(space: Space, rng: np.random.Generator, share: float) -> dict[str, Value]:
-    """Draw a point whose ordered knobs lie in the lower `share` of their range; others use their whole range."""
+    """Draw a point whose ordered knobs lie in the lower `share` of their range; other knobs use their whole range."""
     values = space.sample(rng)
     if share == 1.0:
         return values

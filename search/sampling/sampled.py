@@ -1,6 +1,6 @@
 """Optuna's samplers as strategies: a study in memory, rebuilt for every ask from the evaluations told so far.
 
-Optuna is imported inside the functions that use it, so that it is only loaded when asked.
+Optuna is imported inside the functions that use it, so that it is loaded only if it is needed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ MakeSampler: TypeAlias = "Callable[[int], BaseSampler]"
 Distributions: TypeAlias = "dict[str, BaseDistribution]"
 
 _LIMITS = "limits"
-_STEPS = 33  # steps from the smallest network to a proposal, and from there to the largest
+_STEPS = 33  # steps from the smallest network to a proposal, and from the proposal to the largest network
 _PROPOSALS = 32
 
 
 class Sampled:
-    """Strategy whose ask n is the first unknown proposal of a sampler seeded by `default_rng([seed, n, origin])`.
+    """Strategy whose candidate n is the first unknown proposal of a sampler seeded by `default_rng([seed, n, origin])`.
 
-    The first `startup` points are drawn at random, and so are later ones if the sampler only repeats itself. The
+    The first `startup` points are drawn at random, and so are later points if the sampler only repeats itself. The
     origin, i.e. the strategy's name, makes two strategies of a race draw different points. A proposal is moved to the
-    limits before it is evaluated: all its ordered knobs shrink by one share until the estimate meets the limits. If
-    all objectives are metrics that cannot be estimated (accuracy), the knobs also grow up to the limits, since unused
-    room is worth nothing then. Samplers learn from the evaluated points, not from their proposals, and see those in
-    flight. Raises: InvalidInput for a Subset knob.
+    limits before it is evaluated: all its ordered knobs shrink by the same share until the estimate meets the limits.
+    If no objective can be estimated, e.g. because it is a score, the knobs also grow up to the limits, since unused
+    room is then worth nothing. Samplers learn from the evaluated points, not from their own proposals, and they see the
+    points in flight. Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, startup: int, sampler: MakeSampler) -> None:
@@ -87,7 +87,7 @@ class Sampled:
             yield {knob.name: _value(knob, params[knob.name]) for knob in self._problem.space.knobs}
 
     def _at_the_limits(self, values: Values) -> dict[str, Value] | None:
-        """Return the largest feasible point from the smallest network to these values or, if growing, the largest."""
+        """Return the largest feasible point on the way from the smallest network to these values or, if growing, on."""
         scales = np.linspace(0.0, 2.0, 2 * _STEPS - 1)[: None if self._grows else _STEPS]
         points = [self._scaled(values, float(scale)) for scale in scales]
         feasible = np.flatnonzero(self._problem.violations(points) == 0.0)
@@ -103,7 +103,7 @@ class Sampled:
         return all(objective.metric not in estimated for objective in problem.objectives)
 
     def _scaled(self, values: Values, scale: float) -> dict[str, Value]:
-        """Return the values at scale 1, the smallest network with these options at 0, the largest at 2."""
+        """Return the values at a scale: 0 is the smallest network with these options, 1 these values, 2 the largest."""
         found = dict(values)
         for knob in self._problem.space.knobs:
             if scale != 1.0 and knob.ordered:
@@ -116,7 +116,7 @@ class Sampled:
     def _study(self, finished: Sequence[Evaluation], seed: int, distributions: Distributions) -> Study:
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it logs every new study
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # optuna logs every new study
         up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
         directions = [up if objective.goal == "max" else down for objective in self._problem.objectives]
         study = optuna.create_study(directions=directions, sampler=self._sampler(seed))
@@ -124,7 +124,7 @@ class Sampled:
         return study
 
     def _finished(self) -> list[Evaluation]:
-        """Return evaluations with every objective, ordered by id, since samplers give later results more weight."""
+        """Return evaluations that have every objective, ordered by id: samplers give later results more weight."""
         wanted = {objective.metric for objective in self._problem.objectives}
         done = (e for e in self._known.evaluations() if e.status is Status.COMPLETED and e.metrics.keys() >= wanted)
         return sorted(done, key=lambda evaluation: evaluation.candidate.id)

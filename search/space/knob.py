@@ -1,8 +1,8 @@
 """The four kinds of searchable settings.
 
-Every knob states what it sets (`role`) and which layers it acts on (`layers`; empty: the whole network), so that
-strategies and the problem builder need not look at the kind of knob. Its `whole` value leaves the network as it is:
-the largest of an ordered knob, the first option of an unordered one.
+Every knob states what it sets (`role`) and on which layers it acts (`layers`; empty: the whole network), so that
+strategies and the problem builder need not look at the kind of knob. The value `whole` of a knob leaves the network as
+it is. It is the largest value of an ordered knob and the first option of an unordered knob.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Value: TypeAlias = "float | int | str | tuple[int, ...]"
 """The value of a knob; the tuple is a Subset's kept indices, ascending."""
 
 Role: TypeAlias = Literal["width", "rank", "density", "bits", "option"]
-"""The thing a knob sets: channels kept, factors kept, share of single weights kept, bits of a number, or an option."""
+"""The quantity that a knob sets: channels kept, factors kept, share of weights kept, bits of a number, or an option."""
 
 Features: TypeAlias = Mapping[str, float]
-"""Facts about a knob that a learner may use: channels, kernel, share of the MACs."""
+"""Facts about a knob that a learner may use, e.g. channels, kernel size and share of the MACs."""
 
 
 @dataclass(frozen=True)
 class Float:
-    """A real number in [low, high]; encoded as one number, linear."""
+    """A real number in [low, high], encoded linearly as one number."""
 
     name: str
     low: float
@@ -42,7 +42,7 @@ class Float:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise InvalidInput(self.name, (self.low, self.high), "low must be below high, both finite")
+            raise InvalidInput(self.name, (self.low, self.high), "low must be below high, and both must be finite")
 
     @property
     def whole(self) -> float:
@@ -130,9 +130,9 @@ class Int:
 class Choice:
     """One of `options`; level i is options[i].
 
-    Ordered: numbers, strictly ascending, encoded as one number by value (so that widths keep their distances).
-    Unordered: two options are encoded as one number 0 or 1, more as one number each (one-hot). The default role of an
-    ordered choice is a width, that of an unordered one an option.
+    Ordered options are numbers, strictly ascending; they are encoded as one number by value, so that widths keep their
+    distances. Two unordered options are encoded as one number, 0 or 1; more options are encoded as one number each
+    (one-hot). By default, an ordered choice has the role of a width, and an unordered choice the role of an option.
     """
 
     name: str
@@ -146,7 +146,7 @@ class Choice:
         if self.role is None:
             object.__setattr__(self, "role", "width" if self.ordered else "option")
         if not self.options or len({(type(o), o) for o in self.options}) < len(self.options):
-            raise InvalidInput(self.name, self.options, "there must be at least one option, all distinct")
+            raise InvalidInput(self.name, self.options, "there must be at least one option, and all must be distinct")
         if any(type(o) not in (int, float, str) for o in self.options):
             raise InvalidInput(self.name, self.options, "options must be numbers or text")
         if self.ordered:
@@ -215,7 +215,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Subset:
-    """A non-empty set of the units 0..width-1, as an ascending tuple; encoded as `width` numbers."""
+    """A non-empty set of the units 0..width-1 as an ascending tuple, encoded as `width` numbers."""
 
     name: str
     width: int

@@ -4,8 +4,8 @@
     class Settings:
         draws: Annotated[int, Doc("random draws per candidate"), Bounds(1, 10_000)] = 512
 
-`Doc` and `Bounds` implement pydantic's two hooks by duck typing, so that the service's TypeAdapter puts text and
-bounds into its JSON Schema, while this folder does not need pydantic.
+`Doc` and `Bounds` have the two methods that pydantic calls, so that the service's TypeAdapter puts text and bounds into
+its JSON Schema. This folder itself does not need pydantic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Doc:
 
 @dataclass(frozen=True)
 class Bounds:
-    """The smallest and the largest number a setting may have, both allowed."""
+    """The smallest and the largest number that a setting may have; both are allowed."""
 
     low: float
     high: float
@@ -53,8 +53,8 @@ class Bounds:
 def check_settings(kind: type[S], given: Mapping[str, object]) -> S:
     """Build the settings dataclass `kind` from a user's values; missing fields take their defaults.
 
-    Raises: InvalidInput naming the field for an unknown key, a missing one, a wrong type or a value out of
-    bounds.
+    Raises: InvalidInput if a key is unknown or missing, a type is wrong or a value is out of bounds; it names the
+    field.
     """
     if not is_dataclass(kind):
         raise TypeError(f"{kind!r} is not a dataclass of settings")
@@ -127,7 +127,7 @@ def _plain(field: str, kind: Any, value: object) -> object:
         if not math.isfinite(number):
             raise InvalidInput(field, value, "must be a finite number")
         return number
-    if type(value) is not kind:  # exact comparison, because a bool must not count as an int
+    if type(value) is not kind:  # the types are compared exactly, because a bool must not count as an int
         names = {
             int: "a whole number",
             float: "a number",

@@ -19,7 +19,7 @@ Values: TypeAlias = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Space:
-    """The knobs of a problem, in a fixed order; d = number of knobs, D = number of encoded dimensions."""
+    """The knobs of a problem, in a fixed order. d is the number of knobs, D the number of encoded dimensions."""
 
     knobs: tuple[Knob, ...]
 
@@ -53,11 +53,11 @@ class Space:
         return {knob.name: knob.whole for knob in self.knobs}
 
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        """Draw a point, every knob independently and uniformly."""
+        """Draw a point: every knob is drawn independently and uniformly."""
         return {knob.name: knob.sample(rng) for knob in self.knobs}
 
     def check(self, values: Values) -> None:
-        """Check values. Raises: InvalidInput for an unknown or missing knob, or a value that its knob does not have."""
+        """Check values. Raises: InvalidInput if a knob is unknown or missing, or a value is not one of its knob's."""
         for name in values:
             if name not in self.names:
                 raise InvalidInput(name, values[name], f"no such knob; {did_you_mean(name, self.names)}")
@@ -67,7 +67,7 @@ class Space:
             knob.check(values[knob.name])
 
     def encode(self, values: Values) -> NDArray[np.float64]:
-        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput as `check`."""
+        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput like `check`."""
         self.check(values)
         return np.concatenate([knob.encode(values[knob.name]) for knob in self.knobs])
 
@@ -93,12 +93,12 @@ class Space:
         return tuple(knob.level_count for knob in self.levelled)
 
     def levels(self, values: Values) -> NDArray[np.int64]:
-        """Return the level (levelled,) of each levelled knob at these values. Raises: InvalidInput as `check`."""
+        """Return the level (levelled,) of each levelled knob at these values. Raises: InvalidInput like `check`."""
         levels: NDArray[np.int64] = self.levels_of([values])[0]
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels (n, levelled) of n values, the shape that Terms takes. Raises: InvalidInput as `check`."""
+        """Return the levels (n, levelled) of n values, as Terms takes them. Raises: InvalidInput like `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):
@@ -107,7 +107,7 @@ class Space:
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.levelled))
 
     def values_of(self, levels: Sequence[int] | NDArray[np.int64]) -> dict[str, Value]:
-        """Return the values at (levelled,) levels, other knobs whole. Raises: InvalidInput for a level out of range."""
+        """Return the values at (levelled,) levels; other knobs are whole. Raises: InvalidInput for an invalid level."""
         if len(levels) != len(self.levelled):
             raise InvalidInput("levels", len(levels), f"must be {len(self.levelled)} levels, one per levelled knob")
         values = self.whole

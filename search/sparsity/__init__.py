@@ -1,1 +1,1 @@
-"""Code shared by strategies that infer one sparsity for the whole network."""
+"""Code for strategies that search for one sparsity of the whole network."""

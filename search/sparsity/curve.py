@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_LENGTHS = (0.1, 0.15, 0.25, 0.35, 0.5)  # as shares of the way from dense to the sparsest
+_LENGTHS = (0.1, 0.15, 0.25, 0.35, 0.5)  # as shares of the way from the dense to the sparsest network
 _AMPLITUDES = (1.0, 2.0, 4.0)  # on the squashed scale, on which a total collapse is about -5
 _LINEAR = 4.0  # a difference within this many standard deviations of the noise is hardly squashed
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Posterior mean and standard deviation (n,), squashed so that 0 is the reference."""
+    """Posterior mean and standard deviation, each (n,), squashed so that the reference is 0."""
 
     mean: NDArray[np.float64]
     sigma: NDArray[np.float64]
@@ -29,13 +29,13 @@ def fit(
     at: NDArray[np.float64],
     fall: float = 0.0,
 ) -> Curve:
-    """Return the posterior at the (n,) points `at` in [0, 1], given y measured at x with this standard deviation.
+    """Return the posterior at the points `at` (n,) in [0, 1], given y at x with the standard deviation `noise`.
 
-    When a network collapses, its accuracy falls a hundred times further than the differences between useful samples.
-    So differences from `reference` are squashed by asinh, which is linear within a few deviations of the noise and
-    makes the exponential onset of a collapse a straight line. The kernel is Matern 5/2; length and amplitude have the
-    highest likelihood on a small fixed grid, so that every process finds the same. `fall`: the fall of the prior's
-    mean from 0 to 1, squashed.
+    When a network collapses, its score falls by a hundred times the differences between useful samples. So differences
+    from `reference` are squashed by asinh, which is linear within a few deviations of the noise and makes the
+    exponential onset of a collapse a straight line. The kernel is Matern 5/2. Its length and amplitude are the most
+    likely pair on a small fixed grid, so that every process finds the same pair. `fall` is the squashed fall of the
+    prior's mean from 0 to 1.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern

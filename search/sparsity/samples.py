@@ -1,4 +1,4 @@
-"""Samples: whole trainings along one sparsity, their results, and the points left for the next one."""
+"""Samples: full training runs along one sparsity, their results, and the points left for the next run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from search.sparsity.sparsities import Sparsities, densities
 
 @dataclass(frozen=True)
 class Sample:
-    """A whole training at point `index` of the sparsities. `accuracy`, `utility`: None if it gave no result.
+    """A full training run at point `index` of the sparsities.
 
-    `lost`: True if the machine caused that (a killed worker, a time-out) and not the sparsity.
+    `accuracy` is the score of the trained network. It and `utility` are None if the run gave no result. `lost` is True
+    if the machine and not the sparsity is to blame for a missing result, e.g. a killed worker or a time-out.
     """
 
     index: int
@@ -33,15 +34,15 @@ class Sample:
 
 
 class Samples:
-    """Candidates of fidelity F4 with one recipe, one at a time, each started from the nearest finished one.
+    """Candidates of fidelity F4 with one recipe. They run one at a time, each from the nearest finished candidate.
 
-    A sample that diverged counts as infeasible: if training fails at s, it will fail at a higher s too.
+    A sample that diverged counts as infeasible: if training fails at s, it will also fail at a higher s.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
         self.problem = problem
         self.sparsities = Sparsities.of(problem)
-        # A choice: on filters L-C did worse than direct compression in a few seeds of benchmarks/lc_against_direct.py.
+        # For filters, the choice is direct: L-C did worse in a few seeds of benchmarks/lc_against_direct.py.
         if recipe == "auto":
             recipe = "lc" if densities(problem) else "direct"
         self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
@@ -49,9 +50,10 @@ class Samples:
 
     @property
     def level(self) -> float | None:
-        """The accuracy whose crossing the search must find; None if there is none or it does not matter.
+        """The score whose crossing the search must find; None if there is no such score or it does not matter.
 
-        It does not matter if accuracy is the objective under limits on cost: the *least* sparsity within them is best.
+        It does not matter if the score is the objective under limits on cost: the *least* sparsity within the limits is
+        best.
         """
         aimed = self.problem.objective.metric == self.problem.deciding and bool(self.problem.constraints)
         return None if aimed else self.problem.level
@@ -70,7 +72,7 @@ class Samples:
     def allowed(self) -> NDArray[np.int64]:
         """Indices of the points that meet the constraints by estimate, ascending.
 
-        Raises: Infeasible if there is none.
+        Raises: Infeasible if there is no such point.
         """
         violations = self.problem.violations(self.sparsities.values)
         found = np.flatnonzero(violations == 0.0)
@@ -85,7 +87,7 @@ class Samples:
 
     @cached_property
     def estimated(self) -> NDArray[np.float64] | None:
-        """Estimated objective (n,) of every point, more is better; None if only an evaluation can measure it."""
+        """Estimated objective (n,) of every point; more is better. None if the objective cannot be estimated."""
         objective = self.problem.objective
         column = self.problem.estimate(self.sparsities.values).get(objective.metric)
         if column is None:
@@ -106,12 +108,12 @@ class Samples:
         return sorted(found, key=lambda sample: sample.index)
 
     def fresh(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return those of the points that have no sample yet."""
+        """Return the points that have no sample yet."""
         known = {sample.index for sample in self.ended()}
         return np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
 
     def candidate(self, index: int) -> Candidate:
-        """Return a candidate here that starts from the nearest finished sample below; higher ones lost more."""
+        """Return a candidate at this point. It starts from the nearest finished sample below, which lost less."""
         below = [sample for sample in self.ended() if sample.index < index and sample.network]
         values = self.sparsities.values
         if not below:
@@ -122,11 +124,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class Bracket:
-    """The points between which the accuracy crosses the level.
+    """The points between which the score crosses the level.
 
-    `low`: the sparsest sample that reached the level, or -1. `missed`: the first above it that did not; `barred`: the
-    first above it that missed it by more than `margin`; each is n if there is none. `close`: True if `low` and `missed`
-    are nearer than `tolerance`.
+    `low` is the sparsest sample that reached the level, or -1. `missed` is the first sample above `low` that did not
+    reach the level, and `barred` the first sample above `low` that missed the level by more than `margin`; each of the
+    two is n if there is no such sample. `close` is True if `low` and `missed` are nearer than `tolerance`.
     """
 
     low: int
@@ -147,7 +149,7 @@ class Bracket:
         return cls(low, missed, barred, close)
 
     def middle(self, samples: Samples, fresh: NDArray[np.int64]) -> int | None:
-        """Return the fresh point nearest to the middle between `low` and `missed`; None if there is none left."""
+        """Return the fresh point nearest to the middle between `low` and `missed`; None if no such point is left."""
         x = samples.sparsities.x
         inside = fresh[(fresh > self.low) & (fresh < self.missed)]
         if not len(inside):

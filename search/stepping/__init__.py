@@ -1,1 +1,1 @@
-"""Code shared by strategies that step up and down the knobs: rungs, moves and predicted losses."""
+"""Code for strategies that step up and down the knobs: rungs, moves and predicted losses."""

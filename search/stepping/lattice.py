@@ -16,12 +16,12 @@ from search.space import Choice, Float, Int, Knob, Subset, Value, Values
 Point = NDArray[np.int64]
 """Rungs (d,), one per knob."""
 
-_FINEST = 33  # number of rungs of a Float and at most of an Int: finer steps are below the noise of an evaluation
+_FINEST = 33  # number of rungs of a Float, and at most of an Int: finer steps are below an evaluation's noise
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """The values of one knob. Ordered ones ascend to the whole network; of unordered ones the first leaves it whole."""
+    """The values of one knob. Ordered values ascend to the whole network; the first unordered value leaves it whole."""
 
     name: str
     values: tuple[Value, ...]
@@ -33,9 +33,9 @@ class Rungs:
 
     @cached_property
     def shares(self) -> NDArray[np.float64]:
-        """Share (rungs,) of the largest value that each rung of an ordered knob keeps."""
+        """The share (rungs,) of the knob's largest value that each rung of an ordered knob keeps."""
         numbers = np.array(self.values, dtype=float)
-        if numbers[0] < 0 or numbers[-1] <= 0:  # values that are not shares of a width: take the rung's position
+        if numbers[0] < 0 or numbers[-1] <= 0:  # these values are not shares of a width: take the rung's position
             return np.arange(1, len(numbers) + 1) / len(numbers)
         return np.asarray(numbers / numbers[-1])
 
@@ -81,7 +81,7 @@ class Lattice:
         return {r.name: r.values[i] for r, i in zip(self.rungs, point.tolist(), strict=True)}
 
     def point(self, values: Values) -> Point | None:
-        """Return the rungs (d,) of values; None for values between the rungs (of a Float, or of a long Int)."""
+        """Return the rungs (d,) of values; None if a value (of a Float, or of a long Int) lies between two rungs."""
         found = []
         for rungs in self.rungs:
             if values[rungs.name] not in rungs.values:
@@ -117,7 +117,7 @@ class Lattice:
         return Infeasible(values, metrics, self.violation(nearest))
 
     def _level_tables(self) -> list[tuple[int, NDArray[np.int64]]]:
-        """Return, per levelled knob, its position in the space and the space's level of each rung."""
+        """Return for each levelled knob its position in the space and the space's level of each rung."""
         tables = []
         for i, (knob, rungs) in enumerate(zip(self._problem.space.knobs, self.rungs, strict=True)):
             if isinstance(knob, Int | Choice):

@@ -1,7 +1,7 @@
-"""Losses: predict the loss from cuts by a Bayesian linear model over per-knob loss curves.
+"""Losses: predict the loss that cuts cause, by a Bayesian linear model over the loss curves of the knobs.
 
-A curve gives the loss of one knob at each rung (F1: sensitivity, least-squares error or
-importance; without statistics the convex shape that cuts usually have). Evaluations then scale each curve.
+A curve gives the loss of one knob at each rung. It comes from F1 statistics (sensitivity, least-squares error or
+importance) or, without statistics, has the convex shape that cuts usually have. Evaluations then scale each curve.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from search.problem import Problem
 from search.stepping.lattice import Lattice, Point, Rungs
 
 _SHAPE = 1.5  # exponent of a curve without statistics: damage grows faster than the cut
-_SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common one: scales differ by a factor of ten
+_SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common scale; scales differ tenfold
 _LEAST = 0.1  # least share of the usual shape: no cut is free, whatever a statistic says
 _NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
-_MISFIT = 0.1  # error of the linear model as a share of a loss: it is large where a network collapses
+_MISFIT = 0.1  # error of the linear model, as a share of a loss; it is large where a network collapses
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Losses:
         return self._columns - 1
 
     def _prior(self, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the prior: equal scales of the curves, and last the offset between the original's score and F2's."""
+        """Return the prior: equal scales of the curves and, last, the offset of F2 scores from the original's score."""
         mean = np.append(np.full(self._curve_count, scale), 0.0)
         deviations = np.append(np.full(self._curve_count, _SPREAD * scale), 4 * _NOISE * self.unit)
         return mean, np.diag(deviations**2)
@@ -70,7 +70,7 @@ class Losses:
     def predict(self, points: NDArray[np.int64]) -> Prediction:
         """Return the losses at (n, d) rungs with the uncertainty of the curves' scales."""
         features = self.features(points)
-        features[:, -1] = 0.0  # the offset is common to all points, so it does not affect their order
+        features[:, -1] = 0.0  # all points have the same offset, so it does not affect their order
         variance = np.einsum("nc,ck,nk->n", features, self._covariance, features)
         return Prediction(self.loss(points), np.sqrt(np.maximum(variance, 0.0)))
 
@@ -89,7 +89,8 @@ class Losses:
         posterior = np.asarray(np.linalg.inv(precision + (features.T * weights) @ features), dtype=np.float64)
         evidence = features.T @ (weights * losses)
         fitted._mean = np.asarray(posterior @ (precision @ mean + evidence), dtype=np.float64)
-        # A cut that seems to gain accuracy is noise: keep a little of its loss, so that ties go to the smaller cut.
+        # If a cut seems to raise the score, this is noise: keep a little of its loss, so that ties go to the smaller
+        # cut.
         fitted._mean[:-1] = np.maximum(fitted._mean[:-1], 0.05 * mean[:-1])
         fitted._covariance = posterior
         return fitted
@@ -105,7 +106,7 @@ def _common_scale(totals: NDArray[np.float64], losses: NDArray[np.float64], weig
 def _curves(
     problem: Problem, lattice: Lattice, uncut: float | None, unit: float
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Return (knob, loss at each rung), 0 at the top. Ordered knobs use the statistic that covers most of them."""
+    """Return (knob, loss at each rung), 0 at the top. Ordered knobs use the statistic that most of them have."""
     found: dict[int, NDArray[np.float64]] = {}
     for kind in ("sensitivity", "ls_error", "importance"):
         curves = {
@@ -143,9 +144,9 @@ def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -
 
 
 def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of the curve, made to rise with the cut, and the usual shape scaled to it.
+    """Return the mean of this curve, made to rise with the cut, and of the usual shape at the same scale.
 
-    Statistics are noisy: without this, a flat part of a curve would make a deep cut look free.
+    Statistics are noisy: otherwise, a flat part of a curve would make a deep cut look free.
     """
     scale = float(curve @ shape) / max(float(shape @ shape), np.finfo(float).tiny)
     rising = np.maximum.accumulate(curve[::-1])[::-1]
@@ -163,7 +164,8 @@ def _lost_importance(rungs: Rungs, scores: NDArray[np.float64]) -> NDArray[np.fl
 def _scaled(curves: Mapping[int, NDArray[np.float64]], kind: str, unit: float) -> dict[int, NDArray[np.float64]]:
     """Scale the curves to losses. Sensitivities are losses already; other statistics only compare knobs.
 
-    Those are scaled so that their bottom rungs lose a tenth of the objective on average, until evaluations correct it.
+    The curves of other statistics are scaled so that their bottom rungs lose a tenth of the objective on average.
+    Evaluations correct this later.
     """
     bottom = float(np.mean([curve[0] for curve in curves.values()] or [0.0]))
     if kind == "sensitivity" or not bottom:

@@ -1,4 +1,4 @@
-"""Moves on the lattice by estimate alone: down to a limit at the least loss, and back up where there is slack."""
+"""Moves on the lattice by estimate alone: down to a limit at the least loss, and back up if there is slack."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from search.stepping.lattice import Lattice, Point
 Loss: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Function from (n, d) rungs to (n,) predicted losses."""
 
-_TINY = 1e-9  # a smaller gain of violation is rounding
+_TINY = 1e-9  # a smaller gain in violation is rounding
 
 
 class Moves:
-    """Greedy walks under predicted losses. `banned` holds (knob, option) pairs that are never moved to."""
+    """Greedy walks under predicted losses. `banned` holds (knob, option) pairs to which no walk moves."""
 
     def __init__(self, lattice: Lattice, loss: Loss, banned: Collection[tuple[int, int]] = frozenset()) -> None:
         self._lattice = lattice
@@ -25,7 +25,7 @@ class Moves:
         self._banned = frozenset(banned)
 
     def sweep(self, point: Point, knob: int, rungs: range) -> NDArray[np.int64]:
-        """Return (len(rungs), d), the point with this knob at each of the rungs."""
+        """Return (len(rungs), d): for each of the rungs, the point with this knob at that rung."""
         points = np.repeat(point[None], len(rungs), axis=0)
         points[:, knob] = np.array(rungs, dtype=np.int64)
         return points
@@ -33,8 +33,8 @@ class Moves:
     def lower(self, point: Point, knob: int, target: float, floor: int = 0) -> Point:
         """Step the knob down to the highest rung whose violation is at most `target`.
 
-        If there is none, return the rung (not below `floor`) of the smallest violation; the point itself if no rung
-        gains anything.
+        If there is no such rung, go to the rung (not below `floor`) of the smallest violation, or stay if no rung gains
+        anything.
         """
         points = self.sweep(point, knob, range(int(point[knob]), floor - 1, -1))
         violations = self._lattice.violations(points)
@@ -69,7 +69,7 @@ class Moves:
         return at, violation
 
     def give_back(self, point: Point, target: float = 0.0, frozen: Collection[int] = frozenset()) -> Point:
-        """Raise widths while the violation stays within `target`, first the step that saves the most predicted loss."""
+        """Raise widths while the violation stays within `target`; steps that save most predicted loss come first."""
         at = point
         while True:
             steps = self._steps_up(at, frozen)

@@ -1,18 +1,19 @@
 """Sparsity inference (Condensa, Joseph et al. 2019, arXiv 1911.02497): one global sparsity by Bayesian optimisation.
 
-At most ten whole trainings (F4), in two stages:
-1. level set: find the largest s whose accuracy is at least the level, by DR-UCB: between the samples that reached the
-   level and those that clearly did not, propose the s with the largest (1 - gamma) * sigma - gamma * |mean - level|;
+The search takes at most ten full training runs (F4), in two stages:
+1. level set: find the largest s whose score is at least the level, by DR-UCB: between the samples that reached the
+   level and the samples that clearly did not, propose the s with the largest
+   (1 - gamma) * sigma - gamma * |mean - level|;
 2. optimise the objective on (0, s_acc]: by its estimate if there is one, else by GP-UCB on measured values.
 Departures and additions (the paper's repository contains no search):
-- "clearly" is two standard deviations of the accuracy, so that one unlucky sample does not end the search too early;
-- accuracies are squashed around the level (search.sparsity.curve);
-- until the level is bracketed the middle is proposed, as in bisection, because a process would extrapolate; after
-  that a proposal keeps away from the ends of the bracket, as in Brent's method;
-- limits on cost restrict the domain by estimate. If accuracy is the objective there is no stage 1 under such limits:
-  the least sparsity that meets them comes first, then GP-UCB looks for a better one, with a prior whose mean falls,
-  because a whole training is too expensive for exploring the far end;
-- without a level there is only stage 2, on all sparsities within the limits.
+- "clearly" means by two standard deviations of the score, so that one unlucky sample does not end the search early;
+- scores are squashed around the level (search.sparsity.curve);
+- until the level is bracketed, the middle is proposed, as in bisection, because a Gaussian process would extrapolate;
+  after that, a proposal keeps away from the ends of the bracket, as in Brent's method;
+- limits on cost restrict the domain by estimate. If the score is the objective, there is no stage 1 under such limits:
+  the least sparsity that meets the limits comes first, then GP-UCB looks for a better sparsity. Its prior has a falling
+  mean, because a full training run is too expensive for exploring the far end;
+- without a level, there is only stage 2, on all sparsities within the limits.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from search.strategy import StrategyFamily
 _CLEARLY = 2.0  # standard deviations below the level
 _EDGE = 0.1  # share of the bracket at each end that proposals avoid
 _COLLAPSE = 5.0  # squashed loss that stage 2 expects at the sparsest point
-_BARRED = 1e3  # far larger than any acquisition, so that a point at an edge is proposed only if no other is left
+_BARRED = 1e3  # far larger than any acquisition, so that a point at an edge is proposed only if no other point is left
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,19 @@ class Settings:
         Literal["auto", "lc", "direct"],
         Doc("training of a sample: lc (learning-compression), direct (cut, fine-tune) or auto (lc for single weights)"),
     ] = "auto"
-    samples: Annotated[int, Doc("maximum number of whole trainings"), Bounds(1, 100)] = 10
+    samples: Annotated[int, Doc("maximum number of full training runs"), Bounds(1, 100)] = 10
     tolerance: Annotated[float, Doc("required precision of the sparsity"), Bounds(0.001, 0.5)] = 0.01
     noise: Annotated[
-        float, Doc("standard deviation of an accuracy if the number of images is not known"), Bounds(1e-5, 0.1)
+        float, Doc("standard deviation of a score if the number of images is not known"), Bounds(1e-5, 0.1)
     ] = 0.003
-    gamma: Annotated[float, Doc("weight of nearness to the level against uncertainty"), Bounds(0.0, 1.0)] = 0.95
+    gamma: Annotated[float, Doc("weight of nearness to the level; the rest goes to uncertainty"), Bounds(0.0, 1.0)] = (
+        0.95
+    )
     beta: Annotated[float, Doc("standard deviations added to the predicted objective"), Bounds(0, 10)] = 2.0
 
 
 class Bayesian:
-    """Strategy that asks for one sample at a time, because the next one should use its result.
+    """Strategy that asks for one sample at a time, because the next sample should use the result.
 
     The seed is not used.
     """
@@ -105,7 +108,7 @@ class Bayesian:
     # Stage 2: the objective.
 
     def _best(self, fresh: NDArray[np.int64], level: float | None) -> int | None:
-        """Return the next sample; None if no better one can be expected."""
+        """Return the next sample; None if no better sample can be expected."""
         ended = self._samples.ended()
         reached = {s.index for s in ended if (s.utility is not None if level is None else _reaches(s, level))}
         if level is not None:
@@ -119,7 +122,7 @@ class Bayesian:
         return best if all(estimated[best] > estimated[i] for i in reached) else None
 
     def _climb(self, fresh: NDArray[np.int64]) -> int | None:
-        """Return the next sample by GP-UCB: first the least sparsity, as more is expected to lose more."""
+        """Return the next sample by GP-UCB: first the least sparsity, as more sparsity is expected to lose more."""
         known = [(s.index, s.utility) for s in self._samples.ended() if s.utility is not None]
         if not known:
             return int(fresh[0])
@@ -147,7 +150,7 @@ class Bayesian:
         return fit(x, y, noise, reference, self._x[at], fall)
 
     def _noise(self, accuracy: float) -> float:
-        """Return the standard error of an accuracy measured on the problem's images."""
+        """Return the standard error of a score measured on the problem's images."""
         images = self._problem.images
         if images is None:
             return self._settings.noise
@@ -161,7 +164,7 @@ def _reaches(sample: Sample, level: float) -> bool:
 
 STRATEGY = StrategyFamily(
     name="bayesian",
-    summary="Infers one sparsity for the whole network from at most ten whole trainings.",
+    summary="Infers one sparsity for the whole network from at most ten full training runs.",
     source="Joseph et al. 2019, Condensa (arXiv 1911.02497)",
     settings=Settings,
     make=Bayesian,

@@ -25,14 +25,14 @@ class Settings:
         Literal["auto", "lc", "direct"],
         Doc("training of a sample: lc (learning-compression), direct (cut, fine-tune) or auto (lc for single weights)"),
     ] = "auto"
-    samples: Annotated[int, Doc("maximum number of whole trainings"), Bounds(1, 100)] = 10
+    samples: Annotated[int, Doc("maximum number of full training runs"), Bounds(1, 100)] = 10
     tolerance: Annotated[float, Doc("required precision of the sparsity"), Bounds(0.001, 0.5)] = 0.01
 
 
 class Bisection:
-    """Strategy that halves the interval between the last sparsity that reached the level and the first that did not.
+    """Strategy that halves the interval between the last sparsity that reached the level and the first that missed it.
 
-    Without a level it asks for the least sparsity within the limits. The seed is not used.
+    Without a level, it asks for the least sparsity within the limits. The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -60,7 +60,7 @@ class Bisection:
 
 STRATEGY = StrategyFamily(
     name="bisection",
-    summary="Bisects one sparsity for the whole network until the accuracy limit is bracketed.",
+    summary="Bisects one sparsity for the whole network until the limit on the score is bracketed.",
     source="baseline for Condensa (Joseph et al. 2019, arXiv 1911.02497)",
     settings=Settings,
     make=Bisection,

@@ -1,14 +1,14 @@
 """Greedy descent to the limit, one knob's step after another (NetAdapt, Yang et al. 2018), then local swaps.
 
-As in the paper, a round makes one proposal per knob, each cut until the table gives the round's latency, evaluates
-them and commits to the one with the best accuracy per latency. The departures are for budgets of tens of evaluations
+As in the paper, a round makes one proposal per knob, cut until the table gives the round's latency. It evaluates the
+proposals and commits to the one with the best score per latency. The departures are for budgets of tens of evaluations
 instead of thousands:
 - a round asks only for the most promising knobs, by F1 statistics scaled by the evaluations so far;
-- rounds are few, so steps are large: the leading knob loses at most a part of its width, and cuts of all knobs with
-  the least predicted loss make up the rest of the step. With many rounds there is no rest, as in plain NetAdapt;
-- other options of unordered knobs (int8) come first, and are taken at once if they lose almost nothing;
+- rounds are few, so steps are large: the leading knob loses at most a part of its width, and the cuts with the least
+  predicted loss, of any knobs, make up the rest of the step. With many rounds, there is no rest, as in plain NetAdapt;
+- other options of unordered knobs (int8) come first and are taken at once if they lose almost nothing;
 - the first round also proposes a point that meets the limit in one step, so that a short budget suffices;
-- several limits at once: "latency" is the summed relative violation of all constraints;
+- several limits may hold at once: "latency" is the summed relative violation of all constraints;
 - after the limit is met, the rest of the budget goes to raising widths and swapping width between knobs.
 Every ask is computed from the known evaluations alone, so that a restart loses nothing.
 """
@@ -41,7 +41,9 @@ class Settings:
         float, Doc("largest share of its width that the leading knob of a round loses"), Bounds(0.05, 1.0)
     ] = 0.35
     free_loss: Annotated[
-        float, Doc("take an option (int8) at once if it loses at most this share of the objective"), Bounds(0.0, 0.2)
+        float,
+        Doc("largest share of the objective that an option (int8) may lose to be taken at once"),
+        Bounds(0.0, 0.2),
     ] = 0.01
     curiosity: Annotated[
         float, Doc("standard deviations added to the predicted result of a swap"), Bounds(0.0, 5.0)
@@ -50,7 +52,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Proposals, the most promising first; the stage waits for the first `width` that do not fail."""
+    """Proposals, the most promising first. The stage waits for the first `width` proposals that do not fail."""
 
     base: Point
     proposals: tuple[Point, ...]
@@ -58,7 +60,7 @@ class Stage:
 
 
 class Greedy:
-    """Strategy whose stages depend only on the results of earlier stages, so that a new instance resumes from tells.
+    """Strategy whose stages depend only on results of earlier stages, so that a new instance can take over.
 
     The seed is not used. Raises: InvalidInput for a Subset knob.
     """
@@ -100,7 +102,7 @@ class Greedy:
     # Descent: stages until the limit is met.
 
     def _descend(self) -> Stage | None:
-        """Return the first stage with results missing; None once the descent is done."""
+        """Return the first stage whose results are incomplete; None once the descent is done."""
         base, trail = self._lattice.top, list[Point]()
         self._check_reachable()
         for stage_number in range(self._rounds + 1):
@@ -121,7 +123,8 @@ class Greedy:
     def _reach(self, moves: Moves) -> Point:
         """Return the end of the walk from the uncut network down to the limits at the least predicted loss.
 
-        If it ends above the limits, return the nearest of its end and the smallest network of each option.
+        If the walk ends above the limits, return the point nearest to them among its end and the smallest network of
+        each option.
         """
         reached, violation = moves.walk(self._lattice.top, 0.0)
         if violation > 0.0:
@@ -131,14 +134,14 @@ class Greedy:
         return moves.give_back(reached)
 
     def _corner(self, option: int) -> Point:
-        """Return the point with every width at its smallest and every unordered knob at this option number."""
+        """Return the point with every width at its smallest value and every unordered knob at this option number."""
         corner = np.zeros_like(self._lattice.top)
         for i in self._lattice.unordered:
             corner[i] = min(option, self._lattice.counts[i] - 1)
         return corner
 
     def _counted(self, stage: Stage) -> list[Point]:
-        """Return the proposals that the stage waits for: a failed one is replaced by the next in line."""
+        """Return the proposals that the stage waits for: the next in line replaces a failed proposal."""
         counted: list[Point] = []
         useful = 0
         for point in stage.proposals:
@@ -149,9 +152,9 @@ class Greedy:
         return counted
 
     def _options(self, base: Point) -> Stage:
-        """Return the stage of all other options of the unordered knobs that reduce the violation.
+        """Return the stage that tries every other option of an unordered knob that reduces the violation.
 
-        It adds the uncut network for comparison if the budget allows it or its score is unknown.
+        The stage also has the uncut network, for comparison, if the budget allows it or its score is unknown.
         """
         moves = Moves(self._lattice, self._losses.loss)
         violation = self._lattice.violation(base)
@@ -167,7 +170,7 @@ class Greedy:
         return Stage(base, tuple(others), len(others))
 
     def _round(self, base: Point, trail: Sequence[Point], number: int) -> Stage:
-        """Return the stage of one proposal per knob, each down to the round's target, by loss per violation gained."""
+        """Return the stage with one proposal per knob, cut to the round's target, the least loss per gain first."""
         violation = self._lattice.violation(base)
         if violation == 0.0:
             return Stage(base, (), 0)
@@ -182,13 +185,13 @@ class Greedy:
         ranked = list(points[np.argsort(prices, kind="stable")])
         if number > 1:
             return Stage(base, tuple(ranked), self._width)
-        # Also go all the way by prediction alone, so that a point within the limits is known from the first round on.
+        # Also go all the way by prediction alone: thus a point within the limits is known from the first round on.
         return Stage(base, tuple(distinct([self._reach(moves), *ranked])), self._width + 1)
 
     def _lead(self, base: Point, knob: int, target: float, moves: Moves) -> Iterator[Point]:
-        """Yield the point with `knob` cut towards the target and the rest made up by the other knobs."""
+        """Yield the point in which `knob` is cut towards the target and the other knobs make up the rest."""
         if knob in self._lattice.unordered:
-            return  # the stage of options covers them; fills may still choose them at their measured loss
+            return  # the stage of options covers them; `fill` may still choose their options at the measured loss
         shares = self._lattice.rungs[knob].shares
         floor = int(np.searchsorted(shares, shares[base[knob]] * (1.0 - self._settings.lead)))
         led = moves.lower(base, knob, target, floor=min(floor, int(base[knob])))
@@ -198,7 +201,7 @@ class Greedy:
                 yield moves.give_back(filled, target, frozen=(knob,))
 
     def _commit(self, stage: Stage, counted: Sequence[Point], free_only: bool) -> Point:
-        """Return the proposal with the least loss per violation gained; the base if all failed."""
+        """Return the proposal with the least loss per violation gained, or the base if all proposals failed."""
         base_utility = self._base_utility(stage.base, counted)
         violation = self._lattice.violation(stage.base)
         best, best_price = stage.base, np.inf
@@ -209,7 +212,7 @@ class Greedy:
             loss = base_utility - utility
             if free_only and loss > self._settings.free_loss * self._losses.unit:
                 continue
-            # With a loss below zero, more gain is better, not worse.
+            # If the loss is below zero, a larger gain is better, not worse.
             price = loss / gain if loss > 0.0 else loss * gain
             if price < best_price:
                 best, best_price = point, price
@@ -240,7 +243,7 @@ class Greedy:
         return [self._candidate(fresh[i], base) for i in order[:count]]
 
     def _neighbours(self, best: Point | None, moves: Moves) -> Iterator[Point]:
-        """Yield points within the limits with no slack: the best by prediction, and swaps around the best known."""
+        """Yield points just within the limits: the best point by prediction, and swaps around the best known point."""
         target = self._reach(moves)
         if self._lattice.violation(target) == 0.0:
             yield target
@@ -296,7 +299,7 @@ class Greedy:
 
 STRATEGY = StrategyFamily(
     name="greedy",
-    summary="Cuts the knob that costs the least accuracy per latency, round by round, then swaps widths.",
+    summary="Cuts the knob that costs the least score per latency, round by round, then swaps widths.",
     source="Yang et al. 2018, NetAdapt (arXiv 1804.03230)",
     settings=Settings,
     make=Greedy,

@@ -1,7 +1,7 @@
 """NSGA-II (Deb et al. 2002) with Optuna's operators, steady-state.
 
-Departure: the parents of every proposal are the best `population` of all known points, not of whole generations, so
-that results count as soon as they are told, in any order, and a restart finds the same parents.
+There is one departure: the parents of every proposal are the best `population` points of all known points, not of a
+generation. Results thus count as soon as they are told, in any order, and a restart finds the same parents.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Settings:
     """Settings of the number of parents and their combination."""
 
-    population: Annotated[int, Doc("number of parents kept, and of points drawn at random first"), Bounds(2, 1000)] = 10
+    population: Annotated[int, Doc("number of parents; as many points are drawn at random first"), Bounds(2, 1000)] = 10
     crossover: Annotated[float, Doc("probability that a proposal has two parents"), Bounds(0.0, 1.0)] = 0.9
     swapping: Annotated[float, Doc("probability that a knob comes from the second parent"), Bounds(0.0, 1.0)] = 0.5
 

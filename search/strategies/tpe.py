@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the random start and of the search in the model."""
+    """Settings of the random start and of the search with the model."""
 
     startup: Annotated[int, Doc("number of random points before the model is used"), Bounds(1, 1000)] = 10
-    draws: Annotated[int, Doc("number of points of the good model compared per proposal"), Bounds(1, 1000)] = 24
+    draws: Annotated[int, Doc("number of likely good points compared per proposal"), Bounds(1, 1000)] = 24
 
 
 def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
@@ -35,7 +35,7 @@ def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
 
 STRATEGY = StrategyFamily(
     name="tpe",
-    summary="Models where good and bad points lie and proposes points where good ones are likelier (Optuna).",
+    summary="Models where good and bad points lie, and proposes points where good points are likelier (Optuna).",
     source="Bergstra et al. 2011, Algorithms for Hyper-Parameter Optimization",
     settings=Settings,
     make=make,

@@ -27,15 +27,14 @@ _MOST_COMBINATIONS = 64
 class Settings:
     """Settings of the candidates below the largest ratio."""
 
-    neighbours: Annotated[int, Doc("number of next smaller ratios, asked for if there is room"), Bounds(0, 20)] = 2
+    neighbours: Annotated[int, Doc("number of smaller ratios to ask for, if there is room"), Bounds(0, 20)] = 2
 
 
 class Uniform:
     """Strategy of the largest ratio within the limits, for each combination of the unordered knobs (fp32 and int8).
 
-    It estimates every ratio at which some width changes, in one batch, so that the largest feasible ratio is exact
-    even if latency is not a monotone function of the ratio, which would mislead a bisection.
-    The seed is not used.
+    It estimates every ratio at which some width changes, in one batch. The largest feasible ratio is thus exact even if
+    latency is not a monotone function of the ratio, which would mislead a bisection. The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -59,7 +58,7 @@ class Uniform:
 
     @cached_property
     def _ranked(self) -> tuple[list[Point], list[Point]]:
-        """Largest feasible ratio of each combination, widest first; then the next smaller ones of each.
+        """For each combination, the point of the largest feasible ratio, widest first; then points of smaller ratios.
 
         Raises: Infeasible if no ratio of any combination meets the limits.
         """
@@ -89,7 +88,7 @@ class Uniform:
         return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
 
     def _at(self, ratio: float, options: Sequence[int]) -> Point:
-        """Return the point whose widths are the largest that keep at most `ratio`, but at least the knob's smallest."""
+        """Return the point whose widths keep at most `ratio`, as large as possible; no width is below its smallest."""
         point = self._lattice.top.copy()
         for i in self._lattice.ordered:
             point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)
@@ -97,7 +96,7 @@ class Uniform:
         return point
 
     def _combinations(self) -> list[tuple[int, ...]]:
-        """Return all combinations of unordered options or, if too many, those with one option number for all knobs."""
+        """Return all combinations of unordered options; if they are too many, only those with equal option numbers."""
         counts = [self._lattice.counts[i] for i in self._lattice.unordered]
         if prod(counts) <= _MOST_COMBINATIONS:
             return list(product(*(range(count) for count in counts)))

@@ -1,9 +1,9 @@
-"""A synthetic residual network with staircase latencies and a known true accuracy.
+"""A synthetic residual network with staircase latencies and a known true score.
 
 Many layers share each stream (by residual adds); each inner knob is between two layers of one stream. The shapes
 follow experience with real networks: a few knobs hold most of the sensitivity, damage grows faster than the cut,
-cutting two neighbours hurts more than the sum, 8-bit arithmetic costs little accuracy, and a kernel's time is a
-staircase in the number of channels.
+cutting two neighbours hurts more than the sum of both cuts, 8-bit arithmetic lowers the score little, and a kernel's
+time is a staircase in the number of channels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRECISION = "precision"
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution from knob `source` to knob `target` (None: the image, or the classes), on side x side."""
+    """A convolution from knob `source` to knob `target` on side x side pixels; None means the image or the classes."""
 
     source: str | None
     target: str | None
@@ -44,7 +44,7 @@ class Kernels:
 
 @dataclass(frozen=True, eq=False)
 class SyntheticNetwork:
-    """Layers, widths and an accuracy model drawn from `seed`, with `knob_count` width knobs of `level_count` levels."""
+    """Layers, widths and a score model drawn from `seed`, with `knob_count` width knobs of `level_count` levels."""
 
     seed: int
     knob_count: int = 8
@@ -61,7 +61,7 @@ class SyntheticNetwork:
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
-        """Allowed widths of each knob, ascending; each stream is twice as wide as the one before."""
+        """Allowed widths of each knob, ascending; each stream is twice as wide as the stream before."""
         names = [f"stream{i}" for i in range(self.stream_count)]
         names += [f"inner{i}" for i in range(self.knob_count - self.stream_count)]
         return {name: self._options(32 * 2 ** self._stream_of(name)) for name in names}
@@ -98,7 +98,7 @@ class SyntheticNetwork:
         return tuple(f"layer{i}" for i, layer in enumerate(self.layers) if layer.target == name)
 
     def _features(self, name: str) -> Features:
-        """Return the facts that a width knob of a real network has."""
+        """Return facts like the facts about a width knob of a real network."""
         macs = [float(layer.side**2 * np.prod([grid.max() for grid in self._grid(layer)])) for layer in self.layers]
         touching = [i for i, layer in enumerate(self.layers) if name in (layer.source, layer.target)]
         made = [i for i in touching if self.layers[i].target == name]
@@ -138,7 +138,7 @@ class SyntheticNetwork:
         return self._terms(terms, 0.26, offset=2048.0)
 
     def _grid(self, layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return channels in and out at every level of the layer's knobs, with one axis per knob."""
+        """Return the input and output channels at every level of the layer's knobs, with one axis per knob."""
         c_in = np.array(self.widths[layer.source] if layer.source else (3,), dtype=float)
         c_out = np.array(self.widths[layer.target] if layer.target else (10,), dtype=float)
         return np.broadcast_to(c_in[:, None], (len(c_in), len(c_out))), np.broadcast_to(c_out, (len(c_in), len(c_out)))
@@ -174,7 +174,7 @@ class SyntheticNetwork:
 
 @dataclass(frozen=True, eq=False)
 class AccuracyModel:
-    """Model of the accuracy (n,) at (n, d) levels, between chance and the original's, without noise."""
+    """Model of the score (n,) at (n, d) levels, between chance and the original's score, without noise."""
 
     keep: Sequence[NDArray[np.float64]]
     sensitivity: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Synthetic problems with known true accuracies, to test searches in milliseconds without training a network."""
+"""Synthetic problems with known true scores, to test searches in milliseconds without training a network."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _LARGEST = 2_000_000  # the most points that `optimum` enumerates
 class Replay:
     """A problem with immediate evaluations.
 
-    `noise` is the standard deviation of the error that F2 on a few thousand images adds to the true accuracy. The
-    error is a function of the values, as with a fixed evaluation set.
+    `noise` is the standard deviation of the error that F2 on a few thousand images adds to the true score. The error is
+    a function of the values, as with a fixed evaluation set.
     """
 
     problem: Problem
@@ -43,7 +43,7 @@ class Replay:
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Return the evaluation of a candidate of any fidelity, always the same for the same values.
 
-        A whole training (F4) gives a network from which a later candidate may start.
+        A full training run (F4) gives a network from which a later candidate may start.
         """
         levels = self.network.space.levels(candidate.values)[None]
         metrics = {name: float(column[0]) for name, column in self.problem.estimate([candidate.values]).items()}
@@ -53,18 +53,18 @@ class Replay:
         return Evaluation(candidate, Status.COMPLETED, metrics, elapsed_s=0.001, network=network)
 
     def accuracy(self, values: Values) -> float:
-        """Return the true accuracy, without noise."""
+        """Return the true score, without noise."""
         return float(self.network.accuracy(self.network.space.levels(values)[None])[0])
 
     @cached_property
     def optimum(self) -> tuple[Values, float]:
-        """Return the feasible values with the highest true accuracy, by enumeration.
+        """Return the feasible values with the highest true score, by enumeration.
 
-        Raises: InvalidInput if the space is too large for that, or has no feasible point.
+        Raises: InvalidInput if the space is too large to enumerate or has no feasible point.
         """
         space = self.network.space
         if np.prod(space.level_counts) > _LARGEST:
-            raise InvalidInput("space", space.level_counts, f"over {_LARGEST} points; make a smaller problem")
+            raise InvalidInput("space", space.level_counts, f"more than {_LARGEST} points; make a smaller problem")
         levels = np.indices(space.level_counts).reshape(len(space.knobs), -1).T.astype(np.int64)
         metrics = _metrics(self.network, self.problem.terms, levels)
         violations = sum(c.violations(metrics[c.metric]) for c in self.problem.constraints)
@@ -92,8 +92,8 @@ def make_replay(
 ) -> Replay:
     """Return a problem drawn from `seed`.
 
-    `ratios`: metric key -> limit as a share of the original's value, by default 0.4 of the latency on small-cpu.
-    The devices are `DEVICES`; other metrics are `macs` and `size_bytes`.
+    `ratios` maps a metric key to its limit as a share of the original's value; the default is 0.4 of the latency on
+    small-cpu. The devices are `DEVICES`; other metrics are `macs` and `size_bytes`.
     """
     network = SyntheticNetwork(seed, knobs, levels, precision)
     terms = {latency_metric(name): network.latency(kernels) for name, kernels in DEVICES.items()}
@@ -133,7 +133,7 @@ def run(strategy: Strategy, replay: Replay, evaluations: int | None = None, batc
 def _metrics(
     network: SyntheticNetwork, terms: Mapping[str, Terms], levels: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Return every cheap metric at (n, d) levels. MACs and bytes are summed from tables like latency."""
+    """Return every cheap metric at (n, d) levels. Like latency, MACs and bytes are summed from tables."""
     found = {key: table.latency_ms(levels) for key, table in terms.items()}
     return found | {
         "macs": network.macs.latency_ms(levels),
@@ -144,11 +144,11 @@ def _metrics(
 def _statistics(
     network: SyntheticNetwork, top: NDArray[np.int64], noise: float
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return statistics like those from a pass over data: related to the truth, but not equal to it."""
+    """Return statistics like the statistics of real data: related to the truth, but not equal to it."""
     rng = np.random.default_rng([network.seed, 2])
     names = ("sensitivity", "ls_error", "importance", "fisher", "gram")
     found: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}
-    # A separate stream, so that these two additions do not change the other draws.
+    # A separate random stream, so that these two statistics do not change the other draws.
     further = np.random.default_rng([network.seed, 3])
     for column, (name, widths) in enumerate(network.widths.items()):
         alone = np.repeat(top[None], len(widths), axis=0)
@@ -164,7 +164,7 @@ def _statistics(
 
 
 def _importance(widths: Sequence[int], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return one score per unit: a few high ones and a tail, shuffled."""
+    """Return one score per unit: a few high scores and a tail of low scores, shuffled."""
     scores = np.exp(-rng.uniform(1.0, 4.0) * np.arange(widths[-1]) / widths[-1])
     return np.asarray(rng.permutation(scores))
 

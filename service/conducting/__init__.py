@@ -1,1 +1,1 @@
-"""The conductor: it leases jobs, runs them and stores what they report."""
+"""The conductor: a process that leases jobs, runs them and stores their reports."""

@@ -47,21 +47,25 @@ IDLE_S = 0.5
 """Interval at which an idle conductor looks for a job."""
 TICK_S = 0.1
 GRACE_S = 8.0
-"""Time that a run has to reach a stopping point when this conductor ends; then its job is given back as it is."""
+"""Time that a run has to reach a stopping point when this conductor ends. After this time, the job is given back as it
+is.
+"""
 
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
-"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused it."""
+"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused the
+job.
+"""
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """Return the wait after a job's `crashes`-th machine failure in a row; it doubles each time.
+    """Return the wait after a job's `crashes`-th machine failure in a row. Each wait is twice the wait before.
 
-    A full disk or memory takes time to become free again, and an operator has to notice it.
+    A full disk or memory takes time to become free again, and an operator has to notice the failure.
     """
     return min(CRASH_REST_S * 2.0 ** min(crashes - 1, 10), LONGEST_CRASH_REST_S)
 
@@ -171,7 +175,7 @@ class Conductor:
     def _settle(self, held: Held, ending: Ending | None) -> None:
         """Store the state that the run ended in, unless another conductor has the job by now.
 
-        If the store does not answer, the lease expires and the job continues from what is recorded.
+        If the store does not answer, the lease expires, and the job continues from its recorded state.
         """
         if ending is None:
             return
@@ -185,7 +189,8 @@ class Conductor:
     def _end(self, held: Held, ending: Ending) -> None:
         given_back = ending.state == "paused" and self._ended_by_us(held)
         state, said = ("queued", GIVEN_BACK) if given_back else (ending.state, ending.lines)
-        # Files of a job that failed internally are kept for a while, for debugging; housekeeping deletes them.
+        # Files of a job that failed because of a fault of Netlathe are kept for a while for debugging. Housekeeping
+        # deletes them.
         done = state in FINAL and (ending.values.get("failure") or {}).get("code") != "internal"
         crashes = 0
         with self._store.begin() as tx:
@@ -214,7 +219,7 @@ class Conductor:
             self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:
-        """True if a run paused because this conductor ends and not because the user asked for it."""
+        """True if a run paused because this conductor is ending, and not because the user asked for a pause."""
         if not self.stopping.is_set():
             return False
         with self._store.read() as tx:
@@ -228,7 +233,7 @@ class Conductor:
             with self._store.begin() as tx:
                 conductors.seen(tx, self.id, executor)
         except OperationalError:
-            log.warning("the store did not answer; until it does, this conductor counts as dead")
+            log.warning("the store did not answer; this conductor counts as dead until the store answers again")
 
     def _leave(self) -> None:
         try:

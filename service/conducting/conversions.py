@@ -1,4 +1,4 @@
-"""Conversions: a run asks a device to convert networks to its engine's format, and reads the answers."""
+"""Conversions: a run asks a device to convert networks to the format of the device's engine, and reads the answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Conversions:
     device_id: str
 
     def ask(self, models: Sequence[bytes], samples: Arrays) -> Sequence[Question]:
-        """Ask the device and return the questions, in the order of the models; answered ones are not asked again.
+        """Ask the device and return the questions in the order of the models. Answered questions are not asked again.
 
         Raises:
             LeaseLost: another conductor has the job now.
@@ -40,7 +40,7 @@ class Conversions:
             job_leases.fence(tx, self.held)
             for blob in files:
                 self.blobs.record(tx, blob)
-            conversions.ask(tx, self.device_id, wanted)
+            conversions.ask(tx, self.device_id, wanted, self.held.job_id)
         return wanted
 
     def found(self, wanted: Sequence[Question]) -> Sequence[Conversion] | str:
@@ -55,7 +55,7 @@ class Conversions:
         if refused is not None:
             raise MeasurementFailed(self.device_id, f"its runtime cannot convert a network: {refused}")
         if any(each.digest not in known for each in wanted):
-            return "the files that its engine makes of networks"
+            return "the files that its engine builds from networks"
         return [self._read(known[each.digest]) for each in wanted]
 
     def _read(self, answer: Answered) -> Conversion:

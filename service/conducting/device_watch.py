@@ -1,4 +1,4 @@
-"""DeviceWatch: while a run waits for an offline device, its job shows that, and fails after too long a wait."""
+"""DeviceWatch: shows in a job that its run waits for an offline device, and fails the job after too long a wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AWAY = ("offline", "quarantined")
 
 
 class DeviceWatch:
-    """Watches one device for one job; `offline_s`: longest time that a job waits for an offline device."""
+    """Watches one device for one job. `offline_s` is the longest time that a job waits for an offline device."""
 
     def __init__(self, store: Store, held: Held, device_id: str, offline_s: float) -> None:
         self._store = store
@@ -23,7 +23,7 @@ class DeviceWatch:
         self._offline_s = offline_s
 
     def look(self) -> None:
-        """Check the device and note in the job whether it waits for it.
+        """Check the device, and note in the job whether the job is waiting for the device.
 
         Raises:
             DeviceOffline: the job has waited for `offline_s`, or the device was deleted.

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ending:
-    """The next state of a job, with values for its row. `lines`: (level, text) for its log.
+    """The next state of a job, with values for the job's row. `lines` holds (level, text) pairs for the job's log.
 
-    `machine_failure`: how the machine failed; the job is then queued again, a limited number of times.
+    If the machine failed, `machine_failure` says how, and the job is queued again, a limited number of times.
     """
 
     state: State
@@ -53,13 +53,13 @@ class Run:
         return self
 
     def lose(self) -> None:
-        """Note that another conductor has the job; the run learns it at its next call to the store."""
+        """Note that another conductor has the job. The run learns of this at its next call to the store."""
         self._ports.lost.set()
 
     def _work(self) -> None:
         try:
             self.ending = _of_outcome(self._run_job(self._plan, self._ports))
-        except SystemExit as error:  # raised by Ray when it is lost
+        except SystemExit as error:  # Ray raises this when its connection is lost
             self.ending = of_error(PoolBroken(f"the run was told to exit ({error.code})"))
         except Exception as error:
             self.ending = of_error(error, self._ports.phase)
@@ -84,7 +84,7 @@ _KNOWN: Mapping[type[Exception], tuple[str, str | None]] = {
     Diverged: ("diverged", "training"),
     ExtraMissing: ("missing_extra", None),
 }
-"""Errors whose text is written for people, with the failure's code and the field of the request it concerns."""
+"""Errors whose text is written for people, each with the code of the failure and the request's field at fault."""
 
 
 def of_error(error: Exception, step: str = "run") -> Ending | None:
@@ -125,9 +125,7 @@ def _machine_failed(error: Exception) -> Ending | None:
 
 
 def _unexpected(error: Exception, step: str) -> Ending:
-    """Return the ending for an unexpected error. Its text goes only to the log, where the operator finds it by its
-    id.
-    """
+    """Return the ending for an unexpected error. The error's text goes only to the log, where the error id finds it."""
     number = secrets.token_hex(6)
     log.error("internal error %s", number, exc_info=error)
     if type(error).__module__.split(".")[0] == "onnxruntime":

@@ -52,7 +52,7 @@ from workers.running.context import Halted
 
 T = TypeVar("T")
 LOOK_S = 0.25
-"""Age up to which an answer of `signal` is reused, and interval at which a run checks a device it waits for."""
+"""Longest time that an answer of `signal` is reused; also the interval at which a waiting run checks its device."""
 TELL_S = 0.2
 """Shortest interval between progress events within a phase; the job's row is always up to date."""
 
@@ -60,7 +60,8 @@ TELL_S = 0.2
 class StorePorts:
     """The ports of one held job.
 
-    `stopping`: this conductor is about to end; `lost`: another conductor has the job; `phase`: the last one reported.
+    `stopping` is set when this conductor is about to end, and `lost` when another conductor has the job. `phase` is the
+    last phase that the run reported.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class StorePorts:
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
         now_s = self._clock_s()
-        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases do not report it
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases report no spent time
         if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
             # A run that continues an earlier one goes through its phases again; shown progress must not go back.
             job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
@@ -163,8 +164,8 @@ class StorePorts:
         tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
 
     def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
-        """Return the evaluation of the candidate that a summary names; runs use ids of candidates, clients of
-        evaluations.
+        """Return the evaluation of the candidate that a summary names. Runs use candidates' ids; clients use
+        evaluations' ids.
         """
         name = summary.get("evaluation_id") if summary is not None else None
         return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
@@ -172,7 +173,7 @@ class StorePorts:
     # questions of a run
 
     def signal(self) -> Signal:
-        """Return what the user wants of the run now; a conductor that is about to end asks for a pause.
+        """Return what the user wants the run to do now. A conductor that is about to end asks for a pause.
 
         Raises:
             LeaseLost: another conductor has the job now.
@@ -251,9 +252,9 @@ class StorePorts:
         """Return, for each network, the sets of node names that the device runs as one kernel; block until it answers.
 
         Raises:
-            DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot load a network, or it did not answer within `timeout_s`.
-            Halted: as `measure`.
+            DeviceOffline: the device has been offline for longer than a job waits.
+            MeasurementFailed: the device's runtime cannot load a network, or no answer came within `timeout_s`.
+            Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         wirings = [wiring(model) for model in models]
         known = self._told(device_id, wirings)
@@ -273,7 +274,7 @@ class StorePorts:
             job_leases.fence(tx, self._held)
             for blob in files.values():
                 self._blobs.record(tx, blob)
-            fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()})
+            fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()}, self._held.job_id)
 
     def _all_told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told] | str:
         found = self._told(device_id, wirings)
@@ -283,7 +284,7 @@ class StorePorts:
         return found if len(found) == len(wirings) else "which nodes it fuses"
 
     def _awaited(self, device_id: str, look: Callable[[], T | str], timeout_s: float) -> T:
-        """Wait until `look` returns the device's answers; until then it returns a description of what is missing."""
+        """Wait until `look` returns the device's answers; until then, `look` describes what is missing."""
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         end_s = self._clock_s() + timeout_s
         while True:
@@ -292,7 +293,7 @@ class StorePorts:
             if not isinstance(found, str):
                 return found
             if self._clock_s() >= end_s:
-                late = f"did not report within {timeout_s:.0f} s {found}; old agents never do"
+                late = f"did not report {found} within {timeout_s:.0f} s; agents of old versions never report this"
                 raise MeasurementFailed(device_id, late)
             self._halted()
             time.sleep(LOOK_S)
@@ -300,14 +301,13 @@ class StorePorts:
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
     ) -> Sequence[Conversion]:
-        """Return, for each network, the file that the device's runtime makes of it and that file's outputs for each
-        sample;
-        block until the device has answered.
+        """Return, for each network, the file that the device's runtime builds from it and the file's outputs for each
+        sample. Block until the device has answered.
 
         Raises:
-            DeviceOffline: as `wait`.
-            MeasurementFailed: its runtime cannot convert or run a network, or it did not answer within `timeout_s`.
-            Halted: as `measure`.
+            DeviceOffline: the device has been offline for longer than a job waits.
+            MeasurementFailed: the device's runtime cannot convert or run a network, or does not answer in time.
+            Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         asked = Conversions(self._store, self._blobs, self._held, device_id)
         wanted = asked.ask(models, samples)
@@ -322,7 +322,7 @@ class StorePorts:
         """Time whole networks, interleaved in one lease; block until done.
 
         Raises:
-            DeviceOffline: as `wait`.
+            DeviceOffline: the device has been offline for longer than a job waits.
             MeasurementFailed: a network does not run on the device.
             Halted: the user paused or cancelled the job, or this conductor is about to end.
         """

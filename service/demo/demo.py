@@ -36,7 +36,7 @@ EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
 EXECUTOR_WITHIN_S = 300.0
 DEVICE_WITHIN_S = 300.0
-"""Time limit for the device: an agent tests itself first, and waits if another program measures on this machine."""
+"""Time limit for the device to come online: its agent first tests itself, and waits while another program measures."""
 FOLDER = Path("netlathe-demo")
 """Folder below the working folder where the network, the data and the result stay."""
 PARTS = ("val", "test")
@@ -65,7 +65,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Checked:
-    """A clean process's result for one file: the number of images of each part, and of those classified correctly."""
+    """A clean process's result for one file: for each part, the number of images and of correctly classified images."""
 
     sha256: str
     right: Mapping[str, int]
@@ -91,7 +91,8 @@ def run(*, as_json: bool = False) -> int:
                     code = _compress(client, prepared, folder, say, as_json)
                     say(f"{time.monotonic() - started:.0f} s in all")
                     if keep:
-                        say(f"KEEP=1: it keeps running at {url}; sign in with the token in {data_dir / 'user-token'}")
+                        token_file = data_dir / "user-token"
+                        say(f"KEEP=1: the server keeps running at {url}; sign in with the token in {token_file}")
         finally:
             if not keep:
                 shutil.rmtree(data_dir, ignore_errors=True)
@@ -171,7 +172,7 @@ def _device(client: Client) -> str:
 
 
 def _executor(client: Client, log: Path) -> None:
-    """Wait for the executor. A job would wait for it, too, but without any message."""
+    """Wait for the executor. A job would wait for the executor, too, but without any message."""
     deadline = time.monotonic() + EXECUTOR_WITHIN_S
     while client.ready()["executor"] != "ok":
         if time.monotonic() > deadline:
@@ -240,7 +241,7 @@ def _compare(best: Summary, checked: Checked) -> None:
 
 
 def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, Checked]) -> None:
-    """Print original against result, with intervals for accuracies that a clean process has counted."""
+    """Print a comparison of original and result, with intervals for the accuracies that a clean process has counted."""
     shown = [(name, each) for name, each in (("original", job.original), (label, result)) if each is not None]
     counts = counts_of(each for _, each in shown)
     rows = [[*_row(name, each, checked.get(name)), *counted(each, counts)] for name, each in shown]
@@ -252,7 +253,7 @@ def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, C
     if lost is not None:
         mean, low, high = (100 * value for value in (lost.mean, lost.low, lost.high))
         span = f"[{low:z.2f}, {high:z.2f}]"
-        typer.echo(f"{label}: {mean:z.2f} points below it, 95 % interval {span} over {lost.n} images")
+        typer.echo(f"{label}: {mean:z.2f} points below the control, 95 % interval {span} over {lost.n} images")
 
 
 def _row(name: str, summary: Summary, checked: Checked | None) -> Sequence[str | None]:

@@ -1,7 +1,8 @@
 """Anchors of a device: blocks of known latency, timed again with every lease of blocks.
 
-They give the session's scale. A session that is too far off is refused and its blocks are timed again. If an agent's
-sessions are refused repeatedly, it is quarantined until it restarts and passes its self-test.
+The ratio of the anchors' new latencies to the known latencies is the session's scale. A session whose scale is too far
+off is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, the agent is quarantined
+until it restarts and passes its self-test.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from service.store.devices.latency import LatencyRow
 from service.store.devices.work_items import by_key
 
 ANCHORS = 6
-"""Number of anchors. A choice: single blocks scatter around a session's scale, by 2-3 % on the shared machine where
-this was observed (no rows were kept), and the median of six scatters less."""
+"""Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
+scatters less than one block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no rows
+were kept).
+"""
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""
 SMOOTHING = 0.2
-"""Weight of the newest session in the running mean of scales. A choice: a single session is off by a few percent
-(`session_scale` in the rows of benchmarks/predictor_accuracy.py)."""
+"""Weight of the newest session in the running mean of scales. This is a choice, because a single session is off by a
+few percent (`session_scale` in the rows of benchmarks/predictor_accuracy.py).
+"""
 MAX_REFUSED = 3
 Pair = tuple[float | None, float | None]
 
@@ -49,7 +53,7 @@ def judge(pairs: Iterable[Pair]) -> Session | None:
 
 
 def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None:
-    """Update a device after a finished lease of blocks: scale, quarantine, first anchors, kernel classes."""
+    """Update a device's scale, quarantine, first anchors and kernel classes after a finished lease of blocks."""
     seen = judge(pairs)
     if seen is not None and not seen.accepted:
         device.refused += 1
@@ -66,7 +70,7 @@ def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None
 
 
 def _choose(tx: Tx, device: Device, lease_id: str) -> None:
-    """Choose the anchors from the rows of the first lease, evenly from the median latency to the largest."""
+    """Choose the anchors from the rows of the first lease, spread evenly from the median latency to the largest."""
     wanted = select(LatencyRow).where(LatencyRow.lease_id == lease_id, LatencyRow.status == "ok")
     rows = [row for row in tx.session.scalars(wanted.order_by(LatencyRow.latency_us)) if row.latency_us > 0]
     if len(rows) < LEAST:

@@ -18,8 +18,10 @@ from service.store.devices.work_items import Digests
 from service.store.engine import Store
 
 BLOCK_ROUNDS = 30
-"""Largest number of rounds. Among many models a few always miss the 1 % between halves (`split_half` in rows of
-benchmarks/predictor_accuracy.py), and beyond this number the others would only wait for them."""
+"""Largest number of rounds. Among many models, there are always a few whose two halves differ by more than 1 %
+(`split_half` in rows of benchmarks/predictor_accuracy.py). With more rounds, the other models would only wait for these
+few.
+"""
 
 
 def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Digests] | None:
@@ -28,7 +30,7 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
     If there is no work, nothing is written to the store. Blocks that cannot be modelled are refused here.
 
     Raises:
-        Forbidden: a device is not this agent's.
+        Forbidden: a device does not belong to this agent.
     """
     with store.read() as tx:
         agent = agents.get(tx, agent_id)

@@ -20,7 +20,7 @@ from service.store.devices.work_items import WorkItem
 
 
 def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
-    """Store the result of one item. The first one counts; a second one for the same key is accepted and ignored.
+    """Store the result of one item. The first result counts; a second result for the same key is accepted and ignored.
 
     Raises:
         NotFound: the lease has no such key.
@@ -34,7 +34,7 @@ def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
     if lent.state != "open":
         return
     if result.epoch != lease.epoch:
-        raise Conflict(f"epoch {result.epoch} is not this lease's ({lease.epoch})", code="lease_lost")
+        raise Conflict(f"epoch {result.epoch} is not the epoch of this lease ({lease.epoch})", code="lease_lost")
     item = work_items.of_lease(tx, lease.id, key)
     if not lease.alive(tx.now) or (lent.role == "item" and item is None):
         _refuse(tx, lease, key)
@@ -78,10 +78,10 @@ def _slope(key: str, result: Result) -> Timing:
 
 
 def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, result: Result) -> None:
-    if result.failure == "error":  # the runtime refused it, and would do so again
+    if result.failure == "error":  # the runtime refused the item, and would refuse it again
         item.state, item.reason = "failed", result.reason
         return
-    if result.failure is not None:  # the process crashed or timed out, which is worth another try
+    if result.failure is not None:  # the process crashed or timed out, so another try may succeed
         work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
         return
     device = devices.get(tx, lease.device_id)

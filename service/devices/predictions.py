@@ -1,4 +1,4 @@
-"""Predictions: sums of the latencies of a stored model's blocks, as the runtime fuses them, from a device's table."""
+"""Predictions: the latency of a stored model, summed over its fused blocks with the rows of a device's table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BlockPrediction(BaseModel):
 
 
 class PredictionPublic(BaseModel):
-    """Predicted latency of a model on a device; null at coverage 0. `missing`: number of blocks not measured."""
+    """Predicted latency of a model on a device; null at coverage 0. `missing` counts the unmeasured blocks."""
 
     latency_ms: float | None
     low_ms: float | None
@@ -56,12 +56,12 @@ class Untold(Conflict):
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
-    """Return the blocks of a stored model on a device: found once in the sandbox, then read from a file beside the
+    """Return the blocks of a stored model on a device. They are found once in the sandbox and then kept beside the
     blob.
 
     Args:
-        told: the device's answers, beginning with the form that is timed first; if there are none, the engine of
-            this machine is asked.
+        told: the device's answers, beginning with the form that is timed first; if it is empty, this machine's engine
+            is asked instead.
 
     Raises:
         Untold: the device must be asked first.
@@ -82,7 +82,7 @@ def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
         version = runtimes.load(runtime).version()
     except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
         raise _unable(runtime, str(error)) from error
-    # The fusions depend on the runtime's version, the keys of blocks on ours.
+    # The fusions depend on the runtime's version, and the keys of blocks on Netlathe's version.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
     return _kept(blobs, sha256, kept, {"runtime": runtime})
 

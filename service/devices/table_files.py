@@ -75,13 +75,12 @@ def from_json(data: object) -> LatencyTable:
     """Read a table from its JSON form, checking every value, because predictions will use them.
 
     Raises:
-        InvalidInput: a field is missing or wrong.
-        hw_profiles.errors.InvalidInput: likewise.
+        InvalidInput, hw_profiles.errors.InvalidInput: a field is missing or wrong.
     """
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise InvalidInput("table", type(data).__name__, "must be an object with a list `rows`")
     if len(data["rows"]) > MAX_ROWS:
-        raise InvalidInput("rows", len(data["rows"]), f"may be at most {MAX_ROWS} rows")
+        raise InvalidInput("rows", len(data["rows"]), f"may have at most {MAX_ROWS} rows")
     for number, row in enumerate(data["rows"]):
         _check_features(number, row)
     try:

@@ -1,6 +1,6 @@
-"""The ONNX files that agents time. Those of blocks are built on request; an op gives the same bytes each time.
+"""The ONNX files that agents time. A block's files are built on request; the same op always gives the same bytes.
 
-Blocks have random weights, and storing thousands of them would only fill the volume.
+Blocks have random weights, and storing thousands of such files would only fill the volume.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hw_profiles.ops import Op
 from hw_profiles.timing.copies_timing import slope_models
 
 HELD = 4
-"""Number of blocks whose files stay in memory: an agent asks for the two files of a block one after the other."""
+"""Number of blocks whose files stay in memory, because an agent asks for a block's two files one after the other."""
 
 
 def digests(op: Op) -> tuple[str, str]:
@@ -27,7 +27,7 @@ def digests(op: Op) -> tuple[str, str]:
 
 
 def block_file(op: Op, sha256: str) -> bytes:
-    """Return the timing model of a block with this digest.
+    """Return the block's timing model that has this digest.
 
     Raises:
         LookupError: this version builds a different file, because the lease comes from an older version.

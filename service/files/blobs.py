@@ -2,7 +2,7 @@
 
 A file appears under its name complete or not at all: it is written to a temporary file on the same volume, with
 sha256 while writing, fsync, rename, and fsync of the folder. The row (store/blobs.py) follows in the caller's
-transaction; `sweep` deletes files that never got one.
+transaction; `sweep` deletes files that never got a row.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Blobs:
         return self.put_chunks(read_chunks(path))
 
     def beside(self, sha256: str, name: str) -> bytes | None:
-        """Return the bytes of the file of this name that is kept beside a content; None if there is none."""
+        """Return the bytes of the file with this name that is kept beside a content; None if there is no such file."""
         try:
             return self._place(f"{sha256}.{name}").read_bytes()
         except FileNotFoundError:
@@ -116,7 +116,7 @@ class Blobs:
         self._remove(store, sha256, lambda: [*self._place(sha256).parent.glob(f"{sha256}*")])
 
     def sweep(self, store: Store) -> int:
-        """Delete unreferenced contents with their decoded copies, and temporary files, if older than a day.
+        """Delete unreferenced contents with their decoded copies, and temporary files, if they are older than a day.
 
         Returns:
             The number of deletions.
@@ -138,7 +138,7 @@ class Blobs:
                 paths = found() if rows.forget(tx, sha256) else ()
                 for path in paths:
                     _delete(path)
-        except IntegrityError:  # a new row has just referred to it
+        except IntegrityError:  # a new row now refers to the content
             return False
         return bool(paths)
 

@@ -24,10 +24,10 @@ Writes: TypeAlias = Literal["ok", "full", "refused"]
 LOCK = "serve.lock"
 PROBE_BYTES = 4096
 LEAST_FREE_BYTES = 16 * 1024**2
-"""Least free space: with less, the next larger write would fail, such as a database page or a checkpoint."""
+"""Least free space. With less, the next large write, such as a checkpoint, would fail."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""The only text in the error that numpy's `tofile` raises on a full disk."""
+"""Text of the error that numpy's `tofile` raises on a full disk; the error has no other sign of the cause."""
 
 
 class NoSpace(Unavailable):
@@ -75,7 +75,8 @@ def prepare(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path) -> Iterator[Callable[[str], None]]:
-    """Lock the folder against other servers during the block; the kernel releases the lock when the process ends.
+    """Lock the folder against other servers during the `with` block; the kernel releases the lock when the process
+    ends.
 
     Two servers on one folder would each start an agent with the same credentials, and each would revoke the other.
 
@@ -106,5 +107,5 @@ def _note(file: TextIO, url: str) -> None:
         file.truncate()
         file.write(f"{os.getpid()} {url}\n")
         file.flush()
-    except OSError:  # the lock works without it
+    except OSError:  # the lock works without the address
         log.warning("the server's address could not be written to its lock file", exc_info=True)

@@ -1,4 +1,6 @@
-"""Housekeeping: chores that a server runs every few seconds or hours. Several servers may run them at once."""
+"""Housekeeping: chores that a server runs every few seconds or hours. Several servers may run the same chore at
+once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import events
-from service.store.devices import agent_leases, conversions, measurements
+from service.store.devices import agent_leases, conversions, fusions, measurements
 from service.store.engine import Store
 from service.store.jobs import checkpoints
 from service.store.jobs.jobs import Job
@@ -27,7 +29,7 @@ LEASES_EVERY_S = 5.0
 STORAGE_EVERY_S = 3600.0
 EVENTS_AT_ONCE = 500
 KEEP_S = 24 * 3600.0
-"""Time for which files of an ended job or measurement are kept, for the analysis of failures."""
+"""Time for which the files of an ended job or measurement are kept, so that failures can be analysed."""
 
 
 class Housekeeping:
@@ -64,6 +66,7 @@ class Housekeeping:
         with self._store.begin() as tx:
             measurements.release(tx, tx.now - timedelta(seconds=KEEP_S))
             conversions.release(tx, tx.now - timedelta(seconds=KEEP_S))
+            fusions.release(tx)
         self._blobs.sweep(self._store)
 
     def _tidy_jobs(self) -> None:
@@ -76,11 +79,11 @@ class Housekeeping:
                     if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
                         continue
                     checkpoints.forget(tx, job.id)
-            shutil.rmtree(folder, ignore_errors=True)  # whatever remains is deleted at the next turn
+            shutil.rmtree(folder, ignore_errors=True)  # remaining files are deleted at the next turn
 
 
 def _attempt(chore: Callable[[], None]) -> None:
     try:
         chore()
     except (SQLAlchemyError, OSError):
-        log.exception("housekeeping could not finish; it will try again")
+        log.exception("housekeeping could not finish and will try again")

@@ -1,4 +1,6 @@
-"""Secrets: create, hash, derive and store them in files. No secret is stored in the database or logged."""
+"""Secrets: functions that create, hash and derive secrets and store them in files. No secret is stored in the database
+or logged.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def new_secret(kind: str) -> str:
 
 
 def derived_secret(kind: str, key: bytes, *parts: str) -> str:
-    """Derive the secret of a request: a repeated request gets the same one, without it being stored.
+    """Derive the secret of a request. A repeated request gets the same secret, although it is not stored.
 
     `key` is the installation's secret (`read_or_make_key`); `parts` name the request.
     """
@@ -40,11 +42,11 @@ def digest(secret: str) -> str:
 
 def read_or_make_key(path: Path) -> bytes:
     """Return the installation's 32 secret bytes, created at the first call."""
-    with suppress(FileExistsError):  # an earlier or racing process created it
+    with suppress(FileExistsError):  # an earlier or concurrent process created the file
         write_private(path, secrets.token_bytes(SECRET_BYTES))
     key = path.read_bytes()
     if len(key) != SECRET_BYTES:
-        raise ValueError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}: delete it to make a new one")
+        raise ValueError(f"{path} has {len(key)} bytes, not {SECRET_BYTES}: delete the file to get a new key")
     return key
 
 

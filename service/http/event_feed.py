@@ -1,8 +1,8 @@
 """Feed: the newest events in memory, shared by all listeners of this server.
 
-One task polls the store every `poll_s`, because other processes (the conductor, other servers) write events,
-too. Two hundred listeners then cost one query and one frame of text. Events older than those held in memory are
-read from the store.
+One task polls the store every `poll_s`, because other processes (the conductor, other servers) write events, too. Two
+hundred listeners then cost one query and one frame of text. Events that are no longer in memory are read from the
+store.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Notice:
 
     @cached_property
     def frame(self) -> bytes:
-        """The event in the server-sent format, made once for all listeners."""
+        """The event as a server-sent event; the text is made once for all listeners."""
         data = {**self.data, "id": self.number, "at": self.at.isoformat(), "topic": self.topic}
         return format_sse_event(event=self.type, id=str(self.number), data_str=json.dumps(data))
 
@@ -57,7 +57,9 @@ def notice(event: events.Event) -> Notice:
 
 
 class Feed:
-    """The event feed of a server. `newest`: number of the last event it has read; `ended`: it reads no more."""
+    """The event feed of a server. `newest` is the number of the last event read; `ended` means that the feed reads no
+    more events.
+    """
 
     def __init__(self, store: Store, poll_s: float) -> None:
         self.store = store
@@ -69,7 +71,7 @@ class Feed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Poll for new events while the block runs; afterwards the feed no longer reads from the store."""
+        """Poll for new events during the `with` block; afterwards the feed no longer reads from the store."""
         self.newest = await to_thread.run_sync(self._newest_stored)
         # Cancelling the group, unlike cancelling a task, lets a poll in its thread finish.
         async with anyio.create_task_group() as group:
@@ -81,12 +83,12 @@ class Feed:
                 group.cancel_scope.cancel()
 
     def end(self) -> None:
-        """Release all listeners because the server is about to end; they resume elsewhere or later."""
+        """Release all listeners because the server is about to end. The listeners resume on another server or later."""
         self.ended = True
         self._wake()
 
     async def after(self, number: int) -> Sequence[Notice]:
-        """Return at most BATCH events above `number`, in order; wait until there is one or the feed has ended."""
+        """Return at most BATCH events above `number`, in order; wait until there is an event or the feed has ended."""
         while self.newest <= number and not self.ended:
             await self._changed.wait()
         if self.ended:

@@ -29,7 +29,9 @@ from service.store.engine import Store
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer about a new resource. `secret_field`: top-level field of `body` with a secret of `secret_kind`."""
+    """The answer about a new resource. `secret_field` names the top-level field of `body` that holds a secret of
+    `secret_kind`.
+    """
 
     body: BaseModel
     status: int = 201
@@ -40,7 +42,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Once:
-    """Runs a request's work at most once per `key`; if it is None, the client sent no key and the work always runs."""
+    """Runs a request's work at most once per `key`. If `key` is None, the client sent no key, and the work always
+    runs.
+    """
 
     store: Store
     owner: str
@@ -50,7 +54,8 @@ class Once:
     key_path: Path
 
     def __call__(self, make: Callable[[Tx], Answer], *, of: BaseModel | Mapping[str, Any]) -> Response:
-        """Return the answer of `make`, or the earlier answer to this key. Requests with equal `of` count as the same.
+        """Return the answer of `make`, or the earlier answer to this key. Two requests are the same if their `of`
+        values are equal.
 
         Raises:
             Conflict: the key was used for a different request.
@@ -64,7 +69,8 @@ class Once:
             return self._make_or_replay(make, self._fingerprint(of))
 
     def replayed(self, of: BaseModel | Mapping[str, Any]) -> Response | None:
-        """Return the stored answer, to skip expensive work (an upload's checks); None means that the work is needed.
+        """Return the stored answer, so that expensive work such as an upload's checks is skipped. None means that no
+        answer is stored and the work is needed.
 
         Raises:
             Conflict: the key was used for a different request.
@@ -77,7 +83,7 @@ class Once:
 
     def secret(self, kind: str) -> str:
         """Return a new secret. With a key, it is derived from the key, so that a repeated request returns the same
-        one.
+        secret.
         """
         if self.key is None:
             return new_secret(kind)

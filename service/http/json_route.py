@@ -1,4 +1,4 @@
-"""JsonRoute: routes that report faults of a JSON body by their place and refuse a key that is given twice."""
+"""JsonRoute: a route that reports where a JSON body is faulty, and refuses a key that is given twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _JsonRequest(Request):
         """Parse the body.
 
         Raises:
-            Refused: the body is not JSON, or has a key twice.
+            Refused: the body is not JSON, or an object in it has the same key twice.
         """
         body = await self.body()
         try:

@@ -1,6 +1,6 @@
 """Refuse requests with a query parameter or a body that their route does not read.
 
-Otherwise a misspelt filter would list everything, and a retry "with another budget" would run the old one.
+Otherwise a misspelt filter would list everything, and a retry "with another budget" would run with the old budget.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Uploads: stream a multipart body into the blob store while it arrives, without holding the file in memory.
 
-The framework's form parser would read the whole body before authentication; this one reads it afterwards.
+The framework's form parser would read the whole body before authentication. This parser reads the body after
+authentication.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ async def _next(stream: AsyncIterator[bytes]) -> bytes:
     except TimeoutError as error:
         raise InvalidInput(FILE, None, f"nothing arrived for {IDLE_S:g} s", code="upload_idle") from error
     except ClientDisconnect as error:
-        raise InvalidInput(FILE, None, "the upload broke off", code="upload_broken") from error
+        raise InvalidInput(FILE, None, "the upload was interrupted", code="upload_broken") from error
     return b""
 
 
@@ -97,7 +98,7 @@ def _store(form: _Form, blobs: Blobs, limit_bytes: int) -> Upload:
     blob = blobs.put_chunks(form.file_chunks(), limit_bytes)
     form.read_until(lambda: form.ended)
     if not form.ended:
-        raise InvalidInput("body", None, "the multipart body breaks off before its end")
+        raise InvalidInput("body", None, "the multipart body ends too early")
     fields = {name: _text(name, value) for name, value in form.fields.items()}
     return Upload(blob, form.file_name, fields)
 
@@ -161,7 +162,7 @@ class _Form:
                 return
             self.read_until(lambda: self.file_ended or bool(self.pieces))
             if not self.file_ended and not self.pieces:
-                raise InvalidInput(FILE, None, "the upload broke off", code="upload_broken")
+                raise InvalidInput(FILE, None, "the upload was interrupted", code="upload_broken")
 
     def _on_part_begin(self) -> None:
         self._header, self._disposition = (bytearray(), bytearray()), b""

@@ -109,7 +109,7 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return FieldError(".".join(location), "unknown key", item.get("input"))
     cause = item.get("ctx", {}).get("error")
-    if field := getattr(cause, "field", None):  # raised by one of our types, which knows the field and the value
+    if field := getattr(cause, "field", None):  # raised by a type of Netlathe, which knows the field and the value
         message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
         return FieldError(".".join([*location, field]), message, value)
     return FieldError(".".join(location) or "body", _wanted(item), _seen(item.get("input")))
@@ -140,12 +140,12 @@ _WANTED: Mapping[str, str] = {
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "may have at most {max_length} characters",
 }
-"""Our message for each of the validation library's error types, or for the type name in it."""
+"""Netlathe's message for each error type of the validation library, or for a type name that the error type contains."""
 
 
 def _wanted(item: Mapping[str, Any]) -> str:
     kind, context = str(item["type"]), item.get("ctx", {})
-    if kind == "value_error":  # raised by one of our checks
+    if kind == "value_error":  # raised by a check of Netlathe
         return str(context["error"])
     family = re.sub(r"_(type|parsing|from_float|from_date_parsing|object_invalid|parsing_size)$", "", kind)
     text = _WANTED.get(kind) or _WANTED.get(family)
@@ -179,7 +179,9 @@ def of_http(error: HTTPException) -> JSONResponse:
 
 
 def of_database(error: OperationalError) -> JSONResponse:
-    """Return the problem document for a locked, absent or full database: nothing was written, the client may retry."""
+    """Return the problem document for a locked, absent or full database: nothing was written, so the client may
+    retry.
+    """
     if is_full(error.orig):
         log.warning("the store is full")
         return of_error(NoSpace())
@@ -196,7 +198,7 @@ def of_system(request: Request, error: OSError) -> JSONResponse:
 
 
 def internal(request: Request, error: Exception) -> JSONResponse:
-    """Return an internal error: it shows the client only an id, under which the log has the details."""
+    """Return an internal error. It shows the client only an id, under which the log has the details."""
     number = secrets.token_hex(6)
     log.error("internal error %s at %s %s", number, request.method, request.scope["path"], exc_info=error)
     return problem(

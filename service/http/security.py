@@ -1,4 +1,4 @@
-"""Security: middleware that every request passes before its route. Pure ASGI, outermost first:
+"""Security: middleware that every request passes before it reaches its route. The outermost layer is listed first.
 
 Headers      adds to every answer the policies that a browser should enforce
 HostGuard    accepts only loopback names on loopback, so that a foreign page cannot rebind its DNS to the server
@@ -62,7 +62,9 @@ class Headers:
 
 
 class HostGuard:
-    """Answers 400 to an unknown Host. Off loopback, it checks the Host only if a list is configured."""
+    """Answers 400 to an unknown Host. If the server is not on loopback, Host is checked only if a list is
+    configured.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -79,7 +81,7 @@ class HostGuard:
 
 
 class OriginGuard:
-    """Answers 403 to a write from a foreign page, and to one with the session cookie but no Origin."""
+    """Answers 403 to a write from a foreign page, and to a write that has the session cookie but no Origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -25,7 +25,7 @@ def checked_name(fields: Mapping[str, str]) -> str:
 
 
 def json_object(fields: Mapping[str, str], name: str) -> dict[str, Any]:
-    """Return a field's JSON object; empty if the field is left out.
+    """Return a field's JSON object; an empty object if the field is left out.
 
     Raises:
         InvalidInput: the field is not a JSON object.

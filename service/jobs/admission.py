@@ -1,7 +1,7 @@
 """Checks before a job is queued: can its original network do the task, and can its limits be met?
 
-A wrong scale or channel order brings a good network down to chance, and a limit below what any width can reach
-is never met. Searching would waste hours in both cases, so such a job is refused now, with the numbers.
+With a wrong scale or channel order, a good network only guesses. A limit that even the smallest widths cannot reach is
+never met. A search would waste hours in both cases, so such a job is refused now, with the numbers.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from service.uploads.scoring import score
 
 
 def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[JobWarning]:
-    """Check a job and return the warnings it is accepted with.
+    """Check a job and return the warnings with which it is accepted.
 
     Raises:
-        InvalidInput: a check of the body fails, no method finds anything to change, the original is at chance and
-            `force` is not set, or a limit is below what is possible according to the device's table.
+        InvalidInput: a check of the body fails, no method finds anything to change, the original network only guesses
+            and `force` is not set, or a limit is too low to be met according to the device's table.
     """
     with store.read() as tx:
         resolved = resolve(tx, body)
@@ -55,8 +55,8 @@ class BelowFloor(InvalidInput):
 def _check_changes(blobs: Blobs, resolved: Resolved) -> None:
     """Raise InvalidInput if no method finds anything to change.
 
-    A prunable channel belongs to a floating-point layer, which each method can change unless its settings forbid it;
-    but fp16 alone cannot change weights that were uploaded as float16.
+    A prunable channel belongs to a floating-point layer. Each method can change such a layer unless the method's
+    settings forbid it. The exception is fp16, which cannot change weights that were uploaded as float16.
     """
     methods = [(item["name"], item["settings"]) for item in resolved.request["methods"]]
     model = resolved.model
@@ -81,7 +81,7 @@ def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreat
 def _shown(preprocessing: Mapping[str, Any]) -> str:
     """Format the effective settings; the default scale depends on the type of the pixels."""
     known = {name: value for name, value in preprocessing.items() if value is not None}
-    return str({"scale": "1/255 of uint8 pixels, 1 of float32 ones", **known})
+    return str({"scale": "1/255 for uint8 pixels, 1 for float32 pixels", **known})
 
 
 def _check_floor(

@@ -17,8 +17,9 @@ MAX_SEED = 2**31 - 1
 
 
 class ObjectiveBody(Body):
-    """The metric to optimise under the limits; if omitted, that of the job's task. Other metrics need strategies that
-    train whole candidates. `goal` may only be the metric's own.
+    """The metric to optimise under the limits. If it is omitted, the metric of the job's task is optimised. Other
+    metrics need strategies that train whole candidates. `goal` must be the goal that the catalogue gives for the
+    metric.
     """
 
     metric: str | None = None
@@ -60,8 +61,9 @@ Chosen: TypeAlias = Annotated[NamedBody, BeforeValidator(_with_settings, json_sc
 
 
 class BudgetBody(Body):
-    """`evaluations` counts F2 evaluations; `wall_s` covers search and training. If it is too short for the epochs of
-    the control and one finalist, all of them train for the same smaller number.
+    """`evaluations` counts F2 evaluations; `wall_s` is the time for search and training. If `wall_s` is too short for
+    all epochs of the control and one finalist, the control and all finalists train for the same smaller number of
+    epochs.
     """
 
     evaluations: int = Field(60, ge=1, le=1_000_000)
@@ -77,7 +79,7 @@ class TrainingBody(Body):
 
 
 class JobCreate(Body):
-    """A job as the contract defines it. `metric` may only be that of its task."""
+    """A job as the contract defines it. `metric` must be the metric of the job's task."""
 
     name: Name | None = None
     model: Ref

@@ -1,4 +1,5 @@
-"""Strategies, methods, tasks and metrics of this installation, discovered once, and checks against them.
+"""Strategies, methods, tasks and metrics of this installation, discovered once, and checks of names against the
+catalogue.
 
 Methods import torch, so nothing is imported before the first call: a server answers right after its start.
 """
@@ -43,7 +44,7 @@ def tasks() -> Mapping[str, Task]:
     """Return every task, by name, the default first.
 
     Raises:
-        LookupError: the metric of a task is not a scored one.
+        LookupError: the metric of a task is not a score.
     """
     from compress import tasks as found
     from search.metrics import METRICS
@@ -58,7 +59,7 @@ def tasks() -> Mapping[str, Task]:
 
 
 def task(name: str) -> Task:
-    """Return the task of that name.
+    """Return the task with this name.
 
     Raises:
         InvalidInput: there is no such task.
@@ -88,7 +89,7 @@ def check_named(
     """Check names with settings and return them as they are stored, with every setting filled in.
 
     Raises:
-        InvalidInput: an unknown or repeated name, or a setting that its family refuses.
+        InvalidInput: an unknown or repeated name, or a setting that the strategy or method refuses.
     """
     from search.space.settings import check_settings
 

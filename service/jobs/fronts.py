@@ -1,10 +1,10 @@
-"""Fronts of a job: the evaluations that no other one beats in both the objective and every device's latency.
+"""Fronts of a job: the evaluations that no other evaluation beats in both the objective and every device's latency.
 
-They are computed from recorded evaluations, so that the same function serves the live front and "what if the limit
-were 4 ms": filters change which evaluations take part, never what was measured. Only evaluations of the search take
-part: finalists are trained (F4) and measured whole (F5), so their score and latency cannot be compared with the
-untrained score and predicted latency of candidates. For the same reason, whole trainings that a search asked for (F4)
-are compared only with each other, and so are proxies (F2).
+Fronts are computed from recorded evaluations, so that the same function serves the live front and the question "what if
+the limit were 4 ms?". Filters change which evaluations take part, but never the measured values. Only evaluations of
+the search take part. Finalists are trained (F4) and measured whole (F5), so their score and latency cannot be compared
+with the untrained score and predicted latency of candidates. For the same reason, full training runs that a search
+asked for (F4) are compared only with each other, and proxies (F2) only with proxies.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ class Judged(Protocol):
 
 
 def deciding(request: Mapping[str, Any]) -> str:
-    """Return the metric that ranks and decides: that of the job's task; older requests name none."""
+    """Return the metric that ranks candidates and decides the verdict. Requests from older versions do not name a
+    metric; their metric is accuracy.
+    """
     return str(request.get("metric", ACCURACY))
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """Return the metrics of a job's front: its score, then each target's latency, then the objective.
 
-    If the objective is the score and there is no target, another metric takes the place of latency: the one whose row
-    in the table names the job's methods.
+    If the objective is the score and there is no target, another metric takes the place of latency: the metric whose
+    row in the table names the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {
@@ -67,10 +69,11 @@ def _in_place_of_latency(methods: Sequence[str]) -> Metric:
 
 @dataclass(frozen=True)
 class RunningFront:
-    """The front while evaluations come in: each is compared with the front only, not with all earlier evaluations.
+    """The front while evaluations come in. Each new evaluation is compared only with the front, not with all earlier
+    evaluations.
 
-    This is enough: if B beat A and C beats B, then C beats A, too. `points`: fidelity -> id -> values on the axes, for
-    the evaluations on the front.
+    This is enough, because if B beat A and C beats B, then C beats A, too. For the evaluations on the front, `points`
+    maps fidelity -> id -> values on the axes.
     """
 
     axes: Sequence[tuple[str, Goal]]
@@ -82,7 +85,7 @@ class RunningFront:
         return frozenset(name for points in self.points.values() for name in points)
 
     def plus(self, evaluations: Iterable[Judged]) -> RunningFront:
-        """Return the front with these evaluations added; those that lack one of the metrics are ignored."""
+        """Return the front with these evaluations added; evaluations that lack one of the metrics are ignored."""
         points = {fidelity: {**known} for fidelity, known in self.points.items()}
         for each in evaluations:
             if each.status == "completed" and each.searched and all(key in each.metrics for key, _ in self.axes):
@@ -97,7 +100,7 @@ class RunningFront:
 
 
 def front_of(evaluations: Iterable[Judged], request: Mapping[str, Any]) -> frozenset[str]:
-    """Return the ids of the evaluations on the front; evaluations that lack one of its metrics are ignored."""
+    """Return the ids of the evaluations on the front; evaluations that lack one of the front's metrics are ignored."""
     return RunningFront(axes(request)).plus(evaluations).ids
 
 

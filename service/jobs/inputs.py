@@ -40,10 +40,11 @@ def _check_ready(field: str, ref: str, state: str) -> None:
 
 
 def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
-    """Check that the data fit the model; return a note on the scored output if only the data determine it.
+    """Check that the data fit the model; return a note about the scored output if it was chosen only because it fits
+    the data.
 
     Raises:
-        InvalidInput: the images do not fit the model's input, or the classes its scored output.
+        InvalidInput: the images do not fit the model's input, or the classes do not fit its scored output.
     """
     from compress.data.checks import check_fits
     from compress.data.preprocessing import Preprocessing
@@ -54,13 +55,13 @@ def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
     check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     role = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
-    known = role if task.name == DEFAULT else model.output  # an upload's roles are those of the default task
+    known = role if task.name == DEFAULT else model.output  # an uploaded model has the roles of the default task
     targets = TargetKind(dataset.classes, tuple(dataset.target_shape))
     scored = task.check(shapes, known, targets, model.name)
     kept = [name for name in shapes if name != scored]
     if known or not kept:
         return []
-    return [f"output {scored} is scored: it alone fits {targets}; kept unchanged: {', '.join(kept)}"]
+    return [f"output {scored} is scored, because only this output fits {targets}; kept unchanged: {', '.join(kept)}"]
 
 
 def _image_shape(model: Model) -> Sequence[int]:

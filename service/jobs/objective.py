@@ -1,4 +1,4 @@
-"""Checks of a job's objective and limits: the metrics it may name, and the methods that can lower them."""
+"""Checks of a job's objective and limits: which metrics the job may name, and which methods can lower them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_metrics(body: JobCreate, task: Task) -> None:
             raise InvalidInput(f"limits.{name}", value, "a limit on latency belongs in `targets`, with its device")
         if not limit.metric.decides:
             score = METRICS[task.metric].heading
-            told = f"{score} on the test part decides nothing; limit the {score}"
+            told = f"{score} on the test part does not decide the verdict; limit {score} instead"
             raise InvalidInput(f"limits.{name}", value, told)
         if not _may_be_limited(limit.metric, task.metric):
             told = f"the task {task.name} is judged by {task.metric}, not by {limit.metric.name}"
@@ -44,7 +44,9 @@ def check_metrics(body: JobCreate, task: Task) -> None:
 
 
 def _may_be_limited(metric: Metric, deciding: str) -> bool:
-    """True if `limits` may name the metric: not a latency, which belongs to a device, and not another task's score."""
+    """True if `limits` may name the metric. A latency, which belongs to a device, and another task's score are not
+    allowed.
+    """
     return not metric.per_device and _may_be_wanted(metric, deciding)
 
 
@@ -56,7 +58,8 @@ def _may_be_wanted(metric: Metric, deciding: str) -> bool:
 def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    To make a network as small as a limit on its score allows, candidates need the score of a trained network.
+    To make a network as small as possible under a limit on its score, the search must know each candidate's score after
+    training.
     """
     from search.metrics import METRICS
 
@@ -100,7 +103,7 @@ def check_lowered(metric: str, deciding: str, methods: Sequence[str]) -> None:
         return
     known = catalogue.methods()
     do = ", ".join(name for name in known if lowered(metric, [name]))
-    raise InvalidInput("objective.metric", metric, f"none of the methods lowers it ({', '.join(methods)}); {do} would")
+    raise InvalidInput("objective.metric", metric, f"none of the methods ({', '.join(methods)}) lowers it; {do} would")
 
 
 def lowered(metric: str, methods: Sequence[str]) -> bool:

@@ -22,7 +22,8 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
         found.append(f"targets: no method of the job makes a network faster ({', '.join(methods)})")
     if body.budget.evaluations < len(body.strategies):
         found.append(
-            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations}, so some get none"
+            f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations} evaluations, "
+            "so some strategies get none"
         )
     limited = any(value is not None for value in body.limits.values())
     if body.objective.metric in (None, task.metric) and not body.targets and not limited:
@@ -34,7 +35,7 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
 def all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
     """Yield a warning for each strategy whose random start-up phase is as long as the whole budget.
 
-    In a race, results of all strategies count.
+    In a race, the evaluations of all strategies count together.
     """
     for index, item in enumerate(strategies):
         family = catalogue.strategies()[item["name"]]

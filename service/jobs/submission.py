@@ -74,7 +74,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
 
 
 def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
-    """Raise InvalidInput if a strategy searches for a sparsity and no method has one."""
+    """Raise InvalidInput if a strategy searches for a sparsity and no method of the job sets a sparsity."""
     if any(catalogue.methods()[name].sparse for name in methods):
         return
     sparse = ", ".join(name for name, family in catalogue.methods().items() if family.sparse)

@@ -20,7 +20,9 @@ from workers.progress import PHASES, Phase
 
 
 class Progress(BaseModel):
-    """`done` of `total` steps of the phase; `fraction` of the whole job, with equal weight for each phase."""
+    """Progress of a job. `done` of `total` steps of the phase are finished. `fraction` is the finished part of the
+    whole job, with equal weight for each phase.
+    """
 
     fraction: float
     done: float
@@ -28,7 +30,7 @@ class Progress(BaseModel):
 
 
 class WaitingFor(BaseModel):
-    """The device that a job is waiting for; the wait does not count towards its `wall_s`."""
+    """The device that a job is waiting for; the wait does not count towards the job's `wall_s`."""
 
     device: str
     since: datetime
@@ -44,7 +46,7 @@ class Failure(BaseModel):
 
 
 class Latency(BaseModel):
-    """Latencies on one device, in milliseconds; null if not measured or predicted."""
+    """Latencies on one device, in milliseconds; null if a latency was not measured or predicted."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -56,8 +58,8 @@ class Latency(BaseModel):
 
 
 class Summary(BaseModel):
-    """One network of the result table. `metrics`: its counted metrics by name; those of the first version also have
-    separate fields.
+    """One network of the result table. `metrics` holds the network's metrics by name. The metrics of the contract's
+    first version also have separate fields.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -77,14 +79,14 @@ class Summary(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_metrics(cls, row: object) -> object:
-        """Collect `metrics` from the row's separate fields, including rows of older jobs."""
+        """Collect `metrics` from the row's separate fields; rows of older jobs have only these."""
         if not isinstance(row, Mapping):
             return row
         return {"metrics": {each.name: row[each.name] for each in COUNTED if row.get(each.name) is not None}, **row}
 
 
 class JobPublic(BaseModel):
-    """A job: its request with names resolved to ids, and its current state."""
+    """A job: the request with its names resolved to ids, and the job's current state."""
 
     id: str
     name: str
@@ -123,8 +125,9 @@ class JobPublic(BaseModel):
 
 
 class EvaluationPublic(BaseModel):
-    """The result of one candidate. `table_epochs`: device id -> table snapshot that its latency is from; `searched`:
-    true for evaluations of the search, false for those of training and timing the finalists.
+    """The result of one candidate. `table_epochs` maps each device id to the table snapshot that gave the latency.
+    `searched` is true for evaluations of the search, and false for evaluations in which the finalists were trained and
+    timed.
     """
 
     id: str
@@ -166,7 +169,9 @@ class LogLine(BaseModel):
 
 
 class Log(BaseModel):
-    """The last lines, oldest first. `before`: the number to send for earlier lines; null if there are none."""
+    """The last lines of a log, the oldest first. `before` is the number to send for earlier lines; null if there are
+    none.
+    """
 
     items: list[LogLine]
     before: int | None
@@ -195,7 +200,7 @@ def _fraction(job: Job) -> float:
 
 
 def evaluation_public(row: EvaluationRow, front: Set[str]) -> EvaluationPublic:
-    """Convert the row of an evaluation; `front` has the ids on the job's front."""
+    """Convert the row of an evaluation; `front` has the ids of the evaluations on the job's front."""
     epochs: dict[str, int] = row.table_epochs
     return EvaluationPublic.model_validate(
         {

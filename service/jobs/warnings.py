@@ -1,4 +1,4 @@
-"""Warnings of a job: lasting ones about its result, and doubts that its verdict settles."""
+"""Warnings of a job: lasting warnings about its result, and doubts that its verdict settles."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class JobWarning:
-    """One sentence. `until_verdict`: it is a doubt that the verdict settles, and is removed then."""
+    """A warning of one sentence. `until_verdict` marks a doubt that the verdict settles; the warning is removed
+    then.
+    """
 
     text: str
     until_verdict: bool = False
 
     def to_json(self) -> Any:
-        """Return the JSON form in a job's row; a lasting warning is stored as its text."""
+        """Return the JSON form that is stored in a job's row; a lasting warning is stored as its text."""
         return {"text": self.text, "until_verdict": True} if self.until_verdict else self.text
 
     @classmethod
     def from_json(cls, stored: Any) -> JobWarning:
-        """Read the form that `to_json` writes."""
+        """Read a warning from the JSON form that `to_json` writes."""
         return cls(stored) if isinstance(stored, str) else cls(stored["text"], stored["until_verdict"])
 
 
@@ -35,5 +37,5 @@ def texts_of(stored: Iterable[Any]) -> list[str]:
 
 
 def answered(stored: Sequence[Any]) -> list[Any]:
-    """Return the warnings in a job's row without those that its verdict settles."""
+    """Return the warnings in a job's row without the warnings that its verdict settles."""
     return [each for each in stored if not JobWarning.from_json(each).until_verdict]

@@ -1,4 +1,5 @@
-"""The dashboard: one folder per page, discovered. The HTML has all rows without scripts; scripts keep them live.
+"""The dashboard: each page is a folder, which is discovered. The HTML shows all rows without scripts; scripts update
+the rows.
 
 A page's module has `PAGE`; `page.html` beside it is its template, and `page.js`, if present, its script.
 """

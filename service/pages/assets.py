@@ -26,22 +26,22 @@ router = APIRouter(include_in_schema=False)
 
 @cache
 def _paths() -> dict[str, Path]:
-    """Return every asset by its name ("job/page.js"); requests can read only these."""
+    """Return every asset by its name ("job/page.js"); requests can read only these assets."""
     found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in KINDS)
     return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
 
 @cache
 def _digest() -> str:
-    """Return one digest over all assets: modules import each other by relative paths, so all change address
-    together.
+    """Return one digest over all assets. If one asset changes, all addresses must change, because modules import each
+    other by relative paths.
     """
     content = b"".join(name.encode() + path.read_bytes() for name, path in _paths().items())
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def asset_url(name: str) -> str:
-    """Return the address of an asset. Raises KeyError if there is none of that name."""
+    """Return the address of an asset. Raises KeyError if there is no asset of this name."""
     return f"/assets/{_digest()}/{_paths()[name].relative_to(FOLDER).as_posix()}"
 
 

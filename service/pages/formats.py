@@ -1,4 +1,4 @@
-"""Formats of numbers for people: with their unit and only significant digits."""
+"""Formats of numbers for people: each number with its unit and only its significant digits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def size(value: float | None) -> str:
 
 
 def metric(value: float | None, row: Metric) -> str:
-    """Format the value of a metric: bytes and counts with their magnitude, others as the metric's row says."""
+    """Format the value of a metric: bytes and counts with their magnitude, other values as the metric's row says."""
     if value is None:
         return DASH
     by_unit: Mapping[str, Callable[[float], str]] = {"": count, "bytes": size, "ms": ms}

@@ -42,12 +42,12 @@ class Page:
     """One page of the dashboard.
 
     Attributes:
-        name: its folder.
-        path: its path, with parameters as in FastAPI.
-        fill: (request, state) -> values for its template. Raises NotFound for an unknown resource.
-        label: its name in the navigation; "" leaves it out.
-        order: its place in the navigation.
-        open: True if it is readable without a session.
+        name: name of the page's folder.
+        path: path of the page's address, with parameters as in FastAPI.
+        fill: (request, state) -> values for the page's template. Raises NotFound for an unknown resource.
+        label: name of the page in the navigation; "" leaves the page out.
+        order: place of the page in the navigation.
+        open: True if the page is readable without a session.
     """
 
     name: str

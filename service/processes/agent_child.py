@@ -29,8 +29,8 @@ def agent_child(
     """Return an agent that is restarted whenever it dies, and that ends with this process in any case.
 
     Args:
-        state_dir: folder that keeps its credentials between starts.
-        runtimes: runtimes to offer; None offers all except simulated ones.
+        state_dir: folder that keeps the agent's credentials between starts.
+        runtimes: runtimes to offer; None offers all except simulated runtimes.
         ca: the server's own certificate.
     """
     arguments = ["--url", url, "--machine", machine, "--state-dir", str(state_dir), "--end-with-stdin", "--offer-again"]

@@ -1,7 +1,7 @@
 """Child: a process of the service that shuts down cleanly when its stdin closes.
 
 However this process ends, the kernel closes the pipe, and the child sees the end of its stdin and shuts down.
-No signal comes before that, so that a conductor can give back its jobs, and an agent its lease.
+The child gets no signal before that, so a conductor can give back its jobs, and an agent can give back its lease.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from hw_profiles.child_process import ChildProcess, python_module
 class Child(ChildProcess):
     """A child process with `python -P -m module arguments` in its own session, so that Ctrl-C reaches only the parent.
 
-    It inherits the environment without the settings of this process; `environment` has the settings it needs.
+    The child inherits the environment without the settings of this process; `environment` has the settings that it
+    needs.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """DaemonPool: threads that do not delay the end of the process.
 
-`concurrent.futures` joins its threads when the interpreter ends, so that a stalled upload or a check of half an hour
-would keep a stopped server alive.
+`concurrent.futures` waits for its threads when the interpreter ends. Such a wait for a stalled upload or a check of
+half an hour would keep a stopped server alive.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DaemonPool:
                     return
                 try:
                     future.set_result(call(*arguments))
-                except BaseException as error:  # passed on through the future
+                except BaseException as error:  # the future passes the error on
                     future.set_exception(error)
 
         threading.Thread(target=run, name=self._name, daemon=True).start()

@@ -14,7 +14,7 @@ from hw_profiles.child_environment import child_environment
 from hw_profiles.child_process import ChildProcess
 
 STARTS_WITHIN_S = 180.0
-"""Time limit against hanging; on a busy machine, the server's imports alone take long."""
+"""Time limit that ends a hanging start. It is long, because on a busy machine the server's imports alone take long."""
 STOPS_WITHIN_S = 20.0
 
 
@@ -24,7 +24,8 @@ class ServerDied(Exception):
 
 @contextlib.contextmanager
 def embedded_server(data_dir: Path, log: Path, *, keep: bool = False) -> Iterator[str]:
-    """Yield the URL of a server on a free loopback port; at the end, all its processes are stopped unless `keep`.
+    """Yield the URL of a server on a free loopback port. At the end, all its processes are stopped unless `keep` is
+    set.
 
     Raises:
         ServerDied: the server did not start.
@@ -34,7 +35,7 @@ def embedded_server(data_dir: Path, log: Path, *, keep: bool = False) -> Iterato
         yield _url(child, log)
     finally:
         if not keep:
-            # Processes of its session that do not end are killed.
+            # Processes of the server's session that do not end are killed.
             child.terminate(STOPS_WITHIN_S)
             child.close()
 
@@ -43,8 +44,8 @@ def _start(data_dir: Path, log: Path, keep: bool) -> ChildProcess:
     command = [sys.executable, "-P", "-c", "from service.cli import main; main()", "serve"]
     command += ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(data_dir.absolute()), "--json"]
     with log.open("wb") as stream:
-        # Settings for another server on this machine do not apply to this one. Its own session makes its children end
-        # with it, and Ctrl-C reaches only the command, which stops the server cleanly.
+        # Settings for another server on this machine do not apply to this server. The server has its own session, so
+        # its children end with it, and Ctrl-C reaches only the command, which stops the server cleanly.
         child = ChildProcess(
             command,
             environment=child_environment(with_packages=True),
@@ -82,5 +83,7 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def _plain(line: str) -> str:
-    """Return an error that a command printed with `--json`, or any other line, as plain text."""
+    """Return a line of output as plain text. If the line is an error that a command printed as JSON, return the error's
+    text.
+    """
     return f"netlathe: {json.loads(line)['detail']}" if line.startswith('{"detail": ') else line

@@ -17,14 +17,14 @@ LOOK_S = 0.5
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 GOOD_LIFE_S = 60.0
-"""Lifetime after which a child's death is not blamed on its start, so that the next wait is short again."""
+"""Lifetime after which a child's death is not counted as a failed start, and the next wait is short again."""
 
 
 class KeptAlive:
     """Keeps one child running and restarts it when it dies; `name` is its name in the log.
 
-    `spawn` starts a child; its errors of the store or the machine are logged, and it is tried again. `grace_s`: time
-    that a child has to end when told to.
+    `spawn` starts a child. If `spawn` fails because of the store or the machine, the error is logged and `spawn` is
+    called again. `grace_s` is the time that a child has to end after it was told to.
     """
 
     def __init__(self, name: str, spawn: Callable[[], Child], grace_s: float) -> None:
@@ -37,15 +37,15 @@ class KeptAlive:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the newest child; None before the first."""
+        """Process id of the newest child; None before the first child."""
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start the first child and return at once; later ones are started when it dies."""
+        """Start the first child and return at once. When a child dies, the next child is started."""
         self._watcher.start()
 
     def ask_to_end(self) -> None:
-        """Tell the child to end, without waiting; no other child is started."""
+        """Tell the child to end, without waiting for it; no other child is started."""
         self._ending.set()
         if self._child is not None:
             self._child.ask_to_end()
@@ -78,6 +78,7 @@ class KeptAlive:
         self._child = child = self._spawn()
         while (status := child.ended()) is None and not self._ending.wait(LOOK_S):
             pass
-        # Closes the pipe to a dead child; a child that started while all were told to end learns it here.
+        # This closes the pipe to a dead child. If a child was started while all children were told to end, this tells
+        # it to end, too.
         child.ask_to_end()
         return status

@@ -33,10 +33,12 @@ from service.store.migrate import is_newest, migrate
 log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 2
-"""Time that open requests have after SIGTERM; event streams are ended at once, and clients resume them elsewhere."""
+"""Time that open requests have after SIGTERM. Event streams are ended at once, and clients resume them elsewhere."""
 AGAIN_S = 1.0
 CHILDREN_GRACE_S = 11.0
-"""Time that the children have after that; the sum is below the 15 s that service managers allow."""
+"""Time that the children have after the requests' time. The sum of both is below the 15 s that service managers
+allow.
+"""
 
 
 def serve(
@@ -50,8 +52,8 @@ def serve(
 
     Raises:
         InvalidInput: the host is off loopback without TLS or `insecure`, or the data folder cannot be used.
-        Unavailable: the database does not answer, is damaged or has a different schema than this code, or another
-            server uses the data folder.
+        Unavailable: the database does not answer, is damaged or does not have the schema that this code needs, or
+            another server uses the data folder.
     """
     check_host(settings)
     data_folder.prepare(settings.data_dir)
@@ -88,7 +90,8 @@ def _serve(
     supervisor = Supervisor(settings, store, url, CHILDREN_GRACE_S)
     app = create_app(settings, store)
     server = _Server(_configuration(settings, app), begin, supervisor.ask_to_end, app.state.netlathe.feed.end)
-    # uvicorn raises the signal again after its end; it must not kill this process, which has children to end.
+    # uvicorn raises the signal again when it has ended. The signal must not kill this process, which has children to
+    # end.
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
@@ -138,8 +141,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # Objects loaded so far stay. A full garbage collection would scan all of them and block requests for 0.2 s,
-        # three times in the first half minute.
+        # Objects loaded so far stay in memory. A full garbage collection would scan all of them and block requests for
+        # 0.2 s, three times in the first half minute.
         gc.freeze()
         if self.started:
             # In a thread, because it starts processes and writes to the store while requests are coming in.
@@ -159,7 +162,7 @@ def _bring_up_to_date(store: Store, settings: Settings) -> None:
         if _on_sqlite(settings):
             migrate(store.engine)
         elif not is_newest(store.engine):
-            raise Unavailable("the database is not at this version's schema; run `netlathe migrate` first")
+            raise Unavailable("the database does not have this version's schema; run `netlathe migrate` first")
     except DatabaseError as error:
         where = make_url(settings.url).render_as_string(hide_password=True)
         raise Unavailable(
@@ -183,8 +186,8 @@ def listen(settings: Settings) -> socket.socket:
         listening = socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=2048)
     except OSError as error:
         raise InvalidInput("port", settings.port, f"cannot listen on {settings.host}: {error.strerror}") from error
-    # Connections inherit this option; asyncio sets it only on sockets that name their protocol, unlike this one.
-    # Without it, the body of an answer waits 40 ms for the client to acknowledge the headers.
+    # Connections inherit this option. asyncio sets it only on sockets that name their protocol, which this socket does
+    # not. Without the option, the body of an answer waits 40 ms for the client to acknowledge the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
@@ -208,7 +211,7 @@ def _configuration(settings: Settings, app: FastAPI) -> uvicorn.Config:
 
 
 def show_sign_in(store: Store, settings: Settings, url: str) -> None:
-    """Print a link that signs in one browser once, but only to a terminal: it must not get into logs or pipes."""
+    """Print a link that signs in one browser once, but only on a terminal: the link must not get into logs or pipes."""
     if sys.stdout.isatty():
         sys.stdout.write(f"Sign in once: {url}/sign-in#code={sign_in_code(store, settings)}\n")
         sys.stdout.flush()

@@ -13,7 +13,7 @@ from service.store.engine import Store
 
 
 class Supervisor:
-    """Keeps a conductor and the agent of this machine running. `grace_s`: time that a conductor has to end."""
+    """Keeps a conductor and the agent of this machine running. `grace_s` is the time that a conductor has to end."""
 
     def __init__(self, settings: Settings, store: Store, url: str, grace_s: float) -> None:
         self._settings = settings
@@ -31,13 +31,13 @@ class Supervisor:
         )
 
     def start_agent(self) -> None:
-        """Start the agent of this machine; it enrols over REST like any other agent."""
+        """Start the agent of this machine, which enrols over REST like any other agent."""
         from service.processes.agent_child import agent_child
 
         self._start(agent_child(self._url, self._store, self._settings.data_dir / "agent", ca=self._settings.tls_cert))
 
     def ask_to_end(self) -> None:
-        """Tell the children to end, without waiting: they end while the last requests are answered."""
+        """Tell the children to end, without waiting for them. They end while the last requests are answered."""
         self._ending.set()
         for child in self._children:
             child.ask_to_end()
@@ -50,7 +50,7 @@ class Supervisor:
                 together.submit(child.end)
 
     def _start(self, child: KeptAlive) -> None:
-        self._children.append(child)  # before the check below, so that a concurrent `ask_to_end` finds it
+        self._children.append(child)  # before the check below, so that a concurrent `ask_to_end` finds the child
         if not self._ending.is_set():
             child.start()
 

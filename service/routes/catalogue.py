@@ -27,13 +27,15 @@ class FamilyPublic(BaseModel):
 
 
 class StrategyPublic(FamilyPublic):
-    """A strategy. `baseline`: true for one that others should beat."""
+    """A strategy. `baseline` is true if other strategies should beat it."""
 
     baseline: bool
 
 
 class TaskPublic(BaseModel):
-    """A task of networks. `metric`: the mean score by which its jobs rank and decide."""
+    """A task of networks. `metric` is the mean score that ranks the candidates of its jobs and decides their
+    verdicts.
+    """
 
     name: str
     summary: str

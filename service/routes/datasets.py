@@ -51,9 +51,10 @@ FORM = form_schema(
 
 
 class DatasetPublic(BaseModel):
-    """A data set. Counts include the parts drawn from `train` in place of missing ones; they are zero while `state` is
-    `checking`. `image_shape` is height, width, channels; null if images differ in size. `target_shape` is the shape of
-    one label, empty for class numbers. `classes` is the number of classes; 0 if labels are not class numbers.
+    """A data set. Counts include the parts drawn from `train` in place of missing parts; all counts are zero while
+    `state` is `checking`. `image_shape` is height, width, channels; null if images differ in size. `target_shape` is
+    the shape of one label, empty for class numbers. `classes` is the number of classes; 0 if labels are not class
+    numbers.
     """
 
     id: str

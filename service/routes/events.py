@@ -32,7 +32,9 @@ OVERVIEWS = {
     "jobs": ("job:", ("job.state", "job.progress")),
     "devices": ("device:", ("device.state",)),
 }
-"""Topics that stand for all resources of a kind, with the prefix of these resources' topics and the event types."""
+"""Topics that stand for all resources of a kind, each with the prefix of those resources' topics and the event
+types.
+"""
 RESET = "reset"
 
 
@@ -47,7 +49,7 @@ class EventPublic(BaseModel):
 
 
 class EventList(BaseModel):
-    """Events in order. `newest` is the number to send next as `since`; `reset`: earlier events were lost."""
+    """Events in order. `newest` is the number to send next as `since`; `reset` means that earlier events were lost."""
 
     items: list[EventPublic]
     newest: int
@@ -73,7 +75,7 @@ def _topics(store: StoreDep, topics: Annotated[str, Query(max_length=2000)] = "j
 
 
 def _topic(tx: Tx, name: str) -> str:
-    """Convert a requested topic to the form in events: a job's or a device's name becomes its id.
+    """Convert a requested topic to the form used in events, in which the name of a job or device is replaced by the id.
 
     Raises:
         InvalidInput: there is no such topic.
@@ -103,8 +105,8 @@ def _number(
 class EventStream(StreamingResponse):
     """A stream of server-sent events.
 
-    The framework's own class passes each event through two tasks, whose pipe breaks with an error in the log if a
-    client leaves while an event is in it; this one reads from the generator directly.
+    The framework's own class passes each event through a pipe between two tasks. If a client leaves while an event is
+    in the pipe, an error appears in the log. This class reads from the generator directly.
     """
 
     media_type = "text/event-stream"
@@ -144,9 +146,9 @@ async def _after(first: bytes, following: AsyncIterator[bytes]) -> AsyncIterator
 async def _follow(
     feed: Feed, number: int, wanted: Topics, ping_s: float, still_allowed: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """Yield frames of the events above `number`, and a ping after each `ping_s` without one.
+    """Yield frames of the events above `number`, and a ping after each `ping_s` without an event.
 
-    Ends with the feed, or within `ping_s` after the user loses access.
+    The frames end with the feed, or within `ping_s` after the user loses access.
     """
     ping_at_s = time.monotonic() + ping_s
     # At a random time: listeners that connected together after a restart would otherwise all query the store at once.
@@ -170,7 +172,9 @@ async def _follow(
 def list_events(
     store: StoreDep, _user: UserDep, wanted: TopicsDep, since: Annotated[int, Query(ge=0, le=2**62)] = 0
 ) -> EventList:
-    """List events above `since`, as many as fit in one batch; ask again with `newest` as `since`."""
+    """List the events after number `since` that fit into one batch. For more events, ask again with `newest` as
+    `since`.
+    """
     with store.read() as tx:
         lost = since + 1 < events.oldest_kept(tx) or since > events.newest(tx)
         since = events.oldest_kept(tx) - 1 if lost else since

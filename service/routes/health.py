@@ -1,4 +1,4 @@
-"""Health: liveness, readiness and figures for Prometheus. Open without a token; they show counts but no names."""
+"""Health: liveness, readiness and figures for Prometheus. These routes need no token; they show counts but no names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Readiness(BaseModel):
     """State of the service. The HTTP status is 200 if `store` and `writes` are `ok`, even while the executor is
     starting.
 
-    `writes`: `ok` if the data folder is writable, `full` without space, or `refused`.
+    `writes` is `ok` if the data folder is writable, `full` if it has no space left, and `refused` otherwise.
     """
 
     store: Literal["ok", "outdated", "down"]
@@ -65,7 +65,7 @@ def _readiness(store: Store, writes: data_folder.Writes) -> Readiness:
 
 @router.get("/metrics", response_class=Response)
 def metrics(store: StoreDep) -> Response:
-    """Return figures of the whole installation, read from the store, so that all servers return the same."""
+    """Return figures of the whole installation, read from the store, so that all servers return the same figures."""
     registry = CollectorRegistry()
     in_state = Gauge("netlathe_jobs", "Jobs by state", ["state"], registry=registry)
     waiting = Gauge("netlathe_conductors", "Conductors that are alive", registry=registry)

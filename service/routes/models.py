@@ -53,14 +53,14 @@ FORM = form_schema(
         "output": {
             "type": "string",
             "maxLength": MAX_OUTPUT,
-            "description": "name of the output to score, if there is more than one",
+            "description": "name of the output to score, if there are several outputs",
         },
     }
 )
 
 
 class Input(BaseModel):
-    """An input of a network; its shape without the batch axis. `layout`: the order of its axes."""
+    """An input of a network. `shape` is given without the batch axis; `layout` is the order of the axes."""
 
     name: str
     shape: list[int]
@@ -69,8 +69,8 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """An output of a network; its shape without the batch axis. `role`: scored against the labels, or kept unchanged;
-    null if the classes of a job's data will decide.
+    """An output of a network. `shape` is given without the batch axis. `role` says whether the output is scored against
+    the labels or kept unchanged; null if this depends on the classes of a job's data.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Output(BaseModel):
 
 
 class GroupPublic(BaseModel):
-    """Channels that can only be pruned together. `reason`: why some of them must stay."""
+    """Channels that can only be pruned together. If some of them must stay, `reason` says why."""
 
     name: str
     width: int
@@ -109,7 +109,9 @@ class ModelPublic(BaseModel):
 
 
 class LayerShare(BaseModel):
-    """A fused block with its predicted latency and its share of the sum; null before anything was measured."""
+    """A fused block with its predicted latency and its share of the sum of all latencies; null before anything was
+    measured.
+    """
 
     layers: list[str]
     prunable: bool
@@ -119,9 +121,10 @@ class LayerShare(BaseModel):
 
 
 class Preflight(BaseModel):
-    """The possible gain of pruning on a device. `prunable_share`: share of each count that the smallest widths of a job
-    save; `latency_ms`: prediction for the network as uploaded, as in `predict`, to which ratios refer; `floor_ms`:
-    prediction at the smallest widths in the form that a job prunes: no limit below it can be met by pruning alone.
+    """The possible gain of pruning on a device. `prunable_share` is the share of each count that the smallest widths of
+    a job save. `latency_ms` is the prediction for the uploaded network, as `predict` returns it; ratios refer to this
+    latency. `floor_ms` is the prediction at the smallest widths, in the form of the network that a job prunes; pruning
+    alone cannot meet a lower limit.
     """
 
     model: str
@@ -205,7 +208,7 @@ def preflight(
     settings: SettingsDep,
     _user: UserDep,
 ) -> Preflight:
-    """Show how a network's time on a device divides among its layers, and how much of it pruning can save."""
+    """Show how a network's time on a device divides among its layers, and how much of this time pruning can save."""
     with store.read() as tx:
         model = uploads.get(tx, Model, ref)
         if model.state != "ready":
@@ -245,7 +248,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         public=partial(_public, settings=settings),
     )
     of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
-    if output is not None:  # left out if None, so that keys from before this field existed stay valid
+    if output is not None:  # left out if None, so that keys that are older than this field stay valid
         of["output"] = output
     return checking.answer(arrival, of, once, store, settings)
 

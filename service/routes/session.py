@@ -63,11 +63,11 @@ def sign_in(
 
 
 def _token_behind(tx: Tx, body: SignIn, settings: Settings) -> tokens.Token:
-    """Return the user's token to open a session for; a code stands for the first user's token."""
+    """Return the user's token for which a session is opened. A code stands for the first user's token."""
     if body.token is not None:
         token = tokens.find(tx, body.token.get_secret_value())
         if token.kind != "user":
-            raise Unauthorised("only a user's token signs in")
+            raise Unauthorised("only a user's token can sign in")
         return token
     assert body.code is not None
     code = tokens.find(tx, body.code.get_secret_value())

@@ -22,7 +22,7 @@ from service.store.tokens import Token
 router = APIRouter(prefix="/api/v1/tokens", tags=["tokens"])
 
 LAST_YEAR = 9000
-"""Last year of a token's expiry; databases have no dates beyond 9999, in any time zone."""
+"""Last year in which a token may expire. Databases have no dates after the year 9999, in any time zone."""
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "name": Token.name,
     "kind": Token.kind,
@@ -31,7 +31,7 @@ SORTABLE: dict[str, InstrumentedAttribute[object]] = {
 
 
 class TokenCreate(Body):
-    """A token for a person, or one that lets one machine enrol as an agent."""
+    """A request for a token: for a person, or for one machine that will enrol as an agent."""
 
     kind: Literal["user", "enrolment"]
     name: Name

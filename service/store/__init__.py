@@ -1,4 +1,4 @@
-"""The store: one file per table with its functions. Importing this package imports all of them."""
+"""The store: one file per table with its functions. Importing this package imports all these files."""
 
 from search.discovery import modules
 from service.store.base import Base, Tx, new_id

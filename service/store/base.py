@@ -59,7 +59,7 @@ class Tx:
     events: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
 
     def emit(self, topic: str, type: str, data: Mapping[str, Any]) -> None:
-        """Append an event to the log with this transaction. `topic`: `job:<id>` or `device:<id>`."""
+        """Append an event to the log with this transaction. `topic` is `job:<id>` or `device:<id>`."""
         self.events.append((topic, type, data))
 
 

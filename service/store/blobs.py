@@ -13,7 +13,7 @@ from service.store.base import Base, Tx
 
 
 class Blob(Base):
-    """One content. Every row that refers to it has a foreign key to `sha256`."""
+    """One stored content. Every row that refers to the content has a foreign key to `sha256`."""
 
     __tablename__ = "blobs"
     sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -42,14 +42,14 @@ def referenced(tx: Tx) -> set[str]:
 
 
 def forget(tx: Tx, sha256: str) -> bool:
-    """Delete the row of a content unless a row refers to it; return True if it was deleted.
+    """Delete the row of a content unless another row refers to it; return True if the row was deleted.
 
-    Another transaction that records the same content waits for the end of this one, in which the files are deleted.
+    Another transaction that records the same content waits for the end of this transaction, which deletes the files.
 
     Raises:
-        IntegrityError: another transaction has just referred to it.
+        IntegrityError: another transaction has just referred to the content.
     """
-    record(tx, StoredBlob(sha256, 0))  # creates the row if it is missing, so that others have one to wait for
+    record(tx, StoredBlob(sha256, 0))  # creates a missing row, so that other transactions can wait for it
     if any(tx.session.scalar(select(key).where(key == sha256).limit(1)) for key in _pointers()):
         return False
     tx.session.execute(delete(Blob).where(Blob.sha256 == sha256))

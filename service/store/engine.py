@@ -6,7 +6,7 @@
     with store.read() as tx:        # reads: one consistent snapshot
         jobs.get(tx, job_id)
 
-`tx.now` is the database's clock, read once per transaction, so that clocks of several servers need not agree.
+`tx.now` is the database's clock, read once per transaction, so that the clocks of several servers need not agree.
 Events get their numbers just before the commit, so that numbers have no gaps and become visible in order
 (store/events.py).
 """
@@ -45,7 +45,7 @@ def database_now(connection: Connection) -> datetime:
 
 
 class Store:
-    """The durable state of the service. `clock` is injectable: tests of leases and deadlines move it by hand."""
+    """The durable state of the service. Tests of leases and deadlines pass a `clock` that they move by hand."""
 
     def __init__(self, engine: Engine, clock: Clock = database_now) -> None:
         self.engine = engine
@@ -53,7 +53,7 @@ class Store:
 
     @contextmanager
     def begin(self) -> Iterator[Tx]:
-        """Open a writing transaction: it commits at the end of the block and rolls back on any exception."""
+        """Open a writing transaction. It commits at the end of the `with` block and rolls back on any exception."""
         writer = self.engine.execution_options(netlathe_write=True)
         with Session(writer, expire_on_commit=False) as session, session.begin():
             tx = Tx(session, self.clock(session.connection()))
@@ -63,7 +63,7 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
-        """Open a reading transaction; it is rolled back at the end."""
+        """Open a reading transaction. It is rolled back at the end of the `with` block."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield Tx(session, self.clock(session.connection()))
 
@@ -89,7 +89,7 @@ def _dump_json(value: object) -> str:
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    # The driver would start transactions late and without IMMEDIATE; _begin_sqlite does it instead.
+    # The driver would start transactions late and without IMMEDIATE, so _begin_sqlite starts them instead.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (

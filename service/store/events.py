@@ -1,7 +1,8 @@
-"""The event log: append-only, numbered without gaps, written in the same transaction as the change it reports.
+"""The event log: append-only, numbered without gaps, written in the same transaction as the change that an event
+reports.
 
-Numbers come from one row that the last statement of a transaction locks until the commit. A reader that sees number
-n therefore sees all lower numbers, on PostgreSQL, too, where a sequence would not guarantee that.
+Numbers come from one row that the last statement of a transaction locks until the commit. A reader that sees number n
+therefore sees all lower numbers. This is so on PostgreSQL, too, although its sequences would not guarantee it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class EventNumber(Base):
 
 
 class Event(Base):
-    """One event. `topic`: `job:<id>` or `device:<id>`; `type`: as in the contract."""
+    """One event. `topic` is `job:<id>` or `device:<id>`; the contract lists the values of `type`."""
 
     __tablename__ = "events"
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -53,12 +54,12 @@ def append(tx: Tx) -> None:
 
 
 def newest(tx: Tx) -> int:
-    """Return the number of the newest event, 0 before the first."""
+    """Return the number of the newest event; 0 if there is no event yet."""
     return tx.session.execute(select(EventNumber.newest)).scalar_one()
 
 
 def oldest_kept(tx: Tx) -> int:
-    """Return the number of the oldest event still kept, or one above the newest if none is."""
+    """Return the number of the oldest event that is still kept; if no event is kept, the newest number plus one."""
     oldest = tx.session.execute(select(func.min(Event.number))).scalar_one()
     return newest(tx) + 1 if oldest is None else oldest
 
@@ -70,7 +71,9 @@ def after(tx: Tx, number: int, limit: int) -> Sequence[Event]:
 
 
 def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail: int) -> Sequence[Event]:
-    """Return the last `tail` events of a topic and of given types below number `before`, oldest first."""
+    """Return the last `tail` events of a topic that have one of the types and a number below `before`, the oldest
+    first.
+    """
     rows = select(Event).where(Event.topic == topic, Event.type.in_(types))
     if before is not None:
         rows = rows.where(Event.number < before)
@@ -79,7 +82,7 @@ def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail:
 
 
 def prune(tx: Tx, older_than: datetime, limit: int = 500) -> int:
-    """Delete at most `limit` events older than a time and return how many; small batches keep the writer's lock
+    """Delete at most `limit` events older than a time and return their number. Small batches keep the writer's lock
     short.
     """
     old = select(Event.number).where(Event.at < older_than).order_by(Event.number).limit(limit)

@@ -14,7 +14,9 @@ from service.store.base import Base, Tx
 
 
 class KeptAnswer(Base):
-    """One stored answer. `owner`: the token of the request; `secret`: {field, kind} of a secret left out of it."""
+    """One stored answer. `owner` is the token of the request; `secret` is {field, kind} of a secret that the answer
+    leaves out.
+    """
 
     __tablename__ = "idempotency"
     owner: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -28,7 +30,7 @@ class KeptAnswer(Base):
 
 
 class Raced(Exception):
-    """Raised if another transaction claimed the same key first; its answer is stored by then."""
+    """Raised if another transaction claimed the same key first. The answer of that transaction is stored by then."""
 
 
 def find(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> KeptAnswer | None:
@@ -46,7 +48,7 @@ def find(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> Kep
 
 
 def claim(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> KeptAnswer:
-    """Claim the key before the work, so that one of two racing requests waits for the other.
+    """Claim the key before the work starts, so that if two requests race, one of them waits for the other.
 
     Raises:
         Raced: the other request was first; this transaction must be rolled back.

@@ -15,7 +15,7 @@ LOCK = 0x6E6C6174
 
 
 def configuration() -> Config:
-    """Return Alembic's configuration, which needs no file."""
+    """Return Alembic's configuration, made without a file."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config

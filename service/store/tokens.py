@@ -17,7 +17,7 @@ Kind: TypeAlias = Literal["user", "agent", "enrolment", "sign_in"]
 
 
 class Token(Base):
-    """A bearer token. `agent_id` is set for an agent's token; `used_at` for a one-time token once it is used."""
+    """A bearer token. `agent_id` is set for an agent's token, and `used_at` for a one-time token that has been used."""
 
     __tablename__ = "tokens"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -147,5 +147,5 @@ def find_session(tx: Tx, secret: str) -> Token:
 
 
 def close_session(tx: Tx, secret: str) -> None:
-    """End a session; an unknown one is ignored, because it has ended already."""
+    """End a session. An unknown session is ignored, because it has ended already."""
     tx.session.execute(delete(Session).where(Session.sha256 == digest(secret)))

@@ -1,4 +1,6 @@
-"""Checks of uploads: a few at a time, with the result in the answer if they are quick, and later otherwise."""
+"""Checks of uploads: a few run at a time. The answer holds the result if the check is quick; else the row gets it
+later.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from service.uploads.sandbox import Limits
 
 log = logging.getLogger(__name__)
 
-# A check may need gigabytes of memory and all cores, so only two run at a time, to overlap the reading of files.
+# A check may need gigabytes of memory and all cores, so only two run at a time: while one computes, the other can read
+# its file.
 _THREADS = DaemonPool(2, "check")
 
 Found = Mapping[str, Any]
@@ -53,7 +56,7 @@ def limits(settings: Settings) -> Limits:
 
 
 def wall(settings: Settings) -> timedelta:
-    """Return the time limit of a check; an older one must have been interrupted."""
+    """Return the time limit of a check; a check that is older must have been interrupted."""
     return timedelta(seconds=settings.check_wall_s)
 
 
@@ -62,13 +65,13 @@ class Arrival(Generic[Row]):
     """A received upload that is about to become a row.
 
     Args:
-        kind: the table.
-        name: the name of the new row.
-        same: returns True if a row of that name is the same upload.
-        check: checks the file and returns columns of the row.
-        drop: deletes the file again, unless a row refers to it.
-        row: makes the row, without the columns that the check returns.
-        public: converts a row to its public form.
+        kind: table of the new row.
+        name: name of the new row.
+        same: function that returns True if a row with this name is the same upload.
+        check: function that checks the file and returns columns of the row.
+        drop: function that deletes the file again, unless a row refers to it.
+        row: function that makes the row, without the columns that the check returns.
+        public: function that converts a row to its public form.
     """
 
     kind: type[Row]
@@ -84,10 +87,10 @@ def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Stor
     """Check an upload and answer 201 if it is new, 200 if it is known, or 202 if it is still being checked.
 
     Args:
-        of: content by which two uploads count as the same request.
+        of: value by which requests are compared; two uploads with equal values are the same request.
 
     Raises:
-        Conflict: the name stands for something else.
+        Conflict: the name belongs to a different upload.
         InvalidInput: the check found a fault; nothing is stored.
         NoSpace: the check ran out of disk space; nothing is stored.
     """
@@ -107,7 +110,7 @@ def answer(arrival: Arrival[Row], of: Mapping[str, Any], once: Once, store: Stor
         return response
     try:
         found = check.result()
-    except NoSpace:  # unreferenced files may stay for a day, but not on a full disk
+    except NoSpace:  # unreferenced files are usually kept for a day, but not on a full disk
         arrival.drop()
         raise
     return once(lambda tx: _make(tx, arrival, settings, found, "ready", []), of=of)
@@ -140,7 +143,7 @@ def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Foun
         try:
             with store.begin() as tx:
                 uploads.settle(tx, kind, row_id, _outcome(ended))
-        except Exception:  # no caller waits for this thread; the row counts as interrupted after a while
+        except Exception:  # no caller waits for this thread; after a while, the row counts as interrupted
             log.exception("the result of the check of %s could not be stored", row_id)
 
     check.add_done_callback(note)

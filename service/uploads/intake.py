@@ -14,7 +14,7 @@ from service.uploads.not_onnx import refuse_foreign
 from service.uploads.sandbox import Limits, run
 
 TRUSTED_COVERAGE = 0.8
-"""Share of the predicted time that must come from measured rows before a prediction refuses a job."""
+"""Share of the predicted time that must come from measured rows before a job is refused because of a prediction."""
 Fused: TypeAlias = tuple[frozenset[str], ...]
 """Sets of node names, each of which a device runs as one kernel."""
 
@@ -42,7 +42,7 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
         counts, classes, class_names, image_shape, target_shape and warnings.
 
     Raises:
-        InvalidInput: as `check_model`.
+        InvalidInput: the data set has a fault, or its check crashed or exceeded a limit.
     """
     request = {
         "path": str(path.absolute()),
@@ -63,7 +63,7 @@ def preflight(
         The fields of `service.uploads.checks.preflight`, or `untold`: why the device must first report its fusions.
 
     Raises:
-        InvalidInput: as `check_model`.
+        InvalidInput: the network has a fault, or its check crashed or exceeded a limit.
     """
     with tempfile.TemporaryDirectory(prefix="netlathe-table-") as folder:
         stored = Path(folder) / "table.json"

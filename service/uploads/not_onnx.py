@@ -14,11 +14,11 @@ TORCH = (
 PICKLE = f"it is (or holds) a Python pickle, which can run any code and is never opened here; {TORCH}"
 KERAS = "convert it on your own machine with tf2onnx: python -m tf2onnx.convert --saved-model DIR --output model.onnx"
 
-DATA = "a network is an ONNX file; if this is a data set, upload it as one"
+DATA = "a network is an ONNX file; if this is a data set, upload it as a data set"
 
 ZIP = b"PK\x03\x04"
 ZIP_NAME = 30
-"""Offset of the first member's name in a zip; its length is in the two bytes at ZIP_NAME - 4."""
+"""Offset of the first member's name in a zip; the name's length is in the two bytes at ZIP_NAME - 4."""
 TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl$|data/|code/|version$|archive_format$)")
 """Names of the first member in .pt, TorchScript and .pt2 files, which are all zips."""
 HEAD = ZIP_NAME + 200
@@ -69,7 +69,9 @@ def refuse_foreign(path: Path, file_name: str) -> None:
 
 
 def _zip(head: bytes, suffix: str) -> tuple[str, str]:
-    """Return a zip's kind, by its first member, and advice; its directory is not read, because it may be forged."""
+    """Return the kind of a zip, found by its first member, and advice. The zip's directory is not read, because it may
+    be forged.
+    """
     length = int.from_bytes(head[ZIP_NAME - 4 : ZIP_NAME - 2], "little")
     first = head[ZIP_NAME : ZIP_NAME + length].decode(errors="replace")
     if TORCH_MEMBER.match(first) or suffix in BY_SUFFIX:
@@ -77,4 +79,4 @@ def _zip(head: bytes, suffix: str) -> tuple[str, str]:
     if first.endswith(".npy"):
         return "a NumPy archive (.npz), which holds arrays but no graph", DATA
     shown = "".join(character for character in first if character.isprintable())[:80]
-    return f"a zip that begins with {shown!r}", f"if an .onnx file is in it, upload that one; {DATA}"
+    return f"a zip that begins with {shown!r}", f"if it contains an .onnx file, upload that file; {DATA}"

@@ -2,9 +2,9 @@
 
 The child has no secrets in its environment, may not open sockets, start programs or unpickle, and is killed
 if it takes too much memory, processor time, disk or time, or when this process ends. Any failure that a file
-causes is reported as InvalidInput; only a fault of our own code is an internal error.
+causes is reported as InvalidInput; only a fault of Netlathe's own code is an internal error.
 
-A check computes, so it shares the host lock with other computations; nothing is measured on this machine meanwhile.
+A check computes, so it shares the host lock with other computations. Meanwhile, nothing is measured on this machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GIB = 1024**3
 MAX_REPORT_BYTES = 64 * MIB
 STDERR_TAIL = 4096
 KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SYSTEMROOT")
-# The limit is on address space, so libraries must not reserve it for threads that are not needed.
+# The limit is on address space, so libraries must not reserve address space for threads that are not needed.
 THRIFT = {
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "2",
@@ -52,10 +52,10 @@ class Limits:
     """Limits of one check.
 
     Args:
-        memory_bytes: address space.
-        cpu_s: processor time of all its threads.
+        memory_bytes: size of the address space.
+        cpu_s: processor time of all threads of the check.
         wall_s: time on the clock.
-        file_bytes: largest file it may write.
+        file_bytes: size of the largest file that the check may write.
     """
 
     memory_bytes: int = 6 * GIB
@@ -71,12 +71,12 @@ QUICK = Limits(cpu_s=600, wall_s=300.0)
 def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "file") -> dict[str, Any]:
     """Wait until nothing is measured on this machine, then run a task of `service.uploads.checks` on a request.
 
-    The caller must not hold the host lock: it admits no new holder while a measurement waits for it.
+    The caller must not hold the host lock, because the lock admits no new holder while a measurement waits for it.
 
     Args:
         task: name of a module of `service.uploads.checks`.
-        request: its argument.
-        limits: its limits.
+        request: argument of the task.
+        limits: limits of the task.
         field: the name of the file in an error.
 
     Returns:
@@ -94,7 +94,7 @@ def run(task: str, request: Mapping[str, Any], limits: Limits, *, field: str = "
         _child(scratch) as child,
     ):
         child.tell(order)
-        # The child's stdin stays open: it ends when stdin closes, so that none survives this process.
+        # The child's stdin stays open. The child ends when stdin closes, so no child survives this process.
         report = child.read(limits.wall_s, MAX_REPORT_BYTES)
         status, tail = child.ended(), child.errors()[-STDERR_TAIL:]
     if isinstance(report, Death) and report.kind == "timeout":

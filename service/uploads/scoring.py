@@ -17,7 +17,7 @@ from service.uploads.sandbox import QUICK, run
 
 @dataclass(frozen=True)
 class Scored:
-    """A network's mean score on `count` samples, and `chance`: the mean score of guessing."""
+    """A network's mean score on `count` samples. `chance` is the mean score of guessing."""
 
     mean: float
     count: int
@@ -38,7 +38,7 @@ def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int,
     """Return the score of a model on its data set, from the store if it is known.
 
     Raises:
-        InvalidInput: the data do not fit the network, or it cannot be run within the limits.
+        InvalidInput: the data do not fit the network, or the network cannot be run within the limits.
     """
     with store.read() as tx:
         known = scores.find(tx, model.id, dataset.id, seed)

@@ -1,4 +1,4 @@
-"""Verbs on devices: list them, read their tables, predict and measure what a network costs on them."""
+"""Verbs on devices: list them, read their tables, and predict or measure a network's latency on them."""
 
 from __future__ import annotations
 
@@ -123,12 +123,12 @@ def preflight(
     device: Annotated[
         str,
         typer.Option(
-            help="Device to predict for: each layer's share of the time, and the lowest latency that pruning can reach."
+            help="Device for which each layer's share of the time and the lowest latency after pruning are predicted."
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what can be pruned in a network: prunable groups, frozen groups with reasons, the latency floor.
+    """Show a network's prunable groups, its frozen groups with reasons, and the lowest latency that pruning can reach.
 
     \b
       netlathe preflight resnet20 --device local-onnxruntime-t1-fp32

@@ -1,4 +1,4 @@
-"""Verbs on jobs: list, show, wait for, control and download them."""
+"""Verbs on jobs: list jobs, show them, wait for them, control them and download their files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def show_job(
 ) -> int:
     """Show a job: its state, and the original, the control and the best network side by side.
 
-    Exit code 0: met, or not finished. 1: missed. 3: failed or cancelled.
+    Exit codes: 0 all limits met, or not finished; 1 a limit missed; 3 failed or cancelled.
 
     \b
       netlathe show digits-half

@@ -1,4 +1,4 @@
-"""A job's result as text for a terminal: the original network against the compressed one."""
+"""A job's result as text for a terminal: the original network compared with the compressed network."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
 
 
 def _counts(summary: Summary) -> Mapping[str, float]:
-    """Return a network's counted metrics; servers of earlier versions send them only as separate fields."""
+    """Return a network's counted metrics; servers of earlier versions send these metrics only as separate fields."""
     from search.metrics import COUNTED
 
     fields = {metric.name: getattr(summary, metric.name, None) for metric in COUNTED}
@@ -84,7 +84,7 @@ def _wanted(job: Job) -> str | None:
 
 
 def device_names(job: Job) -> Mapping[str, str]:
-    """Return the names of the job's devices by id, as far as the server sent them."""
+    """Return the names of the job's devices by id, for the devices that the server sent."""
     targets: Sequence[Mapping[str, Any]] = job.raw.get("targets") or ()
     return {str(target.get("device")): str(target.get("device_name") or target.get("device")) for target in targets}
 
@@ -104,15 +104,15 @@ def _row(slot: str, summary: Summary, metric: str, devices: Sequence[str]) -> li
 
 
 def heading(job: Job) -> str:
-    """What the job's score is called; by the name of its metric if that is not known here."""
+    """Heading of the job's score; if its metric is not known here, the name of the metric."""
     from search.metrics import row_of
 
     return row_of(job.metric).heading
 
 
 def score(summary: Summary, metric: str) -> str | None:
-    """Format a score: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if that was
-    measured. A positive drop is lost.
+    """Format a score: `0.9750`, with `drop +0.20 points [-0.19, +0.59]` against the control if the drop was measured. A
+    positive drop is a loss.
     """
     found, lost = summary.score(metric), summary.drop(metric)
     if found is None:
@@ -124,7 +124,7 @@ def score(summary: Summary, metric: str) -> str | None:
 
 
 def latency(found: Latency | None) -> str | None:
-    """Format a latency: `1.234 ms (predicted 1.210 [1.150, 1.270])`, or as much of it as is known."""
+    """Format a latency: `1.234 ms (predicted 1.210 [1.150, 1.270])`, or the parts of this that are known."""
     if found is None:
         return None
     interval = "" if found.low is None or found.high is None else f" [{found.low:.3f}, {found.high:.3f}]"

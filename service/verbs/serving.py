@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _folder(given: str) -> Path:
-    """Return the path; refuse an empty one, which an unset variable gives and which would mean the working folder."""
+    """Return the path. Refuse an empty path: an unset variable gives one, and it would mean the working folder."""
     if not given:
         raise typer.BadParameter("the path is empty")
     return Path(given)
@@ -44,7 +44,7 @@ RayAddress = Annotated[
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port to listen on; default 8000, 0 for a free one.")
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; default 8000, 0 for any free port.")
     ] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
@@ -135,7 +135,8 @@ def agent(
 ) -> int:
     """Make this machine a device: run the timings that the server asks for, until stopped. Works behind NAT.
 
-    A proxy is used only if NETLATHE_PROXY names it, or is `environment` for http_proxy and the like; never on loopback.
+    A proxy is used only if NETLATHE_PROXY names it, or if NETLATHE_PROXY is `environment` and http_proxy or a similar
+    variable names it. Loopback is always reached directly.
 
     \b
       netlathe tokens create pi5 --kind enrolment          (on the server; prints nl_e_...)
@@ -157,7 +158,7 @@ def agent(
         show({"unit": unit}, as_json, lambda: typer.echo(unit))
         return MET
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO, every request is logged
     token = enrolment_token or _secret("NETLATHE_ENROLMENT_TOKEN")
     chosen: dict[str, Any] = {} if machine is None else {"machine": machine}
     chosen |= {"state_dir": state_dir, "ca": ca, "offer_again": offer_again}
@@ -210,8 +211,9 @@ def doctor(data_dir: DataDir = None, as_json: AsJson = False) -> int:
 def demo(as_json: AsJson = False) -> int:
     """Run the whole path on this machine in a few minutes: train a small network, halve its latency, check the result.
 
-    Uses the handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder. Leaves
-    its files in netlathe-demo/ and stops the server; KEEP=1 keeps it running for a look at the dashboard.
+    The demo uses the handwritten digits that scikit-learn ships, a server on a free port and a temporary data folder.
+    It leaves its files in netlathe-demo/ and stops the server. With KEEP=1, the server keeps running so that you can
+    look at the dashboard.
 
     \b
       netlathe demo

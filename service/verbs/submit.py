@@ -36,11 +36,13 @@ def submit(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="What the network is for: classification, or another task that the server has installed."),
+        typer.Option(help="Task of the network: classification, or another task that is installed on the server."),
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="Metric to optimise: accuracy, or any other with --max-accuracy-drop, e.g. size_bytes."),
+        typer.Option(
+            help="Metric to optimise: accuracy, or with --max-accuracy-drop any other metric, e.g. size_bytes."
+        ),
     ] = None,
     limit: Annotated[
         list[str] | None, typer.Option(help="Another limit, e.g. max_size_bytes=100000; repeat the option for several.")
@@ -69,7 +71,7 @@ def submit(
     weights: Annotated[
         Path | None, typer.Option(help="State dictionary, .pt or .safetensors (with package.module:factory).")
     ] = None,
-    preprocessing: Annotated[str | None, typer.Option(help="JSON, or a file with it: scale, mean, std, ...")] = None,
+    preprocessing: Annotated[str | None, typer.Option(help="JSON, or a JSON file, with scale, mean, std, ...")] = None,
     output: Annotated[str | None, typer.Option(help="Name of the output to score, if there are several.")] = None,
     layout: Annotated[
         str | None, typer.Option(help="Axes of the images if their shape is ambiguous: NHW, NHWC or NCHW.")
@@ -91,8 +93,9 @@ def submit(
 ) -> int:
     """Submit a job; with --watch, wait for it and compare the result with the original.
 
-    A factory returns the trained module, or (module, example). It is exported on this machine, in a separate process
-    with this folder first on its path: your code never leaves this machine. An unchanged file is not uploaded again.
+    A factory returns the trained module, or (module, example). The module is exported on this machine, in a separate
+    process with this folder first on its path. Your code never leaves this machine. An unchanged file is not uploaded
+    again.
 
     \b
       netlathe submit --model net.onnx --data images.npz --device local-onnxruntime-t1-fp32 \\
@@ -211,7 +214,9 @@ def _json(option: str, text: str) -> dict[str, Any]:
 def _check_read_already(
     model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
 ) -> None:
-    """Refuse options that say how to read a file if it is uploaded already: they would have no effect."""
+    """Refuse options that say how to read a file if the file is uploaded already, because such options would have no
+    effect.
+    """
     known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model
     known_data = Path(data).suffix not in DATA_FILES and not Path(data).is_file()
     for option, ref, known, given in (("--model", model, known_model, of_model), ("--data", data, known_data, of_data)):

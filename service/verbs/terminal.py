@@ -17,7 +17,7 @@ MET, MISSED, USAGE, FAILED = 0, 1, 2, 3
 
 
 class CommandFailed(Exception):
-    """Raised if a command cannot do what it was asked; the user sees its text, and the exit code is 3."""
+    """Raised if a command cannot do what it was asked to do. The user sees the error's text, and the exit code is 3."""
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON, as the server sent it.")]
@@ -42,7 +42,9 @@ def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
-    """Print rows under their column names, or `empty` if there are none; piped output is not cut to the window."""
+    """Print rows under their column names, or `empty` if there are none; piped output is not cut to the width of the
+    window.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -69,7 +71,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
 
 
 def exit_code(job: Job) -> int:
-    """Return 0 for a job that met its limits or has not ended, 1 for missed, 3 for failed or cancelled."""
+    """Return 0 for a job that met its limits or has not ended, 1 if it missed them, 3 if it failed or was cancelled."""
     if job.state in ("failed", "cancelled"):
         return FAILED
     return MISSED if job.verdict == "missed" else MET

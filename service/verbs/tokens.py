@@ -1,4 +1,4 @@
-"""Verbs on tokens: those of people, and one-time tokens that enrol a machine."""
+"""Verbs on tokens: tokens of people, and one-time tokens that enrol a machine."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ def listed(
 
 @tokens.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Name of the token, e.g. the person, pipeline or machine it is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the token, e.g. of the person or machine that will use it.")],
     kind: Annotated[
-        str, typer.Option(help="user: for a person or a pipeline; enrolment: enrols one machine, once.")
+        str, typer.Option(help="user, for a person or a pipeline, or enrolment, to enrol one machine once.")
     ] = "user",
-    days: Annotated[float | None, typer.Option(help="Days until the token expires; if omitted, it never does.")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Days until the token expires; if omitted, it never expires.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a token and print its secret, which is never shown again.

@@ -14,7 +14,9 @@ from service.verbs.terminal import CommandFailed
 
 
 class ExportFailed(CommandFailed):
-    """Raised if the child could not export the module; the text is one line with the place in the user's code."""
+    """Raised if the child could not export the module. The error's text is one line with the place in the user's
+    code.
+    """
 
 
 def export_in_child(
@@ -34,7 +36,7 @@ def export_in_child(
     command += ["--input-shape", input_shape] if input_shape else []
     command += ["--weights", str(weights)] if weights else []
     with ChildProcess(command) as child:
-        child.ask_to_end()  # closes stdin: a module that asks for input gets none
+        child.ask_to_end()  # closes stdin, so a module that asks for input gets none
         said = child.read()
         status, errors = child.ended(), child.errors()
     if isinstance(said, Death):

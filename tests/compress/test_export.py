@@ -161,7 +161,7 @@ def test_a_module_that_returns_no_tensor() -> None:
         def forward(self, images: torch.Tensor) -> str:
             return "cat"
 
-    with pytest.raises(ExportError, match="must return tensors, it returned str"):
+    with pytest.raises(ExportError, match="must return tensors, but it returned str"):
         export(Text(), (3, 4, 4))
 
 
@@ -233,7 +233,7 @@ def _line_of(text: str) -> str:
     [
         ("zoo.net:broken", None, "factory", "ZeroDivisionError: division by zero", "return 1 / 0"),
         ("zoo.net:quits", None, "factory", "SystemExit: no such checkpoint", "raise SystemExit"),
-        ("zoo.net:a_number", None, "factory", "must return a torch module, it returned int", None),
+        ("zoo.net:a_number", None, "factory", "must return a torch module, but it returned int", None),
         ("zoo.net:missing", None, "import", "zoo.net has no attribute 'missing'", None),
         ("nowhere:net", None, "import", "No module named 'nowhere'", None),
         ("zoo.net", None, "import", "expected package.module:factory, got 'zoo.net'", None),

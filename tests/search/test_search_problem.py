@@ -55,7 +55,7 @@ def test_terms_agree_with_a_loop(seed: int) -> None:
         (lambda: Problem(SPACE, (), (), lambda batch: {}), "at least one objective"),
         (lambda: _problem(evaluations=0), "at least 1"),
         (lambda: _problem(images=0), "at least 1"),
-        (lambda: _problem(level=90.0), "an accuracy in"),
+        (lambda: _problem(level=90.0), "a score in"),
         (lambda: _problem(terms={"x": Terms(("b", "a"), 0.0, 1.0, ())}), "in order"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Evaluates candidates: evaluators of each fidelity, and scores."""
+"""Evaluates candidates: the evaluators of each fidelity, and the scores."""

@@ -23,7 +23,7 @@ def attempt(evaluator: Evaluator, candidate: Candidate) -> Evaluation:
 
 
 def ended(candidate: Candidate, status: Status, reason: str, elapsed_s: float = 0.0) -> Evaluation:
-    """Make an evaluation without metrics."""
+    """Make an evaluation that has no metrics."""
     return Evaluation(candidate=candidate, status=status, metrics={}, elapsed_s=elapsed_s, reason=reason, network=None)
 
 

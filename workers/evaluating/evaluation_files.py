@@ -1,6 +1,6 @@
 """Material: the files that evaluators work with, written once per job on the volume that all workers see.
 
-A worker opens them by path: arrays are memory-mapped, so that ten children share one copy of the images.
+A worker opens the files by path. Arrays are memory-mapped, so that ten children share one copy of the images.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _DONE = "material.json"
 
 @dataclass(frozen=True)
 class Material:
-    """A folder with the working network, images and statistics. Picklable; reads lazily.
+    """A folder with the working network, images and statistics. This object is picklable and reads the files lazily.
 
-    `methods`: (name, settings) pairs in the scheme's order; `task_name`: the job's task.
+    `methods` has (name, settings) pairs in the scheme's order; `task_name` is the name of the job's task.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Material:
 
     @cached_property
     def ranking(self) -> tuple[Images, Labels]:
-        """Preprocessed validation images (N, *input_shape) and labels (N, ...) that F2 is scored on."""
+        """Preprocessed validation images (N, *input_shape) and labels (N, ...), on which F2 scores candidates."""
         return self._array("ranking_images"), self._array("ranking_labels")
 
     @cached_property
@@ -80,7 +80,9 @@ class Material:
 
     @cached_property
     def known(self) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """name -> block or knob -> array: the methods' results for strategies, under the names that methods chose."""
+        """The methods' results for strategies, under the names that the methods chose: name -> block or knob ->
+        array.
+        """
         names: list[str] = json.loads(self._known.read_text()) if self._known.exists() else []
         return {name: self._mapping(f"known-{i}") for i, name in enumerate(names)}
 
@@ -90,15 +92,17 @@ class Material:
 
     @cached_property
     def sensitivity(self) -> dict[str, NDArray[np.float64]]:
-        """Knob -> (levels,) score with only this knob changed, at each of its levels; empty before it is measured."""
+        """Knob -> (levels,) the scores at each level of the knob if only this knob is changed; empty before the
+        measurement.
+        """
         return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
 
     @cached_property
     def ls_error(self) -> dict[str, NDArray[np.float64]]:
-        """Block -> (width + 1,) error in the layers that read it, by the number of units that stay; takes a tenth of a
-        second.
+        """Block -> (width + 1,) the errors in the layers that read the block, by the number of units that stay. This
+        takes a tenth of a second.
 
-        Empty if the methods gather no statistics.
+        The map is empty if the methods gather no statistics.
         """
         evidence = self.evidence
         if evidence.statistics is None:
@@ -107,7 +111,7 @@ class Material:
         return ls_error(self.network, blocks, evidence.statistics, evidence.importance)
 
     def write_sensitivity(self, curves: Mapping[str, NDArray[np.float64]]) -> Path:
-        """Add the curves; return the path of the file that completes them."""
+        """Add the curves; return the path of the file that marks them as complete."""
         return self._save_mapping("sensitivity", curves)
 
     @property
@@ -122,7 +126,9 @@ class Material:
 
     @cached_property
     def training(self) -> tuple[Part, Preprocessing]:
-        """Training images and preprocessing for whole trainings; those of `short` if none were written."""
+        """Training images and preprocessing for full training runs; these are the images of `short` if no other images
+        were written.
+        """
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
@@ -138,10 +144,11 @@ class Material:
         return bool(re.fullmatch("[0-9a-f]{64}", digest)) and self._network_path(digest).exists()
 
     def epochs(self, digest: str) -> int:
-        """Return the epochs that a stored network was trained for, including those of the networks it started from.
+        """Return the epochs that a stored network was trained for, including the epochs of the networks that it started
+        from.
 
         Raises:
-            InvalidInput: as `kept`.
+            InvalidInput: see `kept`.
         """
         self.kept(digest)
         return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])
@@ -157,8 +164,8 @@ class Material:
         return load_network(self._network_path(digest))
 
     def checkpoint(self, key: str) -> Path:
-        """Return the path of the checkpoint of a whole training with this key, from which it resumes if its worker was
-        lost.
+        """Return the path of the checkpoint of the full training run with this key. The run resumes from it if its
+        worker was lost.
         """
         path = self.folder / "trainings" / f"{key}.safetensors"
         path.parent.mkdir(exist_ok=True)
@@ -181,10 +188,10 @@ class Material:
         preprocessing: Preprocessing,
         training: Part | None = None,
     ) -> Path:
-        """Write every file, the completeness mark last; return that mark's path.
+        """Write every file, and last the mark that they are complete; return the path of this mark.
 
         Args:
-            training: images that F4 trains on; None: those of `short`.
+            training: images that F4 trains on; if None, F4 uses the images of `short`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "network.onnx").write_bytes(network.save())
@@ -217,7 +224,7 @@ class Material:
         return array
 
     def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
-        # Numbered files: keys are tensor names, which may contain any character.
+        # Files are numbered, because keys are tensor names, which may contain any character.
         for i, array in enumerate(arrays.values()):
             np.save(self._file(f"{name}-{i}"), array)
         listing = self.folder / f"{name}.json"

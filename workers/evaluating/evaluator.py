@@ -1,9 +1,10 @@
-"""CutEvaluator: F2, the proxy that strategies search by, its quick form for sensitivities, F3 and F4.
+"""CutEvaluator: evaluates at F2 (the proxy that strategies search by), at a quick form of F2 for sensitivities, at F3
+and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
-score. Its cost is that of running the cut network, never that of a masked full one. F3 adds a short distillation from
-the uncut network before the precision is chosen. F4 trains to the candidate's values, see
-`workers.evaluating.whole_training`.
+score. The cost is the cost of running the cut network, never of running a masked full network. F3 adds a short
+distillation from the uncut network before the precision is chosen. F4 trains a network to the candidate's values (see
+`workers.evaluating.whole_training`).
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from workers.evaluating.whole_training import Sampler
 from workers.pools.pool import Evaluator
 
 SHORT = Recipe(epochs=2, batch=64, augment="none")
-"""F3's distillation, the same for every candidate."""
+"""The recipe of F3's distillation, the same for every candidate."""
 QUICK = "quick"
-"""Recipe of a candidate evaluated on only a part of the images: sensitivities compare levels, they do not rank."""
+"""Recipe of a candidate that is evaluated on only a part of the images, because sensitivities only compare levels."""
 
 
 @dataclass(frozen=True)
 class EvaluatorFactory:
     """Makes the evaluator inside a worker; everything slow is loaded there, once.
 
-    `training`: the recipe of whole trainings (F4).
+    `training` is the recipe of full training runs (F4).
     """
 
     material: Material
@@ -104,9 +105,8 @@ class CutEvaluator:
         """Return the candidate's structure as a module, refitted and re-estimated, and the scheme that made it.
 
         Args:
-            reference: images for the batch norms of all candidates alike, including the uncut network's; if None, a cut
-                network
-                uses all of the material's images, and an uncut one keeps its batch norms.
+            reference: images for the batch norms of all candidates, the uncut network included; if None, a cut network
+                uses all of the material's images, and an uncut network keeps its batch norms.
         """
         bound = self._material.scheme.bind(candidate.values)
         evidence = replace(self._evidence, masks=self._masks(candidate.masks))
@@ -117,7 +117,7 @@ class CutEvaluator:
         return module, bound
 
     def _distilled(self, network: Network) -> Network:
-        """Distil with SHORT, with the uncut network as the teacher."""
+        """Distil with the recipe SHORT and the uncut network as the teacher."""
         part, preprocessing = self._material.short
         for step in fit(network, part, preprocessing, SHORT, self._network, task=self._material.task):
             if step.step == step.steps - 1:

@@ -19,8 +19,8 @@ BATCH = 128
 class Preprocessed:
     """Images that read like an array (N, *input_shape) of float32 by slices of the first axis.
 
-    Only the slices read are made: a part may be a memory map of many gigabytes. `mirrored`: left and right are
-    exchanged; `layout`: that of the network's input.
+    Images are made only when a slice is read, because a part may be a memory map of many gigabytes. If `mirrored`, left
+    and right are exchanged; `layout` is the layout of the network's input.
     """
 
     part: Part

@@ -1,7 +1,9 @@
-"""Sampler: F4, a whole sample of sparsity inference: trains a network to the candidate's values, in its final form.
+"""Sampler: makes a full sample of sparsity inference (F4), which is a network trained to the candidate's values, in its
+final form.
 
-Recipe `lc` is L-C; `direct` projects once and trains the rest; both are in `compress.training` and use the same number
-of epochs. A sample may start from the network of an earlier one, which the material stores.
+The recipe `lc` is L-C; the recipe `direct` projects once and trains the remaining weights. Both are in
+`compress.training` and use the same number of epochs. A sample may start from the network of an earlier sample, which
+the material stores.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ class Sampler:
     """Trains samples of one network.
 
     Args:
-        recipe: recipe of every sample, whichever way it is trained; it is that of the job's finalists, so that a sample
-            reaches what a finalist would.
+        recipe: recipe of every sample, whichever way it is trained. It is also the recipe of the job's finalists, so
+            that a sample reaches the score that a finalist would reach.
     """
 
     def __init__(self, material: Material, recipe: Recipe) -> None:
@@ -52,13 +54,13 @@ class Sampler:
         self._recipe = recipe
 
     def __call__(self, candidate: Candidate) -> tuple[dict[str, float], str | None]:
-        """Train one sample; return its metrics and the digest of a network that others can start from.
+        """Train one sample; return its metrics and the digest of a network that other samples can start from.
 
         The metrics are the score on the ranking images and counts of the file. The digest is None if channels were
         removed for good.
 
         Raises:
-            InvalidInput: an unknown recipe, masks, or weights that are not stored or of another network.
+            InvalidInput: the recipe is unknown, there is a mask, or the weights are not stored or not of this network.
             Diverged, TrainingDiverged: a loss or an output is not finite.
         """
         if candidate.recipe not in TRAININGS or candidate.masks:
@@ -67,7 +69,8 @@ class Sampler:
         bound = self._material.scheme.bind(candidate.values)
         start = self._start(candidate)
         after = BoundScheme(bound.steps(*AFTER_TRAINING))
-        # Density is a share of what remains after the cut: single weights cannot be chosen before the channels are.
+        # The density is a share of the weights that remain after the cut, because single weights cannot be chosen
+        # before the channels.
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
         trained = self._trained(candidate, source, after if early else bound)
@@ -97,12 +100,12 @@ class Sampler:
         return whole.with_constants({name: kept.constants[name] for name in whole.constants})
 
     def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:
-        """Cut channels; refit if the statistics belong to these weights, and re-estimate."""
+        """Cut channels, refit if the statistics belong to these weights, and re-estimate batch norms."""
         evidence = self._material.evidence if original else replace(self._material.evidence, statistics=None)
         return _renewed(self._material, start, bound.rewrite(start, evidence, "structure"))
 
     def _trained(self, candidate: Candidate, network: Network, bound: BoundScheme) -> Network:
-        """Train a network, from its last epoch on if a worker was lost during it."""
+        """Train a network; if a worker was lost during its training, continue after the last finished epoch."""
         part, preprocessing = self._material.training
         file = self._material.checkpoint(self._key(candidate))
         saved = file.read_bytes() if file.exists() else None
@@ -113,7 +116,7 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
-                # One more than the epochs, because the evaluation follows them.
+                # The evaluation counts as one more epoch, because it follows the epochs.
                 durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
@@ -125,7 +128,7 @@ class Sampler:
     def reached(self, candidate: Candidate) -> float:
         """Return the finished share of a candidate's training, 0..1, wherever it runs, to show to waiting users.
 
-        0 if it is unknown, and once the training is over.
+        The share is 0 if it is unknown, and once the training is over.
         """
         try:
             share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())
@@ -143,7 +146,9 @@ def _reached(checkpoint: Path) -> Path:
 
 
 def without_zeros(material: Material, sample: Network, bound: BoundScheme) -> Network:
-    """Return a sample, in the material's form, without the units that training set to zero (those of least weight)."""
+    """Return a sample, in the material's form, without the units that training set to zero (the units of least
+    weight).
+    """
     evidence = replace(material.evidence, importance=score(sample, prunable_blocks(sample), "l2"), statistics=None)
     return _renewed(material, sample, bound.rewrite(sample, evidence, "structure"))
 

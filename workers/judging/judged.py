@@ -23,16 +23,18 @@ from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
-"""A finalist of the search, a smaller neighbour of one, or the control in place of one."""
+"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in a
+finalist's place.
+"""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A judged finalist. `broken`: a sentence for each limit that does not hold; `doubts`: one for each limit on its
-    score that lies within the interval of the loss; `table_epochs`: device id -> the snapshot of the predictions;
-    `utility`: the objective, more is better; `distance`: its distance from the limits as users weigh them
-    (`search.ranking.nearness`), infinite for a network that guesses; `metric`: the name of its score; `role`: the role
-    in which it is judged.
+    """A judged finalist. `broken` has a sentence for each limit that does not hold, and `doubts` a sentence for each
+    limit on the score that lies within the interval of the loss. `table_epochs` maps each device id to the snapshot of
+    the predictions. `utility` is the objective, and more is better. `distance` is the distance from the limits as users
+    weigh them (`search.ranking.nearness`); it is infinite for a network that guesses. `metric` is the name of the
+    score, and `role` is the role in which the network is judged.
     """
 
     trained: Trained
@@ -60,10 +62,10 @@ class Judged:
 
     @property
     def evaluations(self) -> tuple[Evaluated, ...]:
-        """The F4 and F5 evaluations of the candidate: after training, and as measured on the file; both have this
+        """The F4 and F5 evaluations of the candidate: F4 after training, F5 as measured on the file. Both have this
         verdict.
 
-        The uncut network has no F4 evaluation, because its training was that of the control.
+        The uncut network has no F4 evaluation, because the control's training was its training.
         """
         trained = self.trained
         origin, strategy = trained.candidate_id, trained.strategy or ""
@@ -96,7 +98,7 @@ def judged(
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
 
     Args:
-        role: the role in which they are judged.
+        role: the role in which the finalists are judged.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports.
@@ -125,9 +127,10 @@ def best_of(found: Sequence[Judged]) -> Judged | None:
 
 
 def nearest_of(found: Sequence[Judged]) -> Judged | None:
-    """Return the finalist to offer if none meets every limit: the nearest to the limits by `search.ranking.nearness`.
+    """Return the finalist to offer if no finalist meets every limit: the nearest to the limits by
+    `search.ranking.nearness`.
 
-    That measure weighs every limit and puts networks that guess last; ties are ranked as in `best_of`.
+    This measure weighs every limit, and ranks networks that guess last; ties are ranked as in `best_of`.
     """
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 
@@ -147,14 +150,16 @@ def _judge(
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
         how = "continued a sample and had" if control.ruined is None else "had"
-        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs, the control {control.epochs}")
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(f"{name} does not hold: {constraint.metric} is {seen:.6g}, the bound {constraint.bound:.6g}")
+            broken.append(
+                f"{name} does not hold: {constraint.metric} is {seen:.6g}, and the bound is {constraint.bound:.6g}"
+            )
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             within = f"within the 95 % interval of the loss of {each.candidate_id}"
@@ -175,7 +180,9 @@ def _slow(target: Target, timed: Timed) -> str:
 
 
 def _other_limits(plan: JobPlan, profile: Profile, control: Trained) -> list[tuple[str, Constraint]]:
-    """Return the limits other than latency; those on the score refer to the control, all others to the original."""
+    """Return all limits except the latency limits. Limits on the score refer to the control, all other limits to the
+    original.
+    """
     found = []
     for name, value in plan.limits.items():
         if value is None:

@@ -19,7 +19,7 @@ A_LITTLE = 0.10
 
 
 def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
-    """Return the nearest finalist if it misses only latency limits, and by little."""
+    """Return the nearest finalist if it misses only latency limits, by at most A_LITTLE."""
     nearest = nearest_of(verdicts)
     if nearest is None or nearest.met or not nearest.only_slow:
         return None
@@ -27,12 +27,12 @@ def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
 
 
 def lasts_for(context: Context, nearest: Judged) -> bool:
-    """Return True if the wall seconds are enough for another training like the nearest's."""
+    """Return True if the wall seconds are enough for another training run as long as the nearest finalist's run."""
     return context.spent_s + nearest.trained.elapsed_s < context.plan.budget.wall_s
 
 
 def neighbour(context: Context, problem: Problem, verdicts: Sequence[Judged], attempt: int) -> list[Evaluated]:
-    """Return one candidate if a smaller neighbour is worth training; else none."""
+    """Return a list with the candidate of a smaller neighbour, or an empty list if no neighbour is worth training."""
     nearest = worth_another(verdicts)
     if nearest is None or not lasts_for(context, nearest):
         return []

@@ -1,7 +1,7 @@
-"""Ruined: networks that keep less than half of their knowledge in a training.
+"""Ruined: networks that lose more than half of their knowledge in training.
 
-The result of such a training does not show what can be reached, and an accuracy limit relative to it is worthless: a
-network that guesses would meet it.
+The result of such a training run does not show what can be reached. An accuracy limit relative to it is worthless,
+because a network that guesses would meet the limit.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
 
 LEAST = 0.5
-"""Minimum share of a network's score beyond guessing that a training must keep."""
+"""Minimum share of a network's score beyond guessing that training must keep."""
 
 
 def ruined(before: float, after: float, chance: float, count: int) -> bool:
-    """Return True if a training has kept too little of the score.
+    """Return True if training has kept too little of the score.
 
     Args:
         before, after: mean score on `count` samples.
@@ -28,7 +28,7 @@ def ruined(before: float, after: float, chance: float, count: int) -> bool:
 
 
 def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence[str]:
-    """Return a sentence each for the control and the result, if training ruined them."""
+    """Return one sentence for the control and one for the result, each only if training ruined it."""
     told = []
     if control.ruined is not None:
         was = _said(control, control.ruined, metric)

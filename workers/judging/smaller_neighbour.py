@@ -15,12 +15,12 @@ SLACK = 0.995
 
 
 def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) -> Values | None:
-    """Return values whose predicted latency is lower by the measured excess; None if no knob can go lower.
+    """Return values whose predicted latency is lower by the measured excess; None if no knob can be lowered further.
 
-    Each step lowers one knob, by as many levels as it takes to save anything (widths cost in steps): the knob that
-    loses least accuracy, by the sensitivities, for the latency that it saves.
+    Each step lowers one knob by as many levels as it takes to save anything, because the cost of widths rises in steps.
+    The step lowers the knob that, by the sensitivities, loses the least accuracy for the latency that it saves.
     """
-    if not problem.terms:  # no table predicts what a step saves
+    if not problem.terms:  # no table can predict how much a step saves
         return None
     levels = problem.space.levels(values)
     start_ms = _latency_ms(problem, levels[None])
@@ -44,7 +44,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
 
 
 def _structural(problem: Problem) -> list[int]:
-    """Return the columns of the knobs that remove structure in small steps."""
+    """Return the columns of the knobs that remove parts of the structure in small steps."""
     return [i for i, knob in enumerate(problem.space.levelled) if knob.role in ("width", "rank")]
 
 
@@ -62,8 +62,8 @@ def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]
 
 
 def _lost(problem: Problem, knob: int, level: int, lower: int) -> float:
-    """Return the accuracy lost between two levels, at least a little, so that of free steps the one that saves most is
-    taken.
+    """Return the accuracy lost between two levels. It is always above zero, so that among steps that lose nothing the
+    step that saves most is taken.
     """
     curve = problem.statistics.get("sensitivity", {}).get(problem.space.levelled[knob].name)
     if curve is None:

@@ -21,20 +21,21 @@ from workers.training.trained import Trained
 
 MS = 1e-3
 SESSIONS = 3
-"""Maximum number of sessions per verdict: a session whose anchors disagree is timed again."""
+"""Maximum number of sessions per verdict; a session whose anchors disagree is timed again."""
 _MOVED = 0.1
 """Relative change of an anchor above which a line is logged."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """One file on one target, milliseconds in the target's statistic.
+    """One file on one target, in milliseconds of the target's statistic.
 
-    `predicted_ms`: prediction of tables and the calibrated line before the file was timed; `low_ms` and `high_ms`: its
-    interval, which holds at `level`. `predicted_in_session_ms`: the same at the speed that the anchors had in the
-    verdict's session; it explains a prediction error but does not change the verdict. `measured_high_ms`: the upper
-    97.5 % bound, which decides; under a ratio limit, the bound of the ratio times `original_ms`. `original_ms`: the
-    uploaded network in the same session. `excess`: relative excess of the bound over the limit; 0 if the limit is kept.
+    `predicted_ms` is the prediction by tables and the calibrated line before the file was timed; `low_ms` and `high_ms`
+    are the ends of its interval, which holds at `level`. `predicted_in_session_ms` is the same prediction at the speed
+    that the anchors had in the verdict's session; it explains a prediction error but does not change the verdict.
+    `measured_high_ms` is the upper 97.5 % bound, which decides; under a ratio limit, it is the bound of the ratio times
+    `original_ms`. `original_ms` is the latency of the uploaded network in the same session. `excess` is the relative
+    excess of the bound over the limit, or 0 if the limit is kept.
     """
 
     device_id: str
@@ -89,7 +90,9 @@ def timed_on(
 def _predictions(
     context: Context, profile: Profile, device: TimedDevice, finalists: Sequence[Trained], attempt: int
 ) -> Mapping[str, memos.Predicted]:
-    """Return the predictions, recorded before anything is timed, so that a restart reports the same ones."""
+    """Return the predictions. They are recorded before anything is timed, so that a restart reports the same
+    predictions.
+    """
     return context.once(
         memos.predicted(attempt, device.target.device_id),
         lambda: {each.name: _prediction(profile, device, each) for each in finalists},
@@ -98,7 +101,7 @@ def _predictions(
 
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.Predicted:
-    """Predict a finalist in the target's statistic, as the search did: on a machine at rest."""
+    """Predict a finalist in the target's statistic for a machine at rest, as the search did."""
     builder, table = profile.builder, device.table
     line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
@@ -115,7 +118,7 @@ def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.P
 def _session(
     context: Context, inputs: Inputs, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
 ) -> tuple[Mapping[str, Sample], Session]:
-    """Return a session whose anchors agree; if none does, the one in which they agree best, with a warning.
+    """Return a session whose anchors agree; if there is none, warn and return the session in which they agree best.
 
     Only anchors decide which sessions are timed again: choosing by finalists would select the lucky sessions.
     """
@@ -145,7 +148,7 @@ def _off(seen: Session) -> str:
 
 
 def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
-    """Compare the anchors, which are the ends of the space, with their earlier timing, to see if the machine has
+    """Compare the anchors, which are the ends of the space, with their earlier timing, to see whether the machine has
     changed.
     """
     earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
@@ -196,6 +199,8 @@ def _timed(
 
 
 def _unrest(device: TimedDevice, original: Sample) -> float:
-    """Return the statistic's ratio to quiet in this session, relative to that on a machine at rest."""
+    """Return the statistic's ratio to the quiet latency in this session, relative to the same ratio on a machine at
+    rest.
+    """
     now = statistic_us(original, device.target.statistic) / statistic_us(original, "quiet")
     return now / device.unrest.value

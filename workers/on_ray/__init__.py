@@ -1,1 +1,1 @@
-"""Runs evaluations and trainings on a Ray cluster."""
+"""Runs evaluations and training runs on a Ray cluster."""

@@ -1,9 +1,10 @@
-"""RayCluster: the Ray that this process computes on: a private one on this machine, or a node of an existing cluster.
+"""RayCluster: the Ray that this process computes on, which is a private Ray on this machine or an existing cluster.
 
-A thread starts it, watches it, and restarts it after a loss; nothing is ever stored only in Ray.
+A thread starts Ray, watches it, and restarts it after a loss. Nothing is ever stored only in Ray.
 
-A private Ray listens on loopback alone (see `workers.on_ray.environment`). A cluster's nodes listen on every
-interface whatever their settings, so a cluster belongs on a private network. Both require the token.
+A private Ray listens on loopback alone (see `workers.on_ray.environment`). A cluster's nodes listen on every interface,
+whatever their settings are, so a cluster belongs on a private network. A private Ray and a cluster both require a
+token.
 """
 
 from __future__ import annotations
@@ -38,26 +39,28 @@ JOIN_S = 60.0
 benchmarks/ray_dispatch.py is a measured time.
 """
 RELEASE_S = 4.0
-"""Seconds that users of a lost Ray may take to release it: shutting Ray down while it is used ends the process."""
+"""Seconds that users of a lost Ray may take to release it. Shutting Ray down while it is used would end the process."""
 HEAD_LOOKS = 2
-"""Consecutive looks at which the head accepts no connection before it counts as lost."""
+"""Number of consecutive checks without a connection to the head after which the head counts as lost."""
 CLOSE_S = 5.0
-"""Seconds for an orderly end; anything still running after that dies with this process."""
+"""Seconds for an orderly end; anything that still runs after them dies with this process."""
 STORE_BYTES = 128 * 1024**2
-"""Ray's memory for objects: candidates and evaluations are small, and everything large is a file."""
+"""Bytes of Ray's memory for objects. Candidates and evaluations are small, and everything large is a file."""
 _PREFIX = "nlray-"
 _SHORT = 15
-"""Maximum length in bytes of the parent of our folder: Ray appends 85 more, and a socket's path has at most 107."""
+"""Maximum length in bytes of the parent of our folder: Ray appends 85 more bytes, and a socket's path has at most
+107.
+"""
 _TOKEN = secrets.token_hex(32)
-"""The token of every private Ray: Ray reads a process's token only once."""
+"""The token of every private Ray. There is only one, because Ray reads a process's token only once."""
 
 
 class RayCluster:
-    """Ray for this process; one at a time, because a process can use only one Ray cluster.
+    """The Ray of this process. There is one at a time, because a process can use only one Ray cluster.
 
     Args:
-        address: host:port of a cluster's head; None: a private Ray, which dies with this process.
-        cpus: CPUs of a private Ray; default: those this process may use.
+        address: host:port of a cluster's head; if None, a private Ray is started, which dies with this process.
+        cpus: CPUs of a private Ray; default: the CPUs that this process may use.
     """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
@@ -67,7 +70,7 @@ class RayCluster:
         self._cpus = cpus or len(os.sched_getaffinity(0))
         self.state: State = "starting"
         self.problem: str | None = None
-        """The reason why it is down, in one line."""
+        """The reason why Ray is down, in one line."""
         self._closing = threading.Event()
         self._changed = threading.Condition()
         self._holds: set[Hold] = set()
@@ -78,14 +81,14 @@ class RayCluster:
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
     def start(self) -> None:
-        """Begin to start up; returns at once."""
+        """Begin to start Ray; return at once."""
         self._keeper.start()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until it is up.
+        """Wait until Ray is up.
 
         Raises:
-            ClusterDown: it is not up after `timeout_s`; the message says why.
+            ClusterDown: Ray is not up after `timeout_s`; the message says why.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self.state == "ok", timeout_s):
@@ -119,7 +122,7 @@ class RayCluster:
             self._changed.notify_all()
 
     def node_cpus(self) -> Sequence[int]:
-        """Return the CPUs of each live node, the largest first.
+        """Return the number of CPUs of each live node, the largest number first.
 
         Raises:
             ClusterDown: Ray does not answer.
@@ -155,7 +158,7 @@ class RayCluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _watch(self) -> None:
-        """Return when Ray is lost or this process is closing."""
+        """Watch Ray; return once Ray is lost or this process is closing."""
         unanswered = 0
         while unanswered < HEAD_LOOKS:
             unanswered = 0 if _answers(self._head) else unanswered + 1
@@ -235,13 +238,15 @@ class RayCluster:
 
 
 class Hold:
-    """A registered use of Ray. Its owner must drop everything it got from Ray, and release it, once `check` raises."""
+    """A registered use of Ray. Once `check` raises, the owner must drop everything that it got from Ray and release
+    this hold.
+    """
 
     def __init__(self, cluster: RayCluster) -> None:
         self._cluster = cluster
 
     def check(self) -> None:
-        """Check that Ray is still up; call before each use.
+        """Check that Ray is still up; to be called before each use.
 
         Raises:
             ClusterDown: Ray was lost.
@@ -249,17 +254,17 @@ class Hold:
         self._cluster._check()
 
     def check_head(self) -> None:
-        """Check that the head answers; call before anything that would wait for it.
+        """Check that the head answers; to be called before anything that would wait for the head.
 
         Raises:
-            ClusterDown: as `check`, or the head accepts no connection.
+            ClusterDown: see `check`; or the head accepts no connection.
         """
         self.check()
         if not _answers(self._cluster._head):
             raise ClusterDown("the head of the Ray cluster does not answer")
 
     def release(self) -> None:
-        """Declare that nothing of Ray is in use any more. May be called twice."""
+        """Declare that this holder no longer uses anything of Ray. May be called twice."""
         self._cluster._release(self)
 
 

@@ -1,6 +1,6 @@
 """Sets Ray's environment variables. Ray reads them once, when it is imported, so import this module first.
 
-Every process that Ray starts for us inherits them.
+Every process that Ray starts for us inherits these variables.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ AUTH_MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 MAY_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""If off, Ray binds only to 127.0.0.1; the variable is named after the systems on which that is the default."""
+"""If this is off, Ray binds only to 127.0.0.1. The variable is named after the systems on which that is the default."""
 
 os.environ[AUTH_MODE] = "token"
 os.environ[MAY_CLUSTER] = "0"
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a call after Ray's end must not start another Ray
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
-"""Seconds without the cluster's head after which Ray ends a process. A restarted head does not recognise us, so a quick
-restart beats a conductor that hangs in a call.
+"""Seconds without the cluster's head after which Ray ends a process. A restarted head does not recognise us, so a
+conductor that is quickly restarted is better than a conductor that hangs in a call.
 """

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class RayExecutor:
     """Implements workers.pools.executor.Executor.
 
-    On a private Ray the workers of one job share all CPUs; in a cluster each worker takes one CPU, because other
-    conductors' jobs need the rest.
+    On a private Ray, the workers of one job share all CPUs. In a cluster, each worker takes one CPU, because the jobs
+    of other conductors need the remaining CPUs.
 
     Args:
-        address: host:port of a cluster's head; None: a private Ray.
+        address: host:port of a cluster's head; if None, a private Ray is used.
     """
 
     side_by_side = True

@@ -1,7 +1,7 @@
 """RayPool: long-lived evaluator actors on the nodes of a Ray cluster, supervised here.
 
-Ray's own restarts are off: with them a call could block for ever, or run again unnoticed. If an actor dies, with its
-process or its node, the candidate in progress gets one second attempt and the rest of its batch returns to the
+Ray's own restarts are off, because with them a call could block for ever, or run again unnoticed. If an actor dies with
+its process or its node, the candidate in progress gets a second attempt, and the rest of the batch returns to the
 queue. Everything happens in the calls of the one thread that uses the pool.
 """
 
@@ -38,7 +38,8 @@ ALL = 3600.0
 
 
 class RayPool:
-    """At most `workers` actors of `cpus` CPUs each; fewer, but at least one, if the cluster has no more room.
+    """A pool of at most `workers` actors of `cpus` CPUs each. If the cluster has less room, there are fewer actors, but
+    at least one.
 
     Args:
         make_evaluator: picklable; called once in each actor. The files that it loads must be visible on every node.
@@ -48,7 +49,7 @@ class RayPool:
         start_s: seconds that an actor may take to find room and to make its evaluator.
         grace_s: seconds between a cancel and the end of the actor that works on the candidate.
         guard: picklable; entered around each evaluation in the actor.
-        hold: hold on the cluster, released by `close`; None if Ray cannot be shut down while the pool is in use.
+        hold: a hold on the cluster, released by `close`; None if Ray cannot be shut down while the pool is in use.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class RayPool:
         for name, value in (("workers", workers), ("cpus", cpus)):
             if value < 1:
                 raise InvalidInput(name, value, "must be at least 1")
-        # Pickle once, here: every later actor gets what the first one got, even if the factory has changed since.
+        # Pickle once, here: every later actor gets what the first actor got, even if the factory has changed since.
         self._packed: bytes = cloudpickle.dumps((make_evaluator, guard))
         self.capacity = workers
         self._hold = hold
@@ -80,7 +81,7 @@ class RayPool:
         self._failed_starts = 0
         self._rest_until_s = 0.0
         self._usual_s = float("inf")
-        """Seconds that an evaluation takes, by the latest one."""
+        """Seconds that the latest evaluation took."""
         self._broken: PoolBroken | None = None
         self._closed = False
         self._workers: list[RayWorker] = []
@@ -114,7 +115,9 @@ class RayPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does; one in progress has `grace_s` to end, then its actor is killed."""
+        """Give a candidate up, as Pool.cancel does. A candidate in progress has `grace_s` to end; then its actor is
+        killed.
+        """
         for candidate in [c for c in self._waiting if c.id == candidate_id]:
             self._waiting.remove(candidate)
             self._results.append(ended(candidate, Status.STOPPED, "cancelled"))
@@ -125,7 +128,7 @@ class RayPool:
     def close(self) -> None:
         """Close the pool, as Pool.close does."""
         self._closed = True
-        with suppress(ClusterDown):  # actors died with their Ray; a call would wait for it
+        with suppress(ClusterDown):  # the actors died with their Ray; a call to them would wait for ever
             self._check()
             for worker in self._workers:
                 worker.end()
@@ -151,7 +154,7 @@ class RayPool:
             self._hold.check()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Take a step; an error in it breaks the pool but fails no candidate, since Ray can be lost in many ways."""
+        """Take a step. An error in it breaks the pool but fails no candidate, because Ray can be lost in many ways."""
         try:
             self._check()
             step()
@@ -183,7 +186,7 @@ class RayPool:
                 worker.give([self._waiting.popleft() for _ in range(count)])
 
     def _batch(self) -> int:
-        """Return how many short candidates keep a worker busy for BATCH_S, at most the worker's share."""
+        """Return how many short candidates keep a worker busy for BATCH_S, but no more than the worker's share."""
         share = -(-len(self._waiting) // len(self._workers))
         short = int(BATCH_S / self._usual_s) if self._usual_s > 0 else BATCH
         # A second attempt runs alone: if the actor is killed then, this candidate is the cause.
@@ -201,7 +204,8 @@ class RayPool:
             return
         ready, _ = ray.wait(list(by_news), num_returns=1, timeout=timeout_s, fetch_local=False)
         if ready:
-            # Take everything that is ready: results count before the deadline that they met.
+            # Take everything that is ready first: a result that met its deadline counts even if the deadline has passed
+            # by now.
             ready, _ = ray.wait(list(by_news), num_returns=len(by_news), timeout=0, fetch_local=False)
         for news in ready:
             self._hear(by_news[news])
@@ -244,7 +248,9 @@ class RayPool:
             self._results.append(ended(at_hand, Status.FAILED, reason))
 
     def _take_back(self, worker: RayWorker) -> Candidate:
-        """Return an ended actor's current candidate; the others of its batch are queued again, or were cancelled."""
+        """Return an ended actor's current candidate; the other candidates of its batch are queued again, or were
+        cancelled.
+        """
         at_hand, *rest = worker.batch
         for candidate in reversed(rest):
             if candidate.id in worker.unwanted:
@@ -275,7 +281,7 @@ class RayPool:
         self._rest_until_s = time.monotonic() + self._start_s
 
     def _dismiss(self, worker: RayWorker, status: Status, reason: str) -> None:
-        """End an actor in the middle of its candidate, which is answered with this status and reason."""
+        """End an actor in the middle of a candidate, and answer the candidate with this status and reason."""
         self._workers.remove(worker)
         worker.end()
         at_hand = self._take_back(worker)
@@ -288,10 +294,11 @@ class RayPool:
 
 
 def room(node_cpus: Sequence[int], workers: int, share: bool) -> tuple[int, int]:
-    """Return how many workers, at most `workers`, fit on nodes with these CPUs, and with how many CPUs each.
+    """Return how many workers, at most `workers`, fit on nodes with these CPUs, and how many CPUs each worker gets.
 
     Args:
-        share: divide all CPUs among the workers; else each takes one and leaves the rest to others.
+        share: if True, all CPUs are divided among the workers; else each worker takes one CPU and leaves the remaining
+            CPUs to others.
 
     Raises:
         PoolBroken: no worker fits.

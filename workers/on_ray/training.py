@@ -1,7 +1,7 @@
 """trained: trains the networks of a course as one Ray Tune run under ASHA (Li et al., arXiv 1810.05934).
 
-Tune places and restarts the trainings, and ASHA ends those that fall behind. Neither stores anything: a training
-that lost its worker resumes from the file that its last epoch left.
+Tune places and restarts the training runs, and ASHA ends the runs that fall behind. Neither stores anything: a run that
+lost its worker resumes from the file that its last epoch left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.errors import PoolBroken
 from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, learn
 
 LOST_WORKERS = 2
-"""Number of workers that one training may lose."""
+"""Number of workers that one training run may lose."""
 FIRST_RUNG = 1 / 3
 """Share of the epochs before the first comparison: fine-tuned networks of one size need a few epochs to settle."""
 REDUCTION = 2
@@ -34,14 +34,14 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     """Train every network of a course on at most `workers` workers of `cpus` CPUs.
 
     Returns:
-        How each training ended, by name; only those that had ended if the course was interrupted.
+        How each training run ended, by name; if the course was interrupted, only the runs that had ended.
 
     Raises:
-        PoolBroken: a training lost more workers than LOST_WORKERS, or Ray is gone.
+        PoolBroken: a training run lost more workers than LOST_WORKERS, or Ray is gone.
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output ignores `verbose`
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report holds the end, not a score
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last report of a run has no score
     watch = Watch(course, min(workers, len(course.lessons)))
     lessons = dict(course.lessons)
 
@@ -64,17 +64,14 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # Ray exits when it is lost; our own errors are kept by the watch
+    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch keeps our own errors
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
     if watch.failed is not None:
         raise watch.failed
     if found.errors and not watch.interrupted:
-        raise PoolBroken(f"a training ended {LOST_WORKERS + 1} times: {_last_line(found.errors[0])}")
+        raise PoolBroken(f"the worker of a training run ended {LOST_WORKERS + 1} times: {_last_line(found.errors[0])}")
     return watch.ended()
 
 
@@ -84,8 +81,8 @@ def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
 
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
-    """ASHA over epochs and scores among all trainings but the spared ones, which are neither stopped nor counted. The
-    watch decides in the end: both may stop a training, and one must be left.
+    """ASHA over the epochs and scores of all training runs except the spared ones, which are neither stopped nor
+    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch decides in the end.
     """
 
     def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
@@ -103,7 +100,7 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a result, as TrialScheduler does; a training is not stopped at its last epoch."""
+        """Decide on a result, as TrialScheduler does; a training run is not stopped at its last epoch."""
         name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
         if name in self._spared or result.get("epoch") == result.get("epochs"):
             return going_on
@@ -111,13 +108,15 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         return going_on if wanted == TrialScheduler.STOP and not self._watch.let_go(name) else wanted
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Note a finished training, as TrialScheduler does, unless it is spared."""
+        """Note a finished training run, as TrialScheduler does, unless it is spared."""
         if trial.config[_NAME] not in self._spared:
             super().on_trial_complete(tune_controller, trial, result)
 
 
 class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
-    """Receives every epoch and decides which trainings end: all if the user wants it, some if the time is used up."""
+    """Receives every epoch and decides which training runs end: all runs if the user wants it, some runs if the time is
+    used up.
+    """
 
     def __init__(self, course: Course, at_once: int) -> None:
         self._course = course
@@ -128,12 +127,10 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         self._looked_s = -math.inf
         self.interrupted = False
         self.failed: Exception | None = None
-        """The first exception of our own code; raised again once Tune has ended its trials."""
+        """The first exception of our own code, which is raised again once Tune has ended its trials."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
-        """Pickle as a plain object: Tune saves its parts to restore them, which we never do, and our fields cannot be
-        pickled.
-        """
+        """Pickle as a plain object: our fields cannot be pickled, and we never restore what Tune saves."""
         return object, ()
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
@@ -163,12 +160,14 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
             self.failed = self.failed or error
 
     def let_go(self, name: str) -> bool:
-        """Let a training that fell behind end, unless it is the last one that could be judged; True if it ends."""
+        """End a training run that fell behind, unless it is the last run that could be judged; return True if it
+        ends.
+        """
         if not self._one_trained() and not self._course.lessons.keys() - self._ended.keys() - {name, CONTROL}:
             return False
         last = self._last[name]
         metric = self._course.metric
-        reason = f"{metric.heading} {metric.told(last.score)} after epoch {last.epoch}: behind the others"
+        reason = f"{metric.heading} {metric.told(last.score)} after epoch {last.epoch}, behind the other networks"
         self._ended[name] = Ended("stopped", reason)
         return True
 
@@ -178,8 +177,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self._course.one_trained or any(name != CONTROL for name in trained)
 
     def _needed(self) -> str | None:
-        """Return the best training that may be stopped; it continues, whatever the time, until one network is trained
-        to judge.
+        """Return the best training run that may be stopped. It continues, whatever the time, until there is a trained
+        network to judge.
         """
         if self._one_trained():
             return None
@@ -190,7 +189,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return max(going, key=lambda name: going[name])
 
     def stop_all(self) -> bool:
-        """Return True if everything must end; Tune calls this all the time."""
+        """Return True if everything must end; Tune calls this again and again."""
         if time.monotonic() - self._looked_s >= LOOK_S and self.failed is None:
             self._looked_s = time.monotonic()
             try:

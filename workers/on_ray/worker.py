@@ -1,8 +1,8 @@
 """RayWorker: a long-lived evaluator actor on a node of a cluster, and the driver's handle on it.
 
-The actor makes its evaluator once, then takes batches of candidates and answers with a stream: for each candidate its
-id when it begins (its deadline starts then), then its evaluation. So a batch costs one call, every result arrives as
-soon as it exists, and the driver always knows which candidate is in progress.
+The actor makes its evaluator once, then takes batches of candidates and answers with a stream. For each candidate, the
+stream has the candidate's id when it begins (its deadline starts then), then its evaluation. So a batch costs one call,
+every result arrives as soon as it exists, and the driver always knows which candidate is in progress.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ from workers.pools.pool import EvaluatorFactory
 from workers.pools.process_child import Broken
 
 RayState: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
-"""waiting: the worker has a batch, but a timing holds the machine's lock; no deadline runs."""
+"""State `waiting`: the worker has a batch, but a timing holds the machine's lock, so no deadline runs."""
 
 
 class Actor:
-    """Runs in the actor's process; its calls run in threads, so that cancelling does not wait for evaluating."""
+    """The object in the actor's process. Its calls run in threads, so that a cancellation need not wait for an
+    evaluation.
+    """
 
     def __init__(self, threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory's import of torch reads it
         forget_settings()
         self._given_up: set[str] = set()
         self._lock = threading.Lock()
 
     def load(self, packed: bytes) -> Broken | None:
-        """Make the evaluator. Not done in the constructor, whose arguments Ray keeps as long as the actor lives."""
+        """Make the evaluator. The constructor does not make it, because Ray keeps a constructor's arguments as long as
+        the actor lives.
+        """
         factory: EvaluatorFactory
         try:
             factory, self._guard = pickle.loads(packed)  # noqa: S301  # ours: made by the driver of this actor
@@ -51,7 +55,9 @@ class Actor:
         return None
 
     def evaluate(self, batch: Sequence[Candidate]) -> Iterator[str | Evaluation]:
-        """Yield each candidate's id once it has begun, then its evaluation; STOPPED if it was given up before."""
+        """Yield each candidate's id once it has begun, then its evaluation, which is STOPPED if the candidate was given
+        up before.
+        """
         for candidate in batch:
             with self._lock:
                 dropped = candidate.id in self._given_up
@@ -71,11 +77,11 @@ class Actor:
 
 
 class RayWorker:
-    """One actor and its current batch. It never restarts by itself: its owner makes another one.
+    """One actor and its current batch. An actor never restarts by itself; its owner makes a new one.
 
     Args:
         packed: (EvaluatorFactory, guard), pickled by the driver.
-        cpus: CPUs it takes of its node, and threads its numeric libraries use.
+        cpus: number of CPUs that the actor takes, and of threads that its numeric libraries use.
     """
 
     def __init__(self, packed: bytes, cpus: int) -> None:
@@ -90,7 +96,7 @@ class RayWorker:
         self.state: RayState = "starting"
         self.since_s = time.monotonic()
         self.batch: list[Candidate] = []
-        """Candidates that have not come back, the current one first."""
+        """Candidates that have not come back, the current candidate first."""
         self.cancelled_s: float | None = None
         """Time at which the current candidate was given up."""
         self.unwanted: set[str] = set()
@@ -123,7 +129,7 @@ class RayWorker:
             return None
         if isinstance(message, str):
             self._enter("busy")
-            if message in self.unwanted:  # it began before the actor knew
+            if message in self.unwanted:  # it began before the actor knew of the cancellation
                 self.cancelled_s = self.since_s
             return None
         self.batch.pop(0)
@@ -133,7 +139,7 @@ class RayWorker:
         return message
 
     def give_up(self, candidate_id: str) -> None:
-        """Cancel a candidate of the batch; the current one may still finish by itself."""
+        """Cancel a candidate of the batch; the current candidate may still finish by itself."""
         self.unwanted.add(candidate_id)
         if self.batch[0].id == candidate_id and self.cancelled_s is None:
             self.cancelled_s = time.monotonic()
@@ -150,7 +156,7 @@ class RayWorker:
     def end(self) -> None:
         """Kill the actor, whatever it is doing."""
         self.news = None
-        with suppress(RayError, ValueError):  # gone with its node or its cluster already
+        with suppress(RayError, ValueError):  # the actor is already gone, with its node or its cluster
             ray.kill(self._actor)
 
     def _rest(self) -> None:

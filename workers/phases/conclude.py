@@ -25,9 +25,11 @@ from workers.training.common_epochs import shortened
 from workers.training.trained import GivenUp, Trained
 
 ALIKE = 0.97
-"""A result with at least this share of the original's counts is not called smaller: folding batch norms saves a bit."""
+"""A result with at least this share of the original's counts is not called smaller, because folding batch norms alone
+saves a little.
+"""
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
-"""Verdict -> the slot that it fills, and the slot that it leaves empty."""
+"""For each verdict, the slot that it fills and the slot that it leaves empty."""
 
 
 def original_row(
@@ -36,8 +38,8 @@ def original_row(
     beside: Mapping[str, Mapping[str, float]] | None = None,
     test: float | None = None,
 ) -> dict[str, Any]:
-    """Return the row of the original. `beside`: its latencies in the session in which the finalists were judged, once
-    known.
+    """Return the row of the original. `beside` has its latencies in the session in which the finalists were judged,
+    once they are known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(
@@ -86,7 +88,7 @@ def _warnings(
 
 
 def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
-    """Return sentences on work after the search for which the wall seconds were not enough."""
+    """Return a sentence for each piece of work after the search for which the wall seconds were not enough."""
     said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds were not enough"
     late = [name for name, each in given_up.items() if each.out_of_time]
     if late:
@@ -150,7 +152,9 @@ def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, 
 
 
 def _chosen_among(count: int) -> str:
-    """Return a note on the choice: the best of several, judged by the same images, looks better than it is."""
+    """Return a note on the choice: the best of several finalists looks better than it is, because the same images
+    judged all of them.
+    """
     if count == 1:
         return "it was the only finalist"
     return f"it was chosen among {count} finalists on these very images, which flatters it"

@@ -1,4 +1,4 @@
-"""Engine artifacts: the finalists' files in the formats of the targets' engines, beside the ONNX file."""
+"""Engine artifacts: the finalists' files in the formats of the targets' engines, offered beside the ONNX file."""
 
 from __future__ import annotations
 

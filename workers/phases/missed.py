@@ -1,4 +1,6 @@
-"""Early ends: a job whose limits are far out of reach ends as missed, with the nearest network, before any training."""
+"""Early ends: a job whose limits are far out of reach ends as missed before any training, with the nearest network as
+its result.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package phase: the file, the report and the manifest, offered once a clean process has confirmed the file."""
+"""The package phase: offers the file, the report and the manifest, once a clean process has confirmed the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Findings:
-    """The contents of a report. `chosen`: the best network, or the nearest if the verdict is missed."""
+    """The contents of a report. `chosen` is the best network, or the nearest network if the verdict is missed."""
 
     verdict: Verdict
     reason: str

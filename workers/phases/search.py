@@ -32,7 +32,7 @@ from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
 
 SEARCH_SHARE = 0.6
-"""Share of the wall seconds for the search if finalists are to be trained in the rest."""
+"""Share of the wall seconds that the search gets if finalists are to be trained in the remaining time."""
 
 
 def problem_of(
@@ -47,8 +47,8 @@ def problem_of(
     constraint.
 
     Args:
-        reference: the control's score on the ranking images if the search trains whole networks, whose scores are
-            compared with it; else the original's score is used.
+        reference: the control's score on the ranking images, if the search trains networks fully and compares their
+            scores with it; if None, the original's score is used.
         chance: the score of guessing.
     """
     plan = context.plan
@@ -74,7 +74,9 @@ def problem_of(
 
 
 def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
-    """Map each width knob to (levels,) the error in the layers that read its block, after they are refitted."""
+    """Map each width knob to (levels,) the errors in the layers that read its block, after these layers are
+    refitted.
+    """
     known = material.ls_error
     return {
         knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
@@ -93,7 +95,9 @@ def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
 
 
 def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
-    """Return the lowest score of a trained network that the plan's limits accept; None if they do not limit it."""
+    """Return the lowest score of a trained network that the plan's limits accept; None if they do not limit the
+    score.
+    """
     said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == plan.metric}
     least = [limit.bound for limit in parse_limits(said, original) if limit.sense == "min"]
     return max([0.0, *least]) if least else None
@@ -120,7 +124,7 @@ def searched(
     """Run the loop, or return an earlier run's findings if its search had ended: an ended search is never continued.
 
     Args:
-        reached: returns the finished share of a whole training.
+        reached: returns the finished share of a full training run.
 
     Raises:
         JobFailed: every strategy failed.

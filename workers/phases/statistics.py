@@ -39,14 +39,14 @@ PROBES = 3
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
-"""Bytes of training images for whole trainings (F4); of a larger set, a sample is drawn."""
+"""Maximum number of bytes of training images for full training runs (F4); a sample is drawn from a larger set."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
 """Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """Write the files that candidates are evaluated from. They are written once; a restart finds them.
+    """Write the files from which candidates are evaluated. They are written once; a restart finds them.
 
     Args:
         norms: True if layers without a batch norm get one for training.
@@ -82,7 +82,9 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     train = inputs.dataset.train
     count = min(len(train), max(TRAINING_BYTES * len(train) // max(train.images.nbytes, 1), SHORT_IMAGES))
     if count < len(train):
-        context.warn(f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all.")
+        context.warn(
+            f"The search trains its samples on {count} of {len(train)} images; finalists are trained on all images."
+        )
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
@@ -91,9 +93,9 @@ def trainable(
 ) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept, with the statistics of the images if their own are far from them, and missing ones are
-    inserted if `norms`. Channels that say the same of all images are silent. A preparation that would change what the
-    network computes is left out, with a warning.
+    Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
+    batch norms are inserted if `norms` is True. Constant channels are set to zero. A preparation that would change the
+    network's function is left out, with a warning.
     """
     made = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
     for prepare in (restated, settled, *((renormalise,) if norms else ())):
@@ -110,7 +112,7 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) scores with this knob at each level and the others as in the original."""
+    """Map each knob to (levels,) the scores with this knob at each level and all other knobs as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
@@ -132,7 +134,9 @@ def sensitivities(context: Context, space: Space, material: Material, pool: Pool
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Return the levels to probe: all of an unordered knob, else some from the smallest up; the top is the original."""
+    """Return the levels to probe: every level of an unordered knob, or a few levels of an ordered knob. The level of
+    the original is left out.
+    """
     if not knob.ordered:
         return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
     spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
@@ -164,8 +168,8 @@ def _curve(
 class Statistics:
     """The facts computed once about a network, and the pool that goes on to evaluate candidates.
 
-    `reference`: the control's score on the ranking images, if the search trains; `training`: the recipe of those
-    trainings.
+    If the search trains networks, `reference` is the control's score on the ranking images, and `training` is the
+    recipe of the training runs.
     """
 
     material: Material
@@ -180,7 +184,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the search trains whole networks, and the control that they are compared with diverges.
+        JobFailed: the search trains networks fully, and the control that they are compared with diverges.
         PoolBroken: no evaluator can be started.
         Halted: the user paused or cancelled the job.
     """

@@ -31,7 +31,7 @@ class Taught:
 
 
 def train(run: JobRun, result: Result, material: Material) -> Taught:
-    """Choose the finalists, and train the control and them.
+    """Choose the finalists; train the control and the finalists.
 
     Raises:
         JobFailed: the training of the control, or of every finalist, diverges.
@@ -85,7 +85,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
 
 
 def _lasts_for_another(run: JobRun, control: Trained) -> bool:
-    """Decide, once, if a second control and one finalist fit into the wall seconds."""
+    """Decide once and for all whether a second control and one finalist fit into the wall seconds."""
     context = run.context
 
     def decide() -> memos.SecondControl:
@@ -99,7 +99,7 @@ def _lasts_for_another(run: JobRun, control: Trained) -> bool:
 
 
 def _trained(run: JobRun, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
-    """Train the first finalist in any case, and each further one if the wall seconds are enough for it."""
+    """Train the first finalist in any case, and each further finalist if the wall seconds are enough for it."""
     context, done, longest_s = run.context, list[Trained](), 0.0
     for each in chosen:
         if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:

@@ -1,4 +1,4 @@
-"""The verify phase: judges the finalists, then smaller neighbours and the uncut network if they may do better."""
+"""The verify phase: judges the finalists, then smaller neighbours and the uncut network if these may do better."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.training.trained import Trained, finalist_name
 
 
 def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
-    """Judge the finalists; if none meets the limits, judge smaller neighbours and the uncut network too.
+    """Judge the finalists; if no finalist meets the limits, judge smaller neighbours and the uncut network too.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports.
@@ -32,7 +32,9 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
 
 
 def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged], attempt: int) -> Trained | None:
-    """Train a smaller network than the nearest one, if only its latency is a little too high."""
+    """Train a smaller network than the nearest finalist, if this finalist's only fault is a latency a little too
+    high.
+    """
     wanted = run.context.once(
         memos.neighbour(attempt), lambda: neighbour(run.context, result.problem, verdicts, attempt)
     )
@@ -41,7 +43,8 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
 
 
 def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
-    """Judge the control as the uncut network, if no finalist meets the limits and the nearest one has lost accuracy.
+    """Judge the control as the uncut network, if no finalist meets the limits and the nearest finalist has lost
+    accuracy.
 
     A finalist that has lost too much accuracy is not a solution, and the uncut network may be nearer to the limits.
     """

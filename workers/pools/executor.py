@@ -1,7 +1,7 @@
 """Executor: the interface through which a conductor computes: it makes pools and trains the networks of a train phase.
 
 There is one implementation per way of computing: `LocalExecutor` uses this machine's child processes,
-`workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which one it has; the results are the same.
+`workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which executor it has; the results are the same.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ class Executor(Protocol):
     """Starts up in the background after `start`; call `pool` and `train` only while `state` is "ok"."""
 
     side_by_side: bool
-    """True if `train` trains networks in parallel; else it returns {} and the train phase trains them one by one."""
+    """True if `train` trains networks in parallel; else `train` returns {}, and the train phase trains the networks one
+    by one.
+    """
 
     @property
     def state(self) -> State: ...
 
     def start(self) -> None:
-        """Begin to start up; returns at once."""
+        """Begin to start up; return at once."""
         ...
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
         """Make a pool of at most `processes` workers.
 
         Raises:
-            PoolBroken: there is nothing to compute on.
+            PoolBroken: there is no machine to compute on.
         """
         ...
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Train the networks of a course in parallel; only if `side_by_side`.
+        """Train the networks of a course in parallel; called only if `side_by_side` is True.
 
         Returns:
-            How each ended, by name.
+            How the training of each network ended, by name.
 
         Raises:
             Halted: the user paused or cancelled the job.
@@ -61,24 +63,24 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Evaluates in child processes of this one; the train phase itself trains networks one after another."""
+    """Evaluates in child processes of this process; the train phase itself trains networks one after another."""
 
     state: State = "ok"
     side_by_side = False
 
     def start(self) -> None:
-        """Do nothing: there is nothing to wait for."""
+        """Do nothing, because there is nothing to wait for."""
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """Make a pool as Executor.pool does; with 0 processes it evaluates in the caller's thread."""
+        """Make a pool, as Executor.pool does. With 0 processes, the pool evaluates in the caller's thread."""
         return local_pool(make_evaluator, processes, deadline_s, guard)
 
     def train(self, course: Course) -> Mapping[str, Ended]:
-        """Return {}: the train phase trains the networks itself, one after another."""
+        """Return {}, because the train phase trains the networks itself, one after another."""
         return {}
 
     def close(self) -> None:
-        """Do nothing: the pools end with their jobs."""
+        """Do nothing, because the pools end with their jobs."""
 
 
 def local_pool(
@@ -91,8 +93,8 @@ def local_pool(
 
     Args:
         make_evaluator: picklable if `processes` > 0.
-        processes: 0 evaluates in the caller's thread, n in n child processes.
-        deadline_s: seconds for one candidate; child processes only.
+        processes: number of child processes; with 0, the caller's thread evaluates.
+        deadline_s: seconds that one candidate may take; ignored without child processes.
         guard: entered around each evaluation; the host lock's `shared` lets a timing agent wait for a quiet machine.
 
     Raises:

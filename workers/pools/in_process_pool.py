@@ -1,4 +1,4 @@
-"""InProcessPool: runs the evaluator in the caller's own thread. For tests and for machines with one core."""
+"""InProcessPool: runs the evaluator in the caller's own thread, for tests and for machines with one core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InProcessPool:
     """Evaluates inside `next`, in the order of submission.
 
     Nothing here can interrupt an evaluation: `timeout_s` and deadlines do not bound it, and a crash of native code ends
-    the caller too. Use child processes to be protected from both.
+    the caller too. Child processes protect the caller from both.
     """
 
     capacity = 1
@@ -41,8 +41,8 @@ class InProcessPool:
         self._waiting.append(candidate)
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """Return a finished evaluation, as Pool.next does, but an evaluation that has begun runs to its end, however
-        long.
+        """Return a finished evaluation, as Pool.next does; but an evaluation that has begun runs to its end, however
+        long it takes.
         """
         if self._stopped:
             return self._stopped.popleft()

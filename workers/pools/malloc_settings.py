@@ -1,8 +1,8 @@
 """Tells the C library's allocator to keep the memory that an evaluator frees, because the next candidate needs it.
 
-By default glibc maps large blocks afresh each time and returns the free end of its heaps to the system; activations are
-such blocks. The number of page faults of an evaluation then depends on the process's first allocations, so two workers
-of one job differ in speed: for ResNet-20 by up to 40 %, as observed on the development machine; no benchmark shows it.
+By default, glibc maps each large block afresh and returns the free end of its heaps to the system. Activations are such
+large blocks. The number of page faults of an evaluation then depends on the process's first allocations, so two workers
+of one job differ in speed. For ResNet-20 they differed by up to 40 % on the development machine; no benchmark shows it.
 At most the memory that the largest candidate needed is kept. Other C libraries (musl, macOS) are left unchanged.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 _LARGEST_MMAP_THRESHOLD = 32 << 20
-"""Bytes; glibc accepts no larger threshold."""
+"""The largest threshold that glibc accepts, in bytes."""
 _KEPT = 1 << 30
 """Bytes that may be free at the end of the heap before they are returned to the system."""
 _M_TRIM_THRESHOLD = -1  # malloc.h
@@ -29,13 +29,13 @@ KEEPING: Mapping[str, str] = MappingProxyType(
 )
 """Environment of a process that evaluates outside its main thread, as a Ray actor does.
 
-An arena that belongs to a thread consists of heaps of 64 MB that are returned to the system whatever the thresholds
-are, and only a starting process can be told to have no such arenas.
+An arena that belongs to a thread consists of heaps of 64 MB, which are returned to the system whatever the thresholds
+are. Only a starting process can be told to have no such arenas.
 """
 
 
 def keep_freed_memory() -> None:
-    """Keep the memory that this process's main thread frees for the next allocations."""
+    """Make this process keep the memory that its main thread frees, so that later allocations can use it."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)

@@ -1,11 +1,12 @@
-"""Pool: evaluates candidates. The loop submits and takes; it never knows on which machine they run.
+"""Pool: evaluates candidates. The loop submits candidates and takes evaluations; it never knows on which machine they
+run.
 
     pool.submit(a); pool.submit(b)      # at most `capacity` run, the others wait in order
     pool.next(timeout_s=1.0)            # -> an Evaluation of a or b, in any order; None: nothing yet
     pool.cancel(b.id)                   # b's evaluation arrives as STOPPED, unless b finished first
 
-Each submitted candidate comes back exactly once, whatever happens to its worker: if the worker is killed, the
-candidate gets one second attempt, then it comes back FAILED with the signal's name.
+Each submitted candidate comes back exactly once, whatever happens to its worker: if the worker is killed, the candidate
+gets a second attempt; if that fails too, it comes back FAILED with the signal's name.
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ from search.evaluation import Evaluation
 
 
 class Evaluator(Protocol):
-    """Evaluates one candidate. Lives as long as its worker; everything slow is loaded when it is made."""
+    """Evaluates one candidate after another. It lives as long as its worker; everything slow is loaded when it is
+    made.
+    """
 
     def __call__(self, candidate: Candidate) -> Evaluation:
-        """Return the evaluation; an exception becomes a FAILED one with the exception as its reason."""
+        """Return the evaluation; an exception becomes a FAILED evaluation with the exception as its reason."""
         ...
 
 
 class EvaluatorFactory(Protocol):
-    """Makes an evaluator inside a worker. Must be picklable: it is sent to child processes."""
+    """Makes an evaluator inside a worker. A factory must be picklable, because it is sent to child processes."""
 
     def __call__(self) -> Evaluator: ...
 
 
 class Pool(Protocol):
-    """A bounded set of workers. `capacity`: the number of candidates that can run at once (at least 1)."""
+    """A bounded set of workers. `capacity` is the number of candidates that can run at once (at least 1)."""
 
     capacity: int
 
@@ -46,7 +49,7 @@ class Pool(Protocol):
         ...
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """Return a finished evaluation; None after `timeout_s` seconds, or at once if the pool is empty.
+        """Return a finished evaluation; return None after `timeout_s` seconds, or at once if the pool is empty.
 
         Raises:
             PoolBroken: no worker can be started.

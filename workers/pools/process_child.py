@@ -1,7 +1,7 @@
-"""The child's end of a ProcessPool process: makes one evaluator, then evaluates the candidates that arrive.
+"""The child's side of a ProcessPool: makes one evaluator, then evaluates the candidates that arrive.
 
-Protocol over one pipe: the parent sends an EvaluatorFactory, then candidates. The child answers READY or
-Broken once, then for each candidate STARTED (its deadline begins) and an Evaluation.
+Parent and child talk over one pipe. The parent sends an EvaluatorFactory, then candidates. The child first answers
+READY or Broken; then, for each candidate, it sends STARTED (the candidate's deadline begins) and an Evaluation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STARTED = "started"
 
 @dataclass(frozen=True)
 class Broken:
-    """The factory raised: this child will never evaluate anything."""
+    """The message that the factory raised an exception, so this child will never evaluate anything."""
 
     reason: str
 
@@ -41,12 +41,12 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
     Args:
         link: the child's end of the pipe.
         threads: number of threads that the numeric libraries may use here.
-        guard: held around each evaluation, so that a timing agent on this machine can get quiet between two.
+        guard: held around each evaluation, so that a timing agent on this machine gets quiet between two evaluations.
     """
     # The inbox thread sees the end of the pipe only while no native call holds the interpreter's lock.
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before the factory's import of torch reads it
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory's import of torch reads it
     forget_settings()
     keep_freed_memory()
     inbox: queue.SimpleQueue[EvaluatorFactory | Candidate] = queue.SimpleQueue()
@@ -68,7 +68,9 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
 
 
 def _receive(link: Connection, inbox: queue.SimpleQueue[EvaluatorFactory | Candidate]) -> None:
-    """Feed the inbox; when the parent closes the pipe or dies, end this process in the middle of any evaluation."""
+    """Feed the inbox. When the parent closes the pipe or dies, end this process, even in the middle of an
+    evaluation.
+    """
     while True:
         try:
             inbox.put(link.recv())

@@ -1,6 +1,6 @@
 """ProcessPool: long-lived child processes under a small supervisor.
 
-It replaces concurrent.futures, in which one killed child breaks the whole executor; here the candidate just gets a
+It replaces concurrent.futures, in which one killed child breaks the whole executor; here, the candidate merely gets a
 second attempt. The supervisor is a thread that starts, feeds and watches the children and handles their deaths. The
 children die with this thread (PR_SET_PDEATHSIG fires when the *thread* that forked ends).
 """
@@ -27,12 +27,12 @@ from workers.pools.process_child import Broken, Guard
 from workers.pools.process_worker import Worker
 
 ATTEMPTS = 2
-"""Attempts of a candidate whose worker was killed: the first kill may have had another cause."""
+"""Maximum number of attempts at a candidate whose worker is killed. The first kill may have had another cause."""
 FAILED_STARTS = 3
 
 
 class ProcessPool:
-    """`processes` children, each with its own evaluator and an equal share of the cores.
+    """A pool of `processes` children, each with its own evaluator and an equal share of the cores.
 
     Args:
         make_evaluator: picklable; called once in each child.
@@ -52,9 +52,8 @@ class ProcessPool:
     ) -> None:
         if processes < 1:
             raise InvalidInput("processes", processes, "must be at least 1")
-        # Pickle once, here: what cannot be pickled fails now, and every later child gets what the first one got, even
-        # if the
-        # factory has changed in this process since.
+        # Pickle once, here: what cannot be pickled fails now, and every later child gets what the first child got, even
+        # if the factory has changed in this process since.
         self._packed = bytes(ForkingPickler.dumps(make_evaluator))
         ForkingPickler.dumps(guard)
         self.capacity = processes
@@ -102,7 +101,7 @@ class ProcessPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does; a child in the middle of it is killed and replaced."""
+        """Give a candidate up, as Pool.cancel does; a child in the middle of the evaluation is killed and replaced."""
         if not self._closing.is_set():
             self._order(candidate_id)
 
@@ -166,7 +165,7 @@ class ProcessPool:
         if self._wake in ready:
             self._wake.recv_bytes()
             self._obey()
-        # Messages that a child sent before it died count, so they are handled before deaths.
+        # Messages that a child sent before its death count, so messages are handled before deaths.
         for link in (link for link in by_link if link in ready):
             self._hear(by_link[link])
         for sentinel in (sentinel for sentinel in by_sentinel if sentinel in ready):
@@ -231,7 +230,7 @@ class ProcessPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _dismiss(self, worker: Worker, status: Status, reason: str) -> None:
-        """End a child in the middle of its candidate, which is answered with this status and reason."""
+        """End a child in the middle of a candidate, and answer the candidate with this status and reason."""
         assert worker.candidate is not None
         self._workers.remove(worker)
         worker.end()

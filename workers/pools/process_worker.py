@@ -14,11 +14,11 @@ from search.evaluation import Evaluation
 from workers.pools import process_child
 
 State: TypeAlias = Literal["starting", "idle", "waiting", "busy"]
-"""waiting: the worker has a candidate, but a timing holds the machine's lock; no deadline runs."""
+"""State `waiting`: the worker has a candidate, but a timing holds the machine's lock, so no deadline runs."""
 
 
 class Worker:
-    """A child process, its pipe, and its current candidate. `packed`: the pickled EvaluatorFactory."""
+    """A child process, its pipe, and its current candidate. `packed` is the pickled EvaluatorFactory."""
 
     def __init__(self, context: SpawnContext, packed: bytes, threads: int, guard: process_child.Guard) -> None:
         self.link: Connection
@@ -38,14 +38,14 @@ class Worker:
         self._send(bytes(ForkingPickler.dumps(candidate)))
 
     def _send(self, packed: bytes) -> None:
-        """Send to the child. A child that has just died is noticed through its sentinel, not here."""
+        """Send an object to the child. A child that has just died is noticed through its sentinel, not here."""
         try:
             self.link.send_bytes(packed)
         except OSError:
             self.process.kill()
 
     def receive(self) -> Evaluation | process_child.Broken | None:
-        """Receive one message; None if it only changed the state.
+        """Receive one message; return None if the message only changed the state.
 
         Raises:
             EOFError, OSError: the child is gone.

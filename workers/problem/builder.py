@@ -1,7 +1,8 @@
 """ProblemBuilder: builds the search's problem from a network's node tables and the devices' latency tables.
 
-Every F0 metric is a sum over the nodes of the network, so each becomes search.Terms: arrays indexed by the levels
-of the few knobs that a node depends on. Estimating a thousand candidates is then a few gathers.
+Every F0 metric is a sum over the nodes of the network, so each metric becomes search.Terms: arrays indexed by the
+levels of the few knobs that a node depends on. Estimating a thousand candidates then takes only a few look-ups in
+arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from workers.problem.kernel_table import NodeTable, Part
 
 @dataclass(frozen=True)
 class Device:
-    """A device as a problem sees it: its table, and the calibration line a + b * sum of each setting, in order."""
+    """A device as a problem sees it: the device's table, and the calibration line a + b * sum of each setting, in the
+    order of the settings.
+    """
 
     id: str
     table: LatencyTable
@@ -36,8 +39,8 @@ class Device:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The request that a problem is built for. `original`: metrics of the untouched network, by key; the rest as in
-    Problem.
+    """The request that a problem is built for. `original` has the metrics of the untouched network by key; the other
+    fields are the same as in Problem.
     """
 
     objectives: tuple[Objective, ...]
@@ -71,13 +74,15 @@ class ProblemBuilder:
         return self.kernels.settings
 
     def ops(self, runtime: str) -> tuple[Op, ...]:
-        """Return every op that any candidate can contain on this runtime, each once."""
+        """Return every op that any candidate can contain on this runtime, without duplicates."""
         parts = (part for table in self.tables for part in table.distinct_parts)
         return tuple({op.key: op for part in parts for op in part.ops.get(runtime, ())}.values())
 
     @property
     def ends(self) -> tuple[Values, ...]:
-        """The whole network and the smallest one in every setting; latency floors are computed from these."""
+        """The whole network and the smallest network in every setting; latency floors are computed from these
+        networks.
+        """
         return tuple({**end, **setting} for setting in self.settings for end in (self.space.whole, self._least))
 
     @property
@@ -87,7 +92,7 @@ class ProblemBuilder:
 
     @property
     def whole(self) -> Values:
-        """The network as it is."""
+        """The values at which the network stays as it is."""
         return self.space.whole
 
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
@@ -96,8 +101,8 @@ class ProblemBuilder:
         return tuple(op for part in parts for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
-        """Map each op key to its expected number of occurrences in a network drawn at random (its shares of points,
-        summed).
+        """Map each op key to the op's expected number of occurrences in a network drawn at random (the sum of its
+        shares of points).
         """
         found: dict[str, float] = {}
         for table in self.tables:
@@ -143,7 +148,7 @@ class ProblemBuilder:
     def _thinned(
         self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the counts that are a part of another count and shrink with the densities, (n,) each."""
+        """Return the counts that are parts of other counts and shrink with the densities, each of shape (n,)."""
         found = {name: counts[whole] for name, whole in WHOLES.items()}
         for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
@@ -174,8 +179,8 @@ class ProblemBuilder:
         return self._terms(lambda part: sum(known_ms[op.key] for op in part.ops.get(runtime, ())), offset_ms, scale)
 
     def floor_ms(self, device: Device) -> float:
-        """Lower bound on any candidate's predicted latency: the minimum over settings of the sum of each node's fastest
-        part.
+        """Lower bound on any candidate's predicted latency: the minimum, over settings, of the sum of every node's
+        fastest part.
         """
         terms = self.latency(device)
         axes = len(self._options)
@@ -185,8 +190,8 @@ class ProblemBuilder:
         return float(total_ms.min())
 
     def _exact(self) -> dict[str, Terms]:
-        """Return each count as a sum over nodes; the offset is the part outside the nodes, which is the same at any
-        values.
+        """Return each count as a sum over nodes. The offset is the part outside the nodes, which is the same whatever
+        the values are.
         """
         at_whole = counted(Form.of(self.kernels.network))
         found = {}
@@ -219,7 +224,7 @@ class ProblemBuilder:
     ) -> Terms:
         """Return offset + scale * sum over nodes, as terms; offset and scale are numbers, or (settings,) arrays.
 
-        If they differ by setting, each term has the settings' options as its first axes.
+        If they differ by setting, the settings' options are the first axes of each term.
         """
         shape = tuple(knob.level_count for knob in self._options)
         names = tuple(knob.name for knob in self._options)
@@ -235,14 +240,14 @@ class ProblemBuilder:
 
 
 def _by_setting(numbers: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return one number, or one per setting, as an array with the options' axes."""
+    """Return one number, or one number per setting, as an array with the options' axes."""
     given = np.asarray(numbers, dtype=float)
     return np.full(shape, given) if given.size == 1 else given.reshape(shape)
 
 
 def _with_axes(table: NodeTable, number: Callable[[Part], float], first: Sequence[str]) -> NDArray[np.float64]:
-    """Return a node's numbers with the axes named `first` in front; axes of knobs that it does not depend on have size
-    1.
+    """Return a node's numbers with the axes named `first` in front; axes of knobs that the node does not depend on have
+    size 1.
     """
     own = [knob.name for knob in table.knobs]
     shared = [name for name in first if name in own]

@@ -1,4 +1,4 @@
-"""Counts of a network: maps each metric that names a counter to that counter."""
+"""Counts of a network: finds the counter that a metric names, and applies it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.metrics import COUNTED
 
 COUNTS: Mapping[str, Count] = {metric.name: counter(metric.counter) for metric in COUNTED}
 WHOLES: Mapping[str, str] = {metric.name: metric.part_of for metric in COUNTED if COUNTS[metric.name].thinned}
-"""Metric -> the metric that its estimate starts from."""
+"""For each metric that is a part of another, the metric that its estimate starts from."""
 for part, whole in WHOLES.items():
     if COUNTS.get(whole) is None or whole in WHOLES:
         raise ValueError(f"metric {part} is part_of {whole!r}, which must be a metric counted by node")
@@ -23,7 +23,7 @@ def counted(form: Form) -> dict[str, int]:
 
 
 def counted_by_weights(form: Form) -> dict[str, int]:
-    """Return the counts that depend on which weights are zero, so that they are known only after training."""
+    """Return the counts that depend on which weights are zero, and so are known only after training."""
     return {name: int(COUNTS[name].exact(form)) for name in WHOLES}
 
 

@@ -1,4 +1,4 @@
-"""Updates evaluations with the newest estimates: predictions for a candidate change while tables grow."""
+"""Updates evaluations with the newest estimates, because predictions for a candidate change while tables grow."""
 
 from __future__ import annotations
 

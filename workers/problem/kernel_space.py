@@ -24,7 +24,7 @@ from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
-"""Function that maps a runtime and networks to each network's sets of node names that run as one kernel."""
+"""Function that returns, for a runtime and networks, each network's sets of node names that run as one kernel."""
 
 
 def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
@@ -39,12 +39,12 @@ class KernelSpace:
         network: the uncut network.
         scheme: the job's methods.
         widths: block -> widths worth trying, ascending.
-        evidence: enough for the methods to run; which channels stay does not matter here.
-        runtimes: names of the runtimes whose kernels are wanted; none: one kernel per node.
+        evidence: enough evidence for the methods to run; it does not matter here which channels stay.
+        runtimes: names of the runtimes whose kernels are wanted; without a name, each node is one kernel.
         fuse: returns which nodes run as one kernel.
 
     Raises:
-        InvalidInput: the methods offer no knob, or a knob that has no levels and is not a density.
+        InvalidInput: the methods offer no knob, or they offer a knob that has no levels and is not a density.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class KernelSpace:
 
     @cached_property
     def settings(self) -> tuple[Mapping[str, Value], ...]:
-        """Each combination of the options that apply to the whole network (such as fp32 or int8); the original's comes
-        first.
+        """Each combination of the options that apply to the whole network (such as fp32 or int8); the original's
+        combination comes first.
 
         A device's speed differs by setting, so predictions are calibrated for each.
         """
@@ -101,7 +101,7 @@ class KernelSpace:
         return node_tables(self._taken_apart, self.levelled)
 
     def rewritten(self, values: Values) -> Network:
-        """Return the network at these values. Its shapes and speed are right; its weights are not refitted."""
+        """Return the network at these values. Its shapes and speed are final, but its weights are not refitted."""
         return self.scheme.bind(values).rewrite(self.network, self._evidence)
 
     def ops(self, network: Network, runtime: str) -> tuple[Op, ...]:
@@ -163,8 +163,8 @@ def owners(whole: Network, network: Network) -> dict[str, str]:
     """Map each node of a rewritten network to the node of the whole network whose work it does.
 
     A node is matched by its name, else by a tensor that it produces. A node with a new name and new tensors (a
-    conversion, the first half of a split layer) belongs to the node that reads it, or, if it is the last, to the one
-    that it reads.
+    conversion, the first half of a split layer) belongs to the node that reads it; if there is no such node, it belongs
+    to the node that it reads.
     """
     names = {node.name for node in whole.nodes}
     makers = {tensor: node.name for node in whole.nodes for tensor in node.outputs if tensor}

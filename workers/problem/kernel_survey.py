@@ -1,11 +1,11 @@
 """The survey: finds out, by rewriting networks, which kernels each node becomes at any values of its knobs.
 
 Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are not
-asked which knobs those are; this is observed instead: values are changed one at a time, the network is rewritten, and
-the resulting kernels of each node are compared. So every method, third parties' included, is tabulated in the same way,
-and the kernels timed are those that a finished file will contain. A node may become no kernel (it is folded away), one,
-or several (a rewrite splits it). The number of networks looked at grows with the sum of the options, never with their
-product.
+asked which knobs those are. This is observed instead: values are changed one at a time, the network is rewritten, and
+the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated in
+the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
+(it is folded away), one kernel, or several kernels (a rewrite splits it). The number of rewritten networks grows with
+the sum of the knobs' options, never with the product.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from workers.errors import InvalidInput
 from workers.problem.kernel_table import NOTHING, NodeTable, Part, coordinates
 
 MAX_POINTS = 250_000
-"""Maximum number of points of one node's table; a node with more needs knobs with fewer levels."""
+"""Maximum number of points of one node's table; a node with more points needs knobs with fewer levels."""
 BATCH = 16
-"""Networks rewritten at a time: few enough to hold in memory, enough for one request to a device."""
+"""Number of networks rewritten at a time: few enough to hold in memory, enough for one request to a device."""
 
 
 Look: TypeAlias = "Callable[[Sequence[Values]], Iterable[Mapping[str, Part]]]"
-"""Function that rewrites the network at each of n values of all knobs and returns, for each, a map node -> part."""
+"""Function that rewrites the network at each of n values of all knobs, and returns a map node -> part for each
+rewritten network.
+"""
 
 
 def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
@@ -79,7 +81,7 @@ class _Survey:
         return [self._settled(each) for each in made]
 
     def _apart(self, touched: Mapping[str, Mapping[str, Levelled]]) -> dict[str, set[frozenset[str]]]:
-        """Return, per node, the pairs of its widths that cannot be traded against each other."""
+        """Return, for each node, the pairs of its widths that cannot be traded against each other."""
         pairs: dict[tuple[str, str], tuple[Levelled, Levelled]] = {}
         for on in touched.values():
             widths = [knob for knob in on.values() if knob.role == "width"]
@@ -95,8 +97,8 @@ class _Survey:
         return apart
 
     def _trade(self, a: Levelled, b: Levelled) -> tuple[Values, Values] | None:
-        """Return two networks in which these widths have the same sum but different parts; None if no two levels allow
-        it.
+        """Return two networks in which the sum of these two widths is the same but the widths are not; None if no
+        levels allow this.
         """
         by_sum: dict[int, list[tuple[int, int]]] = {}
         for one, size in enumerate(coordinates(a).tolist()):
@@ -122,7 +124,9 @@ class _Survey:
         return planned
 
     def _packed(self, found: Sequence[NodeTable], unseen: Mapping[int, NDArray[np.bool_]]) -> Values:
-        """Choose values at which many nodes are at an unseen point: each node in turn fixes its own knobs."""
+        """Choose values at which many nodes are at an unseen point. The nodes take turns, and each fixes its own
+        knobs.
+        """
         levels: dict[str, int] = {}
         for each in sorted(found, key=lambda table: -int(unseen[id(table)].sum())):
             settled = tuple(levels.get(knob.name, slice(None)) for knob in each.knobs)
@@ -198,14 +202,16 @@ def _check_size(table: NodeTable) -> None:
 
 
 def _probed(knob: Levelled) -> list[int]:
-    """Return the levels to probe alone: the lowest of an ordered knob, every other option of an unordered one."""
+    """Return the levels to probe alone: the lowest level of an ordered knob, every option of an unordered knob except
+    the original's.
+    """
     whole = knob.level(knob.whole)
     levels = [0] if knob.ordered else range(knob.level_count)
     return [level for level in levels if level != whole]
 
 
 def _unseen(table: NodeTable) -> NDArray[np.bool_]:
-    """Return (distinct points,) booleans, True for points at which no network was looked at."""
+    """Return (distinct points,) booleans that are True for points at which no network was looked at yet."""
     rows, _ = table.distinct
     return np.array([tuple(int(size) for size in row) not in table.parts for row in rows])
 

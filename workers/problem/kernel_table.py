@@ -1,4 +1,4 @@
-"""The kernel table of one node: its kernels and its cost at each of the few values that it depends on."""
+"""The kernel table of one node: the node's kernels and cost at each of the few values that it depends on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Part:
 
     @cached_property
     def mark(self) -> tuple[Any, ...]:
-        """A key that is equal for parts that no table can tell apart."""
+        """A key that two parts share if no table can tell them apart."""
         kernels = ((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops)
         return (*kernels, self.cost, *sorted((name, number) for name, number in self.counts.items() if number))
 
@@ -41,9 +41,9 @@ NOTHING = Part({}, NodeCost())
 class NodeTable:
     """One node of the whole network, with its part at each of its points.
 
-    `knobs`: the knobs that the node depends on. `sums`: the same knobs, grouped; within a group of widths only their
-    sum matters (such as the three parts of a residual stream that are one tensor here). `parts`: coordinates -> part; a
-    coordinate is the sum of a group's widths, or the level of a knob that is not a width.
+    `knobs` are the knobs that the node depends on. `sums` has the same knobs in groups; within a group of widths, only
+    the sum of the widths matters (as for the three parts of a residual stream that are one tensor here). `parts` maps
+    coordinates to parts; a coordinate is the sum of a group's widths, or the level of a knob that is not a width.
     """
 
     node: str
@@ -53,18 +53,18 @@ class NodeTable:
 
     @property
     def points(self) -> int:
-        """Number of entries of the table: the product of its knobs' levels."""
+        """Number of entries of the table: the product of the numbers of its knobs' levels."""
         return prod(knob.level_count for knob in self.knobs)
 
     @cached_property
     def _places(self) -> dict[str, NDArray[np.int64]]:
-        """Knob -> (levels,) the amount that each level adds to its group's coordinate."""
+        """Knob -> (levels,) the amount that each level adds to the coordinate of the knob's group."""
         return {knob.name: coordinates(knob) for knob in self.knobs}
 
     @cached_property
     def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Coordinates, (distinct points, groups), and an array (*levels of each knob) with the index of the point
-        there.
+        """The coordinates of the points, (distinct points, groups), and an array (*levels of each knob) with the index
+        of the point at these levels.
         """
         if not self.sums:
             return np.zeros((1, 0), dtype=np.int64), np.zeros((), dtype=np.int64)
@@ -76,7 +76,7 @@ class NodeTable:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """(*levels of each knob): index of the distinct point there."""
+        """An array (*levels of each knob) with the index of the distinct point at these levels."""
         return self.distinct[1]
 
     @cached_property
@@ -94,12 +94,12 @@ class NodeTable:
         return tuple(sum(place[name] for name in group) for group in self.sums)
 
     def table(self, number: Callable[[Part], float]) -> NDArray[np.float64]:
-        """Return (*levels of each knob) one number of each part: milliseconds, bytes, ..."""
+        """Return an array (*levels of each knob) with one number of each part, such as milliseconds or bytes."""
         return np.asarray(np.array([number(part) for part in self.distinct_parts])[self.ids])
 
 
 def coordinates(knob: Levelled) -> NDArray[np.int64]:
-    """Return (levels,) the widths of a width knob, else the levels themselves."""
+    """Return (levels,) the widths of a width knob, or the levels themselves of any other knob."""
     count = knob.level_count
     if knob.role != "width":
         return np.arange(count)

@@ -1,8 +1,9 @@
-"""Timed form: the graph whose latency is quoted for a network; the same before a job is queued and within it.
+"""Timed form: the graph whose latency is quoted for a network. It is the same before a job is queued and within the
+job.
 
-The original's latency, and so the unit of a limit that is a ratio, is that of the uploaded network with its batch
-norms folded, as every runtime does, and nothing else changed. A job cuts either that network or its lossless rewrite,
-whichever is faster on all of its devices; latency floors are those of the network that is cut.
+The original's latency, to which a ratio limit refers, is the latency of the uploaded network with its batch norms
+folded, as every runtime folds them, and nothing else changed. A job cuts either this network or its lossless rewrite,
+whichever is faster on all of the job's devices. Latency floors are computed for the network that is cut.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from compress.network import Network
 
 
 def timed_form(network: Network) -> Network:
-    """Return the uploaded network with its batch norms folded, as every runtime does; its latency is the original's."""
+    """Return the uploaded network with its batch norms folded, as every runtime folds them; its latency is the
+    original's latency.
+    """
     return fold_norms(network)
 
 

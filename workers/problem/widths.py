@@ -16,9 +16,11 @@ from search.space import Choice
 from workers.errors import InvalidInput
 
 MOST_LEVELS = 10
-"""Maximum number of levels of one knob: with more, tables and searches grow but results do not improve."""
+"""Maximum number of levels of one knob; with more levels, tables and searches grow but results do not improve."""
 SAVING = 0.05
-"""Share of a block's channel cost: a width that saves less over the next larger one is not worth its table rows."""
+"""Share of a block's channel cost. A width that saves less than this share over the next larger width is not worth its
+table rows.
+"""
 
 
 def searched_widths(
@@ -35,11 +37,11 @@ def block_widths(
     most: int = MOST_LEVELS,
     taken: Mapping[str, Collection[int | float | str]] | None = None,
 ) -> Mapping[str, tuple[int, ...]]:
-    """Map each block's name to its widths, ascending; the largest is the whole block; at most `most`, none below one.
+    """Map each block's name to at most `most` widths, ascending from at least one channel up to the whole block.
 
-    A width stays only if it costs less than every larger one, on average over the devices whose kernel classes are
-    given, and if the methods accept it: `taken` lists the accepted widths of each block (None: all). If more than
-    `most` stay, those kept are spread evenly over their costs.
+    A width stays only if it costs less than every larger width, on average over the devices whose kernel classes are
+    given, and if the methods accept it: `taken` lists the accepted widths of each block (None means all widths). If
+    more than `most` widths stay, the kept widths are spread evenly over their costs.
     """
     found = {}
     for block in blocks:
@@ -54,11 +56,11 @@ def block_widths(
 
 
 def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) -> NDArray[np.bool_]:
-    """Return which widths are allowed: those for which no larger width of the group costs less.
+    """Return which widths are allowed. A width is allowed if no larger width of the group costs less.
 
     `costs_us`, shape (..., widths), is a group's cost at each width, ascending, with the other groups held fixed. With
-    a `tolerance` a width is allowed only if it saves more than that share over every larger allowed one; this keeps the
-    largest width of each step, and as many widths of a slope as differ by that much. The largest width is always
+    a `tolerance`, a width is allowed only if it saves more than that share over every larger allowed width; this keeps
+    the largest width of each step, and as many widths of a slope as differ by that share. The largest width is always
     allowed. Returns booleans of shape (..., widths). Raises InvalidInput on NaN.
     """
     costs = np.asarray(costs_us, dtype=np.float64)
@@ -73,14 +75,16 @@ def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) 
 
 
 def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
-    """Return each channel count's cost in the layers that write and read it, as a share of the largest count's."""
+    """Return each channel count's cost in the layers that write and read the channels, as a share of the largest
+    count's cost.
+    """
     paid = np.array([rules.effective_out(count) + _paid_in(count, rules) for count in counts])
     return np.asarray(paid / paid[-1])
 
 
 def _paid_in(count: int, rules: KernelClasses) -> float:
-    """Return the channels that the reading layer pays for; a slow count is priced on the line between its fast
-    neighbours.
+    """Return the number of channels that the reading layer pays for; a slow count is priced on the line between its
+    fast neighbours.
     """
     if not rules.is_slow(count):
         return rules.effective_in(count)
@@ -90,7 +94,9 @@ def _paid_in(count: int, rules: KernelClasses) -> float:
 
 
 def _thinned(counts: NDArray[np.int64], costs: NDArray[np.float64], most: int) -> tuple[int, ...]:
-    """Keep both ends, then repeatedly add the width whose cost is farthest from those chosen; both arrays are (n,)."""
+    """Keep both ends, then repeatedly add the width whose cost is farthest from the costs of the chosen widths; both
+    arrays are (n,).
+    """
     chosen = list(dict.fromkeys([len(counts) - 1, 0]))
     while len(chosen) < min(most, len(counts)):
         distance = np.abs(costs[:, None] - costs[chosen]).min(axis=1)

@@ -1,1 +1,1 @@
-"""Steps of the profile phase: timing the original, taking it apart, filling tables, calibrating."""
+"""The steps of the profile phase: time the original, take it apart, fill tables, calibrate."""

@@ -1,4 +1,4 @@
-"""Calibration: times whole networks, and fits the lines from sums of kernels to their latency."""
+"""Calibration: times whole networks, and fits the lines from the sums of their kernels to their latencies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def calibrated(
 ) -> TimedDevice:
     drawn = _drawn(context, builder, smallest)
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
-    # The original again: a ratio limit must be of the same session as the calibration.
+    # The original is timed again, because a ratio limit must refer to the session of the calibration.
     samples = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
     factor = unrest(list(samples.values()), target.statistic)
@@ -41,7 +41,7 @@ def calibrated(
 
 
 def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
-    """Draw networks from the space to be searched: its two ends, and random ones of each setting."""
+    """Draw networks from the space to be searched: its two ends, and random networks of each setting."""
     rng = np.random.default_rng([context.plan.seed, 1])
     knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
     each = max(_LEAST_PER_SETTING, -(-context.plan.effort.calibration_networks // len(builder.settings)))
@@ -49,7 +49,7 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     for number, setting in enumerate(builder.settings):
         drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # All knobs also lean the same way, because sums of independent draws bunch up.
+            # All knobs also lean the same way, because the sums of independent draws would be too much alike.
             lean = rng.uniform(0.0, 1.0)
             chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
             drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}
@@ -91,6 +91,6 @@ def _report_lines(context: Context, timed: TimedDevice) -> None:
             f"{timed.target.device_name}: {timed.target.statistic} is {seen.value:.2f} x quiet on a machine at rest "
             f"({seen.low:.2f} to {seen.high:.2f} in this session)."
         )
-    # A device stores one line; that of the first setting is for the network's own precision.
+    # A device stores one line; the line of the first setting is for the network's own precision.
     line = timed.calibrations[0]
     context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))

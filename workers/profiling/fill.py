@@ -27,8 +27,8 @@ def filled_table(context: Context, builder: ProblemBuilder, target: Target, clas
 
 
 def smallest_network(builder: ProblemBuilder, tables: Sequence[LatencyTable]) -> Values:
-    """Return every ordered knob at its least, in the setting that is then fastest: int8 is slower for the tiniest
-    networks.
+    """Return the values with every ordered knob at its lowest level, in the setting that is then fastest. For the
+    tiniest networks, int8 is slower.
     """
     least: dict[str, Value] = {knob.name: knob.least if knob.ordered else knob.whole for knob in builder.space.knobs}
     corners: list[Values] = [{**least, **setting} for setting in builder.settings]

@@ -1,4 +1,4 @@
-"""Measures the original: its latency on each target, in each form, and its scores on the validation images."""
+"""Measures the original: the latency of each of its forms on each target, and its scores on the validation images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[s
 
 
 def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapping[str, Sample]]) -> Network:
-    """Return the rewritten form if it is faster on every device, else the uploaded network with batch norms folded."""
+    """Return the rewritten form if it is faster on every device, else the uploaded network with its batch norms
+    folded.
+    """
     pays = [
         statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
         for samples in originals.values()

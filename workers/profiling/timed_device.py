@@ -32,8 +32,8 @@ class TimedDevice:
     """A target with the findings about its device. All milliseconds (the limit, predictions, floors and bounds) are in
     the target's own statistic, for a machine at rest.
 
-    `wholes`: by setting, the networks that the device's lines are fitted on; `unrest`: the ratio of the statistic to
-    quiet.
+    `wholes` has, for each setting, the networks that the device's line is fitted on; `unrest` is the ratio of the
+    statistic to the quiet latency.
     """
 
     target: Target
@@ -45,7 +45,9 @@ class TimedDevice:
 
     @cached_property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """For each setting the line a + b * sum to quiet latency, fitted on the networks of that setting."""
+        """For each setting, the line a + b * sum that gives the quiet latency, fitted on the networks of that
+        setting.
+        """
         return tuple(_line(self.table, wholes) for wholes in self.wholes)
 
     @property
@@ -59,7 +61,9 @@ class TimedDevice:
         return Device(self.target.device_id, self.table, self.lines)
 
     def with_table(self, table: LatencyTable) -> TimedDevice:
-        """Return this with another snapshot; the alignment rules stay, so that the search's grid does not change."""
+        """Return the device with another snapshot; the alignment rules stay, so that the search's grid does not
+        change.
+        """
         return replace(self, table=table.updated(classes=self.table.classes))
 
     def resting_ms(self, sample: Sample) -> float:
@@ -68,7 +72,9 @@ class TimedDevice:
 
     @property
     def limit_ms(self) -> float:
-        """The limit; a ratio refers to the original in the session that predictions are calibrated in."""
+        """The limit in milliseconds; a ratio refers to the original in the session in which predictions are
+        calibrated.
+        """
         if self.target.max_latency_ms is not None:
             return self.target.max_latency_ms
         assert self.target.max_latency_ratio is not None
@@ -78,8 +84,8 @@ class TimedDevice:
     def allowed_ms(self) -> float:
         """The value that predictions must not exceed.
 
-        It is above a limit in milliseconds if other work on the machine hid how far the statistic is from quiet. For a
-        ratio, both sides are equally far from it.
+        It is above a limit in milliseconds if other work on the machine hid how far the statistic is from the quiet
+        latency. For a ratio, both sides are equally far from the quiet latency.
         """
         return self.limit_ms * (self.unrest.leniency if self.target.max_latency_ms is not None else 1.0)
 
@@ -92,7 +98,9 @@ class TimedDevice:
 
 @dataclass(frozen=True)
 class Profile:
-    """The findings of the profile phase. `network` is the form that everything is cut from, batch norms folded."""
+    """The findings of the profile phase. `network` is the form, with batch norms folded, from which everything is
+    cut.
+    """
 
     network: Network
     builder: ProblemBuilder

@@ -24,14 +24,16 @@ from workers.reporting.clean_process import CleanProcessFailed, CleanRun, clean_
 log = logging.getLogger(__name__)
 
 COMPARED = 64
-"""Images per batch; the outputs of the first batch are compared."""
+"""Number of images per batch; the outputs of the first batch are compared."""
 _OUTPUTS = "outputs.npy"
 _PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The clean process's findings. `difference`: between its outputs and ours, relative to their scale."""
+    """The clean process's findings. `difference` is the difference between its outputs and ours, relative to their
+    scale.
+    """
 
     score: float
     count: int
@@ -40,10 +42,11 @@ class Checked:
 
 
 def clean_check(task: Task, model: bytes, images: Preprocessed, labels: Labels, score: float) -> Checked:
-    """Open the file in a clean process and check that outputs and score equal those that the verdict is based on.
+    """Open the file in a clean process, and check that its outputs and score equal the outputs and score behind the
+    verdict.
 
     Raises:
-        JobFailed: they differ, or the process could not run the file.
+        JobFailed: outputs or score differ, or the process could not run the file.
     """
     with tempfile.TemporaryDirectory(prefix="netlathe-check-") as scratch:
         folder = Path(scratch)
@@ -60,19 +63,19 @@ def clean_check(task: Task, model: bytes, images: Preprocessed, labels: Labels, 
     # Two builds of the same arithmetic may break a tie differently: allow one image.
     if not agreement.holds or abs(found.score - score) > 1.5 / found.count:
         told = f"a score of {found.score:.4f} (outputs differ by {found.difference:.1e} of their scale)"
-        raise JobFailed("recheck_failed", "package", f"a clean process found {told}, the verdict used {score:.4f}")
+        raise JobFailed("recheck_failed", "package", f"a clean process found {told}, but the verdict used {score:.4f}")
     return found
 
 
 def _mean_score(task: Task, outputs: NDArray[np.float32], labels: Labels) -> float:
-    """Return the mean score, computed one batch at a time, since the outputs of all images may be large."""
+    """Return the mean score. It is computed one batch at a time, because the outputs of all images may be large."""
     starts = range(0, len(outputs), BATCH)
     scores = [task.score(outputs[start : start + BATCH], labels[start : start + BATCH]) for start in starts]
     return float(np.concatenate(scores).mean())
 
 
 def _save(path: Path, images: Preprocessed) -> None:
-    """Write what numpy.save would, one batch at a time."""
+    """Write the same file as numpy.save would, but one batch at a time."""
     first = images[:1]
     file = np.lib.format.open_memmap(path, mode="w+", dtype=first.dtype, shape=(len(images), *first.shape[1:]))
     start = 0
@@ -96,7 +99,7 @@ def _broken(error: CleanProcessFailed) -> Exception:
     """
     if error.status is None:
         return JobFailed("recheck_failed", "package", f"a clean process took over {_PATIENCE_S:.0f} s")
-    # Linux kills a process that finds no memory.
+    # Linux kills a process if memory runs out.
     if error.status == -signal.SIGKILL or error.last_line.startswith("MemoryError"):
         return MemoryError("the clean process ran out of memory")
     log.error("the clean process ended with exit status %d: %s", error.status, error.errors)

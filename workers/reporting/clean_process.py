@@ -1,4 +1,4 @@
-"""clean_process: runs a finished file in a fresh process without our packages; see clean_script.py."""
+"""clean_process: runs a finished file in a fresh process without our packages, by clean_script.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CleanRun:
 
 
 class CleanProcessFailed(Exception):
-    """The process ended without an answer. `status`: its exit status; None if it took too long."""
+    """The process ended without an answer. `status` is its exit status, or None if it took too long."""
 
     def __init__(self, status: int | None, errors: str) -> None:
         super().__init__(errors)
@@ -39,14 +39,15 @@ class CleanProcessFailed(Exception):
 def clean_run(
     model: Path, images: Path, outputs: Path, *, scored: str, batch: int, deadline_s: float = math.inf
 ) -> CleanRun:
-    """Run a file in a clean process. Images are a preprocessed .npy file; the process writes the outputs to another.
+    """Run a file in a clean process. A .npy file holds the preprocessed images; the process writes the outputs to
+    another .npy file.
 
     Args:
         scored: the key of the file's metadata that names the output to judge.
         batch: images per batch.
 
     Raises:
-        CleanProcessFailed: it could not run the file, or not in time.
+        CleanProcessFailed: the process could not run the file, or took too long.
     """
     arguments = [str(model), str(images), str(batch), scored, str(outputs)]
     # -I: no PYTHON* variables, no user site, and neither the script's folder nor ours on the path.

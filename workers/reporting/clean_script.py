@@ -2,8 +2,8 @@
 
     python -I clean_script.py model.onnx images.npy BATCH SCORED OUTPUTS
 
-SCORED: the key of the file's metadata that names the output to judge; without it, the first one. OUTPUTS: the .npy
-file to write its values to. Prints one line of JSON.
+SCORED is the key of the file's metadata that names the output to judge; without this key, the first output is judged.
+OUTPUTS is the .npy file to which the values of this output are written. The script prints one line of JSON.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Dot:
-    """One network: milliseconds, score 0..1, its kind, and its title."""
+    """One network in the plot: its milliseconds, its score from 0 to 1, its kind, and its title."""
 
     latency_ms: float
     score: float

@@ -23,7 +23,7 @@ _SLOTS = ("original", "control", "best", "nearest")
 
 
 def html_report(report: Mapping[str, Any]) -> str:
-    """Return a self-contained page: no script, nothing loaded from elsewhere."""
+    """Return a self-contained page: it has no script and loads nothing from elsewhere."""
     verdict = str(report["verdict"])
     parts = [
         f"<h1>{escape(str(report['name']))}: <span class='{escape(verdict)}'>{escape(verdict)}</span></h1>",
@@ -59,8 +59,8 @@ def _results(report: Mapping[str, Any]) -> str:
 
 
 def _finalists(report: Mapping[str, Any]) -> str:
-    """Table of the finalists: predicted latency (before timing, and at the session's speed) beside measured quiet and
-    p50; the score against the control with its interval.
+    """The table of the finalists: the predicted latency (before timing, and at the session's speed) beside the measured
+    quiet latency and p50, and the score against the control with its interval.
     """
     if not report["finalists"]:
         return ""
@@ -114,8 +114,9 @@ def _shown(metric: str, value: float | None) -> str:
 
 
 def _score(metric: Metric, row: Mapping[str, Any]) -> str:
-    """Format the score with its 95 % interval and number of images, if it was computed on the file, and with the number
-    of finalists that it was chosen among on these images: the best of several looks better than it is.
+    """Format the score. A score that was computed on the file gets its 95 % interval and its number of images. If these
+    images chose the file among several finalists, their number is added, because the best of several looks better than
+    it is.
     """
     shown, known = _shown(metric.name, row[metric.name]), row.get(f"{metric.name}_interval")
     finalists = row.get("finalists", 1)

@@ -22,9 +22,9 @@ def summary(
     counts: Mapping[str, float],
     **more: object,
 ) -> dict[str, Any]:
-    """Return one row. `score`: its `score_fields`. `latency_ms`: device id -> any of predicted, low, high, measured,
-    measured_high. `counts`: COUNTS, as far as known: rows recorded by an earlier version lack metrics that were added
-    since. `more`: further facts for the report.
+    """Return one row. `score` has its `score_fields`. `latency_ms` maps each device id to any of predicted, low, high,
+    measured and measured_high. `counts` has every known count of COUNTS; rows recorded by an earlier version lack
+    metrics that were added since. `more` has further facts for the report.
     """
     return {
         "evaluation_id": evaluation_id,
@@ -37,17 +37,17 @@ def summary(
 
 
 def score_fields(metric: Metric, score: float | None = None, test: float | None = None) -> dict[str, Any]:
-    """Return the fields of the mean scores: `accuracy` and `test_accuracy` if that is the metric."""
+    """Return the fields of the mean scores; for the metric `accuracy`, these are `accuracy` and `test_accuracy`."""
     return {metric.name: score, metric.on_test.name: test}
 
 
 def interval_field(metric: Metric, interval: tuple[float, float], count: int) -> dict[str, Any]:
-    """Return the field of the 95 % interval of a score computed on `count` images: `accuracy_interval`."""
+    """Return the field of the 95 % interval of a score computed on `count` images, such as `accuracy_interval`."""
     return {f"{metric.name}_interval": {"low": interval[0], "high": interval[1], "n": count}}
 
 
 def drop_field(metric: Metric, lost: Difference) -> dict[str, Any]:
-    """Return the field of the loss against the control: `accuracy_drop`."""
+    """Return the field of the loss against the control, such as `accuracy_drop`."""
     return {f"{metric.name}_drop": {"mean": lost.mean, "low": lost.low, "high": lost.high, "n": lost.count}}
 
 

@@ -15,17 +15,17 @@ from workers.progress import Evaluated
 
 
 def scores_json(scores: Scores) -> list[float]:
-    """Return one number for each image; 0 and 1 as integers, which are shorter."""
+    """Return one number for each image; 0 and 1 become integers, which are shorter."""
     return [int(score) if score in (0.0, 1.0) else float(score) for score in scores]
 
 
 def scores_from(numbers: Sequence[float]) -> Scores:
-    """Read what `scores_json` wrote."""
+    """Read the scores that `scores_json` wrote."""
     return np.array(numbers, dtype=np.float64)
 
 
 def evaluated_json(each: Evaluated) -> dict[str, Any]:
-    """Return a candidate with everything known of it before training."""
+    """Return a candidate with everything known about it before training."""
     evaluation = each.evaluation
     return {
         "strategy": each.strategy,
@@ -37,7 +37,7 @@ def evaluated_json(each: Evaluated) -> dict[str, Any]:
 
 
 def evaluated_from(data: Mapping[str, Any]) -> Evaluated:
-    """Read what `evaluated_json` wrote."""
+    """Read the candidate that `evaluated_json` wrote."""
     candidate = Candidate.from_json(data["candidate"])
     evaluation = Evaluation(candidate, Status.COMPLETED, data["metrics"], network=data.get("network"))
     return Evaluated(data["strategy"], evaluation, data["feasible"])

@@ -1,8 +1,8 @@
 """Common rate: the learning rate at which the control, every sample and every finalist train.
 
-A rate that suits most networks can be too large for one whose layers have very different scales: its loss rises to that
-of a network that predicts nothing, or beyond, and the network loses what it had learned, or it is no finite number. So
-the control's first epoch decides the rate.
+A rate that suits most networks can be too large for a network whose layers have very different scales. The loss of such
+a network rises to the loss of a network that predicts nothing, or beyond, and what was learned is lost; or it is no
+finite number. So the control's first epoch decides the rate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from workers.running.context import Context
 LOWER = 10.0**-0.5
 """Factor by which a rate that was too large is multiplied."""
 TIMES = 4
-"""Maximum number of times that a rate is lowered: to a hundredth."""
+"""Maximum number of times that a rate is lowered; the lowest rate is then about a hundredth of the first."""
 
 
 def times_lowered(context: Context, form: str = "") -> int:
@@ -28,7 +28,7 @@ def times_lowered(context: Context, form: str = "") -> int:
 
 
 def common_rate(context: Context, rate: float, form: str = "") -> float:
-    """Return the rate that all networks train at: the recipe's, or the lower one decided on."""
+    """Return the rate that all networks train at: the recipe's rate, or the lower rate that was decided on."""
     return rate * LOWER ** times_lowered(context, form)
 
 
@@ -43,7 +43,7 @@ def lowered(context: Context, rate: float, failed: str | None, form: str = "") -
     restarts. If not, the rate is decided. It is lowered only so often, and only while wall seconds are left.
 
     Args:
-        rate: the rate that the epoch was trained at.
+        rate: the rate at which the epoch was trained.
         failed: how the epoch failed, the rest of a sentence; None if it did not.
     """
     before = times_lowered(context, form)
@@ -52,8 +52,8 @@ def lowered(context: Context, rate: float, failed: str | None, form: str = "") -
         context.keep(memos.milder(form), memos.Milder(before, decided=True))
         return False
     context.keep(memos.milder(form), memos.Milder(before + 1))
-    told = f"At a learning rate of {rate:.3g} the control's training {failed}. All train at a third of it."
-    context.say(told, "warning")
+    told = f"At a learning rate of {rate:.3g} the control's training {failed}."
+    context.say(f"{told} All networks train at a third of this rate.", "warning")
     return True
 
 

@@ -31,7 +31,7 @@ class Halted(WorkerError):
 
 @dataclass
 class Context:
-    """A run's surroundings. `spent_s`: the part of the budget's wall seconds that search and training have used."""
+    """A run's surroundings. `spent_s` is the part of the budget's wall seconds that search and training have used."""
 
     plan: JobPlan
     ports: Ports
@@ -63,7 +63,7 @@ class Context:
         self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
-        """Report the job's position. Without `eta_s` the rest of the phase has no estimate.
+        """Report the job's position. Without `eta_s`, there is no estimate of the time left in the phase.
 
         Raises:
             Halted: the user paused or cancelled the job.
@@ -74,13 +74,14 @@ class Context:
         self.within(0.0, eta_s)
 
     def at_even(self, phase: Phase, done: float, total: float) -> None:
-        """Report the job's position in a phase of similar steps; the past steps' speed gives the remaining time."""
+        """Report the job's position in a phase of similar steps; the time left is estimated from the past steps."""
         before, begun_s = self._begun if self._at[0] == phase else (done, self.clock_s())
         gained = done - before
         self.at(phase, done, total, (self.clock_s() - begun_s) / gained * (total - done) if gained > 0 else None)
 
     def within(self, share: float, eta_s: float | None = None) -> None:
-        """Report the finished share of the step that `at` began. The phase's last step has no estimate once it is done.
+        """Report the finished share of the step that `at` began. Once the phase's last step is done, there is no
+        estimate of the time left.
 
         Raises:
             Halted: the user paused or cancelled the job.
@@ -113,7 +114,7 @@ class Context:
         return path
 
     def once(self, memo: Memo[T], make: Callable[[], T], holds: Callable[[T], bool] = lambda known: True) -> T:
-        """Return this memo's fact; if no run of the job has recorded it yet, compute it now and record it.
+        """Return this memo's fact; if no run of the job has recorded the fact yet, compute it now and record it.
 
         Args:
             holds: returns True if a recorded fact fits the present request.
@@ -125,12 +126,12 @@ class Context:
         return known
 
     def recall(self, memo: Memo[T]) -> T | None:
-        """Return the fact, if a run of the job has recorded it."""
+        """Return this memo's fact if a run of the job has recorded it, else None."""
         path = self.file(memo.name)
         return memo.from_json(json.loads(path.read_text())) if path else None
 
     def keep(self, memo: Memo[T], fact: T) -> None:
-        """Record a fact."""
+        """Record a fact under this memo."""
         self.keep_bytes(memo.name, json.dumps(memo.to_json(fact), allow_nan=False).encode(), ".json")
 
     def folder(self, name: str) -> Path:

@@ -1,4 +1,6 @@
-"""Requests rows and whole networks from a job's devices through the ports, waits for them, and records them."""
+"""Requests rows and timings of whole networks from a job's devices through the ports, waits for them, and records
+them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ NEWS_S = 2.0
 
 
 def learned_classes(context: Context, device_id: str) -> KernelClasses:
-    """Return the device's kernel classes: from its table, else learned from two probe curves requested now."""
+    """Return the device's kernel classes, from its table if it has them; else request two probe curves and learn the
+    classes from these.
+    """
     table = context.ports.table(device_id)
     if not table.classes.trivial:
         return table.classes
@@ -37,7 +41,7 @@ def learned_classes(context: Context, device_id: str) -> KernelClasses:
     latency_us = {op.key: table.rows[op.key].latency_us for op in curves.ops if op.key in table.rows}
     if 2 * len(latency_us) < len(curves.ops):
         name = context.device_name(device_id)
-        context.say(f"{name} timed too few probes; every width is tried there.", "warning")
+        context.say(f"{name} timed too few probes; every width is tried on this device.", "warning")
         return table.classes
     classes = runtimes.learned(table.device.runtime, curves.curves(latency_us))
     context.ports.emit(Learned(device_id, classes.to_json()))
@@ -54,8 +58,8 @@ def fill_most_uncertain(
 ) -> LatencyTable:
     """Request the rows that would improve predictions most: the largest uncertainty x frequency first.
 
-    `first`: keys of ops that precede all others, so that latencies of networks made of them are known exactly. A
-    restart requests nothing more: the job works with the rows that its first run got.
+    `first` has the keys of ops that precede all others, so that the latencies of networks made of these ops are known
+    exactly. A restart requests no further rows: the job works with the rows that its first run got.
     """
     table = context.ports.table(device_id)
     if context.recall(memos.filled(device_id)) is not None:
@@ -79,7 +83,7 @@ def fill_most_uncertain(
 
 
 def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
-    """Request rows and wait until none is outstanding or the plan's patience ends; return the table as it is then."""
+    """Request rows, and wait until no row is outstanding or the plan's patience ends; return the table at that time."""
     context.ports.fill(device_id, ops, priority)
     begun_s = context.clock_s()
     outstanding = len(ops)
@@ -104,11 +108,11 @@ def measured(
     networks: Mapping[str, Network | bytes],
     protocol: BurstProtocol,
 ) -> Mapping[str, Sample]:
-    """Time whole networks in one lease, each as the file that the device's engine runs; the samples are recorded under
-    `name`, so a restart need not repeat it.
+    """Time whole networks in one lease, each as the file that the device's engine runs. The samples are recorded under
+    `name`, so that a restart need not time them again.
 
     Raises:
-        DeviceOffline, MeasurementFailed, Halted: as `engine_files` and `Ports.measure`.
+        DeviceOffline, MeasurementFailed, Halted: see `engine_files` and `Ports.measure`.
     """
 
     def measure() -> Mapping[str, Sample]:

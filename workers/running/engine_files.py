@@ -1,4 +1,6 @@
-"""Engine files: a device's runtime converts networks; a file is accepted if its outputs agree with the network's."""
+"""Engine files: a device's runtime converts networks; a file is accepted if its outputs agree with the network's
+outputs.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 
 SAMPLES = 8
-"""Number of images on which an engine's file is compared with its network. A choice: a wrong conversion shows on the
-first.
+"""Number of images on which an engine's file is compared with its network. A few are enough, because a wrong conversion
+shows on the first image.
 """
 SHORT = frozenset({"fp16", "bf16"})
 """Number types of devices that compute with 16 bits; their outputs are compared at that precision."""
@@ -37,12 +39,13 @@ def engine_file(context: Context, device_id: str, model: bytes) -> Path | None:
 def engine_files(
     context: Context, inputs: Inputs, device_id: str, models: Mapping[str, bytes], folder: Path
 ) -> Mapping[str, Path]:
-    """Return the files to time and hand over: the engine's own file of each ONNX file, made and checked once per job.
+    """Return the files to time and to give to users: the engine's own file of each ONNX file, made and checked once per
+    job.
 
     An engine that reads ONNX gets the ONNX file itself, written into `folder`.
 
     Raises:
-        DeviceOffline, Halted: as `Ports.converted`.
+        DeviceOffline, Halted: see `Ports.converted`.
         MeasurementFailed: the runtime cannot convert a network, or the file's outputs differ from the network's.
     """
     device = context.ports.table(device_id).device

@@ -13,15 +13,15 @@ from workers.running.context import Context
 
 
 class Fuser:
-    """A `workers.problem.kernel_space.Fuse` that asks devices.
+    """An implementation of `workers.problem.kernel_space.Fuse` that asks devices.
 
-    A device does one thing at a time and may wait for this machine to be quiet: nothing is computed while it is asked,
-    so that neither waits for the other.
+    A device does one thing at a time, and may wait until this machine is quiet. So nothing is computed here while a
+    device is asked; otherwise each might wait for the other.
     """
 
     def __init__(self, context: Context, device_ids: Sequence[str]) -> None:
         self._context = context
-        # If several devices have one runtime, the first one answers for all.
+        # If several devices have the same runtime, the first device answers for all.
         found = {context.ports.table(device_id).device.runtime: device_id for device_id in reversed(device_ids)}
         self._devices = dict(reversed(found.items()))
         self._held: ExitStack | None = None
@@ -46,7 +46,7 @@ class Fuser:
         """Return the fused sets of each network.
 
         Raises:
-            DeviceOffline, MeasurementFailed, Halted: as `Ports.fused`.
+            DeviceOffline, MeasurementFailed, Halted: see `Ports.fused`.
         """
         device_id = self._devices[runtime]
         if self._held is not None:

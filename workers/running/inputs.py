@@ -1,4 +1,4 @@
-"""Inputs: the uploaded network and data, opened, and the images that each part of the job uses."""
+"""Inputs: opens the uploaded network and data, and selects the images that each part of the job uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from workers.running.context import Context
 
 @dataclass(frozen=True)
 class Inputs:
-    """The opened uploads. `split` identifies, for the evaluation cache, the images that are scored."""
+    """The opened uploads. For the evaluation cache, `split` identifies the images that are scored."""
 
     network: Network
     dataset: Dataset
@@ -47,7 +47,7 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open a plan's blobs by their paths; for workers, which have no ports to look them up."""
+        """Open a plan's blobs by their paths, for workers, which have no ports that could find the paths."""
         network = load_network(model)
         preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(
@@ -81,16 +81,16 @@ class Inputs:
 
     @cached_property
     def folded(self) -> Network:
-        """The network with its batch norms folded; the original is timed in this form."""
+        """The uploaded network with its batch norms folded; the original is timed in this form."""
         return timed_form(self.network)
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; the same object if there is none."""
+        """The folded network with every lossless rewrite; it is the same object if there is no such rewrite."""
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
-        """Return a small part in memory: preprocessed images, (N, *input_shape), and labels, (N, ...)."""
+        """Load a small part into memory; return preprocessed images, (N, *input_shape), and labels, (N, ...)."""
         return preprocess(np.asarray(part.images), self.preprocessing, self.layout), part.labels
 
     def ranking(self, count: int) -> tuple[Images, Labels]:
@@ -103,7 +103,7 @@ class Inputs:
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole deciding part; its images are preprocessed in batches as they are read."""
+        """The whole validation part, which decides; its images are preprocessed in batches as they are read."""
         return self._whole(self.dataset.validation)
 
     def targets(self, labels: Labels) -> Targets:

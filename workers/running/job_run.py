@@ -18,7 +18,7 @@ FineTune: TypeAlias = Callable[..., Iterator[Step]]
 
 @dataclass
 class JobRun:
-    """The state that the phases of a run share. `summaries`: the last rows shown, by slot.
+    """The state that the phases of a run share. `summaries` has the rows that were shown last, by slot.
 
     `executor` evaluates and trains in parallel; `fine_tune` trains one network in this process.
     """
@@ -35,6 +35,6 @@ class JobRun:
         self.context.ports.emit(Summarised(slot, row))
 
     def clear(self, slot: Slot) -> None:
-        """Empty a slot: a result announced during the search may miss the limits in the end."""
+        """Empty a slot, because a result announced during the search may miss the limits in the end."""
         self.summaries.pop(slot, None)
         self.context.ports.emit(Summarised(slot, None))

@@ -39,11 +39,12 @@ OPS_AT_ONCE = 64
 
 @dataclass
 class MemoryPorts:
-    """Implements workers.ports.Ports. Devices are configurations of `runtime`; rows are timed when waited for.
+    """Implements workers.ports.Ports. Devices are configurations of `runtime`; a row is timed once the run waits for
+    it.
 
-    `tables`: the rows known of each device at the start (default: none). `messages`: everything emitted. `signals`
-    returns the user's current wish; `observe` sees every message before it is stored, and may raise to break off a run
-    there.
+    `tables` has the rows known of each device at the start (default: no rows). `messages` has everything that was
+    emitted. `signals` returns the user's current wish. `observe` sees every message before it is stored, and may raise
+    an exception to end a run at this point.
     """
 
     work_dir: Path
@@ -167,7 +168,7 @@ class MemoryPorts:
 
     @property
     def phases(self) -> list[str]:
-        """The phases in the order in which they began, without repetitions."""
+        """The phases, without repetitions, in the order in which they began."""
         return list(dict.fromkeys(m.phase for m in self.messages if isinstance(m, Phased)))
 
     @property

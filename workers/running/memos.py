@@ -1,4 +1,4 @@
-"""Everything that a run of a job records for the next one: each memo's name and the type of its content.
+"""Everything that a run of a job records for the next run: each memo's name and the type of its content.
 
 Jobs in progress depend on these names and their JSON: after a change, old records must stay readable.
 """
@@ -19,8 +19,8 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The result of scoring the original on mirrored images. `bears`: it does as well on them; `lost`: the score that
-    it loses.
+    """The result of scoring the original on mirrored images. `bears` is True if the original does as well on them;
+    `lost` is the score that it loses.
     """
 
     bears: bool
@@ -29,7 +29,7 @@ class Mirroring:
 
 @dataclass(frozen=True)
 class SecondControl:
-    """The decision on a second control. `fits`: the wall seconds are enough for it."""
+    """The decision on a second control. `fits` is True if the wall seconds are enough for it."""
 
     fits: bool
 
@@ -80,14 +80,14 @@ class Predicted:
 
 @dataclass(frozen=True)
 class TrainingSeconds:
-    """Seconds that one training has taken so far, over all runs."""
+    """Seconds that the training of one network has taken so far, over all runs of the job."""
 
     elapsed_s: float
 
 
 @dataclass(frozen=True)
 class TrainedFacts:
-    """Facts about a trained network besides its file. `scores`: one for each validation image."""
+    """Facts about a trained network besides its file. `scores` has one score for each validation image."""
 
     scores: Scores
     counts: Mapping[str, float]
@@ -160,17 +160,17 @@ def milder(form: str) -> Memo[Milder]:
 
 
 def training_seconds(training: str) -> Memo[TrainingSeconds]:
-    """The memo of a training's duration; `training` is its checkpoint's name."""
+    """The memo of the duration of a training run; `training` is the name of the run's checkpoint."""
     return record(f"{training}-seconds", TrainingSeconds)
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """The memo of the end of a training by an executor."""
+    """The memo of the end of a training run by an executor."""
     return record(f"{training}-ended", Ended)
 
 
 def trained(name: str) -> Memo[TrainedFacts]:
-    """Memo of a fully trained network, whose file is the checkpoint `trained_file`."""
+    """The memo of a fully trained network, whose file is the checkpoint `trained_file`."""
     return Memo(f"trained-{name}", _trained_json, _trained_from)
 
 
@@ -181,7 +181,7 @@ def trained_file(name: str) -> str:
 
 # verify
 def neighbour(attempt: int) -> Memo[Sequence[Evaluated]]:
-    """The memo of a finalist's smaller neighbour, if one is to be trained."""
+    """The memo of a finalist's smaller neighbour, if such a neighbour is to be trained."""
     return _candidates(f"neighbour-{attempt}")
 
 

@@ -1,1 +1,1 @@
-"""The search loop: strategies race, and the tables and the best so far are watched."""
+"""The search loop: strategies race, while the tables and the best candidate so far are watched."""

@@ -14,8 +14,8 @@ from workers.reporting.summary import predicted_summary
 
 
 class BestSoFar:
-    """Loop callback that announces a new best. `problem()` returns the current problem; its estimates compare all
-    evaluations.
+    """A callback of the loop that announces a new best candidate. `problem()` returns the current problem, whose
+    estimates compare all evaluations.
     """
 
     def __init__(self, problem: Callable[[], Problem], recorded: Sequence[Evaluated]) -> None:
@@ -26,7 +26,9 @@ class BestSoFar:
         self._renewed()
 
     def __call__(self, evaluated: Evaluated) -> Sequence[Message]:
-        """Return a message with the new best if it changed; an empty slot if newer tables leave none."""
+        """Return a message with the best candidate if it changed; the message empties the slot if newer tables leave no
+        such candidate.
+        """
         self._evaluated.append(evaluated)
         newer = self._renewed()
         assert self._problem is not None
@@ -40,7 +42,7 @@ class BestSoFar:
         return (Summarised("best", predicted_summary(METRICS[self._problem.deciding], shown)),)
 
     def _renewed(self) -> bool:
-        """Re-estimate all evaluations if there is a newer problem; return True if there was."""
+        """Re-estimate all evaluations if there is a newer problem; return True in this case."""
         newest = self._newest()
         if newest is self._problem:
             return False

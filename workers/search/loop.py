@@ -1,8 +1,8 @@
 """loop: ask, store, submit, take, store, tell, until the budget, the time or the strategies' ideas run out.
 
-An ask is emitted, and so durable, before its work starts; an evaluation, before any strategy is told of it. A run
-that dies at any point therefore leaves a record from which the next run continues: fresh strategies are told every
-recorded evaluation, and recorded asks without one are submitted again before anything new is asked for.
+An ask is emitted, and so durable, before its work starts. An evaluation is emitted before any strategy is told of it. A
+run that dies at any point therefore leaves a record from which the next run continues: new strategies are told every
+recorded evaluation, and recorded asks without an evaluation are submitted again before anything new is asked for.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from workers.search.race import MakeStrategy, Race
 
 SearchEnd: TypeAlias = Literal["budget", "wall", "finished", "paused", "cancelled"]
 TAKE_S = 0.5
-"""Seconds to wait for a result before checking the clock and the user's signal again."""
+"""Seconds to wait for a result before the clock and the user's signal are checked again."""
 
 GIVEN_UP_AT = 2
-"""Runs that may die while a candidate is open before it counts as failed; a pool gives it as many attempts."""
+"""Number of runs that may die while a candidate is open before the candidate counts as failed; a pool gives a candidate
+the same number of attempts.
+"""
 WHOLE_GIVEN_UP_AT = 6
-"""The same limit for a whole training, which stays open for a long time and resumes from its last epoch."""
+"""The same limit for a full training run, which stays open for a long time and resumes from its last epoch."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,12 @@ class Searched:
 
 @dataclass(frozen=True)
 class Rules:
-    """Settings and callbacks of a loop. `wall_s` None: no time limit. `split` names the images that accuracy is
-    measured on.
+    """Settings and callbacks of a loop. If `wall_s` is None, there is no time limit. `split` names the images on which
+    accuracy is measured.
 
     `refresh` is called between asks and returns a problem with newer estimates, or None; `notice` turns an evaluation
     into further messages of the same transaction, such as the best so far; `reached` returns the finished share of an
-    open whole training (F4).
+    open full training run (F4).
     """
 
     evaluations: int
@@ -103,9 +105,9 @@ class _Loop:
         self._cache: dict[str, Evaluation] = {}
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
-        """Key -> asks waiting for the evaluation of that key, which another candidate pays for."""
+        """Key -> the asks that wait for the evaluation of this key, which another candidate pays for."""
         self._shares: dict[str, float] = {}
-        """Candidate id of an open whole training -> its last reported share."""
+        """Candidate id of an open full training run -> the last reported share of this run."""
 
     def run(self) -> Searched:
         self._replay()
@@ -135,7 +137,9 @@ class _Loop:
         self._say()
 
     def _renounce(self, asked: Asked, died: int) -> None:
-        """Fail a candidate during which runs died repeatedly: it may be the cause and is not retried for ever."""
+        """Fail a candidate if runs died repeatedly while it was open: it may be the cause, and must not be retried for
+        ever.
+        """
         self._race.charge(asked.strategy, asked.candidate, paid=True)
         reason = f"the run died {died} times while this candidate was open"
         evaluation = ended(asked.candidate, Status.FAILED, reason)
@@ -219,11 +223,11 @@ class _Loop:
         self._race.tell([each.evaluation for each in evaluated], self._running())
 
     def _watch(self) -> None:
-        """Report the progress of open whole trainings if it has changed: one may take minutes."""
+        """Report the progress of open full training runs if it has changed, because such a run may take minutes."""
         told = sum(self._shares.values())
         for name, asked in self._pending.items():
             if asked.candidate.fidelity == "F4":
-                # A second worker may start the training over; the reported share must not go back.
+                # A second worker may start the training run over, but the reported share must not go back.
                 self._shares[name] = max(self._shares.get(name, 0.0), self._rules.reached(asked.candidate))
         if sum(self._shares.values()) > told:
             self._emit(self._progress())

@@ -1,4 +1,4 @@
-"""Race: several strategies share one problem and, in equal parts, one budget; each is told every result."""
+"""Race: several strategies share one problem and, in equal parts, one budget. Each strategy is told every result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from workers.progress import Logged
 MakeStrategy: TypeAlias = Callable[[Problem], Strategy]
 
 FREE_ANSWERS = 10
-"""Cached answers a strategy may get per evaluation of the budget; otherwise one that only repeats would never end."""
+"""Number of cached answers that a strategy may get per evaluation of the budget. Without this limit, a strategy that
+only repeats itself would never end.
+"""
 
 
 class Entrant:
@@ -32,7 +34,9 @@ class Entrant:
 
 
 class Race:
-    """Decides which strategy asks next. A strategy that raises leaves the race; the others continue."""
+    """Decides which strategy asks next. A strategy that raises an exception leaves the race; the other strategies
+    continue.
+    """
 
     def __init__(self, problem: Problem, makers: Mapping[str, MakeStrategy]) -> None:
         self._problem = problem
@@ -53,7 +57,7 @@ class Race:
         return True
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Create every strategy afresh on this problem and tell it everything."""
+        """Create every strategy again, on this problem, and tell it every result so far."""
         self._problem = problem
 
         def make(entrant: Entrant) -> None:
@@ -65,17 +69,19 @@ class Race:
             self._guarded(entrant, make)
 
     def charge(self, name: str, candidate: Candidate, paid: bool) -> None:
-        """Note a candidate of this strategy, evaluated for it (`paid`) or answered from the cache."""
+        """Note a candidate of this strategy, which was evaluated for the strategy (`paid`) or answered from the
+        cache.
+        """
         self._ids.add(candidate.id)
         if name in self._entrants:
             self._entrants[name].answered += 1
             self._entrants[name].paid += paid
 
     def ask(self, count: int, waiting: bool) -> tuple[str, list[Candidate]] | None:
-        """Return at most `count` candidates of the strategy that has used least budget; None if none asks for anything
-        now.
+        """Return at most `count` candidates of the strategy that has used the least budget; None if no strategy asks
+        for anything now.
 
-        `waiting`: results are still to come, so a strategy without an ask is not finished.
+        If `waiting`, results are still to come, so a strategy without an ask is not finished.
         """
         running = self._running()
         count = 1 if len(running) > 1 else count
@@ -92,7 +98,7 @@ class Race:
         return None
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Tell every strategy, whichever asked."""
+        """Tell every strategy of this result, whichever strategy asked for it."""
 
         def tell(entrant: Entrant) -> None:
             assert entrant.strategy is not None
@@ -113,7 +119,7 @@ class Race:
         return asked
 
     def _check(self, asked: Iterable[Candidate], count: int) -> None:
-        """Check each ask against the strategies' contract: one repeated id would lose an evaluation."""
+        """Check each ask against the strategies' contract, because a repeated id would lose an evaluation."""
         fresh: set[str] = set()
         for candidate in asked:
             if candidate.id in self._ids or candidate.id in fresh:

@@ -14,12 +14,12 @@ from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 
 LOOK_S = 10.0
-"""Seconds between two looks at the tables: each newer table restarts the strategies."""
+"""Minimum seconds between two looks at the tables, because each newer table restarts the strategies."""
 ASKED_AT_ONCE = 64
 
 
 class TableWatch:
-    """Gives the loop a new problem when a table has grown, and requests the rows that predictions lack most.
+    """Gives the loop a new problem when a table has grown, and requests the rows that predictions need most.
 
     Each kernel is weighted by how often the candidates evaluated so far contain it; the largest uncertainty x frequency
     is requested first. Nothing waits for the rows. `profile` and `problem` reflect the newest tables.

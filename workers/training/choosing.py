@@ -18,9 +18,9 @@ from workers.progress import Evaluated
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
     """Return the best feasible candidates of the search by the problem's current estimates, without repeated values.
 
-    If none is feasible, return the nearest: the one with the smallest violation (accuracy is judged after training)
-    that does not guess. Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best of both
-    alternate.
+    If no candidate is feasible, return the candidate with the smallest violation among those that do not guess
+    (accuracy is judged after training). Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best
+    of the two kinds alternate.
     """
     old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
     renewed = estimated([each.evaluation for each in old], problem)
@@ -31,7 +31,7 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
 
     def rank(each: Evaluated) -> tuple[float | str, ...]:
         metrics = each.evaluation.metrics
-        # A network that guesses before training is not trained if there is any other.
+        # A network that guesses before training is trained only if there is no other network.
         blind = not each.feasible and guesses(metrics.get(problem.deciding, 0.0), problem.chance, problem.images or 1)
         own = preference(problem.objective.utility(metrics), metrics, problem.deciding)
         return blind, problem.violation(metrics), *own, each.evaluation.candidate.id

@@ -9,18 +9,22 @@ from workers.running import memos
 from workers.running.context import Context
 
 WITHOUT = 2
-"""Number of trainings that the wall seconds must be enough for: the control and one finalist."""
+"""Number of training runs for which the wall seconds must be enough: the control and one finalist."""
 WITH_SAMPLES = 6
-"""That number if a strategy asks for whole trainings, a few of which must fit as well."""
+"""The same number if a strategy asks for full training runs, because a few of these must also fit into the wall
+seconds.
+"""
 
 
 def trains(context: Context) -> bool:
-    """Return True if a strategy of the plan asks for whole trainings."""
+    """Return True if a strategy of the plan asks for full training runs."""
     return any(strategies.load(each.name).trains for each in context.plan.strategies)
 
 
 def common_epochs(context: Context) -> int:
-    """Return the epochs that all networks train for: those of the plan, or the smaller number decided on."""
+    """Return the number of epochs that all networks train for: the plan's number, or the smaller number that was
+    decided on.
+    """
     known = context.recall(memos.COMMON_EPOCHS)
     return context.plan.training.epochs if known is None else known.epochs
 
@@ -31,17 +35,17 @@ def epochs_are_decided(context: Context) -> bool:
 
 
 def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
-    """Return the common epochs, at least one; decide them now if no run of the job has done so yet.
+    """Return the common number of epochs, at least one; decide it now if no run of the job has decided it yet.
 
     Args:
-        done: epochs of the control, with the plan's recipe.
-        epoch_s: seconds that one of them took; an epoch of a finalist, which is smaller, takes no longer.
+        done: number of finished epochs of the control, with the plan's recipe.
+        epoch_s: seconds that one of these epochs took; a finalist is smaller, so its epochs take no longer.
     """
     if not epochs_are_decided(context):
         wanted, left_s = context.plan.training.epochs, context.plan.budget.wall_s - context.spent_s
         trainings = WITH_SAMPLES if trains(context) else WITHOUT
         fits = (trainings * wanted - done) * epoch_s <= left_s
-        # Fewer epochs have another learning-rate schedule, so epochs done under the long one do not count.
+        # Fewer epochs have another learning-rate schedule, so epochs under the long schedule do not count.
         fewer = max(1, int(left_s / (trainings * epoch_s))) if left_s > 0 and not fits else 1
         context.keep(memos.COMMON_EPOCHS, memos.CommonEpochs(wanted if fits else min(wanted, fewer)))
         for warning in shortened(context):
@@ -56,4 +60,4 @@ def shortened(context: Context) -> Sequence[str]:
         return ()
     whom = "the control, a few samples and one finalist" if trains(context) else "the control and one finalist"
     wall = f"{context.plan.budget.wall_s:g} wall seconds are not enough for {wanted} epochs of {whom}"
-    return (f"{wall}, so networks are trained for {epochs}.",)
+    return (f"{wall}, so networks are trained for {epochs} epoch{'' if epochs == 1 else 's'}.",)

@@ -1,4 +1,6 @@
-"""Trains the control before a search of whole trainings, whose accuracy limits refer to it."""
+"""Trains the control before a search by full training runs, because the accuracy limits of this search refer to the
+control.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ def control_ahead(run: JobRun, material: Material) -> Trained:
     """Train the control while the phase is still "statistics".
 
     Raises:
-        JobFailed: its training diverges.
+        JobFailed: the control's training diverges.
         Halted: the user paused or cancelled the job.
     """
     run.context.at("statistics", 0, 1)

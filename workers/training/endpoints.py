@@ -1,4 +1,4 @@
-"""Corners: the ends of a space, judged if a search found nothing within the limits."""
+"""Corners: the ends of a space, which are judged if a search found nothing within the limits."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from workers.training.choosing import chosen_finalists
 ORIGIN = "corner"
 UNCHANGED = "unchanged"
 REACH = 0.25
-"""Relative violation larger than any estimate's error so far: those in benchmarks/results/resnet20_rest.jsonl err by up
-to 13 %.
+"""A relative violation that is larger than any estimate's error so far; the estimates in
+benchmarks/results/resnet20_rest.jsonl err by up to 13 %.
 """
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
     """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
 
-    With the score as the objective, the unchanged network is first. `known`: values that the search has evaluated; they
-    are left out.
+    If the score is the objective, the unchanged network is first. `known` has the values that the search has evaluated;
+    they are left out.
     """
     seen = {values_key(values) for values in known}
     points = {name: values for name, values in _uncut(builder).items() if values_key(values) not in seen}
@@ -37,17 +37,17 @@ def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Va
 
 
 def unchanged(problem: Problem, builder: ProblemBuilder) -> Evaluated:
-    """Return the unchanged network, by estimate."""
+    """Return the unchanged network with its estimated metrics."""
     return _judged(problem, {UNCHANGED: builder.whole})[0][1]
 
 
 def out_of_reach(
     problem: Problem, builder: ProblemBuilder, smallest: Values, evaluated: Sequence[Evaluated]
 ) -> list[Evaluated]:
-    """Return only the nearest network (`search.ranking.nearness`) if no limit can be met; else none.
+    """Return only the nearest network (`search.ranking.nearness`) if the limits cannot be met; else return no network.
 
-    No limit can be met if neither an evaluated candidate nor an end of the space is within REACH of the limits by
-    estimate; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
+    The limits cannot be met if, by estimate, neither an evaluated candidate nor an end of the space is within REACH of
+    them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])
@@ -58,7 +58,7 @@ def out_of_reach(
 
 
 def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
-    """Return the uncut network or the smallest, whichever is nearer to the limits by estimate."""
+    """Return the uncut network or the smallest network, whichever is nearer to the limits by estimate."""
     judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
     return min(judged, key=lambda each: each[0])[1]
 
@@ -69,7 +69,7 @@ def _uncut(builder: ProblemBuilder) -> dict[str, Values]:
 
 
 def _judged(problem: Problem, points: Mapping[str, Values]) -> list[tuple[float, Evaluated]]:
-    """Return each point's relative violation of the limits, and its evaluation by estimate."""
+    """Return each point's relative violation of the limits, and its evaluation with estimated metrics."""
     if not points:
         return []
     estimates, over = problem.estimate(list(points.values())), problem.violations(list(points.values()))

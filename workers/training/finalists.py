@@ -1,4 +1,4 @@
-"""Finalists: the candidates of a search to train, or substitutes if none of them is within the limits."""
+"""Finalists: the candidates of a search that are trained, or substitutes if no candidate is within the limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def finalists(
     evaluated: Sequence[Evaluated],
     count: int,
 ) -> Sequence[Evaluated]:
-    """Return the best of the search; if none is within the limits, the uncut network before the nearest."""
+    """Return the best candidates of the search; if no candidate is within the limits, return the uncut network (if its
+    estimate is within them) and then the nearest candidates.
+    """
     chosen = chosen_finalists(evaluated, problem, count)
     if any(each.feasible for each in chosen):
         return chosen

@@ -17,8 +17,8 @@ from workers.problem.counted import counted
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained network with its batch norms folded and its candidate's other choices applied. No candidate: the
-    control.
+    """A trained network with its batch norms folded and its candidate's other choices applied. The control has no
+    candidate.
     """
 
     trained: Network
@@ -42,8 +42,8 @@ class Finished:
 
 
 def final_form(network: Network, candidate: Candidate | None, material: Material, *stages: Stage) -> Network:
-    """Fold the batch norms, then apply the candidate's choices in these stages; in all stages after training if none is
-    given.
+    """Fold the batch norms, then apply the candidate's choices in these stages; if no stages are given, in all stages
+    after training.
     """
     folded = fold_norms(network)
     if candidate is None:

@@ -1,7 +1,7 @@
-"""Course: networks that are trained in parallel, as files that every worker sees, and how each one ended.
+"""Course: networks that are trained in parallel, as files that every worker sees, and how the training of each ended.
 
-The state of a training is its checkpoint, a file of the job: the next worker that trains this network, on any machine,
-resumes from it.
+The state of a network's training is its checkpoint, which is a file of the job. The next worker that trains this
+network, on any machine, resumes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from workers.running.inputs import Inputs
 
 @dataclass(frozen=True)
 class Lesson:
-    """Everything that one worker needs to train one network. Picklable; everything large is a file.
+    """Everything that one worker needs to train one network. A lesson is picklable, and everything large in it is a
+    file.
 
-    `checkpoint` may be missing; it is written after each epoch, atomically. `values`: the candidate's; none for the
-    control.
+    The file `checkpoint` may be missing; it is written atomically after each epoch. `values` are the candidate's
+    values; they are empty for the control.
     """
 
     plan: JobPlan
@@ -50,7 +51,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch, done by `elapsed_s` seconds of work. `score` is on the lesson's validation images."""
+    """One epoch, finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation images."""
 
     epoch: int
     epochs: int
@@ -62,7 +63,7 @@ class Epoch:
 class Ended:
     """The end of a network's training: completed, stopped for falling behind or for lack of time, or diverged.
 
-    `out_of_time`: it was stopped because the wall seconds were used up.
+    `out_of_time` is True if the training was stopped because the wall seconds were used up.
     """
 
     state: Literal["trained", "stopped", "diverged"]
@@ -76,13 +77,14 @@ CONTROL = "control"
 
 @dataclass(frozen=True)
 class Course:
-    """The lessons of one train phase by name, in the order in which to begin.
+    """The lessons of one train phase by name, in the order in which they begin.
 
-    `spared` are never stopped. `left_s`: wall seconds after which only those continue, and, until another network is
-    trained, the one that leads: by score if `by_score`, which then also stops those that fall behind, else the first in
-    the order. `one_trained`: an earlier run trained one of them other than the control. `note` is called after each
-    epoch, once its checkpoint is written, with its share of the wall seconds; `interrupted` returns True to end early.
-    `metric`: the name of the score.
+    The lessons in `spared` are never stopped. After `left_s` wall seconds, only the spared lessons continue; as long as
+    no other network is trained, the leading lesson continues too. If `by_score`, the lesson with the best score leads,
+    and lessons that fall behind are stopped; otherwise the first lesson in the order leads. `one_trained` is True if an
+    earlier run trained a network of this phase other than the control. `note` is called after each epoch, once the
+    checkpoint is written, with the epoch's share of the wall seconds. `interrupted` returns True to end early. `metric`
+    is the name of the score.
     """
 
     lessons: Mapping[str, Lesson]
@@ -98,7 +100,7 @@ class Course:
 
 
 def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
-    """Train a network in this process, from its checkpoint on if it has one."""
+    """Train a network in this process; start from its checkpoint if there is one."""
     with lesson.guard():
         inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
         network = load_network(lesson.network)

@@ -35,7 +35,7 @@ def _bears_mirroring(context: Context, inputs: Inputs) -> bool:
         how = "with" if known.bears else "without"
         metric = context.plan.metric_row
         lost = f"{metric.told(known.lost)} of {metric.heading}"
-        context.say(f"Mirrored images cost the original {lost}: training {how} mirroring.")
+        context.say(f"Mirrored images cost the original {lost}, so networks are trained {how} mirroring.")
     return known.bears
 
 

@@ -1,4 +1,4 @@
-"""SideBySide: trains networks in parallel through an executor, from the job's checkpoints and to them."""
+"""SideBySide: trains networks in parallel through an executor, and reads and writes the job's checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from workers.training.training_records import TrainingRecords
 
 @dataclass(frozen=True)
 class Pupil:
-    """A network to be trained: `source` makes its starting point; `spared`: it is never stopped."""
+    """A network to be trained. `source` makes the network that training starts from; if `spared`, training is never
+    stopped.
+    """
 
     name: str
     values: Values
@@ -26,7 +28,7 @@ class Pupil:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Trains pupils with the run's executor. `shown` is called with the progress, counted in trainings."""
+    """Trains pupils with the run's executor. `shown` is called with the progress, counted in trained networks."""
 
     run: JobRun
     records: TrainingRecords
@@ -34,7 +36,7 @@ class SideBySide:
     shown: Callable[[float], None]
 
     def train(self, pupils: Sequence[Pupil]) -> None:
-        """Train the pupils whose training is not over, and record how each one ended.
+        """Train the pupils whose training is not over, and record how each pupil's training ended.
 
         Raises:
             Halted: the user paused or cancelled the job.

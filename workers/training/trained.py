@@ -1,4 +1,4 @@
-"""Trained: a network after the recipe, as its final file."""
+"""Trained: a network after training by the recipe, as its final file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from compress.scoring.difference import Scores
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after the recipe, as its final file. `scores`: of the validation images.
+    """A network after training by the recipe, as its final file. `scores` has one score for each validation image.
 
-    `candidate_id`: the candidate that was trained; `values` is empty for the control; `elapsed_s` is the time that
-    training took, over all runs of the job; `epochs` include those of the sample that it continued; `ruined`: the score
-    that training left, if it ruined the network and this is the network before training.
+    `candidate_id` is the id of the trained candidate; `values` is empty for the control. `elapsed_s` is the time that
+    training took, over all runs of the job. `epochs` include the epochs of the sample that was continued. If training
+    ruined the network, this is the network before training, and `ruined` is the score that training left.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Trained:
 
     @property
     def score(self) -> float:
-        """The accuracy on the whole validation part."""
+        """The mean score on the whole validation part."""
         return float(self.scores.mean())
 
     @property
@@ -45,7 +45,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """The reason why a candidate's training was not completed; `out_of_time`: the wall seconds were not enough."""
+    """The reason why a candidate's training was not completed; `out_of_time` is True if the wall seconds were not
+    enough.
+    """
 
     reason: str
     out_of_time: bool = False
@@ -57,5 +59,5 @@ def finalist_name(candidate_id: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Return a valid file name: ids of third parties may contain any character."""
+    """Return a valid file name for this id, because ids of third parties may contain any character."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

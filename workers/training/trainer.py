@@ -36,20 +36,20 @@ from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
 
 UNTRAINED = "untrained-"
-"""Prefix of a network's name for the same network before training."""
+"""Prefix that turns the name of a trained network into the name of the same network before training."""
 
 
 class Trainer:
-    """Trains one network after another; each finished one, and each epoch of the current one, survives a crash.
+    """Trains one network after another. Finished networks and finished epochs of the current network survive a crash.
 
-    `ahead` lets an executor train several in parallel first, from and to the same checkpoints.
+    `ahead` lets an executor train several networks in parallel first, with the same checkpoints.
 
     Args:
-        recipe: the same for all, except its epochs and its rate: `workers.training.common_epochs` and
-            `workers.running.common_rate` decide them on the control.
+        recipe: the recipe of all networks, except for epochs and learning rate, which
+            `workers.training.common_epochs` and `workers.running.common_rate` decide while the control is trained.
         total: number of networks to be trained, for the progress.
-        form: names the form of the network in checkpoints, if more than one is tried.
-        phase: the phase that progress is reported for.
+        form: the name of the network's form in checkpoints, if more than one form is tried.
+        phase: the phase for which progress is reported.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class Trainer:
         self._form = form
         self._phase: Phase = phase
         self._seconds: dict[str, float] = {}
-        """Name -> seconds that its training has taken."""
+        """Name of a network -> seconds that its training has taken."""
         self._done = 0
         self._total = total
         self.given_up: dict[str, GivenUp] = {}
         """Candidate id -> the reason why its training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
-        """Return True if this candidate's training is over, in this run or an earlier one."""
+        """Return True if this candidate's training is over, in this run or an earlier run."""
         name = finalist_name(evaluation.candidate.id)
         return self._records.is_over(name)
 
@@ -107,7 +107,7 @@ class Trainer:
         return Pupil(name, candidate.values, partial(self._source, evaluation), spared)
 
     def _shown(self, ahead: float) -> None:
-        """Report the progress of parallel trainings, counted in trainings."""
+        """Report the progress of parallel training, counted in trained networks."""
         done = self._done + ahead
         self._context.at(self._phase, done, max(self._total, done))
 
@@ -116,8 +116,8 @@ class Trainer:
         return TrainingRecords(self._context, self._form, self._recipe.epochs, times_lowered(self._context, self._form))
 
     def _source(self, evaluation: Evaluation) -> Network:
-        """Return a finalist's starting point: the original, cut, or the network of its sample (F4), whose training
-        continues.
+        """Return the network that a finalist's training starts from: the cut original, or the network of its sample
+        (F4), whose training continues.
         """
         candidate = evaluation.candidate
         if not self._goes_on(evaluation):
@@ -136,10 +136,11 @@ class Trainer:
         return False
 
     def control(self) -> Trained:
-        """Train the unpruned network, in the form that all candidates are cut from; untrained if training ruins it.
+        """Train the unpruned network, in the form from which all candidates are cut; return it untrained if training
+        ruins it.
 
         Raises:
-            JobFailed: it diverges, so that no finalist could be judged.
+            JobFailed: training diverges, so that no finalist could be judged.
         """
         end = self._records.end(CONTROL)
         with _needed_control():
@@ -150,8 +151,8 @@ class Trainer:
             return self._unless_ruined(made, self._material.network, None, before)
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search, untrained if training ruins it; None if its training diverges or was
-        stopped, which is recorded.
+        """Train one candidate of the search, and return it untrained if training ruins it. If its training diverges or
+        was stopped, this is recorded, and None is returned.
         """
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
@@ -225,7 +226,9 @@ class Trainer:
         predicted: Mapping[str, float] | None = None,
         epochs_before: int = 0,
     ) -> tuple[memos.TrainedFacts, Path]:
-        """Return the facts about a network as its final file, and this file; made unless an earlier run has already."""
+        """Return the facts about a network's final file, and the file itself; make both unless an earlier run has made
+        them.
+        """
         memo, file = self._records.facts(name), self._records.file(name)
         facts, path = self._context.recall(memo), self._context.file(file)
         if facts is None or path is None:
@@ -248,7 +251,7 @@ class Trainer:
         before: float | None,
         epochs_before: int = 0,
     ) -> Trained:
-        """Return the result of the training, or the source itself if training ruined it.
+        """Return the trained network, or the source itself if training ruined the network.
 
         Args:
             before: the source's score, if known; epochs_before: its epochs.
@@ -272,11 +275,11 @@ class Trainer:
         self._context.say(f"{who}{form}: {told}.")
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
-        """Train with distillation from the original; checkpoint each epoch, and resume from a checkpoint if there is
-        one.
+        """Train with distillation from the original; write a checkpoint after each epoch, and resume from a checkpoint
+        if there is one.
 
         Args:
-            epochs: number of epochs after which to stop; None: the recipe's.
+            epochs: number of epochs after which to stop; None means the recipe's number.
         """
         context = self._context
         file = self._records.checkpoint(name)
@@ -291,7 +294,8 @@ class Trainer:
         first = list[Look]()
         while True:
             with context.computing():
-                # Measured within the lock: an agent that times in quiet meanwhile does not use up the job's seconds.
+                # The time is measured within the lock, so that waiting for an agent that times in quiet does not use up
+                # the job's seconds.
                 begun_s = context.clock_s()
                 step, milder = self._advanced(name, steps, first)
                 if step is not None and step.last_of_epoch and not milder:
@@ -339,7 +343,9 @@ class Trainer:
         return True
 
     def _shortens(self, step: Step) -> bool:
-        """Return True if, after this epoch of the control, all networks must train for fewer; the control restarts."""
+        """Return True if, after this epoch of the control, all networks must train for fewer epochs; the control then
+        restarts.
+        """
         done = step.epoch + 1
         before, epochs = self._recipe.epochs, decided_epochs(self._context, done, self._seconds[CONTROL] / done)
         self._recipe = replace(self._recipe, epochs=epochs)

@@ -1,4 +1,4 @@
-"""TrainingRecords: the records that earlier runs, and executors, left of a job's trainings."""
+"""TrainingRecords: the records that earlier runs and executors left of the training of a job's networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from workers.training.trained import plain
 
 @dataclass(frozen=True)
 class TrainingRecords:
-    """The records of trainings of one form of the network, with this number of epochs.
+    """The records of the training runs of one form of the network, with this number of epochs.
 
-    `milder`: how many times the learning rate was lowered before them.
+    `milder` is the number of times that the learning rate was lowered before these runs.
     """
 
     context: Context
@@ -24,7 +24,7 @@ class TrainingRecords:
     milder: int = 0
 
     def checkpoint(self, name: str) -> str:
-        """Return the name of the checkpoint that holds a training's state."""
+        """Return the name of the checkpoint that holds the state of a network's training."""
         return f"training-{self.form}{self.epochs}{'-milder' * self.milder}-{plain(name)}"
 
     def facts(self, name: str) -> Memo[memos.TrainedFacts]:
@@ -40,27 +40,27 @@ class TrainingRecords:
         return self.context.recall(self.facts(name)) is not None
 
     def end(self, name: str) -> Ended | None:
-        """Return how a training by an executor ended, or None."""
+        """Return how a training run by an executor ended, or None."""
         return self.context.recall(memos.training_ended(self.checkpoint(name)))
 
     def note_end(self, name: str, ended: Ended) -> None:
-        """Record how a training by an executor ended."""
+        """Record how a training run by an executor ended."""
         self.context.keep(memos.training_ended(self.checkpoint(name)), ended)
 
     def is_over(self, name: str) -> bool:
-        """Return True if nothing is left to train, however the training ended."""
+        """Return True if the training of this network is over, however it ended."""
         return self.is_trained(name) or self.end(name) is not None
 
     def reached_the_end(self, name: str) -> bool:
-        """Return True if it was trained to the end, by this trainer or an executor."""
+        """Return True if the network was trained to the end, by this trainer or an executor."""
         end = self.end(name)
         return self.is_trained(name) or (end is not None and end.state == "trained")
 
     def spent_s(self, name: str) -> float:
-        """Return the seconds that a training has taken in all runs."""
+        """Return the seconds that the training of a network has taken in all runs."""
         known = self.context.recall(memos.training_seconds(self.checkpoint(name)))
         return known.elapsed_s if known is not None else 0.0
 
     def note_spent(self, name: str, elapsed_s: float) -> None:
-        """Record the seconds that a training has taken."""
+        """Record the seconds that the training of a network has taken."""
         self.context.keep(memos.training_seconds(self.checkpoint(name)), memos.TrainingSeconds(elapsed_s))

@@ -1,1 +1,1 @@
-"""Readers of the data set formats .npz, Parquet and zip, one file each; none unpickles anything."""
+"""Readers of the data set formats .npz, Parquet and zip, each in its own file. No reader unpickles anything."""

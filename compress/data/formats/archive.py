@@ -14,7 +14,7 @@ from compress.data.formats.source import Limits
 from compress.errors import InvalidInput
 
 NESTED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst")
-# Errors that the zip reader raises on a damaged or unusual archive; ValueError also for names that are not UTF-8.
+# Errors that the zip reader raises on a damaged or unusual archive. A name that is not UTF-8 raises ValueError, too.
 _READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError)
 
 
@@ -23,8 +23,9 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     """Open a zip after checking its directory; damage found later while reading raises InvalidInput too.
 
     Raises:
-        InvalidInput: not a zip, too many members, too large unpacked, the ratio of a zip bomb, or a member that is
-            encrypted, a link, a device, a duplicate, another archive, or outside the archive's own root.
+        InvalidInput: the file is not a zip, has too many members, unpacks to too many bytes or to too large a multiple
+            of its size (a zip bomb), or has a member that is encrypted, a link, a device, a duplicate, another archive,
+            or outside the archive's own root.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -39,10 +40,11 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
 def check_members(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:
     """Check an archive by its directory alone; `open_archive` lists the reasons for refusal.
 
-    The reader never unpacks more of a member than the size that the directory declares, so their sum is a bound.
+    The reader never unpacks more of a member than the size that the directory declares, so the sum of these sizes is a
+    bound.
     """
     if len(members) > limits.members:
-        raise _refuse(f"more than {limits.members} members", len(members))
+        raise _refuse(f"it has more than {limits.members} members", len(members))
     total = sum(member.file_size for member in members)
     if total > limits.total_bytes:
         raise _refuse(f"it unpacks to more than {limits.total_bytes} bytes", total)

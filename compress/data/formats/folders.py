@@ -61,7 +61,7 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
         limits: limits on the archive's size and contents.
 
     Raises:
-        InvalidInput: naming the member.
+        InvalidInput: a member of the zip is refused; the message names the member.
     """
     with open_archive(path, limits) as archive:
         files = [member.filename for member in archive.infolist() if not member.is_dir()]
@@ -69,7 +69,7 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
         tables = [name for name in names if name.lower().endswith(".parquet")]
         if tables:
             used = _tables_of_parts(tables)
-            unused = _not_used(set(names) - set(used), "other than the parts' Parquet files")
+            unused = _not_used(set(names) - set(used), "that belong to no part")
             return ParquetSource(_unpack(archive, used, scratch), limits, (*litter, *unused))
     root = _common_root(names)
     parts = {name: part for name in names if (part := part_named(name.removeprefix(root).split("/")[0]))}
@@ -80,9 +80,9 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
     members = [(part, _class_of(name, root), name) for name, part in images.items() if name not in unlabelled]
     warnings = (
         *litter,
-        *_not_used(outside, "outside the part folders"),
-        *_not_used(notes, "with text beside the images"),
-        *_not_used(unlabelled, "of test without a class folder"),
+        *_not_used(outside, "that lie outside the folders of the parts"),
+        *_not_used(notes, "that lie beside the images and hold text"),
+        *_not_used(unlabelled, "that lie in test but in no class folder"),
     )
     return FolderSource(path, members, warnings, limits)
 
@@ -92,7 +92,7 @@ def _not_used(names: Set[str], which: str) -> tuple[str, ...]:
 
 
 def _unlabelled_test(parts: Mapping[str, str], root: str) -> Set[str]:
-    """Return a test part's files if it has no class folders: images to predict, whose labels are withheld."""
+    """Return a test part's files if it has no class folders. They are images to predict, whose labels are withheld."""
     test = {name for name, part in parts.items() if part == "test"}
     return test if all(len(name.removeprefix(root).split("/")) == 2 for name in test) else set()
 
@@ -108,7 +108,7 @@ def _unpack(archive: zipfile.ZipFile, names: Sequence[str], scratch: Path) -> li
 
 
 def _tables_of_parts(names: Sequence[str]) -> Sequence[str]:
-    """Return the tables whose names contain a part; all of them if none does."""
+    """Return the tables whose names contain a part; if no name does, return all tables."""
     return [name for name in names if _part_of_table(name)] or names
 
 
@@ -141,7 +141,7 @@ def _position(member: Member) -> tuple[int, str, str]:
 
 
 def _ordered(names: Set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the classes, numbers in numeric order, and a warning if sorting them as text gives another order."""
+    """Return the classes, with numbers in numeric order, and a warning if sorting them as text gives another order."""
     as_text = sorted(names)
     if not all(name.isdecimal() for name in names):
         return tuple(as_text), ()

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from compress.errors import InvalidInput
 
 LAYOUTS = ("NHW", "NHWC", "NCHW")
-CHANNELS = (1, 3)  # the channel counts of an image if no model's input gives another
+CHANNELS = (1, 3)  # the channel counts that images may have if no model's input gives another count
 
 
 def resolve_layout(shape: Sequence[int], layout: str | None, input_shape: Sequence[int] | None, field: str) -> str:
     """Return the layout, one of LAYOUTS, of an array of this shape.
 
     Args:
-        shape: that of the array, the batch first.
+        shape: the array's shape, with the batch first.
         layout: the user's choice, or None.
         input_shape: (C, H, W) of the model that the data are for, or None.
         field: the name of the array in an error.
 
     Raises:
-        InvalidInput: the shape cannot be one of images, contradicts `layout`, or is ambiguous (field `layout`).
+        InvalidInput: the shape cannot be a shape of images, contradicts `layout`, or is ambiguous (field `layout`).
     """
     if layout is not None and layout not in LAYOUTS:
         raise InvalidInput("layout", layout, f"layout must be one of {', '.join(LAYOUTS)}")
@@ -61,7 +61,7 @@ def _channels_axis(shape: Sequence[int], input_shape: Sequence[int] | None) -> s
     if input_shape is not None:
         wanted = tuple(input_shape)
         fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name) == wanted]
-        if not fits:  # a different size: only the channels decide, since images are resized later
+        if not fits:  # the size differs: only the channels decide, since images are resized later
             fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] == wanted[0]]
     else:
         fits = [name for name in ("NHWC", "NCHW") if _chw(shape, name)[0] in CHANNELS]
@@ -70,7 +70,7 @@ def _channels_axis(shape: Sequence[int], input_shape: Sequence[int] | None) -> s
         raise InvalidInput(
             "layout",
             tuple(shape[1:]),
-            f"images of shape {tuple(shape[1:])} read as {reading}: say which layout they have",
+            f"images of shape {tuple(shape[1:])} fit {reading}: say which layout they have",
         )
     return fits[0]
 

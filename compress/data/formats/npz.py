@@ -1,6 +1,6 @@
-"""numpy's .npz: x_train, y_train, optional x_val, y_val, x_test, y_test; uint8 or float32, without pickles.
+"""numpy's .npz with x_train, y_train and optional x_val, y_val, x_test, y_test; uint8 or float32, without pickles.
 
-Suffixes are the names in `compress.data.formats.parts`, so that x_valid means x_val.
+A suffix may be any of the names in `compress.data.formats.parts`, e.g. x_valid means the same as x_val.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NpzSource:
         limits: limits on the archive's size and contents.
 
     Raises:
-        InvalidInput: naming the array or `layout`.
+        InvalidInput: an array or `layout` is wrong; the error names it.
     """
 
     class_names: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ class ParquetFile:
 
     Args:
         path: the file.
-        name: its name in an error.
+        name: the file's name in an error.
         part: the part of its rows if it has no `split` column.
     """
 
@@ -49,7 +49,7 @@ class ParquetSource:
     """One or more Parquet files, read in batches of rows.
 
     Raises:
-        InvalidInput: naming the column and its contents.
+        InvalidInput: a column is wrong; the message names the column and its contents.
     """
 
     def __init__(self, files: Sequence[ParquetFile], limits: Limits, warnings: Sequence[str] = ()) -> None:
@@ -159,7 +159,7 @@ def _parts(column: pa.ChunkedArray) -> NDArray[np.int8]:
 
 
 def _class_names(schema: pa.Schema) -> tuple[str, ...]:
-    """Return the class names of a Hugging Face ClassLabel from the schema's metadata; empty if there are none."""
+    """Return the class names of a Hugging Face ClassLabel from the schema's metadata; empty if it has no names."""
     raw = (schema.metadata or {}).get(b"huggingface")
     try:
         names = json.loads(raw)["info"]["features"]["label"]["names"] if raw else ()

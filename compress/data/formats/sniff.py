@@ -50,4 +50,4 @@ def open_source(
         return ParquetSource([ParquetFile(path, "the file")], limits)
     if magic.startswith(ZIP):
         return open_folders(path, scratch, limits)
-    raise InvalidInput("file", magic.hex(), "a data set is an .npz, a Parquet file or a zip; this is none of them")
+    raise InvalidInput("file", magic.hex(), "a data set is an .npz, a Parquet file or a zip; this file is none of them")

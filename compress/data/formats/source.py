@@ -16,13 +16,13 @@ GIB = 1024**3
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on a data set; one that exceeds them is refused.
+    """Limits on a data set. A data set that exceeds them is refused.
 
     Args:
         members: number of entries of an archive.
         total_bytes: size of everything in an archive or a Parquet file, unpacked.
-        ratio: unpacked over packed size, for archives that unpack to more than `ratio_from_bytes`.
-        ratio_from_bytes: below this size a high ratio is normal for regular data (sorted labels pack 1000:1).
+        ratio: unpacked size divided by packed size, for archives that unpack to more than `ratio_from_bytes`.
+        ratio_from_bytes: below this size, a high ratio is normal for regular data (sorted labels pack 1000:1).
         image_bytes: size of one encoded image.
         image_pixels: height x width of one image, read from its header before decoding.
         decoded_bytes: size of all images as pixels.
@@ -43,7 +43,7 @@ class Labels:
 
     Args:
         values: the array.
-        where: its name in an error (`y_train`, `label`).
+        where: the array's name in an error (`y_train`, `label`).
     """
 
     values: NDArray[Any]
@@ -56,7 +56,7 @@ class Item:
 
     Args:
         part: one of PARTS.
-        where: its name in an error (a member's name, a row's number).
+        where: the image's name in an error (a member's name, a row's number).
         data: the bytes of a PNG, JPEG, WebP or BMP file.
     """
 
@@ -83,7 +83,7 @@ class EncodedSource(Source, Protocol):
     """A data set whose images are files: Parquet and zip."""
 
     def items(self) -> Iterator[Item]:
-        """Yield every image, within a part in the order of its labels. May be called more than once."""
+        """Yield every image, within a part in the order of its labels. The method may be called more than once."""
         ...
 
 

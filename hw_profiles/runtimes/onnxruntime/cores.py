@@ -1,4 +1,4 @@
-"""Chooses the cores that a timing runs on: the big ones, and always the same."""
+"""Chooses the cores that a timing runs on: always the same big cores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def big_cores() -> tuple[int, ...]:
 
 
 def _speed(core: int) -> int:
-    """Return a number that orders cores by speed: relative capacity, else the highest clock, else 0."""
+    """Return a number that orders cores by speed: the relative capacity if it is known, else the highest clock rate,
+    else 0.
+    """
     for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
         path = _CPU / f"cpu{core}" / name
         if path.is_file():
@@ -33,8 +35,8 @@ def _speed(core: int) -> int:
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     """Pin this thread, and the threads that it starts, to `threads` big cores; yield their numbers.
 
-    Yields () and pins nothing if the system has no affinity or fewer cores than threads. High numbers are taken first:
-    interrupts and the system's own work gather on the low ones.
+    Yields () and pins nothing if the system has no affinity or fewer cores than threads. High numbers are taken first,
+    because interrupts and the system's own work gather on cores with low numbers.
     """
     cores = big_cores()[-threads:]
     if not hasattr(os, "sched_setaffinity") or len(cores) < threads:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _PROVIDERS = ["CPUExecutionProvider"]
-# Spinning threads of one session disturb the session timed next. A choice: on the development machine 2 threads ran
-# faster without spinning; no benchmark shows it.
+# Spinning threads of one session disturb the session timed next. So they do not spin. This is a choice: on the
+# development machine, 2 threads ran faster without spinning; no benchmark shows it.
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 
@@ -120,7 +120,7 @@ def _session(model: bytes, device: DeviceConfig) -> onnxruntime.InferenceSession
 
 
 def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
-    """Return a call that runs `model` once on fixed buffers. Raises as `_session`."""
+    """Return a call that runs `model` once on fixed buffers. Raises what `_session` raises."""
     engine, session = _engine(), _session(model, device)
     binding = session.io_binding()
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
     names = [output.name for output in session.get_outputs()]
     for name in names:
         binding.bind_output(name, "cpu")
-    # The first run determines the shapes of the outputs; its buffers are then used for all others.
+    # The first run determines the shapes of the outputs; its buffers are then used for all other runs.
     session.run_with_iobinding(binding)
     for name, value in zip(names, binding.get_outputs(), strict=True):
         binding.bind_ortvalue_output(name, value)
@@ -137,7 +137,7 @@ def _bound_call(model: bytes, device: DeviceConfig) -> Callable[[], object]:
 
 
 def _feed(entering: Any, rng: np.random.Generator) -> np.ndarray:
-    """Return random values for a float input, zeros for any other; symbolic sizes are 1."""
+    """Return random values for a float input, zeros for any other input; symbolic sizes are 1."""
     shape = [size if isinstance(size, int) else 1 for size in entering.shape]
     dtype = _DTYPES.get(entering.type)
     if dtype is None:

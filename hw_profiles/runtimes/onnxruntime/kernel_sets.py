@@ -1,6 +1,6 @@
 """Finds which nodes of a model an optimiser turned into one kernel, from the optimised graph.
 
-The optimiser keeps names where it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
+The optimiser keeps names if it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
 makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a unique name
 that survives such suffixes; `kernel_sets` finds those names again, adds the nodes that a kernel is known to have
 absorbed behind them, and gives every other node to the kernel that reads its result.
@@ -20,14 +20,14 @@ from hw_profiles.errors import InvalidInput
 # Layout changes that the optimiser inserts; they belong to no node of the model.
 _INSERTED = frozenset({"ReorderInput", "ReorderOutput"})
 _ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Clip", "Mul"})
-# Seen between a kernel and the QuantizeLinear that it absorbed: all of them are no-ops on the quantised range.
+# Op types seen between a kernel and the QuantizeLinear that it absorbed; all of them are no-ops on the quantised range.
 _ABSORBED_BY_QUANTISED = frozenset({"Relu", "Clip", "Identity", "Dropout"})
 _NODE = re.compile(r"@n(\d+)@")
 _TENSOR = re.compile(r"@t(\d+)@")
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose nodes are called @n<index>@ and the tensors that they make @t<number>@.
+    """Return a copy in which nodes are called @n<index>@, and the tensors that they make are called @t<number>@.
 
     Raises InvalidInput if a node has a subgraph, or if node names are missing or repeated, because sets of such names
     would mean nothing.
@@ -76,8 +76,8 @@ class _Graph:
 def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[frozenset[int], ...]:
     """Return the indices of the nodes of `original` (as `renamed` made it) by kernel, in the order of the kernels.
 
-    Each node is in one set. A node that was folded away is with the kernel that reads its result; if several kernels
-    read it, with the first of them.
+    Each node is in one set. A node that was folded away belongs to the kernel that reads its result; if several kernels
+    read the result, it belongs to the first of them.
     """
     graph = _Graph(list(original.node))
     kernels = [node for node in optimised.node if not _inserted(node)]
@@ -94,7 +94,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     for index in reversed(range(len(graph.nodes))):
         readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
         if index not in owner:
-            # nothing that runs reads it: give it its own set, behind all others
+            # no kernel reads this node's result: put the node into a set of its own, behind all other sets
             owner[index] = min(readers) if readers else len(kernels) + index
     sets: dict[int, set[int]] = defaultdict(set)
     for index, number in owner.items():
@@ -103,7 +103,9 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
 
 
 def _inserted(kernel: onnx.NodeProto) -> bool:
-    """Return True if the optimiser added this layout change; one that also transposes is a Transpose of the model."""
+    """Return True if the optimiser added this layout change; a layout change that also transposes comes from the
+    model.
+    """
     transposes = any(attribute.name == "channels_last" and attribute.i for attribute in kernel.attribute)
     return kernel.op_type in _INSERTED and not transposes
 
@@ -136,7 +138,7 @@ def _whole_tensors(name: str) -> Iterable[str]:
 
 
 def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
-    """Give `kernel` the nodes that it absorbed after the node that it is named for."""
+    """Give `kernel` the nodes that it absorbed after the node whose name it has."""
     if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
         if len(kernel.input) > 3 and kernel.input[3]:
             end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))
@@ -147,14 +149,16 @@ def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner:
 
 
 def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_types: frozenset[str]) -> int:
-    """Take the unowned readers of `end` of these types; return the last node that the kernel now makes."""
+    """Give the kernel the readers of `end` that have one of these types and no kernel; return the kernel's new last
+    node.
+    """
     taken = [i for i in graph.followers(end) if i not in owner and graph.nodes[i].op_type in op_types]
     owner.update(dict.fromkeys(taken, number))
     return max(taken, default=end)
 
 
 def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]) -> None:
-    """Take a QuantizeLinear without a kernel into the kernel before it, which ran it."""
+    """Give a QuantizeLinear without a kernel to the kernel before it, which ran it."""
     chain: list[int] = []
     while graph.nodes[end].op_type != "QuantizeLinear":
         readers = graph.followers(end)

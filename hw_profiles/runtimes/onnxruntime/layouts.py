@@ -6,7 +6,7 @@ from hw_profiles.ops import FLOATS, PRODUCERS, QUANTISED, Op, TensorSpec
 
 # Op types that leave a 4-D tensor in the blocked layout. An elementwise op that follows a convolution is fused into it,
 # so an elementwise op on its own means that the blocked stretch ended before it; quantised elementwise ops work in the
-# layout they get, so they keep it.
+# layout of their inputs and leave their outputs in it.
 BLOCKED_TYPES = frozenset({"conv", "maxpool", "averagepool", "globalaveragepool", "globalmaxpool"})
 ELEMENTWISE_TYPES = frozenset({"add", "mul", "relu", "leakyrelu", "clip", "sigmoid", "concat", "batchnormalization"})
 _CASTS = frozenset({"quantizelinear", "dequantizelinear"})
@@ -24,7 +24,9 @@ def layout(spec: TensorSpec, made_by: str) -> str:
 
 
 def leaves_blocked(op: Op) -> bool:
-    """Return whether the op's 4-D outputs are in the blocked layout: by its own nodes, or kept from its inputs."""
+    """Return True if the op's 4-D outputs are in the blocked layout, because of its own nodes or of its inputs'
+    layout.
+    """
     kinds = {node.op_type.lower() for node in op.nodes} - _CASTS
     kept = all(producer == "blocked" for producer in op.producers)
     return "conv" in kinds or (kinds <= BLOCKED_TYPES | ELEMENTWISE_TYPES and kept)

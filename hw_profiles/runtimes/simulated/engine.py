@@ -1,9 +1,10 @@
 """A device that is only arithmetic: known true latencies, the noise of a shared machine, and a virtual clock.
 
 It behaves like the server CPU under onnxruntime with one thread, whose `classes` are in the rows of
-benchmarks/predictor_accuracy.py: output channels cost in steps of 16, and input channels that are not a multiple of 4
-leave the fast path. By choice a call costs 70 us, bursts of contention slow everything twofold, and a session is off by
-up to 2.5 %. Everything is a function of the seed and of the number of earlier sessions.
+benchmarks/predictor_accuracy.py: the cost of output channels rises in steps of 16, and input channels that are not a
+multiple of 4 leave the fast path. Other figures are choices: a call costs 70 us, bursts of contention slow everything
+twofold, and a session is off by up to 2.5 %. Everything is a function of the seed and of the number of earlier
+sessions.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 @dataclass
 class VirtualClock:
-    """Seconds that pass only when a simulated run takes them. Called like time.perf_counter.
+    """A clock whose seconds pass only while a simulated run takes them. It is called like time.perf_counter.
 
-    Contention comes in episodes of `episode_s`: in a share of them, drawn by seed, every run takes `contention` times
-    as long. Each run also jitters upwards by about half a percent.
+    Contention comes in episodes of `episode_s`: in some of these episodes, drawn by the seed, every run takes
+    `contention` times as long. Each run also jitters upwards by about half a percent.
     """
 
     seed: int

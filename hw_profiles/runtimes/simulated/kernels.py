@@ -14,7 +14,7 @@ from onnx import helper
 from hw_profiles.errors import InvalidInput
 
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Nodes that a heavy kernel takes in behind it: at most one of each row, in this order.
+# Op types of the nodes that a heavy kernel takes in behind it: at most one node of each row, in this order.
 _TAIL = (
     frozenset({"BatchNormalization"}),
     frozenset({"Add", "Sum"}),
@@ -27,19 +27,20 @@ GROUPED_MACS_PER_US = 10_000.0
 MATMUL_MACS_PER_US = 20_000.0
 BYTES_PER_US = 20_000.0
 KERNEL_US = 0.8
-# From this many input channels on, a count that is not a multiple of the modulus leaves the fast path, at this price. A
-# choice, higher than `slow_path` in the rows of benchmarks/predictor_accuracy.py.
+# From SLOW_FROM input channels on, a count that is not a multiple of the modulus leaves the fast path and costs
+# SLOW_PATH times as much. This factor is a choice, higher than `slow_path` in the rows of
+# benchmarks/predictor_accuracy.py.
 SLOW_FROM, SLOW_PATH = 16, 1.8
 # A partly filled last step of output channels must be cropped back.
 CROP = 1.02
-# int8 does this many times the work; kernels of the same class differ by about this much. Choices; the second is
-# smaller than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
+# int8 does INT8_SPEED times the work in the same time; kernels of the same class differ by about SPREAD. Both are
+# choices; SPREAD is smaller than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
 INT8_SPEED = 2.0
 SPREAD = 0.01
 
 
 class Shapes:
-    """Shapes and item sizes of the tensors of a model, by shape inference; symbolic sizes count as 1."""
+    """The shapes and item sizes of a model's tensors, found by shape inference; symbolic sizes count as 1."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         try:
@@ -107,7 +108,7 @@ def _follow(
     end: int,
     op_types: frozenset[str],
 ) -> int:
-    """Take the only reader of `end` into `kernel` if it is of these types; return the kernel's new end."""
+    """Take the only reader of `end` into `kernel` if it has one of these types; return the kernel's new end."""
     following = readers.get(graph.node[end].output[0], [])
     if len(following) != 1 or graph.node[following[0]].op_type not in op_types:
         return end

@@ -1,4 +1,4 @@
-"""Device page: its state, and latency against channels from its table."""
+"""Device page: the state of a device, and curves of latency against channels from the device's table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIN_POINTS = 3
 
 
 def curves(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return curves of latency against one channel count with all other features equal, the longest first.
+    """Return curves of latency against one channel count with all other features equal, the longest curve first.
 
     Each curve is {name, axis, points: [{channels, latency_us, sigma_us}]} with at least three channel counts.
     """

@@ -1,4 +1,4 @@
-"""Sign-in page: for the one-time link that `serve` prints, or a token."""
+"""Sign-in page: accepts the one-time link that `serve` prints, or a token."""
 
 from __future__ import annotations
 

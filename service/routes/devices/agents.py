@@ -86,7 +86,7 @@ def enrol_agent(body: Enrolment, caller: EnrolmentDep, once: OnceDep) -> Respons
 
 @router.put("/{agent_id}", dependencies=[Depends(_spoken)], responses=documented(401, 403, 409, 422, 426))
 def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: AgentDep) -> Enrolled:
-    """Announce that an enrolled agent has restarted, maybe with newer runtimes; its lease is ended."""
+    """Announce that an enrolled agent has restarted, maybe with newer runtimes. The agent's lease is ended."""
     with store.begin() as tx:
         agent = _self(tx, agent_id, caller.agent_id)
         agents.announce(tx, agent, body)
@@ -97,7 +97,7 @@ def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: 
 
 @router.post("/{agent_id}/heartbeat", response_model_exclude_defaults=True, responses=documented(401, 403, 404, 422))
 def agent_heartbeat(agent_id: AgentId, body: Heartbeat, store: StoreDep, caller: AgentDep) -> HeartbeatAnswer:
-    """Report that the agent is alive; extends the lease that it names."""
+    """Report that the agent is alive, and extend the lease that the report names."""
     with store.begin() as tx:
         return agent_leases.beat(tx, _self(tx, agent_id, caller.agent_id), body)
 
@@ -120,7 +120,7 @@ def drain_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> AgentPubl
 
 @router.delete("/{agent_id}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_agent(agent_id: AgentId, store: StoreDep, _user: UserDep) -> None:
-    """Revoke an agent's credentials; its devices stay with their tables and go offline."""
+    """Revoke an agent's credentials. Its devices go offline, but they and their tables are kept."""
     with store.begin() as tx:
         agent = agents.find(tx, agent_id)
         agent_leases.abandon(tx, agent)
@@ -131,10 +131,10 @@ def _self(tx: Tx, agent_id: str, caller_id: str | None) -> Agent:
     """Return the calling agent.
 
     Raises:
-        Forbidden: its token is another agent's.
+        Forbidden: the token belongs to another agent.
     """
     if agent_id != caller_id:
-        raise Forbidden("this token is another agent's", code="foreign_agent")
+        raise Forbidden("this token belongs to another agent", code="foreign_agent")
     return agents.get(tx, agent_id)
 
 

@@ -38,9 +38,10 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonR
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
-"""Number of rounds for a whole network; a verdict takes more. A choice: in the rows of
-benchmarks/predictor_accuracy.py, two halves of this many rounds differ by less than 1 % in the mean, in one session
-(docs/benchmarks.md)."""
+"""Number of rounds for a whole network; a verdict takes more rounds. This is a choice: with this many rounds, the means
+of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
+(docs/benchmarks.md).
+"""
 UNFINISHED = ("queued", "running", "paused")
 SORTABLE: dict[str, InstrumentedAttribute[object]] = {
     "name": Device.name,
@@ -50,8 +51,9 @@ SORTABLE: dict[str, InstrumentedAttribute[object]] = {
 
 
 class DevicePublic(BaseModel):
-    """A device. `coverage`: share of the requested blocks that are measured; `error_mape`: error of its predictions on
-    networks measured whole, each left out in turn; null before three such networks.
+    """A device. `coverage` is the share of the requested blocks that are measured. `error_mape` is the error of the
+    device's predictions on networks that were measured whole, with each network left out in turn; it is null until
+    three such networks were measured.
     """
 
     id: str
@@ -73,7 +75,7 @@ class DevicePublic(BaseModel):
 
 
 class PredictBody(Body):
-    """A request for a prediction. `fill`: ask the device to measure the missing blocks."""
+    """A request for a prediction. If `fill` is true, the device is asked to measure the missing blocks."""
 
     model: str
     fill: bool = False
@@ -86,7 +88,7 @@ class MeasureBody(Body):
 
 
 class Imported(BaseModel):
-    """The result of an import."""
+    """The result of importing a table."""
 
     rows: int
     epoch: int
@@ -126,7 +128,8 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
     """Delete a device and everything measured on it. Its agent is told, continues with its other devices, and ends if
-    none is left. The device comes back, empty, when the agent restarts, or at once with `--offer-again`.
+    no device is left. The device comes back with an empty table when the agent restarts, or at once if the agent runs
+    with `--offer-again`.
     """
     with store.begin() as tx:
         device = devices.get(tx, ref)
@@ -236,7 +239,7 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
     responses=documented(401, 403, 404, 409, 422),
 )
 def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user: UserDep, once: OnceDep) -> Response:
-    """Time a whole model on the device; the result joins the device's calibration."""
+    """Time a whole model on the device; the result is added to the device's calibration."""
     with store.read() as tx:
         device = devices.get(tx, ref)
         model = _model(tx, body.model)
@@ -245,7 +248,7 @@ def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user
     try:
         ops = {model.name: [op for _, op in predictions.blocks_of(blobs, model.sha256, config, told.values())]}
     except predictions.Untold:
-        ops = {}  # timed anyway, without joining the calibration
+        ops = {}  # timed anyway, but not added to the calibration
     protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
 
     def make(tx: Tx) -> Answer:

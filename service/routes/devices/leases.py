@@ -54,7 +54,7 @@ class _NothingToDo(Exception):
 def take_lease(body: LeaseRequest, caller: AgentDep, store: StoreDep, once: OnceDep) -> Response:
     """Lease the next work for this agent's devices."""
     if body.agent_id != caller.agent_id:
-        raise Forbidden("this token is another agent's", code="foreign_agent")
+        raise Forbidden("this token belongs to another agent", code="foreign_agent")
     replayed = once.replayed(body.to_json())
     if replayed is not None:
         return replayed
@@ -84,7 +84,9 @@ def _nothing() -> Response:
     responses={200: {"content": {MEDIA_TYPE: {}}}, **documented(401, 403, 404, 410)},
 )
 def lease_file(lease_id: LeaseId, sha256: Digest, caller: AgentDep, store: StoreDep, blobs: BlobsDep) -> Response:
-    """Return an ONNX file of an item; only files of the lease and only while it lasts, to protect users' weights."""
+    """Return an ONNX file of an item. To protect users' weights, only files of the lease are sent, and only while the
+    lease lasts.
+    """
     with store.read() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
@@ -112,17 +114,19 @@ async def put_file(
     blobs: BlobsDep,
     settings: SettingsDep,
 ) -> Taken:
-    """Store a file that the result of a `check` will name: the engine's own file, or its outputs. Idempotent."""
+    """Store a file that the result of a `check` will name: the engine's own file, or that file's outputs.
+    Idempotent.
+    """
     await run_in_threadpool(_may_send, store, lease_id, caller)
     upload = await receive(request, blobs, settings.max_model_bytes, ())
     if upload.blob.sha256 != sha256:
-        raise InvalidInput("sha256", upload.blob.sha256, f"is a different file than {sha256}")
+        raise InvalidInput("sha256", upload.blob.sha256, f"is not the file with sha256 {sha256}")
     await run_in_threadpool(_record, store, blobs, upload.blob)
     return Taken(state="taken")
 
 
 def _may_send(store: Store, lease_id: str, caller: Caller) -> None:
-    """Check that the agent's lease has checks, whose files it may send."""
+    """Check that the agent's lease has checks, because the agent may send files only for checks."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         agent_leases.held(lease, lease.epoch, tx.now)
@@ -154,7 +158,7 @@ def complete_lease(lease_id: LeaseId, body: Completion, caller: AgentDep, store:
 
 @router.post("/{lease_id}/fail", responses=documented(401, 403, 404, 409, 410, 422))
 def fail_lease(lease_id: LeaseId, body: Surrender, caller: AgentDep, store: StoreDep) -> Taken:
-    """Give a lease back; its open items are queued again."""
+    """Give a lease back. The lease's open items are queued again."""
     with store.begin() as tx:
         agent_leases.surrender(tx, agent_leases.own(tx, lease_id, caller.agent_id or ""), body)
     return Taken(state="failed")

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/v1/measurements", tags=["devices"])
 
 
 class MeasurementFailure(BaseModel):
-    """Reason for a failed measurement. `kind`: error, crash, timeout, lost or cancelled."""
+    """Reason for a failed measurement. `kind` is error, crash, timeout, lost or cancelled."""
 
     kind: str
     network: str | None
@@ -43,7 +43,7 @@ class MeasurementPublic(BaseModel):
 
 
 def measurement_public(measured: Measurement) -> MeasurementPublic:
-    """Return the public form of a measurement; it has figures only if it was of one network."""
+    """Return the public form of a measurement. It has figures only if one network was measured."""
     shown = MeasurementPublic.model_validate(
         {name: getattr(measured, name) for name in MeasurementPublic.model_fields if hasattr(measured, name)}
     )

@@ -54,10 +54,10 @@ def read_front(
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
-    """List the evaluations of the search that no other one beats; with limits, the front under these limits.
+    """List the evaluations of the search that no other evaluation beats; with limits, the front under these limits.
 
-    Candidates that are pruned and corrected (F2) and whole trainings (F4) have separate fronts. A drop is in the metric
-    of the job's task, relative to the original.
+    Candidates that are pruned and corrected (F2) and candidates from full training runs (F4) have separate fronts. A
+    drop is in the metric of the job's task, relative to the original.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
@@ -90,7 +90,7 @@ def read_log(
     tail: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     before: Annotated[int | None, Query(ge=1)] = None,
 ) -> Log:
-    """Return the last `tail` lines of the log, or those before line number `before`."""
+    """Return the last `tail` lines of the log, or the last `tail` lines before line number `before`."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         rows = events.of_topic(tx, jobs.topic(job.id), ("log.line",), before, tail + 1)

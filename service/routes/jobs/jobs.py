@@ -37,7 +37,7 @@ SORTS = {
 def create_job(
     body: JobCreate, once: OnceDep, store: StoreDep, blobs: BlobsDep, settings: SettingsDep, _user: UserDep
 ) -> Response:
-    """Queue a job, after every check that needs no device."""
+    """Queue a job after all checks that need no device."""
     kept = once.replayed(body)
     if kept is not None:
         return kept
@@ -82,7 +82,7 @@ def get_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
 
 @router.post("/{job_ref}/cancel", responses=documented(401, 403, 404, 409, 422))
 def cancel_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """Cancel a job; has no effect on a job that has ended."""
+    """Cancel a job. This has no effect on a job that has ended."""
     return _steer(store, job_ref, job_states.cancel)
 
 
@@ -111,7 +111,7 @@ def _steer(store: Store, ref: str, move: Callable[[Tx, Job], None]) -> JobPublic
     "/{job_ref}/retry", status_code=201, response_model=JobPublic, responses=documented(401, 403, 404, 409, 422, 429)
 )
 def retry_job(job_ref: JobRef, once: OnceDep, settings: SettingsDep, _user: UserDep) -> Response:
-    """Queue the same request as a new job, with `retry_of`."""
+    """Queue the same request as a new job, whose `retry_of` is the id of this job."""
 
     def make(tx: Tx) -> Answer:
         job = jobs.retry(tx, jobs.get(tx, job_ref), max_queued=settings.max_queued_jobs)

@@ -1,9 +1,10 @@
-"""Agent leases: work lent to an agent for a time. A machine has one active lease; an expired one returns its items.
+"""Agent leases: work lent to an agent for a time. A machine has one active lease; an expired lease returns its items to
+the queue.
 
     active -> completed | failed (given back by its agent) | expired
 
-The `epoch` of a lease fences off earlier leases of the machine: it is higher than theirs, and each result names it.
-Times are the database's.
+The `epoch` of a lease fences off earlier leases of the machine: it is higher than their epochs, and each result names
+it. All times come from the database's clock.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from service.store.devices.agents import Agent
 from service.store.devices.work_items import WorkItem
 
 LEASE = timedelta(seconds=LEASE_S)
-LATE = "its agent was not heard from in time"
+LATE = "its agent sent no heartbeat in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
 """Reasons for returning a lease that do not count as a failed attempt of its items."""
 
 
 class LeaseItem(Base):
-    """One file (or pair) of a lease. `role`: `item` or `anchor`; `state`: open, ok, failed or rejected.
+    """One file (or pair of files) of a lease. `role` is `item` or `anchor`; `state` is open, ok, failed or rejected.
 
     `op` is set for blocks; `latency_us` is set by the result of an anchor.
     """
@@ -55,7 +56,7 @@ class LeaseItem(Base):
 
 
 class AgentLease(Base):
-    """Items of one device, lent to one agent. `kind`: that of its items. `scale`: from the anchors."""
+    """Items of one device, lent to one agent. `kind` is the kind of the items; `scale` is computed from the anchors."""
 
     __tablename__ = "agent_leases"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -82,16 +83,17 @@ class AgentLease(Base):
     )
 
     def alive(self, now: datetime) -> bool:
-        """True if its agent may still report."""
+        """True if the agent of the lease may still report results."""
         return self.state == "active" and now < self.expires_at
 
 
 def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
-    """Return this agent's lease with this id; it and its machine's devices are locked until the transaction ends.
+    """Return this agent's lease with this id. The lease and its machine's devices are locked until the transaction
+    ends.
 
     Raises:
         NotFound: there is no such lease.
-        Forbidden: it is another agent's.
+        Forbidden: the lease belongs to another agent.
     """
     machine = tx.session.execute(select(AgentLease.machine).where(AgentLease.id == lease_id)).scalar_one_or_none()
     if machine is None:
@@ -100,30 +102,31 @@ def own(tx: Tx, lease_id: str, agent_id: str) -> AgentLease:
     wanted = select(AgentLease).where(AgentLease.id == lease_id).with_for_update()
     lease = tx.session.execute(wanted.execution_options(populate_existing=True)).scalar_one()
     if lease.agent_id != agent_id:
-        raise Forbidden("this lease is another agent's", code="foreign_lease")
+        raise Forbidden("this lease belongs to another agent", code="foreign_lease")
     return lease
 
 
 def held(lease: AgentLease, epoch: int, now: datetime) -> None:
-    """Check that the lease still counts.
+    """Check that the lease is still valid.
 
     Raises:
-        Conflict: `epoch` is not this lease's.
+        Conflict: `epoch` is not the epoch of this lease.
         Gone: the lease expired or was given back.
     """
     if epoch != lease.epoch:
-        raise Conflict(f"epoch {epoch} is not this lease's ({lease.epoch})", code="lease_lost")
+        raise Conflict(f"epoch {epoch} is not the epoch of this lease ({lease.epoch})", code="lease_lost")
     if not lease.alive(now):
         raise Gone(f"the lease is over: {lease.state if lease.state != 'active' else 'expired'}", code="lease_expired")
 
 
 def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, work_items.Digests]) -> AgentLease | None:
-    """Lease the next work to this agent, or return None. `digests`: file digests of blocks not leased before.
+    """Lease the next work to this agent, or return None. `digests` has the file digests of blocks not leased before.
 
-    Networks go first, all of one measurement together; then blocks by priority, all of one device.
+    Networks come first, and all networks of one measurement are leased together. Then come blocks by priority, all from
+    one device.
 
     Raises:
-        Forbidden: a device is not this agent's.
+        Forbidden: a device does not belong to this agent.
     """
     agent = agents.get(tx, agent_id)
     devices.of_machine(tx, agent.machine, lock=True)  # makes concurrent requests wait for each other
@@ -138,21 +141,24 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
 
 
 def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
-    """Return ids of the wanted devices that may get work; deleted ones are skipped until the agent knows.
+    """Return ids of the wanted devices that may get work. Deleted devices are skipped until the agent knows of the
+    deletion.
 
     Raises:
-        Forbidden: a device is not this agent's.
+        Forbidden: a device does not belong to this agent.
     """
     mine = {device.id: device for device in devices.of_machine(tx, agent.machine) if device.agent_id == agent.id}
     wanted = [device_id for device_id in request.device_ids if device_id not in (agent.removed or ())]
     foreign = [device_id for device_id in wanted if device_id not in mine]
     if foreign:
-        raise Forbidden(f"device {foreign[0]!r} is not this agent's", code="foreign_device")
+        raise Forbidden(f"device {foreign[0]!r} does not belong to this agent", code="foreign_device")
     return [device_id for device_id in wanted if not mine[device_id].quarantined]
 
 
 def has_stale(tx: Tx, agent: Agent) -> bool:
-    """True if a lease of this machine must be ended: it is overdue, or its agent is asking for new work."""
+    """True if a lease of this machine must be ended because it is overdue or because its agent is asking for new
+    work.
+    """
     lease = _active_on(tx, agent.machine)
     return lease is not None and (lease.agent_id == agent.id or not lease.alive(tx.now))
 
@@ -163,8 +169,8 @@ def _active_on(tx: Tx, machine: str) -> AgentLease | None:
 
 
 def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
-    """End a lease that keeps the machine from new work. An agent that asks again with an untouched lease has
-    probably missed the answer, and gets the same lease again.
+    """End a lease that keeps the machine from new work. If an agent has an untouched lease and asks again, it has
+    probably missed the answer, and it gets the same lease again.
     """
     lease = _active_on(tx, agent.machine)
     if lease is None:
@@ -238,10 +244,11 @@ def _anchor(anchor: Mapping[str, Any], number: int) -> LeaseItem:
 
 
 def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
-    """Note a heartbeat and extend the lease it names; return what the agent should do.
+    """Note a heartbeat and extend the lease that the heartbeat names; return what the agent should do.
 
     Raises:
-        NotFound, Forbidden: as `own`.
+        NotFound: there is no such lease.
+        Forbidden: the lease belongs to another agent.
     """
     devices.of_machine(tx, agent.machine, lock=True)
     agents.heard(tx, agent, heartbeat)
@@ -274,13 +281,14 @@ def complete(tx: Tx, lease: AgentLease, completion: Completion) -> None:
     """End a lease whose agent has reported everything; items without a result are queued again. Idempotent.
 
     Raises:
-        Conflict, Gone: as `held`.
+        Conflict: `epoch` is not the epoch of this lease.
+        Gone: the lease expired or was given back.
     """
     if lease.state == "completed" and completion.epoch == lease.epoch:
         return
     held(lease, completion.epoch, tx.now)
     device = devices.get(tx, lease.device_id)
-    lose(tx, lease, "completed", "the agent reported no result for it", blame=True)
+    lose(tx, lease, "completed", "the agent reported no result for this item", blame=True)
     if lease.kind == "block":
         anchors.finish(tx, device, [(item.reference_us, item.latency_us) for item in lease.items], lease.id)
         left = work_items.outstanding(tx, device.id)
@@ -294,7 +302,8 @@ def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
     """End a lease that its agent gives back. Idempotent.
 
     Raises:
-        Conflict, Gone: as `held`.
+        Conflict: `epoch` is not the epoch of this lease.
+        Gone: the lease expired or was given back.
     """
     if lease.state == "failed" and surrendered.epoch == lease.epoch:
         return
@@ -304,7 +313,7 @@ def surrender(tx: Tx, lease: AgentLease, surrendered: Surrender) -> None:
 
 
 def lose(tx: Tx, lease: AgentLease, state: str, reason: str, *, blame: bool) -> None:
-    """End an active lease; its open items are queued again."""
+    """End an active lease. The lease's open items are queued again."""
     lease.state, lease.reason, lease.finished_at = state, reason[:2000], tx.now
     devices.get(tx, lease.device_id).busy_until = None
     open_items = select(WorkItem).where(WorkItem.lease_id == lease.id, WorkItem.state == "leased")

@@ -20,8 +20,8 @@ ALIVE = timedelta(seconds=LEASE_S)
 
 
 class Agent(Base):
-    """One agent. `fingerprint` distinguishes machines with the same name; `drain`: it takes no more work; `removed`:
-    ids of its devices that were deleted since it last announced itself.
+    """One agent. `fingerprint` distinguishes machines with the same name. `drain` means that the agent takes no more
+    work. `removed` has the ids of its devices that were deleted since the agent last announced itself.
     """
 
     __tablename__ = "agents"
@@ -85,7 +85,7 @@ def enrol(tx: Tx, enrolment: Enrolment) -> Agent:
         agent = Agent(id=new_id("agt"), machine=enrolment.machine, created_at=tx.now)
     elif agent.alive(tx.now) and agent.fingerprint != enrolment.fingerprint:
         raise Conflict(
-            f"an agent on another machine uses the name {enrolment.machine!r}: start this one with another --machine",
+            f"an agent on another machine uses the name {enrolment.machine!r}: start this agent with another --machine",
             code="machine",
         )
     tokens.revoke_agent(tx, agent.id)
@@ -97,7 +97,7 @@ def announce(tx: Tx, agent: Agent, enrolment: Enrolment) -> None:
     """Store what an agent reports about itself when it starts.
 
     Raises:
-        Conflict: it claims a different machine than the one it was enrolled for.
+        Conflict: the agent names another machine than at its enrolment.
     """
     if agent.machine != enrolment.machine:
         raise Conflict(f"this agent was enrolled for machine {agent.machine!r}: enrol it again", code="machine")
@@ -125,6 +125,6 @@ def rows() -> Select[Agent]:
 
 
 def remove(tx: Tx, agent: Agent) -> None:
-    """Delete an agent and its credentials; its devices stay and go offline."""
+    """Delete an agent and its credentials. Its devices go offline but are kept."""
     tokens.revoke_agent(tx, agent.id)
     tx.session.execute(delete(Agent).where(Agent.id == agent.id))

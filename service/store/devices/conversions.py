@@ -1,4 +1,4 @@
-"""Conversions: files in a device's engine format that it made of networks, and their outputs for samples."""
+"""Conversions: files that a device built from networks in its engine's format, and their outputs for samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy import ForeignKey, String, delete, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire.result import Result
@@ -16,6 +16,7 @@ from service.store.base import Base, Tx
 from service.store.blobs import Blob
 from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device
+from service.store.devices.wishes import USER
 from service.store.devices.work_items import WorkItem
 
 
@@ -34,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Digests of the engine's file and of its outputs, or in `failure` the reason why there are none."""
+    """Digests of the engine's file and of the file's outputs; if there are no files, `failure` says why."""
 
     file: str = ""
     outputs: str = ""
@@ -42,8 +43,8 @@ class Answered:
 
 
 class ConversionRow(Base):
-    """One question to a device. It keeps the digests of the files to send until it is answered, and those of the answer
-    until `release`.
+    """One question to a device. The row keeps the digests of the files to send until the question is answered, and the
+    digests of the answer's files until `release`. `created_at` is the time of the last question or answer.
     """
 
     __tablename__ = "conversions"
@@ -71,8 +72,8 @@ def answered(tx: Tx, device: Device, wanted: Iterable[Question]) -> dict[str, An
     }
 
 
-def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
-    """Ask a device; answered questions are not asked again unless the answer was a failure.
+def ask(tx: Tx, device_id: str, wanted: Iterable[Question], job_id: str = USER) -> None:
+    """Ask a device on behalf of a job; answered questions are not asked again unless the answer was a failure.
 
     Raises:
         NotFound: there is no such device.
@@ -80,9 +81,11 @@ def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
     device = devices.get(tx, device_id)
     for question in wanted:
         row = _row(tx, device, question.digest)
+        row.created_at = tx.now  # an answer that is used again is kept for another day
         if row.file_sha256 is None:
             row.network_sha256, row.samples_sha256, row.failure = question.network, question.samples, ""
-            questions.queue(tx, device, "check", key_of(question.digest), (question.network, question.samples))
+            files = question.network, question.samples
+            questions.queue(tx, device, "check", key_of(question.digest), files, job_id)
     tx.session.flush()
 
 
@@ -112,14 +115,14 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
             if tx.session.get(Blob, sha256) is None:
                 raise InvalidInput(name, sha256, "was not uploaded before the result")
         _end(tx, item, "done", files=files)
-    elif result.failure == "error":  # the runtime refused it, and would do so again
+    elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, which is worth another try
+    else:  # the process crashed or timed out, so another try may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
+    """Put a leased item back into the queue; if the item was lost too often, mark it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)
@@ -132,10 +135,15 @@ def _end(
     row.network_sha256 = row.samples_sha256 = None
     row.file_sha256, row.outputs_sha256 = files
     row.failure = item.reason = failure[:2000]
+    row.created_at = tx.now
     item.state = state
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Release the files of answered questions that were asked before `before`; a run that needs one asks again."""
-    done = (ConversionRow.created_at < before) & ConversionRow.network_sha256.is_(None)
-    tx.session.execute(delete(ConversionRow).where(done))
+    """Release the files of answers that nothing has asked for since `before`, and of questions that stay unanswered.
+    A run that still needs such a file asks again.
+    """
+    row = ConversionRow
+    answer = row.network_sha256.is_(None)
+    waiting = questions.is_open(row.device_id, row.config_id, literal(key_of("")) + row.question)
+    tx.session.execute(delete(row).where((answer & (row.created_at < before)) | (~answer & ~waiting)))

@@ -19,10 +19,11 @@ class Figures:
     """Figures of one device.
 
     Attributes:
-        measured: number of blocks in the table of its current configuration.
+        measured: number of blocks in the table of the device's current configuration.
         outstanding: number of blocks that are queued or being measured.
-        refused: number of blocks that it cannot run or that were lost too often.
-        error_mape: error of its predictions, from the newest calibration; None before three networks.
+        refused: number of blocks that the device cannot run or that were lost too often.
+        error_mape: error of the device's predictions, from the newest calibration; None until three networks were
+            measured.
     """
 
     measured: int = 0
@@ -32,13 +33,13 @@ class Figures:
 
     @property
     def coverage(self) -> float:
-        """Share of the requested blocks of this configuration that are measured; 0 if none was requested."""
+        """Share of the requested blocks of this configuration that are measured; 0 if no block was requested."""
         asked = self.measured + self.outstanding + self.refused
         return self.measured / asked if asked else 0.0
 
 
 def figures(tx: Tx, device_id: str | None = None) -> Mapping[str, Figures]:
-    """Return the figures by device id, of all devices or of one."""
+    """Return the figures of all devices, or of one device, by device id."""
     wanted = select(Device.id) if device_id is None else select(Device.id).where(Device.id == device_id)
     measured, missing, errors = _measured(tx, wanted), _missing(tx, wanted), _errors(tx, wanted)
     return {

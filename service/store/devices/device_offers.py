@@ -14,8 +14,8 @@ from service.store.devices.devices import Device
 
 
 def accept(tx: Tx, agent: Agent, enrolment: Enrolment) -> list[Device]:
-    """Return the devices that an agent offers, in its order, creating new ones. Devices that it no longer offers keep
-    their tables and go offline.
+    """Return the devices that an agent offers, in the agent's order; new devices are created. Devices that it no longer
+    offers keep their tables and go offline.
 
     Raises:
         InvalidInput: a configuration has no valid name, or is offered twice.
@@ -49,7 +49,7 @@ def _accept_one(tx: Tx, agent: Agent, item: RuntimeOffer) -> Device:
 
 
 def _move_on(tx: Tx, device: Device, config: DeviceConfig) -> None:
-    """Switch the device to a new configuration; earlier measurements stay with the old one."""
+    """Switch the device to a new configuration; earlier measurements stay with the old configuration."""
     device.kind, device.runtime, device.runtime_version = config.kind, config.runtime, config.runtime_version
     device.threads, device.dtype, device.emulated = config.threads, config.dtype, config.emulated
     device.options, device.suffix = [list(pair) for pair in config.options], config.suffix

@@ -21,8 +21,9 @@ class Device(Base):
     """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
     `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
-    `scale` is the running mean of their slowdown (1: as when they were chosen); `refused` counts leases in a row whose
-    anchors were off. `busy_until` is when its lease ends; `shown_state` is the state in the latest event.
+    `scale` is the running mean of the anchors' slowdown; 1 means that they are as fast as when they were chosen.
+    `refused` counts leases in a row whose anchors were off. `busy_until` is the time at which the device's lease ends;
+    `shown_state` is the state in the latest event.
     """
 
     __tablename__ = "devices"
@@ -75,7 +76,7 @@ def find(tx: Tx, ref: str) -> Device | None:
 
 
 def get(tx: Tx, ref: str) -> Device:
-    """Return the device as `find` does.
+    """Return the device with this id, or else with this name.
 
     Raises:
         NotFound: there is no such device.
@@ -119,7 +120,7 @@ def next_epoch(tx: Tx, device: Device) -> int:
 
 
 def seen(tx: Tx, agent_id: str) -> None:
-    """Note that the agent of these devices was heard from."""
+    """Note that the agent of these devices has just sent a request."""
     tx.session.execute(update(Device).where(Device.agent_id == agent_id).values(last_seen_at=tx.now))
 
 
@@ -134,7 +135,7 @@ def state(tx: Tx, device: Device) -> State:
 
 
 def refresh_states(tx: Tx, machine: str | None = None) -> None:
-    """Emit an event for each device whose state differs from the one in its latest event."""
+    """Emit an event for each device whose state differs from the state in its latest event."""
     wanted = select(Device) if machine is None else select(Device).where(Device.machine == machine)
     for device in tx.session.execute(wanted.order_by(Device.id)).scalars().all():
         now = state(tx, device)
@@ -146,7 +147,7 @@ def refresh_states(tx: Tx, machine: str | None = None) -> None:
 
 
 def remove(tx: Tx, device: Device) -> None:
-    """Delete a device and everything measured on it; its agent learns it from the answer to its next heartbeat.
+    """Delete a device and everything measured on it; its agent learns of this from the answer to its next heartbeat.
 
     Raises:
         Conflict: the device is measuring.

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import ForeignKey, String, delete, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire.result import Result
 from service.store.base import Base, Tx
 from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device
+from service.store.devices.wishes import USER
 from service.store.devices.work_items import WorkItem
 
 Sets: TypeAlias = tuple[frozenset[str], ...]
@@ -22,16 +23,17 @@ Sets: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Told:
-    """A device's answer about one network: the sets, or in `failure` the reason why there are none."""
+    """A device's answer about one network: the sets, or, if there are none, the reason in `failure`."""
 
     sets: Sets = ()
     failure: str = ""
 
 
 class Fusion(Base):
-    """One network that a device was asked about. `sets` is None before the answer, and if it was a failure.
+    """One network that a device was asked about. `sets` is None before the answer, and if the answer was a failure.
 
-    `wiring`: see `hw_profiles.wiring`. `sha256`: the file to send, None once it is no longer needed.
+    `wiring` is explained in `hw_profiles.wiring`. `sha256` names the file to send; it is None once the file is no
+    longer needed.
     """
 
     __tablename__ = "fusions"
@@ -45,7 +47,7 @@ class Fusion(Base):
 
 
 def told(tx: Tx, device: Device, wirings: Iterable[str]) -> dict[str, Told]:
-    """Return the device's answers by wiring, on its current configuration; unanswered ones are left out."""
+    """Return the device's answers by wiring, on its current configuration; unanswered wirings are left out."""
     wanted = set(wirings)
     mine = select(Fusion).where(Fusion.device_id == device.id, Fusion.config_id == device.config_id)
     rows = tx.session.execute(mine.where(Fusion.wiring.in_(wanted))).scalars()
@@ -63,9 +65,9 @@ def has_told(tx: Tx, device: Device) -> bool:
     return tx.session.execute(heard.limit(1)).scalar_one_or_none() is not None
 
 
-def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
-    """Ask a device about networks: wiring -> sha256 of a recorded blob. Networks that it has answered about are not
-    asked for again unless the answer was a failure.
+def ask(tx: Tx, device_id: str, files: Mapping[str, str], job_id: str = USER) -> None:
+    """Ask a device about networks on behalf of a job: wiring -> sha256 of a recorded blob. An answered network is asked
+    about again only if the answer was a failure.
 
     Raises:
         NotFound: there is no such device.
@@ -75,7 +77,8 @@ def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
         row = _row(tx, device, wiring)
         if row.sets is None:
             row.sha256, row.failure = sha256, ""
-            questions.queue(tx, device, "fusion", key_of(wiring), (sha256, None))  # any file of a wiring will do
+            any_file = sha256, None  # any file of a wiring will do
+            questions.queue(tx, device, "fusion", key_of(wiring), any_file, job_id)
     tx.session.flush()
 
 
@@ -89,7 +92,7 @@ def _row(tx: Tx, device: Device, wiring: str) -> Fusion:
 
 
 def key_of(wiring: str) -> str:
-    """Return the key of the work item; the prefix keeps it apart from blocks, whose keys are digests, too."""
+    """Return the key of the work item. Its prefix distinguishes it from the keys of blocks, which are digests, too."""
     return f"fusion-{wiring}"
 
 
@@ -97,14 +100,14 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
     """Store a device's answer about one network."""
     if result.fused is not None:
         _end(tx, item, "done", sets=[list(names) for names in result.fused])
-    elif result.failure == "error":  # the runtime refused it, and would do so again
+    elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, which is worth another try
+    else:  # the process crashed or timed out, so another try may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue; if it was lost too often, note it as refused."""
+    """Put a leased item back into the queue; if the item was lost too often, mark it as refused."""
     work_items.give_back(tx, item, reason, blame=blame)
     if item.state == "poisoned":
         _end(tx, item, "poisoned", failure=reason)
@@ -114,3 +117,9 @@ def _end(tx: Tx, item: WorkItem, state: str, sets: list[Any] | None = None, fail
     row = _row(tx, devices.get(tx, item.device_id), item.key.removeprefix(key_of("")))
     row.sets, row.failure, row.sha256 = sets, failure[:2000], None
     item.state, item.reason = state, failure[:2000]
+
+
+def release(tx: Tx) -> None:
+    """Release the files of questions that will not be answered; whatever needs an answer asks again."""
+    waiting = questions.is_open(Fusion.device_id, Fusion.config_id, literal(key_of("")) + Fusion.wiring)
+    tx.session.execute(delete(Fusion).where(Fusion.sha256.is_not(None), ~waiting))

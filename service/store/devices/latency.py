@@ -1,4 +1,4 @@
-"""Latency: measured rows of blocks and calibrations, append-only, and the table computed from them."""
+"""Latency: measured rows of blocks and calibrations, which are only appended, and the table computed from these."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # SQLite autoincrements 
 
 
 class LatencyRow(Base):
-    """One measurement of one block. `status`: `ok`, or `rejected` if the session's anchors were off.
+    """One measurement of one block. `status` is `ok`, or `rejected` if the session's anchors were off.
 
-    `bursts`: the raw bursts of the two models whose difference gives the slope; `op` is None in imported rows.
+    `bursts` has the raw bursts of the two models whose difference gives the slope; `op` is None in imported rows.
     """
 
     __tablename__ = "latency_rows"
@@ -104,7 +104,7 @@ def add_row(
     accepted: bool = True,
     lease_id: str | None = None,
 ) -> None:
-    """Append a measurement with the table's next epoch; it enters the table if it was accepted."""
+    """Append a measurement with the table's next epoch. It becomes part of the table if it was accepted."""
     values = row.to_json() | {"epoch": devices.next_epoch(tx, device)}
     tx.session.add(
         LatencyRow(
@@ -123,7 +123,7 @@ def add_row(
 
 
 def calibration(tx: Tx, device: Device) -> Calibration:
-    """Return the newest calibration, or the prior if there is none."""
+    """Return the newest calibration, or the prior if there is no calibration."""
     wanted = (
         select(CalibrationRow.calibration)
         .where(CalibrationRow.device_id == device.id, CalibrationRow.config_id == device.config_id)
@@ -160,7 +160,7 @@ def record_classes(tx: Tx, device_id: str, classes: KernelClasses) -> int:
 def import_table(tx: Tx, device: Device, imported: LatencyTable) -> int:
     """Import a table measured on the same configuration; return the number of added rows.
 
-    It adds rows, calibration and classes, but only fills gaps: rows that the device measured itself are kept.
+    Rows, calibration and classes are added, but only where they are missing: rows that the device measured are kept.
 
     Raises:
         InvalidInput: the table was measured on another configuration.

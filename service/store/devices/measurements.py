@@ -22,15 +22,16 @@ from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem, give_back
 
 CALIBRATION_NETWORKS = 30
-"""Number of newest networks to fit a calibration on (design 6: 20-30)."""
+"""Number of the newest networks to which a calibration is fitted (design 6: 20-30)."""
 FIRST_OF_ALL = 1e12
-"""Priority of networks: a run or a user waits for them, and they are few."""
+"""Priority of networks. A run or a user waits for networks, and there are few of them."""
 
 
 class MeasuredNetwork(Base):
-    """One network of a measurement. `ops`: its blocks if the caller knew them, which lets it join the calibration.
+    """One network of a measurement. `ops` has the network's blocks if the caller knew them; only then is the network
+    added to the calibration.
 
-    `sha256`: its file; None once the measurement has ended and released the file.
+    `sha256` names the network's file; it is None once the measurement has ended and released the file.
     """
 
     __tablename__ = "measured_networks"
@@ -43,7 +44,7 @@ class MeasuredNetwork(Base):
 
 
 class Measurement(Base):
-    """A request to time networks on a device. `state`: queued, running, done or failed."""
+    """A request to time networks on a device. `state` is queued, running, done or failed."""
 
     __tablename__ = "measurements"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -57,7 +58,9 @@ class Measurement(Base):
     networks: Mapped[list[MeasuredNetwork]] = relationship(order_by=MeasuredNetwork.id, passive_deletes=True)
 
     def samples(self) -> dict[str, Sample]:
-        """Return the bursts of each network by the name the caller gave; empty until the measurement is done."""
+        """Return the bursts of each network, by the name that the caller gave it; empty until the measurement is
+        done.
+        """
         if self.state != "done":
             return {}
         return {item.name: Bursts.from_json(item.bursts).sample(item.name) for item in self.networks if item.bursts}
@@ -73,13 +76,12 @@ def measure(
 ) -> str:
     """Request to time `networks` (name -> sha256 of a recorded blob) together; return the measurement's id.
 
-    `ops`: the blocks of the networks that should join the device's calibration. `suffixes`: the endings of the files
-    that
-    are in the engine's own format.
+    `ops` has the blocks of the networks that should be added to the device's calibration. `suffixes` has the endings of
+    the files that are in the engine's own format.
 
     Raises:
         NotFound: there is no such device.
-        InvalidInput: there is no network, or more than fit in one lease.
+        InvalidInput: there is no network, or there are more networks than fit into one lease.
     """
     if not 1 <= len(networks) <= MAX_ITEMS:
         raise InvalidInput("networks", len(networks), f"must be 1 to {MAX_ITEMS} networks, to be timed in one lease")
@@ -128,7 +130,7 @@ def measurement(tx: Tx, measurement_id: str) -> Measurement:
 
 
 def cancel(tx: Tx, measurement_id: str) -> None:
-    """Cancel a measurement that is no longer needed; an agent that runs it learns it at its next heartbeat.
+    """Cancel a measurement that is no longer needed; an agent that runs it learns of this at its next heartbeat.
 
     Raises:
         NotFound: there is no such measurement.
@@ -152,7 +154,9 @@ def items(tx: Tx, measurement_id: str) -> Sequence[WorkItem]:
 
 
 def record(tx: Tx, item: WorkItem, result: Result) -> None:
-    """Store the result of one network; the last one ends the measurement, a failed one fails it."""
+    """Store the result of one network. The last result ends the measurement; a failed result makes the measurement
+    fail.
+    """
     network = tx.session.get_one(MeasuredNetwork, item.key)
     wanted = measurement(tx, network.measurement_id)
     if result.bursts is None:
@@ -168,7 +172,7 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
 
 
 def lose(tx: Tx, measurement_id: str, reason: str, *, blame: bool) -> None:
-    """Queue a measurement again after its lease was lost: all its networks count only if timed together."""
+    """Queue a measurement again after its lease was lost, because its networks count only if all are timed together."""
     wanted = measurement(tx, measurement_id)
     if wanted.state not in ("queued", "running"):
         return
@@ -190,8 +194,8 @@ def _end(tx: Tx, wanted: Measurement, failure: dict[str, Any]) -> None:
 
 
 def recalibrate(tx: Tx, device: Device) -> None:
-    """Fit the device's calibration on its newest networks with known blocks, if there are at least as many as in the
-    last fit.
+    """Fit the device's calibration to its newest networks with known blocks, if there are at least as many of them as
+    in the last fit.
     """
     newest = (
         select(MeasuredNetwork)

@@ -1,4 +1,4 @@
-"""Wishes: the jobs and users that wait for a queued block. A block that nothing waits for is not timed."""
+"""Wishes: the jobs and users that wait for a queued block or question. What nothing waits for leaves the queue."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from service.store.base import Base, Tx
 
 USER = ""
-"""Stands for a user in place of a job's id (`predict` with `fill`); users' wishes are never withdrawn."""
+"""Value that stands for a user in place of a job's id (for `predict` with `fill`); users' wishes are never
+withdrawn.
+"""
 
 
 class Wish(Base):
-    """A job or a user waits for a work item. Jobs that have ended wait for none."""
+    """A row that says that a job or a user waits for a work item. Jobs that have ended do not wait for any item."""
 
     __tablename__ = "wishes"
     item_id: Mapped[int] = mapped_column(
@@ -31,6 +33,6 @@ def add(tx: Tx, item_ids: Iterable[int], job_id: str) -> None:
 
 
 def forget(tx: Tx, job_id: str) -> bool:
-    """Delete the wishes of a job; return True if it had any."""
+    """Delete the wishes of a job; return True if the job had any wishes."""
     gone = delete(Wish).where(Wish.job_id == job_id).returning(Wish.item_id)
     return bool(tx.session.execute(gone).scalars().all())

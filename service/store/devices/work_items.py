@@ -1,9 +1,10 @@
-"""Work items: the queue of a device: blocks and networks to time, and networks to convert or to report fusions of.
+"""Work items: a device's queue of blocks and networks to time, and of networks to convert or to report fusions for.
 
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
 
-A queued block is deleted once no job and no user waits for it (service.store.devices.wishes).
+A queued item is deleted once no job and no user waits for it (service.store.devices.wishes); the networks of a
+measurement are cancelled with it instead.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ Digests: TypeAlias = tuple[str, str]
 """sha256 of a block's two timing models: with many copies and with one."""
 
 SLOW_MACS_PER_US = 200.0
-"""Speed of the slowest device that deadlines allow for: 0.2 GMAC/s, a tenth of a small ARM board's core."""
+"""Speed of the slowest device for which deadlines are long enough: 0.2 GMAC/s, a tenth of a small ARM board's core."""
 CALL_US = 100.0
 BACK_OFF_S = (5.0, 10.0, 20.0)
-"""Delay of an item after its first, second and third lost attempt; the next one poisons it."""
+"""Delay of an item after its first, second and third lost attempt; the fourth lost attempt poisons the item."""
 OPEN = ("queued", "leased")
 REFUSED = ("failed", "poisoned")
 
@@ -42,8 +43,8 @@ class WorkItem(Base):
     """A block (`op`) or network (`measurement_id`, `sha256`) to time on a device, a `fusion` (`sha256`) to report, or a
     `check` (`sha256`, with the samples in `single_sha256`) to convert and run.
 
-    `sha256` and `single_sha256` are the digests of the files; those of a block are set at its first lease. `suffix`:
-    the ending of a network's file, None for an ONNX file. `available_at`: earliest time to lease the item.
+    `sha256` and `single_sha256` are the digests of the files; a block's digests are set at its first lease. `suffix` is
+    the ending of a network's file, None for an ONNX file. `available_at` is the earliest time to lease the item.
     """
 
     __tablename__ = "work_items"
@@ -70,10 +71,10 @@ class WorkItem(Base):
 
 
 def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], job_id: str = USER) -> int:
-    """Ask for the rows of `ops` on behalf of a job, the highest priority first; return how many are new.
+    """Ask for the rows of `ops` on behalf of a job, the highest priority first; return the number of new items.
 
-    Idempotent by op key: measured ops are not queued again, queued ones get the higher priority, and those that the
-    device cannot run stay refused.
+    Idempotent by op key: measured ops are not queued again, queued ops get the higher of the two priorities, and ops
+    that the device cannot run stay refused.
 
     Raises:
         NotFound: there is no such device.
@@ -99,23 +100,21 @@ def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], j
 
 
 def withdraw(tx: Tx, job_id: str) -> None:
-    """Withdraw a job's requests: blocks that are queued for it alone will not be timed."""
+    """Withdraw a job's requests: items that are queued only for this job leave the queue."""
     if wishes.forget(tx, job_id):
-        devices.lock_all(tx)  # a grant in progress finishes first, and its blocks stay
+        devices.lock_all(tx)  # a lease that is being granted is finished first, and its items stay
         drop_unwanted(tx)
 
 
 def drop_unwanted(tx: Tx) -> None:
-    """Delete queued blocks that neither a job nor a user waits for."""
-    idle = (WorkItem.kind == "block") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
+    """Delete queued blocks and questions that neither a job nor a user waits for."""
+    idle = (WorkItem.kind != "network") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
     tx.session.execute(delete(WorkItem).where(idle))
 
 
 def unwanted(tx: Tx, lease_id: str) -> bool:
-    """True if a lease has open blocks and nothing waits for any of them."""
-    lent = select(WorkItem.id).where(
-        WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
-    )
+    """True if a lease of blocks or questions has open items and nothing waits for any of them."""
+    lent = select(WorkItem.id).where(WorkItem.lease_id == lease_id, WorkItem.state == "leased")
     waited_for = lent.where(exists().where(Wish.item_id == WorkItem.id))
     found = [tx.session.execute(rows.limit(1)).scalar_one_or_none() for rows in (lent, waited_for)]
     return found[0] is not None and found[1] is None
@@ -151,7 +150,9 @@ def refused(tx: Tx, device_id: str) -> Sequence[WorkItem]:
 
 
 def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
-    """Put a leased item back into the queue. `blame` counts a failed attempt, which delays and finally poisons it."""
+    """Put a leased item back into the queue. With `blame`, a failed attempt is counted, which delays the item and
+    finally poisons it.
+    """
     item.lease_id, item.reason = None, reason[:2000]
     item.state, item.available_at = "queued", tx.now
     if blame:
@@ -163,7 +164,7 @@ def give_back(tx: Tx, item: WorkItem, reason: str, *, blame: bool) -> None:
 
 
 def ask_again(tx: Tx, device_id: str) -> None:
-    """After a change of the device's configuration, delete finished items and queue refused ones again."""
+    """After a change of the device's configuration, delete finished items and queue refused items again."""
     mine = WorkItem.device_id == device_id
     tx.session.execute(delete(WorkItem).where(mine, WorkItem.state == "done", WorkItem.kind == "block"))
     again = update(WorkItem).where(mine, WorkItem.state.in_(REFUSED), WorkItem.kind == "block")
@@ -173,30 +174,26 @@ def ask_again(tx: Tx, device_id: str) -> None:
 def next_work(
     tx: Tx, device_ids: Sequence[str], max_items: int, kinds: Sequence[ItemKind] = ITEM_KINDS
 ) -> list[WorkItem]:
-    """Return the next work of these devices: all networks of one measurement, else fusions, checks or blocks of one
-    device.
+    """Return the next work of these devices: all networks of one measurement; if no measurement is queued, fusions,
+    checks or blocks of one device.
     """
     queued = (
         select(WorkItem)
         .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
         .order_by(WorkItem.priority.desc(), WorkItem.id)
     )
-    networks = queued.where(WorkItem.kind == "network")
-    first = tx.session.execute(networks.limit(1)).scalar_one_or_none()
-    if first is not None:
-        together = networks.where(WorkItem.measurement_id == first.measurement_id)
-        return list(tx.session.execute(together).scalars())
-    for kind in [kind for kind in ("fusion", "check", "block") if kind in kinds]:
+    for kind in [kind for kind in ("network", "fusion", "check", "block") if kind in kinds]:
         alike = queued.where(WorkItem.kind == kind)
         first = tx.session.execute(alike.limit(1)).scalar_one_or_none()
         if first is not None:
-            mine = alike.where(WorkItem.device_id == first.device_id).limit(max_items)
-            return list(tx.session.execute(mine).scalars())
+            one_device = alike.where(WorkItem.device_id == first.device_id).limit(max_items)
+            together = alike.where(WorkItem.measurement_id == first.measurement_id)
+            return list(tx.session.execute(together if kind == "network" else one_device).scalars())
     return []
 
 
 def digested(item: WorkItem, digests: Mapping[str, Digests]) -> bool:
-    """Set the digests of a block's files if they are missing; return True if they are known now."""
+    """Set the digests of a block's files if they are missing; return True if the digests are known now."""
     if item.sha256 is None and item.key in digests:
         item.sha256, item.single_sha256 = digests[item.key]
     return item.sha256 is not None

@@ -28,7 +28,7 @@ class Artifact(Base):
 
 
 def add(tx: Tx, held: Held, kind: str, name: str, blob: StoredBlob) -> Artifact:
-    """Store a recorded file as an artifact; it replaces an earlier one of the same kind and name.
+    """Store a recorded file as an artifact; it replaces an earlier artifact of the same kind and name.
 
     Raises:
         LeaseLost: another conductor has the job now.

@@ -19,7 +19,7 @@ from workers.progress import Asked
 class Ask(Base):
     """One proposal; `number` counts proposals within the job, from 1.
 
-    `takeovers`: how often a conductor went silent before this proposal was evaluated.
+    `takeovers` counts how often a conductor went silent before this proposal was evaluated.
     """
 
     __tablename__ = "asks"
@@ -55,19 +55,21 @@ def add(tx: Tx, held: Held, asked: Asked) -> None:
 
 
 def of_job(tx: Tx, job_id: str) -> Sequence[Asked]:
-    """Return all proposals of a job, in the order they were made."""
+    """Return all proposals of a job, in the order in which they were made."""
     rows = select(Ask).where(Ask.job_id == job_id).order_by(Ask.number)
     return [Asked(row.strategy, Candidate.from_json(row.candidate)) for row in tx.session.execute(rows).scalars()]
 
 
 def interrupted(tx: Tx, job_id: str) -> None:
-    """Count a takeover for each open proposal of a job: one of them may have killed the last conductor."""
+    """Count a takeover for each open proposal of a job, because one of these proposals may have killed the last
+    conductor.
+    """
     done = select(EvaluationRow.candidate_id).where(EvaluationRow.job_id == job_id)
     still_open = update(Ask).where(Ask.job_id == job_id, Ask.candidate_id.not_in(done))
     tx.session.execute(still_open.values(takeovers=Ask.takeovers + 1))
 
 
 def takeovers(tx: Tx, job_id: str) -> Mapping[str, int]:
-    """Return how often the conductor of each candidate went silent, by id; candidates with 0 are left out."""
+    """Return by candidate id how often the candidate's conductor went silent; candidates with 0 are left out."""
     rows = select(Ask.candidate_id, Ask.takeovers).where(Ask.job_id == job_id, Ask.takeovers > 0)
     return {row.candidate_id: row.takeovers for row in tx.session.execute(rows)}

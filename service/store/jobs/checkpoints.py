@@ -14,7 +14,7 @@ from service.store.jobs.job_leases import Held, fence
 
 
 class Checkpoint(Base):
-    """The newest checkpoint of a name; `path` is relative to the job's folder."""
+    """The newest checkpoint of one name; `path` is relative to the job's folder."""
 
     __tablename__ = "checkpoints"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -24,7 +24,7 @@ class Checkpoint(Base):
 
 
 def keep(tx: Tx, held: Held, name: str, path: PurePosixPath) -> None:
-    """Note that a checkpoint file is complete; it replaces the earlier one of this name.
+    """Note that a checkpoint file is complete; it replaces the earlier checkpoint with this name.
 
     Raises:
         LeaseLost: another conductor has the job now.

@@ -26,7 +26,7 @@ class Conductor(Base):
 
 
 def seen(tx: Tx, conductor_id: str, executor: Executor) -> None:
-    """Note that a conductor is alive, and delete those that have been silent for long."""
+    """Note that a conductor is alive, and delete conductors that have been silent for long."""
     tx.session.execute(delete(Conductor).where(Conductor.seen_at < tx.now - 10 * ALIVE_FOR))
     known = tx.session.get(Conductor, conductor_id)
     if known is None:
@@ -41,7 +41,7 @@ def left(tx: Tx, conductor_id: str) -> None:
 
 
 def alive(tx: Tx) -> Sequence[Conductor]:
-    """Return the conductors heard from within ALIVE_FOR."""
+    """Return the conductors that have reported within ALIVE_FOR."""
     rows = select(Conductor).where(Conductor.seen_at > tx.now - ALIVE_FOR).order_by(Conductor.id)
     return tx.session.execute(rows).scalars().all()
 

@@ -1,4 +1,4 @@
-"""Evaluations: the results of a job's candidates, numbered from 1 in the order they were recorded."""
+"""Evaluations: the results of a job's candidates, numbered from 1 in the order in which they were recorded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class EvaluationRow(Base):
 
     @property
     def searched(self) -> bool:
-        """True for an evaluation of the search, false for training or timing of finalists."""
+        """True for an evaluation of the search, false for the training or timing of a finalist."""
         return Candidate.from_json(self.candidate).searched
 
     @property
@@ -60,7 +60,7 @@ class EvaluationRow(Base):
 
 
 def add(tx: Tx, held: Held, evaluated: Evaluated) -> EvaluationRow | None:
-    """Record the result of a candidate and return its row; None if it was recorded already.
+    """Record the result of a candidate and return its row; None if the result was recorded already.
 
     Raises:
         LeaseLost: another conductor has the job now.

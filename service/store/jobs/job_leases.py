@@ -1,4 +1,4 @@
-"""Leases of jobs: claimed for a time, renewed while the job runs, and fenced by epoch against old holders."""
+"""Leases of jobs. A lease is claimed for a time and renewed while the job runs; its epoch fences off old holders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.ports import Signal
 class Held:
     """A claim: this conductor may run the job as long as the job has this epoch.
 
-    `takeover`: the previous conductor went silent, and the job's work may have crashed it.
+    `takeover` means that the previous conductor went silent, maybe because the job's work crashed it.
     """
 
     job_id: str
@@ -33,8 +33,8 @@ class Held:
 def claim(tx: Tx, owner: str, lease_s: float, max_crashes: int) -> Held | None:
     """Claim the oldest job that is queued, or running with an expired lease.
 
-    If two conductors race for a job, one gets it and the other the next one. A takeover carries out a cancel or pause
-    that the user asked of the silent run, and fails a job that has been taken over too often.
+    If two conductors race for a job, one gets this job and the other gets the next job. If the user asked the silent
+    run to cancel or pause, the takeover cancels or pauses the job. A job that has been taken over too often fails.
     """
     due = or_(Job.state == "queued", (Job.state == "running") & (Job.lease_until <= tx.now))
     for job in tx.session.execute(select(Job).where(due).order_by(Job.created_at, Job.id)).scalars().all():
@@ -79,7 +79,7 @@ def _crashed(job: Job, crashes: int, reason: str | None = None) -> dict[str, Any
 
 
 def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
-    """Queue a job again because the machine failed, or fail it if that has happened too often.
+    """Queue a job again because the machine failed; if the machine has failed too often, the job fails.
 
     Args:
         reason: how the machine failed, for the user.
@@ -88,7 +88,7 @@ def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
         Number of failures since the job's last evaluation.
 
     Raises:
-        LeaseLost: as `fence`.
+        LeaseLost: the job has another epoch or is not running.
     """
     fence(tx, held, crashes=Job.crashes + 1)
     job = tx.session.execute(
@@ -117,16 +117,16 @@ def renew(tx: Tx, held: Held, lease_s: float) -> None:
     """Extend the lease to `lease_s` from now, even if it had expired and was not taken over.
 
     Raises:
-        LeaseLost: as `fence`.
+        LeaseLost: the job has another epoch or is not running.
     """
     fence(tx, held, lease_until=tx.now + timedelta(seconds=lease_s))
 
 
 def signal(tx: Tx, held: Held) -> Signal:
-    """Return what the user wants of the run: continue, pause or cancel.
+    """Return what the user wants the run to do: continue, pause or cancel.
 
     Raises:
-        LeaseLost: as `fence`.
+        LeaseLost: the job has another epoch or is not running.
     """
     rows = select(Job.signal).where(Job.id == held.job_id, Job.state == "running", Job.epoch == held.epoch)
     match tx.session.execute(rows).scalar_one_or_none():
@@ -142,7 +142,7 @@ def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
     """End the claim and move the job to another state: ended, paused or queued again.
 
     Raises:
-        LeaseLost: as `fence`.
+        LeaseLost: the job has another epoch or is not running.
     """
     try:
         transition(tx, held.job_id, held.epoch, "running", target, **values)
@@ -151,10 +151,10 @@ def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
 
 
 def progress(tx: Tx, held: Held, *, tell: bool, **values: Any) -> None:
-    """Store a job's progress; with `tell`, emit an event, too.
+    """Store a job's progress; if `tell`, also emit an event.
 
     Raises:
-        LeaseLost: as `fence`.
+        LeaseLost: the job has another epoch or is not running.
     """
     fence(tx, held, **values)
     if not tell:

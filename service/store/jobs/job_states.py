@@ -1,4 +1,4 @@
-"""Moves of jobs from one state to another; all go through `transition`."""
+"""Moves of jobs from one state to another; all moves go through `transition`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: Stat
 
 
 def cancel(tx: Tx, job: Job) -> None:
-    """Cancel a job, or ask its conductor to if it runs. Has no effect on a job that has ended."""
+    """Cancel a job; if it is running, ask its conductor to cancel it. This has no effect on a job that has ended."""
     _hold(tx, job)
     if job.state in FINAL:
         return

@@ -1,7 +1,7 @@
-"""Jobs: their requests, state and holders. State changes are in job_states.py and job_leases.py.
+"""Jobs: their requests, states and holders. The functions that change states are in job_states.py and job_leases.py.
 
-`status`, `progress` and the four summaries hold the sum of the job's events; the transaction that writes an event
-also updates them in the row.
+`status`, `progress` and the four summaries hold the sum of the job's events. The transaction that writes an event also
+updates these columns.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from service.store.jobs.states import FINAL, State
 class Job(Base):
     """One job. `request` is the accepted body, with names resolved to ids.
 
-    `signal` is what the user wants of a running job. `epoch` grows whenever a conductor claims the job; each write
-    of a conductor names its epoch, so that one that has lost the job cannot write.
+    `signal` is what the user wants of a running job. `epoch` grows whenever a conductor claims the job. Each write of a
+    conductor names its epoch, so that a conductor that has lost the job cannot write.
     """
 
     __tablename__ = "jobs"
@@ -84,7 +84,8 @@ def create(
     retry_of: str | None = None,
     max_queued: int | None = None,
 ) -> Job:
-    """Queue a job. `request`: body with ids, whose `name` may be None; `warnings`: as JSON (`service.jobs.warnings`).
+    """Queue a job. `request` is the body with ids; its `name` may be None. `warnings` are JSON
+    (`service.jobs.warnings`).
 
     Raises:
         Conflict: the name is taken (code `name`).
@@ -120,7 +121,7 @@ def retry(tx: Tx, job: Job, *, max_queued: int | None = None) -> Job:
         Conflict: the job has not ended (code `state`).
     """
     if job.state not in FINAL:
-        raise Conflict(f"the job is {job.state}; only one that has ended can be retried", code="state")
+        raise Conflict(f"the job is {job.state}; only a job that has ended can be retried", code="state")
     number = 2
     while find(tx, name := f"{job.name[:56]}-{number}") is not None:
         number += 1
@@ -135,7 +136,7 @@ def find(tx: Tx, ref: str) -> Job | None:
 
 
 def get(tx: Tx, ref: str) -> Job:
-    """Return the job as `find` does.
+    """Return the job with this id, or else with this name.
 
     Raises:
         NotFound: there is no such job.
@@ -177,7 +178,9 @@ def remove(tx: Tx, job: Job) -> None:
 
 
 def wait_for(tx: Tx, job_id: str, device_id: str | None) -> None:
-    """Note that a job waits for a device, or for none if it is None; no effect if that is noted already."""
+    """Note that a job waits for a device, or for no device if `device_id` is None. Nothing changes if this is noted
+    already.
+    """
     job = get(tx, job_id)
     waiting = job.waiting_for["device"] if job.waiting_for else None
     if waiting == device_id:

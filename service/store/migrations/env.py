@@ -12,7 +12,7 @@ from service.store.base import UtcTime
 
 
 def _render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
-    # Types are rendered as SQLAlchemy's own, so that a migration does not change when ours do.
+    # Types are rendered as SQLAlchemy's own types, so that a migration does not change when this project's types do.
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcTime) else False
 
 
@@ -21,6 +21,6 @@ context.configure(
     target_metadata=Base.metadata,
     render_as_batch=context.config.attributes["connection"].dialect.name == "sqlite",
     render_item=_render,
-    transactional_ddl=True,  # SQLite supports it if the driver does not commit by itself
+    transactional_ddl=True,  # SQLite supports transactional DDL if the driver does not commit by itself
 )
 context.run_migrations()

@@ -1,4 +1,4 @@
-"""Write a migration from the difference between the tables in the code and the migrations so far.
+"""Write a migration that turns the tables made by the migrations so far into the tables in the code.
 
 python -m service.store.migrations.revise "agents report their load"
 python -m service.store.migrations.revise --first      # before the first release: rewrite the only migration
@@ -35,7 +35,7 @@ def revise(message: str, number: str) -> Path:
 
 
 def rewrite_first() -> Path:
-    """Replace the only migration with one that makes all tables."""
+    """Replace the only migration with a migration that makes all tables."""
     for path in VERSIONS.glob("*.py"):
         path.unlink()
     path = revise("first tables", "0001")

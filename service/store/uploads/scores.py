@@ -13,8 +13,8 @@ class Score(Base):
     """The summed scores, `right`, of `count` validation samples, drawn with `seed`.
 
     In a classification, `right` is the number of correct samples. `chance` is the mean score of guessing; it is None in
-    rows of the first version, whose chance is 1 / `classes`. A model, a data set and a seed have one row: that of the
-    last `task` that was scored.
+    rows of the first version, whose chance is 1 / `classes`. A model, a data set and a seed have one row: the row of
+    the last `task` that was scored.
     """
 
     __tablename__ = "scores"
@@ -34,6 +34,6 @@ def find(tx: Tx, model_id: str, dataset_id: str, seed: int) -> Score | None:
 
 
 def keep(tx: Tx, score: Score) -> None:
-    """Store a score; if a racing request stored it first, that one is equal."""
+    """Store a score. If a concurrent request has stored it first, its score is equal."""
     tx.session.merge(score)
     tx.session.flush()

@@ -1,4 +1,4 @@
-"""Uploads: the common part of models and data sets: a name for one content, and a check."""
+"""Uploads: the common part of models and data sets. An upload is a name for one content, and is checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERRUPTED = {"field": "file", "message": "the check was interrupted: upload th
 
 
 class Same(Protocol):
-    """Tells if a row is the current upload: the same bytes and settings."""
+    """Tells whether a row is the current upload, with the same bytes and settings."""
 
     def __call__(self, row: Any, /) -> bool: ...
 
@@ -44,7 +44,9 @@ def get(tx: Tx, kind: type[Row], ref: str) -> Row:
 
 
 def interrupted(tx: Tx, row: Model | Dataset, wall: timedelta) -> bool:
-    """True if the check has run for longer than `wall`, the limit of checks: its server must have died."""
+    """True if the check has run for longer than `wall`, the limit of checks, so the server of the check must have
+    died.
+    """
     return row.state == "checking" and row.created_at + wall + MARGIN < tx.now
 
 
@@ -61,7 +63,7 @@ def existing(tx: Tx, kind: type[Row], name: str, same: Same, wall: timedelta) ->
     A refused or interrupted upload leaves its name free.
 
     Raises:
-        Conflict: the name stands for other content or settings.
+        Conflict: the name belongs to an upload with other content or settings.
     """
     row = tx.session.execute(select(kind).where(kind.name == name)).scalar_one_or_none()
     if row is None or row.state == "refused" or interrupted(tx, row, wall):

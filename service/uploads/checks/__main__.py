@@ -16,7 +16,7 @@ from hw_profiles import lifeline
 from service.errors import REFUSALS
 from service.files.data_folder import is_full
 
-# Audit events that no check needs: the network, other programs, and code hidden in a pickle.
+# Audit events of actions that no check needs: use of the network, other programs, and code hidden in a pickle.
 FORBIDDEN = frozenset(
     {
         "socket.bind",
@@ -55,7 +55,7 @@ def main() -> None:
 def _answer(task: str, request: Mapping[str, Any]) -> str:
     try:
         return _encoded({"result": importlib.import_module(f"service.uploads.checks.{task}").run(request)})
-    except Exception as error:  # the parent reports it to the user
+    except Exception as error:  # the parent reports the error to the user
         if isinstance(error, REFUSALS):
             value, message = _shown(error.value), _without_paths(error.message, request)
             return _encoded({"invalid": {"field": error.field, "message": message, "value": value}})
@@ -75,7 +75,7 @@ def _without_paths(text: str, request: Mapping[str, Any]) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """True if our code is at fault and not the file: a Mistake, a failed import, or a name missing in our own code.
+    """True if Netlathe's code is at fault and not the file: a Mistake, a failed import, or a missing name in this code.
 
     The same errors raised inside a library are blamed on the file, which made the library fail.
     """

@@ -1,4 +1,4 @@
-"""Check an uploaded data set: every label and every pixel; also leaves a decoded copy for later jobs."""
+"""Check every label and every pixel of an uploaded data set, and keep a decoded copy for later jobs."""
 
 from __future__ import annotations
 

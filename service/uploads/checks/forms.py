@@ -1,4 +1,4 @@
-"""Forms: the graphs of a network that a device is asked about, made in the sandbox because the file is not trusted."""
+"""Forms: the graphs of a network about which a device is asked, made in the sandbox because the file is not trusted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.problem.timed_form import cut_forms, timed_form
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Map `{path, folder}` to `{wirings}`: first that of the form that is timed, then those of others that a job may
-    prune.
+    """Map `{path, folder}` to `{wirings}`: first the wiring of the form that is timed, then the wirings of other forms
+    that a job may prune.
 
     Each form is written to `<folder>/<wiring>.onnx`.
     """

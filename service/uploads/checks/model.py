@@ -29,7 +29,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         InvalidInput: the file, its preprocessing or the name of its scored output has a fault.
-        Mistake: our code failed on the file, which is not the file's fault.
+        Mistake: Netlathe's code failed on the file, which is not the file's fault.
     """
     try:
         return _checked(request)
@@ -54,7 +54,7 @@ def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parameters": counted.parameters,
         "macs": counted.macs,
-        "size_bytes": min(counted.size_bytes, path.stat().st_size),  # as `compress.counting.cost.sent`
+        "size_bytes": min(counted.size_bytes, path.stat().st_size),  # the same rule as `compress.counting.cost.sent`
         "input_shape": list(network.input_shape),
         "inputs": [_input(network, name) for name in network.inputs],
         "outputs": [_output(name, shape, scored) for name, shape in output_shapes(network).items()],
@@ -64,7 +64,7 @@ def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(group: Group) -> dict[str, Any]:
-    """Describe a group as in the REST contract."""
+    """Describe a channel group as in the REST contract."""
     return {
         "name": group.name,
         "width": group.width,
@@ -110,7 +110,7 @@ def _warnings(network: Network, found: tuple[Group, ...], scored: str | None) ->
     warnings = []
     unknown = sorted({node.op_type for node in network.nodes if find_row(node) is None})
     if unknown:
-        warnings.append(f"no rule for {', '.join(unknown)}: the channels around them are not pruned")
+        warnings.append(f"no rule for {', '.join(unknown)}: the channels around these operators are not pruned")
     if not any(group.prunable for group in found):
         warnings.append("no channels of this network can be pruned")
     if scored is None:

@@ -36,13 +36,13 @@ NEVER_MEASURED = "nothing of this network was measured on this device yet: POST 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, table, settings, fused}` to the answer of GET /api/v1/models/{id}/preflight, or to `{untold: why}`.
 
-    `fused`: wiring -> sets of node names that the device reported. If there are none, the engine on this machine is
-    asked; if there is no such engine, the device must report first.
+    `fused` maps each wiring to the sets of node names that the device reported. If it is empty, the engine on this
+    machine is asked; if there is no such engine, the device must report first.
 
-    Latencies and layers are those of the network as uploaded, to which ratios refer and which `predict` shows.
-    `floor_ms` is predicted for the smallest widths that a job searches on this device, with these `settings` of
-    filter_prune, in the form that a job prunes: no limit below it can be met by pruning alone.
-    All milliseconds are null if the table covers nothing.
+    Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` describes the
+    same network. `floor_ms` is predicted for the smallest widths that a job searches on this device with these
+    `settings` of filter_prune, in the form of the network that a job prunes. Pruning alone cannot meet a limit below
+    `floor_ms`. All milliseconds are null if the table covers nothing.
 
     Raises:
         InvalidInput: the network cannot be read.
@@ -87,7 +87,7 @@ def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str
 
 def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -> Prediction:
     """Predict the smallest network in the form with the best coverage in the table, because jobs measure the kernels of
-    the form they keep. If coverages are equal, take the faster form.
+    the form that they keep. If coverages are equal, take the faster form.
     """
     found: list[Prediction] = []
     for form in cut_forms(network):

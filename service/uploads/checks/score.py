@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from search.metric import Metric
 
 SAMPLES = 1000
-"""Number of validation samples (or all, if there are fewer); the contract asks for at least 500."""
+"""Number of validation samples; if there are fewer, all are used. The contract asks for at least 500."""
 BATCH = 100
 BEARABLE = 0.01
-"""Mean score that may be lost by switching batch norms from training mode to inference mode."""
+"""Largest mean score that may be lost when batch norms switch from training mode to inference mode."""
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     classes, chance, task}`.
 
     Raises:
-        InvalidInput: the data cannot be read or do not fit the network, its outputs are not finite, or it is accurate
-            only with the statistics of a batch.
+        InvalidInput: the data cannot be read or do not fit the network, the network's outputs are not finite, or the
+            network is accurate only with the statistics of a batch.
     """
     from compress.data.dataset import load_dataset
     from compress.data.preprocessing import Preprocessing
@@ -43,7 +43,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     from compress.network import parse
     from compress.tasks import load
 
-    # Normalised as in a job, so that repairs made at the upload apply here, too.
+    # The network is normalised as in a job, so that the repairs made at the upload apply here, too.
     path = Path(request["model"])
     network = load_network(path)
     preprocessing = Preprocessing.from_json(request["preprocessing"])
@@ -97,7 +97,7 @@ def _scores(task: Task, network: Network, part: Part, preprocessing: Preprocessi
 
 
 def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
-    """Raise InvalidInput if inference mode of the batch norms costs more score than chance explains."""
+    """Raise InvalidInput if the score in inference mode of the batch norms is lower than chance can explain."""
     lost = float(exported.mean() - now.mean())
     error = float(np.square(now - exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):

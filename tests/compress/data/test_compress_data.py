@@ -254,7 +254,7 @@ def test_zip_in_one_folder_with_litter(tmp_path: Path) -> None:
     assert summary.counts == {"train": 30}
     assert summary.warnings == (
         "hidden and system files ignored: 2, e.g. pets/.DS_Store",
-        "1 files outside the part folders were not used, e.g. pets/README.md",
+        "1 files that lie outside the folders of the parts were not used, e.g. pets/README.md",
     )
 
 

@@ -68,7 +68,7 @@ def test_two_arrays_that_are_both_validation_are_refused(tmp_path: Path) -> None
 def test_files_of_no_part_are_counted(tmp_path: Path) -> None:
     members = class_folders("train", 30) | class_folders("holdout", 7, seed=1)
     warnings = inspect_dataset(write_zip(tmp_path / "a.zip", members)).warnings
-    assert warned(warnings, "7 files outside the part folders were not used", "holdout/ant")
+    assert warned(warnings, "7 files that lie outside the folders of the parts were not used", "holdout/ant")
 
 
 def test_tables_and_files_of_no_part_are_counted(tmp_path: Path) -> None:
@@ -98,7 +98,9 @@ def test_text_beside_the_images_is_passed_over_with_a_count(tmp_path: Path) -> N
     members = class_folders("train", 30) | {"train/ant/labels.csv": b"a,b", "train/bee/notes.TXT": b"hello"}
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
-    assert summary.warnings == ("2 files with text beside the images were not used, e.g. train/ant/labels.csv",)
+    assert summary.warnings == (
+        "2 files that lie beside the images and hold text were not used, e.g. train/ant/labels.csv",
+    )
 
 
 # --- labels that are kept back
@@ -132,7 +134,7 @@ def test_a_test_folder_without_classes_is_not_used(tmp_path: Path) -> None:
     members = class_folders("train", 30) | {f"test/{i}.png": data for i, data in enumerate(pngs(4))}
     summary = inspect_dataset(write_zip(tmp_path / "a.zip", members))
     assert summary.counts == {"train": 30}
-    assert warned(summary.warnings, "4 files of test without a class folder were not used")
+    assert warned(summary.warnings, "4 files that lie in test but in no class folder were not used")
 
 
 @pytest.mark.parametrize("label", [-1, None, 2**40])

@@ -86,7 +86,8 @@ def test_nodes_of_one_name_are_renamed_with_a_warning() -> None:
     assert network.nodes[0].name == "same"
     (warning,) = network.warnings
     assert (
-        warning == f"{len(network.nodes) - 1} nodes shared another's name and were renamed, e.g. one 'same' to 'same_1'"
+        warning == f"{len(network.nodes) - 1} nodes had the same name as another node and were renamed, "
+        "e.g. from 'same' to 'same_1'"
     )
     assert not load_network(network.save()).warnings
     verify(network, g.images(3))

@@ -75,7 +75,7 @@ def test_a_void_token_ends_the_agent(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_another_machine_of_the_same_name_ends_the_agent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _agent(tmp_path, _answers(409, {"detail": "start this one with another --machine"})).run() == 3
+    assert _agent(tmp_path, _answers(409, {"detail": "start this agent with another --machine"})).run() == 3
     assert "--machine" in capsys.readouterr().err
 
 

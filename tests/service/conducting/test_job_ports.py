@@ -354,7 +354,7 @@ def test_a_network_that_the_runtime_cannot_load_fails_with_its_reason(ports: Sto
 
 
 def test_a_device_that_never_tells_is_not_waited_for_for_ever(ports: StorePorts, agent: HandAgent) -> None:
-    with pytest.raises(MeasurementFailed, match="did not report within 0 s"):
+    with pytest.raises(MeasurementFailed, match=r"did not report .* within 0 s"):
         ports.fused(agent.device_id, [small_network()], 0.0)
 
 

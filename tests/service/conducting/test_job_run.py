@@ -60,7 +60,7 @@ Fail.__module__ = "onnxruntime.capi.onnxruntime_pybind11_state"
 @pytest.mark.parametrize(
     ("error", "code", "field", "says"),
     [
-        (Infeasible({"w": 4}, {"macs": 5.0}, 0.25), "infeasible", "limits", "the nearest one exceeds them by 25.0%"),
+        (Infeasible({"w": 4}, {"macs": 5.0}, 0.25), "infeasible", "limits", "candidate exceeds them by 25.0%"),
         (Unsupported("Pad that mirrors channels"), "unsupported", "model", "mirrors channels"),
         (Disagreement("conv7", "Conv", 0.5, 1e-4), "invalid", "file", "'conv7'"),
         (TrainingDiverged(2, 7, float("nan")), "diverged", "training", "epoch 2"),

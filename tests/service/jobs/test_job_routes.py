@@ -174,7 +174,7 @@ def test_an_objective_is_something_that_a_method_lowers(client: TestClient, uplo
     answer = client.post(JOBS, json=body(objective={"metric": metric}, **wanted))
     (error,) = answer.json()["errors"]
     assert (answer.status_code, error["field"], error["value"]) == (422, "objective.metric", metric)
-    assert error["message"].startswith("none of the methods lowers it (weight_prune); filter_prune")
+    assert error["message"].startswith("none of the methods (weight_prune) lowers it; filter_prune")
 
 
 def test_a_target_for_methods_that_make_nothing_faster_is_told(client: TestClient, uploaded: Uploaded) -> None:

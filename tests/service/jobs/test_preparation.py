@@ -78,7 +78,7 @@ def test_a_wrong_scale_puts_the_original_at_chance_and_is_refused(client: TestCl
     assert "chance is 50.0%" in wrong.json()["detail"]
     assert "'scale': 1.0" in wrong.json()["detail"]
     usual = client.post(JOBS, json={**body, "model": "inverted"})
-    assert "'scale': '1/255 of uint8 pixels, 1 of float32 ones'" in usual.json()["detail"], usual.text
+    assert "'scale': '1/255 for uint8 pixels, 1 for float32 pixels'" in usual.json()["detail"], usual.text
     assert "None" not in usual.json()["detail"]
     with store.read() as tx:
         kept = {score.model_id: score.right / score.count for score in tx.session.query(scores.Score)}

@@ -89,7 +89,10 @@ def test_the_classes_of_the_data_tell_which_output_is_scored(client: TestClient)
     assert any("classes of a job's data will decide" in warning for warning in answer.json()["warnings"])
     taken = job(client, data(client))
     assert taken.status_code == 201, taken.text
-    assert "output scores is scored: it alone fits 10 classes; kept unchanged: embedding" in taken.json()["warnings"]
+    assert (
+        "output scores is scored, because only this output fits 10 classes; kept unchanged: embedding"
+        in taken.json()["warnings"]
+    )
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -113,7 +113,7 @@ def test_asha_stops_losers_and_never_the_control(
     ended = executor.train(course(made, tmp_path / "course", note, processes=1))
     assert ended["control"] == ended["good"] == Ended("trained")
     assert ended["bad"].state == "stopped"
-    assert "behind the others" in ended["bad"].reason
+    assert "behind the other networks" in ended["bad"].reason
     assert epochs["control"] == epochs["good"] == [1, 2, 3, 4, 5, 6]
     assert len(epochs.get("bad", [])) < 6
     assert not (tmp_path / "course" / "tune").exists()

@@ -115,7 +115,7 @@ def test_one_that_asha_stopped_is_no_reason_to_stop_another(watch: Watch) -> Non
     assert not under.stops("b", 1, 0.90)
     assert not under.stops("b", 2, 0.91)
     assert under.stops("a", 2, 0.90)
-    assert under.watch.ended() == {"a": Ended("stopped", "accuracy 90.00% after epoch 2: behind the others")}
+    assert under.watch.ended() == {"a": Ended("stopped", "accuracy 90.00% after epoch 2, behind the other networks")}
     assert not any(under.stops("b", epoch, 0.80) for epoch in range(3, EPOCHS + 1)), "the wall seconds are used up"
 
 

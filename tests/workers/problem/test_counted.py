@@ -45,5 +45,5 @@ def test_a_name_of_something_else_is_no_counter() -> None:
 
 
 def test_a_count_is_estimated_in_one_way() -> None:
-    with pytest.raises(ValueError, match="either by node or as a part"):
+    with pytest.raises(ValueError, match="either node by node or as a part"):
         Count(lambda form: 0.0)

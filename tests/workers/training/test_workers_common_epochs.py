@@ -65,7 +65,7 @@ def test_all_train_for_the_epochs_that_the_wall_seconds_last_for(job: Job, lock:
     warning, late = ports.warnings
     assert late.startswith("7500 wall seconds were not enough to finish training random-")
     assert "7500 wall seconds are not enough for 50 epochs" in warning
-    assert warning.endswith("so networks are trained for 3.")
+    assert warning.endswith("so networks are trained for 3 epochs.")
     report = json.loads(ports.files["report_json"].read_text())
     assert report["warnings"] == [warning, late]
     assert report["facts"]["training"].startswith("3 epochs")
