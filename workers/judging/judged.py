@@ -12,7 +12,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective
-from search.ranking.nearness import distance, guesses
+from search.ranking.nearness import distance
 from search.ranking.preference import preference
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
@@ -168,7 +168,7 @@ def _judge(
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
     far = sum(math.log1p(t.excess) for t in timed)
     far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
-    far = math.inf if guesses(each.score, inputs.chance, len(each.scores)) else far
+    far = math.inf if inputs.task.guesses(each.scores, inputs.chance) else far
     return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
 
 
