@@ -192,6 +192,14 @@ def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded:
         assert client.post(JOBS, json=body(limits=limits)).status_code == 201
 
 
+@pytest.mark.parametrize("name", ["max_accuracy", "max_accuracy_ratio"])
+def test_an_upper_limit_on_a_score_is_refused(client: TestClient, uploaded: Uploaded, name: str) -> None:
+    answer = client.post(JOBS, json=body(limits={name: 0.01}))
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"], error["value"]) == (422, f"limits.{name}", 0.01)
+    assert "did you mean 'max_accuracy_drop'?" in error["message"]
+
+
 def test_a_target_needs_exactly_one_limit(client: TestClient, uploaded: Uploaded) -> None:
     for limits in ({}, {"max_latency_ms": 1.0, "max_latency_ratio": 0.5}):
         answer = client.post(JOBS, json=body(targets=[{"device": "dev_1", **limits}]))
