@@ -192,6 +192,25 @@ def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded:
         assert client.post(JOBS, json=body(limits=limits)).status_code == 201
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": -5}, "seed: must be at least 0 (got -5)"),
+        ({"budget": {"evaluations": 2.5}}, "budget.evaluations: must be a whole number (got 2.5)"),
+        ({"task": None}, "(got null)"),
+        ({"targets": [{"device": "d", "max_latency_ms": "5"}]}, "(got '5')"),
+        ({"colour": "red"}, "colour: unknown key (got 'red')"),
+        ({"task": "p" * 5000}, f"(got '{'p' * 198}…)"),
+    ],
+)
+def test_the_detail_has_the_value_and_cuts_a_long_value(
+    client: TestClient, uploaded: Uploaded, changes: dict[str, Any], says: str
+) -> None:
+    detail = client.post(JOBS, json=body(**changes)).json()["detail"]
+    assert detail.endswith(says)
+    assert len(detail) < 400
+
+
 @pytest.mark.parametrize("name", ["max_accuracy", "max_accuracy_ratio"])
 def test_an_upper_limit_on_a_score_is_refused(client: TestClient, uploaded: Uploaded, name: str) -> None:
     answer = client.post(JOBS, json=body(limits={name: 0.01}))
