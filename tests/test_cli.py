@@ -273,6 +273,15 @@ def test_steering(server: Server, verb: str, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "half (job_1) is paused\n"
 
 
+@pytest.mark.parametrize(("verb", "goal"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_steering_a_running_job_says_what_it_will_be(
+    server: Server, verb: str, goal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("POST", f"/jobs/half/{verb}", JOB | {"state": "running"})
+    assert run([verb, "half"]) == 0
+    assert capsys.readouterr().out == f"half (job_1) is running and will be {goal} soon\n"
+
+
 def test_a_refusal_is_one_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["show", "nobody"]) == 3
     assert capsys.readouterr().err == "netlathe: there is no /api/v1/jobs/nobody\n"
@@ -384,8 +393,8 @@ def test_an_empty_reference_asks_nobody(
 
 
 def test_a_reference_stays_one_part_of_the_path(server: Server) -> None:
-    assert run(["show", "a/../b?c"]) == 3
-    assert server.asked[0].url.raw_path == b"/api/v1/jobs/a%2F..%2Fb%3Fc"
+    assert run(["show", "a b?c"]) == 3
+    assert server.asked[0].url.raw_path == b"/api/v1/jobs/a%20b%3Fc"
 
 
 ZOO = """

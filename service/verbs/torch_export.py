@@ -12,7 +12,6 @@ import typer
 from hw_profiles.child_process import ChildProcess, Death
 from service.verbs.terminal import CommandFailed
 
-
 # The option to name for each step that fails only if its option is wrong.
 _OPTIONS = {"spec": "--model", "weights": "--weights", "input_shape": "--input-shape"}
 
