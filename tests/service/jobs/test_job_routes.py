@@ -185,6 +185,18 @@ def test_a_target_for_methods_that_make_nothing_faster_is_told(client: TestClien
     assert says in answer.json()["warnings"]
 
 
+def test_a_ratio_of_one_or_more_is_told(client: TestClient, uploaded: Uploaded) -> None:
+    targets = [{"device": uploaded.device_id, "max_latency_ratio": 1.0}]
+    for asked, field in (
+        ({"targets": targets}, "targets.0.max_latency_ratio"),
+        ({"limits": {"max_macs_ratio": 2}}, "limits.max_macs_ratio"),
+    ):
+        says = f"{field}: a ratio of 1 or more asks for nothing smaller than the original"
+        assert says in client.post(JOBS, json=body(**asked)).json()["warnings"]
+    tight = body(targets=targets, limits={"max_macs_ratio": 0.5})
+    assert not any("asks for nothing" in each for each in client.post(JOBS, json=tight).json()["warnings"])
+
+
 def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded: Uploaded) -> None:
     answer = client.post(JOBS, json=body(limits={"max_macs": 5, "min_macs": 10, "max_macs_ratio": 0.5}))
     assert answer.json()["detail"] == "limits.min_macs: must be at most limits.max_macs, which is 5 (got 10.0)"
