@@ -30,7 +30,7 @@ class BoundScheme:
         """Return the network after every operator of these stages, in order; of all stages if none is named.
 
         Raises:
-            InvalidInput: as the operators.
+            InvalidInput: an operator refuses its values, the network or the evidence.
         """
         for step in self.steps(*stages):
             network = step.rewrite(network, evidence)
@@ -45,7 +45,7 @@ class BoundScheme:
         """Return the weights after every operator's projection, in the order of `steps`: zeros first, then fewer bits.
 
         Raises:
-            InvalidInput: as the operators.
+            InvalidInput: an operator refuses its values, the network or the evidence.
         """
         made = dict(weights)
         for step in self.steps():

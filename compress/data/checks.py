@@ -22,7 +22,7 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     Args:
         labels: (N,) or (N, 1), of any dtype.
         images: how many images the part has.
-        part: its name.
+        part: the name of the part.
 
     Raises:
         InvalidInput: the part is empty, the counts differ, or a label is not an integer, is negative or is far too
@@ -119,7 +119,7 @@ class PixelCheck:
     """A counter of the pixels of a part that are not finite. It is given the pixels block by block.
 
     Args:
-        part: its name.
+        part: the name of the part.
     """
 
     def __init__(self, part: str) -> None:

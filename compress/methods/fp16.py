@@ -71,7 +71,7 @@ class HalfOperator:
         return {**weights, **{name: nearest_half(weights[name]) for name in self.projected(network)}}
 
     def projected(self, network: Network) -> tuple[str, ...]:
-        """Return all layer weights except those kept in float32 and those that the file stored as float16.
+        """Return all layer weights that `keep_float` does not name and that the file did not store as float16.
 
         Small weights are stored as float16 too, because widths must not change the number of kernels.
         """

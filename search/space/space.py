@@ -67,7 +67,7 @@ class Space:
             knob.check(values[knob.name])
 
     def encode(self, values: Values) -> NDArray[np.float64]:
-        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput as `check`."""
+        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput like `check`."""
         self.check(values)
         return np.concatenate([knob.encode(values[knob.name]) for knob in self.knobs])
 
@@ -93,12 +93,12 @@ class Space:
         return tuple(knob.level_count for knob in self.levelled)
 
     def levels(self, values: Values) -> NDArray[np.int64]:
-        """Return the level (levelled,) of each levelled knob at these values. Raises: InvalidInput as `check`."""
+        """Return the level (levelled,) of each levelled knob at these values. Raises: InvalidInput like `check`."""
         levels: NDArray[np.int64] = self.levels_of([values])[0]
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels (n, levelled) of n values, the shape that Terms takes. Raises: InvalidInput as `check`."""
+        """Return the levels (n, levelled) of n values, as Terms takes them. Raises: InvalidInput like `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):

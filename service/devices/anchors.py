@@ -1,7 +1,7 @@
 """Anchors of a device: blocks of known latency, timed again with every lease of blocks.
 
-Comparing the anchors' new latencies with the known ones gives the session's scale. A session whose scale is too far off
-is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, the agent is quarantined
+The ratio of the anchors' new latencies to the known latencies is the session's scale. A session whose scale is too far
+off is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, the agent is quarantined
 until it restarts and passes its self-test.
 """
 

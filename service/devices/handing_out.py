@@ -18,8 +18,9 @@ from service.store.devices.work_items import Digests
 from service.store.engine import Store
 
 BLOCK_ROUNDS = 30
-"""Largest number of rounds. Among many models, the halves of a few always differ by more than 1 % (`split_half` in rows
-of benchmarks/predictor_accuracy.py). With more rounds, the other models would only wait for these few.
+"""Largest number of rounds. Among many models, there are always a few whose two halves differ by more than 1 %
+(`split_half` in rows of benchmarks/predictor_accuracy.py). With more rounds, the other models would only wait for these
+few.
 """
 
 

@@ -27,7 +27,7 @@ class ParquetFile:
 
     Args:
         path: the file.
-        name: its name in an error.
+        name: the file's name in an error.
         part: the part of its rows if it has no `split` column.
     """
 

@@ -79,7 +79,7 @@ def _crashed(job: Job, crashes: int, reason: str | None = None) -> dict[str, Any
 
 
 def crash(tx: Tx, held: Held, max_crashes: int, reason: str) -> int:
-    """Queue a job again because the machine failed, or fail it if that has happened too often.
+    """Queue a job again because the machine failed; if the machine has failed too often, the job fails.
 
     Args:
         reason: how the machine failed, for the user.

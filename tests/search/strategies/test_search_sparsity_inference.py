@@ -1,4 +1,4 @@
-"""`bayesian` and its control `bisection`: one sparsity from at most ten whole trainings."""
+"""`bayesian` and its control `bisection`: one sparsity from at most ten full training runs."""
 
 from __future__ import annotations
 

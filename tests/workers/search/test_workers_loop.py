@@ -112,7 +112,7 @@ def test_the_budget_is_spent_exactly_and_asks_are_stored_first(bench: Bench) -> 
 
 
 class Whole:
-    """Random, asked for as whole trainings."""
+    """Random, asked for as full training runs."""
 
     def __init__(self, problem: Problem) -> None:
         self._inner = maker("random")(problem)

@@ -1,4 +1,4 @@
-"""Every kind of search in one job: cheap proxies and whole trainings, one budget, one front."""
+"""Every kind of search in one job: cheap proxies and full training runs, one budget, one front."""
 
 from __future__ import annotations
 
