@@ -103,7 +103,9 @@ def _same(network: Network) -> Network:
     return network
 
 
-def test_a_training_that_makes_finalists_guess_leaves_them_as_they_were(job: Job, lock: HostLock, trained: Network) -> None:
+def test_a_training_that_makes_finalists_guess_leaves_them_as_they_were(
+    job: Job, lock: HostLock, trained: Network
+) -> None:
     """Training makes every finalist forget all it knew, so none of them is judged as a network that guesses."""
 
     def forgetful(network: Network, *arguments: Any) -> Iterator[Step]:
