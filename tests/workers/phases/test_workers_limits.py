@@ -103,9 +103,7 @@ def _same(network: Network) -> Network:
     return network
 
 
-def test_a_training_that_makes_finalists_guess_leaves_them_as_they_were(
-    job: Job, lock: HostLock, trained: Network
-) -> None:
+def test_finalists_that_training_makes_guess_stay_as_they_were(job: Job, lock: HostLock, trained: Network) -> None:
     """Training makes every finalist forget all it knew, so none of them is judged as a network that guesses."""
 
     def forgetful(network: Network, *arguments: Any) -> Iterator[Step]:
