@@ -61,7 +61,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
     if len(outside):
         first = int(labels[outside[0]])
         none = (
-            f" ({NO_LABEL} or null marks an image without a label: leave such images out)" if first == NO_LABEL else ""
+            f" ({NO_LABEL} or null marks images with no label: leave them out)" if first == NO_LABEL else ""
         )
         raise InvalidInput(
             where,

@@ -76,7 +76,7 @@ def test_what_a_network_predicts_is_its_largest_logit() -> None:
     [
         (np.zeros((4, 2), np.float32), r"labels of train must be one class number per image; .*\.argmax\(axis=1\)"),
         (np.array([0.0, 1.0, 2.0, 0.0]), r"integers from 0: convert them with \.astype\(\"int64\"\)"),
-        (np.array([0, 1, -1, 0]), "marks an image without a label: leave such images out"),
+        (np.array([0, 1, -1, 0]), "marks images with no label: leave them out"),
         (np.array([0.0, 1.5, 2.0, 0.0]), "labels of train must be integers from 0"),
         (np.array([0, 1, -1, 0]), "1 labels of train are outside"),
     ],
