@@ -60,9 +60,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(labels[outside[0]])
-        none = (
-            f" ({NO_LABEL} or null marks images with no label: leave them out)" if first == NO_LABEL else ""
-        )
+        none = f" ({NO_LABEL} or null marks images with no label: leave them out)" if first == NO_LABEL else ""
         raise InvalidInput(
             where,
             first,
