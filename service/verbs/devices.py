@@ -57,6 +57,9 @@ def table(
       netlathe table pi5-onnxruntime-t1-fp32 --out pi5.json
       netlathe table other-pi5-onnxruntime-t1-fp32 --import pi5.json
     """
+    for option, path in (("--import", load), ("--out", out)):
+        if path is not None and path.is_dir():
+            raise typer.BadParameter(f"{option}: {path} is a folder; give a file")
     with connect() as client:
         if load is not None:
             client.devices.import_table(device, _read_json(load))
