@@ -223,6 +223,7 @@ class Device:
     dtype: str = ""
     emulated: bool = False
     state: str = ""
+    state_reason: str | None = None
     coverage: float | None = None
     error_mape: float | None = None
     last_seen_at: datetime | None = None

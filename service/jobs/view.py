@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from compress.tasks import DEFAULT
 from search.metrics import COUNTED
+from service.devices import quarantine
 from service.jobs.warnings import texts_of
+from service.store.base import Tx
+from service.store.devices import devices
 from service.store.events import Event
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
@@ -30,10 +33,13 @@ class Progress(BaseModel):
 
 
 class WaitingFor(BaseModel):
-    """The device that a job is waiting for; the wait does not count towards the job's `wall_s`."""
+    """The device that a job is waiting for; the wait does not count towards the job's `wall_s`. `reason` says why a
+    quarantined device cannot be used and what ends it.
+    """
 
     device: str
     since: datetime
+    reason: str | None = None
 
 
 class Failure(BaseModel):
@@ -177,7 +183,7 @@ class Log(BaseModel):
     before: int | None
 
 
-def job_public(job: Job) -> JobPublic:
+def job_public(tx: Tx, job: Job) -> JobPublic:
     """Convert the row of a job."""
     kept = {name: getattr(job, name) for name in JobPublic.model_fields if name in Job.__table__.columns}
     return JobPublic.model_validate(
@@ -185,10 +191,18 @@ def job_public(job: Job) -> JobPublic:
             **{name: value for name, value in job.request.items() if name in JobPublic.model_fields},
             **kept,
             "warnings": texts_of(job.warnings),
+            "waiting_for": _waiting_for(tx, job),
             "phase": job.phase or PHASES[0],
             "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
         }
     )
+
+
+def _waiting_for(tx: Tx, job: Job) -> dict[str, Any] | None:
+    if job.waiting_for is None:
+        return None
+    device = devices.find(tx, job.waiting_for["device"])
+    return {**job.waiting_for, "reason": None if device is None else quarantine.reason(tx, device)}
 
 
 def _fraction(job: Job) -> float:
