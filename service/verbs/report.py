@@ -58,8 +58,16 @@ def print_networks(job: Job) -> None:
     names = device_names(job)
     columns = ["network", heading(job), "test", *(names.get(device, device) for device in devices)]
     counts = counts_of([summary for _, summary in found])
-    rows = [[*_row(slot, summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found]
+    rows = [
+        [*_row(_label(job, slot), summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found
+    ]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
+
+
+def _label(job: Job, slot: str) -> str:
+    """Name a row; the best of a search that was not finished has no file."""
+    unfinished = slot == "best" and job.state in ("failed", "cancelled")
+    return "best of the search, not verified, no file" if unfinished else slot
 
 
 def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:

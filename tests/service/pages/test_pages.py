@@ -97,6 +97,20 @@ def test_a_job_shows_its_evaluations_and_its_front(browser: TestClient, store: S
     assert text.count("on front") == 2
 
 
+def test_the_best_of_a_failed_job_has_no_file_and_says_so(
+    browser: TestClient, store: Store, uploaded: Uploaded
+) -> None:
+    held = searched(store, uploaded)
+    with store.begin() as tx:
+        job_leases.fence(tx, held, best={"strategy": "greedy", "accuracy": 0.91})
+    assert "Best within the limits:" in browser.get(f"/jobs/{held.job_id}").text
+    with store.begin() as tx:
+        job_leases.end(tx, held, "failed", failure={"code": "internal", "step": "train", "field": None, "detail": "x"})
+    text = browser.get(f"/jobs/{held.job_id}").text
+    assert "Best of the search within the limits, not verified, no file:" in text
+    assert "Best within the limits:" not in text
+
+
 def test_a_job_that_nobody_can_run_says_so(browser: TestClient, store: Store, queued: str) -> None:
     assert "This job cannot start" in browser.get(f"/jobs/{queued}").text
     with store.begin() as tx:
