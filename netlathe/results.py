@@ -160,6 +160,7 @@ class Job:
     eta_s: float | None = None
     warnings: tuple[Any, ...] = ()
     waiting_for: Json | None = None
+    queued_behind: str | None = None
     original: Summary | None = None
     control: Summary | None = None
     best: Summary | None = None

@@ -15,6 +15,7 @@ from service.jobs.warnings import texts_of
 from service.store.base import Tx
 from service.store.devices import devices
 from service.store.events import Event
+from service.store.jobs import conductors, jobs
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
 from service.store.jobs.jobs import Job
@@ -92,7 +93,9 @@ class Summary(BaseModel):
 
 
 class JobPublic(BaseModel):
-    """A job: the request with its names resolved to ids, and the job's current state."""
+    """A job: the request with its names resolved to ids, and the job's current state. `queued_behind` says which
+    running job keeps a queued job from starting by waiting for its device.
+    """
 
     id: str
     name: str
@@ -118,6 +121,7 @@ class JobPublic(BaseModel):
     eta_s: float | None
     warnings: list[str]
     waiting_for: WaitingFor | None
+    queued_behind: str | None = None
     original: Summary | None
     control: Summary | None
     best: Summary | None
@@ -192,6 +196,7 @@ def job_public(tx: Tx, job: Job) -> JobPublic:
             **kept,
             "warnings": texts_of(job.warnings),
             "waiting_for": _waiting_for(tx, job),
+            "queued_behind": _queued_behind(tx, job),
             "phase": job.phase or PHASES[0],
             "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
         }
@@ -203,6 +208,18 @@ def _waiting_for(tx: Tx, job: Job) -> dict[str, Any] | None:
         return None
     device = devices.find(tx, job.waiting_for["device"])
     return {**job.waiting_for, "reason": None if device is None else quarantine.reason(tx, device)}
+
+
+def _queued_behind(tx: Tx, job: Job) -> str | None:
+    """Name the job that keeps a queued job waiting; None if a conductor is free or no running job waits."""
+    if job.state != "queued":
+        return None
+    running = tx.session.execute(jobs.selected("running").order_by(Job.created_at)).scalars().all()
+    stuck = next((each for each in running if each.waiting_for is not None), None)
+    if stuck is None or stuck.waiting_for is None or len(running) < len(conductors.alive(tx)):
+        return None
+    device = devices.find(tx, stuck.waiting_for["device"])
+    return f"queued behind {stuck.name}, which waits for device {'that was deleted' if device is None else device.name}"
 
 
 def _fraction(job: Job) -> float:

@@ -41,7 +41,7 @@ def print_job(job: Job) -> None:
 
 def _waiting(job: Job) -> str | None:
     if job.waiting_for is None:
-        return None
+        return job.queued_behind
     reason = job.waiting_for.get("reason")
     return f"for {_name(job, job.waiting_for.get('device'))}" + (f": {reason}" if reason else "")
 
