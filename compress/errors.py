@@ -2,7 +2,8 @@
 
 CompressError
 ├── InvalidInput (ValueError)   the user's input is wrong: field, value, what to do
-│   └── Disagreement            torch and onnxruntime differ: names the first such node
+│   ├── Disagreement            torch and onnxruntime differ: names the first such node
+│   └── NotTheSame              an edit of a network, which should change no output, changes one
 ├── Mistake                     a bug: our code fails on input that may be right; a user cannot act on it
 ├── Unsupported                 a case that a row of the op table does not cover; its channels are frozen
 └── TrainingDiverged            the loss of a training step is not a finite number
@@ -49,6 +50,10 @@ class Disagreement(InvalidInput):
         super().__init__("file", node, message)
         self.node = node
         self.difference = difference
+
+
+class NotTheSame(InvalidInput):
+    """An edit of a network, which should change no output, changes one by more than rounding."""
 
 
 class Mistake(CompressError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # because data sets are checked in a process that has no memo
     from torch import Tensor
 
     from compress.network import Network
+    from compress.training.recipe import Augment
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Output name -> its shape without the batch, in the order of the file."""
@@ -57,11 +58,13 @@ class Task(ABC):
         summary: one line for the user.
         metric: the name of the mean score in the table of metrics, which defines its display and its limits. The best
             score is 1; more is better.
+        augments: the augmentations of images that leave targets true; `none` is always one of them.
     """
 
     name: str
     summary: str
     metric: str
+    augments: frozenset[Augment] = frozenset({"none"})
 
     @abstractmethod
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[Any]:
@@ -114,6 +117,10 @@ class Task(ABC):
         """Return the 95 % interval of the mean score, within 0..1."""
         low, high = mean_interval(scores)
         return max(low, 0.0), min(high, 1.0)
+
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the mean of these scores may be that of guessing, `chance`, or is below it."""
+        return self.interval(scores)[0] <= chance
 
     def compare(self, first: Scores, second: Scores) -> Difference:
         """Return the score that the second network loses against the first on the same samples."""

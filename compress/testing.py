@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -39,6 +39,7 @@ from compress.method import STAGES, Method, MethodFamily
 from compress.network import Array, Network
 from compress.scoring.difference import Scores
 from compress.task import TargetKind, Task, Taught
+from compress.training.recipe import Augment
 from search.space import Choice, Doc, Knob, Space, Value, Values
 
 CHILD = """
@@ -253,6 +254,10 @@ class TaskContract:
         assert self.task.summary
         assert self.task.metric.isidentifier()
 
+    def test_images_may_stay_as_they_are_in_training(self) -> None:
+        assert "none" in self.task.augments
+        assert self.task.augments <= set(get_args(Augment))
+
     def test_targets_are_one_a_sample_of_a_kind_that_parts_can_hold(self, targets: NDArray[Any]) -> None:
         assert len(targets) == len(self.labels)
         assert targets.dtype in (np.int64, np.float32)
@@ -284,6 +289,10 @@ class TaskContract:
     def test_intervals_hold_the_mean(self, scores: Scores) -> None:
         low, high = self.task.interval(scores)
         assert 0.0 <= low < scores.mean() < high <= 1.0
+
+    def test_a_score_of_chance_guesses_and_a_perfect_one_does_not(self, scores: Scores) -> None:
+        assert self.task.guesses(scores, float(scores.mean()))
+        assert not self.task.guesses(np.ones(1000), 0.5)
 
     def test_a_difference_is_paired_and_turns_its_sign_with_its_order(self, scores: Scores) -> None:
         others = np.roll(scores, 1)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import InvalidInput
+from compress.errors import NotTheSame
 from compress.graph.edit import edited
 from compress.graph.names import Names
 from compress.graph.onnxruntime import run_onnxruntime, runtime_noise
@@ -134,25 +134,28 @@ def fold_norms(network: Network) -> Network:
     nodes = [folded.get(node.name, node) for node in network.nodes if node.name not in gone]
     result = edited(replace(network, halves=frozenset(halves)), nodes, constants)
     noise = np.random.default_rng(0).standard_normal((2, *network.input_shape), np.float32)
-    check_same_function(result, network, noise)
+    check_same_function(result, network, noise, "batch norms cannot be folded without loss")
     return result.rounded()
 
 
-def check_same_function(changed: Network, original: Network, images: NDArray[np.float32]) -> None:
+def check_same_function(changed: Network, original: Network, images: NDArray[np.float32], said: str) -> None:
     """Compare the outputs of an edited network with the original's in onnxruntime; the edit should not change them.
 
+    Args:
+        said: what cannot be done if they differ, the beginning of the error's sentence.
+
     Raises:
-        InvalidInput: an output differs by more than rounding explains.
+        NotTheSame: an output differs by more than rounding explains.
     """
     expected = run_onnxruntime(original, images)
     for name, value in run_onnxruntime(changed, images).items():
         agreement = judge(value, expected[name], partial(_noise, original, images, name), dtype=_precision(original))
         if not agreement.holds:
-            raise InvalidInput(
+            raise NotTheSame(
                 "file",
                 agreement.difference,
-                f"batch norms cannot be moved without loss: output {name!r} differs by {agreement.difference:.1e} "
-                f"of its scale, rounding explains at most {agreement.tolerance:.1e}",
+                f"{said}: output {name!r} differs by {agreement.difference:.1e} of its scale, rounding explains at "
+                f"most {agreement.tolerance:.1e}",
             )
 
 

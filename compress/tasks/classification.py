@@ -32,6 +32,7 @@ class Classification(Task):
     name = "classification"
     summary = "Tell the class of an image."
     metric = "accuracy"
+    augments = frozenset({"none", "crop", "crop_flip"})
 
     def targets(self, labels: Labels, images: int, part: str) -> NDArray[np.int64]:
         """Return class numbers (N,)."""
@@ -75,6 +76,10 @@ class Classification(Task):
     def interval(self, scores: Scores) -> tuple[float, float]:
         """Return Wilson's interval (1927), which is also valid near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
+
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the accuracy is within two standard errors of chance, those of a share of samples."""
+        return bool(scores.mean() <= chance + 2.0 * (chance * (1.0 - chance) / len(scores)) ** 0.5)
 
     def compare(self, first: Scores, second: Scores) -> Difference:
         """Return the difference with Tango's score interval for paired shares, see `compress.scoring.intervals`."""

@@ -47,7 +47,7 @@ def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> 
     if not changed:
         return network
     result = network.with_constants(changed)
-    check_same_function(result, network, images[:8])
+    check_same_function(result, network, images[:8], "batch norms cannot take the statistics of the data without loss")
     return result
 
 

@@ -40,7 +40,7 @@ class Conversions:
             job_leases.fence(tx, self.held)
             for blob in files:
                 self.blobs.record(tx, blob)
-            conversions.ask(tx, self.device_id, wanted)
+            conversions.ask(tx, self.device_id, wanted, self.held.job_id)
         return wanted
 
     def found(self, wanted: Sequence[Question]) -> Sequence[Conversion] | str:

@@ -274,7 +274,7 @@ class StorePorts:
             job_leases.fence(tx, self._held)
             for blob in files.values():
                 self._blobs.record(tx, blob)
-            fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()})
+            fusions.ask(tx, device_id, {each: blob.sha256 for each, blob in files.items()}, self._held.job_id)
 
     def _all_told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told] | str:
         found = self._told(device_id, wirings)

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import events
-from service.store.devices import agent_leases, conversions, measurements
+from service.store.devices import agent_leases, conversions, fusions, measurements
 from service.store.engine import Store
 from service.store.jobs import checkpoints
 from service.store.jobs.jobs import Job
@@ -66,6 +66,7 @@ class Housekeeping:
         with self._store.begin() as tx:
             measurements.release(tx, tx.now - timedelta(seconds=KEEP_S))
             conversions.release(tx, tx.now - timedelta(seconds=KEEP_S))
+            fusions.release(tx)
         self._blobs.sweep(self._store)
 
     def _tidy_jobs(self) -> None:

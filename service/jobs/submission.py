@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from service.devices import quarantine
 from service.errors import InvalidInput
@@ -22,6 +22,9 @@ from service.store.devices import devices
 from service.store.uploads.datasets import Dataset
 from service.store.uploads.models import Model
 from workers.plan import Statistic
+
+if TYPE_CHECKING:
+    from compress.task import Task
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     task = catalogue.task(body.task)
     wanted = body.objective.metric or task.metric
     check_metrics(body, task)
+    _check_augment(body.training.augment, task)
     check_room(body.limits)
     model, dataset = model_of(tx, body.model), dataset_of(tx, body.dataset)
     scored = check_fit(model, dataset, task)
@@ -81,6 +85,13 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
                 f"searches for one sparsity of the network: add one of {sparse} to the methods ({', '.join(methods)})"
             )
             raise InvalidInput(f"strategies.{index}", name, wanted)
+
+
+def _check_augment(augment: str, task: Task) -> None:
+    """Raise InvalidInput if augmented images would not have the targets of the task any more."""
+    if augment not in ("auto", *task.augments):
+        allowed = ", ".join(sorted(task.augments))
+        raise InvalidInput("training.augment", augment, f"the task {task.name} allows {allowed}, or auto")
 
 
 def _check_prunable(model: Model, methods: list[dict[str, Any]]) -> None:

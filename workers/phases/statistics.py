@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset import Part
+from compress.errors import NotTheSame
 from compress.graph.rewrites import rewritten
 from compress.network import Network
 from compress.pruning.reach import untrained
@@ -62,7 +63,7 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     effort = context.plan.effort
     images, labels = inputs.reference(effort.renormalise_images)
     with context.computing():
-        network = trainable(inputs, profile, images, norms)
+        network = trainable(inputs, profile, images, context.warn, norms)
     context.at("statistics", 1, 3)
     with context.computing():
         evidence = material.scheme.gather(network, images, inputs.targets(labels), context.plan.seed)
@@ -87,15 +88,22 @@ def _for_training(context: Context, inputs: Inputs) -> Part:
     return inputs.dataset.sample("train", count, context.plan.seed)
 
 
-def trainable(inputs: Inputs, profile: Profile, images: NDArray[np.float32], norms: bool = True) -> Network:
+def trainable(
+    inputs: Inputs, profile: Profile, images: NDArray[np.float32], warn: Callable[[str], None], norms: bool = True
+) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
     Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
-    batch norms are inserted if `norms` is True. Channels that say the same of all images are silent.
+    batch norms are inserted if `norms` is True. Constant channels are set to zero. A preparation that would change the
+    network's function is left out, with a warning.
     """
-    kept = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
-    calm = settled(restated(kept, images), images)
-    return renormalise(calm, images) if norms else calm
+    made = rewritten(inputs.network) if profile.network is inputs.rewritten else inputs.network
+    for prepare in (restated, settled, *((renormalise,) if norms else ())):
+        try:
+            made = prepare(made, images)
+        except NotTheSame as error:
+            warn(f"The network is trained without this preparation: {error.message}.")
+    return made
 
 
 def norm_count(network: Network) -> int:

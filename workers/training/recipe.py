@@ -12,13 +12,19 @@ STANDARD_ERRORS = 2.0
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:
-    """Return the plan's recipe; `auto` adds mirroring if the original does as well on mirrored images."""
+    """Return the plan's recipe; `auto` augments as far as the task allows, and adds mirroring if the original does as
+    well on mirrored images.
+    """
     training = context.plan.training
-    if training.augment != "auto":
-        augment: Augment = training.augment
-    else:
-        augment = "crop_flip" if _bears_mirroring(context, inputs) else "crop"
+    augment = _chosen(context, inputs) if training.augment == "auto" else training.augment
     return Recipe(epochs=training.epochs, augment=augment, seed=context.plan.seed)
+
+
+def _chosen(context: Context, inputs: Inputs) -> Augment:
+    allowed = inputs.task.augments
+    if "crop_flip" in allowed and _bears_mirroring(context, inputs):
+        return "crop_flip"
+    return "crop" if "crop" in allowed else "none"
 
 
 def _bears_mirroring(context: Context, inputs: Inputs) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String, delete, select
+from sqlalchemy import ForeignKey, String, delete, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire.result import Result
@@ -16,6 +16,7 @@ from service.store.base import Base, Tx
 from service.store.blobs import Blob
 from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device
+from service.store.devices.wishes import USER
 from service.store.devices.work_items import WorkItem
 
 
@@ -43,7 +44,7 @@ class Answered:
 
 class ConversionRow(Base):
     """One question to a device. The row keeps the digests of the files to send until the question is answered, and the
-    digests of the answer's files until `release`.
+    digests of the answer's files until `release`. `created_at` is the time of the last question or answer.
     """
 
     __tablename__ = "conversions"
@@ -71,8 +72,8 @@ def answered(tx: Tx, device: Device, wanted: Iterable[Question]) -> dict[str, An
     }
 
 
-def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
-    """Ask a device; answered questions are not asked again unless the answer was a failure.
+def ask(tx: Tx, device_id: str, wanted: Iterable[Question], job_id: str = USER) -> None:
+    """Ask a device on behalf of a job; answered questions are not asked again unless the answer was a failure.
 
     Raises:
         NotFound: there is no such device.
@@ -80,9 +81,11 @@ def ask(tx: Tx, device_id: str, wanted: Iterable[Question]) -> None:
     device = devices.get(tx, device_id)
     for question in wanted:
         row = _row(tx, device, question.digest)
+        row.created_at = tx.now  # an answer that is used again is kept for another day
         if row.file_sha256 is None:
             row.network_sha256, row.samples_sha256, row.failure = question.network, question.samples, ""
-            questions.queue(tx, device, "check", key_of(question.digest), (question.network, question.samples))
+            files = question.network, question.samples
+            questions.queue(tx, device, "check", key_of(question.digest), files, job_id)
     tx.session.flush()
 
 
@@ -132,12 +135,15 @@ def _end(
     row.network_sha256 = row.samples_sha256 = None
     row.file_sha256, row.outputs_sha256 = files
     row.failure = item.reason = failure[:2000]
+    row.created_at = tx.now
     item.state = state
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Release the files of answered questions that were asked before `before`; a run that still needs such a file asks
-    again.
+    """Release the files of answers that nothing has asked for since `before`, and of questions that stay unanswered.
+    A run that still needs such a file asks again.
     """
-    done = (ConversionRow.created_at < before) & ConversionRow.network_sha256.is_(None)
-    tx.session.execute(delete(ConversionRow).where(done))
+    row = ConversionRow
+    answer = row.network_sha256.is_(None)
+    waiting = questions.is_open(row.device_id, row.config_id, literal(key_of("")) + row.question)
+    tx.session.execute(delete(row).where((answer & (row.created_at < before)) | (~answer & ~waiting)))

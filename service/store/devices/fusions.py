@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import ForeignKey, String, select
+from sqlalchemy import ForeignKey, String, delete, literal, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from hw_profiles.wire.result import Result
 from service.store.base import Base, Tx
 from service.store.devices import devices, questions, work_items
 from service.store.devices.devices import Device
+from service.store.devices.wishes import USER
 from service.store.devices.work_items import WorkItem
 
 Sets: TypeAlias = tuple[frozenset[str], ...]
@@ -64,9 +65,9 @@ def has_told(tx: Tx, device: Device) -> bool:
     return tx.session.execute(heard.limit(1)).scalar_one_or_none() is not None
 
 
-def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
-    """Ask a device about networks: wiring -> sha256 of a recorded blob. The device is not asked again about a network
-    unless its answer was a failure.
+def ask(tx: Tx, device_id: str, files: Mapping[str, str], job_id: str = USER) -> None:
+    """Ask a device about networks on behalf of a job: wiring -> sha256 of a recorded blob. An answered network is asked
+    about again only if the answer was a failure.
 
     Raises:
         NotFound: there is no such device.
@@ -76,7 +77,8 @@ def ask(tx: Tx, device_id: str, files: Mapping[str, str]) -> None:
         row = _row(tx, device, wiring)
         if row.sets is None:
             row.sha256, row.failure = sha256, ""
-            questions.queue(tx, device, "fusion", key_of(wiring), (sha256, None))  # any file of a wiring will do
+            any_file = sha256, None  # any file of a wiring will do
+            questions.queue(tx, device, "fusion", key_of(wiring), any_file, job_id)
     tx.session.flush()
 
 
@@ -115,3 +117,9 @@ def _end(tx: Tx, item: WorkItem, state: str, sets: list[Any] | None = None, fail
     row = _row(tx, devices.get(tx, item.device_id), item.key.removeprefix(key_of("")))
     row.sets, row.failure, row.sha256 = sets, failure[:2000], None
     item.state, item.reason = state, failure[:2000]
+
+
+def release(tx: Tx) -> None:
+    """Release the files of questions that will not be answered; whatever needs an answer asks again."""
+    waiting = questions.is_open(Fusion.device_id, Fusion.config_id, literal(key_of("")) + Fusion.wiring)
+    tx.session.execute(delete(Fusion).where(Fusion.sha256.is_not(None), ~waiting))

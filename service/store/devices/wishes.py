@@ -1,4 +1,4 @@
-"""Wishes: the jobs and users that wait for a queued block. A block that nothing waits for is not timed."""
+"""Wishes: the jobs and users that wait for a queued block or question. What nothing waits for leaves the queue."""
 
 from __future__ import annotations
 

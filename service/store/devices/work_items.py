@@ -3,7 +3,8 @@
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
 
-A queued block is deleted once no job and no user waits for it (service.store.devices.wishes).
+A queued item is deleted once no job and no user waits for it (service.store.devices.wishes); the networks of a
+measurement are cancelled with it instead.
 """
 
 from __future__ import annotations
@@ -99,23 +100,21 @@ def fill(tx: Tx, device_id: str, ops: Sequence[Op], priority: Sequence[float], j
 
 
 def withdraw(tx: Tx, job_id: str) -> None:
-    """Withdraw a job's requests: blocks that are queued only for this job will not be timed."""
+    """Withdraw a job's requests: items that are queued only for this job leave the queue."""
     if wishes.forget(tx, job_id):
-        devices.lock_all(tx)  # a lease that is being granted is finished first, and its blocks stay
+        devices.lock_all(tx)  # a lease that is being granted is finished first, and its items stay
         drop_unwanted(tx)
 
 
 def drop_unwanted(tx: Tx) -> None:
-    """Delete queued blocks that neither a job nor a user waits for."""
-    idle = (WorkItem.kind == "block") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
+    """Delete queued blocks and questions that neither a job nor a user waits for."""
+    idle = (WorkItem.kind != "network") & (WorkItem.state == "queued") & ~exists().where(Wish.item_id == WorkItem.id)
     tx.session.execute(delete(WorkItem).where(idle))
 
 
 def unwanted(tx: Tx, lease_id: str) -> bool:
-    """True if a lease has open blocks, but no job or user waits for any of these blocks."""
-    lent = select(WorkItem.id).where(
-        WorkItem.lease_id == lease_id, WorkItem.state == "leased", WorkItem.kind == "block"
-    )
+    """True if a lease of blocks or questions has open items and nothing waits for any of them."""
+    lent = select(WorkItem.id).where(WorkItem.lease_id == lease_id, WorkItem.state == "leased")
     waited_for = lent.where(exists().where(Wish.item_id == WorkItem.id))
     found = [tx.session.execute(rows.limit(1)).scalar_one_or_none() for rows in (lent, waited_for)]
     return found[0] is not None and found[1] is None
@@ -183,17 +182,13 @@ def next_work(
         .where(WorkItem.device_id.in_(device_ids), WorkItem.state == "queued", WorkItem.available_at <= tx.now)
         .order_by(WorkItem.priority.desc(), WorkItem.id)
     )
-    networks = queued.where(WorkItem.kind == "network")
-    first = tx.session.execute(networks.limit(1)).scalar_one_or_none()
-    if first is not None:
-        together = networks.where(WorkItem.measurement_id == first.measurement_id)
-        return list(tx.session.execute(together).scalars())
-    for kind in [kind for kind in ("fusion", "check", "block") if kind in kinds]:
+    for kind in [kind for kind in ("network", "fusion", "check", "block") if kind in kinds]:
         alike = queued.where(WorkItem.kind == kind)
         first = tx.session.execute(alike.limit(1)).scalar_one_or_none()
         if first is not None:
-            mine = alike.where(WorkItem.device_id == first.device_id).limit(max_items)
-            return list(tx.session.execute(mine).scalars())
+            one_device = alike.where(WorkItem.device_id == first.device_id).limit(max_items)
+            together = alike.where(WorkItem.measurement_id == first.measurement_id)
+            return list(tx.session.execute(together if kind == "network" else one_device).scalars())
     return []
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agent_calls import OFFER, HandAgent, bearer, conv, fill
+from agent_calls import OFFER, HandAgent, bearer, conv, enrolment, fill
 from fastapi.testclient import TestClient
+from service_world import HandClock
 
 from hw_profiles.testing import small_network
 from hw_profiles.timing.protocol import BurstProtocol
@@ -17,8 +18,9 @@ from hw_profiles.wire.arrays import pack
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import Store, blobs
-from service.store.devices import conversions, devices, measurements
+from service.store.devices import agent_leases, conversions, devices, measurements, work_items
 from service.store.devices.conversions import Answered, Question
+from service.store.devices.wishes import USER
 
 NETWORK = small_network()
 SAMPLES = pack({"image": np.zeros((2, 3, 8, 8), np.float32)})
@@ -47,10 +49,10 @@ def recorded(store: Store, settings: Settings, *contents: bytes) -> None:
             files.record(tx, files.put_bytes(content))
 
 
-def asked(store: Store, settings: Settings, device_id: str) -> None:
+def asked(store: Store, settings: Settings, device_id: str, job_id: str = USER) -> None:
     recorded(store, settings, NETWORK, SAMPLES)
     with store.begin() as tx:
-        conversions.ask(tx, device_id, [QUESTION])
+        conversions.ask(tx, device_id, [QUESTION], job_id)
 
 
 def answered(store: Store, device_id: str) -> Answered | None:
@@ -58,8 +60,27 @@ def answered(store: Store, device_id: str) -> Answered | None:
         return conversions.answered(tx, devices.get(tx, device_id), [QUESTION]).get(QUESTION.digest)
 
 
+def held_files(store: Store, *contents: bytes) -> set[str]:
+    """Digests of the files that the housekeeping leaves, of these."""
+    with store.begin() as tx:
+        conversions.release(tx, tx.now - timedelta(days=1))
+        return {digest(content) for content in contents} & blobs.referenced(tx)
+
+
+def answer_it(agent: HandAgent, given: dict[str, Any]) -> None:
+    for content in (ENGINE, OUTPUTS):
+        assert send(agent, given, content).status_code == 200
+    result = {"epoch": given["epoch"], "converted": CONVERTED}
+    assert agent.put(given, given["items"][0]["key"], result).status_code == 200
+    assert agent.call("POST", f"/leases/{given['id']}/complete", {"epoch": given["epoch"]}).status_code == 200
+
+
+def body(agent: HandAgent) -> dict[str, Any]:
+    return {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": KINDS}
+
+
 def lease(agent: HandAgent) -> dict[str, Any]:
-    answer = agent.call("POST", "/leases", {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": KINDS})
+    answer = agent.call("POST", "/leases", body(agent))
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -80,12 +101,8 @@ def test_network_and_samples_travel_and_the_engines_file_comes_back(
     assert (item["kind"], item["sha256"], item["single_sha256"]) == ("check", digest(NETWORK), digest(SAMPLES))
     for content in (NETWORK, SAMPLES):
         assert agent.call("GET", f"/leases/{given['id']}/files/{digest(content)}").content == content
-    for content in (ENGINE, OUTPUTS):
-        assert send(agent, given, content).status_code == 200
     assert answered(store, agent.device_id) is None
-    result = {"epoch": given["epoch"], "converted": CONVERTED}
-    assert agent.put(given, item["key"], result).status_code == 200
-    assert agent.call("POST", f"/leases/{given['id']}/complete", {"epoch": given["epoch"]}).status_code == 200
+    answer_it(agent, given)
     assert answered(store, agent.device_id) == Answered(digest(ENGINE), digest(OUTPUTS))
     with store.read() as tx:
         held = blobs.referenced(tx)
@@ -145,3 +162,95 @@ def test_the_engines_own_file_is_timed_under_its_suffix(agent: HandAgent, store:
         measurements.measure(tx, agent.device_id, networks, BurstProtocol(), suffixes={"own": ".eng"})
     items = lease(agent)["items"]
     assert {item["sha256"]: item["suffix"] for item in items} == {digest(ENGINE): ".eng", digest(NETWORK): ".onnx"}
+
+
+def test_a_check_that_nothing_waits_for_leaves_the_queue_and_its_files_go(
+    agent: HandAgent, store: Store, settings: Settings
+) -> None:
+    asked(store, settings, agent.device_id, "job_1")
+    assert held_files(store, NETWORK, SAMPLES) == {digest(NETWORK), digest(SAMPLES)}, "the device still needs them"
+    with store.begin() as tx:
+        work_items.withdraw(tx, "job_1")
+    assert agent.call("POST", "/leases", body(agent)).status_code == 204
+    assert not held_files(store, NETWORK, SAMPLES)
+
+
+def test_an_agent_gives_up_a_check_that_nothing_waits_for(agent: HandAgent, store: Store, settings: Settings) -> None:
+    asked(store, settings, agent.device_id, "job_1")
+    asked(store, settings, agent.device_id, "job_2")
+    given = lease(agent)
+    with store.begin() as tx:
+        work_items.withdraw(tx, "job_1")
+    assert agent.beat(given["id"]) == "continue", "another job waits for it"
+    with store.begin() as tx:
+        work_items.withdraw(tx, "job_2")
+    assert agent.beat(given["id"]) == "cancel"
+    back = {"epoch": given["epoch"], "error_class": "cancelled", "detail": ""}
+    assert agent.call("POST", f"/leases/{given['id']}/fail", back).status_code in (200, 204)
+    assert agent.call("POST", "/leases", body(agent)).status_code == 204
+    assert not held_files(store, NETWORK, SAMPLES)
+
+
+def test_after_a_change_of_configuration_the_new_one_answers_and_the_old_question_is_dropped(
+    agent: HandAgent, store: Store, settings: Settings, clock: HandClock
+) -> None:
+    asked(store, settings, agent.device_id, "job_1")
+    lease(agent)
+    newer = enrolment(runtimes=[{**OWN, "version": "2"}])
+    assert agent.call("PUT", f"/agents/{agent.id}", newer).json()["device_ids"] == agent.device_ids
+    clock.advance(10)
+    agent.beat()
+    answer_it(agent, lease(agent))
+    assert answered(store, agent.device_id) == Answered(digest(ENGINE), digest(OUTPUTS))
+    assert held_files(store, NETWORK, SAMPLES, ENGINE) == {digest(ENGINE)}
+
+
+def test_an_answer_that_is_used_again_is_kept_for_another_day(
+    agent: HandAgent, store: Store, settings: Settings, clock: HandClock
+) -> None:
+    asked(store, settings, agent.device_id)
+    clock.advance(86_000)
+    agent.beat()
+    answer_it(agent, lease(agent))
+    clock.advance(1_000)
+    assert held_files(store, ENGINE), "it was asked for more than a day ago, but came just now"
+    clock.advance(80_000)
+    asked(store, settings, agent.device_id)
+    clock.advance(80_000)
+    assert held_files(store, ENGINE), "it was used less than a day ago"
+    clock.advance(80_000)
+    assert not held_files(store, ENGINE)
+
+
+def test_a_network_that_takes_its_agent_with_it_is_given_up(
+    agent: HandAgent, store: Store, settings: Settings, clock: HandClock
+) -> None:
+    asked(store, settings, agent.device_id)
+    for wait_s in (5, 10, 20, 0):
+        agent.beat()
+        assert lease(agent)["items"][0]["kind"] == "check"
+        clock.advance(31)
+        with store.begin() as tx:
+            agent_leases.sweep(tx)
+        clock.advance(wait_s)
+    found = answered(store, agent.device_id)
+    assert found is not None
+    assert found.failure
+    assert not found.file
+    agent.beat()
+    assert agent.call("POST", "/leases", body(agent)).status_code == 204
+    assert not held_files(store, NETWORK, SAMPLES)
+
+
+def test_a_crash_of_the_converter_is_worth_another_try(
+    agent: HandAgent, store: Store, settings: Settings, clock: HandClock
+) -> None:
+    asked(store, settings, agent.device_id)
+    for wait_s in (5, 10, 20, 0):
+        assert answered(store, agent.device_id) is None
+        given = lease(agent)
+        crash = {"epoch": given["epoch"], "failure": "crash", "reason": "signal 11"}
+        assert agent.put(given, given["items"][0]["key"], crash).status_code == 200
+        assert agent.call("POST", f"/leases/{given['id']}/complete", {"epoch": given["epoch"]}).status_code == 200
+        clock.advance(wait_s)
+    assert answered(store, agent.device_id) == Answered(failure="crash: signal 11")

@@ -11,11 +11,13 @@ from fastapi.testclient import TestClient
 from service_world import HandClock
 
 from hw_profiles.testing import small_network
+from hw_profiles.timing.protocol import BurstProtocol
 from hw_profiles.wiring import wiring
 from service.files.blobs import Blobs
 from service.settings import Settings
 from service.store import Store, blobs
-from service.store.devices import agent_leases, devices, fusions
+from service.store.devices import agent_leases, devices, fusions, measurements, work_items
+from service.store.devices.wishes import USER
 
 NETWORK = small_network()
 WIRING = wiring(NETWORK)
@@ -28,13 +30,13 @@ def agent(anonymous: TestClient, store: Store) -> HandAgent:
     return HandAgent(anonymous, store)
 
 
-def asked(store: Store, settings: Settings, device_id: str) -> str:
+def asked(store: Store, settings: Settings, device_id: str, job_id: str = USER) -> str:
     """The device is asked about NETWORK; the digest of its file."""
     files = Blobs(settings.data_dir)
     blob = files.put_bytes(NETWORK)
     with store.begin() as tx:
         files.record(tx, blob)
-        fusions.ask(tx, device_id, {WIRING: blob.sha256})
+        fusions.ask(tx, device_id, {WIRING: blob.sha256}, job_id)
     return blob.sha256
 
 
@@ -118,3 +120,36 @@ def test_a_network_that_takes_its_agent_with_it_is_given_up(
     assert found is not None
     assert found.failure
     assert not found.sets
+
+
+def test_a_fusion_that_nothing_waits_for_leaves_the_queue_and_its_file_goes(
+    agent: HandAgent, store: Store, settings: Settings
+) -> None:
+    sha256 = asked(store, settings, agent.device_id, "job_1")
+    given = lease(agent)
+    assert agent.beat(given["id"]) == "continue"
+    with store.begin() as tx:
+        fusions.release(tx)
+        assert sha256 in blobs.referenced(tx), "the device still needs it"
+        work_items.withdraw(tx, "job_1")
+    assert agent.beat(given["id"]) == "cancel"
+    back = {"epoch": given["epoch"], "error_class": "cancelled", "detail": ""}
+    assert agent.call("POST", f"/leases/{given['id']}/fail", back).status_code in (200, 204)
+    body = {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": KINDS}
+    assert agent.call("POST", "/leases", body).status_code == 204
+    with store.begin() as tx:
+        fusions.release(tx)
+        assert sha256 not in blobs.referenced(tx)
+
+
+def test_networks_are_given_only_to_agents_that_ask_for_them(
+    agent: HandAgent, store: Store, settings: Settings
+) -> None:
+    asked(store, settings, agent.device_id)
+    files = Blobs(settings.data_dir)
+    with store.begin() as tx:
+        blob = files.put_bytes(NETWORK)
+        files.record(tx, blob)
+        measurements.measure(tx, agent.device_id, {"whole": blob.sha256}, BurstProtocol())
+    body = {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": ["fusion"]}
+    assert [item["kind"] for item in agent.call("POST", "/leases", body).json()["items"]] == ["fusion"]

@@ -246,6 +246,8 @@ def test_uploads_say_what_the_labels_are_and_jobs_are_checked_by_their_task(serv
         "the task two_numbers is judged by closeness, not by accuracy",
     )
     assert refused(service, metric="accuracy") == ("metric", "must be closeness")
+    shifted = refused(service, training={"epochs": 1, "augment": "crop"})
+    assert shifted == ("training.augment", "the task two_numbers allows none, or auto")
 
 
 def test_a_network_of_a_foreign_task_is_cut_trained_judged_and_shown(
