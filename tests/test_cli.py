@@ -214,6 +214,15 @@ def test_show_prints_original_against_best(server: Server, capsys: pytest.Captur
     assert "local-onnxruntime-t1-fp32" in shown
 
 
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_the_best_of_a_job_that_did_not_end_well_is_of_the_search(
+    server: Server, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("GET", "/jobs/half", JOB | {"state": state, "verdict": None})
+    run(["show", "half"])
+    assert "best of the search, not verified, no file (greedy)" in capsys.readouterr().out
+
+
 def test_json_is_the_servers_own(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.on("GET", "/jobs/half", JOB | {"of_a_later_version": 1})
     server.on("GET", "/jobs", _page(JOB))

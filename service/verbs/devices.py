@@ -34,10 +34,13 @@ def devices(
         page = client.devices.list()
 
     def human() -> None:
-        rows = ((d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page)
+        rows = [(d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page]
         print_table(
             ("device", "state", "kind", "runtime", "coverage", "id"), rows, "no devices yet; see netlathe agent --help"
         )
+        for each in page:
+            if each.state_reason:
+                typer.echo(f"{each.name} is {each.state}: {each.state_reason}")
 
     return show([item.raw for item in page], as_json, human)
 
