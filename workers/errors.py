@@ -61,7 +61,7 @@ class PoolClosed(WorkerError):
 
 
 class PoolBroken(WorkerError):
-    """No worker can be started. No candidate is the cause, so no candidate fails."""
+    """No worker can be started. This is not the fault of any candidate, so no candidate fails."""
 
 
 class Diverged(WorkerError):

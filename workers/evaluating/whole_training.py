@@ -126,9 +126,9 @@ class Sampler:
         return trained
 
     def reached(self, candidate: Candidate) -> float:
-        """Return the finished share of a candidate's training, 0..1, wherever it runs, to show to waiting users.
+        """Return the finished share of a candidate's training, from 0 to 1, to show to waiting users.
 
-        The share is 0 if it is unknown, and once the training is over.
+        The training may run on any machine. The share is 0 if it is unknown or if the training is over.
         """
         try:
             share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())

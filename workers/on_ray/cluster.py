@@ -1,4 +1,4 @@
-"""RayCluster: the Ray that this process computes on, which is a private Ray on this machine or an existing cluster.
+"""RayCluster: the Ray that this process computes on, either a private Ray on this machine or an existing cluster.
 
 A thread starts Ray, watches it, and restarts it after a loss. Nothing is ever stored only in Ray.
 
@@ -43,7 +43,7 @@ RELEASE_S = 4.0
 HEAD_LOOKS = 2
 """Number of consecutive checks without a connection to the head after which the head counts as lost."""
 CLOSE_S = 5.0
-"""Seconds for an orderly end; anything that still runs after them dies with this process."""
+"""Seconds allowed for an orderly shutdown; anything still running after that dies with this process."""
 STORE_BYTES = 128 * 1024**2
 """Bytes of Ray's memory for objects. Candidates and evaluations are small, and everything large is a file."""
 _PREFIX = "nlray-"
@@ -81,7 +81,7 @@ class RayCluster:
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
     def start(self) -> None:
-        """Begin to start Ray; return at once."""
+        """Start Ray in the background; return at once."""
         self._keeper.start()
 
     def wait(self, timeout_s: float) -> None:
@@ -95,7 +95,7 @@ class RayCluster:
                 raise ClusterDown(self.problem or f"Ray has not come up within {timeout_s:g} s")
 
     def close(self) -> None:
-        """End this process's part in the cluster, or all of a private Ray. May be called twice."""
+        """Leave the cluster, or shut down a private Ray. May be called twice."""
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join(CLOSE_S)
@@ -229,7 +229,7 @@ class RayCluster:
 
         with self._changed:
             self._changed.wait_for(lambda: not self._holds, RELEASE_S)
-        with suppress(Exception):  # a lost Ray cannot be shut down in order
+        with suppress(Exception):  # a lost Ray cannot be shut down cleanly
             ray.shutdown()
         if self._node is not None:
             self._node.terminate(5.0)

@@ -35,7 +35,7 @@ class RayExecutor:
         return self._cluster.state
 
     def start(self) -> None:
-        """Begin to start up, as Executor.start does."""
+        """Start up in the background, as Executor.start does."""
         self._cluster.start()
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:

@@ -82,7 +82,7 @@ def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
     """ASHA over the epochs and scores of all training runs except the spared ones, which are neither stopped nor
-    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch decides in the end.
+    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch has the final say.
     """
 
     def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
@@ -114,8 +114,8 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
 
 
 class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
-    """Receives every epoch and decides which training runs end: all runs if the user wants it, some runs if the time is
-    used up.
+    """Receives every epoch and decides which training runs end: all runs if the user asks for it, some runs if the time
+    is used up.
     """
 
     def __init__(self, course: Course, at_once: int) -> None:
@@ -177,8 +177,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self._course.one_trained or any(name != CONTROL for name in trained)
 
     def _needed(self) -> str | None:
-        """Return the best training run that may be stopped. It continues, whatever the time, until there is a trained
-        network to judge.
+        """Return the best training run that may be stopped. It continues, even after the time is used up, until there
+        is a trained network to judge.
         """
         if self._one_trained():
             return None
@@ -199,7 +199,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self.interrupted or self.failed is not None
 
     def ended(self) -> Mapping[str, Ended]:
-        """Return how each finished training ended."""
+        """Return how each finished training run ended."""
         return self._ended
 
 
