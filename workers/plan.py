@@ -114,7 +114,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run measures and evaluates. The defaults are the product's; tests use less.
+    """How much a run measures and evaluates. The product uses the defaults; tests use lower values.
 
     The numbers of images are explained in design section 4 (F2). `calibration_networks` and `rows` limit the requests
     to a device; `candidate_s` is the deadline of one evaluation, and `device_wait_s` the deadline of one fill.
@@ -199,7 +199,7 @@ class JobPlan:
         """Read the output of `to_json`.
 
         Raises:
-            InvalidInput: there is an unknown key, or a part of the plan refuses its value.
+            InvalidInput: a key is unknown, or a value is invalid.
         """
         parts: dict[str, Any] = dict(data)
         for name, part in _PARTS.items():

@@ -1,7 +1,7 @@
 """Ports: a run's interface to the outside, and the records that it finds when it starts again.
 
-The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run has no contact
-with a database, a route or an agent.
+The conductor implements `Ports` on top of the store; `workers.testing.MemoryPorts` implements it in memory. A run has
+no contact with a database, a route or an agent.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ End: TypeAlias = Literal["finished", "paused", "cancelled"]
 class Recorded:
     """The records of earlier runs of this job; `asks` and `evaluations` are in the order in which they were emitted.
 
-    `takeovers` maps the id of a candidate to the number of runs that died while it was asked for but not evaluated.
-    `checkpoints` has the newest file of each name. `phase` is the last phase that began, or None before the first
-    phase.
+    `takeovers` maps the id of a candidate to the number of runs that died after the candidate was asked for and before
+    it was evaluated. `checkpoints` has the newest file of each name. `phase` is the last phase that began, or None
+    before the first phase.
     """
 
     asks: tuple[Asked, ...] = ()
@@ -116,7 +116,7 @@ class Ports(Protocol):
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """Time whole networks, interleaved in one lease, and wait for the samples. Files whose names do not end in
-        `.onnx` are the engine's own.
+        `.onnx` are in the engine's own format.
 
         Raises:
             DeviceOffline: see `wait`.
@@ -128,7 +128,7 @@ class Ports(Protocol):
         """Return a blob's path on the shared data volume.
 
         Raises:
-            KeyError: no such blob.
+            KeyError: there is no such blob.
         """
         ...
 

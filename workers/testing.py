@@ -55,7 +55,7 @@ class Deeds:
         return Evaluation(candidate, Status.COMPLETED, {"score": score})
 
     def attempts(self, candidate_id: str) -> int:
-        """Return how often this candidate was begun."""
+        """Return how many times this candidate was started."""
         log = self.folder / candidate_id
         return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -124,7 +124,7 @@ class PoolContract(ABC):
         running.cancel(last)
         running.cancel("never heard of")
         taken = drain(running, running.capacity + 2)
-        # The pool may finish the candidate before the cancel, but must not lose it.
+        # The pool may finish the candidate before the cancellation, but must not lose it.
         assert taken[last].status in (Status.STOPPED, Status.COMPLETED)
         assert all(e.status is Status.COMPLETED for name, e in taken.items() if name != last)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 def _folder(given: str) -> Path:
     """Return the path. Refuse an empty path, which an unset variable gives, because it would mean the working
-    folder."""
+    folder.
+    """
     if not given:
         raise typer.BadParameter("the path is empty")
     return Path(given)

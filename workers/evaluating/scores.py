@@ -1,4 +1,6 @@
-"""Scores: rates a network's outputs image by image, in torch during training and in onnxruntime once it is a file."""
+"""Scores: rates a network's outputs image by image, in torch during training and in onnxruntime once the network is a
+file.
+"""
 
 from __future__ import annotations
 

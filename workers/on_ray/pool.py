@@ -33,8 +33,9 @@ from workers.pools.process_pool import ATTEMPTS, FAILED_STARTS
 BATCH = 16
 """Maximum number of candidates per call."""
 BATCH_S = 0.5
-"""Seconds for which a batch should keep a worker busy: far longer than a call takes, far shorter than a cancellation
-may."""
+"""Seconds for which a batch should keep a worker busy: far longer than a call takes, and far shorter than a
+cancellation may wait.
+"""
 ALL = 3600.0
 
 
@@ -156,7 +157,8 @@ class RayPool:
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Run one step. An error in this step breaks the pool but fails no candidate, because Ray can be lost in many
-        ways."""
+        ways.
+        """
         try:
             self._check()
             step()

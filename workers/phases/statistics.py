@@ -46,7 +46,7 @@ SLOWEST = 5.0
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """Write the files from which candidates are evaluated. They are written once; a restart finds them.
+    """Write the files from which candidates are evaluated. They are written once; a restarted run uses them again.
 
     Args:
         norms: True if layers without a batch norm get one for training.
@@ -112,7 +112,7 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) the scores with this knob at each level and all other knobs as in the original."""
+    """Map each knob to (levels,) scores: the score with this knob at each level and all others as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)

@@ -54,7 +54,7 @@ def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
 
 
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
-    """Return a trainer of the form that trains better, and its control.
+    """Return a trainer for the form of the network that trains better, and the control that it trained.
 
     If the control scores lower with the inserted batch norms, it is trained again without them.
     """

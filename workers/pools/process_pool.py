@@ -101,7 +101,9 @@ class ProcessPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does; a child in the middle of the evaluation is killed and replaced."""
+        """Give up on a candidate, as Pool.cancel does; a child in the middle of the evaluation is killed and
+        replaced.
+        """
         if not self._closing.is_set():
             self._order(candidate_id)
 
@@ -230,7 +232,7 @@ class ProcessPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _dismiss(self, worker: Worker, status: Status, reason: str) -> None:
-        """End a child in the middle of a candidate, and answer the candidate with this status and reason."""
+        """End a child in the middle of a candidate, and return the candidate with this status and reason."""
         assert worker.candidate is not None
         self._workers.remove(worker)
         worker.end()

@@ -101,9 +101,7 @@ class ProblemBuilder:
         return tuple(op for part in parts for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
-        """Map each op key to the op's expected number of occurrences in a network drawn at random (the sum of its
-        shares of points).
-        """
+        """Map each op key to the expected number of times that the op occurs in a network drawn at random."""
         found: dict[str, float] = {}
         for table in self.tables:
             shares = np.bincount(table.ids.reshape(-1)) / table.points
@@ -155,12 +153,12 @@ class ProblemBuilder:
             held = (density, *(terms.latency_ms(levels) for terms in self._weights))
             for name in found:
                 thinned = COUNTS[name].thinned
-                assert thinned is not None, "a part of another count has one"
+                assert thinned is not None, "a count that is a part of another count must define `thinned`"
                 found[name] = found[name] + thinned(*held)
         return found
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels, (n, levelled). Raises search.errors.InvalidInput as `Space.check` does."""
+        """Return the levels, of shape (n, levelled). Raises search.errors.InvalidInput as `Space.check` does."""
         for values in batch if self.kernels.densities else ():
             self.space.check(values)
         return self.space.levels_of(batch)

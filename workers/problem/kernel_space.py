@@ -24,11 +24,11 @@ from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
-"""Function that returns, for a runtime and networks, each network's sets of node names that run as one kernel."""
+"""Function of a runtime and networks that returns, for each network, the sets of node names that run as one kernel."""
 
 
 def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
-    """Ask a runtime that is installed on this machine."""
+    """Return the fused sets reported by a runtime that is installed on this machine."""
     return [load_runtime(runtime).fused(network.save()) for network in networks]
 
 
@@ -40,7 +40,7 @@ class KernelSpace:
         scheme: the job's methods.
         widths: block -> widths worth trying, ascending.
         evidence: enough evidence for the methods to run; it does not matter here which channels stay.
-        runtimes: names of the runtimes whose kernels are wanted; without a name, each node is one kernel.
+        runtimes: names of the runtimes whose kernels are wanted; if there are none, each node counts as one kernel.
         fuse: returns which nodes run as one kernel.
 
     Raises:

@@ -23,7 +23,7 @@ from workers.problem.kernel_table import NOTHING, NodeTable, Part, coordinates
 MAX_POINTS = 250_000
 """Maximum number of points of one node's table; a node with more points needs knobs with fewer levels."""
 BATCH = 16
-"""Number of networks rewritten at a time: few enough to hold in memory, enough for one request to a device."""
+"""Number of networks rewritten at a time: few enough to hold in memory, but enough to fill one request to a device."""
 
 
 Look: TypeAlias = "Callable[[Sequence[Values]], Iterable[Mapping[str, Part]]]"
@@ -33,7 +33,7 @@ rewritten network.
 
 
 def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
-    """Return a table of every node of a network whose values are set by `knobs`, with every part that it can become.
+    """Return one table for each node of a network that `knobs` can change, with every part that the node can become.
 
     Raises:
         InvalidInput: a node would have more than MAX_POINTS points.
@@ -63,7 +63,7 @@ class _Survey:
             found = [self._settled(each) for each in self._with_new_nodes(found)]
 
     def _structure(self) -> list[NodeTable]:
-        """Find which node depends on which knobs, and which of its widths matter only through their sum."""
+        """Find out which knobs each node depends on, and which of its widths matter only through their sum."""
         singles = {
             (knob.name, level): {**self._whole, knob.name: knob.value(level)}
             for knob in self._knobs
@@ -148,8 +148,8 @@ class _Survey:
     def _settled(self, table: NodeTable) -> NodeTable:
         """Return the table filled from all networks seen.
 
-        If two networks disagree on a point, the node depends on something else: the knob that causes it is found and
-        becomes a knob of the node (or leaves the sum that it was part of).
+        If two networks disagree on a point, the node depends on something else: the knob that causes the difference is
+        found and becomes a knob of the node (or leaves the sum that it was part of).
         """
         while True:
             clash = self._clash(table)
@@ -211,7 +211,7 @@ def _probed(knob: Levelled) -> list[int]:
 
 
 def _unseen(table: NodeTable) -> NDArray[np.bool_]:
-    """Return (distinct points,) booleans that are True for points at which no network was looked at yet."""
+    """Return (distinct points,) booleans that are True for points at which no network has been looked at yet."""
     rows, _ = table.distinct
     return np.array([tuple(int(size) for size in row) not in table.parts for row in rows])
 

@@ -49,7 +49,7 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     for number, setting in enumerate(builder.settings):
         drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # All knobs also lean the same way, because the sums of independent draws would be too much alike.
+            # All knobs also lean the same way, because the sums of independent draws would be too similar.
             lean = rng.uniform(0.0, 1.0)
             chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
             drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}

@@ -28,7 +28,7 @@ def times_lowered(context: Context, form: str = "") -> int:
 
 
 def common_rate(context: Context, rate: float, form: str = "") -> float:
-    """Return the rate that all networks train at: the recipe's rate, or the lower rate that was decided on."""
+    """Return the learning rate of all networks: the recipe's rate, or a lower rate if one was decided on."""
     return rate * LOWER ** times_lowered(context, form)
 
 
@@ -47,7 +47,7 @@ def lowered(context: Context, rate: float, epoch: Sequence[Step], form: str = ""
     risen = np.mean([step.loss for step in epoch])
     context.say(
         f"At a learning rate of {rate:.3g} the control's training blows up: its loss rises from {epoch[0].loss:.3g} to "
-        f"{risen:.3g}, and a network that says nothing has {epoch[0].blank:.3g}. "
+        f"{risen:.3g}, and a network that predicts nothing has a loss of {epoch[0].blank:.3g}. "
         "All networks train at a third of this rate.",
         "warning",
     )

@@ -83,7 +83,9 @@ def fill_most_uncertain(
 
 
 def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
-    """Request rows, and wait until no row is outstanding or the plan's patience ends; return the table at that time."""
+    """Request rows, and wait until no row is outstanding or the plan's `device_wait_s` is over; then return the
+    table.
+    """
     context.ports.fill(device_id, ops, priority)
     begun_s = context.clock_s()
     outstanding = len(ops)

@@ -86,7 +86,9 @@ class Inputs:
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; it is the same object if there is no such rewrite."""
+        """The folded network with every lossless rewrite applied. If none applies, this is the folded network object
+        itself.
+        """
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
@@ -103,7 +105,9 @@ class Inputs:
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole validation part, which decides; its images are preprocessed in batches as they are read."""
+        """The whole validation part, which decides the verdict; its images are preprocessed in batches as they are
+        read.
+        """
         return self._whole(self.dataset.validation)
 
     def targets(self, labels: Labels) -> Targets:

@@ -19,8 +19,8 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The result of scoring the original on mirrored images. `bears` is True if the original does as well on them;
-    `lost` is the score that it loses.
+    """The result of scoring the original on mirrored images. `bears` is True if the original scores as well on them;
+    `lost` is the drop in its score.
     """
 
     bears: bool

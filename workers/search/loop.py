@@ -1,8 +1,9 @@
 """loop: ask, store, submit, take, store, tell, until the budget, the time or the strategies' ideas run out.
 
-An ask is emitted, and so durable, before its work starts. An evaluation is emitted before any strategy is told of it. A
-run that dies at any point therefore leaves a record from which the next run continues: new strategies are told every
-recorded evaluation, and recorded asks without an evaluation are submitted again before anything new is asked for.
+An ask (a candidate that a strategy asks for) is emitted, and so made durable, before its work starts. An evaluation is
+emitted before any strategy receives it. A run that dies at any point therefore leaves a record from which the next run
+continues: new strategies receive every recorded evaluation, and recorded asks without an evaluation are submitted
+again before anything new is asked for.
 """
 
 from __future__ import annotations
@@ -105,9 +106,11 @@ class _Loop:
         self._cache: dict[str, Evaluation] = {}
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
-        """Key -> the asks that wait for the evaluation of this key, which another candidate pays for."""
+        """Map of each key to the Asked messages whose candidates wait for another candidate's evaluation of this
+        key.
+        """
         self._shares: dict[str, float] = {}
-        """Candidate id of an open full training run -> the last reported share of this run."""
+        """Map of the candidate id of each open full training run to the run's last reported share."""
 
     def run(self) -> Searched:
         self._replay()
@@ -189,7 +192,7 @@ class _Loop:
                 self._give(ask)
 
     def _give(self, asked: Asked) -> None:
-        """Answer from the cache, wait for an identical candidate that is running, or submit."""
+        """Answer a candidate from the cache, let it wait for an identical candidate that is running, or submit it."""
         key = self._key(asked.candidate)
         if key in self._cache:
             self._race.charge(asked.strategy, asked.candidate, paid=False)

@@ -46,8 +46,8 @@ def out_of_reach(
 ) -> list[Evaluated]:
     """Return only the nearest network (`search.ranking.nearness`) if the limits cannot be met; else return no network.
 
-    The limits cannot be met if, by estimate, neither an evaluated candidate nor an end of the space is within REACH of
-    them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
+    The limits cannot be met if neither an evaluated candidate nor an end of the space is estimated to be within REACH
+    of them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])
@@ -58,7 +58,7 @@ def out_of_reach(
 
 
 def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
-    """Return the uncut network or the smallest network, whichever is nearer to the limits by estimate."""
+    """Return the uncut network or the smallest network, whichever is estimated to be nearer to the limits."""
     judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
     return min(judged, key=lambda each: each[0])[1]
 

@@ -128,7 +128,9 @@ class Trainer:
             return False
         if self._material.has(evaluation.network):
             return True
-        self._context.say(f"The file of {evaluation.candidate.id} is lost; it is trained from the original.", "warning")
+        self._context.say(
+            f"The file of {evaluation.candidate.id} is lost; training starts from the original.", "warning"
+        )
         return False
 
     def control(self) -> Trained:
@@ -283,7 +285,7 @@ class Trainer:
         first = list[Step]()
         while True:
             with context.computing():
-                # The time is measured within the lock, so that waiting for an agent that times in quiet does not use up
+                # The time is measured while the lock is held, so that waiting for an agent's timings does not use up
                 # the job's seconds.
                 begun_s = context.clock_s()
                 step = next(steps, None)

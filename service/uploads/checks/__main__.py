@@ -1,5 +1,6 @@
 """The child process of service.uploads.sandbox, which reads one order from stdin and writes one JSON object to
-stdout."""
+stdout.
+"""
 
 from __future__ import annotations
 

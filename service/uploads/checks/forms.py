@@ -1,5 +1,6 @@
 """Forms: the graphs of a network that a device is asked about. The sandbox makes them because the file is not
-trusted."""
+trusted.
+"""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _warnings(table: LatencyTable, now: Prediction, prunable: bool, told: bool) 
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
     here, there = _version_here(table.device.runtime), table.device.runtime_version
     if not told and here != there:
-        warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
+        warnings.append(f"kernels were found with {table.device.runtime} {here}, but the device runs {there}")
     if not prunable:
         warnings.append("no channels of this network can be pruned")
     return warnings

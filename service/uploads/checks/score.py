@@ -105,6 +105,6 @@ def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
             "model",
             "training_mode",
             f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples "
-            f"its {metric.heading} is {metric.told(exported.mean())}, with its stored statistics, as in inference, "
-            f"{metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
+            f"its {metric.heading} is {metric.told(exported.mean())}, but with its stored statistics, as in inference, "
+            f"it is {metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
         )
