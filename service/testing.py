@@ -419,7 +419,7 @@ class StoreContract:
                     folder.record(tx, blob)
                     row = model(f"mdl_{index}_{turn}", blob.sha256, tx)
                     tx.session.add(row)
-            except (FileNotFoundError, KeyError, IntegrityError) as error:  # the content was swept first
+            except (FileNotFoundError, KeyError, IntegrityError) as error:  # the sweep deleted the content first
                 return type(error).__name__
             assert folder.path(blob.sha256).read_bytes() == content
             with stored.begin() as tx:

@@ -69,7 +69,7 @@ class Diverged(WorkerError):
 
 
 class ClusterDown(PoolBroken):
-    """Ray is not up, perhaps only for a while. The machine is the cause, not the job."""
+    """Ray is not up, perhaps only for a while. The cause is the machine, not the job."""
 
 
 class NoRoom(PoolBroken):

@@ -37,7 +37,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 class ModelInput:
     """The uploaded network: a blob, and its preprocessing (compress.data.dataset.Preprocessing as JSON).
 
-    `output` is the output to score, if the user named one; else the output is found by the data's number of classes.
+    `output` is the output to score, if the user named one; else the output is chosen by the number of classes in the
+    data.
     """
 
     sha256: str
@@ -139,7 +140,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """Everything that a run depends on.
+    """Everything that a run of a job depends on.
 
     `task` is the purpose of the network (compress.tasks); `metric` is its mean score, which ranks and decides. `limits`
     are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None means no limit.

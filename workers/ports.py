@@ -70,7 +70,7 @@ class Ports(Protocol):
         ...
 
     def signal(self) -> Signal:
-        """Return the user's current wish. The call is cheap enough to be made several times a second."""
+        """Return what the user wants now. The call is cheap enough to be made several times a second."""
         ...
 
     def recorded(self) -> Recorded:
@@ -82,11 +82,13 @@ class Ports(Protocol):
         ...
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Request rows, the highest priority first, and return at once. A repeated request for an op has no effect."""
+        """Request rows, those of the highest priority first, and return at once. A repeated request for an op has no
+        effect.
+        """
         ...
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """Wait at most `timeout_s` for news; return how many rows of this device are still outstanding.
+        """Wait at most `timeout_s` for changes; return how many rows of this device are still outstanding.
 
         Raises:
             DeviceOffline: the device has been away for longer than a job waits.

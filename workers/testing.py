@@ -27,7 +27,7 @@ PATIENCE_S = 120.0
 
 @dataclass(frozen=True)
 class Deeds:
-    """An evaluator that does what the candidate's `deed` says, and leaves one line per attempt in `folder`.
+    """An evaluator that does what the candidate's `deed` says, and writes one line per attempt to a file in `folder`.
 
     `square` completes. `raise` raises an exception. `nan` has a NaN metric. `wait` waits for the file `go` in the
     folder. `die` kills its own process; `die_once` does so on the first attempt only.

@@ -44,7 +44,7 @@ class Refusal(BaseModel):
 
 
 def in_turn(check: Callable[[], T]) -> T:
-    """Run a check when its turn comes among all checks of this process, and wait for its result."""
+    """Wait for this check's turn among all checks of this process, then run it and return its result."""
     return _THREADS.submit(check).result()
 
 
@@ -143,7 +143,7 @@ def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Foun
         try:
             with store.begin() as tx:
                 uploads.settle(tx, kind, row_id, _outcome(ended))
-        except Exception:  # no caller waits for this thread; after a while, the row counts as interrupted
+        except Exception:  # no caller waits for this thread; after a while, the check counts as interrupted
             log.exception("the result of the check of %s could not be stored", row_id)
 
     check.add_done_callback(note)

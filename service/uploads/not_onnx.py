@@ -20,7 +20,7 @@ ZIP = b"PK\x03\x04"
 ZIP_NAME = 30
 """Offset of the first member's name in a zip; the name's length is in the two bytes at ZIP_NAME - 4."""
 TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl$|data/|code/|version$|archive_format$)")
-"""Names of the first member in .pt, TorchScript and .pt2 files, which are all zips."""
+"""Possible names of the first member of .pt, TorchScript and .pt2 files, which are all zips."""
 HEAD = ZIP_NAME + 200
 
 # First bytes of a file, their offset, the kind of file, and advice.

@@ -52,7 +52,7 @@ class Material:
 
     @cached_property
     def network(self) -> Network:
-        """The uncut network in the form that candidates are cut from."""
+        """The uncut network, in the form from which candidates are cut."""
         return load_network(self.folder / "network.onnx")
 
     @cached_property

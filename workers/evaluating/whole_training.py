@@ -1,5 +1,5 @@
-"""Sampler: makes a full sample of sparsity inference (F4), which is a network trained to the candidate's values, in its
-final form.
+"""Sampler: makes a full sample of sparsity inference (F4): a network in its final form, trained until it has the
+candidate's values.
 
 The recipe `lc` is L-C; the recipe `direct` projects once and trains the remaining weights. Both are in
 `compress.training` and use the same number of epochs. A sample may start from the network of an earlier sample, which
@@ -45,8 +45,8 @@ class Sampler:
     """Trains samples of one network.
 
     Args:
-        recipe: recipe of every sample, whichever way it is trained. It is also the recipe of the job's finalists, so
-            that a sample reaches the score that a finalist would reach.
+        recipe: recipe of every sample, whichever training function it uses. The job's finalists have the same recipe,
+            so that a sample reaches the score that a finalist would reach.
     """
 
     def __init__(self, material: Material, recipe: Recipe) -> None:

@@ -51,12 +51,12 @@ class Judged:
 
     @property
     def met(self) -> bool:
-        """True if the file itself meets every limit."""
+        """True if the file, as measured, meets every limit."""
         return not self.broken
 
     @property
     def measured(self) -> Mapping[str, float]:
-        """The metrics of the file itself."""
+        """The metrics measured on the file itself."""
         latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
         return {**self.trained.counts, **latency, self.metric: self.trained.score}
 

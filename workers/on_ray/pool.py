@@ -47,7 +47,7 @@ class RayPool:
         make_evaluator: picklable; called once in each actor. The files that it loads must be visible on every node.
         workers: number of actors.
         cpus: CPUs of each actor; `room` finds numbers that fit a cluster.
-        deadline_s: seconds that one candidate may take once it has begun.
+        deadline_s: seconds that one candidate may take once it has started.
         start_s: seconds that an actor may take to find room and to make its evaluator.
         grace_s: seconds after a cancellation before the actor that works on the candidate is killed.
         guard: picklable; entered around each evaluation in the actor.

@@ -29,7 +29,7 @@ ALIKE = 0.97
 saves a little.
 """
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
-"""For each verdict, the slot that it fills and the slot that it leaves empty."""
+"""For each verdict, the slot that is filled and the slot that is left empty."""
 
 
 def original_row(
@@ -88,7 +88,7 @@ def _warnings(
 
 
 def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
-    """Return a sentence for each piece of work after the search for which the wall seconds were not enough."""
+    """Return one sentence for each step after the search that the wall seconds were not enough for."""
     said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds were not enough"
     late = [name for name, each in given_up.items() if each.out_of_time]
     if late:

@@ -35,7 +35,7 @@ from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3
-"""Number of a knob's levels at which the score is measured; the levels between are interpolated."""
+"""Number of a knob's levels at which the score is measured; scores at the levels between are interpolated."""
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
@@ -184,7 +184,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the search trains networks fully, and the control that they are compared with diverges.
+        JobFailed: the search compares fully trained networks with the control, and the control's training diverges.
         PoolBroken: no evaluator can be started.
         Halted: the user paused or cancelled the job.
     """

@@ -99,7 +99,7 @@ def _lasts_for_another(run: JobRun, control: Trained) -> bool:
 
 
 def _trained(run: JobRun, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
-    """Train the first finalist in any case, and each further finalist if the wall seconds are enough for it."""
+    """Always train the first finalist; train each further finalist only if the wall seconds are enough for it."""
     context, done, longest_s = run.context, list[Trained](), 0.0
     for each in chosen:
         if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:

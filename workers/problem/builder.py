@@ -28,7 +28,7 @@ from workers.problem.kernel_table import NodeTable, Part
 
 @dataclass(frozen=True)
 class Device:
-    """A device as a problem sees it: the device's table, and the calibration line a + b * sum of each setting, in the
+    """A device as a problem sees it: the device's table, and one calibration line, a + b * sum, per setting, in the
     order of the settings.
     """
 
@@ -92,7 +92,7 @@ class ProblemBuilder:
 
     @property
     def whole(self) -> Values:
-        """The values at which the network stays as it is."""
+        """The values that leave the network as it is."""
         return self.space.whole
 
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
@@ -188,8 +188,8 @@ class ProblemBuilder:
         return float(total_ms.min())
 
     def _exact(self) -> dict[str, Terms]:
-        """Return each count as a sum over nodes. The offset is the part outside the nodes, which is the same whatever
-        the values are.
+        """Return each count as a sum over nodes. The offset is the part that does not belong to nodes and does not
+        depend on the values.
         """
         at_whole = counted(Form.of(self.kernels.network))
         found = {}

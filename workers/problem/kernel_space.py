@@ -78,10 +78,10 @@ class KernelSpace:
 
     @cached_property
     def settings(self) -> tuple[Mapping[str, Value], ...]:
-        """Each combination of the options that apply to the whole network (such as fp32 or int8); the original's
+        """All combinations of the options that apply to the whole network (such as fp32 or int8); the original's
         combination comes first.
 
-        A device's speed differs by setting, so predictions are calibrated for each.
+        A device's speed depends on the setting, so predictions are calibrated for each setting.
         """
         options = [knob for knob in self.levelled if not knob.ordered and not knob.layers]
         levels = product(*(range(knob.level_count) for knob in options))
@@ -117,8 +117,8 @@ class KernelSpace:
             yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()}, layouts)
 
     def _fused_sets(self, runtime: str, networks: Sequence[Network]) -> list[FusedSets]:
-        """Return each network's fused sets; the runtime is asked once per wiring, because sizes do not change the
-        fusion.
+        """Return each network's fused sets; the runtime is asked only once per wiring, because sizes do not affect
+        which nodes are fused.
         """
         if not runtime:
             return [() for _ in networks]

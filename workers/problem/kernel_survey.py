@@ -1,9 +1,9 @@
 """The survey: finds out, by rewriting networks, which kernels each node becomes at any values of its knobs.
 
 Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are not
-asked which knobs those are. This is observed instead: values are changed one at a time, the network is rewritten, and
-the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated in
-the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
+asked which knobs these are; they are found by observation: values are changed one at a time, the network is rewritten,
+and the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated
+in the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
 (it is folded away), one kernel, or several kernels (a rewrite splits it). The number of rewritten networks grows with
 the sum of the knobs' options, never with the product.
 """
@@ -43,7 +43,7 @@ def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
 
 
 class _Survey:
-    """Looks at networks until every point of every node has been seen."""
+    """Rewrites networks until every point of every node has been seen."""
 
     def __init__(self, look: Look, knobs: Sequence[Levelled]) -> None:
         self._look = look

@@ -34,7 +34,7 @@ class Part:
 
 
 NOTHING = Part({}, NodeCost())
-"""The part of a node that does not exist in a network."""
+"""The part that stands for a node that does not exist in a network."""
 
 
 @dataclass(eq=False)

@@ -84,8 +84,8 @@ def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
 
 
 def _paid_in(count: int, rules: KernelClasses) -> float:
-    """Return the number of channels that the reading layer pays for; a slow count is priced on the line between its
-    fast neighbours.
+    """Return the number of channels that the reading layer pays for; the price of a slow count is interpolated between
+    its fast neighbours.
     """
     if not rules.is_slow(count):
         return rules.effective_in(count)

@@ -21,7 +21,7 @@ _MARGIN = (0.01, 0.05)
 
 @dataclass(frozen=True)
 class Whole:
-    """A network timed whole: its kernels and its quiet latency."""
+    """A network that was timed as a whole: its kernels and its quiet latency."""
 
     ops: tuple[Op, ...]
     quiet_us: float

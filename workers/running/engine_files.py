@@ -75,7 +75,7 @@ def _convert(
 
 
 def _believed(device_id: str, device: DeviceConfig, key: str, model: bytes, made: Conversion, samples: Arrays) -> float:
-    """Check a file's outputs against the network's; return the largest difference."""
+    """Check that a file's outputs agree with the network's outputs; return the largest difference."""
     running = session(model)
     names = [output.name for output in running.get_outputs()]
     wanted = each_alone(lambda one: dict(zip(names, running.run(names, dict(one)), strict=True)), samples)

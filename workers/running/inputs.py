@@ -47,7 +47,9 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open a plan's blobs by their paths, for workers, which have no ports that could find the paths."""
+        """Open a plan's blobs by their paths. Workers use this function, because they have no ports to find the paths
+        with.
+        """
         network = load_network(model)
         preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(

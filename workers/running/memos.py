@@ -161,7 +161,7 @@ def training_seconds(training: str) -> Memo[TrainingSeconds]:
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """The memo of the end of a training run by an executor."""
+    """The memo of how a training run by an executor ended."""
     return record(f"{training}-ended", Ended)
 
 

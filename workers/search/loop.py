@@ -1,4 +1,5 @@
-"""loop: ask, store, submit, take, store, tell, until the budget, the time or the strategies' ideas run out.
+"""loop: ask, store, submit, take, store, tell, until the budget or the time is used up or the strategies have no more
+ideas.
 
 An ask (a candidate that a strategy asks for) is emitted, and so made durable, before its work starts. An evaluation is
 emitted before any strategy receives it. A run that dies at any point therefore leaves a record from which the next run
@@ -28,8 +29,8 @@ TAKE_S = 0.5
 """Seconds to wait for a result before the clock and the user's signal are checked again."""
 
 GIVEN_UP_AT = 2
-"""Number of runs that may die while a candidate is open before the candidate counts as failed; a pool gives a candidate
-the same number of attempts.
+"""Number of runs that may die while a candidate is open; after that, the candidate counts as failed. A pool gives a
+candidate the same number of attempts.
 """
 WHOLE_GIVEN_UP_AT = 6
 """The same limit for a full training run, which stays open for a long time and resumes from its last epoch."""
@@ -49,9 +50,9 @@ class Rules:
     """Settings and callbacks of a loop. If `wall_s` is None, there is no time limit. `split` names the images on which
     accuracy is measured.
 
-    `refresh` is called between asks and returns a problem with newer estimates, or None; `notice` turns an evaluation
-    into further messages of the same transaction, such as the best so far; `reached` returns the finished share of an
-    open full training run (F4).
+    `refresh` is called before strategies are asked and returns a problem with newer estimates, or None; `notice` turns
+    an evaluation into further messages of the same transaction, such as the best so far; `reached` returns the finished
+    share of an open full training run (F4).
     """
 
     evaluations: int

@@ -1,4 +1,6 @@
-"""Common epochs: how long the control, all samples and all finalists train, so that the wall seconds are enough."""
+"""Common epochs: the number of epochs for the control, all samples and all finalists, chosen so that the wall seconds
+suffice.
+"""
 
 from __future__ import annotations
 

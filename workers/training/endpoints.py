@@ -23,7 +23,8 @@ benchmarks/results/resnet20_rest.jsonl err by up to 13 %.
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
-    """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
+    """Return the uncut network in each setting that is estimated to be within the limits, the best by the objective
+    first.
 
     If the score is the objective, the unchanged network is first. `known` has the values that the search has evaluated;
     they are left out.

@@ -1,4 +1,5 @@
-"""Course: networks that are trained in parallel, as files that every worker sees, and how the training of each ended.
+"""Course: networks that are trained in parallel, stored as files that every worker sees, with how the training of each
+ended.
 
 The state of a network's training is its checkpoint, which is a file of the job. The next worker that trains this
 network, on any machine, resumes from the checkpoint.

@@ -71,11 +71,11 @@ class Trainer:
         self._form = form
         self._phase: Phase = phase
         self._seconds: dict[str, float] = {}
-        """Name of a network -> seconds that its training has taken."""
+        """Map of each network's name to the seconds that its training has taken."""
         self._done = 0
         self._total = total
         self.given_up: dict[str, GivenUp] = {}
-        """Candidate id -> the reason why its training was not completed."""
+        """Map of each candidate id to the reason why the candidate's training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
         """Return True if this candidate's training is over, in this run or an earlier run."""

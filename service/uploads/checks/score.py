@@ -1,4 +1,4 @@
-"""Score an original: rate a network's outputs on validation samples by the job's task."""
+"""Score an original: rate a network's outputs on validation samples, as the job's task defines."""
 
 from __future__ import annotations
 
