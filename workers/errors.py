@@ -73,4 +73,4 @@ class ClusterDown(PoolBroken):
 
 
 class NoRoom(PoolBroken):
-    """All CPUs are in use by other jobs; nothing failed."""
+    """All CPUs are in use by other jobs; nothing has failed."""

@@ -1,4 +1,4 @@
-"""JobPlan: a job with all its settings resolved, which a run may keep on disk as plain JSON."""
+"""JobPlan: a job with all its settings resolved. A run may keep it on disk as plain JSON."""
 
 from __future__ import annotations
 

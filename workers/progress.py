@@ -83,7 +83,7 @@ class Phased:
 
 @dataclass(frozen=True)
 class Summarised:
-    """A row of the job's result table, in the contract's form; None means that the slot is empty again.
+    """A row of the job's result table, in the contract's form; if `summary` is None, the slot is empty again.
 
     `summary` has evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low, high,
     measured, measured_high}}, and each counted metric by its name.
@@ -104,7 +104,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A file from which a later run of this job continues; the newest file of each name counts."""
+    """A file from which a later run of this job continues. Of the files with the same name, only the newest counts."""
 
     name: str
     path: Path

@@ -63,7 +63,7 @@ def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
 
 
 def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
-    """Return one cell per metric, without its unit, which is in the heading."""
+    """Return one cell per metric. Cells have no units, because the heading names them."""
     known = _counts(summary)
     return [f"{known[metric.name]:{metric.format}}" if metric.name in known else None for metric in counts]
 

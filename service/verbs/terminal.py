@@ -34,7 +34,7 @@ def connect() -> Client:
 
 
 def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
-    """Print `data` as JSON, or call `human` to print it for people."""
+    """Print `data` as JSON, or call `human` to print it in readable form."""
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     else:

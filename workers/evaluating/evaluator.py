@@ -2,9 +2,9 @@
 sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
-score. The cost is the cost of running the cut network, never of running a masked full network. F3 adds a short
-distillation from the uncut network before the precision is chosen. F4 trains a network until it has the candidate's
-values (see `workers.evaluating.whole_training`).
+score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
+a short distillation from the uncut network before the precision is chosen. F4 trains a network until it has the
+candidate's values (see `workers.evaluating.whole_training`).
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
-                # The evaluation counts as one more epoch, because it follows the epochs.
+                # The evaluation counts as one more epoch, because it takes place after the last epoch.
                 durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)

@@ -14,7 +14,7 @@ from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
 
 LEAST = 0.5
-"""Minimum share of a network's score beyond guessing that training must keep."""
+"""Minimum share that training must keep of a network's score above the score of guessing."""
 
 
 def ruined(before: float, after: float, chance: float, count: int) -> bool:

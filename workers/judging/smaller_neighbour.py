@@ -45,7 +45,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
 
 
 def _structural(problem: Problem) -> list[int]:
-    """Return the columns of the knobs that remove parts of the structure in small steps."""
+    """Return the columns of those knobs that remove parts of the network's structure in small steps."""
     return [i for i, knob in enumerate(problem.space.levelled) if knob.role in ("width", "rank")]
 
 

@@ -35,8 +35,8 @@ LOOK_S = 2.0
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
-"""Seconds that a node of a cluster may take to start. Chosen for busy machines: `ray_up_s` in the rows of
-benchmarks/ray_dispatch.py is a measured time.
+"""Seconds that a node of a cluster may take to start. Chosen with busy machines in mind; for a measured time, see
+`ray_up_s` in the rows of benchmarks/ray_dispatch.py.
 """
 RELEASE_S = 4.0
 """Seconds that users of a lost Ray may take to release it. Shutting Ray down while it is used would end the process."""
@@ -45,7 +45,7 @@ HEAD_LOOKS = 2
 CLOSE_S = 5.0
 """Seconds allowed for an orderly shutdown; anything still running after that dies with this process."""
 STORE_BYTES = 128 * 1024**2
-"""Bytes of Ray's memory for objects. Candidates and evaluations are small, and everything large is a file."""
+"""Bytes of memory that Ray reserves for objects. Little is needed, because everything large is a file."""
 _PREFIX = "nlray-"
 _SHORT = 15
 """Maximum length in bytes of the parent of our folder: Ray appends 85 more bytes, and a socket's path has at most
@@ -264,7 +264,7 @@ class Hold:
             raise ClusterDown("the head of the Ray cluster does not answer")
 
     def release(self) -> None:
-        """Declare that this holder no longer uses anything of Ray. May be called twice."""
+        """Declare that this holder no longer uses Ray. May be called twice."""
         self._cluster._release(self)
 
 
@@ -294,7 +294,7 @@ def _set_token(folder: Path, own: bool) -> None:
 
 
 def _bases() -> list[str]:
-    """List possible parents of our folder, the user's own choice (TMPDIR) first."""
+    """List possible parents of our folder, beginning with the user's own choice (TMPDIR)."""
     return [base for base in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(base)) <= _SHORT]
 
 

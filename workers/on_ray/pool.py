@@ -1,8 +1,8 @@
 """RayPool: long-lived evaluator actors on the nodes of a Ray cluster, supervised here.
 
-Ray's own restarts are off, because with them a call could block for ever, or run again unnoticed. If an actor dies with
-its process or its node, the candidate in progress gets a second attempt, and the rest of the batch returns to the
-queue. Everything happens in the calls of the one thread that uses the pool.
+Ray's own restarts are off, because with them, a call could block forever, or could run a second time unnoticed. If an
+actor dies with its process or its node, the candidate in progress gets a second attempt, and the rest of the batch
+returns to the queue. Everything happens in the calls of the one thread that uses the pool.
 """
 
 from __future__ import annotations

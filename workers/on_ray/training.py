@@ -24,7 +24,9 @@ from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, le
 LOST_WORKERS = 2
 """Number of workers that one training run may lose."""
 FIRST_RUNG = 1 / 3
-"""Share of the epochs before the first comparison: fine-tuned networks of one size need a few epochs to settle."""
+"""Share of the epochs before the first comparison, because fine-tuned networks of one size need a few epochs to
+settle.
+"""
 REDUCTION = 2
 LOOK_S = 0.5
 _NAME = "network"
@@ -100,7 +102,9 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a result, as TrialScheduler does; a training run is not stopped at its last epoch."""
+        """Decide whether a training run continues after a result, as TrialScheduler does; at its last epoch, a run is
+        not stopped.
+        """
         name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
         if name in self._spared or result.get("epoch") == result.get("epochs"):
             return going_on

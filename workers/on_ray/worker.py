@@ -37,7 +37,7 @@ class Actor:
     """
 
     def __init__(self, threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory's import of torch reads it
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory imports torch, which reads it
         forget_settings()
         self._given_up: set[str] = set()
         self._lock = threading.Lock()

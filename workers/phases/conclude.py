@@ -38,8 +38,8 @@ def original_row(
     beside: Mapping[str, Mapping[str, float]] | None = None,
     test: float | None = None,
 ) -> dict[str, Any]:
-    """Return the row of the original. `beside` has its latencies in the session in which the finalists were judged,
-    once they are known.
+    """Return the row of the original. `beside` has the original's latencies in the session in which the finalists were
+    judged, once these are known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(

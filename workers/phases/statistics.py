@@ -42,7 +42,9 @@ TRAINING_BYTES = 2**30
 """Maximum number of bytes of training images for full training runs (F4); a sample is drawn from a larger set."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
-"""Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
+"""Multiple of the control's training time that a sample may take, because L-C is slower and other work may run beside
+it.
+"""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:

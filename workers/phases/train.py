@@ -85,7 +85,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
 
 
 def _lasts_for_another(run: JobRun, control: Trained) -> bool:
-    """Decide once and for all whether a second control and one finalist fit into the wall seconds."""
+    """Decide once and for all whether the wall seconds are enough for a second control and one finalist."""
     context = run.context
 
     def decide() -> memos.SecondControl:

@@ -146,7 +146,7 @@ class ProblemBuilder:
     def _thinned(
         self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the counts that are parts of other counts and shrink with the densities, each of shape (n,)."""
+        """Return those counts that are parts of other counts and shrink with the densities; each has shape (n,)."""
         found = {name: counts[whole] for name, whole in WHOLES.items()}
         for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's

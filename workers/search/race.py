@@ -22,7 +22,7 @@ only repeats itself would never end.
 
 
 class Entrant:
-    """One strategy in the race and its use of the budget."""
+    """One strategy in the race, and how much of the budget it has used."""
 
     def __init__(self, name: str, make: MakeStrategy) -> None:
         self.name = name
@@ -57,7 +57,7 @@ class Race:
         return True
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Create every strategy again, on this problem, and tell it every result so far."""
+        """Create every strategy again, for this problem, and pass it every result so far."""
         self._problem = problem
 
         def make(entrant: Entrant) -> None:

@@ -21,8 +21,9 @@ ASKED_AT_ONCE = 64
 class TableWatch:
     """Gives the loop a new problem when a table has grown, and requests the rows that predictions need most.
 
-    Each kernel is weighted by how often the candidates evaluated so far contain it; the largest uncertainty x frequency
-    is requested first. The search does not wait for these rows. `profile` and `problem` reflect the newest tables.
+    Each kernel is weighted by how often it occurs in the candidates evaluated so far; the rows with the largest
+    uncertainty x frequency are requested first. The search does not wait for these rows. `profile` and `problem`
+    reflect the newest tables.
     """
 
     def __init__(self, context: Context, profile: Profile, make: Callable[[Profile], Problem]) -> None:

@@ -52,7 +52,9 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch, finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation images."""
+    """One epoch, which was finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation
+    images.
+    """
 
     epoch: int
     epochs: int
