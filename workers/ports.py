@@ -1,7 +1,7 @@
 """Ports: a run's interface to the outside, and the records that it finds when it starts again.
 
-The conductor implements `Ports` on top of the store; `workers.testing.MemoryPorts` implements it in memory. A run has
-no contact with a database, a route or an agent.
+The conductor implements `Ports` on top of the store; `workers.testing.MemoryPorts` implements it in memory. A run never
+deals with a database, a route or an agent directly.
 """
 
 from __future__ import annotations

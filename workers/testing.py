@@ -79,7 +79,7 @@ def drain(pool: Pool, count: int) -> dict[str, Evaluation]:
 
 
 class PoolContract(ABC):
-    """Tests that every pool must pass; subclasses say how to make a pool."""
+    """Tests that every pool must pass. A subclass's method `pool` makes the pool to test."""
 
     @abstractmethod
     def pool(self, make_evaluator: EvaluatorFactory) -> Pool:

@@ -42,8 +42,8 @@ def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
-    """Print rows under their column names, or `empty` if there are none; piped output is not cut to the width of the
-    window.
+    """Print rows under their column names, or print `empty` if there are no rows. Piped output is not cut to the width
+    of the window.
     """
     from rich.console import Console
     from rich.table import Table

@@ -67,7 +67,7 @@ class Material:
 
     @cached_property
     def reference(self) -> Images:
-        """Preprocessed training images (N, *input_shape), for batch norms, statistics and int8 ranges."""
+        """Preprocessed training images (N, *input_shape), used for batch norms, statistics and int8 ranges."""
         images: Images = self._array("reference_images")
         return images
 
@@ -132,7 +132,9 @@ class Material:
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
-        """Store a network that was trained for `epochs` epochs, so that `kept` can return it; return its digest."""
+        """Store a network that was trained for `epochs` epochs, so that `kept` can return the network; return its
+        digest.
+        """
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
         durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
@@ -164,8 +166,8 @@ class Material:
         return load_network(self._network_path(digest))
 
     def checkpoint(self, key: str) -> Path:
-        """Return the path of the checkpoint of the full training run with this key. The run resumes from it if its
-        worker was lost.
+        """Return the path of the checkpoint of the full training run with this key. If its worker is lost, the run
+        resumes from this checkpoint.
         """
         path = self.folder / "trainings" / f"{key}.safetensors"
         path.parent.mkdir(exist_ok=True)

@@ -69,8 +69,8 @@ class Sampler:
         bound = self._material.scheme.bind(candidate.values)
         start = self._start(candidate)
         after = BoundScheme(bound.steps(*AFTER_TRAINING))
-        # The density is a share of the weights that remain after the cut, because single weights cannot be chosen
-        # before the channels.
+        # The density is a share of the weights that remain after the cut, because single weights can be chosen only
+        # after the channels.
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
         trained = self._trained(candidate, source, after if early else bound)

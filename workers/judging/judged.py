@@ -25,8 +25,8 @@ from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
-"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in a
-finalist's place.
+"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in place of
+a finalist.
 """
 
 

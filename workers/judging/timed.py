@@ -120,7 +120,7 @@ def _session(
 ) -> tuple[Mapping[str, Sample], Session]:
     """Return a session whose anchors agree; if there is none, warn and return the session in which they agree best.
 
-    Only anchors decide which sessions are timed again: choosing by finalists would select the lucky sessions.
+    Only anchors decide which sessions are timed again, because a choice based on finalists would favour lucky sessions.
     """
     target = device.target
     rounds = verdict_rounds(target.statistic)

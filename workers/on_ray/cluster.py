@@ -77,7 +77,7 @@ class RayCluster:
         self._head = ""
         self._folder: Path | None = None
         self._node: ChildProcess | None = None
-        # Our node dies with the thread that forked it, so this thread lives as long as the cluster.
+        # Our node dies with the thread that forked it, so this thread must live as long as the cluster.
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
     def start(self) -> None:

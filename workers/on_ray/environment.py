@@ -1,4 +1,4 @@
-"""Sets Ray's environment variables. Ray reads them once, when it is imported, so import this module first.
+"""Sets Ray's environment variables. Ray reads them only when it is imported, so import this module before Ray.
 
 Every process that Ray starts for us inherits these variables.
 """

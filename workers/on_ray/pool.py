@@ -130,7 +130,7 @@ class RayPool:
     def close(self) -> None:
         """Close the pool, as Pool.close does."""
         self._closed = True
-        with suppress(ClusterDown):  # the actors died with their Ray; a call to them would wait for ever
+        with suppress(ClusterDown):  # the actors died with their Ray; a call to them would wait forever
             self._check()
             for worker in self._workers:
                 worker.end()

@@ -66,7 +66,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch keeps our own errors
+    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch has recorded our own errors
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)

@@ -53,7 +53,7 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     """Choose the result among the judged networks, show it, and collect the report's contents.
 
     Raises:
-        JobFailed: another file was chosen before, and its test accuracy has already been read.
+        JobFailed: another file was chosen earlier, and its test accuracy has already been read.
     """
     chosen = best_of(verdicts)
     verdict: Verdict = "met" if chosen is not None else "missed"

@@ -95,7 +95,7 @@ def trainable(
 ) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
+    Its batch norms are kept, but their statistics are replaced if those of the images are very different. Missing
     batch norms are inserted if `norms` is True. Constant channels are set to zero. A preparation that would change the
     network's function is left out, with a warning.
     """

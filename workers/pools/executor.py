@@ -1,4 +1,4 @@
-"""Executor: the interface through which a conductor computes: it makes pools and trains the networks of a train phase.
+"""Executor: the interface through which a conductor computes. It makes pools and trains the networks of a train phase.
 
 There is one implementation per way of computing: `LocalExecutor` uses this machine's child processes,
 `workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which executor it has; the results are the same.

@@ -39,7 +39,7 @@ class KernelSpace:
         network: the uncut network.
         scheme: the job's methods.
         widths: block -> widths worth trying, ascending.
-        evidence: enough evidence for the methods to run; it does not matter here which channels stay.
+        evidence: enough evidence for the methods to run; here, it does not matter which channels are kept.
         runtimes: names of the runtimes whose kernels are wanted; if there are none, each node counts as one kernel.
         fuse: returns which nodes run as one kernel.
 
@@ -163,8 +163,8 @@ def owners(whole: Network, network: Network) -> dict[str, str]:
     """Map each node of a rewritten network to the node of the whole network whose work it does.
 
     A node is matched by its name, else by a tensor that it produces. A node with a new name and new tensors (a
-    conversion, the first half of a split layer) belongs to the node that reads it; if there is no such node, it belongs
-    to the node that it reads.
+    conversion, the first half of a split layer) belongs to the node that reads it; if no node reads it, it belongs to
+    the node that it reads.
     """
     names = {node.name for node in whole.nodes}
     makers = {tensor: node.name for node in whole.nodes for tensor in node.outputs if tensor}

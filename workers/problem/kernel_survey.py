@@ -124,9 +124,7 @@ class _Survey:
         return planned
 
     def _packed(self, found: Sequence[NodeTable], unseen: Mapping[int, NDArray[np.bool_]]) -> Values:
-        """Choose values at which many nodes are at an unseen point. The nodes take turns, and each fixes its own
-        knobs.
-        """
+        """Choose values at which many nodes are at an unseen point. One node after another fixes its own knobs."""
         levels: dict[str, int] = {}
         for each in sorted(found, key=lambda table: -int(unseen[id(table)].sum())):
             settled = tuple(levels.get(knob.name, slice(None)) for knob in each.knobs)

@@ -28,7 +28,7 @@ class Part:
 
     @cached_property
     def mark(self) -> tuple[Any, ...]:
-        """A key that two parts share if no table can tell them apart."""
+        """A key that is the same for two parts if no table can tell them apart."""
         kernels = ((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops)
         return (*kernels, self.cost, *sorted((name, number) for name, number in self.counts.items() if number))
 

@@ -40,7 +40,7 @@ def rate_is_decided(context: Context, form: str = "") -> bool:
 
 def lowered(context: Context, rate: float, failed: str | None, form: str = "") -> bool:
     """Return True if, after the first epoch of the control, all networks must train at a lower rate; the control
-    then restarts. Otherwise, the rate is decided. It is lowered at most TIMES times, and only while wall seconds remain.
+    then restarts. Otherwise, the rate is decided. It is lowered at most TIMES times, while wall seconds remain.
 
     Args:
         rate: the rate at which the epoch was trained.

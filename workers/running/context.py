@@ -61,7 +61,7 @@ class Context:
         return next(target.device_name for target in self.plan.targets if target.device_id == device_id)
 
     def warn(self, text: str) -> None:
-        """Attach a warning to the job's result; repeated texts are stored once."""
+        """Attach a warning to the job's result; a repeated text is stored only once."""
         self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:

@@ -24,7 +24,7 @@ from workers.running.inputs import Inputs
 
 SAMPLES = 8
 """Number of images on which an engine's file is compared with its network. A few are enough, because a wrong conversion
-shows on the first image.
+is noticed on the first image.
 """
 SHORT = frozenset({"fp16", "bf16"})
 """Number types of devices that compute with 16 bits; their outputs are compared at that precision."""

@@ -68,7 +68,7 @@ class Inputs:
 
     @property
     def split(self) -> str:
-        """The name of the images that are scored."""
+        """The name under which the evaluation cache knows the images that are scored."""
         return self.dataset.digest
 
     @cached_property
@@ -78,7 +78,7 @@ class Inputs:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout of the images that the network takes."""
+        """The layout of the network's input images."""
         return input_layout(self.network)
 
     @cached_property

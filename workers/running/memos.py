@@ -1,6 +1,6 @@
 """Everything that a run of a job records for the next run: each memo's name and the type of its content.
 
-Jobs in progress depend on these names and their JSON: after a change, old records must stay readable.
+Jobs in progress depend on these names and their JSON: after any change, old records must still be readable.
 """
 
 from __future__ import annotations

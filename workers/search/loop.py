@@ -231,7 +231,7 @@ class _Loop:
         told = sum(self._shares.values())
         for name, asked in self._pending.items():
             if asked.candidate.fidelity == "F4":
-                # A second worker may start the training run over, but the reported share must not go back.
+                # A second worker may start the training run again, but the reported share must never decrease.
                 self._shares[name] = max(self._shares.get(name, 0.0), self._rules.reached(asked.candidate))
         if sum(self._shares.values()) > told:
             self._emit(self._progress())

@@ -17,7 +17,7 @@ from workers.training.choosing import chosen_finalists
 ORIGIN = "corner"
 UNCHANGED = "unchanged"
 REACH = 0.25
-"""A relative violation that is larger than any estimate's error so far; the estimates in
+"""A relative violation that is larger than the error of any estimate so far; the estimates in
 benchmarks/results/resnet20_rest.jsonl err by up to 13 %.
 """
 

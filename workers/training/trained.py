@@ -54,10 +54,10 @@ class GivenUp:
 
 
 def finalist_name(candidate_id: str) -> str:
-    """Return a finalist's name in files, sessions and reports."""
+    """Return the name used for a finalist in files, sessions and reports."""
     return f"finalist-{candidate_id}"
 
 
 def plain(name: str) -> str:
-    """Return a valid file name for this id, because ids of third parties may contain any character."""
+    """Return a valid file name for this id; ids made by third-party strategies may contain any character."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

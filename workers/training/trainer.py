@@ -180,7 +180,9 @@ class Trainer:
             return None
 
     def out_of_time(self, evaluation: Evaluation) -> None:
-        """Leave out a candidate whose training has not begun, because the wall seconds are not enough for it."""
+        """Leave out a candidate whose training has not started, because the wall seconds are not enough for its
+        training.
+        """
         given_up = GivenUp("the wall seconds are not enough for it", out_of_time=True)
         self._context.say(f"{evaluation.candidate.id} is not trained: {given_up.reason}.", "warning")
         self.given_up[evaluation.candidate.id] = given_up

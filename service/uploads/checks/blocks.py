@@ -1,4 +1,6 @@
-"""Blocks: the kernels of a network on a device's runtime, found in the sandbox because the file is not trusted."""
+"""Blocks: the kernels of a network on a device's runtime. They are found in the sandbox because the file is not
+trusted.
+"""
 
 from __future__ import annotations
 
