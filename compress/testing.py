@@ -92,14 +92,14 @@ def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
 
 
 def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
-    """Return (count, *shape) float32 images, smooth rather than white noise, so that channels are correlated."""
+    """Return (count, *shape) float32 images. They are smooth rather than white noise, so that channels are correlated."""
     noise = np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
     blurred: NDArray[np.float32] = noise + np.roll(noise, 1, -1) + np.roll(noise, 1, -2) + noise[:, ::-1]
     return blurred
 
 
 def gathered(method: Method, network: Network) -> Evidence:
-    """Return the evidence from 64 example images and the network's own predictions."""
+    """Return the evidence gathered from 64 example images and the network's own predictions."""
     return method.gather(network, example_images(64, network.input_shape), None, 0)
 
 
@@ -185,7 +185,9 @@ class MethodContract:
         assert difference < 1e-5
 
     def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
-        """Fewer or integer multiplications count as lower latency here, because only a device can measure latency."""
+        """Count fewer multiplications, or integer ones, as lower latency here, because only a device can measure
+        latency.
+        """
         network = example_network(width=32)  # wide enough that weights take more bytes than their names and scales
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
@@ -228,8 +230,8 @@ class TaskContract:
 
     Attributes:
         task: the task to test.
-        labels: (n, ...) in the form of a data set's labels, not all equal, n at least 8.
-        outputs: (n, ...) float32, the outputs of a network that is right about some samples, but not about all.
+        labels: (n, ...) labels in the form that data sets use, not all equal; n is at least 8.
+        outputs: (n, ...) float32, the outputs of a network that gets some samples right, but not all.
     """
 
     task: ClassVar[Task]
@@ -339,7 +341,7 @@ def untouched(knob: Knob) -> Value:
 
 
 def least(knob: Knob) -> Value:
-    """Return the value that removes most: the smallest option, or the last of an unordered choice."""
+    """Return the value that removes the most: the smallest option, or the last of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[0] if knob.ordered else knob.options[-1]
     if hasattr(knob, "width"):
@@ -348,7 +350,9 @@ def least(knob: Knob) -> Value:
 
 
 def _environment() -> Mapping[str, str]:
-    """Return an environment with as many threads as here, because another number changes the evidence's last bits."""
+    """Return an environment with the same number of threads as this process; another number would change the evidence's
+    last bits.
+    """
     import torch
 
     threads = str(torch.get_num_threads())
