@@ -92,7 +92,7 @@ def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
 
 
 def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
-    """Return (count, *shape) float32 images. They are smooth rather than white noise, so that channels are correlated."""
+    """Return (count, *shape) float32 images. They are smooth, not white noise, so that channels are correlated."""
     noise = np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
     blurred: NDArray[np.float32] = noise + np.roll(noise, 1, -1) + np.roll(noise, 1, -2) + noise[:, ::-1]
     return blurred

@@ -75,7 +75,7 @@ def fit(
         network: the network to train, with batch norms (see `compress.training.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
         teacher: network whose outputs are imitated, all of them; it has the same input and classes.
-        checkpoint: bytes from an earlier call with the same arguments that was interrupted. The final weights are the
+        checkpoint: bytes from an earlier call with the same arguments, which was interrupted. The final weights are the
             same as after an uninterrupted run.
         task: the task whose loss is minimised; None takes the default task.
 

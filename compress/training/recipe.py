@@ -38,7 +38,7 @@ class Recipe:
         return json.dumps(asdict(self), sort_keys=True)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of one of `steps` steps: it rises linearly, then follows half a cosine down to zero."""
+        """Return the learning rate of one of `steps` steps: it rises linearly, then falls along half a cosine to 0."""
         rising = self.warm_up * steps
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)

@@ -83,7 +83,7 @@ class LeaseRun:
         self._call("POST", "complete", completion.to_json())
 
     def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Answered]]:
-        """Yield outcomes one kind after another; in this protocol version, all items of a lease are of the same kind."""
+        """Yield outcomes one kind after another; in this protocol version, all items of a lease have the same kind."""
         yield from batch.fuse([self._fetch(item) for item in items if item.kind == "fusion"])
         yield from batch.check([self._fetch(item) for item in items if item.kind == "check"])
         yield from batch.time([self._fetch(item) for item in items if item.kind in ("block", "network")])

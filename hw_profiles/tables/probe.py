@@ -70,14 +70,14 @@ class Probe:
     def curves(self, latency_us: Mapping[str, float]) -> Curves:
         """Return the curves that these latencies (by op key) form. Points without a latency are left out.
 
-        Raises InvalidInput with fewer than half of either curve.
+        Raises InvalidInput if fewer than half of the points of a curve have a latency.
         """
         return Curves(*(_curve(ops, latency_us) for ops in (self.out, self.into)))
 
     def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
         """Learn the classes from latencies (by op key) by the rule of this module.
 
-        Raises InvalidInput with fewer than half of either curve.
+        Raises InvalidInput if fewer than half of the points of a curve have a latency.
         """
         drawn = self.curves(latency_us)
         return learn(drawn.out_us, drawn.in_us)
