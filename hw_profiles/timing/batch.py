@@ -1,7 +1,7 @@
 """Batches: models that are timed, taken apart or converted together in a child process. Only the model that causes a
 crash or hang is lost.
 
-A batch whose child dies is halved until the culprit is alone; all other models keep their timings.
+If a batch's child dies, the batch is halved until the culprit is alone; all other models keep their timings.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ UNKNOWN_RUN_S = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """One item with its files by name, which are timed in one session. `expected_us` is a guess of the largest file's
-    run time.
+    """One item, with its files by name, which are timed in one session. `expected_us` is a guess at the run time of the
+    largest file.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Checked:
 Task: TypeAlias = Literal["time", "fuse", "check"]
 Answer: TypeAlias = Sample | Failure | Fused | Checked
 MODEL, SAMPLES = "model", "samples"
-"""Names of the two files of an item to check."""
+"""Names of the two files of an item that is to be checked."""
 
 
 @dataclass
@@ -87,8 +87,7 @@ class Batch:
             yield item.key, _outcome(item, answers)
 
     def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
-        """Yield each key and the sets of nodes that run as one kernel in the item's single file, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the sets of nodes that run as one kernel in the item's only file.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -97,8 +96,8 @@ class Batch:
             yield item.key, _fused(item, answers)
 
     def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
-        """Yield each key, the engine's file of the item's MODEL and the file's outputs on SAMPLES, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the engine's file of the item's MODEL and the outputs of this file on
+        SAMPLES.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -131,7 +130,7 @@ class Batch:
                 return self._collect(child, part)
 
     def _room(self, task: Task) -> AbstractContextManager[None]:
-        """Return the lock that the task needs: only timing needs the machine for itself."""
+        """Return the lock that the task needs: only timing needs the machine to itself."""
         return self.lock.exclusive() if task == "time" else self.lock.shared()
 
     def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
