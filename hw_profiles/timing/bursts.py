@@ -1,8 +1,8 @@
 """The burst scheduler: times many calls interleaved, so that a disturbance affects all of them alike.
 
 Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (seen on one machine; no rows
-kept). Short bursts spread over many rounds meet quiet moments for every model; a longer series of runs may not.
-benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
+kept). Short bursts spread over many rounds meet quiet moments for every model; a longer series of consecutive runs does
+not. benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 
 COPIES = (1, 4)
-# Number of resamples used to estimate the standard deviation of a slope; with 200, the estimate is accurate to about 5
-# %.
+# Number of resamples used to estimate the standard deviation of a slope; with 200, the estimate is accurate to a
+# twentieth.
 RESAMPLES = 200
 
 

@@ -142,7 +142,7 @@ def split_half(minima_us: tuple[float, ...]) -> float:
 
 
 def statistic_values(sample: Sample, statistic: Statistic) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the values (n,) from which `statistic` is computed, one per burst, and the percentile that it is. The
+    """Return the values (n,) from which `statistic` is computed, one per burst, and the percentile to take of them. The
     values are minima for `quiet`, and medians for the other statistics, so p95 is the 95th percentile of burst medians,
     not of single runs.
 

@@ -37,8 +37,8 @@ class Resource:
         self._connection = connection
 
     def _at(self, ref: str, *rest: str) -> str:
-        """Return the path of the resource with this id or name. An empty name would give the list's path, so it raises
-        Invalid.
+        """Return the path of the resource with this id or name. Raises Invalid if the name is empty, because that would
+        be the path of the list.
         """
         if not ref.strip():
             kind = self.path.rpartition("/")[2].removesuffix("s")

@@ -16,12 +16,14 @@ from search.space import Choice, Float, Int, Knob, Subset, Value, Values
 Point = NDArray[np.int64]
 """Rungs (d,), one per knob."""
 
-_FINEST = 33  # number of rungs of a Float, and at most of an Int: finer steps are below an evaluation's noise
+_FINEST = 33  # number of rungs of a Float, and maximum for an Int: finer steps are lost in an evaluation's noise
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """The values of one knob. Ordered values ascend to the whole network; the first unordered value leaves it whole."""
+    """The values of one knob. Ordered values ascend, and the last one leaves the network whole; of unordered values,
+    the first does.
+    """
 
     name: str
     values: tuple[Value, ...]
@@ -35,7 +37,9 @@ class Rungs:
     def shares(self) -> NDArray[np.float64]:
         """The share (rungs,) of the knob's largest value that each rung of an ordered knob keeps."""
         numbers = np.array(self.values, dtype=float)
-        if numbers[0] < 0 or numbers[-1] <= 0:  # these values are not shares of a width: take the rung's position
+        if (
+            numbers[0] < 0 or numbers[-1] <= 0
+        ):  # these values are not shares of a width: take the rung's position instead
             return np.arange(1, len(numbers) + 1) / len(numbers)
         return np.asarray(numbers / numbers[-1])
 
@@ -54,7 +58,7 @@ def _rungs(knob: Knob) -> Rungs:
 
 
 def distinct(points: Iterable[Point]) -> list[Point]:
-    """Return the points without repetitions, in order."""
+    """Return the points in the same order, without repetitions."""
     found: dict[tuple[int, ...], Point] = {}
     for point in points:
         found.setdefault(tuple(point.tolist()), point)
@@ -107,11 +111,11 @@ class Lattice:
         return total
 
     def violation(self, point: Point) -> float:
-        """Return the violation of one point, (d,) rungs."""
+        """Return the violation of one point, given as (d,) rungs."""
         return float(self.violations(point[None])[0])
 
     def infeasible(self, nearest: Point) -> Infeasible:
-        """Return the error that reports the nearest point."""
+        """Return the exception that reports the nearest point."""
         values = self.values(nearest)
         metrics = {name: float(column[0]) for name, column in self._problem.estimate([values]).items()}
         return Infeasible(values, metrics, self.violation(nearest))
