@@ -94,8 +94,8 @@ class Problem:
     budget. `deciding` is the metric that decides: the mean score in [0, 1] of the network's task. `chance` is the score
     of guessing. Limits on the score are not constraints: the F2 score is the objective and ranks candidates, and limits
     on the score are checked after training, against the control. `level` is such a limit: the least accepted score of a
-    *trained* network (F4). `images` is the number of images on which this score is measured. Both `level` and `images`
-    are None if they are not known. If the objective is not the score, all evaluations are full training runs and
+    *trained* network (F4). `images` is the number of images on which this score is measured. `level` and `images` are
+    each None if not known. If the objective is not the score, all evaluations are full training runs and
     `level` is the least score that they must reach.
     """
 
@@ -135,7 +135,7 @@ class Problem:
 
     @cached_property
     def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
-        """For each knob with statistics, the loss (levels,) from turning only this knob, according to its statistics."""
+        """For each knob with statistics, the loss (levels,) from turning only this knob, by its statistics."""
         return layer_losses(self.space, self.statistics)
 
     def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:

@@ -80,6 +80,10 @@ class Classification(Task):
         """Return Wilson's score interval (1927), which is valid even near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
 
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the accuracy is within two standard errors of chance, those of a share of samples."""
+        return bool(scores.mean() <= chance + 2.0 * (chance * (1.0 - chance) / len(scores)) ** 0.5)
+
     def compare(self, first: Scores, second: Scores) -> Difference:
         """Return the difference with Tango's score interval for paired shares (see `compress.scoring.intervals`)."""
         first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)

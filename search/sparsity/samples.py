@@ -130,8 +130,8 @@ class Bracket:
     """The points between which the score crosses the level.
 
     `low` is the sparsest sample that reached the level, or -1. `missed` is the first sample above `low` that did not
-    reach the level, and `barred` the first sample above `low` that missed the level by more than `margin`; both are n
-    if there is no such sample. `close` is True if `low` and `missed` are nearer than `tolerance`.
+    reach the level, and `barred` the first sample above `low` that missed the level by more than `margin`; each of the
+    two is n if there is no such sample. `close` is True if `low` and `missed` are nearer than `tolerance`.
     """
 
     low: int

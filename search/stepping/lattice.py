@@ -37,9 +37,7 @@ class Rungs:
     def shares(self) -> NDArray[np.float64]:
         """The share (rungs,) of the knob's largest value that each rung of an ordered knob keeps."""
         numbers = np.array(self.values, dtype=float)
-        if (
-            numbers[0] < 0 or numbers[-1] <= 0
-        ):  # these values are not shares of a width: take the rung's position instead
+        if numbers[0] < 0 or numbers[-1] <= 0:  # these values are not shares of a width: take the rung's position
             return np.arange(1, len(numbers) + 1) / len(numbers)
         return np.asarray(numbers / numbers[-1])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from compress.data.dataset import cache_beside
+from hw_profiles.device import DeviceConfig
 from hw_profiles.tables.table import LatencyTable
 from service.uploads.not_onnx import refuse_foreign
 from service.uploads.sandbox import Limits, run
@@ -71,3 +72,11 @@ def preflight(
         told = {wiring: [sorted(names) for names in sets] for wiring, sets in fused.items()}
         request = {"path": str(path.absolute()), "table": str(stored), "settings": dict(settings), "fused": told}
         return run("preflight", request, limits, field="model")
+
+
+def not_asked_yet(device: DeviceConfig) -> str:
+    """Say that kernels are those of this server's runtime, because the device has not reported its own."""
+    return (
+        f"kernels are as this server's {device.runtime} {device.runtime_version} fuses them; {device.name} has not"
+        " been asked yet"
+    )

@@ -12,7 +12,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective
-from search.ranking.nearness import distance, guesses
+from search.ranking.nearness import distance
 from search.ranking.preference import preference
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
@@ -72,7 +72,8 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        known = {**trained.predicted, **trained.counts, self.metric: trained.score}
+        after = trained.score if trained.ruined is None else trained.ruined
+        known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if self.role == "uncut":
@@ -148,9 +149,8 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        doubts.append(
-            f"{each.candidate_id} continued a sample and had {each.epochs} epochs; the control had {control.epochs}"
-        )
+        how = "continued a sample and had" if control.ruined is None else "had"
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)
@@ -168,7 +168,7 @@ def _judge(
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
     far = sum(math.log1p(t.excess) for t in timed)
     far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
-    far = math.inf if guesses(each.score, inputs.chance, len(each.scores)) else far
+    far = math.inf if inputs.task.guesses(each.scores, inputs.chance) else far
     return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
 
 

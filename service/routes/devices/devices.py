@@ -33,6 +33,7 @@ from service.store.jobs import jobs
 from service.store.jobs.jobs import Job
 from service.store.uploads import models
 from service.store.uploads.models import Model
+from service.uploads import intake
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonRoute)
 
@@ -222,9 +223,13 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
             asked_forms.ask(store, blobs, model.sha256, device.id)
         return predictions.unknown(table.device, body.fill)
     found, shown = predictions.predict(table, blocks)
+    if not told:
+        shown.warnings.append(intake.not_asked_yet(table.device))
     bad = [op.key for op in found.missing if op.key in refused]
     if bad:
         shown.warnings.append(f"{len(bad)} blocks cannot be timed on this device: {refused[bad[0]]}")
+    if body.fill and not told:
+        asked_forms.ask(store, blobs, model.sha256, device.id)
     if body.fill and found.missing:
         ranked = list(range(len(found.missing), 0, -1))  # the most uncertain block is first
         with store.begin() as tx:

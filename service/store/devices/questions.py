@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, exists
+from sqlalchemy.orm import InstrumentedAttribute
 
 from hw_profiles.wire.lease import ItemKind
 from service.store.base import Tx
@@ -36,7 +37,7 @@ def _queued(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, 
 
 
 def is_open(
-    device_id: ColumnElement[str], config_id: ColumnElement[str], key: ColumnElement[str]
+    device_id: InstrumentedAttribute[str], config_id: InstrumentedAttribute[str], key: ColumnElement[str]
 ) -> ColumnElement[bool]:
     """Return the condition that a device's current configuration is still to answer a question."""
     here = (Device.id == device_id) & (Device.config_id == config_id)
