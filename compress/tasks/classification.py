@@ -69,6 +69,7 @@ class Classification(Task):
         most = outputs[name][0]
         if targets.classes > most:
             said = f"labels go up to {targets.classes - 1} and the model scores {most} classes (0..{most - 1})"
+            said += "; if your labels begin at 1, subtract 1" if targets.classes == most + 1 else ""
             raise InvalidInput("dataset", targets.classes, said)
         return name
 

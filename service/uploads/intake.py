@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from compress.data.dataset import cache_beside
 from hw_profiles.device import DeviceConfig
 from hw_profiles.tables.table import LatencyTable
+from service.errors import InvalidInput
 from service.uploads.not_onnx import refuse_foreign
 from service.uploads.sandbox import Limits, run
 
@@ -36,8 +37,10 @@ def check_model(
     return run("model", request, limits)
 
 
-def check_dataset(path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits) -> dict[str, Any]:
-    """Check an uploaded data set and store a decoded copy beside it.
+def check_dataset(
+    path: Path, digest: str, layout: str | None, classes: int | None, limits: Limits, file_name: str | None = None
+) -> dict[str, Any]:
+    """Check an uploaded data set and store a decoded copy beside it; errors about the whole file show `file_name`.
 
     Returns:
         counts, classes, class_names, image_shape, target_shape and warnings.
@@ -52,7 +55,12 @@ def check_dataset(path: Path, digest: str, layout: str | None, classes: int | No
         "classes": classes,
         "cache": str(cache_beside(path.absolute())),
     }
-    return run("dataset", request, limits)
+    try:
+        return run("dataset", request, limits)
+    except InvalidInput as error:
+        if error.field != "file" or error.value is not None:
+            raise
+        raise InvalidInput("file", file_name, error.message, code=error.code) from error
 
 
 def preflight(

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 from compress.scoring.difference import Difference
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.metrics import latency_metric, parse_limit, parse_limits
+from search.metrics import latency_metric, parse_limit, parse_limits, row_of
 from search.problem import Constraint, Objective
 from search.ranking.nearness import distance
 from search.ranking.preference import preference
@@ -157,9 +157,7 @@ def _judge(
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(
-                f"{name} does not hold: {constraint.metric} is {seen:.6g}, and the bound is {constraint.bound:.6g}"
-            )
+            broken.append(_over(name, constraint, seen))
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             within = f"within the 95 % interval of the loss of {each.candidate_id}"
@@ -170,6 +168,11 @@ def _judge(
     far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
     far = math.inf if inputs.task.guesses(each.scores, inputs.chance) else far
     return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
+
+
+def _over(name: str, constraint: Constraint, seen: float) -> str:
+    row = row_of(constraint.metric)
+    return f"{name} does not hold: {row.heading} is {row.told(seen)}, and the bound is {row.told(constraint.bound)}"
 
 
 def _slow(target: Target, timed: Timed) -> str:
@@ -197,8 +200,14 @@ def _say(context: Context, each: Judged) -> None:
     latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
     verdict = "meets every limit" if each.met else "; ".join(each.broken)
     metric = context.plan.metric_row
-    score = f"{metric.heading} {metric.told(each.trained.score)}, lost {_told(context.plan, each.drop)}"
+    score = f"{metric.heading} {metric.told(each.trained.score)}, {_change(context.plan, each.drop)}"
     context.say(f"{each.trained.name}: {latency or 'no target'}; {score}: {verdict}.")
+
+
+def _change(plan: JobPlan, lost: Difference) -> str:
+    """Say how the score changed; the interval is that of the loss, so its sign is the same for all networks."""
+    word = "gained" if lost.mean < 0 else "lost"
+    return f"{word} {plan.metric_row.told(abs(lost.mean))} (loss {_told(plan, lost)})"
 
 
 def _told(plan: JobPlan, lost: Difference) -> str:
