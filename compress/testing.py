@@ -104,7 +104,7 @@ def gathered(method: Method, network: Network) -> Evidence:
 
 
 def rewritten_digest(name: str, network: Network, seed: int) -> str:
-    """Return the digest of a network rewritten with random values, to compare between processes."""
+    """Return the digest of a network rewritten with random values of the knobs, for comparison between processes."""
     family = methods.load(name)
     method = family.make(family.settings())
     values = Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
@@ -112,7 +112,9 @@ def rewritten_digest(name: str, network: Network, seed: int) -> str:
 
 
 def zeroed(network: Network, keep: Keep) -> Network:
-    """Return the reference for a cut: the full network with zeros in the weights that read the removed channels."""
+    """Return the reference to compare a cut with: the full network, with zeros in the weights that read the removed
+    channels.
+    """
     known = {block.name: block for group in groups(network) for block in group.blocks}
     updates: dict[str, Array] = {}
     for name, chosen in keep.items():
@@ -188,7 +190,7 @@ class MethodContract:
         """Count fewer multiplications, or integer ones, as lower latency here, because only a device can measure
         latency.
         """
-        network = example_network(width=32)  # wide enough that weights take more bytes than their names and scales
+        network = example_network(width=32)  # so wide that the weights take more bytes than their names and scales
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
         operator = method.bind(values)
@@ -215,7 +217,7 @@ class MethodContract:
             path = Path(folder) / "network.onnx"
             path.write_bytes(network.save())
             command = [sys.executable, "-c", CHILD, self.family.name, str(path), "2"]
-            # The child needs this process's import path; `-c` adds only the current folder.
+            # The child needs this process's import path, because `-c` adds only the current folder.
             seen = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
         assert seen.stdout.strip() == rewritten_digest(self.family.name, network, 2)
 

@@ -121,9 +121,7 @@ class Summary:
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     def score(self, metric: str) -> float | None:
-        """The network's mean score, if the job's metric is `metric`; `test_<metric>` means the score on the test
-        part.
-        """
+        """The network's mean score if the job's metric is `metric`; `test_<metric>` gives it on the test part."""
         return cast("float | None", self._told(metric))
 
     def drop(self, metric: str) -> AccuracyDrop | None:
@@ -137,7 +135,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a job failed."""
+    """The reason for which a job failed."""
 
     code: str = ""
     step: str | None = None

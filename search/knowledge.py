@@ -76,7 +76,7 @@ class Knowledge:
         return values_key(values) in self._pending
 
     def fresh(self, values: Values) -> bool:
-        """Return whether these values are worth asking for, i.e. neither known nor in flight."""
+        """Return whether these values are worth asking for: they are neither known nor in flight."""
         return not self.resolved(values) and not self.pending(values)
 
     def utility(self, values: Values) -> float | None:

@@ -23,7 +23,7 @@ class Checkpoint:
 
     Attributes:
         step: number of completed steps.
-        fingerprint: fingerprint of the network, the recipe and the data with which training can resume.
+        fingerprint: fingerprint of the network, the recipe and the data, which must be the same for training to resume.
         weights: constant name -> value, including running statistics.
         momentum: weight name -> momentum buffer.
         state: other arrays of the training run, see `compress.training.fit.Training.state`.

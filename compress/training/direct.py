@@ -49,7 +49,7 @@ def fine_tune(
 ) -> Iterator[Step]:
     """Train like `fit`, but from the first step on, hold at zero the single weights that the scheme removes.
 
-    If they were removed only after training, nothing would compensate for the loss. Quantising comes after training.
+    If they were removed only after training, nothing would compensate for the loss. Quantisation comes after training.
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):

@@ -185,8 +185,7 @@ class Training:
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
-        # The indices ascend, because reading a memory map in order is faster and the order within a batch does not
-        # matter.
+        # The indices are sorted: the order within a batch does not matter, and reading a memory map in order is faster.
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)

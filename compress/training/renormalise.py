@@ -72,7 +72,7 @@ def _wants_norm(network: Network, node: Node) -> bool:
 
 
 def _is_head(network: Network, node: Node) -> bool:
-    """Return whether no layer with weights comes after this one."""
+    """Return True if no layer with weights comes after this one."""
     return not any(later.op_type in LAYERS for later in _downstream(network, node))
 
 

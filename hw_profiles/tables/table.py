@@ -32,8 +32,8 @@ SUSPECT_SIGMA = 0.10
 
 @dataclass(frozen=True)
 class Row:
-    """One measured block: `latency_us` after the session's scale, its standard deviation, and the epoch in which it was
-    measured. `key` is the key of the block's op.
+    """One measured block: `latency_us` (with the session's scale applied), its standard deviation, and the epoch in
+    which it was measured. `key` is the key of the block's op.
     """
 
     key: str

@@ -27,7 +27,7 @@ CONVERSION_S = 900.0
 board, and a job waits an hour for it.
 """
 START_S = 120.0
-"""Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
+"""Seconds that the interpreter and the engine need to load, on a slow card with cold caches."""
 LOAD_S = 0.1
 """Expected seconds per model for building a session and examining its fusion."""
 UNKNOWN_RUN_S = 0.25
@@ -151,7 +151,7 @@ class Batch:
             if isinstance(message, Death):
                 return message
             if "progress" in message:
-                gap_s = time.monotonic() - began_s  # from now on, the rounds themselves show how long to wait
+                gap_s = time.monotonic() - began_s  # from now on, the rounds so far show how long to wait
                 patience_s = max(least_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:

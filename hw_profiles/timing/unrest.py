@@ -16,8 +16,8 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, Sample, Statistic, statistic_us, statistic_values
 
 NARROW = 0.05
-"""Relative width up to which an interval counts as narrow, so that its value is used. It equals a search's own margin
-below a limit.
+"""Relative width up to which an interval counts as narrow, so that its value is used. It is the same as a search's own
+margin below a limit.
 """
 
 

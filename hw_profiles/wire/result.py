@@ -1,4 +1,4 @@
-"""Results of a lease: bursts, fused sets, converted files and failures; and the messages that end a lease."""
+"""Results of a lease (bursts, fused sets, converted files and failures), and the messages that end a lease."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Sample:
 class Samples:
     """Candidates of fidelity F4 with one recipe. They run one at a time, each from the nearest finished candidate.
 
-    A sample that diverged counts as infeasible: if training fails at s, it will also fail at a higher s.
+    A sample that diverged counts as infeasible: if training diverges at s, it will also diverge at a higher s.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:

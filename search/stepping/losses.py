@@ -20,7 +20,7 @@ _SHAPE = 1.5  # exponent of a curve without statistics: damage grows faster than
 _SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common scale; scales differ tenfold
 _LEAST = 0.1  # least share of the usual shape: no cut is free, whatever a statistic says
 _NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
-_MISFIT = 0.1  # error of the linear model, as a share of a loss; it is large where a network collapses
+_MISFIT = 0.1  # error of the linear model, as a share of the loss; it is large if a network collapses
 
 
 @dataclass(frozen=True, eq=False)

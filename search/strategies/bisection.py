@@ -30,7 +30,8 @@ class Settings:
 
 
 class Bisection:
-    """Strategy that halves the interval between the last sparsity that reached the level and the first that missed it.
+    """Strategy that halves the interval between the highest sparsity that reached the level and the lowest that missed
+    it.
 
     If there is no level, it asks for the least sparsity within the limits. The seed is not used.
     """

@@ -85,7 +85,7 @@ class Greedy:
         if stage is None:
             return self._improve(count)
         wanted = [p for p in self._counted(stage) if self._known.fresh(self._lattice.values(p))]
-        # Failures, or a new latency table that changes every step, must not make the descent endless.
+        # Repeated failures, or new latency tables that change every step, must not make the descent endless.
         if wanted and self._known.asked >= self._way_down:
             return self._improve(count)
         return [self._candidate(point, stage.base) for point in wanted[:count]]
