@@ -99,10 +99,8 @@ def test_the_lagrangian_by_hand() -> None:
     network, part = residual(), stripes(16)
     recipe = replace(RECIPE, epochs=2, batch=16, augment="none", warm_up=0.0, momentum=0.0, weight_decay=0.0)
     plain, tied = (
-        _Alternation(
-            network, part, PIXELS, recipe, None, sparse(), Schedule(l_steps=2, mu=mu, growth=2.0, finish=0.0), TASK
-        )
-        for mu in (1e-8, 0.5)
+        _Alternation(network, part, PIXELS, recipe, None, sparse(), schedule, TASK)
+        for schedule in (Schedule(l_steps=2, mu=mu, growth=2.0, finish=0.0) for mu in (1e-8, 0.5))
     )
     name = layer_weights(network)[0]
     w0 = network.constants[name].astype(np.float64)
