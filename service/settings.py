@@ -1,4 +1,6 @@
-"""Settings: where the service keeps things and where it listens. Environment variables `NETLATHE_<NAME>`."""
+"""Settings, such as where the service keeps its data and where it listens. They are read from environment variables
+`NETLATHE_<NAME>`.
+"""
 
 from __future__ import annotations
 
@@ -111,12 +113,14 @@ class Settings(BaseSettings):
 
     @property
     def user_token_path(self) -> Path:
-        """Path of the first user's token, mode 0600; the command line on this machine signs in with it."""
+        """Path of the file (mode 0600) with the first user's token, with which the command line on this machine signs
+        in.
+        """
         return self.data_dir / "user-token"
 
     @property
     def secret_path(self) -> Path:
-        """Path of 32 random bytes, mode 0600, which derive the secrets of repeated requests
+        """Path of a file (mode 0600) with 32 random bytes, from which the secrets of repeated requests are derived
         (service.http.idempotency).
         """
         return self.data_dir / "secret"

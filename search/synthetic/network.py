@@ -53,7 +53,7 @@ class SyntheticNetwork:
 
     def __post_init__(self) -> None:
         if self.knob_count < 2 or self.level_count < 2:
-            raise InvalidInput("knob_count", self.knob_count, "needs at least two knobs of two levels")
+            raise InvalidInput("knob_count", self.knob_count, "needs at least two knobs with at least two levels each")
 
     @property
     def stream_count(self) -> int:
@@ -98,7 +98,7 @@ class SyntheticNetwork:
         return tuple(f"layer{i}" for i, layer in enumerate(self.layers) if layer.target == name)
 
     def _features(self, name: str) -> Features:
-        """Return facts like the facts about a width knob of a real network."""
+        """Return facts about a width knob, similar to those of a real network."""
         macs = [float(layer.side**2 * np.prod([grid.max() for grid in self._grid(layer)])) for layer in self.layers]
         touching = [i for i, layer in enumerate(self.layers) if name in (layer.source, layer.target)]
         made = [i for i in touching if self.layers[i].target == name]
@@ -117,7 +117,7 @@ class SyntheticNetwork:
         }
 
     def latency(self, kernels: Kernels) -> Terms:
-        """Return the latency in milliseconds of a device with these kernels, as terms."""
+        """Return, as terms, the latency in milliseconds on a device with these kernels."""
 
         def time_ms(layer: Layer, c_in: NDArray[np.float64], c_out: NDArray[np.float64]) -> NDArray[np.float64]:
             tiles = np.ceil(c_in / kernels.tile_in) * np.ceil(c_out / kernels.tile_out)

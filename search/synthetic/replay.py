@@ -144,7 +144,7 @@ def _metrics(
 def _statistics(
     network: SyntheticNetwork, top: NDArray[np.int64], noise: float
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return statistics like the statistics of real data: related to the truth, but not equal to it."""
+    """Return statistics as real data would give them: related to the truth, but not equal to it."""
     rng = np.random.default_rng([network.seed, 2])
     names = ("sensitivity", "ls_error", "importance", "fisher", "gram")
     found: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}

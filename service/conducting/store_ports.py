@@ -173,7 +173,7 @@ class StorePorts:
     # questions of a run
 
     def signal(self) -> Signal:
-        """Return what the user wants the run to do now. A conductor that is about to end asks for a pause.
+        """Return what the user wants the run to do now. A conductor that is about to shut down requests a pause.
 
         Raises:
             LeaseLost: another conductor has the job now.
@@ -354,5 +354,5 @@ class StorePorts:
 
 
 def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:
-    """Return a key that orders points of a job by progress."""
+    """Return a key that sorts the stages of a job by progress."""
     return PHASES.index(phase) if phase in PHASES else -1, done / total if total else 0.0

@@ -24,7 +24,8 @@ from service.store.devices.work_items import by_key
 
 ANCHORS = 6
 """Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
-scatters less than one block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no rows
+scatters less than a single block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no
+rows
 were kept).
 """
 LEAST = 3
@@ -38,7 +39,7 @@ Pair = tuple[float | None, float | None]
 
 
 def judge(pairs: Iterable[Pair]) -> Session | None:
-    """Compute the session from (reference, measured) latencies of anchors; None if no anchor was measured.
+    """Judge a session by the (reference, measured) latencies of its anchors; return None if no anchor was measured.
 
     Items without a reference are not anchors and are ignored.
     """

@@ -51,15 +51,15 @@ def _may_be_limited(metric: Metric, deciding: str) -> bool:
 
 
 def _may_be_wanted(metric: Metric, deciding: str) -> bool:
-    """True if a job that is judged by the `deciding` score may ask for the metric."""
+    """True if a job that is judged by the score `deciding` may have this metric as its objective."""
     return metric.decides and (not metric.scored or metric.name == deciding)
 
 
 def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    To make a network as small as possible under a limit on its score, the search must know each candidate's score after
-    training.
+    To make a network as small as possible within a limit on its score, the search must know each candidate's score
+    after training.
     """
     from search.metrics import METRICS
 

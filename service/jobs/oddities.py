@@ -35,7 +35,7 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
 def all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
     """Yield a warning for each strategy whose random start-up phase is as long as the whole budget.
 
-    In a race, the evaluations of all strategies count together.
+    In a race, the evaluations of all strategies are counted together.
     """
     for index, item in enumerate(strategies):
         family = catalogue.strategies()[item["name"]]
