@@ -58,8 +58,7 @@ class StrategyFamily:
     returns the strategy. `baseline` is True for a baseline, which need not beat random search. `trains` is True if the
     strategy asks for full training runs (F4). `needs_sparsity` is True if it sets one sparsity for the whole network,
     which needs a method with widths or densities. `startup(settings)` is the number of points that the strategy draws
-    at random
-    before it models anything.
+    at random before it models anything.
     """
 
     name: str

@@ -56,8 +56,7 @@ LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
 """Line written to the log of a job that is given back. It replaces the run's own line, which would say that the user
-paused the
-job.
+paused the job.
 """
 
 RunJob = Callable[[JobPlan, Ports], Outcome]

@@ -25,8 +25,7 @@ from service.store.devices.work_items import by_key
 ANCHORS = 6
 """Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
 scatters less than a single block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no
-rows
-were kept).
+rows were kept).
 """
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""

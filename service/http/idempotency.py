@@ -30,8 +30,7 @@ from service.store.engine import Store
 @dataclass(frozen=True)
 class Answer:
     """The answer that describes a new resource. `secret_field` names the top-level field of `body` that holds a secret
-    of
-    `secret_kind`.
+    of `secret_kind`.
     """
 
     body: BaseModel

@@ -39,8 +39,7 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonR
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
 """Number of rounds for timing a whole network; a verdict needs more rounds. This is a choice: with this many rounds,
-the means
-of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
+the means of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
 (docs/benchmarks.md).
 """
 UNFINISHED = ("queued", "running", "paused")
@@ -130,8 +129,7 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
     """Delete a device and everything measured on it. Its agent is informed and continues with its other devices, or
     ends if none is left. The device comes back with an empty table when the agent restarts, or at once if the agent
-    runs
-    with `--offer-again`.
+    runs with `--offer-again`.
     """
     with store.begin() as tx:
         device = devices.get(tx, ref)
