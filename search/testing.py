@@ -76,7 +76,7 @@ def failed(candidate: Candidate) -> Evaluation:
 
 
 def foreign(replay: Replay, seed: int) -> Evaluation:
-    """Return an evaluation that another strategy asked for."""
+    """Return an evaluation of a candidate that another strategy proposed."""
     values = replay.problem.space.sample(np.random.default_rng([seed, 99]))
     return replay.evaluate(Candidate(f"other-{seed}", values, origin="other"))
 
@@ -317,14 +317,14 @@ class StrategyContract:
 
 
 def _check_nearest(replay: Replay, error: Infeasible) -> None:
-    """Check that the nearest point lies in the space and that its violation fits its metrics."""
+    """Check that the nearest point lies in the space and that its violation agrees with its metrics."""
     replay.problem.space.check(error.nearest)
     assert error.violation > 0.0
     assert error.violation == pytest.approx(replay.problem.violation(error.metrics))
 
 
 def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
-    """Check that the candidates lie in the space and that no id and no values occur twice."""
+    """Check that the candidates lie in the space, with no id used twice and no values proposed twice."""
     for candidate in asked:
         replay.problem.space.check(candidate.values)
     ids = [candidate.id for candidate in asked]

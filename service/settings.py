@@ -90,9 +90,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key go together: one of them is missing")
+            raise ValueError("tls_cert and tls_key must be set together; one of them is missing")
         if self.ray_address is not None and self.executor != "ray":
-            raise ValueError(f"ray_address needs executor ray, not {self.executor}")
+            raise ValueError(f"ray_address needs the executor ray, not {self.executor}")
         if self.renew_s >= self.lease_s:
             raise ValueError(f"renew_s ({self.renew_s}) must be below lease_s ({self.lease_s})")
         return self

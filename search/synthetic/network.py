@@ -24,7 +24,9 @@ PRECISION = "precision"
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution from knob `source` to knob `target` on side x side pixels; None means the image or the classes."""
+    """A convolution from knob `source` to knob `target` on side x side pixels; `source` None means the image, `target`
+    None the classes.
+    """
 
     source: str | None
     target: str | None
@@ -61,7 +63,7 @@ class SyntheticNetwork:
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
-        """Allowed widths of each knob, ascending; each stream is twice as wide as the stream before."""
+        """Allowed widths of each knob, in ascending order; each stream is twice as wide as the one before."""
         names = [f"stream{i}" for i in range(self.stream_count)]
         names += [f"inner{i}" for i in range(self.knob_count - self.stream_count)]
         return {name: self._options(32 * 2 ** self._stream_of(name)) for name in names}

@@ -71,7 +71,7 @@ class Replay:
         accuracy = np.where(violations == 0.0, self.network.accuracy(levels), -np.inf)
         at = int(np.argmax(accuracy))
         if accuracy[at] == -np.inf:
-            raise InvalidInput("constraints", self.problem.constraints, "no point of the space meets them")
+            raise InvalidInput("constraints", self.problem.constraints, "no point of the space meets these constraints")
         return space.values_of(levels[at]), float(accuracy[at])
 
     def _draw(self, values: Values) -> float:
@@ -117,7 +117,7 @@ def make_replay(
 
 
 def run(strategy: Strategy, replay: Replay, evaluations: int | None = None, batch: int = 4) -> list[Evaluation]:
-    """Ask, evaluate and tell until the budget is spent or the strategy has finished."""
+    """Run the strategy until the budget is spent or the strategy has finished."""
     done: list[Evaluation] = []
     budget = replay.problem.evaluations if evaluations is None else evaluations
     while len(done) < budget:

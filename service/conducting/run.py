@@ -53,7 +53,7 @@ class Run:
         return self
 
     def lose(self) -> None:
-        """Note that another conductor has the job. The run learns of this at its next call to the store."""
+        """Note that another conductor has the job. The run learns this when it next calls the store."""
         self._ports.lost.set()
 
     def _work(self) -> None:

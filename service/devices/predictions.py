@@ -112,7 +112,7 @@ def _unable(runtime: str, why: str) -> Untold:
 
 def unknown(device: DeviceConfig, asked: bool) -> PredictionPublic:
     """Return the prediction for a network whose blocks are unknown because the device has not reported its fusions."""
-    what = "it is being asked now" if asked else "use fill to ask it"
+    what = "the device is being asked now" if asked else "set fill to ask the device"
     warning = f"{device.name} has not reported yet which nodes it fuses: {what}"
     nothing = dict.fromkeys(("latency_ms", "low_ms", "high_ms"))
     return PredictionPublic(**nothing, coverage=0.0, missing=1, blocks=[], warnings=[warning])

@@ -43,7 +43,7 @@ class Blobs:
         self._incoming.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """Return the path of a content.
+        """Return the path of the file with this content.
 
         Raises:
             KeyError: there is no such content, or `sha256` is not a digest.

@@ -22,7 +22,7 @@ def check_name(value: str) -> str:
     if not NAME.match(value):
         raise ValueError(f"must match {NAME_PATTERN}")
     if _LOOKS_LIKE_AN_ID.match(value):
-        raise ValueError("must not begin like an id")
+        raise ValueError("must not begin the way an id does")
     return value
 
 

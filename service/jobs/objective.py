@@ -72,7 +72,7 @@ def _check_objective(body: JobCreate, deciding: str) -> None:
     if name == deciding:
         return
     if METRICS[name].per_device and not body.targets:
-        raise InvalidInput("objective.metric", name, "is a metric of a device, so it needs a target")
+        raise InvalidInput("objective.metric", name, "is measured on a device, so the job needs a target")
     drop = f"max_{deciding}_drop"
     if not body.limits.get(f"min_{deciding}") and body.limits.get(drop) is None:
         told = f"needs a limit on {METRICS[deciding].heading}, such as {drop}"

@@ -137,7 +137,7 @@ def cancel(tx: Tx, measurement_id: str) -> None:
     """
     wanted = measurement(tx, measurement_id)
     if wanted.state in ("queued", "running"):
-        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "it was no longer needed"})
+        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "the measurement was no longer needed"})
 
 
 def release(tx: Tx, before: datetime) -> None:
