@@ -68,7 +68,7 @@ def got(value: object) -> str:
 
 
 class InvalidInput(ServiceError, ValueError):
-    """A value that cannot work, however often it is sent."""
+    """A value that can never work, so that sending it again does not help."""
 
     def __init__(self, field: str, value: object, message: str, *, code: str | None = None) -> None:
         super().__init__(f"{field}: {message}{got(value)}", code=code, errors=(FieldError(field, message, value),))
@@ -117,7 +117,7 @@ class Unavailable(ServiceError):
 
 
 class Meaning(NamedTuple):
-    """Status, title and code of an exception over HTTP."""
+    """HTTP status, title and code for an exception."""
 
     status: int
     code: str
@@ -134,7 +134,7 @@ REFUSALS = (
     search.errors.InvalidInput,
     workers.errors.InvalidInput,
 )
-"""`InvalidInput` of each folder: all have `field`, `value` and `message`."""
+"""The class `InvalidInput` of each folder; all have `field`, `value` and `message`."""
 
 STATUS: Mapping[type[Exception], Meaning] = {
     **dict.fromkeys(REFUSALS, INVALID),

@@ -516,7 +516,7 @@ def test_migrate_makes_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--tls-cert", "cert.pem"]) == 2
-    assert "tls_cert and tls_key go together" in capsys.readouterr().err
+    assert "tls_cert and tls_key must be set together" in capsys.readouterr().err
 
 
 def test_the_command_starts_light() -> None:

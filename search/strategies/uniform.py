@@ -90,7 +90,9 @@ class Uniform:
         return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
 
     def _at(self, ratio: float, options: Sequence[int]) -> Point:
-        """Return the point whose widths keep at most `ratio`, as large as possible; no width is below its smallest."""
+        """Return the point with the largest widths that keep at most `ratio`, but no width smaller than its smallest
+        level.
+        """
         point = self._lattice.top.copy()
         for i in self._lattice.ordered:
             point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)
@@ -98,7 +100,9 @@ class Uniform:
         return point
 
     def _combinations(self) -> list[tuple[int, ...]]:
-        """Return all combinations of unordered options; if they are too many, only those with equal option numbers."""
+        """Return all combinations of unordered options; if there are too many, only those that use the same option
+        number.
+        """
         counts = [self._lattice.counts[i] for i in self._lattice.unordered]
         if prod(counts) <= _MOST_COMBINATIONS:
             return list(product(*(range(count) for count in counts)))
@@ -107,7 +111,7 @@ class Uniform:
 
 STRATEGY = StrategyFamily(
     name="uniform",
-    summary="Uses one keep ratio for all widths, the largest that meets the limits by estimate.",
+    summary="Uses the same keep ratio for all widths: the largest ratio estimated to meet the limits.",
     source="Howard et al. 2017, MobileNets (arXiv 1704.04861)",
     settings=Settings,
     make=Uniform,

@@ -25,8 +25,8 @@ from service.store.devices.work_items import by_key
 
 ANCHORS = 6
 """Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
-scatters less than one block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no rows
-were kept).
+scatters less than a single block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no
+rows were kept).
 """
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""
@@ -38,7 +38,7 @@ Pair = tuple[float | None, float | None]
 
 
 def judge(pairs: Iterable[Pair]) -> Session | None:
-    """Compute the session from (reference, measured) latencies of anchors; None if no anchor was measured.
+    """Judge a session by the (reference, measured) latencies of its anchors; return None if no anchor was measured.
 
     Items without a reference are not anchors and are ignored.
     """

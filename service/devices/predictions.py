@@ -48,7 +48,7 @@ class PredictionPublic(BaseModel):
 
 
 Blocks = tuple[tuple[tuple[str, ...], Op], ...]
-"""(names of the layers, op) of each block of a network, in the order of execution."""
+"""Pairs (names of the layers, op), one for each block of a network, in the order of execution."""
 
 
 class Untold(Conflict):
@@ -56,8 +56,7 @@ class Untold(Conflict):
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
-    """Return the blocks of a stored model on a device. They are found once in the sandbox and then kept beside the
-    blob.
+    """Return the blocks of a stored model on a device. The sandbox finds them once; then they are kept beside the blob.
 
     Args:
         told: the device's answers, beginning with the form that is timed first; if it is empty, this machine's engine
@@ -84,7 +83,7 @@ def _blocks(blobs: Blobs, sha256: str, runtime: str, wanted: str) -> Blocks:
         raise _unable(runtime, str(error)) from error
     if version != wanted:
         raise _unable(runtime, f"the device runs version {wanted}, the server has {version}")
-    # The fusions depend on the runtime's version, and the keys of blocks on Netlathe's version.
+    # The fusions depend on the runtime's version, and the keys of blocks depend on Netlathe's version.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
     return _kept(blobs, sha256, kept, {"runtime": runtime})
 
@@ -115,7 +114,7 @@ def _unable(runtime: str, why: str) -> Untold:
 
 def unknown(device: DeviceConfig, asked: bool) -> PredictionPublic:
     """Return the prediction for a network whose blocks are unknown because the device has not reported its fusions."""
-    what = "it is being asked now" if asked else "use fill to ask it"
+    what = "the device is being asked now" if asked else "set fill to ask the device"
     warning = f"{device.name} has not reported yet which nodes it fuses: {what}"
     nothing = dict.fromkeys(("latency_ms", "low_ms", "high_ms"))
     return PredictionPublic(**nothing, coverage=0.0, missing=1, blocks=[], warnings=[warning])

@@ -60,15 +60,15 @@ def _may_be_limited(metric: Metric, deciding: str) -> bool:
 
 
 def _may_be_wanted(metric: Metric, deciding: str) -> bool:
-    """True if a job that is judged by the `deciding` score may ask for the metric."""
+    """True if a job that is judged by the score `deciding` may have this metric as its objective."""
     return metric.decides and (not metric.scored or metric.name == deciding)
 
 
 def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    To make a network as small as possible under a limit on its score, the search must know each candidate's score after
-    training.
+    To make a network as small as possible within a limit on its score, the search must know each candidate's score
+    after training.
     """
     from search.metrics import METRICS
 
@@ -81,7 +81,7 @@ def _check_objective(body: JobCreate, deciding: str) -> None:
     if name == deciding:
         return
     if METRICS[name].per_device and not body.targets:
-        raise InvalidInput("objective.metric", name, "is a metric of a device, so it needs a target")
+        raise InvalidInput("objective.metric", name, "is measured on a device, so the job needs a target")
     drop = f"max_{deciding}_drop"
     if not body.limits.get(f"min_{deciding}") and body.limits.get(drop) is None:
         told = f"needs a limit on {METRICS[deciding].heading}, such as {drop}"

@@ -55,7 +55,7 @@ def _bounds(body: JobCreate) -> bool:
 def all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
     """Yield a warning for each strategy whose random start-up phase is as long as the whole budget.
 
-    In a race, the evaluations of all strategies count together.
+    In a race, the evaluations of all strategies are counted together.
     """
     for index, item in enumerate(strategies):
         family = catalogue.strategies()[item["name"]]

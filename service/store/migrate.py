@@ -1,4 +1,4 @@
-"""migrate(): bring a database to the newest schema in one transaction, or leave it unchanged."""
+"""Migration: bring a database to the newest schema in one transaction, or leave it unchanged."""
 
 from __future__ import annotations
 

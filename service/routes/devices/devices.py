@@ -39,8 +39,8 @@ router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonR
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
-"""Number of rounds for a whole network; a verdict takes more rounds. This is a choice: with this many rounds, the means
-of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
+"""Number of rounds for timing a whole network; a verdict needs more rounds. This is a choice: with this many rounds,
+the means of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
 (docs/benchmarks.md).
 """
 UNFINISHED = ("queued", "running", "paused")
@@ -131,9 +131,9 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
-    """Delete a device and everything measured on it. Its agent is told, continues with its other devices, and ends if
-    no device is left. The device comes back with an empty table when the agent restarts, or at once if the agent runs
-    with `--offer-again`.
+    """Delete a device and everything measured on it. Its agent is informed and continues with its other devices, or
+    ends if none is left. The device comes back with an empty table when the agent restarts, or at once if the agent
+    runs with `--offer-again`.
     """
     with store.begin() as tx:
         device = devices.get(tx, ref)
@@ -256,7 +256,7 @@ def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user
     try:
         ops = {model.name: [op for _, op in predictions.blocks_of(blobs, model.sha256, config, told.values())]}
     except predictions.Untold:
-        ops = {}  # timed anyway, but not added to the calibration
+        ops = {}  # the network is still timed, but not added to the calibration
     protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
 
     def make(tx: Tx) -> Answer:

@@ -89,7 +89,7 @@ def cancel_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
 
 @router.post("/{job_ref}/pause", responses=documented(401, 403, 404, 409, 422))
 def pause_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """Pause a job: its `state` becomes `paused` when its running work has ended."""
+    """Pause a job. Its `state` becomes `paused` when its current work has ended."""
     return _steer(store, job_ref, job_states.pause)
 
 

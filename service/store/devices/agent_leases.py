@@ -3,8 +3,8 @@ the queue.
 
     active -> completed | failed (given back by its agent) | expired
 
-The `epoch` of a lease fences off earlier leases of the machine: it is higher than their epochs, and each result names
-it. All times come from the database's clock.
+The `epoch` of a lease shuts out earlier leases of the machine: it is higher than their epochs, and each result names
+its lease's epoch. All times come from the database's clock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from service.store.devices.work_items import WorkItem
 LEASE = timedelta(seconds=LEASE_S)
 LATE = "its agent sent no heartbeat in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
-"""Reasons for returning a lease that do not count as a failed attempt of its items."""
+"""Reasons for ending a lease that do not count as a failed attempt at its items."""
 
 
 class LeaseItem(Base):
@@ -121,7 +121,8 @@ def held(lease: AgentLease, epoch: int, now: datetime) -> None:
 
 
 def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, work_items.Digests]) -> AgentLease | None:
-    """Lease the next work to this agent, or return None. `digests` has the file digests of blocks not leased before.
+    """Lease the next work to this agent; return None if there is none. `digests` has the file digests of blocks that
+    were not leased before.
 
     Networks come first, and all networks of one measurement are leased together. Then come blocks by priority, all from
     one device. A quarantined device whose trial is due comes before all of them.
@@ -178,8 +179,8 @@ def _active_on(tx: Tx, machine: str) -> AgentLease | None:
 
 
 def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
-    """End a lease that keeps the machine from new work. If an agent has an untouched lease and asks again, it has
-    probably missed the answer, and it gets the same lease again.
+    """End a lease that keeps the machine from new work. If an agent has an untouched lease and asks again, it probably
+    missed the answer, so it gets the same lease again.
     """
     lease = _active_on(tx, agent.machine)
     if lease is None:
@@ -280,7 +281,7 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
 
 
 def _unwanted(tx: Tx, lease: AgentLease) -> bool:
-    """True if nothing waits for the lease's results any more."""
+    """True if nothing is waiting for the lease's results any more."""
     if lease.measurement_id is None:
         return work_items.unwanted(tx, lease.id)
     return measurements.measurement(tx, lease.measurement_id).state == "failed"

@@ -24,7 +24,7 @@ def accept(tx: Tx, agent: Agent, enrolment: Enrolment) -> list[Device]:
     offered = [_accept_one(tx, agent, item) for item in enrolment.runtimes]
     ids = [device.id for device in offered]
     if len(set(ids)) < len(ids):
-        raise InvalidInput("runtimes", [device.name for device in offered], "offers one device twice")
+        raise InvalidInput("runtimes", [device.name for device in offered], "offers the same device twice")
     for device in devices.of_machine(tx, agent.machine):
         if device.id not in ids:
             device.agent_id = None
