@@ -290,6 +290,10 @@ class TaskContract:
         low, high = self.task.interval(scores)
         assert 0.0 <= low < scores.mean() < high <= 1.0
 
+    def test_a_score_of_chance_guesses_and_a_perfect_one_does_not(self, scores: Scores) -> None:
+        assert self.task.guesses(scores, float(scores.mean()))
+        assert not self.task.guesses(np.ones(1000), 0.5)
+
     def test_a_difference_is_paired_and_turns_its_sign_with_its_order(self, scores: Scores) -> None:
         others = np.roll(scores, 1)
         others[0] = scores.min()

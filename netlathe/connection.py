@@ -15,7 +15,7 @@ import httpx
 
 from netlathe.answers import check, check_trust, retry_after_s
 from netlathe.credentials import token_for
-from netlathe.errors import Damaged, Problem, ServerFailed, Unauthorized, Unreachable, Unreadable
+from netlathe.errors import Damaged, Problem, ServerFailed, Unauthorized, Unreachable, Unreadable, invalid
 from netlathe.event_stream import parse_events
 from netlathe.proxy import http_client, through
 from netlathe.results import Event, Json
@@ -26,6 +26,15 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
 _SILENCE_S = 45.0  # three pings of the event stream, which arrive every 15 s
 _PATIENCE_S = 60.0  # wait of an event stream for a server that restarts
+
+
+def _checked(url: str) -> str:
+    """Return the address without a slash at its end. Raises Invalid."""
+    if not re.match(r"https?://[^/]", url):
+        raise invalid("url", url, "must begin with http:// or https://, such as http://127.0.0.1:8000")
+    if url.rstrip("/").endswith("/api/v1"):
+        raise invalid("url", url, "is the server's address alone; leave out /api/v1")
+    return url.rstrip("/")
 
 
 class Connection:
@@ -40,6 +49,7 @@ class Connection:
         transport, sleep, clock: replacements that tests pass.
 
     Raises:
+        Invalid: the url has no scheme, or ends in /api/v1.
         BadProxy: NETLATHE_PROXY names a proxy that cannot be used.
 
     Raises (every verb):
@@ -58,7 +68,7 @@ class Connection:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = (url or os.environ.get("NETLATHE_URL") or DEFAULT_URL).rstrip("/")
+        self.url = _checked(url or os.environ.get("NETLATHE_URL") or DEFAULT_URL)
         token = token or token_for(self.url)
         # otherwise the transport's error would quote the header with the token
         if token and not re.fullmatch(r"[!-~]+", token):

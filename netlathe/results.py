@@ -160,6 +160,7 @@ class Job:
     eta_s: float | None = None
     warnings: tuple[Any, ...] = ()
     waiting_for: Json | None = None
+    queued_behind: str | None = None
     original: Summary | None = None
     control: Summary | None = None
     best: Summary | None = None
@@ -223,6 +224,7 @@ class Device:
     dtype: str = ""
     emulated: bool = False
     state: str = ""
+    state_reason: str | None = None
     coverage: float | None = None
     error_mape: float | None = None
     last_seen_at: datetime | None = None

@@ -66,6 +66,7 @@ class Classification(Task):
         most = outputs[name][0]
         if targets.classes > most:
             said = f"labels go up to {targets.classes - 1} and the model scores {most} classes (0..{most - 1})"
+            said += "; if your labels begin at 1, subtract 1" if targets.classes == most + 1 else ""
             raise InvalidInput("dataset", targets.classes, said)
         return name
 
@@ -76,6 +77,10 @@ class Classification(Task):
     def interval(self, scores: Scores) -> tuple[float, float]:
         """Return Wilson's interval (1927), which is also valid near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
+
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the accuracy is within two standard errors of chance, those of a share of samples."""
+        return bool(scores.mean() <= chance + 2.0 * (chance * (1.0 - chance) / len(scores)) ** 0.5)
 
     def compare(self, first: Scores, second: Scores) -> Difference:
         """Return the difference with Tango's score interval for paired shares, see `compress.scoring.intervals`."""

@@ -39,8 +39,8 @@ class Step:
 
     Attributes:
         epoch: counted from 0, of `epochs`; step: counted from 0 over all epochs, of `steps`.
-        loss: loss of this batch; lr: its learning rate.
-        blank: the loss on the same batch of a network whose outputs are all zero.
+        loss: the task's loss of this batch, without what outputs that are not scored add; lr: its learning rate.
+        blank: returns the same loss of a network whose outputs are all zero.
         last_of_epoch: True if it is the last step of an epoch.
         network: returns the current network; call it before you ask for the next step.
         checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it before you
@@ -56,7 +56,7 @@ class Step:
     last_of_epoch: bool
     network: Callable[[], Network]
     checkpoint: Callable[[], bytes]
-    blank: float = math.inf
+    blank: Callable[[], float] = lambda: math.inf
 
 
 def fit(
@@ -165,7 +165,8 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         images, targets = self._draw(epoch, step % self.steps_per_epoch)
-        loss, blank = self._loss(images, targets)
+        own, others, blank = self._loss(images, targets)
+        loss = own + others
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
@@ -176,8 +177,8 @@ class Training:
         self.done += 1
         self.stepped()
         last = self.done % self.steps_per_epoch == 0
-        told = (epoch, self.recipe.epochs, step, self.steps, value, lr, last)
-        return Step(*told, self.result, self.save, float(blank))
+        told = (epoch, self.recipe.epochs, step, self.steps, float(own.detach()), lr, last)
+        return Step(*told, self.result, self.save, blank)
 
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
@@ -190,17 +191,18 @@ class Training:
         pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
-    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's loss, and the loss of a network whose outputs are all zero."""
+    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float, Callable[[], float]]:
+        """Return the task's loss, what kept outputs add to it, and the task's loss of a network of zero outputs."""
         made, learned = self._run(self.module, images)
+        taught: Taught | None = None
+        others: Tensor | float = 0.0
+        if self.teacher is not None and (self.recipe.alpha or self.kept):
+            with torch.no_grad():
+                shown, wanted = self._run(self.teacher, images)
+            taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
+            others = drift(self.kept, made, shown)
         silent = torch.zeros_like(learned)
-        if self.teacher is None or not (self.recipe.alpha or self.kept):
-            return self.task.loss(learned, targets), self.task.loss(silent, targets)
-        with torch.no_grad():
-            shown, wanted = self._run(self.teacher, images)
-        taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
-        whole = self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
-        return whole, self.task.loss(silent, targets, taught)
+        return self.task.loss(learned, targets, taught), others, lambda: float(self.task.loss(silent, targets, taught))
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the kept outputs by name, and the tensor that the task's loss takes."""

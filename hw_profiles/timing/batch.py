@@ -22,6 +22,10 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 LEAST_DEADLINE_S = 20.0
 DEADLINE_FACTOR = 10.0
+CONVERSION_S = 900.0
+"""Least deadline of a conversion. A choice: engines try many kernels for each layer, which takes minutes on a small
+board, and a job waits an hour for it.
+"""
 START_S = 120.0
 """Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
 LOAD_S = 0.1
@@ -74,6 +78,7 @@ class Batch:
     progress: Callable[[int, int], None] = lambda _done, _total: None
     cancelled: Callable[[], bool] = lambda: False
     least_deadline_s: float = LEAST_DEADLINE_S
+    conversion_s: float = CONVERSION_S
     _finished: int = field(default=0, init=False)
     _total: int = field(default=0, init=False)
 
@@ -128,7 +133,7 @@ class Batch:
                 return ready
             with self._room(task):
                 child.tell("go")
-                return self._collect(child, part)
+                return self._collect(child, part, self.conversion_s if task == "check" else self.least_deadline_s)
 
     def _room(self, task: Task) -> AbstractContextManager[None]:
         """Return the lock that the task needs: only timing needs the machine for itself."""
@@ -138,9 +143,9 @@ class Batch:
         models = {f"{item.key}/{name}": str(path) for item in part for name, path in item.files.items()}
         return {"device": self.device.to_json(), "protocol": asdict(self.protocol), "models": models}
 
-    def _collect(self, child: ChildProcess, part: Sequence[Work]) -> Mapping[str, Answer] | Death:
+    def _collect(self, child: ChildProcess, part: Sequence[Work], least_s: float) -> Mapping[str, Answer] | Death:
         found: dict[str, Answer] = {}
-        patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * self._expected_s(part))
+        patience_s = max(least_s, DEADLINE_FACTOR * self._expected_s(part))
         while True:
             began_s = time.monotonic()
             message = child.listen(patience_s, self.cancelled)
@@ -148,7 +153,7 @@ class Batch:
                 return message
             if "progress" in message:
                 gap_s = time.monotonic() - began_s  # from now on, the rounds themselves show how long to wait
-                patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * gap_s)
+                patience_s = max(least_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:
                 sample = message["sample"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from netlathe.errors import Conflict, Problem
 from netlathe.progress import shown
 from netlathe.reading import read
 from netlathe.resources.artifacts import Artifacts
@@ -96,9 +97,22 @@ class Jobs(Resource):
         return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
-        """Download and check every artifact of the job; create the folder if it is missing."""
-        artifacts = Artifacts(self._connection)
-        return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
+        """Download and check every artifact of the job; create the folder if it is missing.
+
+        Raises:
+            Conflict: the job has not ended and has no files yet.
+        """
+        artifacts, found = Artifacts(self._connection), self.artifacts(job)
+        if not found.items:
+            self._check_ended(job)
+        return tuple(artifacts.download(artifact, folder) for artifact in found)
+
+    def _check_ended(self, job: str) -> None:
+        found = self.get(job)
+        if not found.finished:
+            raise Conflict(
+                Problem(409, "Conflict", f"job {found.name} is {found.state} and has no files yet", "no_files")
+            )
 
     def watch(self, job: str) -> Iterator[Job]:
         """Yield the job now and after each of its events, up to its first final state."""

@@ -75,6 +75,11 @@ class Limit:
     metric: Metric
     form: Form
 
+    @property
+    def caps_a_score(self) -> bool:
+        """True if the limit is an upper bound on a score, which a better network would break."""
+        return self.metric.scored and self.form in ("max", "ratio")
+
     def check(self, value: object) -> float:
         """Return the limit's value as a number. Raises: InvalidInput if it is not valid for this form."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

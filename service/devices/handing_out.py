@@ -36,7 +36,7 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
         agent = agents.get(tx, agent_id)
         usable = agent_leases.usable(tx, agent, request)
         next_items = work_items.next_work(tx, usable, request.max_items, request.kinds)
-        stale = agent_leases.has_stale(tx, agent)
+        stale = agent_leases.has_stale(tx, agent) or agent_leases.trial(tx, agent, request) is not None
         fresh = [(item.device_id, item.key, item.op) for item in next_items if item.sha256 is None]
     if not next_items and not stale:
         return None

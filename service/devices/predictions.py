@@ -52,7 +52,7 @@ Blocks = tuple[tuple[tuple[str, ...], Op], ...]
 
 
 class Untold(Conflict):
-    """The device has not reported what it fuses, and its runtime is not installed on the server."""
+    """The device has not reported what it fuses, and the server lacks its runtime in its version."""
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
@@ -60,7 +60,7 @@ def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[To
 
     Args:
         told: the device's answers, beginning with the form that is timed first; if it is empty, this machine's engine
-            is asked instead.
+            is asked instead if it is of the same version.
 
     Raises:
         Untold: the device must be asked first.
@@ -69,18 +69,20 @@ def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[To
     """
     answer = next(iter(told), None)
     if answer is None:
-        return _blocks(blobs, sha256, device.runtime)
+        return _blocks(blobs, sha256, device.runtime, device.runtime_version)
     if answer.failure:
         raise Conflict(f"{device.name} cannot load this model: {answer.failure}", code="runtime_refused")
     return _told_blocks(blobs, sha256, device.runtime, answer.sets)
 
 
 @lru_cache(maxsize=HELD)
-def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
+def _blocks(blobs: Blobs, sha256: str, runtime: str, wanted: str) -> Blocks:
     try:
         version = runtimes.load(runtime).version()
     except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
         raise _unable(runtime, str(error)) from error
+    if version != wanted:
+        raise _unable(runtime, f"the device runs version {wanted}, the server has {version}")
     # The fusions depend on the runtime's version, and the keys of blocks depend on Netlathe's version.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
     return _kept(blobs, sha256, kept, {"runtime": runtime})

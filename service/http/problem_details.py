@@ -16,14 +16,23 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from service.errors import INTERNAL, INVALID, REFUSALS, STATUS, FieldError, ServiceError, Unavailable, meaning
+from service.errors import (
+    INTERNAL,
+    INVALID,
+    MAX_SHOWN,
+    REFUSALS,
+    STATUS,
+    FieldError,
+    ServiceError,
+    Unavailable,
+    got,
+    meaning,
+)
 from service.files.data_folder import NoSpace, is_full
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-MAX_SHOWN = 200
-"""Largest number of characters of a refused value to send back."""
 
 
 class FieldProblem(BaseModel):
@@ -99,9 +108,16 @@ def of_validation(error: RequestValidationError) -> JSONResponse:
     """Return a problem document with one entry per fault that pydantic found. Names leave out `body`, `query` and
     `path`.
     """
-    found = [_field_error(item) for item in error.errors()]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in found)
+    items = error.errors()
+    found = [_field_error(item) for item in items]
+    told = (f"{fault.field}: {fault.message}{_got(item, fault)}" for item, fault in zip(items, found, strict=True))
+    detail = "; ".join(told)
     return problem(INVALID.status, INVALID.code, INVALID.title, detail[:2000], found)
+
+
+def _got(item: Mapping[str, Any], fault: FieldError) -> str:
+    null = item["type"] != "missing" and item.get("input") is None
+    return " (got null)" if null else got(_seen(fault.value))
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from service.devices import quarantine
 from service.errors import InvalidInput
 from service.jobs import catalogue
 from service.jobs.body import JobCreate, TargetBody, pairs
@@ -111,7 +112,8 @@ def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], lis
             raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
         state = devices.state(tx, device)
         if state in ("offline", "quarantined"):
-            text = f"device {device.name} is {state}: the job waits for it"
+            why = quarantine.reason(tx, device)
+            text = f"device {device.name} is {state}: the job waits for it" + (f" ({why})" if why else "")
             warnings.append(JobWarning(text, until_verdict=True))
         default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
         targets.append(

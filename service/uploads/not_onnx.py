@@ -9,7 +9,7 @@ from service.errors import InvalidInput
 
 TORCH = (
     "export it on your own machine: `netlathe submit --model package.module:factory`, or "
-    'torch.onnx.export(model.eval(), example, "model.onnx", dynamo=True)'
+    'torch.onnx.export(model.eval(), example, "model.onnx", dynamo=True, external_data=False)'
 )
 PICKLE = f"it is (or holds) a Python pickle, which can run any code and is never opened here; {TORCH}"
 KERAS = "convert it on your own machine with tf2onnx: python -m tf2onnx.convert --saved-model DIR --output model.onnx"

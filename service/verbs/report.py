@@ -27,7 +27,7 @@ def print_job(job: Job) -> None:
             "verdict": job.verdict,
             "wanted": _wanted(job),
             "failure": None if failure is None else _failure(failure),
-            "waiting": None if job.waiting_for is None else f"for {_name(job, job.waiting_for.get('device'))}",
+            "waiting": _waiting(job),
             "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
             "done": f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}",
         }
@@ -37,6 +37,13 @@ def print_job(job: Job) -> None:
     if any(getattr(job, slot) is not None for slot in SLOTS):
         typer.echo()
         print_networks(job)
+
+
+def _waiting(job: Job) -> str | None:
+    if job.waiting_for is None:
+        return job.queued_behind
+    reason = job.waiting_for.get("reason")
+    return f"for {_name(job, job.waiting_for.get('device'))}" + (f": {reason}" if reason else "")
 
 
 def _failure(failure: Failure) -> str:
@@ -51,8 +58,16 @@ def print_networks(job: Job) -> None:
     names = device_names(job)
     columns = ["network", heading(job), "test", *(names.get(device, device) for device in devices)]
     counts = counts_of([summary for _, summary in found])
-    rows = [[*_row(slot, summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found]
+    rows = [
+        [*_row(_label(job, slot), summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found
+    ]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
+
+
+def _label(job: Job, slot: str) -> str:
+    """Name a row; the best of a search that was not finished has no file."""
+    unfinished = slot == "best" and job.state in ("failed", "cancelled")
+    return "best of the search, not verified, no file" if unfinished else slot
 
 
 def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:

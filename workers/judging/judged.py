@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 from compress.scoring.difference import Difference
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.metrics import latency_metric, parse_limit, parse_limits
+from search.metrics import latency_metric, parse_limit, parse_limits, row_of
 from search.problem import Constraint, Objective
-from search.ranking.nearness import distance, guesses
+from search.ranking.nearness import distance
 from search.ranking.preference import preference
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
@@ -72,7 +72,8 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        known = {**trained.predicted, **trained.counts, self.metric: trained.score}
+        after = trained.score if trained.ruined is None else trained.ruined
+        known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if self.role == "uncut":
@@ -148,18 +149,15 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        doubts.append(
-            f"{each.candidate_id} continued a sample and had {each.epochs} epochs; the control had {control.epochs}"
-        )
+        how = "continued a sample and had" if control.ruined is None else "had"
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(
-                f"{name} does not hold: {constraint.metric} is {seen:.6g}, and the bound is {constraint.bound:.6g}"
-            )
+            broken.append(_over(name, constraint, seen))
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             within = f"within the 95 % interval of the loss of {each.candidate_id}"
@@ -168,8 +166,13 @@ def _judge(
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
     far = sum(math.log1p(t.excess) for t in timed)
     far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
-    far = math.inf if guesses(each.score, inputs.chance, len(each.scores)) else far
+    far = math.inf if inputs.task.guesses(each.scores, inputs.chance) else far
     return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
+
+
+def _over(name: str, constraint: Constraint, seen: float) -> str:
+    row = row_of(constraint.metric)
+    return f"{name} does not hold: {row.heading} is {row.told(seen)}, and the bound is {row.told(constraint.bound)}"
 
 
 def _slow(target: Target, timed: Timed) -> str:
@@ -197,8 +200,14 @@ def _say(context: Context, each: Judged) -> None:
     latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
     verdict = "meets every limit" if each.met else "; ".join(each.broken)
     metric = context.plan.metric_row
-    score = f"{metric.heading} {metric.told(each.trained.score)}, lost {_told(context.plan, each.drop)}"
+    score = f"{metric.heading} {metric.told(each.trained.score)}, {_change(context.plan, each.drop)}"
     context.say(f"{each.trained.name}: {latency or 'no target'}; {score}: {verdict}.")
+
+
+def _change(plan: JobPlan, lost: Difference) -> str:
+    """Say how the score changed; the interval is that of the loss, so its sign is the same for all networks."""
+    word = "gained" if lost.mean < 0 else "lost"
+    return f"{word} {plan.metric_row.told(abs(lost.mean))} (loss {_told(plan, lost)})"
 
 
 def _told(plan: JobPlan, lost: Difference) -> str:

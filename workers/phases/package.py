@@ -141,6 +141,8 @@ def _training(context: Context, findings: Findings) -> str:
         return "none"
     epochs = common_epochs(context)
     longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
+    if epochs == 0 and not longer:
+        return "not trained"
     told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, as was the control"
     return "; ".join([told, *longer]) + (" including its sample's" if longer else "")
 

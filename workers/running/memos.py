@@ -51,9 +51,13 @@ class CommonEpochs:
 
 @dataclass(frozen=True)
 class Milder:
-    """The number of times that the learning rate was lowered because the control's training blew up."""
+    """The number of times that the learning rate was lowered because the control's training blew up or diverged.
+
+    `decided`: the control's first epoch was trained at the rate that this gives.
+    """
 
     times: int
+    decided: bool = False
 
 
 @dataclass(frozen=True)

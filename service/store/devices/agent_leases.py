@@ -20,11 +20,12 @@ from hw_profiles.wire.bounds import LEASE_S
 from hw_profiles.wire.heartbeat import Action, Heartbeat, HeartbeatAnswer
 from hw_profiles.wire.lease import LeaseRequest
 from hw_profiles.wire.result import Completion, Surrender
-from service.devices import anchors
+from service.devices import anchors, quarantine
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store.base import Base, Tx, new_id
 from service.store.devices import agents, conversions, devices, fusions, measurements, work_items
 from service.store.devices.agents import Agent
+from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
 
 LEASE = timedelta(seconds=LEASE_S)
@@ -124,7 +125,7 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
     were not leased before.
 
     Networks come first, and all networks of one measurement are leased together. Then come blocks by priority, all from
-    one device.
+    one device. A quarantined device whose trial is due comes before all of them.
 
     Raises:
         Forbidden: a device does not belong to this agent.
@@ -136,9 +137,12 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
         return repeated
     if agent.drain or _active_on(tx, agent.machine) is not None:
         return None
+    on_trial = trial(tx, agent, request)
+    if on_trial is not None:
+        return _lend(tx, agent, on_trial, [])
     chosen = work_items.next_work(tx, usable(tx, agent, request), request.max_items, request.kinds)
     ready = [item for item in chosen if work_items.digested(item, digests)]
-    return _lend(tx, agent, ready) if ready else None
+    return _lend(tx, agent, devices.get(tx, ready[0].device_id), ready) if ready else None
 
 
 def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
@@ -154,6 +158,11 @@ def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
     if foreign:
         raise Forbidden(f"device {foreign[0]!r} does not belong to this agent", code="foreign_device")
     return [device_id for device_id in wanted if not mine[device_id].quarantined]
+
+
+def trial(tx: Tx, agent: Agent, request: LeaseRequest) -> Device | None:
+    """Return the device that may show in a lease of its anchors alone that its timings can be trusted again."""
+    return quarantine.due(tx, agent, request.device_ids) if "block" in request.kinds else None
 
 
 def has_stale(tx: Tx, agent: Agent) -> bool:
@@ -192,16 +201,16 @@ def abandon(tx: Tx, agent: Agent) -> None:
         lose(tx, lease, "failed", "its agent restarted", blame=True)
 
 
-def _lend(tx: Tx, agent: Agent, items: list[WorkItem]) -> AgentLease:
-    device = devices.get(tx, items[0].device_id)
+def _lend(tx: Tx, agent: Agent, device: Device, items: list[WorkItem]) -> AgentLease:
+    """Lend these items of a device; without items, its anchors alone."""
     newest = select(func.max(AgentLease.epoch)).where(AgentLease.machine == agent.machine)
     lease = AgentLease(
         id=new_id("lse"),
         agent_id=agent.id,
         device_id=device.id,
         machine=agent.machine,
-        kind=items[0].kind,
-        measurement_id=items[0].measurement_id,
+        kind=items[0].kind if items else "block",
+        measurement_id=items[0].measurement_id if items else None,
         epoch=(tx.session.execute(newest).scalar_one() or 0) + 1,
         granted_at=tx.now,
         expires_at=tx.now + LEASE,

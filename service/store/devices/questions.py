@@ -5,6 +5,7 @@ answer.
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, exists
+from sqlalchemy.orm import InstrumentedAttribute
 
 from hw_profiles.wire.lease import ItemKind
 from service.store.base import Tx
@@ -38,7 +39,7 @@ def _queued(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, 
 
 
 def is_open(
-    device_id: ColumnElement[str], config_id: ColumnElement[str], key: ColumnElement[str]
+    device_id: InstrumentedAttribute[str], config_id: InstrumentedAttribute[str], key: ColumnElement[str]
 ) -> ColumnElement[bool]:
     """Return an SQL condition: the device's current configuration has not answered the question yet."""
     here = (Device.id == device_id) & (Device.config_id == config_id)

@@ -25,7 +25,7 @@ from hw_profiles.tables.table import LatencyTable, Prediction
 from hw_profiles.wiring import wiring
 from search.space import check_settings
 from service.uploads.checks.model import describe
-from service.uploads.intake import TRUSTED_COVERAGE
+from service.uploads.intake import TRUSTED_COVERAGE, not_asked_yet
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.problem.widths import searched_widths
 
@@ -37,7 +37,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, table, settings, fused}` to the answer of GET /api/v1/models/{id}/preflight, or to `{untold: why}`.
 
     `fused` maps each wiring to the sets of node names that the device reported. If it is empty, the engine on this
-    machine is asked; if there is no such engine, the device must report first.
+    machine is asked; if it has none of the device's version, the device must report first.
 
     Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` describes the
     same network. `floor_ms` is predicted for the smallest widths that a job searches on this device with these
@@ -106,8 +106,14 @@ def _fused(network: Network, table: LatencyTable, told: _Told) -> tuple[frozense
     known = told.get(wiring(model)) if told else None
     if known is not None:
         return known
+    device = table.device
     try:
-        return runtimes.load(table.device.runtime).fused(model)
+        runtime = runtimes.load(device.runtime)
+        here = runtime.version()
+        if here != device.runtime_version:
+            why = f"it runs {device.runtime} {device.runtime_version}, this server has {here}"
+            raise _Untold(f"{device.name} has not reported yet which nodes it fuses ({why})")
+        return runtime.fused(model)
     except (ExtraMissing, UnknownRuntime) as error:
         raise _Untold(f"{table.device.name} has not reported yet which nodes it fuses ({error})") from error
 
@@ -144,22 +150,14 @@ def _ms(latency_us: float, known: bool) -> float | None:
     return latency_us / 1000 if known and math.isfinite(latency_us) else None
 
 
-def _version_here(runtime: str) -> str | None:
-    try:
-        return runtimes.load(runtime).version()
-    except (ExtraMissing, UnknownRuntime):
-        return None
-
-
 def _warnings(table: LatencyTable, now: Prediction, prunable: bool, told: bool) -> list[str]:
     warnings = []
     if now.coverage == 0:
         warnings.append(NEVER_MEASURED)
     elif now.coverage < TRUSTED_COVERAGE:
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
-    here, there = _version_here(table.device.runtime), table.device.runtime_version
-    if not told and here != there:
-        warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
+    if not told:
+        warnings.append(not_asked_yet(table.device))
     if not prunable:
         warnings.append("no channels of this network can be pruned")
     return warnings
