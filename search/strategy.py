@@ -52,11 +52,11 @@ def no_startup(_settings: Any) -> int:
 
 @dataclass(frozen=True)
 class StrategyFamily:
-    """A strategy for the catalogue. Each file of search/strategies offers one as `STRATEGY`.
+    """An entry of the catalogue of strategies. Each file of search/strategies offers one as `STRATEGY`.
 
     `source` is the paper. `settings` is a frozen dataclass (search.space.settings). `make(problem, settings, seed)`
     returns the strategy. `baseline` is True for a baseline, which need not beat random search. `trains` is True if the
-    strategy asks for full training runs (F4). `needs_sparsity` is True if it sets one sparsity for the whole network,
+    strategy requests full training runs (F4). `needs_sparsity` is True if it sets one sparsity for the whole network,
     which needs a method with widths or densities. `startup(settings)` is the number of points that the strategy draws
     at random before it models anything.
     """

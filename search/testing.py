@@ -82,7 +82,7 @@ def foreign(replay: Replay, seed: int) -> Evaluation:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Return the probability of at least this many wins between two equally good strategies; the caller drops ties."""
+    """Return the probability of at least this many wins if both strategies are equally good; the caller drops ties."""
     n = wins + losses
     return sum(comb(n, k) for k in range(wins, n + 1)) / float(2**n)
 

@@ -1,6 +1,6 @@
 """A synthetic residual network with staircase latencies and a known true score.
 
-Many layers share each stream (by residual adds); each inner knob is between two layers of one stream. The shapes
+Through residual adds, many layers share each stream; each inner knob lies between two layers of one stream. The shapes
 follow experience with real networks: a few knobs hold most of the sensitivity, damage grows faster than the cut,
 cutting two neighbours hurts more than the sum of both cuts, 8-bit arithmetic lowers the score little, and a kernel's
 time is a staircase in the number of channels.

@@ -4,7 +4,7 @@ The job runs in a thread; the main thread renews the lease and tells the store t
 However this process ends, another conductor continues the job: after SIGTERM at once, after SIGKILL when the
 lease has expired.
 
-    python -m service.conducting.conductor      as a child of `netlathe serve`; it ends when its stdin closes
+    python -m service.conducting.conductor      as a child of `netlathe serve`; ends when its stdin closes
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
 def _digests(
     fresh: Sequence[tuple[str, str, dict[str, object] | None]],
 ) -> tuple[dict[str, Digests], list[tuple[str, str, str]]]:
-    """Return digests by key, and (device, key, reason) of blocks that cannot be modelled."""
+    """Return digests by key, and a tuple (device, key, reason) for each block that cannot be modelled."""
     known: dict[str, Digests] = {}
     refused: list[tuple[str, str, str]] = []
     for device_id, key, op in fresh:

@@ -20,7 +20,8 @@ from service.store.devices.work_items import WorkItem
 
 
 def put(tx: Tx, lease: AgentLease, key: str, result: Result) -> None:
-    """Store the result of one item. The first result counts; a second result for the same key is accepted and ignored.
+    """Store the result of one item. Only the first result for a key counts; later results for it are accepted but
+    ignored.
 
     Raises:
         NotFound: the lease has no such key.

@@ -1,4 +1,6 @@
-"""Latency tables as files: JSON, or Parquet with one row per block and the rest in the schema's metadata."""
+"""Latency tables as files: either JSON, or Parquet with one row per block and all other values in the schema's
+metadata.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Blobs:
         self._remove(store, sha256, lambda: [*self._place(sha256).parent.glob(f"{sha256}*")])
 
     def sweep(self, store: Store) -> int:
-        """Delete unreferenced contents with their decoded copies, and temporary files, if they are older than a day.
+        """Delete unreferenced contents (with their decoded copies) and temporary files that are more than a day old.
 
         Returns:
             The number of deletions.
@@ -155,12 +155,16 @@ def _is_older(path: Path, limit: float) -> bool:
 
 
 def _content(path: Path) -> Path:
-    """Return the content that a file belongs to: itself, or the content that `<sha256>.<name>` was derived from."""
+    """Return the content to which a file belongs: the file's own, or the content from which `<sha256>.<name>` was
+    derived.
+    """
     return path.with_name(path.name.partition(".")[0])
 
 
 def _still_old(path: Path, limit: float) -> list[Path]:
-    """Return the path if it is old, unless its content was just stored again and its row is about to follow."""
+    """Return the path if the file is old, unless its content was just stored again and the row is yet to be
+    written.
+    """
     content = _content(path)
     stored_again = content.exists() and not _is_older(content, limit)
     return [path] if _is_older(path, limit) and not stored_again else []

@@ -19,7 +19,9 @@ _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})?|-(\d{1,18})")
 
 
 class _Download(FileResponse):
-    """A whole file or ranges of it. An invalid Range is ignored; a Range beyond the file's end is answered with 416."""
+    """Response with a whole file or ranges of it. An invalid Range is ignored; a Range beyond the file's end gets a
+    416.
+    """
 
     def __init__(self, size_bytes: int, *arguments: object, **named: object) -> None:
         super().__init__(*arguments, **named)  # type: ignore[arg-type]  # arguments of FileResponse

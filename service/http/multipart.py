@@ -1,4 +1,4 @@
-"""Uploads: stream a multipart body into the blob store while it arrives, without holding the file in memory.
+"""Uploads: stream a multipart body into the blob store as it arrives, without holding the file in memory.
 
 The framework's form parser would read the whole body before authentication. This parser reads the body after
 authentication.
@@ -64,7 +64,7 @@ async def receive(request: Request, blobs: Blobs, limit_bytes: int, allowed: Col
 
     def pull() -> bytes:
         arriving = asyncio.run_coroutine_threadsafe(_next(stream), loop)
-        return arriving.result(2 * IDLE_S)  # the inner time-out fires first, unless the loop has ended
+        return arriving.result(2 * IDLE_S)  # the inner timeout fires first, unless the loop has ended
 
     form = _Form(boundary, allowed, pull)
     return await asyncio.wrap_future(_THREADS.submit(_store, form, blobs, limit_bytes))

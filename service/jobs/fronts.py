@@ -1,7 +1,7 @@
 """Fronts of a job: the evaluations that no other evaluation beats in both the objective and every device's latency.
 
 Fronts are computed from recorded evaluations, so that the same function serves the live front and the question "what if
-the limit were 4 ms?". Filters change which evaluations take part, but never the measured values. Only evaluations of
+the limit were 4 ms?". Filters change which evaluations are compared, but never the measured values. Only evaluations of
 the search take part. Finalists are trained (F4) and measured whole (F5), so their score and latency cannot be compared
 with the untrained score and predicted latency of candidates. For the same reason, full training runs that a search
 asked for (F4) are compared only with each other, and proxies (F2) only with proxies.
@@ -72,7 +72,7 @@ class RunningFront:
     """The front while evaluations come in. Each new evaluation is compared only with the front, not with all earlier
     evaluations.
 
-    This is enough, because if B beat A and C beats B, then C beats A, too. For the evaluations on the front, `points`
+    This is enough because, if B beats A and C beats B, then C also beats A. For the evaluations on the front, `points`
     maps fidelity -> id -> values on the axes.
     """
 

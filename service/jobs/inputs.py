@@ -40,8 +40,8 @@ def _check_ready(field: str, ref: str, state: str) -> None:
 
 
 def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
-    """Check that the data fit the model; return a note about the scored output if it was chosen only because it fits
-    the data.
+    """Check that the data fit the model; return a note about the scored output if the output was chosen only because it
+    fits the data.
 
     Raises:
         InvalidInput: the images do not fit the model's input, or the classes do not fit its scored output.

@@ -1,4 +1,4 @@
-"""Checks of a job's objective and limits: which metrics the job may name, and which methods can lower them."""
+"""Checks of a job's objective and limits: which metrics the job may name, and whether its methods can lower them."""
 
 from __future__ import annotations
 

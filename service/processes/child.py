@@ -1,7 +1,7 @@
 """Child: a process of the service that shuts down cleanly when its stdin closes.
 
 However this process ends, the kernel closes the pipe, and the child sees the end of its stdin and shuts down.
-The child gets no signal before that, so a conductor can give back its jobs, and an agent can give back its lease.
+No signal reaches the child before that, so a conductor can give back its jobs, and an agent can give back its lease.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Held:
 def claim(tx: Tx, owner: str, lease_s: float, max_crashes: int) -> Held | None:
     """Claim the oldest job that is queued, or running with an expired lease.
 
-    If two conductors race for a job, one gets this job and the other gets the next job. If the user asked the silent
+    If two conductors race for a job, one of them gets it and the other gets the next job. If the user asked the silent
     run to cancel or pause, the takeover cancels or pauses the job. A job that has been taken over too often fails.
     """
     due = or_(Job.state == "queued", (Job.state == "running") & (Job.lease_until <= tx.now))

@@ -26,4 +26,4 @@ MOVES: Mapping[State, frozenset[State]] = MappingProxyType(
         "cancelled": frozenset(),
     }
 )
-"""The moves from each state; running -> running is a takeover after the holder's lease expired."""
+"""The allowed moves from each state; running -> running is a takeover after the holder's lease has expired."""

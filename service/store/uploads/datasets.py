@@ -15,9 +15,9 @@ class Dataset(Base):
     """One data set: a blob and the results of its checks. `state` is `checking`, `ready` or `refused`.
 
     `file_name` is the user's name of the file, whose suffix shows the kind. `layout` and `class_count` are the user's
-    settings, None if the user gave none. `classes` is the number of classes found; it is 0 if labels are not class
-    numbers but arrays of `target_shape`. `image_shape` is height, width, channels, and empty if images differ in size.
-    Counts include the parts drawn from `train` in place of missing parts.
+    settings; each is None if the user did not set it. `classes` is the number of classes found; it is 0 if labels are
+    not class numbers but arrays of `target_shape`. `image_shape` is height, width, channels, and empty if images differ
+    in size. Counts include the parts drawn from `train` in place of missing parts.
     """
 
     __tablename__ = "datasets"
