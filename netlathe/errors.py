@@ -7,7 +7,7 @@ from typing import Any
 
 
 class NetlatheError(Exception):
-    """Base of all errors that this package raises."""
+    """Base class of all errors that this package raises."""
 
 
 class Unreachable(NetlatheError):
@@ -87,4 +87,4 @@ class UpgradeNeeded(Refused):
 
 
 class ServerFailed(Refused):
-    """The server failed, even after all retries."""
+    """The server still failed after all retries."""

@@ -1,7 +1,7 @@
 """Batches: models that are timed, taken apart or converted together in a child process. Only the model that causes a
 crash or hang is lost.
 
-A batch whose child dies is halved until the culprit is alone; all other models keep their timings.
+If a batch's child dies, the batch is halved until the culprit is alone; all other models keep their timings.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONVERSION_S = 900.0
 board, and a job waits an hour for it.
 """
 START_S = 120.0
-"""Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
+"""Seconds that the interpreter and the engine need to load, on a slow card with cold caches."""
 LOAD_S = 0.1
 """Expected seconds per model for building a session and examining its fusion."""
 UNKNOWN_RUN_S = 0.25
@@ -36,8 +36,8 @@ UNKNOWN_RUN_S = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """One item with its files by name, which are timed in one session. `expected_us` is a guess of the largest file's
-    run time.
+    """One item, with its files by name, which are timed in one session. `expected_us` is a guess at the run time of the
+    largest file.
     """
 
     key: str
@@ -65,7 +65,7 @@ class Checked:
 Task: TypeAlias = Literal["time", "fuse", "check"]
 Answer: TypeAlias = Sample | Failure | Fused | Checked
 MODEL, SAMPLES = "model", "samples"
-"""Names of the two files of an item to check."""
+"""Names of the two files of an item that is to be checked."""
 
 
 @dataclass
@@ -92,8 +92,7 @@ class Batch:
             yield item.key, _outcome(item, answers)
 
     def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
-        """Yield each key and the sets of nodes that run as one kernel in the item's single file, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the sets of nodes that run as one kernel in the item's only file.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -102,8 +101,8 @@ class Batch:
             yield item.key, _fused(item, answers)
 
     def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
-        """Yield each key, the engine's file of the item's MODEL and the file's outputs on SAMPLES, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the engine's file of the item's MODEL and the outputs of this file on
+        SAMPLES.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -136,7 +135,7 @@ class Batch:
                 return self._collect(child, part, self.conversion_s if task == "check" else self.least_deadline_s)
 
     def _room(self, task: Task) -> AbstractContextManager[None]:
-        """Return the lock that the task needs: only timing needs the machine for itself."""
+        """Return the lock that the task needs: only timing needs the machine to itself."""
         return self.lock.exclusive() if task == "time" else self.lock.shared()
 
     def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
@@ -152,7 +151,7 @@ class Batch:
             if isinstance(message, Death):
                 return message
             if "progress" in message:
-                gap_s = time.monotonic() - began_s  # from now on, the rounds themselves show how long to wait
+                gap_s = time.monotonic() - began_s  # from now on, the rounds so far show how long to wait
                 patience_s = max(least_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:

@@ -25,6 +25,6 @@ class Artifacts(Resource):
         if folder.exists() and not folder.is_dir():
             raise invalid("folder", str(folder), "is a file; give a folder")
         folder.mkdir(parents=True, exist_ok=True)
-        # The server's name is not a path: only its last part may name a file here.
+        # The name that the server sent must not act as a path: only its last part may name a file here.
         name = Path(artifact.name).name or artifact.id
         return self._connection.download(f"{self.path}/{artifact.id}/content", folder / name, artifact.sha256)

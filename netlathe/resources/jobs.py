@@ -39,7 +39,7 @@ class Jobs(Resource):
         seed: int = 0,
         force: bool = False,
     ) -> Job:
-        """Submit a job. For arguments that are None, the server's defaults apply. The contract describes all fields."""
+        """Submit a job. If an argument is None, the server's default applies. The contract describes all fields."""
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
@@ -115,7 +115,7 @@ class Jobs(Resource):
             )
 
     def watch(self, job: str) -> Iterator[Job]:
-        """Yield the job now and after each of its events, up to its first final state."""
+        """Yield the job now and after each of its events, until it is in a final state."""
         found = self.get(job)
         yield found
         if found.finished:
@@ -129,7 +129,7 @@ class Jobs(Resource):
                 return
 
     def wait(self, job: str, *, progress: bool = False) -> Job:
-        """Wait for the job's final state and return it; with `progress`, show bars on the terminal meanwhile."""
+        """Wait until the job is in a final state and return it. With `progress`, show the progress while waiting."""
         found: Job | None = None
         with shown(progress) as bars:
             for found in self.watch(job):

@@ -37,8 +37,8 @@ class Resource:
         self._connection = connection
 
     def _at(self, ref: str, *rest: str) -> str:
-        """Return the path of the resource with this id or name. Raises Invalid for a name that would give another path,
-        such as an empty name, which would give the list's.
+        """Return the path of the resource with this id or name. Raises Invalid if the name would give another path,
+        as an empty name would (it would give the path of the list).
         """
         kind = self.path.rpartition("/")[2].removesuffix("s")
         if not ref.strip():

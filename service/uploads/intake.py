@@ -16,7 +16,7 @@ from service.uploads.not_onnx import refuse_foreign
 from service.uploads.sandbox import Limits, run
 
 TRUSTED_COVERAGE = 0.8
-"""Share of the predicted time that must come from measured rows before a job is refused because of a prediction."""
+"""A prediction can get a job refused only if at least this share of the predicted time comes from measured rows."""
 Fused: TypeAlias = tuple[frozenset[str], ...]
 """Sets of node names, each of which a device runs as one kernel."""
 
@@ -69,7 +69,8 @@ def preflight(
     """Find what pruning with these settings of filter_prune can gain on a device, from its latency table.
 
     Returns:
-        The fields of `service.uploads.checks.preflight`, or `untold`: why the device must first report its fusions.
+        The fields of `service.uploads.checks.preflight`, or `untold`, the reason why the device must first report its
+        fusions.
 
     Raises:
         InvalidInput: the network has a fault, or its check crashed or exceeded a limit.

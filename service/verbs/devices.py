@@ -48,7 +48,7 @@ def devices(
 def table(
     device: DeviceRef,
     load: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="Add the rows of this table first.")
+        Path | None, typer.Option("--import", metavar="FILE", help="First, import the rows of this JSON file.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to this file as JSON.")] = None,
     as_json: AsJson = False,

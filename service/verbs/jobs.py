@@ -77,7 +77,7 @@ def cancel(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def pause(job: JobRef, as_json: AsJson = False) -> None:
-    """Pause a job as soon as its running evaluations have ended; `netlathe resume` continues it.
+    """Pause a job once its running evaluations have ended; `netlathe resume` continues it.
 
     \b
       netlathe pause digits-half

@@ -78,7 +78,7 @@ def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
 
 
 def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
-    """Return one cell per metric, without its unit, which is in the heading."""
+    """Return one cell per metric. Cells have no units, because the heading names them."""
     known = _counts(summary)
     return [f"{known[metric.name]:{metric.format}}" if metric.name in known else None for metric in counts]
 
@@ -92,7 +92,7 @@ def _counts(summary: Summary) -> Mapping[str, float]:
 
 
 def _wanted(job: Job) -> str | None:
-    """Describe the objective; None if it is the score of the job's task."""
+    """Describe the objective; return None if the objective is the score of the job's task."""
     objective = job.raw.get("objective") or {}
     metric = objective.get("metric", job.metric)
     return None if metric == job.metric else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
@@ -119,7 +119,7 @@ def _row(slot: str, summary: Summary, metric: str, devices: Sequence[str]) -> li
 
 
 def heading(job: Job) -> str:
-    """Heading of the job's score; if its metric is not known here, the name of the metric."""
+    """Return the heading of the job's score, or the metric's name if the metric is not known here."""
     from search.metrics import row_of
 
     return row_of(job.metric).heading

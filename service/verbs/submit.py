@@ -214,7 +214,7 @@ def _json(option: str, text: str) -> dict[str, Any]:
 def _check_read_already(
     model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
 ) -> None:
-    """Refuse options that say how to read a file if the file is uploaded already, because such options would have no
+    """Refuse options that say how to read a file if the file has already been uploaded, because they would have no
     effect.
     """
     known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model

@@ -1,4 +1,6 @@
-"""The verify phase: times every finalist whole beside the original, and judges it on its file's measured behaviour."""
+"""The verify phase: times every finalist as a whole network beside the original, and judges it by how its file behaves
+when measured.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
-"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in a
-finalist's place.
+"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in place of
+a finalist.
 """
 
 
@@ -51,12 +53,12 @@ class Judged:
 
     @property
     def met(self) -> bool:
-        """True if the file itself meets every limit."""
+        """True if the file, as measured, meets every limit."""
         return not self.broken
 
     @property
     def measured(self) -> Mapping[str, float]:
-        """The metrics of the file itself."""
+        """The metrics measured on the file itself."""
         latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
         return {**self.trained.counts, **latency, self.metric: self.trained.score}
 
@@ -130,7 +132,8 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
     """Return the finalist to offer if no finalist meets every limit: the nearest to the limits by
     `search.ranking.nearness`.
 
-    This measure weighs every limit, and ranks networks that guess last; ties are ranked as in `best_of`.
+    This measure weighs every limit, and ranks last the networks that do no better than guessing; ties are ranked as in
+    `best_of`.
     """
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 

@@ -1,5 +1,5 @@
-"""Early ends: a job whose limits are far out of reach ends as missed before any training, with the nearest network as
-its result.
+"""Early ends: if a job's limits are far out of reach, the job ends as missed before any training, and its result is the
+nearest network.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Findings:
-    """The contents of a report. `chosen` is the best network, or the nearest network if the verdict is missed."""
+    """The contents of a report. `chosen` is the best network or, if the verdict is "missed", the network nearest to the
+    limits.
+    """
 
     verdict: Verdict
     reason: str

@@ -1,8 +1,8 @@
 """Common rate: the learning rate at which the control, every sample and every finalist train.
 
 A rate that suits most networks can be too large for a network whose layers have very different scales. The loss of such
-a network rises to the loss of a network that predicts nothing, or beyond, and what was learned is lost; or it is no
-finite number. So the control's first epoch decides the rate.
+a network rises to the loss of a network that predicts nothing, or even higher, and what was learned is lost; or the
+loss is not finite. So the control's first epoch decides the rate.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def times_lowered(context: Context, form: str = "") -> int:
 
 
 def common_rate(context: Context, rate: float, form: str = "") -> float:
-    """Return the rate that all networks train at: the recipe's rate, or the lower rate that was decided on."""
+    """Return the learning rate of all networks: the recipe's rate, or a lower rate if one was decided on."""
     return rate * LOWER ** times_lowered(context, form)
 
 
@@ -40,11 +40,11 @@ def rate_is_decided(context: Context, form: str = "") -> bool:
 
 def lowered(context: Context, rate: float, failed: str | None, form: str = "") -> bool:
     """Return True if, after the first epoch of the control, all networks must train at a lower rate; the control
-    restarts. If not, the rate is decided. It is lowered only so often, and only while wall seconds are left.
+    then restarts. Otherwise, the rate is decided. It is lowered at most TIMES times, while wall seconds remain.
 
     Args:
         rate: the rate at which the epoch was trained.
-        failed: how the epoch failed, the rest of a sentence; None if it did not.
+        failed: how the epoch failed, as the end of a sentence; None if it did not fail.
     """
     before = times_lowered(context, form)
     room = before < TIMES and context.spent_s < context.plan.budget.wall_s
@@ -59,19 +59,19 @@ def lowered(context: Context, rate: float, failed: str | None, form: str = "") -
 
 @dataclass(frozen=True)
 class Look:
-    """The loss of one step, and that of a network that says nothing, of the same batch."""
+    """The loss of one step, and the loss of a network that predicts nothing on the same batch."""
 
     loss: float
     blank: float
 
 
 def blown_up(epoch: Sequence[Look]) -> str | None:
-    """Return how the training blew up over these steps, the rest of a sentence, or None."""
+    """Return how the training blew up over these steps, as the end of a sentence, or None if it did not."""
     if not blew_up(epoch):
         return None
     return (
         f"blows up: its loss rises from {epoch[0].loss:.3g} to {np.mean([look.loss for look in epoch]):.3g}, and a "
-        f"network that says nothing has {epoch[0].blank:.3g}"
+        f"network that predicts nothing has a loss of {epoch[0].blank:.3g}"
     )
 
 

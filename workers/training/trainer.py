@@ -72,11 +72,11 @@ class Trainer:
         self._form = form
         self._phase: Phase = phase
         self._seconds: dict[str, float] = {}
-        """Name of a network -> seconds that its training has taken."""
+        """Map of each network's name to the seconds that its training has taken."""
         self._done = 0
         self._total = total
         self.given_up: dict[str, GivenUp] = {}
-        """Candidate id -> the reason why its training was not completed."""
+        """Map of each candidate id to the reason why the candidate's training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
         """Return True if this candidate's training is over, in this run or an earlier run."""
@@ -132,7 +132,9 @@ class Trainer:
             return False
         if self._material.has(evaluation.network):
             return True
-        self._context.say(f"The file of {evaluation.candidate.id} is lost; it is trained from the original.", "warning")
+        self._context.say(
+            f"The file of {evaluation.candidate.id} is lost; training starts from the original.", "warning"
+        )
         return False
 
     def control(self) -> Trained:
@@ -151,7 +153,7 @@ class Trainer:
             return self._unless_ruined(made, self._material.network, None, before)
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search, and return it untrained if training ruins it. If its training diverges or
+        """Train one candidate of the search, and return it untrained if training ruins it. If the training diverges or
         was stopped, this is recorded, and None is returned.
         """
         candidate = evaluation.candidate
@@ -178,7 +180,9 @@ class Trainer:
             return None
 
     def out_of_time(self, evaluation: Evaluation) -> None:
-        """Leave out a candidate whose training has not begun, because the wall seconds are not enough for it."""
+        """Leave out a candidate whose training has not started, because the wall seconds are not enough for its
+        training.
+        """
         given_up = GivenUp("the wall seconds are not enough for it", out_of_time=True)
         self._context.say(f"{evaluation.candidate.id} is not trained: {given_up.reason}.", "warning")
         self.given_up[evaluation.candidate.id] = given_up
@@ -294,7 +298,7 @@ class Trainer:
         first = list[Look]()
         while True:
             with context.computing():
-                # The time is measured within the lock, so that waiting for an agent that times in quiet does not use up
+                # The time is measured while the lock is held, so that waiting for an agent's timings does not use up
                 # the job's seconds.
                 begun_s = context.clock_s()
                 step, milder = self._advanced(name, steps, first)

@@ -13,7 +13,7 @@ from compress.data.split import check_enough, counts_after_draw
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, digest, layout, classes, cache}` to counts, classes, class_names, image_shape and warnings.
 
-    The counts include parts that are drawn from train because they are missing.
+    The counts include those parts that are drawn from train because the file lacks them.
 
     Raises:
         InvalidInput: the file has a fault.

@@ -1,4 +1,4 @@
-"""Preflight: find how much of a network's time on a device pruning can save, before a job is submitted."""
+"""Preflight: find out, before a job is submitted, how much of a network's time on a device pruning can save."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from workers.problem.timed_form import cut_forms, timed_form
 from workers.problem.widths import searched_widths
 
 _Told: TypeAlias = "Mapping[str, tuple[frozenset[str], ...]]"
-NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
+NEVER_MEASURED = (
+    "no part of this network has been measured on this device yet: POST .../predict with fill, or measure it"
+)
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` describes the
     same network. `floor_ms` is predicted for the smallest widths that a job searches on this device with these
     `settings` of filter_prune, in the form of the network that a job prunes. Pruning alone cannot meet a limit below
-    `floor_ms`. All milliseconds are null if the table covers nothing.
+    `floor_ms`. All values in milliseconds are null if the table covers no part of the network.
 
     Raises:
         InvalidInput: the network cannot be read.
@@ -86,8 +88,8 @@ def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str
 
 
 def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -> Prediction:
-    """Predict the smallest network in the form with the best coverage in the table, because jobs measure the kernels of
-    the form that they keep. If coverages are equal, take the faster form.
+    """Predict the latency of the smallest network, in the form that the table covers best, because jobs measure the
+    kernels of the form that they keep. If two forms are covered equally well, take the faster form.
     """
     found: list[Prediction] = []
     for form in cut_forms(network):

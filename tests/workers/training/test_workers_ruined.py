@@ -99,6 +99,6 @@ def test_ruins_are_told_with_numbers() -> None:
     scores = (np.arange(10) < 9).astype(np.float64)
     control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
     (said,) = said_of_ruined(control, control, METRICS["accuracy"])
-    assert said.startswith("Training by this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
+    assert said.startswith("Training with this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
     sound = replace(control, ruined=None)
     assert not said_of_ruined(sound, sound, METRICS["accuracy"])
