@@ -38,7 +38,7 @@ def list_evaluations(
     page: PageDep,
     since: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> Page[EvaluationPublic]:
-    """List the evaluations whose number is above `since`, in ascending order."""
+    """List the evaluations whose number is above `since`, ordered by number unless `sort` says otherwise."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         front = front_of(evaluations.of_job(tx, job.id), job.request)
