@@ -20,16 +20,11 @@ State = Literal["online", "busy", "offline", "quarantined"]
 class Device(Base):
     """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
-        `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
-        `scale` is the running mean of the anchors' slowdown; 1 means that the anchors are as fast as when they were chosen.
-        `refused` is the number of leases in a row whose anchors were off. A quarantined device is tried again at
-    <<<<<<< HEAD
-        `retry_at`; if `retry_at` is None, once its agent restarts. `busy_until` is the time at which the device's lease
-        ends; `shown_state` is the state in the latest event.
-    =======
-        `retry_at`; if `retry_at` is None, it is tried again once its agent restarts. `busy_until` is the time at which the
-        device's lease ends; `shown_state` is the state in the latest event.
-    >>>>>>> v3
+    `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
+    `scale` is the running mean of the anchors' slowdown; 1 means that the anchors are as fast as when they were chosen.
+    `refused` is the number of leases in a row whose anchors were off. A quarantined device is tried again at
+    `retry_at`; if `retry_at` is None, it is tried again once its agent restarts. `busy_until` is the time at which the
+    device's lease ends; `shown_state` is the state in the latest event.
     """
 
     __tablename__ = "devices"
