@@ -59,7 +59,7 @@ def material(folder: Path) -> Material:
 
 
 def widths(network: Network, share: float) -> dict[str, int]:
-    """Return the widths that keep this share of each block, in multiples of 4. A share of 1 keeps all but one channel."""
+    """Return widths that keep this share of each block, in multiples of 4. A share of 1 keeps all but one channel."""
     return {
         block.name: max(4, round(share * block.width / 4) * 4) if share < 1 else block.width - 1
         for block in prunable_blocks(network)
