@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 20
+_SAVE_IT = 'save one with torch.save(net.state_dict(), "weights.pt")'
 CHECKED_BATCHES = (1, 3)
 # Warnings that torch raises about its own code during export: about LSTM and GRU, and about functions that it calls.
 _OF_ITS_OWN = (
@@ -270,14 +271,18 @@ def _call_factory(spec: str) -> object:
 
     module_name, colon, attribute = spec.partition(":")
     if not (module_name and colon and attribute):
-        raise ExportError("import", f"expected package.module:factory, got {spec!r}")
+        raise ExportError("spec", f"expected package.module:factory, got {spec!r}")
     try:
         found: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _user_error("import", error) from error
+        raise ExportError("spec", f"there is no module {error.name!r} in this folder or installed") from error
     except BaseException as error:
         raise _user_error("import", error) from error
     for name in attribute.split("."):
         if not hasattr(found, name):
-            raise ExportError("import", f"{module_name} has no attribute {attribute!r}")
+            raise ExportError("spec", f"{module_name} has no attribute {attribute!r}")
         found = getattr(found, name)
     if isinstance(found, torch.nn.Module):
         return found
@@ -291,10 +296,14 @@ def _call_factory(spec: str) -> object:
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
     """Load a state dictionary strictly; `{"state_dict": ...}` and DataParallel's `module.` are unwrapped."""
+    if not path.is_file():
+        raise ExportError("weights", f"{path} is a folder" if path.is_dir() else f"there is no file {path}")
     try:
         state = _read_state(path)
-    except Exception as error:
-        raise ExportError("weights", f"{path.name}: {_line(error)}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # torch's text would advise to load the file unsafely
+        raise ExportError("weights", f"{path.name} is not a state dictionary: {_SAVE_IT}") from error
     inner = state.get("state_dict")
     if isinstance(inner, Mapping):
         state = inner
@@ -346,10 +355,10 @@ def _place(error: BaseException) -> str | None:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in text.split(","))
-    if not sizes or min(sizes) < 1:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise argparse.ArgumentTypeError(f"expected sizes such as 3,32,32, got {text!r}")
-    return sizes
+    return tuple(int(part) for part in parts)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

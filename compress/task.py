@@ -118,6 +118,10 @@ class Task(ABC):
         low, high = mean_interval(scores)
         return max(low, 0.0), min(high, 1.0)
 
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the mean of these scores may be that of guessing, `chance`, or is below it."""
+        return self.interval(scores)[0] <= chance
+
     def compare(self, first: Scores, second: Scores) -> Difference:
         """Return the score that the second network loses against the first on the same samples."""
         return paired(first, second)

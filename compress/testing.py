@@ -92,19 +92,19 @@ def example_network(seed: int = 0, width: int = 6, classes: int = 3) -> Network:
 
 
 def example_images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> NDArray[np.float32]:
-    """Return (count, *shape) float32 images, smooth rather than white noise, so that channels are correlated."""
+    """Return (count, *shape) float32 images. They are smooth, not white noise, so that channels are correlated."""
     noise = np.random.default_rng(seed).standard_normal((count, *shape), np.float32)
     blurred: NDArray[np.float32] = noise + np.roll(noise, 1, -1) + np.roll(noise, 1, -2) + noise[:, ::-1]
     return blurred
 
 
 def gathered(method: Method, network: Network) -> Evidence:
-    """Return the evidence from 64 example images and the network's own predictions."""
+    """Return the evidence gathered from 64 example images and the network's own predictions."""
     return method.gather(network, example_images(64, network.input_shape), None, 0)
 
 
 def rewritten_digest(name: str, network: Network, seed: int) -> str:
-    """Return the digest of a network rewritten with random values, to compare between processes."""
+    """Return the digest of a network rewritten with random values of the knobs, for comparison between processes."""
     family = methods.load(name)
     method = family.make(family.settings())
     values = Space(method.knobs(network, {})).sample(np.random.default_rng(seed))
@@ -112,7 +112,9 @@ def rewritten_digest(name: str, network: Network, seed: int) -> str:
 
 
 def zeroed(network: Network, keep: Keep) -> Network:
-    """Return the reference for a cut: the full network with zeros in the weights that read the removed channels."""
+    """Return the reference to compare a cut with: the full network, with zeros in the weights that read the removed
+    channels.
+    """
     known = {block.name: block for group in groups(network) for block in group.blocks}
     updates: dict[str, Array] = {}
     for name, chosen in keep.items():
@@ -185,8 +187,10 @@ class MethodContract:
         assert difference < 1e-5
 
     def test_it_lowers_what_it_says_and_nothing_else(self, method: Method) -> None:
-        """Fewer or integer multiplications count as lower latency here, because only a device can measure latency."""
-        network = example_network(width=32)  # wide enough that weights take more bytes than their names and scales
+        """Count fewer multiplications, or integer ones, as lower latency here, because only a device can measure
+        latency.
+        """
+        network = example_network(width=32)  # so wide that the weights take more bytes than their names and scales
         assert set(self.family.lowers) <= {"latency_ms", *asdict(cost(network))}
         values = {knob.name: least(knob) for knob in method.knobs(network, {})}
         operator = method.bind(values)
@@ -213,7 +217,7 @@ class MethodContract:
             path = Path(folder) / "network.onnx"
             path.write_bytes(network.save())
             command = [sys.executable, "-c", CHILD, self.family.name, str(path), "2"]
-            # The child needs this process's import path; `-c` adds only the current folder.
+            # The child needs this process's import path, because `-c` adds only the current folder.
             seen = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
         assert seen.stdout.strip() == rewritten_digest(self.family.name, network, 2)
 
@@ -228,8 +232,8 @@ class TaskContract:
 
     Attributes:
         task: the task to test.
-        labels: (n, ...) in the form of a data set's labels, not all equal, n at least 8.
-        outputs: (n, ...) float32, the outputs of a network that is right about some samples, but not about all.
+        labels: (n, ...) labels in the form that data sets use, not all equal; n is at least 8.
+        outputs: (n, ...) float32, the outputs of a network that gets some samples right, but not all.
     """
 
     task: ClassVar[Task]
@@ -290,6 +294,10 @@ class TaskContract:
         low, high = self.task.interval(scores)
         assert 0.0 <= low < scores.mean() < high <= 1.0
 
+    def test_a_score_of_chance_guesses_and_a_perfect_one_does_not(self, scores: Scores) -> None:
+        assert self.task.guesses(scores, float(scores.mean()))
+        assert not self.task.guesses(np.ones(1000), 0.5)
+
     def test_a_difference_is_paired_and_turns_its_sign_with_its_order(self, scores: Scores) -> None:
         others = np.roll(scores, 1)
         others[0] = scores.min()
@@ -339,7 +347,7 @@ def untouched(knob: Knob) -> Value:
 
 
 def least(knob: Knob) -> Value:
-    """Return the value that removes most: the smallest option, or the last of an unordered choice."""
+    """Return the value that removes the most: the smallest option, or the last of an unordered choice."""
     if isinstance(knob, Choice):
         return knob.options[0] if knob.ordered else knob.options[-1]
     if hasattr(knob, "width"):
@@ -348,7 +356,9 @@ def least(knob: Knob) -> Value:
 
 
 def _environment() -> Mapping[str, str]:
-    """Return an environment with as many threads as here, because another number changes the evidence's last bits."""
+    """Return an environment with the same number of threads as this process; another number would change the evidence's
+    last bits.
+    """
     import torch
 
     threads = str(torch.get_num_threads())

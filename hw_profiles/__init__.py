@@ -1,1 +1,1 @@
-"""The costs of a device: ops to time, the timing protocol, tables, predictors, runtimes, the agent."""
+"""The costs of a device: ops to time, the timing protocol, tables, predictors, runtimes and the agent."""

@@ -19,11 +19,11 @@ ROOT = Path(__file__).absolute().parents[1]
 def child_environment(environment: Mapping[str, str] | None = None, *, with_packages: bool = False) -> dict[str, str]:
     """Copy an environment (default: this process's) without our settings.
 
-    The folder of the host lock stays: a child that looked for the lock elsewhere would compute while another process
-    measures.
+    The setting for the host lock's folder stays: a child that looked for the lock elsewhere would compute while another
+    process measures.
 
     Args:
-        environment: what to copy from.
+        environment: the environment to copy.
         with_packages: make our packages importable from any folder.
     """
     given = os.environ if environment is None else environment

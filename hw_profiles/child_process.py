@@ -1,7 +1,7 @@
-"""ChildProcess: a program that we start, talk to, wait for and end, and that does not outlive us.
+"""ChildProcess: a program that we start, talk to, wait for and end; it does not outlive us.
 
-A death is described in words: the signal or the exit status, and the end of its stderr. The users of this class add
-their own limits, protocol and messages.
+A child's death is described in words: the signal or the exit status, and the last characters of its stderr. The users
+of this class add their own limits, protocol and messages.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Output: TypeAlias = IO[bytes] | Literal["pipe", "ours"]
 
 
 class Cancelled(Exception):
-    """The answer is no longer wanted."""
+    """The caller no longer wants the answer."""
 
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a child that did not finish: kind `crash` or `timeout`."""
+    """The end of a child that did not finish its work; `kind` is `crash` or `timeout`."""
 
     kind: str
     reason: str
@@ -53,7 +53,7 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 
 def how_it_ended(status: int) -> str:
-    """Describe an exit status in words."""
+    """Return an exit status in words."""
     if status >= 0:
         return f"exit status {status}"
     try:
@@ -63,9 +63,9 @@ def how_it_ended(status: int) -> str:
 
 
 class ChildProcess:
-    """A running child. Used as a context manager, it is gone when the block ends.
+    """A running child. If it is used as a context manager, it is gone when the block ends.
 
-    Its stdin is a pipe whose other end we hold: a child of ours ends when it sees the pipe close.
+    Its stdin is a pipe whose other end we hold: a child that runs our code ends when it sees the pipe close.
 
     Args:
         command: the program and its arguments.
@@ -75,7 +75,7 @@ class ChildProcess:
         own_session: if True, signals of our terminal do not reach the child, and `kill` also ends everything that the
             child started.
         dies_by: the signal that Linux sends to the child when the thread that started it ends; if None, the child
-            notices the end of this process only through its stdin.
+            learns that this process has ended only from its stdin.
         name: the child's name in a Death.
     """
 
@@ -135,8 +135,8 @@ class ChildProcess:
             self._process.stdin.flush()
 
     def listen(self, deadline_s: float, cancelled: Callable[[], bool] = lambda: False) -> dict[str, Any] | Death:
-        """Return the JSON object on the next line of the child's stdout, or the child's death. A child that is silent
-        for too long is killed.
+        """Return the JSON object on the next line of the child's stdout, or the child's death. Kill a child that is
+        silent for too long.
 
         Raises:
             Cancelled: `cancelled`, which is called often, returned True.
@@ -152,8 +152,8 @@ class ChildProcess:
         return message
 
     def read(self, deadline_s: float = math.inf, most_bytes: int = 64 * 1024**2) -> bytes | Death:
-        """Return the child's whole stdout once it has ended; `ended` then has its exit status. A child that exceeds a
-        limit is killed.
+        """Return the child's whole stdout once it has ended; `ended` then returns its exit status. Kill a child that
+        exceeds a limit.
         """
         end_s = time.monotonic() + deadline_s
         while chunk := self._chunk(end_s, lambda: False):
@@ -166,9 +166,9 @@ class ChildProcess:
         return bytes(self._unread)
 
     def ask_to_end(self) -> None:
-        """Close the child's stdin, which makes a child of ours end."""
+        """Close the child's stdin, which makes a child that runs our code end."""
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # buffered data for a dead process
+            with suppress(BrokenPipeError):  # data was still buffered for a dead process
                 self._process.stdin.close()
 
     def end(self, timeout_s: float) -> int:
@@ -203,7 +203,7 @@ class ChildProcess:
                 stream.close()
 
     def _chunk(self, end_s: float, cancelled: Callable[[], bool]) -> bytes | None:
-        """Return the next bytes of stdout; no bytes at its end, None if the time is over."""
+        """Return the next bytes of stdout: no bytes at its end, None if the time has run out."""
         assert self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -216,7 +216,7 @@ class ChildProcess:
         raise Cancelled
 
     def _waited(self, end_s: float) -> bool:
-        """Wait until that time at most; return True if the child has ended."""
+        """Wait until this time at the latest; return True if the child has ended."""
         try:
             self._process.wait(max(0.0, end_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -236,7 +236,7 @@ class ChildProcess:
 
 
 def _dying(command: Sequence[str], by: signal.Signals | None) -> list[str]:
-    """Return the command started through `lifeline`, so that the kernel ends it with us."""
+    """Return a command that runs this one through `lifeline`, so that the kernel ends it when we end."""
     if by is None or sys.platform != "linux":
         return list(command)
     # With -I -S, the interpreter loads only the standard library before it becomes the command.

@@ -23,13 +23,13 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """A machine, a runtime and the runtime's settings. Latencies of two configurations are never mixed.
+    """A machine, a runtime and the runtime's settings. Latencies of different configurations are never mixed.
 
-    `threads` is part of the identity and never interpolated; `emulated` marks figures that say nothing about
-    speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value) pairs.
-    `suffix` is the ending of the engine's file names; with `.onnx` the engine reads ONNX files unchanged.
+    `threads` is part of the identity and is never interpolated; `emulated` marks a device whose figures say nothing
+    about real speed (an ARM runtime under qemu); `options` are the runtime's own settings as sorted (name, value)
+    pairs. `suffix` is the ending of the engine's file names; `.onnx` means that the engine reads ONNX files unchanged.
 
-    Raises InvalidInput on a name that does not match `[a-z0-9][a-z0-9._-]{0,63}` or a count below 1.
+    Raises InvalidInput if a name does not match `[a-z0-9][a-z0-9._-]{0,63}` or a count is below 1.
     """
 
     machine: str

@@ -20,12 +20,12 @@ class InvalidInput(ValueError):
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra: Netlathe is installed from a clone, not from a registry."""
+    """Return the command that installs an extra. Netlathe is installed from a clone, not from a registry."""
     return f"pip install '.[{extra}]' -c constraints.txt (in the clone)"
 
 
 class ExtraMissing(RuntimeError):
-    """The library that a request needs is not installed here."""
+    """A library that the request needs is not installed here."""
 
     def __init__(self, wanted: str, extra: str) -> None:
         super().__init__(f"{wanted} needs {install_command(extra)}")

@@ -3,10 +3,10 @@
 Two `flock` files. The *room* is held exclusively by a process that measures, and shared by the processes that compute.
 The *gate* is a turnstile: processes pass it one at a time, and each releases it only once it is inside the room. A
 waiting exclusive holder therefore keeps newcomers out while the room empties (it cannot starve), and a newcomer at the
-gate enters before the same measurer can come back (so others cannot starve either).
+gate enters before the same process can measure again (so others cannot starve either).
 
-The kernel releases a `flock` when its holder dies, so a dead process never blocks others. Locks are per open file:
-threads of one process exclude each other as processes do.
+The kernel releases a `flock` when its holder dies, so a dead process never blocks others. Locks belong to open files,
+so threads of one process exclude each other just as processes do.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class HostLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Share the machine with other processes that compute; wait while a process measures.
+        """Share the machine with other processes that compute; wait while another process measures.
 
         Raises:
             OSError: the lock files cannot be opened; the message names the file.
@@ -48,7 +48,8 @@ class HostLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the machine alone; wait until all other holders have left, while newcomers wait behind this process.
+        """Hold the machine alone; first wait until all other holders have left, while newcomers wait behind this
+        process.
 
         Raises:
             OSError: see `shared`.
@@ -82,7 +83,7 @@ def _open(path: Path) -> int:
         return os.open(path, flags)
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:  # another process created it in between
+    except FileExistsError:  # another process has created it in the meantime
         return os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ENOENT:

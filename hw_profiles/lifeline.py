@@ -1,13 +1,13 @@
-"""The child's side of a ChildProcess: the child dies with its parent, and keeps its answers apart from libraries'
-output.
+"""The child's side of a ChildProcess: the child dies with its parent, and keeps its answers apart from what libraries
+print.
 
 Two mechanisms end the child. On Linux the kernel sends a signal when the parent's thread that started the child has
-ended, even if a native call holds the interpreter's lock. Everywhere, a child that watches its stdin sees the pipe from
-its parent close, and may end in order.
+ended, even if a native call holds the interpreter's lock. On every system, a child that watches its stdin sees the pipe
+from its parent close, and can then end cleanly.
 
-Run as a script (`python -I -S lifeline.py SIGNAL PARENT COMMAND...`), this module asks for the signal and becomes the
-command. The request survives this change, so it works for programs that are not ours, and no code of ours runs between
-fork and exec.
+Run as a script (`python -I -S lifeline.py SIGNAL PARENT COMMAND...`), this module asks the kernel for the signal and
+then becomes the command. The request survives this change, so it also works for programs that are not ours, and no code
+of ours runs between fork and exec.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(by: int = signal.SIGKILL) -> None:
-    """Ask the kernel to send `by` when the thread that started this process ends. Works only on Linux."""
+    """Ask the kernel to send the signal `by` to this process when the thread that started it ends. This works only on
+    Linux.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(by))
 
@@ -58,7 +60,7 @@ def main() -> None:
     """Set this process to die with its parent, and become the command that the arguments name."""
     by, parent, *command = sys.argv[1:]
     die_with_parent(int(by))
-    if os.getppid() != int(parent):  # the parent died before the kernel was asked
+    if os.getppid() != int(parent):  # the parent died before the request reached the kernel
         leave()
     os.execv(command[0], command)
 

@@ -26,7 +26,7 @@ def fingerprint() -> str:
 
 
 def facts() -> dict[str, str]:
-    """Return, for people, the facts that determine the machine's speed."""
+    """Return the facts that determine the machine's speed, for people to read."""
     return {
         "cpu": _cpu()[:256],
         "cores": str(os.cpu_count() or 0),
@@ -38,7 +38,7 @@ def facts() -> dict[str, str]:
 
 
 def load() -> float | None:
-    """Return the load average over a minute, if the system reports it."""
+    """Return the load average over the last minute, if the system reports it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 

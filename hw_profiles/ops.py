@@ -1,4 +1,4 @@
-"""Op: a block of nodes that one runtime runs as one kernel, described well enough to be timed elsewhere.
+"""Op: a block of nodes that a runtime runs as one kernel, described well enough to be timed elsewhere.
 
 An op holds shapes and attributes but no network's weights: constants without a value get random numbers when a timing
 model is built (`timing_model.py`). Its key covers everything that a runtime's choice of kernel can depend on; the
@@ -48,8 +48,8 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant input. `value` is given if the kernel depends on it (a shape, pads, a Clip bound, a zero point); None
-    stands for weights, which are drawn at random, so that one timing serves every network.
+    """A constant input. `value` is given if the kernel depends on it (a shape, pads, a Clip bound, a zero point). None
+    stands for weights: they are drawn at random, so that one timing serves every network.
     """
 
     spec: TensorSpec
@@ -78,24 +78,28 @@ class OpNode:
 
 
 Layout: TypeAlias = Callable[[TensorSpec, str], str]
-"""A runtime's rule that says which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
+"""A runtime's rule: a function that returns which of PRODUCERS applies to a tensor made by a block of these op types
+(see `Op.of`).
+"""
 
 
 def plain(spec: TensorSpec, made_by: str) -> str:
-    """Return the layout in a runtime that has only one layout; a producer that is itself a word of PRODUCERS stays."""
+    """Return the layout for a runtime that has only one layout; a producer that is already a word of PRODUCERS is
+    returned unchanged.
+    """
     return made_by if made_by in PRODUCERS else "plain"
 
 
 @dataclass(frozen=True)
 class Op:
-    """A fused block. Tensor names are local: `x0..` activations that enter, `w0..` constants, `t0..` inner tensors,
+    """A fused block. Tensor names are local: `x0..` incoming activations, `w0..` constants, `t0..` inner tensors,
     `y0..` outputs, each numbered in the order of first use; `Op.of` assigns them.
 
     `producers` has one of PRODUCERS per activation: `input` for an input of the network, `blocked` for a tensor that
     arrives in the runtime's blocked (quantised: channels-last) layout, `plain` for any other tensor. Nothing else about
     a producer affects the choice of kernel.
 
-    Raises InvalidInput on a name that is used before it is defined or on lengths that disagree.
+    Raises InvalidInput if a name is used before it is defined, or if lengths disagree.
     """
 
     nodes: tuple[OpNode, ...]
@@ -137,8 +141,9 @@ class Op:
         (`conv+relu`).
 
         Nodes must be in topological order. Unused tensors (outputs not in `outputs`) stay. Values of quantisation
-        parameters are kept only if a kernel can depend on them (see `_parameter`), so that networks calibrated on other
-        data share their ops. Raises InvalidInput if a node reads a tensor that is neither given nor made before.
+        parameters are kept only if a kernel can depend on them (see `_parameter`), so that networks calibrated on
+        different data share their ops. Raises InvalidInput if a node reads a tensor that is neither an input nor made
+        by an earlier node.
         """
         names = {"": ""}
         parameters = {name for n in nodes if n.op_type in _QUANTISERS for name in n.inputs[1:3]}
@@ -229,7 +234,7 @@ class Op:
 
 def _parameter(constant: Constant) -> Constant:
     """Return a scale or zero point without its value, unless it is a zero point at the low end of its range: with such
-    a zero point, a ReLU only limits the range, and runtimes drop it.
+    a zero point, a ReLU does no more than limit the range, and runtimes drop the ReLU.
     """
     dtype = np.dtype(constant.spec.dtype)
     at_low_end = dtype.kind in "iu" and constant.value == np.iinfo(dtype).min

@@ -62,11 +62,11 @@ def _sample(seed: int = 0) -> Mapping[str, np.ndarray]:
 
 
 class RuntimeContract:
-    """Tests for a runtime; subclass it and override the fixture `runtime`."""
+    """Tests for a runtime. Subclass this class and override the fixture `runtime`."""
 
     @pytest.fixture
     def runtime(self) -> Runtime:
-        raise NotImplementedError("override the fixture `runtime` with yours")
+        raise NotImplementedError("override the fixture `runtime` with your own")
 
     @pytest.fixture
     def device(self, runtime: Runtime) -> DeviceConfig:
@@ -78,7 +78,7 @@ class RuntimeContract:
     """
 
     def file(self, runtime: Runtime, device: DeviceConfig) -> bytes:
-        """The engine's own file of `small_network`."""
+        """Return the engine's own file of `small_network`."""
         return runtime.convert(small_network(), device)
 
     def test_it_offers_devices_of_its_own(self, runtime: Runtime) -> None:

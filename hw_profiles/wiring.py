@@ -17,7 +17,7 @@ _VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", 
 
 
 def wiring(model: bytes) -> str:
-    """Return the sha256 (hex) of an ONNX file whose large constants keep their shapes but not their values.
+    """Return the sha256 (hex) of an ONNX file in which large constants keep their shapes but not their values.
 
     Small constants keep their values: shapes, axes, pads and scales may affect fusion.
     """

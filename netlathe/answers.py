@@ -1,4 +1,4 @@
-"""Turns refused certificates and refused requests into errors, and computes the wait before a retry."""
+"""Turns untrusted certificates and refused requests into errors, and computes the wait before a retry."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REFUSALS: Mapping[int, type[Refused]] = {
 
 
 def check_trust(error: BaseException, url: str) -> None:
-    """Raise Untrusted if the server's certificate caused the error, because then a retry cannot help."""
+    """Raise Untrusted if the server's certificate caused the error, because a retry cannot help then."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
@@ -41,7 +41,7 @@ def check_trust(error: BaseException, url: str) -> None:
 
 
 def check(response: httpx.Response) -> None:
-    """Raise the subclass of Refused that belongs to the answer's status, if the status is an error."""
+    """If the answer's status is an error, raise the subclass of Refused that belongs to it."""
     if not response.is_error:
         return
     response.read()

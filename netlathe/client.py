@@ -1,4 +1,4 @@
-"""Client: a connection and the resources that it reaches."""
+"""Client: a connection to a server, with the server's resources."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ class Client(Connection):
         return self.get("/readyz")
 
     def catalogue(self) -> Json:
-        """Return strategies, methods and metrics with the JSON Schemas of their settings, and the agents' runtimes."""
+        """Return strategies, methods and metrics, with the JSON Schemas of their settings, and the agents' runtimes."""
         return self.get("/api/v1/catalogue")

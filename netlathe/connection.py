@@ -15,7 +15,7 @@ import httpx
 
 from netlathe.answers import check, check_trust, retry_after_s
 from netlathe.credentials import token_for
-from netlathe.errors import Damaged, Problem, ServerFailed, Unauthorized, Unreachable, Unreadable
+from netlathe.errors import Damaged, Problem, ServerFailed, Unauthorized, Unreachable, Unreadable, invalid
 from netlathe.event_stream import parse_events
 from netlathe.proxy import http_client, through
 from netlathe.results import Event, Json
@@ -24,8 +24,17 @@ __version__ = "0.1.0"
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _RETRIED_STATUS = frozenset({429, 502, 503, 504})
-_SILENCE_S = 45.0  # three pings of the event stream, which arrive every 15 s
-_PATIENCE_S = 60.0  # wait of an event stream for a server that restarts
+_SILENCE_S = 45.0  # time for three pings of the event stream, which arrive every 15 s
+_PATIENCE_S = 60.0  # how long an event stream waits for a server that restarts
+
+
+def _checked(url: str) -> str:
+    """Return the address without a slash at its end. Raises Invalid."""
+    if not re.match(r"https?://[^/]", url):
+        raise invalid("url", url, "must begin with http:// or https://, such as http://127.0.0.1:8000")
+    if url.rstrip("/").endswith("/api/v1"):
+        raise invalid("url", url, "is the server's address alone; leave out /api/v1")
+    return url.rstrip("/")
 
 
 class Connection:
@@ -35,11 +44,12 @@ class Connection:
         url: address of the server; if None, NETLATHE_URL, else http://127.0.0.1:8000.
         token: if None, NETLATHE_TOKEN, else the content of DATA_DIR/user-token.
         timeout_s: time limit of one request, not counting its upload or download.
-        retries: how often a request that got no answer, or 429, 502, 503 or 504, is sent again.
+        retries: how many times a request is sent again if the answer is 429, 502, 503 or 504, or if there is none.
         backoff_s: wait before the first retry, doubled each time, unless the server sends Retry-After.
         transport, sleep, clock: replacements that tests pass.
 
     Raises:
+        Invalid: the url has no scheme, or ends in /api/v1.
         BadProxy: NETLATHE_PROXY names a proxy that cannot be used.
 
     Raises (every verb):
@@ -58,7 +68,7 @@ class Connection:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = (url or os.environ.get("NETLATHE_URL") or DEFAULT_URL).rstrip("/")
+        self.url = _checked(url or os.environ.get("NETLATHE_URL") or DEFAULT_URL)
         token = token or token_for(self.url)
         # otherwise the transport's error would quote the header with the token
         if token and not re.fullmatch(r"[!-~]+", token):
@@ -82,10 +92,12 @@ class Connection:
         self._http.close()
 
     def events(self, topics: Sequence[str], since: int | None = None) -> Iterator[Event]:
-        """Yield events as they arrive, without end, gap or duplicate: the stream resumes after the last event seen.
+        """Yield events as they arrive, endlessly and without gaps or duplicates: the stream resumes after the last
+        event seen.
 
-        An `open` event follows each (re)connection, and a `ping` comes after every 15 s without an event. `reset` means
-        that events were lost: read the resource again. Raises Unreachable if the server stays away for a minute.
+        Each connection or reconnection begins with an `open` event, and a `ping` comes after every 15 s without an
+        event. `reset` means that events were lost: read the resource again. Raises Unreachable if the server stays away
+        for a minute.
         """
         alive_at, wait_s = self._clock(), self._backoff_s
         while True:
@@ -153,7 +165,7 @@ class Connection:
         return self._http.post(path, data=dict(form), files={"file": (name, stream)}, headers=headers, timeout=timeout)
 
     def _send(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        """Send until there is an answer that needs no retry."""
+        """Send the request until an answer comes that needs no retry."""
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             wait_s = self._backoff_s * 2**attempt

@@ -19,7 +19,7 @@ def data_dir() -> Path:
 
 
 def token_for(url: str) -> str | None:
-    """Return NETLATHE_TOKEN, else the first user's token if the server runs on this machine, else None.
+    """Return NETLATHE_TOKEN if it is set, else the first user's token if the server runs on this machine, else None.
 
     The local server's token is not sent to another machine's server, unless NETLATHE_DATA_DIR names that server's
     folder.

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class NetlatheError(Exception):
-    """Base of all errors that this package raises."""
+    """Base class of all errors that this package raises."""
 
 
 class Unreachable(NetlatheError):
@@ -76,9 +76,15 @@ class Invalid(Refused):
     """The request is wrong: `problem.errors` names the fields."""
 
 
+def invalid(field: str, value: object, message: str) -> Invalid:
+    """Return the error for an argument that is refused before anything is sent."""
+    detail = f"{field}: {message}" + (f" (got {value!r})" if value else "")
+    return Invalid(Problem(422, "Invalid input", detail, "invalid", (FieldError(field, message, value),)))
+
+
 class UpgradeNeeded(Refused):
     """The server no longer speaks this client's protocol."""
 
 
 class ServerFailed(Refused):
-    """The server failed, even after all retries."""
+    """The server still failed after all retries."""

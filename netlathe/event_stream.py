@@ -10,9 +10,10 @@ from netlathe.results import Event, Json
 
 
 def parse_events(lines: Iterator[str]) -> Iterator[Event]:
-    """Parse server-sent events (WHATWG HTML, section 9.2): fields up to a blank line. An event without data is a ping.
+    """Parse server-sent events (WHATWG HTML, section 9.2). A blank line ends each event; an event without data is a
+    ping.
 
-    The first event of a stream has a number, so that the stream can resume even if it breaks before its first real
+    The first event of a stream has a number, so that the stream can resume even if it breaks before the first real
     event.
     """
     number: int | None = None

@@ -20,7 +20,7 @@ class _NoBars:
 
 
 class _Bars(_NoBars):
-    """Shows a bar between the job's phase and the best network so far."""
+    """Shows the job's phase, then a bar, then the best network so far."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -64,7 +64,9 @@ class _Lines(_NoBars):
 
 
 def shown(progress: bool) -> _NoBars:
-    """Choose how to show progress on stderr: a bar on a terminal, else lines. Output on stdout can still be piped."""
+    """Choose how to show progress on stderr: a bar on a terminal, otherwise lines. Stdout stays free for output that is
+    piped.
+    """
     if not progress:
         return _NoBars()
     return _Bars() if sys.stderr.isatty() else _Lines()

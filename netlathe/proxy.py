@@ -26,7 +26,7 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_to(url: str) -> str:
-    """Return the proxy to use for a server: "" for none, `environment`, or the proxy's URL.
+    """Return the proxy to use for a server: "" for no proxy, `environment`, or the proxy's URL.
 
     A server on loopback is reached directly. Any other server is reached through the proxy that NETLATHE_PROXY names;
     if the variable's value is `environment`, then http_proxy, https_proxy, all_proxy and no_proxy decide. Without
@@ -37,7 +37,7 @@ def proxy_to(url: str) -> str:
 
 
 def shown_proxy(proxy: str) -> str:
-    """Return a proxy's URL without user and password, so that people may see it."""
+    """Return a proxy's URL without user and password, so that it can be shown to people."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
@@ -50,8 +50,8 @@ def through(url: str) -> str:
 
 
 def http_client(url: str, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
-    """Return an HTTP client for `url` that uses the proxy of `proxy_to`. Raises BadProxy. `transport` replaces the
-    network.
+    """Return an HTTP client for `url` that uses the proxy that `proxy_to` returns. `transport` replaces the network.
+    Raises BadProxy if the proxy cannot be used.
     """
     proxy = proxy_to(url)
     try:

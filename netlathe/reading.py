@@ -21,8 +21,8 @@ def _hints(kind: type) -> Mapping[str, Any]:
 
 
 def read(kind: type[T], data: object) -> T:
-    """Read a result from JSON. Unknown keys are ignored, because version 1 may gain fields. Wrong values raise
-    Unreadable.
+    """Read a result from JSON. Unknown keys are ignored, because version 1 may gain fields. Raises Unreadable if a
+    value is wrong.
     """
     if not isinstance(data, Mapping):
         raise Unreadable(f"expected a {kind.__name__}, but the server sent {type(data).__name__}")

@@ -64,8 +64,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Progress:
-    """A job's progress: `fraction` is the finished part of the whole job, 0..1; `done` and `total` count the phase's
-    steps.
+    """A job's progress: `fraction` is the finished share of the whole job, 0..1; `done` and `total` count the steps of
+    the current phase.
     """
 
     fraction: float = 0.0
@@ -89,7 +89,7 @@ class Latency:
 @dataclass(frozen=True)
 class AccuracyDrop:
     """The control's score minus this network's score on the same `n` samples, with its 95 % interval; 0.01 is one
-    point.
+    percentage point.
     """
 
     mean: float
@@ -102,8 +102,8 @@ class AccuracyDrop:
 class Summary:
     """One network of a job: the original, the control, the best or the nearest.
 
-    `metrics` holds the network's values by name of metric. The metrics of the contract's first version and the score of
-    a classification also have fields of their own. `raw` is the whole answer.
+    `metrics` holds the network's values by name of metric. The metrics of the contract's first version, and the score
+    of a classification, also have their own fields. `raw` is the whole answer.
     """
 
     evaluation_id: str | None = None
@@ -121,13 +121,11 @@ class Summary:
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     def score(self, metric: str) -> float | None:
-        """The network's mean score, if the job's metric is `metric`; `test_<metric>` means the score on the test
-        part.
-        """
+        """The network's mean score if the job's metric is `metric`; `test_<metric>` gives it on the test part."""
         return cast("float | None", self._told(metric))
 
     def drop(self, metric: str) -> AccuracyDrop | None:
-        """The amount of this metric that the network lost compared with the control."""
+        """How much of this metric the network lost, compared with the control."""
         found = self._told(f"{metric}_drop")
         return read(AccuracyDrop, found) if isinstance(found, Mapping) else cast("AccuracyDrop | None", found)
 
@@ -137,7 +135,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """The reason why a job failed."""
+    """The reason for which a job failed."""
 
     code: str = ""
     step: str | None = None
@@ -160,6 +158,7 @@ class Job:
     eta_s: float | None = None
     warnings: tuple[Any, ...] = ()
     waiting_for: Json | None = None
+    queued_behind: str | None = None
     original: Summary | None = None
     control: Summary | None = None
     best: Summary | None = None
@@ -223,6 +222,7 @@ class Device:
     dtype: str = ""
     emulated: bool = False
     state: str = ""
+    state_reason: str | None = None
     coverage: float | None = None
     error_mape: float | None = None
     last_seen_at: datetime | None = None
@@ -271,8 +271,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Event:
-    """One event of the stream, which can resume after its `number`. `open` and `ping` only show that the stream is
-    alive.
+    """One event of the stream; the stream can resume after the event's `number`. `open` and `ping` only show that the
+    stream is alive.
     """
 
     number: int | None

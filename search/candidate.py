@@ -1,4 +1,4 @@
-"""Candidate: a point of the space that is to be evaluated."""
+"""Candidate: a point of the space, to be evaluated."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Fidelity: TypeAlias = Literal["F0", "F1", "F2", "F3", "F4", "F5"]
 class Candidate:
     """A point of the space, not yet evaluated.
 
-    `masks` holds for some blocks the indices of the kept units, ascending; of other blocks, the method keeps the most
-    important units. `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates from
-    which it was made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network whose
-    weights the candidate starts from (None: the original). `after_search` is True for a finalist or a finalist's file,
-    which no search asked for.
+    For some blocks, `masks` holds the indices of the kept units, ascending; in all other blocks, the method keeps the
+    most important units. `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates
+    from which it was made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network
+    whose weights the candidate starts from (None: the original). `after_search` is True for a finalist or a finalist's
+    file: no search asked for these.
     """
 
     id: str
@@ -54,7 +54,8 @@ class Candidate:
         return self.fidelity in ("F2", "F3", "F4") and not self.after_search
 
     def key(self, network: str, split: str, seed: int) -> str:
-        """Return the sha256 of everything that an evaluation's result depends on: equal keys need only one evaluation.
+        """Return the sha256 of everything that an evaluation's result depends on: candidates with equal keys need only
+        one evaluation.
 
         The id, the origin and the parents are not part of the key.
         """
@@ -99,7 +100,9 @@ class Candidate:
 
 
 def _after_search(record: Mapping[str, Any]) -> bool:
-    """Return `after_search` for an old record. Of its trained candidates, only candidates of a search had a recipe."""
+    """Return `after_search` for an old record. In these, a trained candidate has a recipe only if a search asked for
+    it.
+    """
     return record["fidelity"] == "F5" or (record["fidelity"] == "F4" and not record["recipe"])
 
 

@@ -1,4 +1,4 @@
-"""Discovery: find the plug-ins of a package, one per file, and the plug-ins that other distributions add.
+"""Discovery: find the plug-ins of a package (one per file) and the plug-ins that other distributions add.
 
 STRATEGIES = Discovery("search.strategies", "STRATEGY", StrategyFamily)
 STRATEGIES.names()          ("bayesian", ..., and the entry points of group "netlathe.strategies")
@@ -21,7 +21,8 @@ PREFIX = "netlathe."
 
 @dataclass(frozen=True)
 class Discovery(Generic[T]):
-    """The plug-ins of one kind. Each file or folder of `package` offers a plug-in as `constant`, named after the file.
+    """The plug-ins of one kind. Each file or folder of `package` offers one plug-in as its constant `constant`; the
+    plug-in is named after the file.
 
     Another distribution adds a plug-in by an entry point of the group "netlathe.<last word of the package>".
     """
@@ -35,7 +36,7 @@ class Discovery(Generic[T]):
         return tuple(sorted({*module_names(self.package), *self._entry_points()}))
 
     def load(self, name: str) -> T:
-        """Return the plug-in of that name; a plug-in of this package is preferred to an entry point.
+        """Return the plug-in of this name; a plug-in of this package is preferred to an entry point.
 
         Raises:
             KeyError: there is no plug-in of that name.
@@ -55,13 +56,13 @@ class Discovery(Generic[T]):
 
 
 def module_names(package: str) -> tuple[str, ...]:
-    """Return the modules and packages in a package, sorted, except names that begin with an underscore."""
+    """Return the names of the modules and packages in a package, sorted, except those that begin with an underscore."""
     path: Any = import_module(package).__path__
     return tuple(sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_")))
 
 
 def modules(package: str, skip: Collection[str] = ()) -> Iterator[ModuleType]:
-    """Import every module below a package, also in subpackages, in the order of names, except those in `skip`."""
+    """Import every module of a package and its subpackages, in the order of their names, except those in `skip`."""
     for name in (name for name in module_names(package) if name not in skip):
         module = import_module(f"{package}.{name}")
         yield module

@@ -36,7 +36,7 @@ class Infeasible(SearchError):
     """No point within the limits was found in the allowed number of tries.
 
     `nearest` holds the values with the smallest violation seen, `metrics` the estimated metrics of these values, and
-    `violation` their distance from the bounds (relative, summed over the constraints).
+    `violation` is their distance from the bounds (relative, summed over the constraints).
     """
 
     def __init__(self, nearest: Mapping[str, Any], metrics: Mapping[str, float], violation: float) -> None:

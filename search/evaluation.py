@@ -13,7 +13,7 @@ from search.errors import InvalidInput
 
 
 class Status(StrEnum):
-    """The way an evaluation ended."""
+    """The way in which an evaluation ended."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -25,12 +25,12 @@ class Status(StrEnum):
 
 
 NAN = "nan"
-"""The reason if a loss or metric was not a finite number, which is the candidate's own failure."""
+"""The reason given if a loss or metric was not a finite number, which counts as a failure of the candidate itself."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A candidate with a status and with its metrics by key (`accuracy`, `latency_ms@dev_1`).
+    """A candidate with its status and its metrics by key (`accuracy`, `latency_ms@dev_1`).
 
     `network` is the digest of the resulting network, from which a later candidate may start.
     """

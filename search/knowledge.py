@@ -1,6 +1,6 @@
-"""Knowledge of a strategy: every evaluation that it was told, by the values and not by the strategy that asked.
+"""A strategy's knowledge: every evaluation reported to it, stored by its values, whichever strategy asked for it.
 
-Restart, warm start and foreign evaluations therefore all work in the same way.
+Restarts, warm starts and evaluations of other strategies therefore all work alike.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def values_key(values: Values) -> str:
 class Knowledge:
     """Evaluations of one fidelity and recipe by their values, the values in flight, and the next free id.
 
-    It ignores other fidelities and recipes, which are not comparable; candidates with masks, which their values alone
-    do not determine; values outside this space; and candidates with borrowed weights, unless the weights are only the
-    start of a full training run. FAILED, STOPPED and INFEASIBLE evaluations have no utility, and their values are not
-    asked for again.
+    It ignores other fidelities and recipes, because they are not comparable; candidates with masks, because their
+    values alone do not determine them; values outside this space; and candidates with weights of another candidate,
+    unless a full training run only starts from these weights. FAILED, STOPPED and INFEASIBLE evaluations have no
+    utility, and their values are not asked for again.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, fidelity: Fidelity = "F2", recipe: str = "") -> None:
@@ -76,7 +76,7 @@ class Knowledge:
         return values_key(values) in self._pending
 
     def fresh(self, values: Values) -> bool:
-        """Return whether these values are worth asking for, i.e. neither known nor in flight."""
+        """Return whether these values are worth asking for: they are neither known nor in flight."""
         return not self.resolved(values) and not self.pending(values)
 
     def utility(self, values: Values) -> float | None:
@@ -84,12 +84,14 @@ class Knowledge:
         return self._utilities.get(values_key(values))
 
     def parents(self, values: Values) -> tuple[str, ...]:
-        """Return the id under which these values were evaluated, as a candidate's `parents`; empty if unknown."""
+        """Return the id under which these values were evaluated, in the form of a candidate's `parents`; empty if the
+        id is unknown.
+        """
         found = self._evaluations.get(values_key(values))
         return (found.candidate.id,) if found else ()
 
     def completed(self) -> list[tuple[Values, float]]:
-        """Return every known (values, utility), sorted, so that sums do not depend on the order of results."""
+        """Return every known (values, utility), sorted, so that sums do not depend on the order of arrival."""
         return [
             (self._evaluations[key].candidate.values, utility)
             for key, utility in sorted(self._utilities.items(), key=lambda item: item[0])
@@ -125,8 +127,8 @@ class Knowledge:
         key = values_key(evaluation.candidate.values)
         utility = self._utility(evaluation.status, evaluation.metrics)
         known = self._evaluations.get(key)
-        # Of two results for the same values (two seeds, a repeat after a failure) keep the better one, whichever comes
-        # first.
+        # Of two results for the same values (two seeds, or a repeat after a failure), keep the better one, whichever
+        # comes first.
         if known is None or self._rank(evaluation) < self._rank(known):
             self._utilities[key] = utility
             self._evaluations[key] = evaluation

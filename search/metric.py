@@ -1,4 +1,4 @@
-"""Metric: a named number, with everything that forms, fronts, reports and tables need to know about it."""
+"""Metric: a named number, with everything that limits, forms, fronts, reports and tables need to know about it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Metric:
         unit: the unit of `value * factor` when shown; `format` is the format spec.
         goal: the direction that is better.
         label: the metric's display name.
-        per_device: True if each target has a value of its own, with the device in the key; its limits belong to the
-            target.
+        per_device: True if each target has its own value, with the device in the key; limits on the metric then belong
+            to the target.
         highest: the highest possible value.
-        decides: True if it may be an objective and a limit; False if it is read once, at the end.
-        order: place in tables.
+        decides: True if the metric may be an objective and have limits; False if it is only read once, at the end.
+        order: position in tables.
         counter: "module:constant" of the `compress.counting.count.Count` that counts the metric on a network, or "".
         part_of: the counted metric of which this metric is a part; tables show the part only if it is clearly less than
             the whole.
         axis_for: the methods whose jobs without a target show this metric instead of latency on the front; () means any
             job, None means no job. If several rows qualify, the last one in the table counts.
-        lowered_by: methods that can lower the metric, in addition to methods that say so themselves (`lowers`).
+        lowered_by: methods that can lower the metric, in addition to methods that declare it themselves (`lowers`).
         scored: True if the metric is a task's mean score over samples. It is judged after training, and a second row
             holds the score of the test part.
-        breaks_ties: True if the lower value wins between networks of equal objective, score and latency.
+        breaks_ties: True if, of networks with equal objective, score and latency, the one with the lower value wins.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """The name as the heading of a narrow column."""
+        """The name in the form of a heading for a narrow column."""
         return self.name.replace("_", " ")
 
     def show(self, value: float) -> str:
@@ -77,5 +77,5 @@ class Metric:
         return self.show(value).replace(" %", "%")
 
     def lost(self, value: float) -> str:
-        """Format a difference with its sign, for use in a sentence; positive means lost."""
+        """Format a difference with its sign, for use in a sentence; a positive number is a loss."""
         return f"{value * self.factor:+z{self.format}} {self.unit}".replace(" %", "%").rstrip()

@@ -20,10 +20,12 @@ from search.terms import Term, Terms
 __all__ = ["Constraint", "Estimate", "Goal", "Objective", "Problem", "Sense", "Term", "Terms"]
 
 ACCURACY = "accuracy"
-"""The deciding metric if a problem names none."""
+"""The deciding metric of a problem that names none."""
 Sense: TypeAlias = Literal["max", "min"]
 Estimate: TypeAlias = Callable[[Sequence[Values]], Mapping[str, NDArray[np.float64]]]
-"""Function from n values to metric key -> (n,). It is cheap, vectorised and deterministic, and estimates no scores."""
+"""Function that takes n values and returns metric key -> (n,) estimates. It is cheap, vectorised and deterministic, and
+does not estimate scores.
+"""
 
 Statistics: TypeAlias = Mapping[str, Mapping[str, NDArray[np.float64]]]
 """Results that are computed once for the network, as name -> knob -> array. Methods may add names. The names so far:
@@ -49,7 +51,7 @@ class Objective:
             raise InvalidInput("objective.goal", self.goal, "must be 'min' or 'max'")
 
     def utility(self, metrics: Mapping[str, float]) -> float:
-        """Return the metric with the sign that makes more better. Raises: InvalidInput if the metric is missing."""
+        """Return the metric, negated if less is better. Raises: InvalidInput if the metric is missing."""
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return metrics[self.metric] if self.goal == "max" else -metrics[self.metric]
@@ -70,7 +72,9 @@ class Constraint:
             raise InvalidInput(self.metric, self.bound, "a bound must be a finite number")
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """Return the amount over the bound, relative to |bound|, or 0. Raises InvalidInput if the metric is missing."""
+        """Return by how much the bound is violated, relative to |bound|; 0 if it is met. Raises InvalidInput if the
+        metric is missing.
+        """
         if self.metric not in metrics:
             raise InvalidInput("metrics", sorted(metrics), f"{self.metric} is missing")
         return float(self.violations(np.array([metrics[self.metric]]))[0])
@@ -85,14 +89,14 @@ class Constraint:
 class Problem:
     """Everything that a strategy may know before the first evaluation.
 
-    `terms` holds metrics of `estimate` as arrays. `statistics` holds results that are computed once about the network.
-    `original` holds the metrics of the uncompressed network, and `network` is its digest. `evaluations` is the budget.
-    `deciding` is the metric that decides: the mean score in [0, 1] of the network's task. `chance` is the score of
-    guessing. Limits on the score are not constraints: the F2 score is the objective and ranks candidates, and limits on
-    the score are checked after training, against the control. `level` is such a limit: the least accepted score of a
-    *trained* network (F4). `images` is the number of images on which this score is measured. Each of the two is None if
-    it is not known. If the objective is another metric, all evaluations are full training runs and `level` bounds their
-    scores.
+    `terms` holds the metrics of `estimate` as arrays. `statistics` holds results that are computed once for the
+    network. `original` holds the metrics of the uncompressed network, and `network` is its digest. `evaluations` is the
+    budget. `deciding` is the metric that decides: the mean score in [0, 1] of the network's task. `chance` is the score
+    of guessing. Limits on the score are not constraints: the F2 score is the objective and ranks candidates, and limits
+    on the score are checked after training, against the control. `level` is such a limit: the least accepted score of a
+    *trained* network (F4). `images` is the number of images on which this score is measured. `level` and `images` are
+    each None if not known. If the objective is not the score, all evaluations are full training runs and
+    `level` is the least score that they must reach.
     """
 
     space: Space
@@ -131,14 +135,14 @@ class Problem:
 
     @cached_property
     def layer_losses(self) -> Mapping[str, NDArray[np.float64]]:
-        """For each knob with statistics, the loss (levels,) of turning only this knob, by these statistics."""
+        """For each knob with statistics, the loss (levels,) from turning only this knob, by its statistics."""
         return layer_losses(self.space, self.statistics)
 
     def proxy(self, batch: Sequence[Values]) -> NDArray[np.float64]:
-        """Return the F1 proxy (n,) of n values, i.e. the summed layer losses; less is better.
+        """Return the F1 proxy (n,) for n values: the summed layer losses; less is better.
 
-        It is cheap enough for thousands of values. Knobs missing from `layer_losses` count as 0, so the proxy only
-        compares values in which these knobs are equal.
+        The proxy is cheap enough for thousands of values. Knobs missing from `layer_losses` count as 0, so only values
+        in which these knobs are equal can be compared.
         """
         levels = self.space.levels_of(batch)
         total = np.zeros(len(levels))
@@ -162,7 +166,7 @@ class Problem:
         return self.violation(metrics) == 0.0
 
     def violations(self, batch: Sequence[Values]) -> NDArray[np.float64]:
-        """Return the summed relative violations (n,) of the estimated metrics of n values."""
+        """Return the summed relative violations (n,) of n values, according to their estimated metrics."""
         total = np.zeros(len(batch))
         if not self.constraints or not batch:
             return total

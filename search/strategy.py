@@ -20,7 +20,7 @@ class Strategy(Protocol):
         strategy.ask(1)                       [e]
 
     - Candidates lie in the space, and their ids are unique, also across a restart.
-    - The same problem, settings, seed and tells give the same asks, also in another process.
+    - The same problem, settings, seed and results lead to the same proposals, also in another process.
     - Results may come in any order. FAILED results and results of other strategies (foreign) are used like any other.
     - Telling the same evaluation again changes nothing.
     - After a restart, or after a new latency table changes the estimates, the loop makes a new strategy and tells it
@@ -38,9 +38,9 @@ class Strategy(Protocol):
         ...
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Take the evaluations that finished since the last tell, and `pending`: all candidates that run or wait now.
+        """Take the evaluations that finished since the last call, and `pending`: all candidates now running or waiting.
 
-        A candidate that is in neither of them is lost, so the strategy may ask for its values again.
+        A candidate that is in neither list is lost, so the strategy may propose its values again.
         """
         ...
 
@@ -56,9 +56,9 @@ class StrategyFamily:
 
     `source` is the paper. `settings` is a frozen dataclass (search.space.settings). `make(problem, settings, seed)`
     returns the strategy. `baseline` is True for a baseline, which need not beat random search. `trains` is True if the
-    strategy asks for full training runs (F4). `needs_sparsity` is True if it sets one sparsity of the whole network,
-    which needs a method with widths or densities. `startup(settings)` is the number of points that it draws at random
-    before it models anything.
+    strategy asks for full training runs (F4). `needs_sparsity` is True if it sets one sparsity for the whole network,
+    which needs a method with widths or densities. `startup(settings)` is the number of points that the strategy draws
+    at random before it models anything.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""Latency as arrays: a + b * (fixed + sum of tables), each indexed by the few knobs that its block depends on.
+"""Latency as arrays: a + b * (fixed + sum of tables). Each table is indexed by the few knobs on which its block
+depends.
 
 Bounds, knapsacks, greedy steps and per-layer shares are computed from these arrays, without calling a predictor.
 """
@@ -23,7 +24,11 @@ class Term:
 
     def __post_init__(self) -> None:
         if not self.knobs or len(set(self.knobs)) < len(self.knobs):
-            raise InvalidInput("term.knobs", self.knobs, "a term needs distinct knobs; other time belongs in fixed_ms")
+            raise InvalidInput(
+                "term.knobs",
+                self.knobs,
+                "a term needs distinct knobs; time without a knob belongs in fixed_ms",
+            )
         if self.table_ms.ndim != len(self.knobs) or not self.table_ms.size:
             raise InvalidInput("term.table_ms", self.table_ms.shape, f"needs one axis for each of {self.knobs}")
         if not np.isfinite(self.table_ms).all():
@@ -56,7 +61,7 @@ class Terms:
 
     @cached_property
     def _gathers(self) -> tuple[tuple[tuple[int, ...], NDArray[np.float64]], ...]:
-        """One summed table per distinct set of columns, so that blocks with the same knobs need only one lookup."""
+        """One summed table for each distinct set of columns, so that blocks with the same knobs need one lookup."""
         merged: dict[tuple[int, ...], NDArray[np.float64]] = {}
         for term in self.terms:
             columns = tuple(self.knobs.index(name) for name in term.knobs)

@@ -52,7 +52,7 @@ def load_family(family_at: str) -> StrategyFamily:
 
 
 def transcript(family_at: str, seed: int, evaluations: int) -> list[dict[str, Any]]:
-    """Return every ask of a small search with a failure, a foreign evaluation and out-of-order results."""
+    """Return all proposals of a small search with a failure, a foreign evaluation and out-of-order results."""
     replay = make_replay(seed, knobs=4, levels=5, evaluations=evaluations)
     family = load_family(family_at)
     strategy = family.make(replay.problem, family.settings(), seed)
@@ -76,7 +76,7 @@ def failed(candidate: Candidate) -> Evaluation:
 
 
 def foreign(replay: Replay, seed: int) -> Evaluation:
-    """Return an evaluation that another strategy asked for."""
+    """Return an evaluation of a candidate that another strategy proposed."""
     values = replay.problem.space.sample(np.random.default_rng([seed, 99]))
     return replay.evaluate(Candidate(f"other-{seed}", values, origin="other"))
 
@@ -124,7 +124,7 @@ class StrategyContract:
         evaluations=st.integers(1, 12),
         batch=st.integers(1, 6),
     )
-    # Every subclass runs this function; hypothesis objects to that only because of its example database.
+    # Every subclass runs this function. Hypothesis objects to that only because of its example database.
     @settings(
         max_examples=25,
         deadline=None,
@@ -228,7 +228,7 @@ class StrategyContract:
         _check_asks(replay, asked)
 
     def test_results_out_of_order(self) -> None:
-        """Tell one result at a time, the latest first, while the others still run."""
+        """Report one result at a time, the latest first, while the others are still running."""
         replay = make_replay(6, **REPLAYS["plain"])
         strategy = self.make(replay)
         asked: list[Candidate] = []
@@ -243,7 +243,9 @@ class StrategyContract:
         _check_asks(replay, asked)
 
     def test_foreign_evaluations_are_tolerated(self) -> None:
-        """Tell results of another strategy, space or fidelity, results without the metrics wanted, and one twice."""
+        """Report results of another strategy, space or fidelity, results that lack required metrics, and one result
+        twice.
+        """
         replay = make_replay(7, **REPLAYS["plain"])
         strategy = self.make(replay)
         other_space = Candidate("other-space", {"elsewhere": 3}, origin="other")
@@ -315,14 +317,14 @@ class StrategyContract:
 
 
 def _check_nearest(replay: Replay, error: Infeasible) -> None:
-    """Check that the nearest point lies in the space and that its violation fits its metrics."""
+    """Check that the nearest point lies in the space and that its violation agrees with its metrics."""
     replay.problem.space.check(error.nearest)
     assert error.violation > 0.0
     assert error.violation == pytest.approx(replay.problem.violation(error.metrics))
 
 
 def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
-    """Check that the candidates lie in the space and that no id and no values occur twice."""
+    """Check that the candidates lie in the space, with no id used twice and no values proposed twice."""
     for candidate in asked:
         replay.problem.space.check(candidate.values)
     ids = [candidate.id for candidate in asked]
@@ -332,7 +334,7 @@ def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
 
 
 def _best(replay: Replay, done: Sequence[Evaluation]) -> float:
-    """Return the true score of the feasible evaluation that looked best; 0 if no evaluation is feasible."""
+    """Return the true score of the feasible evaluation with the best observed score; 0 if no evaluation is feasible."""
     feasible = [evaluation for evaluation in done if replay.problem.feasible(evaluation.metrics)]
     best = max(feasible, key=lambda evaluation: evaluation.metrics["accuracy"], default=None)
     return 0.0 if best is None else replay.accuracy(best.candidate.values)

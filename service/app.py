@@ -41,7 +41,7 @@ def create_app(settings: Settings, store: Store | None = None) -> FastAPI:
     for router in routers():
         app.include_router(router)
     problem_details.install(app)
-    pages.install(app)  # after the problem documents, because these routes replace some by HTML pages for browsers
+    pages.install(app)  # after the problem documents, some of which these routes replace with pages for browsers
     app.add_middleware(BodyLimit, settings=settings)
     app.add_middleware(OriginGuard)
     app.add_middleware(HostGuard, settings=settings)

@@ -99,7 +99,7 @@ def _missing(error: ModuleNotFoundError) -> str:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """Return the line to print for an error and its exit code: 2 for a wrong request, 3 for any other failure."""
+    """Return an error's line to print and its exit code: 2 for a wrong request, 3 for any other failure."""
     import netlathe
     from service.errors import REFUSALS
 

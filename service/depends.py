@@ -1,6 +1,6 @@
 """Dependencies of routes as `Annotated` aliases: `def list_jobs(store: StoreDep, user: UserDep, page: PageDep)`.
 
-A token of the wrong kind is answered with 403, a missing or unknown one with 401.
+A token of the wrong kind is answered with 403; a missing or unknown token, with 401.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _enrolment(caller: CallerDep) -> Caller:
 
 def _of_kind(caller: Caller, kind: tokens.Kind) -> Caller:
     if caller.kind != kind:
-        raise Forbidden(f"this needs a token of kind {kind}, yours is of kind {caller.kind}", code="token_kind")
+        raise Forbidden(f"this needs a token of kind {kind}, but yours is of kind {caller.kind}", code="token_kind")
     return caller
 
 

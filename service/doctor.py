@@ -21,9 +21,9 @@ from service.extras import extras
 
 MIB = 1024**2
 WANTED_MIB = 2048
-"""Free space that a job needs with its checkpoints and a decoded data set of 50,000 images of 32x32."""
+"""Free space that a job needs for its checkpoints and a decoded data set of 50,000 images of 32x32 pixels."""
 ANSWERS_WITHIN_S = 5.0
-"""Time limit for `/readyz`. A running server answers faster than this, and a person is waiting for `doctor`."""
+"""Time limit for `/readyz`. It is short because a running server answers fast and a person is waiting for `doctor`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _server() -> Iterator[Finding]:
 
 
 def _proxy(url: str) -> Finding:
-    """Check how the server is reached; proxies of the shell are used only if NETLATHE_PROXY says so."""
+    """Check how the server is reached; the shell's proxies are used only if NETLATHE_PROXY says so."""
     proxy = proxy_to(url)
     if proxy == "environment":
         return Finding("proxy", "ok", "from http_proxy, https_proxy and all_proxy (NETLATHE_PROXY is environment)")

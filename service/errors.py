@@ -55,12 +55,23 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
 
 
+MAX_SHOWN = 200
+"""Number of characters of a refused value that are sent back."""
+
+
+def got(value: object) -> str:
+    """Return the end of a refusal, ` (got 'x')`; nothing for None. A long value is cut."""
+    if value is None:
+        return ""
+    text = repr(value)
+    return f" (got {text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + '…'})"
+
+
 class InvalidInput(ServiceError, ValueError):
-    """A value that cannot work, however often it is sent."""
+    """A value that can never work, so that sending it again does not help."""
 
     def __init__(self, field: str, value: object, message: str, *, code: str | None = None) -> None:
-        seen = "" if value is None else f" (got {value!r})"
-        super().__init__(f"{field}: {message}{seen}", code=code, errors=(FieldError(field, message, value),))
+        super().__init__(f"{field}: {message}{got(value)}", code=code, errors=(FieldError(field, message, value),))
         self.field = field
         self.value = value
         self.message = message
@@ -106,7 +117,7 @@ class Unavailable(ServiceError):
 
 
 class Meaning(NamedTuple):
-    """Status, title and code of an exception over HTTP."""
+    """HTTP status, title and code for an exception."""
 
     status: int
     code: str
@@ -123,7 +134,7 @@ REFUSALS = (
     search.errors.InvalidInput,
     workers.errors.InvalidInput,
 )
-"""`InvalidInput` of each folder: all have `field`, `value` and `message`."""
+"""The class `InvalidInput` of each folder; all have `field`, `value` and `message`."""
 
 STATUS: Mapping[type[Exception], Meaning] = {
     **dict.fromkeys(REFUSALS, INVALID),

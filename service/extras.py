@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 NAMES = ("agent", "export", "server")
-"""Names of the extras from small to large: each extra includes the smaller extras."""
-# Distributions whose module has another name than the distribution.
+"""Names of the extras from smallest to largest; each extra includes all smaller extras."""
+# Distributions whose module has a different name.
 _MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
 _REQUIREMENT = re.compile(r"""(?P<name>[A-Za-z0-9._-]+)[^;]*;\s*extra\s*==\s*["'](?P<extra>\w+)["']""")
 
 
 @cache
 def extras() -> Mapping[str, Sequence[str]]:
-    """Return, for each extra, the modules that no smaller extra includes; none if the package was not installed."""
+    """Return, for each extra, the modules that no smaller extra includes; empty if the package was not installed."""
     from importlib.metadata import PackageNotFoundError, requires
 
     found: dict[str, list[str]] = {extra: [] for extra in NAMES}

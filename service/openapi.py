@@ -17,7 +17,7 @@ PATH = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def document() -> str:
-    """Return the document of the routes in this code, as text that differs only if the routes differ."""
+    """Return the document for the routes in this code. Its text changes only if the routes change."""
     with tempfile.TemporaryDirectory() as folder:
         app = create_app(Settings(data_dir=Path(folder)))
         found = app.openapi()

@@ -1,4 +1,6 @@
-"""Settings: where the service keeps things and where it listens. Environment variables `NETLATHE_<NAME>`."""
+"""Settings, such as where the service keeps its data and where it listens. They are read from environment variables
+`NETLATHE_<NAME>`.
+"""
 
 from __future__ import annotations
 
@@ -88,9 +90,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Settings:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key go together: one of them is missing")
+            raise ValueError("tls_cert and tls_key must be set together; one of them is missing")
         if self.ray_address is not None and self.executor != "ray":
-            raise ValueError(f"ray_address needs executor ray, not {self.executor}")
+            raise ValueError(f"ray_address needs the executor ray, not {self.executor}")
         if self.renew_s >= self.lease_s:
             raise ValueError(f"renew_s ({self.renew_s}) must be below lease_s ({self.lease_s})")
         return self
@@ -111,12 +113,14 @@ class Settings(BaseSettings):
 
     @property
     def user_token_path(self) -> Path:
-        """Path of the first user's token, mode 0600; the command line on this machine signs in with it."""
+        """Path of the file (mode 0600) with the first user's token, with which the command line on this machine signs
+        in.
+        """
         return self.data_dir / "user-token"
 
     @property
     def secret_path(self) -> Path:
-        """Path of 32 random bytes, mode 0600, which derive the secrets of repeated requests
+        """Path of a file (mode 0600) with 32 random bytes, from which the secrets of repeated requests are derived
         (service.http.idempotency).
         """
         return self.data_dir / "secret"

@@ -57,7 +57,7 @@ class HandClock:
 
 
 def add_inputs(tx: Tx) -> None:
-    """Store rows of a model `mdl_1` and a data set `dts_1`."""
+    """Store one row for a model `mdl_1` and one for a data set `dts_1`."""
     blob = StoredBlob("0" * 64, 1)
     blobs.record(tx, blob)
     tx.session.add(model("mdl_1", blob.sha256, tx, name="net"))
@@ -103,7 +103,7 @@ def evaluated(candidate_id: str) -> Evaluated:
 
 
 def at_once(count: int, work: Callable[[int], Any]) -> Sequence[Any]:
-    """Return the results of `work(0..count-1)`. All calls start at the same moment, each in its own thread."""
+    """Call `work(0)` to `work(count - 1)` in parallel threads that start at the same moment; return the results."""
     gate = threading.Barrier(count)
 
     def begin(index: int) -> Any:
@@ -115,7 +115,7 @@ def at_once(count: int, work: Callable[[int], Any]) -> Sequence[Any]:
 
 
 class StoreContract:
-    """Behaviour of the store that the service relies on, on any database."""
+    """Tests of the store's behaviour that the service relies on, whatever the database."""
 
     @pytest.fixture
     def hand_clock(self) -> HandClock:
@@ -193,7 +193,7 @@ class StoreContract:
                 try:
                     with stored.begin() as tx:
                         tx.emit("job:x", "log.line", {"writer": index, "turn": turn})
-                except OperationalError:  # on a busy disk, the lock can take too long; clients also retry
+                except OperationalError:  # on a busy disk, getting the lock can take too long; clients retry, too
                     continue
                 turn += 1
 
@@ -319,7 +319,7 @@ class StoreContract:
 
             at_once(2, lambda index, work=(finish, cancel): work[index]())  # type: ignore[misc]  # a default
             with stored.read() as tx:
-                assert jobs.get(tx, job_id).state == "succeeded"  # a cancel is only a request to the conductor
+                assert jobs.get(tx, job_id).state == "succeeded"  # a cancellation is only a request to the conductor
 
     # results of a run
 
@@ -419,7 +419,7 @@ class StoreContract:
                     folder.record(tx, blob)
                     row = model(f"mdl_{index}_{turn}", blob.sha256, tx)
                     tx.session.add(row)
-            except (FileNotFoundError, KeyError, IntegrityError) as error:  # the content was swept first
+            except (FileNotFoundError, KeyError, IntegrityError) as error:  # the sweep deleted the content first
                 return type(error).__name__
             assert folder.path(blob.sha256).read_bytes() == content
             with stored.begin() as tx:

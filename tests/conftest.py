@@ -35,6 +35,22 @@ def shared() -> Shared:
     return find
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _denormals() -> None:
+    """Create a plain onnxruntime session first, because the first session of a process decides about its main thread.
+
+    The timing engine's sessions flush denormals to zero, and Hypothesis refuses to draw floats in such a thread.
+    """
+    import onnxruntime
+    from onnx import helper
+
+    value = helper.make_tensor_value_info("x", 1, [1])
+    made = helper.make_tensor_value_info("y", 1, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "first", [value], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:
     """`make test-all` proves everything: a program that is missing there is a failure, not a skip."""

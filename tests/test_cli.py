@@ -152,6 +152,10 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
             "--layout and --classes: only",
         ),
         (["submit", "--model", "net.pt", "--data", "d"], "pickled files are refused"),
+        (["submit", "--model", "/tmp", "--data", "d"], "--model: /tmp is a folder"),
+        (["submit", "--model", "n", "--data", "/tmp"], "--data: /tmp is a folder"),
+        (["table", "d", "--out", "/tmp"], "--out: /tmp is a folder"),
+        (["table", "d", "--import", "/tmp"], "--import: /tmp is a folder"),
         (["submit", "--model", "gone.onnx", "--data", "d"], "there is no file gone.onnx"),
         (["tokens", "create", "x", "--days", "1e9"], "--days is a number from 0.001 to 36500, got 1e+09"),
         (["tokens", "create", "x", "--days", "nan"], "--days is a number from 0.001 to 36500, got nan"),
@@ -208,6 +212,15 @@ def test_show_prints_original_against_best(server: Server, capsys: pytest.Captur
     ):
         assert text in shown
     assert "local-onnxruntime-t1-fp32" in shown
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_the_best_of_a_job_that_did_not_end_well_is_of_the_search(
+    server: Server, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("GET", "/jobs/half", JOB | {"state": state, "verdict": None})
+    run(["show", "half"])
+    assert "best of the search, not verified, no file (greedy)" in capsys.readouterr().out
 
 
 def test_json_is_the_servers_own(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,6 +280,15 @@ def test_steering(server: Server, verb: str, capsys: pytest.CaptureFixture[str])
     server.on("POST", f"/jobs/half/{verb}", JOB | {"state": "paused"})
     assert run([verb, "half"]) == 0
     assert capsys.readouterr().out == "half (job_1) is paused\n"
+
+
+@pytest.mark.parametrize(("verb", "goal"), [("pause", "paused"), ("cancel", "cancelled")])
+def test_steering_a_running_job_says_what_it_will_be(
+    server: Server, verb: str, goal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("POST", f"/jobs/half/{verb}", JOB | {"state": "running"})
+    assert run([verb, "half"]) == 0
+    assert capsys.readouterr().out == f"half (job_1) is running and will be {goal} soon\n"
 
 
 def test_a_refusal_is_one_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,8 +402,8 @@ def test_an_empty_reference_asks_nobody(
 
 
 def test_a_reference_stays_one_part_of_the_path(server: Server) -> None:
-    assert run(["show", "a/../b?c"]) == 3
-    assert server.asked[0].url.raw_path == b"/api/v1/jobs/a%2F..%2Fb%3Fc"
+    assert run(["show", "a b?c"]) == 3
+    assert server.asked[0].url.raw_path == b"/api/v1/jobs/a%20b%3Fc"
 
 
 ZOO = """
@@ -413,8 +435,14 @@ def test_submit_exports_a_factory_of_this_folder(
     said = capsys.readouterr().err
     assert said == "netlathe: cannot export zoo:broken: ValueError: no checkpoint here (zoo.py:7)\n"
 
-    assert run(["submit", "--model", "zoo:net", "--input-shape", "x", "--data", "d"]) == 2
-    assert "--input-shape" in capsys.readouterr().err
+    wrong = (
+        (["--model", "zoo:net", "--input-shape", "a,b"], "--input-shape: expected sizes such as 3,32,32, got 'a,b'"),
+        (["--model", "zoo:net", "--weights", "zoo.py"], "--weights: zoo.py is not a state dictionary: save one with"),
+        (["--model", "gone:net"], "--model: there is no module 'gone'"),
+    )
+    for arguments, says in wrong:
+        assert run(["submit", *arguments, "--data", "d"]) == 2
+        assert says in capsys.readouterr().err
 
 
 def test_predict_and_measure(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -488,7 +516,7 @@ def test_migrate_makes_the_store(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_settings_that_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["serve", "--tls-cert", "cert.pem"]) == 2
-    assert "tls_cert and tls_key go together" in capsys.readouterr().err
+    assert "tls_cert and tls_key must be set together" in capsys.readouterr().err
 
 
 def test_the_command_starts_light() -> None:

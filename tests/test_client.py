@@ -252,6 +252,34 @@ def test_a_damaged_download_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_job_without_files_yet_says_so(tmp_path: Path) -> None:
+    nothing = {"items": [], "total": 0, "page": 1, "page_size": 50}
+    server = Server(httpx.Response(200, json=nothing), httpx.Response(200, json=JOB | {"state": "queued"}))
+    with pytest.raises(netlathe.Conflict, match="job j is queued and has no files yet"):
+        _client(server).jobs.download("j", tmp_path)
+
+
+def test_a_folder_that_is_a_file_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    artifact = netlathe.Artifact("art_1", "a.onnx", "model", 1, "0" * 64)
+    with pytest.raises(netlathe.Invalid, match="folder: is a file; give a folder"):
+        _client(Server()).artifacts.download(artifact, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("url", "says"), [("127.0.0.1:1", "must begin with http://"), ("http://h:1/api/v1/", "leave out /api/v1")]
+)
+def test_an_address_that_cannot_be_right_is_refused_at_once(url: str, says: str) -> None:
+    with pytest.raises(netlathe.Invalid, match=says):
+        Client(url)
+
+
+@pytest.mark.parametrize("ref", [".", "..", "a/b"])
+def test_a_reference_that_is_a_path_is_refused(ref: str) -> None:
+    with pytest.raises(netlathe.Invalid, match="job: must be an id or a name, not a path"):
+        _client(Server()).jobs.get(ref)
+
+
 def test_a_broken_download_starts_again(tmp_path: Path) -> None:
     def broken() -> Iterator[bytes]:
         yield b"hel"

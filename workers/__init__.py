@@ -1,1 +1,1 @@
-"""Does the work of a job: the problem builder, the evaluator, pools, the ask-evaluate-tell loop, the phases."""
+"""The work of a job: the problem builder, the evaluator, pools, the ask-evaluate-tell loop, the phases."""

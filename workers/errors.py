@@ -61,7 +61,7 @@ class PoolClosed(WorkerError):
 
 
 class PoolBroken(WorkerError):
-    """No worker can be started. No candidate is the cause, so no candidate fails."""
+    """No worker can be started. This is not the fault of any candidate, so no candidate fails."""
 
 
 class Diverged(WorkerError):
@@ -69,8 +69,8 @@ class Diverged(WorkerError):
 
 
 class ClusterDown(PoolBroken):
-    """Ray is not up, perhaps only for a while. The machine is the cause, not the job."""
+    """Ray is not up, perhaps only for a while. The cause is the machine, not the job."""
 
 
 class NoRoom(PoolBroken):
-    """All CPUs are in use by other jobs; nothing failed."""
+    """All CPUs are in use by other jobs; nothing has failed."""

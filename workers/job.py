@@ -2,7 +2,7 @@
 
     profile -> statistics -> search -> train -> verify -> package
 
-Each phase continues from the records of earlier runs of the same job, so a run may die at any point: the next run
+Each phase continues from the records of earlier runs of the same job. So a run may die at any point, and the next run
 repeats at most one evaluation, one epoch or one measurement.
 """
 
@@ -42,7 +42,7 @@ def run(
     """Run a job, or continue it.
 
     Args:
-        lock: a lock to share during heavy work; the default is this machine's lock.
+        lock: a lock that is shared during heavy work; the default is this machine's lock.
         executor: evaluates and trains; the default uses child processes on this machine.
         clock_s: the clock, in seconds, by which budgets are counted.
         train: trains one network in this process.

@@ -1,4 +1,4 @@
-"""JobPlan: a job with all its settings resolved, which a run may keep on disk as plain JSON."""
+"""JobPlan: a job with all its settings resolved. A run may keep it on disk as plain JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 class ModelInput:
     """The uploaded network: a blob, and its preprocessing (compress.data.dataset.Preprocessing as JSON).
 
-    `output` is the output to score, if the user named one; else the output is found by the data's number of classes.
+    `output` is the output to score, if the user named one; else the output is chosen by the number of classes in the
+    data.
     """
 
     sha256: str
@@ -114,7 +115,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a run measures and evaluates. The defaults are the product's; tests use less.
+    """How much a run measures and evaluates. The product uses the defaults; tests use lower values.
 
     The numbers of images are explained in design section 4 (F2). `calibration_networks` and `rows` limit the requests
     to a device; `candidate_s` is the deadline of one evaluation, and `device_wait_s` the deadline of one fill.
@@ -139,7 +140,7 @@ class Effort:
 
 @dataclass(frozen=True)
 class JobPlan:
-    """Everything that a run depends on.
+    """Everything that a run of a job depends on.
 
     `task` is the purpose of the network (compress.tasks); `metric` is its mean score, which ranks and decides. `limits`
     are the contract's max_/min_<metric>, max_<metric>_drop and max_<metric>_ratio; None means no limit.
@@ -199,7 +200,7 @@ class JobPlan:
         """Read the output of `to_json`.
 
         Raises:
-            InvalidInput: there is an unknown key, or a part of the plan refuses its value.
+            InvalidInput: a key is unknown, or a value is invalid.
         """
         parts: dict[str, Any] = dict(data)
         for name, part in _PARTS.items():

@@ -1,7 +1,7 @@
 """Ports: a run's interface to the outside, and the records that it finds when it starts again.
 
-The conductor implements `Ports` over the store; `workers.testing.MemoryPorts` does it in memory. A run has no contact
-with a database, a route or an agent.
+The conductor implements `Ports` on top of the store; `workers.testing.MemoryPorts` implements it in memory. A run never
+deals with a database, a route or an agent directly.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ End: TypeAlias = Literal["finished", "paused", "cancelled"]
 class Recorded:
     """The records of earlier runs of this job; `asks` and `evaluations` are in the order in which they were emitted.
 
-    `takeovers` maps the id of a candidate to the number of runs that died while it was asked for but not evaluated.
-    `checkpoints` has the newest file of each name. `phase` is the last phase that began, or None before the first
-    phase.
+    `takeovers` maps the id of a candidate to the number of runs that died after the candidate was asked for and before
+    it was evaluated. `checkpoints` has the newest file of each name. `phase` is the last phase that began, or None
+    before the first phase.
     """
 
     asks: tuple[Asked, ...] = ()
@@ -70,7 +70,7 @@ class Ports(Protocol):
         ...
 
     def signal(self) -> Signal:
-        """Return the user's current wish. The call is cheap enough to be made several times a second."""
+        """Return what the user wants now. The call is cheap enough to be made several times a second."""
         ...
 
     def recorded(self) -> Recorded:
@@ -82,11 +82,13 @@ class Ports(Protocol):
         ...
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Request rows, the highest priority first, and return at once. A repeated request for an op has no effect."""
+        """Request rows, those of the highest priority first, and return at once. A repeated request for an op has no
+        effect.
+        """
         ...
 
     def wait(self, device_id: str, timeout_s: float) -> int:
-        """Wait at most `timeout_s` for news; return how many rows of this device are still outstanding.
+        """Wait at most `timeout_s` for changes; return how many rows of this device are still outstanding.
 
         Raises:
             DeviceOffline: the device has been away for longer than a job waits.
@@ -116,7 +118,7 @@ class Ports(Protocol):
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
         """Time whole networks, interleaved in one lease, and wait for the samples. Files whose names do not end in
-        `.onnx` are the engine's own.
+        `.onnx` are in the engine's own format.
 
         Raises:
             DeviceOffline: see `wait`.
@@ -128,7 +130,7 @@ class Ports(Protocol):
         """Return a blob's path on the shared data volume.
 
         Raises:
-            KeyError: no such blob.
+            KeyError: there is no such blob.
         """
         ...
 

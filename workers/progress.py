@@ -1,7 +1,7 @@
 """Messages from a run to its conductor. Only the conductor numbers and stores them.
 
-A message tells what has happened, except `Asked`: an `Asked` is stored before the work starts, so that a restarted run
-knows which work a dead run had handed out.
+A message says what has happened. The exception is `Asked`, which is stored before the work starts, so that a restarted
+run knows which work a dead run had handed out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation is finished. `cached` is True if another candidate with the same key had paid for it.
+    """An evaluation is finished. `cached` is True if it was paid for by another candidate with the same key.
 
     `feasible` is the verdict of the search's problem (predicted latency); `table_epochs` maps each device id to the
     table snapshot that the numbers in `evaluation.metrics` come from.
@@ -63,7 +63,8 @@ class Warned:
 
 @dataclass(frozen=True)
 class Phased:
-    """The job's position: `done` of `total` steps of one phase. `eta_s` is the time left in the phase, None if unknown.
+    """The job's position: `done` of `total` steps of one phase. `eta_s` is the time left in the phase, or None if
+    unknown.
 
     `spent_s` is the part of `budget.wall_s` used so far (search and training only); the newest value comes back as
     `Recorded.spent_s` after a restart.
@@ -82,7 +83,7 @@ class Phased:
 
 @dataclass(frozen=True)
 class Summarised:
-    """A row of the job's result table, in the contract's form; None means that the slot is empty again.
+    """A row of the job's result table, in the contract's form; if `summary` is None, the slot is empty again.
 
     `summary` has evaluation_id, strategy, accuracy, test_accuracy, latency_ms {device id: {predicted, low, high,
     measured, measured_high}}, and each counted metric by its name.
@@ -103,7 +104,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """A file from which a later run of this job continues; the newest file of each name counts."""
+    """A file from which a later run of this job continues. Of the files with the same name, only the newest counts."""
 
     name: str
     path: Path

@@ -27,7 +27,7 @@ PATIENCE_S = 120.0
 
 @dataclass(frozen=True)
 class Deeds:
-    """An evaluator that does what the candidate's `deed` says, and leaves one line per attempt in `folder`.
+    """An evaluator that does what the candidate's `deed` says, and writes one line per attempt to a file in `folder`.
 
     `square` completes. `raise` raises an exception. `nan` has a NaN metric. `wait` waits for the file `go` in the
     folder. `die` kills its own process; `die_once` does so on the first attempt only.
@@ -55,7 +55,7 @@ class Deeds:
         return Evaluation(candidate, Status.COMPLETED, {"score": score})
 
     def attempts(self, candidate_id: str) -> int:
-        """Return how often this candidate was begun."""
+        """Return how many times this candidate was started."""
         log = self.folder / candidate_id
         return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -79,7 +79,7 @@ def drain(pool: Pool, count: int) -> dict[str, Evaluation]:
 
 
 class PoolContract(ABC):
-    """Tests that every pool must pass; subclasses say how to make a pool."""
+    """Tests that every pool must pass. A subclass's method `pool` makes the pool to test."""
 
     @abstractmethod
     def pool(self, make_evaluator: EvaluatorFactory) -> Pool:
@@ -124,7 +124,7 @@ class PoolContract(ABC):
         running.cancel(last)
         running.cancel("never heard of")
         taken = drain(running, running.capacity + 2)
-        # The pool may finish the candidate before the cancel, but must not lose it.
+        # The pool may finish the candidate before the cancellation, but must not lose it.
         assert taken[last].status in (Status.STOPPED, Status.COMPLETED)
         assert all(e.status is Status.COMPLETED for name, e in taken.items() if name != last)
 

@@ -13,6 +13,7 @@ from compress.data.preprocessing import Preprocessing
 from compress.errors import InvalidInput
 
 MAX_CLASSES = 100_000
+_ONE_HOT = "; if they are one-hot, convert them with .argmax(axis=1)"
 
 
 def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
@@ -31,7 +32,7 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InvalidInput(labels.where, values.shape, f"labels of {part} must be one class number per image")
+        raise InvalidInput(labels.where, values.shape, f"labels of {part} must be one class number per image{_ONE_HOT}")
     if len(values) != images:
         raise InvalidInput(labels.where, len(values), f"{part} has {images} images and {len(values)} labels")
     if images == 0:
@@ -59,7 +60,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         first = int(labels[outside[0]])
-        none = f" ({NO_LABEL} or null means no label)" if first == NO_LABEL else ""
+        none = f" ({NO_LABEL} or null marks images with no label: leave them out)" if first == NO_LABEL else ""
         raise InvalidInput(
             where,
             first,
@@ -166,4 +167,6 @@ def _check_integers(values: NDArray[Any], part: str, where: str) -> None:
     if values.dtype.kind == "f":
         broken = np.flatnonzero(values != np.floor(values))
         shown = f"{values[broken[0]]} at index {broken[0]}" if len(broken) else shown
-    raise InvalidInput(where, shown, f"labels of {part} must be integers from 0")
+    whole = values.dtype.kind == "f" and shown == str(values.dtype)
+    advice = ': convert them with .astype("int64")' if whole else ""
+    raise InvalidInput(where, shown, f"labels of {part} must be integers from 0{advice}")

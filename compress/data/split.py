@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,8 @@ def draw(labels: NDArray[Any], missing: tuple[str, ...], seed: int) -> dict[str,
     Raises:
         InvalidInput: there are too few training images.
     """
+    check_enough(len(labels), missing)
     count = drawn_count(len(labels))
-    if count == 0:
-        raise InvalidInput("train", len(labels), f"train has too few images to draw {' and '.join(missing)} from")
     left, numbered = np.arange(len(labels)), labels.ndim == 1 and labels.dtype.kind == "i"
     parts: dict[str, NDArray[np.int64]] = {}
     for number, part in enumerate(missing):
@@ -45,6 +44,12 @@ def draw(labels: NDArray[Any], missing: tuple[str, ...], seed: int) -> dict[str,
         parts[part] = np.sort(chosen)
         left = np.setdiff1d(left, chosen, assume_unique=True)
     return {"train": left, **parts}
+
+
+def check_enough(images: int, missing: Sequence[str]) -> None:
+    """Raise InvalidInput if train has too few images to draw the missing parts from."""
+    if missing and drawn_count(images) == 0:
+        raise InvalidInput("train", images, f"train has too few images to draw {' and '.join(missing)} from")
 
 
 def drawn_count(images: int) -> int:

@@ -44,7 +44,12 @@ class Agreement:
 
 
 def judge(
-    value: NDArray[Any], reference: NDArray[Any], noise: Callable[[], float] = silent, *, step: float = 0.0
+    value: NDArray[Any],
+    reference: NDArray[Any],
+    noise: Callable[[], float] = silent,
+    *,
+    step: float = 0.0,
+    dtype: str = "",
 ) -> Agreement:
     """Compare an array with a reference.
 
@@ -52,9 +57,10 @@ def judge(
         noise: returns the difference that rounding alone causes; called only if the difference exceeds the floor.
         step: the size of one level if the numbers are quantised, in the unit of the numbers; else 0. Two runs may
             round to neighbouring levels.
+        dtype: the type in which the numbers were computed, if it is not the type of the reference.
     """
     difference = relative_difference(value, reference)
-    dtype = str(reference.dtype)
+    dtype = dtype or str(reference.dtype)
     floor = max(FLOOR.get(dtype, 0.0), 1.001 * step / _scale(reference) if step else 0.0)
     if difference <= floor:
         return Agreement(difference, floor)

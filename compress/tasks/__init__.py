@@ -17,7 +17,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Task:
-    """Return the task of that name.
+    """Return the task with this name.
 
     Raises:
         InvalidInput: there is no such task.

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Classification(Task):
-    """Classification: the output has one number per class; a sample scores 1 if its label has the largest, else 0.
+    """Classification: the output has one number per class; a sample scores 1 if its labelled class has the largest
+    number, else 0.
 
     Distillation follows Hinton et al., arXiv 1503.02531: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher |
     student), with KL averaged over the batch.
@@ -45,7 +46,9 @@ class Classification(Task):
         classes: int | None,
         class_names: Sequence[str],
     ) -> tuple[TargetKind, tuple[str, ...]]:
-        """Return the kind. `classes` is the user's number, else the number of names, else the largest label + 1."""
+        """Return the kind. Its `classes` is the number that the user gave, else the number of names, else the largest
+        label + 1.
+        """
         seen = np.unique(targets["train"])
         if len(seen) == 1:
             raise InvalidInput(labels["train"].where, int(seen[0]), "all training images are of one class")
@@ -66,6 +69,7 @@ class Classification(Task):
         most = outputs[name][0]
         if targets.classes > most:
             said = f"labels go up to {targets.classes - 1} and the model scores {most} classes (0..{most - 1})"
+            said += "; if your labels begin at 1, subtract 1" if targets.classes == most + 1 else ""
             raise InvalidInput("dataset", targets.classes, said)
         return name
 
@@ -74,11 +78,15 @@ class Classification(Task):
         return np.asarray(outputs.reshape(len(outputs), -1).argmax(axis=1) == targets, np.float64)
 
     def interval(self, scores: Scores) -> tuple[float, float]:
-        """Return Wilson's interval (1927), which is also valid near 0 and 1."""
+        """Return Wilson's score interval (1927), which is valid even near 0 and 1."""
         return wilson(int(scores.sum()), len(scores))
 
+    def guesses(self, scores: Scores, chance: float) -> bool:
+        """Return True if the accuracy is within two standard errors of chance, those of a share of samples."""
+        return bool(scores.mean() <= chance + 2.0 * (chance * (1.0 - chance) / len(scores)) ** 0.5)
+
     def compare(self, first: Scores, second: Scores) -> Difference:
-        """Return the difference with Tango's score interval for paired shares, see `compress.scoring.intervals`."""
+        """Return the difference with Tango's score interval for paired shares (see `compress.scoring.intervals`)."""
         first_only, second_only, count = int((first > second).sum()), int((second > first).sum()), len(first)
         return Difference((first_only - second_only) / count, *tango(first_only, second_only, count), count)
 
@@ -111,11 +119,11 @@ class Classification(Task):
         return outputs.flatten(1).argmax(1)
 
     def chance(self, targets: TargetKind, seen: NDArray[Any]) -> float:
-        """Return the accuracy of guessing among all classes."""
+        """Return the accuracy of guessing a class at random."""
         return 1.0 / targets.classes
 
     def told(self, score: float, count: int, chance: float) -> str:
-        """Return the rest of the sentence, which states shares of samples."""
+        """Return the rest of the sentence, with the score and chance as shares of samples."""
         return f"classifies {score:.1%} of {count} validation samples as labelled; chance is {chance:.1%}"
 
 

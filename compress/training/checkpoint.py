@@ -18,12 +18,13 @@ FORMAT = "1"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that the next step depends on. Draws depend on the seed and the step: no generator is stored.
+    """Everything that the next step depends on. No random generator is stored, because draws depend only on the seed
+    and the step.
 
     Attributes:
-        step: number of steps done.
-        fingerprint: fingerprint of the network, the recipe and the data with which training can resume.
-        weights: constant name -> value, running statistics included.
+        step: number of completed steps.
+        fingerprint: fingerprint of the network, the recipe and the data, which must be the same for training to resume.
+        weights: constant name -> value, including running statistics.
         momentum: weight name -> momentum buffer.
         state: other arrays of the training run, see `compress.training.fit.Training.state`.
     """
@@ -35,7 +36,7 @@ class Checkpoint:
     state: Mapping[str, Array] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of a safetensors file."""
+        """Return the checkpoint as the bytes of a safetensors file."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {f"weights/{name}": value for name, value in self.weights.items()}
@@ -50,7 +51,7 @@ class Checkpoint:
         """Read the checkpoint from the bytes of `to_bytes`.
 
         Raises:
-            InvalidInput: the bytes are not such a file, or have another format.
+            InvalidInput: the bytes are not a checkpoint, or are in another format.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load

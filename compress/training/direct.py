@@ -1,4 +1,4 @@
-"""Direct training: compress once, then train with the same weights held at zero. It is the baseline of `lc`."""
+"""Direct training: compress once, then train with the removed weights held at zero. It is the baseline for `lc`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def direct(
     checkpoint: bytes | None = None,
     task: Task | None = None,
 ) -> Iterator[Step]:
-    """Project once, then train; `Step.network` has the projection's zeros.
+    """Project once, then train; `Step.network` keeps the projection's zeros.
 
-    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
-    the projection.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound`
+    determines the projection.
     """
     training = Compression(network, part, preprocessing, recipe, teacher, bound, task)
     training.hold(bound.project(network, effective_weights(network)))
@@ -47,9 +47,9 @@ def fine_tune(
     checkpoint: bytes | None = None,
     task: Task | None = None,
 ) -> Iterator[Step]:
-    """Train like `fit`, but hold the single weights that the scheme removes at zero from the first step on.
+    """Train like `fit`, but from the first step on, hold at zero the single weights that the scheme removes.
 
-    If they were removed only after training, nothing would compensate for the loss. Quantising comes after training.
+    If they were removed only after training, nothing would compensate for the loss. Quantisation comes after training.
     """
     sparse = BoundScheme(bound.steps("sparsity"))
     if not sparse.projected(network):
@@ -76,7 +76,7 @@ class Compression(Training):
         self._masks: list[tuple[Tensor, Tensor]] = []
 
     def hold(self, weights: Mapping[str, Array]) -> None:
-        """From now on, hold at zero every weight of the network that is zero in these arrays."""
+        """From now on, hold every weight of the network at zero that is zero in these arrays."""
         held = self.module.weights()
         self._masks = [(held[name], torch.from_numpy(weights[name] != 0)) for name in self.names]
         self._zero()
@@ -90,5 +90,5 @@ class Compression(Training):
             weight.data *= mask
 
     def identity(self) -> tuple[str, ...]:
-        """Return the base class's texts and the constraints."""
+        """Return the texts of the base class, plus the constraints."""
         return (*super().identity(), type(self).__name__, repr(self.bound))

@@ -35,16 +35,18 @@ from compress.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Step:
-    """One step that has just been done.
+    """One step, just completed.
 
     Attributes:
-        epoch: counted from 0, of `epochs`; step: counted from 0 over all epochs, of `steps`.
-        loss: loss of this batch; lr: its learning rate.
-        blank: the loss on the same batch of a network whose outputs are all zero.
-        last_of_epoch: True if it is the last step of an epoch.
+        epoch: index of the epoch, from 0, out of `epochs`; step: index of the step over all epochs, from 0, out of
+            `steps`.
+        loss: the task's loss on this batch, without the share of outputs that are not scored; lr: learning rate of
+            this step.
+        blank: returns the loss that a network whose outputs are all zero has on the same batch.
+        last_of_epoch: True if this is the last step of an epoch.
         network: returns the current network; call it before you ask for the next step.
-        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; call it before you
-            ask for the next step, too.
+        checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; this too must be
+            called before you ask for the next step.
     """
 
     epoch: int
@@ -56,7 +58,7 @@ class Step:
     last_of_epoch: bool
     network: Callable[[], Network]
     checkpoint: Callable[[], bytes]
-    blank: float = math.inf
+    blank: Callable[[], float] = lambda: math.inf
 
 
 def fit(
@@ -68,19 +70,19 @@ def fit(
     checkpoint: bytes | None = None,
     task: Task | None = None,
 ) -> Iterator[Step]:
-    """Train a network; every draw depends on the recipe's seed, the epoch and the step alone.
+    """Train a network; every random draw depends only on the recipe's seed, the epoch and the step.
 
     Args:
         network: the network to train, with batch norms (see `compress.training.renormalise`).
         part: the training images, as stored; they are augmented, then preprocessed.
-        teacher: network whose outputs are all imitated; it has the same input and classes.
-        checkpoint: bytes of an earlier, interrupted call with the same arguments. The final weights are the same as
-            after an uninterrupted run.
+        teacher: network whose outputs are imitated, all of them; it has the same input and classes.
+        checkpoint: bytes from an earlier call with the same arguments, which was interrupted. The final weights are the
+            same as after an uninterrupted run.
         task: the task whose loss is minimised; None takes the default task.
 
     Yields:
-        A Step after each step. There is no step if the recipe has no epochs, the checkpoint is from the last step or no
-        weight can be trained (see `compress.pruning.reach.untrained`).
+        One Step after each training step. There are no steps if the recipe has no epochs, the checkpoint is from the
+        last step, or no weight can be trained (see `compress.pruning.reach.untrained`).
 
     Raises:
         TrainingDiverged: the loss is not finite.
@@ -92,8 +94,8 @@ def fit(
 class Training:
     """One training run and its state.
 
-    Subclasses override `rate`, `penalty`, `stepped` and `result`, and their `state` returns whatever they keep besides
-    weights.
+    Subclasses override `rate`, `penalty`, `stepped` and `result`. Their `state` returns everything that they keep
+    besides weights.
     """
 
     def __init__(
@@ -117,14 +119,14 @@ class Training:
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
         self.module = TorchNetwork(network).train()
         self.batch = min(recipe.batch, len(part))
-        self.steps_per_epoch = len(part) // self.batch  # other epochs use the images left over
+        self.steps_per_epoch = len(part) // self.batch  # the images left over are used in other epochs
         self.steps = recipe.epochs * self.steps_per_epoch if trains(network) else 0
         self.optimiser = _optimiser(self.module, recipe)
         self.done = 0
         self._order: tuple[int, np.ndarray] | None = None
 
     def run(self, checkpoint: bytes | None = None) -> Iterator[Step]:
-        """Do the remaining steps, see `fit`."""
+        """Do the remaining steps (see `fit`)."""
         if checkpoint is not None:
             self.restore(checkpoint)
         while self.done < self.steps:
@@ -139,21 +141,21 @@ class Training:
         return None
 
     def stepped(self) -> None:
-        """Act after a step. `done` already counts this step."""
+        """Do what must follow a step. `done` already includes this step."""
 
     def result(self) -> Network:
         """Return the current network."""
         return self.module.to_network()
 
     def state(self) -> Mapping[str, Array]:
-        """Return everything besides weights, momentum and the step's number on which the next step depends."""
+        """Return everything that the next step depends on, except weights, momentum and the step number."""
         return {}
 
     def resume(self, state: Mapping[str, Array]) -> None:
         """Restore the arrays of `state`; weights and momentum are already restored."""
 
     def identity(self) -> tuple[str, ...]:
-        """Return texts that change if anything changes that the steps depend on."""
+        """Return texts that change whenever something that the steps depend on changes."""
         teacher = "" if self.teacher is None else self.teacher.network.digest
         # The task is not part of the identity, because a checkpoint is resumed within one job, which has one task.
         return (self.network.digest, self.recipe.to_json(), teacher, str(self.part.images.shape))
@@ -165,7 +167,8 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         images, targets = self._draw(epoch, step % self.steps_per_epoch)
-        loss, blank = self._loss(images, targets)
+        own, others, blank = self._loss(images, targets)
+        loss = own + others
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingDiverged(epoch, step, value)
@@ -176,34 +179,34 @@ class Training:
         self.done += 1
         self.stepped()
         last = self.done % self.steps_per_epoch == 0
-        told = (epoch, self.recipe.epochs, step, self.steps, value, lr, last)
-        return Step(*told, self.result, self.save, float(blank))
+        told = (epoch, self.recipe.epochs, step, self.steps, float(own.detach()), lr, last)
+        return Step(*told, self.result, self.save, blank)
 
     def _draw(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.part))
-        # The indices ascend, because reading a memory map in order is faster and the order within a batch does not
-        # matter.
+        # The indices are sorted: the order within a batch does not matter, and reading a memory map in order is faster.
         chosen = np.sort(self._order[1][position * self.batch : (position + 1) * self.batch])
         rng = np.random.default_rng([self.recipe.seed, epoch, position])
         images = augmented(self.part.images[chosen], self.recipe.augment, rng)
         pixels = torch.from_numpy(preprocess(images, self.preprocessing, self.layout))
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
-    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the network's loss, and the loss of a network whose outputs are all zero."""
+    def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float, Callable[[], float]]:
+        """Return the task's loss, what kept outputs add to it, and a function for the loss if all outputs are zero."""
         made, learned = self._run(self.module, images)
+        taught: Taught | None = None
+        others: Tensor | float = 0.0
+        if self.teacher is not None and (self.recipe.alpha or self.kept):
+            with torch.no_grad():
+                shown, wanted = self._run(self.teacher, images)
+            taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
+            others = drift(self.kept, made, shown)
         silent = torch.zeros_like(learned)
-        if self.teacher is None or not (self.recipe.alpha or self.kept):
-            return self.task.loss(learned, targets), self.task.loss(silent, targets)
-        with torch.no_grad():
-            shown, wanted = self._run(self.teacher, images)
-        taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
-        whole = self.task.loss(learned, targets, taught) + drift(self.kept, made, shown)
-        return whole, self.task.loss(silent, targets, taught)
+        return self.task.loss(learned, targets, taught), others, lambda: float(self.task.loss(silent, targets, taught))
 
     def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the kept outputs by name, and the tensor that the task's loss takes."""
+        """Return the kept outputs by name, and the tensor that the task's loss takes as its input."""
         name = self.task.learned(module.network)
         made = module.run(images, (name, *self.kept))
         return made, made[name]

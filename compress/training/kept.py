@@ -1,4 +1,4 @@
-"""Kept outputs: outputs that are not scored are trained to stay like the teacher's."""
+"""Kept outputs: outputs that are not scored, but are trained to stay close to the teacher's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from compress.network import Network
 
-SMALLEST = 1e-12  # variance of an output that is the same for all images
+SMALLEST = 1e-12  # stands in for the variance of an output that is the same for all images
 
 
 def kept_outputs(network: Network) -> tuple[str, ...]:
-    """Return the outputs that are not scored and that a gradient can train."""
+    """Return the outputs that are not scored but can be trained by gradients."""
     return tuple(
         name
         for name, kind in network.outputs.items()

@@ -5,19 +5,19 @@
 The L step trains w on L(w) - lambda (w - theta) + mu/2 |w - theta|^2, the C step projects w - lambda / mu onto the set;
 then lambda <- lambda - mu (w - theta), and mu grows. See Carreira-Perpinan and Idelbayev, CVPR 2018 and arXiv
 1707.01209, and Condensa, arXiv 1911.02497. Weights that the set does not constrain (biases, norms) follow w. As in
-Condensa, the best theta is then trained further with its zeros held. This further training takes a share of the same
-epochs, so that `lc`, `direct` and `fit` cost the same number of epochs.
+Condensa, the best theta is then trained further with its zeros held. This further training uses a share of the same
+epochs, so that `lc`, `direct` and `fit` take the same number of epochs.
 
 w, theta and the multipliers lambda are in terms of trained weights. Only the projection uses effective weights; its
-result is therefore not the nearest point of the set, but a point with the same zeros as the nearest. A penalty on
-effective weights would pull each weight by the square of its norm's factor, and would hardly pull some weights at all.
-The penalty cannot remove whole units in front of a norm, because the norm makes up for a shrinking of all weights of a
-unit. Use `direct` to remove whole units.
+result is therefore not the point of the set nearest to w, but a point with the same zeros as the nearest one. A penalty
+on effective weights would pull each weight by the square of its norm's factor, and would hardly pull some weights at
+all. The penalty cannot remove whole units in front of a norm, because the norm compensates when all weights of a unit
+shrink. Use `direct` to remove whole units.
 
-Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here, an L step may be half an epoch, in
-which a small mu does not move w at all. So there are fewer L steps, and mu grows by a half each time. If the rate fell
-over the L steps, mu would become large only when the weights hardly move any more. These numbers were chosen on one
-seed of LeNet-5; no benchmark supports them.
+Condensa multiplies mu by 1.1, from 1e-3, over 34 L steps of 3,000 batches. Here, an L step may be as short as half an
+epoch, in which a small mu does not move w at all. So there are fewer L steps, and mu is multiplied by 1.5 each time.
+The learning rate does not fall over the L steps, because mu would then become large only once the weights hardly move
+any more. These numbers were chosen on one seed of LeNet-5; no benchmark supports them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Schedule:
     """The schedule of L and C steps."""
 
     l_steps: Annotated[
-        int, Doc("number of L steps, which have equal lengths and are each followed by a C step"), Bounds(1, 1000)
+        int, Doc("number of L steps, all equally long; each is followed by a C step"), Bounds(1, 1000)
     ] = 12
     mu: Annotated[float, Doc("weight of the penalty in the first L step"), Bounds(1e-8, 1e4)] = 3e-3
     growth: Annotated[float, Doc("factor of mu from one L step to the next"), Bounds(1.0, 10.0)] = 1.5
@@ -75,10 +75,11 @@ def lc(
     task: Task | None = None,
     schedule: Schedule | None = None,
 ) -> Iterator[Step]:
-    """Train by L-C; `Step.network` is the theta with the least training loss so far, later this theta trained further.
+    """Train by L-C. `Step.network` is the theta with the lowest training loss so far; in the last phase, it is this
+    theta trained further.
 
-    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound` gives
-    the projection.
+    Arguments, steps, checkpoints and errors are the same as for `compress.training.fit.fit`. The scheme `bound`
+    determines the projection.
     """
     alternation = _Alternation(network, part, preprocessing, recipe, teacher, bound, schedule or Schedule(), task)
     yield from alternation.run(checkpoint)
@@ -115,14 +116,16 @@ class _Alternation(Compression):
         return self._ends[-1] <= self.done < self.steps
 
     def _turn(self, step: int) -> int:
-        """Return the number, from 0, of the L step that a step belongs to."""
+        """Return the index, from 0, of the L step that this step belongs to."""
         return int(np.searchsorted(self._ends, step, side="right")) - 1
 
     def _mu(self, step: int) -> float:
         return float(self._schedule.mu * self._schedule.growth ** self._turn(step))
 
     def rate(self, step: int) -> float:
-        """Return the rate. After warm-up it is constant over all L steps, so that mu acts on moving weights."""
+        """Return the learning rate. After the warm-up it is constant over all L steps, so that mu acts on weights that
+        still move.
+        """
         last = self._ends[-1]
         if step >= last:
             return self.recipe.lr_at(step - last, self.steps - last)
@@ -148,7 +151,7 @@ class _Alternation(Compression):
                 self._finish()
 
     def _c_step(self, mu: float | None) -> None:
-        """Update theta, then the multipliers. Without mu, set the first theta to the projection of w itself."""
+        """Update theta, then the multipliers. Without mu, only set the first theta: the projection of w itself."""
         network = aimed = self.module.to_network()
         w = {name: network.constants[name].astype(np.float64) for name in self.names}
         if mu is not None:
@@ -162,7 +165,7 @@ class _Alternation(Compression):
         self._compare(theta)
 
     def _anchor(self) -> None:
-        """Set the target to which the penalty of the coming L step pulls the weights."""
+        """Set the target towards which the penalty of the next L step pulls the weights."""
         mu = self._mu(self.done)
         for name in self.names:
             anchor = self._theta[name] + self._lambda[name] / mu

@@ -1,4 +1,5 @@
-"""Logits: the input of a loss over classes. A final Softmax, LogSoftmax or Sigmoid of a network comes after its logits.
+"""Logits: the numbers that a loss over classes takes. If a network ends in a Softmax, LogSoftmax or Sigmoid, its logits
+are the input of that node.
 
 The losses here apply the softmax themselves. If it were applied twice, the gradients would almost vanish.
 """

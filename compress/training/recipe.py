@@ -29,16 +29,16 @@ class Recipe:
         0.05
     )
     temperature: Annotated[float, Doc("temperature of the distillation"), Bounds(0.1, 100.0)] = 4.0
-    alpha: Annotated[float, Doc("share of the distillation in the loss, if there is a teacher"), Bounds(0.0, 1.0)] = 0.7
+    alpha: Annotated[float, Doc("share of distillation in the loss, if there is a teacher"), Bounds(0.0, 1.0)] = 0.7
     augment: Annotated[Augment, Doc("shift images by up to an eighth of their side, and mirror half of them")] = "crop"
-    seed: Annotated[int, Doc("seed of the batches, shifts and mirrorings"), Bounds(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Doc("seed for batches, shifts and mirroring"), Bounds(0, 2**63 - 1)] = 0
 
     def to_json(self) -> str:
-        """Return canonical JSON, the same text for equal recipes."""
+        """Return canonical JSON: equal recipes give the same text."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of one of `steps` steps: linear up, then half a cosine down to zero."""
+        """Return the learning rate of one of `steps` steps: it rises linearly, then falls along half a cosine to 0."""
         rising = self.warm_up * steps
         if step < rising:
             return self.lr * (step + 1) / (rising + 1)

@@ -14,7 +14,7 @@ def reestimate(module: TorchNetwork, images: NDArray[np.float32], batch: int = 1
 
     Args:
         module: the module, which keeps its mode (train or eval). If it has no batch norms, nothing is run.
-        images: (N, *input_shape) float32, real data; 1,024 are enough.
+        images: (N, *input_shape) float32, real data; 1,024 images are enough.
         batch: images per step; the last step takes the rest, at least 2 images.
     """
     if not any(node.op_type == "BatchNormalization" for node in module.network.nodes):

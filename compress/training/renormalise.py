@@ -1,7 +1,7 @@
 """Renormalise: insert batch norms into a folded network for training; `compress.graph.fold` removes them again.
 
-Most ONNX files have batch norms folded in, and without batch norms a network that lost channels trains badly. A layer
-gets a norm with the statistics of real data and with a scale and an offset that leave the function unchanged.
+Most ONNX files have batch norms folded in, and without batch norms a network that lost channels trains badly. Each
+inserted norm has the statistics of real data, and a scale and an offset that leave the layer's function unchanged.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """Return an equivalent network with a batch norm behind each convolution that can have a norm.
+    """Return an equivalent network with a batch norm after each convolution that can have one.
 
     A convolution cannot have a norm if a norm follows already, if it is an output head or if it shares its weight.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give stable statistics.
-        batch: images per run; bounds the memory.
+        batch: images per run; limits memory use.
 
     Returns:
         The network itself if there is nothing to do. Activations keep their names; a changed convolution's output
@@ -58,21 +58,21 @@ def renormalise(network: Network, images: NDArray[np.float32], batch: int = 64) 
 def _wants_norm(network: Network, node: Node) -> bool:
     if node.op_type != "Conv" or node.input(1) not in network.constants:
         return False
-    # Folding needs a weight that only one layer reads: two norms behind one weight would split it in two.
+    # Folding needs a weight that only one layer reads: folding two norms into a shared weight would split it in two.
     if network.sole_consumer(node.input(1)) is None:
         return False
     output = node.outputs[0]
     if output in network.outputs or any(n.op_type == "BatchNormalization" for n in network.consumers(output)):
         return False
-    # One value per image (squeeze and excitation) is not enough for the statistics of a batch, and a 0/1 weight
-    # only selects channels and learns nothing.
+    # One value per image (squeeze and excitation) is too little for batch statistics. A weight of zeros and ones only
+    # selects channels and learns nothing.
     spatial = network.shape(output)[2:]
     selects = np.isin(network.constants[node.input(1)], (0.0, 1.0)).all()
     return bool(np.prod(spatial) > 1) and not selects and not _is_head(network, node)
 
 
 def _is_head(network: Network, node: Node) -> bool:
-    """Return whether no layer with weights comes after this one."""
+    """Return True if no layer with weights comes after this one."""
     return not any(later.op_type in LAYERS for later in _downstream(network, node))
 
 
@@ -89,7 +89,7 @@ def _downstream(network: Network, node: Node) -> Iterator[Node]:
 def _normed(
     node: Node, names: Names, mean: NDArray[np.float64], variance: NDArray[np.float64]
 ) -> tuple[list[Node], dict[str, Array]]:
-    """Return the layer and a norm behind it that changes nothing: gamma is the deviation, beta the mean."""
+    """Return the layer followed by a norm that changes nothing: gamma is the standard deviation, beta the mean."""
     output = node.outputs[0]
     values = {"gamma": np.sqrt(variance + EPSILON), "beta": mean, "mean": mean, "variance": variance}
     constants: dict[str, Array] = {

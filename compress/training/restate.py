@@ -1,8 +1,8 @@
-"""Restate: batch norms whose statistics are far from the data's get the data's statistics and compute the same.
+"""Restate: give the data's statistics to batch norms whose own are far from them, without changing the function.
 
-In training, a batch norm uses the statistics of the batch. The statistics in a file may be far from them, e.g. if a
-channel always has one value and its norm has another mean. Training would then start from a network with another
-function.
+In training, a batch norm uses the statistics of the batch. The statistics in a file may differ widely from these, e.g.
+if a channel is constant and its norm's mean is another value. Training would then start from a network that computes
+another function.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from compress.quantising.activations import channel_moments
 
 Vector = NDArray[np.float64]
 FAR = 2.0
-"""Largest factor between deviations that count as near; means count as near within half as many deviations."""
+"""Largest ratio between two standard deviations that count as near. Means count as near if they differ by at most half
+this number of standard deviations.
+"""
 
 
 def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
-    """Return a network with the same function on such images; batch norms far from the images get new statistics.
+    """Return a network that computes the same on such images; batch norms whose statistics are far off get those of the
+    images.
 
-    A channel that has the same value for all images becomes a constant of its norm. What its filter adds is only
-    rounding, and a small variance would make this rounding and its gradient large.
+    A channel that has the same value for all images becomes a constant of its norm. Its filter adds nothing but
+    rounding errors, and a small variance would make these errors and their gradient large.
 
     Args:
         images: (N, *input_shape) float32, real data; a thousand give steady statistics.
-        batch: images per run; bounds the memory.
+        batch: images per run; limits memory use.
 
     Returns:
-        The network itself if no norm is far from the images.
+        The network itself if no norm's statistics are far from the images'.
 
     Raises:
         InvalidInput: there are no images, or the result's outputs differ (checked in onnxruntime on some of the
@@ -59,7 +62,9 @@ def _can_be_restated(node: Node, network: Network) -> bool:
 
 
 def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> dict[str, Array]:
-    """Return new constants for all channels, because training moves all; none if the norm's statistics are near."""
+    """Return new constants for all channels, because training changes them all; return none if the norm's statistics
+    are near.
+    """
     names = node.inputs[1:5]
     gamma, beta, own_mean, own_variance = (network.constants[name].astype(np.float64) for name in names)
     epsilon = node.get("epsilon", EPSILON)
@@ -68,7 +73,7 @@ def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> d
     if (np.abs(moved) <= FAR / 2).all() and (np.abs(np.log(after / before)) <= np.log(FAR)).all():
         return {}
     level = beta + gamma * moved
-    # Less, not equal: a channel that is zero on these images may say something of other ones.
+    # "Less", not "less or equal": a channel that is zero on these images may carry information on others.
     flat = gamma**2 * variance / before**2 < FLAT * level**2
     values = (np.where(flat, 0.0, gamma * after / before), level, mean, variance)
     made = zip(names, values, strict=True)

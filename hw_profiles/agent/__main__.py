@@ -17,12 +17,12 @@ from hw_profiles.agent.exit_codes import FAILED
 from hw_profiles.lifeline import watch_parent
 
 GRACE_S = 5.0
-"""Seconds to give a lease back; then the process ends, whatever it is doing."""
+"""Seconds allowed for giving a lease back; after that the process ends, whatever it is doing."""
 TOKEN_VARIABLE = "NETLATHE_ENROLMENT_TOKEN"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run an agent with these arguments; return its exit code."""
+    """Run an agent with these command-line arguments; return its exit code."""
     given = _parser().parse_args(arguments)
     if given.print_unit:
         sys.stdout.write(print_unit(given.url, given.machine, given.ca))
@@ -60,7 +60,7 @@ def _end_with_stdin(agent: Agent) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="netlathe agent", description=__doc__)
     parser.add_argument("--url", default=os.environ.get("NETLATHE_URL", "http://127.0.0.1:8000"))
-    parser.add_argument("--machine", help="first part of the device names; default: the host's name")
+    parser.add_argument("--machine", help="first part of device names; default: the host's name")
     parser.add_argument("--runtime", action="append", help="offer only this runtime; repeat for several")
     parser.add_argument("--state-dir", type=Path, help="folder for the agent's credentials")
     parser.add_argument(

@@ -3,7 +3,7 @@
     agent = Agent("http://127.0.0.1:8000", enrolment_token="nl_e_...")
     sys.exit(agent.run())
 
-It works behind NAT, opens no port, and survives restarts of its server. SIGTERM drains: the agent finishes its lease
+It works behind NAT, opens no port, and survives restarts of its server. SIGTERM drains it: the agent finishes its lease
 and takes no more.
 """
 
@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 1.0
 """Seconds to pause if a server has no work and does not say how long to wait."""
 NEVER_OFFERED = frozenset({"simulated"})
-"""Runtimes that do not time anything real; an agent offers one of them only if its user names it."""
+"""Runtimes that time nothing real; an agent offers one of these only if its user names it."""
 
 
 class Agent:
@@ -71,12 +71,13 @@ class Agent:
         runtimes: names of the runtimes to offer; default: all installed runtimes that time something real.
         enrolment_token: needed until the agent has its own credentials.
         state_dir: folder of the credentials; default: the user's state folder.
-        lock: keeps timing and other computing on this machine apart.
+        lock: keeps other processes on this machine from computing during a timing.
         transport: replaces the network in tests.
-        ca: file with the certificate of the server or of its CA, if none of the usual CAs issued it.
-        least_deadline_s: seconds that any timing process may be silent, at least.
-        offer_again: offer a device again after it was deleted on the server; else the agent continues with its other
-            devices, and ends when none is left.
+        ca: file with the certificate of the server or of its CA; needed if none of the usual CAs issued the server's
+            certificate.
+        least_deadline_s: minimum number of seconds that every timing process may be silent.
+        offer_again: if True, offer a device again after it was deleted on the server; else continue with the other
+            devices, and end when none is left.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class Agent:
             raise self._voided
 
     def _offers(self) -> list[DeviceConfig]:
-        """Return every configuration of every wanted runtime that is installed.
+        """Return every configuration of every runtime that is wanted and installed.
 
         Raises:
             ExtraMissing: a named runtime is not installed, or no runtime is installed.
@@ -206,7 +207,7 @@ class Agent:
         )
 
     def _beat(self, connection: Connection, agent_id: str, every_s: float) -> None:
-        """Be the thread of the heartbeat: report progress and obey the server's answers."""
+        """Run the heartbeat's thread: report progress and obey the server's answers."""
         while not self._stop.wait(every_s):
             held = self._held
             try:
@@ -286,7 +287,7 @@ class Agent:
         log.info("offered again: %s", ", ".join(config.name for config in self._offered.configs))
 
     def _work(self, connection: Connection, lease: Lease) -> None:
-        """Time the models of a lease and report the results; a lease that is lost meanwhile is dropped."""
+        """Time the models of a lease and report the results; drop the lease if it is lost in the meantime."""
         held = Held(lease)
         self._held = held
         try:
@@ -321,6 +322,6 @@ class Agent:
 
 
 def _say(text: str, code: int) -> int:
-    """Print why the agent ends; return the exit code."""
+    """Print why the agent is ending; return the exit code."""
     sys.stderr.write(f"netlathe agent: {text}\n")
     return code

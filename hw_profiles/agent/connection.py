@@ -33,7 +33,7 @@ class AgentError(Exception):
 
 
 class ServerAway(AgentError):
-    """The server does not answer at present."""
+    """The server is not answering at present."""
 
 
 class Untrusted(ServerAway):
@@ -53,7 +53,7 @@ class AllRemoved(AgentError):
 
 
 class UpgradeNeeded(AgentError):
-    """Agent and server speak different protocols."""
+    """Agent and server speak different versions of the protocol."""
 
 
 class Refused(AgentError):
@@ -72,8 +72,8 @@ _BY_STATUS: Mapping[int, type[AgentError]] = {
 
 
 class Connection:
-    """A connection that sends JSON over HTTP with a bearer token; safe to use from several threads. `ca` is explained
-    in `trusting`.
+    """A connection that sends JSON over HTTP with a bearer token; safe to use from several threads. See `trusting` for
+    `ca`.
     """
 
     def __init__(
@@ -131,14 +131,14 @@ class Connection:
 def _error(response: httpx.Response) -> AgentError:
     try:
         detail = str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):  # the answer of a proxy, not of our server
+    except (ValueError, KeyError, TypeError):  # the answer came from a proxy, not from our server
         detail = response.text[:200]
     kind = ServerAway if response.status_code >= 500 else _BY_STATUS.get(response.status_code, Refused)
     return kind(f"{response.status_code}: {detail}")
 
 
 def persist(call: Callable[[], T], stop: threading.Event) -> T:
-    """Repeat `call` while the server is away, with growing pauses; once `stop` is set, one last try is made.
+    """Repeat `call` while the server is away, with growing pauses; once `stop` is set, try one last time.
 
     Raises:
         ServerAway: `stop` was set.
@@ -152,6 +152,6 @@ def persist(call: Callable[[], T], stop: threading.Event) -> T:
             if stop.is_set():
                 raise
             log.warning("the server does not answer (%s); retrying in about %.0f s", error, pause_s)
-            # Jitter keeps the agents of one server from returning all at once; it has no other effect.
+            # Jitter keeps the agents of a server from all returning at once; it has no other effect.
             stop.wait(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

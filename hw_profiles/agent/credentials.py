@@ -39,10 +39,10 @@ class CredentialStore:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While the block runs, keep a second agent for the same server and machine from running.
+        """Keep a second agent for the same server and machine from running while the block runs.
 
         Raises:
-            InvalidInput: another agent runs.
+            InvalidInput: another agent is already running.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = self.path.with_suffix(".lock")
@@ -84,7 +84,7 @@ class CredentialStore:
             temporary.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Delete the credentials, which the server no longer knows."""
+        """Delete the credentials, because the server no longer knows them."""
         self.path.unlink(missing_ok=True)
 
 

@@ -25,7 +25,7 @@ from hw_profiles.wire.result import Bursts, Completion, Converted, FailureKind, 
 Answered: TypeAlias = Outcome | Fused | Checked
 
 _KINDS: Mapping[str, FailureKind] = {"crash": "crash", "timeout": "timeout"}
-"""The kinds of failures that are reported by their own name. Every other kind is an error of the runtime, which would
+"""The kinds of failure that are reported under their own names. Any other kind is an error of the runtime and would
 recur.
 """
 
@@ -42,8 +42,8 @@ class Held:
 
 @dataclass
 class LeaseRun:
-    """One lease from its files to its completion. Once `stop` is set, calls no longer wait for a server that is
-    away.
+    """Handles one lease, from fetching its files to its completion. Once `stop` is set, calls no longer wait for a
+    server that is away.
     """
 
     connection: Connection
@@ -55,13 +55,13 @@ class LeaseRun:
     least_deadline_s: float
 
     def run(self) -> None:
-        """Fetch the files; time them, take them apart or convert them; and report the results.
+        """Fetch the files, then time, take apart or convert them, and report the results.
 
         Raises:
             LeaseLost: the lease is no longer valid.
             Cancelled: the results are no longer wanted.
             AgentError: the server refused, or was away when `stop` was set.
-            InvalidInput: the server sent another file than the announced one.
+            InvalidInput: the server sent a file other than the one it announced.
         """
         lease = self.held.lease
         began_s = time.monotonic()
@@ -83,7 +83,7 @@ class LeaseRun:
         self._call("POST", "complete", completion.to_json())
 
     def _outcomes(self, batch: Batch, items: Sequence[Item]) -> Iterator[tuple[str, Answered]]:
-        """Yield outcomes kind by kind; in this protocol version all items of a lease have one kind."""
+        """Yield outcomes one kind after another; in this protocol version, all items of a lease have the same kind."""
         yield from batch.fuse([self._fetch(item) for item in items if item.kind == "fusion"])
         yield from batch.check([self._fetch(item) for item in items if item.kind == "check"])
         yield from batch.time([self._fetch(item) for item in items if item.kind in ("block", "network")])
@@ -124,7 +124,7 @@ class LeaseRun:
         persist(lambda: self.connection.send(whole, file), self.stop)
 
     def _call(self, method: str, path: str, body: object = None) -> httpx.Response:
-        """Make a call about this lease, repeated while the server is away.
+        """Make a call about this lease; repeat it while the server is away.
 
         Raises:
             AgentError: see `persist`.

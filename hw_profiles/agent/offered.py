@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 class Offered:
     """An agent's offers, by the ids that the server gave them. Safe to use from two threads.
 
-    If `again` is True, a deleted device is offered again; else the agent continues with its other devices. `missing` is
-    set while a device is to be offered again.
+    If `again` is True, a deleted device is offered again; else the agent continues with its other devices. The event
+    `missing` is set while a deleted device still has to be offered again.
     """
 
     configs: Sequence[DeviceConfig] = ()
@@ -40,7 +40,7 @@ class Offered:
         self.missing.clear()
 
     def removed(self, ids: Iterable[str]) -> Sequence[str]:
-        """Note and log that these devices were deleted; return the names of the devices that were not known to be
+        """Note and log that these devices were deleted; return the names of those that were not yet known to be
         deleted.
         """
         gone = {device_id for device_id in ids if device_id in self._by_id}

@@ -34,13 +34,13 @@ def proxy_to(url: str) -> str:
 
 
 def shown_proxy(proxy: str) -> str:
-    """Return a proxy's address without user and password, to show to people."""
+    """Return a proxy's address without user and password, so that it can be shown to people."""
     scheme, mark, rest = proxy.rpartition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def through(url: str) -> str:
-    """Return the words that name the proxy to `url`; "" if there is no proxy."""
+    """Return the words of a message that name the proxy to `url`; "" if there is no proxy."""
     proxy = proxy_to(url)
     if proxy == ENVIRONMENT:
         return " through the proxy of the environment"

@@ -1,4 +1,4 @@
-"""The agent's self-test: times a model of one node on every device, in a child process, like all other work."""
+"""The agent's self-test: times a one-node model on every device, in a child process as for all other work."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from hw_profiles.timing.batch import Batch, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.wire.enrolment import SelfTest
 
-OPSET, IR_VERSION = 13, 8  # versions that every offered runtime can read
+OPSET, IR_VERSION = 13, 8  # ONNX versions that every offered runtime can read
 PROTOCOL = BurstProtocol(min_rounds=2, max_rounds=2)
 
 
 def null_model() -> bytes:
-    """Return a model with one Relu of one element, whose latency is the cost of a call."""
+    """Return a model that is a single Relu on one element: its latency is the cost of a call."""
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "null", value[:1], value[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)

@@ -17,7 +17,7 @@ from hw_profiles.wire.enrolment import Enrolled, Enrolment
 
 @dataclass(frozen=True)
 class SignOn:
-    """Signs an agent on. Once `stop` is set, it no longer waits for a server that is away."""
+    """Signs an agent on to its server. Once `stop` is set, it no longer waits for a server that is away."""
 
     url: str
     credentials: CredentialStore
@@ -26,7 +26,7 @@ class SignOn:
     ca: Path | None = None
 
     def sign_on(self, enrolment: Enrolment, token: str | None) -> tuple[Credentials, Enrolled]:
-        """Announce an agent that has valid credentials; enrol any other agent with `token`.
+        """Announce the agent if it has valid credentials; otherwise enrol it with `token`.
 
         Raises:
             InvalidInput: there are neither credentials nor a token.
@@ -48,7 +48,7 @@ class SignOn:
         return self._call(known.token, "PUT", f"/agents/{known.agent_id}", enrolment, {})
 
     def _enrol(self, token: str, enrolment: Enrolment) -> tuple[Credentials, Enrolled]:
-        once = {"Idempotency-Key": uuid.uuid4().hex}  # lets the server repeat an answer that was lost
+        once = {"Idempotency-Key": uuid.uuid4().hex}  # lets the server repeat its answer if the first one was lost
         enrolled = self._call(token, "POST", "/agents", enrolment, once)
         credentials = Credentials(self.url, enrolled.agent_id, enrolment.machine, enrolled.token)
         self.credentials.save(credentials)
@@ -61,7 +61,7 @@ class SignOn:
             try:
                 return connection.call(method, path, enrolment.to_json(), headers)
             except Untrusted as error:
-                if method == "PUT":  # trusted at enrolment, so it has expired and will be renewed
+                if method == "PUT":  # was trusted at enrolment, so it must have expired and will be renewed
                     raise
                 raise Refused(str(error)) from error
 

@@ -28,7 +28,9 @@ WantedBy=default.target
 
 
 def print_unit(url: str, machine: str | None = None, ca: Path | None = None) -> str:
-    """Return the systemd user unit of this machine's agent. Enrol once by hand before starting it."""
+    """Return the systemd user unit for this machine's agent. The agent must be enrolled once by hand before the unit is
+    started.
+    """
     name = machine or machine_name()
     trusted = "" if ca is None else f' --ca "{ca.absolute()}"'
     return UNIT.format(python=sys.executable, url=url, machine=name, ca=trusted, usage=USAGE, failed=FAILED)

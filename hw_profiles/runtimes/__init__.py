@@ -17,7 +17,7 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from search.discovery import Discovery
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Function that is called with (models done, all models) after each round."""
+"""Function that is called after each round with the number of models done and the number of all models."""
 Arrays: TypeAlias = "Mapping[str, np.ndarray[Any, np.dtype[Any]]]"
 """Tensors by name."""
 
@@ -53,7 +53,7 @@ class Runtime(Protocol):
     def run(self, file: bytes, inputs: Arrays, device: DeviceConfig) -> Arrays:
         """Run the engine's file once; return the outputs by their names in the ONNX file.
 
-        `inputs` hold one sample: symbolic sizes of the ONNX file are 1. Raises InvalidInput if the engine cannot load
+        `inputs` holds one sample: symbolic sizes of the ONNX file are 1. Raises InvalidInput if the engine cannot load
         the file.
         """
         ...
@@ -65,7 +65,9 @@ class Runtime(Protocol):
         protocol: BurstProtocol,
         progress: Progress | None = None,
     ) -> Mapping[str, Sample | Failure]:
-        """Time the engine's files interleaved; return one answer per key. A bad file is a Failure, not an exception."""
+        """Time the engine's files, interleaved; return one answer per key. A bad file gives a Failure, not an
+        exception.
+        """
         ...
 
     def fused(self, model: bytes) -> tuple[frozenset[str], ...]:
@@ -78,8 +80,8 @@ class Runtime(Protocol):
         ...
 
     def layout(self, spec: TensorSpec, made_by: str) -> str:
-        """Return the word of `hw_profiles.ops.PRODUCERS` for a tensor made by a block of these op types; by default,
-        the rule of onnxruntime applies.
+        """Return the word of `hw_profiles.ops.PRODUCERS` for a tensor made by a block of these op types. The default is
+        the rule of onnxruntime.
         """
         return _default_layout(spec, made_by)
 
@@ -103,7 +105,7 @@ def load(name: str) -> Runtime:
 
 
 def layout_of(name: str) -> Layout:
-    """Return the layouts of the runtime `name`, or the default layouts if the runtime is not installed here."""
+    """Return the layout rule of the runtime `name`, or the default rule if the runtime is not installed here."""
     return load(name).layout if name in names() else _default_layout
 
 

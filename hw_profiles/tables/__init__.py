@@ -1,1 +1,1 @@
-"""The known costs of a device: latency tables, predictors, calibration, anchors."""
+"""The known costs of a device: latency tables, predictors, calibration and anchors."""

@@ -1,9 +1,9 @@
-"""Anchors: models that are timed in every session, and show how fast the machine was in that session.
+"""Anchors: models that are timed in every session to show how fast the machine was in that session.
 
 Between sessions of one machine all latencies change by a common factor: `session_scale` in the rows of
 benchmarks/predictor_accuracy.py; docs/benchmarks.md has its figures with and without anchors. On a shared machine the
-factor reached 13 % within ten minutes, while six whole networks stayed within 1 % of it (seen once, no rows kept). So
-drift is a scale that anchors remove, and a large scale alone is not a fault. Anchors that disagree with each other, or
+factor once changed by 13 % within ten minutes, while six whole networks stayed within 1 % of it (no rows were kept). So
+drift is a scale that anchors remove; a large scale is not a fault in itself. Anchors that disagree with each other, or
 that change while they are timed, are a fault.
 """
 
@@ -16,19 +16,20 @@ import numpy as np
 
 from hw_profiles.errors import InvalidInput
 
-# If one of these bounds is exceeded, the batch is measured again instead of scaled. A scale above MAX_SCALE means that
-# this is a different machine.
+# If one of these bounds is exceeded, the batch is measured again instead of being scaled. A scale above MAX_SCALE means
+# that this is a different machine.
 MAX_SCALE = 1.5
 MAX_DRIFT = 0.03
 MAX_SPREAD = 0.06
-# Standard deviation of a normal distribution per median absolute deviation.
+# Ratio of the standard deviation of a normal distribution to its median absolute deviation.
 _SIGMA_PER_MAD = 1.4826
 
 
 @dataclass(frozen=True)
 class Session:
-    """The anchors' result in one session. `scale` multiplies what was measured; `drift` is the relative change from the
-    first anchors to the last; `spread` is a robust relative standard deviation of single anchors from the scale.
+    """The result of a session's anchors. `scale` is the factor to apply to what was measured; `drift` is the relative
+    change from the first anchors to the last; `spread` is a robust relative standard deviation of single anchors from
+    the scale.
     """
 
     scale: float
@@ -37,7 +38,7 @@ class Session:
 
     @property
     def accepted(self) -> bool:
-        """True if a single factor turns the session's latencies into the reference's latencies."""
+        """True if a single factor converts the session's latencies to the reference's latencies."""
         steady = abs(self.drift) <= MAX_DRIFT and self.spread <= MAX_SPREAD
         return steady and 1.0 / MAX_SCALE <= self.scale <= MAX_SCALE
 

@@ -1,8 +1,8 @@
 """Calibration: turns a sum of block latencies into the latency of a network, with an interval.
 
-Latency = a + b * sum. `a` is the cost of a call, `b` the extra cost of blocks in a network (cold caches). Both are
-fitted on networks of the space at hand that were measured whole. The interval is split-conformal on leave-one-out
-errors (Vovk et al. 2005; the leave-one-out form: Barber et al. 2021).
+Latency = a + b * sum. `a` is the cost of a call, `b` a factor for the extra cost of blocks in a network (cold caches).
+Both are fitted to networks of the current search space that were measured whole. The interval is split-conformal on
+leave-one-out errors (Vovk et al. 2005; the leave-one-out form: Barber et al. 2021).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from hw_profiles.errors import InvalidInput
 
 Array = npt.NDArray[np.float64]
 
-# Standard deviation of the prior that draws b towards 1; it matters only with few networks. Chosen wider than needed:
-# in the rows of benchmarks/predictor_accuracy.py, the b of `calibration` is within a few percent of 1.
+# Standard deviation of the prior that draws b towards 1; it matters only if there are few networks. It was chosen wider
+# than needed: in the rows of benchmarks/predictor_accuracy.py, the b of `calibration` is within a few percent of 1.
 B_SPREAD = 0.15
-# Relative noise of a whole network's quiet latency between sessions, after anchoring. Chosen on the development
+# Relative noise of a whole network's quiet latency between sessions, after anchoring. It was chosen on the development
 # machine; in the rows of benchmarks/predictor_accuracy.py, even the noise and the prediction errors together are
 # smaller than this (docs/benchmarks.md).
 NETWORK_NOISE = 0.017
@@ -64,7 +64,7 @@ class Calibration:
         return min(LEVEL, self.networks / (self.networks + 1))
 
     def latency_us(self, sum_us: Array) -> Array:
-        """Return network latencies from sums of block latencies, of any shape."""
+        """Return the latencies of networks, given their sums of block latencies in an array of any shape."""
         return np.asarray(self.a_us + self.b * sum_us)
 
     def sigma_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
@@ -72,14 +72,16 @@ class Calibration:
         return np.asarray(np.hypot(self.b * block_sigma_us, self.residual * self.latency_us(sum_us)))
 
     def half_width_us(self, sum_us: Array, block_sigma_us: Array) -> Array:
-        """Return the half width of the interval around `latency_us` that, at `level`, holds a later session's
-        measurement.
+        """Return the half width of the interval around `latency_us` that contains a later session's measurement with
+        confidence `level`.
         """
         session_us = 1.96 * SESSION_NOISE * self.latency_us(sum_us)
         return np.asarray(np.hypot(self.quantile * self.sigma_us(sum_us, block_sigma_us), session_us))
 
     def scaled(self, factor: float) -> Calibration:
-        """Return the line of another statistic, `factor` times the quiet latency; relative errors stay the same."""
+        """Return the calibration for another statistic, which is `factor` times the quiet latency; relative errors stay
+        the same.
+        """
         return replace(self, a_us=factor * self.a_us, b=factor * self.b)
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +98,8 @@ class Calibration:
 
 
 def calibrate(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measured_us: Sequence[float]) -> Calibration:
-    """Fit a calibration to networks with these sums of blocks (and their standard deviations) and measured latencies.
+    """Fit a calibration to networks, given their sums of block latencies, the standard deviations of the sums, and
+    their measured latencies.
 
     Errors are relative to the measured latency. Any number of networks is accepted: without networks, the result is the
     prior; with a single network, only `a` changes. Raises InvalidInput on unequal lengths or on latencies that are not
@@ -128,7 +131,7 @@ def calibrate(sums_us: Sequence[float], block_sigmas_us: Sequence[float], measur
 
 
 def _line(sums: Array, measured: Array) -> tuple[float, float]:
-    """Return (a, b) by least squares on relative errors, with b drawn towards 1; exact normal equations."""
+    """Return (a, b) by least squares on relative errors, with b drawn towards 1, from the exact normal equations."""
     weight = 1.0 / (NETWORK_NOISE * measured)
     design = np.vstack([np.column_stack([weight, weight * sums]), [0.0, 1.0 / B_SPREAD]])
     target = np.append(weight * measured, 1.0 / B_SPREAD)
@@ -137,7 +140,7 @@ def _line(sums: Array, measured: Array) -> tuple[float, float]:
 
 
 def _leave_one_out(sums: Array, measured: Array) -> Array:
-    """Return the relative error of each network if it is predicted from the other networks; zeros for a single
+    """Return the relative error of each network when it is predicted from the other networks; zero if there is only one
     network.
     """
     if len(sums) < 2:
@@ -153,8 +156,8 @@ def _leave_one_out(sums: Array, measured: Array) -> Array:
 def _conformal(scores: Array) -> float:
     """Return the score that covers LEVEL.
 
-    With fewer than 19 networks no score covers LEVEL. The result is then the largest score, but at least the normal
-    distribution's 1.96, and `Calibration.level` says how far it can be trusted.
+    With fewer than 19 networks, no score covers LEVEL. The result is then the largest score or the normal
+    distribution's 1.96, whichever is larger; `Calibration.level` says how far it can be trusted.
     """
     rank = math.ceil((len(scores) + 1) * LEVEL)
     if rank > len(scores):

@@ -16,7 +16,7 @@ import numpy as np
 from hw_profiles.errors import InvalidInput
 from hw_profiles.ops import Op, OpNode
 
-# Op types that a runtime folds into their neighbour, so that the same kernel runs with and without them.
+# Op types that a runtime folds into a neighbour, so that the same kernel runs with or without them.
 FOLDED = frozenset({"BatchNormalization", "Identity", "Dropout", "QuantizeLinear", "DequantizeLinear", "Cast"})
 CONV_TYPES = frozenset({"Conv", "ConvTranspose"})
 MATMUL_TYPES = frozenset({"Gemm", "MatMul"})
@@ -50,7 +50,7 @@ def features_from_json(data: Mapping[str, Any]) -> Features:
 
 
 class _Main(NamedTuple):
-    """The facts about an op's main node that the features need; out_shape includes the batch."""
+    """The facts about an op's main node that the features need; `out_shape` includes the batch."""
 
     in_channels: int
     out_channels: int
@@ -163,8 +163,8 @@ def _matmul(op: Op, node: OpNode) -> _Main | None:
 
 
 def _plain(op: Op, node: OpNode) -> _Main:
-    """Describe any other node. It has no MACs; its output counts as large as its largest input (for Concat, as all
-    inputs together).
+    """Describe any other node. It has no MACs; its output is taken to be as large as its largest input (for Concat, as
+    all inputs together).
     """
     shapes = [spec.shape for spec in op.inputs] or [(0,)]
     largest = max(shapes, key=math.prod)
@@ -180,7 +180,8 @@ def _plain(op: Op, node: OpNode) -> _Main:
 def _shape_class(op: Op, main: _Main) -> str:
     """Return a hash of the op without its channel counts: nodes, attributes, spatial sizes, producers, values."""
     wiped = op.to_json()
-    if main.groups > 1:  # The group count also reveals a channel count; keep kernels with different group counts apart.
+    # The group count stays, although it also reveals a channel count: kernels with different group counts differ.
+    if main.groups > 1:
         wiped["groups"] = main.groups
     wiped["inputs"] = [[[len(spec.shape), *spec.shape[2:]], spec.dtype] for spec in op.inputs]
     wiped["constants"] = [

@@ -60,7 +60,7 @@ class KernelClasses:
             self.effective_in(channels_in),
             "slow" if self.is_slow(channels_in) else "fast",
             self.effective_out(channels_out),
-            # a partly filled last step pays for cropping the output back
+            # if the last step is only partly filled, the output must be cropped, which costs time
             "full" if channels_out % self.out_step == 0 else "partial",
         )
         return "/".join(str(part) for part in parts)

@@ -1,9 +1,9 @@
-"""KindPredictor: a Gaussian process that predicts the latency of ops of one kind that were not measured. Its columns
-take kernel classes into account.
+"""KindPredictor: a Gaussian process that predicts the latency of ops of one kind that were not measured. The columns
+that describe an op take kernel classes into account.
 
 The process has a Matern-3/2 kernel with one length scale per column, and white noise; it models log latency around a
-ridge line (Rasmussen and Williams 2006, 2.7). The columns were chosen on the development machine, on tables most of
-whose entries had to be predicted; no benchmark shows this, because the benchmarks fill their tables.
+ridge line (Rasmussen and Williams 2006, 2.7). The columns were chosen on the development machine, with tables in which
+most entries had to be predicted. No benchmark supports this choice, because the benchmarks fill their tables.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from hw_profiles.tables.features import Features
 if TYPE_CHECKING:
     from hw_profiles.tables.kernel_classes import KernelClasses
 
-# Minimum number of rows from which a kind can be predicted.
+# Minimum number of rows of a kind that is needed to predict this kind.
 MIN_ROWS = 8
-# Maximum number of rows used to fit length scales, at a cost that grows with its cube; maximum number of rows kept to
-# predict from.
+# Maximum number of rows used to fit length scales (the cost grows with the cube of this number), and maximum number of
+# rows kept for predictions.
 MAX_FIT_ROWS = 250
 MAX_ROWS = 1000
-# Factor on the process's standard deviations. Chosen because on the tables of the development machine the process's own
-# intervals covered less than intended.
+# Factor by which the process's standard deviations are multiplied: on the tables of the development machine, the
+# process's own intervals contained fewer measurements than intended.
 SIGMA_INFLATION = 1.5
-# Logarithms need a value above 0; no kernel call takes less.
+# A lower bound for latencies, because logarithms need a value above 0; no kernel call takes less time.
 MIN_LATENCY_US = 0.05
 
 
 def work(features: Features) -> float:
-    """Return a number that grows with an op's work: bytes moved plus an eighth of the MACs (one 8-wide multiply)."""
+    """Return a number that grows with an op's work: bytes moved plus an eighth of the MACs, as if eight ran at once."""
     return features["io_bytes"] + features["weight_bytes"] + features["macs"] / 8
 
 
@@ -93,8 +93,8 @@ class KindPredictor:
 
 
 def columns(features: Sequence[Features], classes: KernelClasses) -> Array:
-    """Return the process's inputs, shape (ops, 12): logarithms of the sizes that the kernel pays for, and path
-    flags.
+    """Return the process's inputs, shape (ops, 12): logarithms of the sizes that the kernel pays for, and flags for its
+    path.
     """
     return np.array([_columns(row, classes) for row in features], dtype=np.float64)
 
@@ -120,7 +120,7 @@ def _with_one(values: Array) -> Array:
 
 
 def _ridge(values: Array, target: Array) -> Array:
-    """Fit least squares with a small penalty on all coefficients but the constant."""
+    """Fit by least squares, with a small penalty on all coefficients except the constant."""
     design = _with_one(values)
     penalty = np.diag([1e-2 * len(values)] * values.shape[1] + [0.0])
     return np.asarray(np.linalg.solve(design.T @ design + penalty, design.T @ target))

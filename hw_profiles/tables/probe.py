@@ -17,16 +17,17 @@ from hw_profiles.ops import Constant, Op, OpNode, TensorSpec
 from hw_profiles.tables.calibration import Array
 from hw_profiles.tables.kernel_classes import KernelClasses
 
-# One point past four steps of 16, or two steps of 32, which is the minimum that shows a step of 32 twice.
+# One point past two steps of 32 (or four of 16): the minimum at which a step of 32 is seen twice.
 LIMIT = 65
 # The channel count of a probe that stays fixed, and the probe's height and width; at these sizes, steps were clearly
 # visible.
 OTHER_CHANNELS, SIZE = 32, 16
 STEPS = (1, 2, 4, 8, 16, 32)
 MODULI = (2, 4, 8, 16, 32)
-# Residuals below this share of the mean are noise; without this floor the criterion would fit noise.
+# Residuals below this share of the mean are noise; without this floor, the criterion would prefer models that fit
+# noise.
 NOISE = 0.004
-# Minimum ratio of the slow path's cost to the fast path's cost that counts as a cliff.
+# Minimum ratio of the slow path's cost to the fast path's cost for the difference to count as a cliff.
 CLIFF = 1.1
 
 
@@ -49,7 +50,7 @@ def probe_op(in_channels: int, out_channels: int, size: int = SIZE) -> Op:
 
 @dataclass(frozen=True)
 class Curves:
-    """Latency in microseconds by channel count, of outputs and of inputs."""
+    """Latencies in microseconds, by number of output channels and by number of input channels."""
 
     out_us: Mapping[int, float]
     in_us: Mapping[int, float]
@@ -70,14 +71,14 @@ class Probe:
     def curves(self, latency_us: Mapping[str, float]) -> Curves:
         """Return the curves that these latencies (by op key) form. Points without a latency are left out.
 
-        Raises InvalidInput with fewer than half of either curve.
+        Raises InvalidInput if fewer than half of the points of a curve have a latency.
         """
         return Curves(*(_curve(ops, latency_us) for ops in (self.out, self.into)))
 
     def learn(self, latency_us: Mapping[str, float]) -> KernelClasses:
-        """Learn the classes from latencies (by op key) by the rule of this module.
+        """Learn the classes from latencies (by op key) with the rule of this module.
 
-        Raises InvalidInput with fewer than half of either curve.
+        Raises InvalidInput if fewer than half of the points of a curve have a latency.
         """
         drawn = self.curves(latency_us)
         return learn(drawn.out_us, drawn.in_us)
@@ -102,7 +103,7 @@ def _curve(ops: Mapping[int, Op], latency_us: Mapping[str, float]) -> dict[int, 
 
 
 def learn(out_us: Mapping[int, float], in_us: Mapping[int, float]) -> KernelClasses:
-    """Learn kernel classes from latency by output channels and latency by input channels."""
+    """Learn kernel classes from two curves: latency by output channels and latency by input channels."""
     out_step = _best_step(*_arrays(out_us.items()))
     counts, latencies = _arrays(in_us.items())
     in_step, modulus, threshold, slow_path = _best_cliff(counts, latencies)
@@ -115,7 +116,7 @@ def _arrays(points: Iterable[tuple[int, float]]) -> tuple[Array, Array]:
 
 
 def _best_step(counts: Array, latencies: Array) -> int:
-    """Return the step whose constant pieces explain the curve best, compared with a straight line as step 1."""
+    """Return the step whose constant pieces explain the curve best; step 1 stands for a straight line."""
     noise = NOISE * float(latencies.mean())
     scores = {step: _criterion([_steps(counts, latencies, step)], len(counts), noise) for step in STEPS}
     return min(scores, key=lambda step: scores[step])
@@ -140,7 +141,7 @@ def _best_cliff(counts: Array, latencies: Array) -> tuple[int, int, int, float]:
                 pieces = [*sides, _steps(counts[fast], latencies[fast], step)]
                 score = _criterion(pieces, len(counts), noise)
                 if score < best_score and price >= CLIFF:
-                    # Fast counts are multiples of the modulus, so a finer step is equivalent.
+                    # Fast counts are multiples of the modulus, so a step finer than the modulus makes no difference.
                     best_score, best = score, (max(step, modulus), modulus, threshold, price)
     return best
 
@@ -153,8 +154,8 @@ def _price(counts: Array, latencies: Array, fast: np.ndarray, slow: np.ndarray) 
 
 
 def _steps(counts: Array, latencies: Array, step: int) -> tuple[float, int]:
-    """Return (sum of squared residuals, parameters) of constant pieces of `step` channels, or of a line if `step` is
-    1.
+    """Return (sum of squared residuals, number of parameters) of constant pieces of `step` channels, or of a line if
+    `step` is 1.
     """
     if step == 1:
         return _line(counts, latencies)
@@ -165,7 +166,7 @@ def _steps(counts: Array, latencies: Array, step: int) -> tuple[float, int]:
 
 
 def _line(counts: Array, latencies: Array) -> tuple[float, int]:
-    """Return (sum of squared residuals, parameters) of a straight line."""
+    """Return (sum of squared residuals, number of parameters) of a straight line."""
     if len(counts) < 3:
         return 0.0, len(counts)
     fitted = np.polynomial.Polynomial.fit(counts, latencies, 1)
@@ -173,6 +174,6 @@ def _line(counts: Array, latencies: Array) -> tuple[float, int]:
 
 
 def _criterion(pieces: list[tuple[float, int]], points: int, noise: float) -> float:
-    """Return the Bayesian information criterion of independent pieces of one curve."""
+    """Return the Bayesian information criterion of a model of one curve whose pieces are independent."""
     residual = sum(part for part, _ in pieces) + points * noise**2
     return points * float(np.log(residual / points)) + sum(k for _, k in pieces) * float(np.log(points))

@@ -22,8 +22,9 @@ from hw_profiles.timing.protocol import Timing
 
 Source = Literal["measured", "class", "gp", "missing"]
 
-# Lower bound on the relative uncertainty of a class row. In the rows of benchmarks/predictor_accuracy.py the latencies
-# of one kernel class differ by about as much in fp32, and by more in int8 (docs/benchmarks.md).
+# Lower bound on the relative uncertainty of a latency taken from a row of the same kernel class. In the rows of
+# benchmarks/predictor_accuracy.py, the latencies of one class differ by about this much in fp32, and by more in int8
+# (docs/benchmarks.md).
 CLASS_SIGMA_FLOOR = 0.02
 # Minimum relative uncertainty of a row whose block did not fuse into one kernel.
 SUSPECT_SIGMA = 0.10
@@ -31,8 +32,8 @@ SUSPECT_SIGMA = 0.10
 
 @dataclass(frozen=True)
 class Row:
-    """One measured block: `latency_us` after the session's scale, its standard deviation, and the epoch in which it was
-    measured. `key` is the key of the block's op.
+    """One measured block: `latency_us` (with the session's scale applied), its standard deviation, and the epoch in
+    which it was measured. `key` is the key of the block's op.
     """
 
     key: str
@@ -78,8 +79,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Entry:
-    """A table's knowledge of one op. `missing` marks a guess from the op's work, with an uncertainty as large as the
-    guess; the guess is NaN in an empty table.
+    """A table's knowledge of one op. `missing` marks a guess based on the op's work. Its uncertainty is as large as the
+    guess itself, which is NaN if the table is empty.
     """
 
     latency_us: float
@@ -89,9 +90,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A network's latency with its 95 % interval. `coverage` is the share of the blocks' time that comes from rows
-    measured exactly or in class. `missing` has the other ops without duplicates, the most uncertain first. `blocks` has
-    one entry for each op of the network, in order.
+    """A network's latency with its 95 % interval. `coverage` is the share of the blocks' time that comes from measured
+    rows of the same op or the same kernel class. `missing` lists the other ops without duplicates, the most uncertain
+    first. `blocks` has one entry for each op of the network, in order.
     """
 
     latency_us: float
@@ -141,7 +142,9 @@ class LatencyTable:
         return tuple(self._cache[op.key] for op in ops)
 
     def predict(self, networks: Sequence[Sequence[Op]]) -> tuple[Prediction, ...]:
-        """Return one prediction for each network, given as its ops (a repeated block is listed repeatedly)."""
+        """Return one prediction for each network, which is given as its ops (an op that occurs several times is listed
+        several times).
+        """
         self.entries([op for network in networks for op in network])
         return tuple(self._predict(network) for network in networks)
 
@@ -160,7 +163,9 @@ class LatencyTable:
         calibration: Calibration | None = None,
         classes: KernelClasses | None = None,
     ) -> LatencyTable:
-        """Return a new snapshot with these rows added (a known key is replaced) and the other arguments applied."""
+        """Return a new snapshot with these rows added (replacing rows with the same key) and the other arguments
+        applied.
+        """
         added = {row.key: row for row in rows}
         snapshot = replace(
             self,
@@ -214,7 +219,7 @@ class LatencyTable:
         return dict(found)
 
     def _in_class(self, op: Op) -> Entry | None:
-        """Return the median and spread of the measured rows of the op's class."""
+        """Return the median and spread of the measured rows of the op's kernel class."""
         name = self.classes.class_of(features_of(op))
         rows = self._class_rows.get(name, []) if name is not None else []
         if not rows:

@@ -1,9 +1,9 @@
 """Bounds: upper limits on a model's true latency, for verdicts that need 97.5 % certainty.
 
-`quiet` and `p50` lie within the bursts that were timed, and the bootstrap over bursts covers them. A bootstrap does not
-cover a high percentile, because it never sees anything above the slowest burst. `p95` is therefore bounded by an order
-statistic, which holds for any distribution of the bursts: the r-th smallest of n is above the p-quantile with the
-probability that a binomial (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
+`quiet` and `p50` lie within the range of the timed bursts, so a bootstrap over bursts bounds them. A bootstrap cannot
+bound a high percentile, because it never sees anything above the slowest burst. `p95` is therefore bounded by an order
+statistic, which holds for any distribution of the bursts: the r-th smallest of n bursts is above the p-quantile with
+the probability that a binomial variable (n, p) is below r (David and Nagaraja, Order Statistics, 2003, section 7.1).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from hw_profiles.timing.protocol import Sample, Statistic, bootstrap_upper, stat
 CERTAINTY = 0.975
 ROUNDS = 30
 ROUNDS_P95 = 120
-"""Enough rounds for the second slowest burst to bound p95, so that a single disturbance decides nothing. With fewer
-than 72 rounds, no burst bounds p95.
+"""Enough rounds for the second slowest burst to bound p95, so that a single disturbance cannot decide a verdict. With
+fewer than 72 rounds, no burst bounds p95.
 """
 
 Array = npt.NDArray[np.float64]
 
 
 def verdict_rounds(statistic: Statistic) -> int:
-    """Return the number of rounds of every model that `upper_bound` of this statistic needs."""
+    """Return the number of rounds per model that `upper_bound` needs for this statistic."""
     return ROUNDS_P95 if statistic == "p95" else ROUNDS
 
 
@@ -35,7 +35,8 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
     """Return the upper 97.5 % bound of latency(sample) / latency(reference), or of the latency of `sample` in
     microseconds if `reference` is None.
 
-    A ratio of two p95 values is bounded by the quotient of their bounds, each at half the error (Bonferroni).
+    A ratio of two p95 values is bounded by the quotient of their bounds, each with half the probability of error
+    (Bonferroni).
 
     Raises InvalidInput if too few bursts were timed to bound the statistic.
     """
@@ -52,7 +53,7 @@ def upper_bound(sample: Sample, reference: Sample | None, statistic: Statistic) 
 def order_upper(values: Array, level: float, certainty: float) -> float:
     """Return the smallest of `values` (n,) that is above the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if not even the largest value is.
+    Raises InvalidInput if not even the largest value is above it.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] >= certainty)
@@ -64,7 +65,7 @@ def order_upper(values: Array, level: float, certainty: float) -> float:
 def order_lower(values: Array, level: float, certainty: float) -> float:
     """Return the largest of `values` (n,) that is below the quantile `level` of their distribution with `certainty`.
 
-    Raises InvalidInput if not even the smallest value is.
+    Raises InvalidInput if not even the smallest value is below it.
     """
     below = _binomial_below(len(values), level)
     ranks = np.flatnonzero(below[1:] <= 1.0 - certainty)
@@ -76,7 +77,7 @@ def order_lower(values: Array, level: float, certainty: float) -> float:
 
 
 def _binomial_below(count: int, share: float) -> Array:
-    """Return (count + 1,) probabilities that a binomial (count, share) is below r, for r = 0..count."""
+    """Return (count + 1,) probabilities that a binomial variable (count, share) is below r, for r = 0..count."""
     logs = [
         math.lgamma(count + 1)
         - math.lgamma(k + 1)

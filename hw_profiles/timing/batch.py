@@ -1,7 +1,7 @@
 """Batches: models that are timed, taken apart or converted together in a child process. Only the model that causes a
 crash or hang is lost.
 
-A batch whose child dies is halved until the culprit is alone; all other models keep their timings.
+If a batch's child dies, the batch is halved until the culprit is alone; all other models keep their timings.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 LEAST_DEADLINE_S = 20.0
 DEADLINE_FACTOR = 10.0
+CONVERSION_S = 900.0
+"""Least deadline of a conversion. A choice: engines try many kernels for each layer, which takes minutes on a small
+board, and a job waits an hour for it.
+"""
 START_S = 120.0
-"""Seconds for the interpreter and the engine to load, on a slow card with cold caches."""
+"""Seconds that the interpreter and the engine need to load, on a slow card with cold caches."""
 LOAD_S = 0.1
 """Expected seconds per model for building a session and examining its fusion."""
 UNKNOWN_RUN_S = 0.25
@@ -32,8 +36,8 @@ UNKNOWN_RUN_S = 0.25
 
 @dataclass(frozen=True)
 class Work:
-    """One item with its files by name, which are timed in one session. `expected_us` is a guess of the largest file's
-    run time.
+    """One item, with its files by name, which are timed in one session. `expected_us` is a guess at the run time of the
+    largest file.
     """
 
     key: str
@@ -61,7 +65,7 @@ class Checked:
 Task: TypeAlias = Literal["time", "fuse", "check"]
 Answer: TypeAlias = Sample | Failure | Fused | Checked
 MODEL, SAMPLES = "model", "samples"
-"""Names of the two files of an item to check."""
+"""Names of the two files of an item that is to be checked."""
 
 
 @dataclass
@@ -74,6 +78,7 @@ class Batch:
     progress: Callable[[int, int], None] = lambda _done, _total: None
     cancelled: Callable[[], bool] = lambda: False
     least_deadline_s: float = LEAST_DEADLINE_S
+    conversion_s: float = CONVERSION_S
     _finished: int = field(default=0, init=False)
     _total: int = field(default=0, init=False)
 
@@ -87,8 +92,7 @@ class Batch:
             yield item.key, _outcome(item, answers)
 
     def fuse(self, work: Sequence[Work]) -> Iterator[tuple[str, Fused | Failure]]:
-        """Yield each key and the sets of nodes that run as one kernel in the item's single file, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the sets of nodes that run as one kernel in the item's only file.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -97,8 +101,8 @@ class Batch:
             yield item.key, _fused(item, answers)
 
     def check(self, work: Sequence[Work]) -> Iterator[tuple[str, Checked | Failure]]:
-        """Yield each key, the engine's file of the item's MODEL and the file's outputs on SAMPLES, in the same way as
-        `time`.
+        """Yield, like `time`, each key with the engine's file of the item's MODEL and the outputs of this file on
+        SAMPLES.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -128,27 +132,27 @@ class Batch:
                 return ready
             with self._room(task):
                 child.tell("go")
-                return self._collect(child, part)
+                return self._collect(child, part, self.conversion_s if task == "check" else self.least_deadline_s)
 
     def _room(self, task: Task) -> AbstractContextManager[None]:
-        """Return the lock that the task needs: only timing needs the machine for itself."""
+        """Return the lock that the task needs: only timing needs the machine to itself."""
         return self.lock.exclusive() if task == "time" else self.lock.shared()
 
     def _wanted(self, part: Sequence[Work]) -> dict[str, Any]:
         models = {f"{item.key}/{name}": str(path) for item in part for name, path in item.files.items()}
         return {"device": self.device.to_json(), "protocol": asdict(self.protocol), "models": models}
 
-    def _collect(self, child: ChildProcess, part: Sequence[Work]) -> Mapping[str, Answer] | Death:
+    def _collect(self, child: ChildProcess, part: Sequence[Work], least_s: float) -> Mapping[str, Answer] | Death:
         found: dict[str, Answer] = {}
-        patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * self._expected_s(part))
+        patience_s = max(least_s, DEADLINE_FACTOR * self._expected_s(part))
         while True:
             began_s = time.monotonic()
             message = child.listen(patience_s, self.cancelled)
             if isinstance(message, Death):
                 return message
             if "progress" in message:
-                gap_s = time.monotonic() - began_s  # from now on, the rounds themselves show how long to wait
-                patience_s = max(self.least_deadline_s, DEADLINE_FACTOR * gap_s)
+                gap_s = time.monotonic() - began_s  # from now on, the rounds so far show how long to wait
+                patience_s = max(least_s, DEADLINE_FACTOR * gap_s)
                 self.progress(self._finished + message["progress"][0], self._total)
             elif "sample" in message:
                 sample = message["sample"]

@@ -1,8 +1,8 @@
 """The burst scheduler: times many calls interleaved, so that a disturbance affects all of them alike.
 
 Interference on a shared machine lasts for 0.1-1 s and slows everything about twofold (seen on one machine; no rows
-kept). Short bursts that are spread over many rounds meet quiet moments for every model, but more runs in a row do not.
-benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
+kept). Short bursts spread over many rounds meet quiet moments for every model; a longer series of consecutive runs does
+not. benchmarks/burst_protocol.py measures how well both ways repeat (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, split_ha
 
 # The first burst of a model also pays for page faults and lazily made buffers.
 FIRST_WARM_RUNS = 3
-# After `min_rounds`, which spread over many disturbances, only a few models are unsettled. Their rounds may follow each
-# other faster, because they would otherwise hold up a whole batch.
+# After `min_rounds`, which spread over many disturbances, only a few models are still unsettled. Their rounds may
+# follow each other faster, because otherwise these few would hold up the whole batch.
 LATER_ROUND_SHARE = 0.25
 
 
@@ -29,7 +29,7 @@ def run_bursts(
     sleep: Callable[[float], object] = time.sleep,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sample | Failure]:
-    """Time every call by `protocol`; return one answer for each key. `clock` and `sleep` are in seconds.
+    """Time every call according to `protocol`; return one answer for each key. `clock` and `sleep` are in seconds.
 
     A call that raises an exception becomes a Failure, and the other calls continue. A sample that did not settle has
     `suspect` set to `unsettled`. `progress(done, all)` is called after each round.
@@ -79,7 +79,7 @@ class _Run:
                 start_s = clock()
                 call()
                 elapsed_s[run] = clock() - start_s
-        # engines raise classes of their own; one failing model must not end a batch
+        # each engine raises its own exceptions; one failing model must not end a batch
         except Exception as error:
             self._failure = Failure(self._key, f"{type(error).__name__}: {error}"[:500], "run")
             return

@@ -2,7 +2,7 @@
 
 It reads one line of JSON (its task) from stdin, loads the engine, answers `ready`, waits for the line `go`, and writes
 one JSON object per line: `progress`, then a `sample`, `fused`, `checked` or a `failure` for each model, then `end`. It
-ends when stdin closes, because its parent is gone. Output of an engine goes to stderr.
+ends when stdin closes, because its parent is gone. What the engine prints goes to stderr.
 """
 
 from __future__ import annotations

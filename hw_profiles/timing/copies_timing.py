@@ -18,7 +18,8 @@ from hw_profiles.timing.protocol import QUIET_PERCENTILE, BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 
 COPIES = (1, 4)
-# Number of resamples behind the standard deviation of a slope; with 200, it is settled to about 5 %.
+# Number of resamples used to estimate the standard deviation of a slope; with 200, the estimate is accurate to a
+# twentieth.
 RESAMPLES = 200
 
 
@@ -36,7 +37,7 @@ def slope_timing(low: Sample, high: Sample, copies: tuple[int, int] = COPIES) ->
 
     Each statistic of the block is the slope between the models' values of this statistic. `extra` has `sigma_us`, the
     bootstrap standard deviation of quiet_us, and `suspect` if either sample was suspect or the slope is below zero by
-    more than its noise. Raises InvalidInput if `copies` do not rise.
+    more than its noise. Raises InvalidInput if `copies` are not ascending.
     """
     span = copies[1] - copies[0]
     if span < 1:

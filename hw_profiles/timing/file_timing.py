@@ -24,7 +24,7 @@ def time_files(
     protocol: BurstProtocol,
     progress: Progress | None = None,
 ) -> Mapping[str, Sample | Failure]:
-    """Time ONNX files and the engine's own files; the endings of their names tell them apart."""
+    """Time ONNX files and the engine's own files, which are told apart by their file name extensions."""
     ready = {key: path.read_bytes() for key, path in paths.items() if path.suffix != ONNX}
     models = {key: path.read_bytes() for key, path in paths.items() if path.suffix == ONNX}
     timed = time_models(runtime, models, device, protocol, progress, ready)
@@ -39,7 +39,8 @@ def time_models(
     progress: Progress | None = None,
     ready: Mapping[str, bytes] | None = None,
 ) -> Mapping[str, Sample | Failure]:
-    """Time ONNX files as the runtime converts them, interleaved with files that are `ready`.
+    """Convert ONNX files with the runtime and time the results, interleaved with files that are already converted
+    (`ready`).
 
     A model that cannot be converted is a Failure. A timing model of an op that does not run as one kernel keeps its
     Sample, with `suspect` set to `fusion_mismatch` in its extra.
@@ -59,7 +60,7 @@ def time_models(
 
 
 def why(error: Exception) -> str:
-    """Describe an engine's error in one line; our own errors are already written for people."""
+    """Describe an engine's error in one line; our own errors are already readable."""
     return str(error if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}")[:500]
 
 

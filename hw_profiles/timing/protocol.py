@@ -14,9 +14,8 @@ from hw_profiles.errors import InvalidInput
 Statistic = Literal["quiet", "p50", "p95"]
 Extra: TypeAlias = Mapping[str, "str | float | bool"]
 
-# The percentile of burst minima that counts as the latency of an undisturbed machine. It is a choice;
-# docs/benchmarks.md (benchmarks/burst_protocol.py) compares how well it and the median of a long run repeat on a loaded
-# machine.
+# The percentile of burst minima that counts as the latency of an undisturbed machine. It was chosen; docs/benchmarks.md
+# (benchmarks/burst_protocol.py) compares how repeatable it and the median of a long run are on a loaded machine.
 QUIET_PERCENTILE = 5.0
 # Ratio of p50 to quiet latency above which users are warned of other work on the machine.
 NOISY = 1.3
@@ -26,11 +25,11 @@ NOISY = 1.3
 class BurstProtocol:
     """Short bursts, round-robin over all pending models in random order.
 
-    One burst is `warm_runs` untimed and `timed_runs` timed runs of one model. After `min_rounds`, and then every
-    `round_step` rounds, a model is done if its split-half difference is under `split_half`; `max_rounds` ends it in any
-    case. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed within one
-    disturbance would agree on a wrong figure. `seed` draws the order. For a verdict, set `min_rounds == max_rounds`, so
-    that the rounds of all models are paired.
+    One burst consists of `warm_runs` untimed runs and then `timed_runs` timed runs of one model. After `min_rounds`,
+    and then every `round_step` rounds, a model is done if its split-half difference is under `split_half`; `max_rounds`
+    ends it in any case. A round takes at least `round_s`: interference lasts for 0.1-1 s, and a handful of models timed
+    within one disturbance would agree on a wrong figure. `seed` determines the order. For a verdict, set `min_rounds ==
+    max_rounds`, so that the rounds of all models are paired.
     """
 
     warm_runs: int = 1
@@ -143,8 +142,9 @@ def split_half(minima_us: tuple[float, ...]) -> float:
 
 
 def statistic_values(sample: Sample, statistic: Statistic) -> tuple[npt.NDArray[np.float64], float]:
-    """Return the values behind `statistic`, one per burst (n,), and its percentile. The values are minima for `quiet`,
-    and medians for the other statistics, so p95 is the 95th percentile of burst medians, not of single runs.
+    """Return the values (n,) from which `statistic` is computed, one per burst, and the percentile to take of them. The
+    values are minima for `quiet`, and medians for the other statistics, so p95 is the 95th percentile of burst medians,
+    not of single runs.
 
     Raises InvalidInput for an unknown statistic.
     """
@@ -167,8 +167,8 @@ def bootstrap_upper(
     """Return the upper bootstrap percentile, over bursts, of latency(sample) / latency(reference), or of the latency of
     `sample` in microseconds if `reference` is None.
 
-    Rounds are resampled jointly if both samples have the same number of rounds: the models of one interleaved run
-    shared each round's disturbances, and pairing the rounds keeps these disturbances out of the ratio.
+    Rounds are resampled jointly if both samples have the same number of rounds: models timed in one interleaved run
+    share the disturbances of each round, and pairing the rounds keeps these out of the ratio.
     """
     rng = np.random.default_rng(seed)
     values, level = statistic_values(sample, statistic)

@@ -1,4 +1,4 @@
-"""Random values for the constants of an op, suited to their role so that nothing overflows or becomes denormal."""
+"""Random values for the constants of an op, chosen by their role so that nothing overflows or becomes denormal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hw_profiles.ops import Constant, Op
 # Scale of quantised activations.
 ACTIVATION_SCALE = 0.03125
 
-# The role of an input by (op type, position of the input); every other input is a weight or a plain operand.
+# The role of an input, by op type and position of the input; all inputs not listed are weights or plain operands.
 _ROLES = {
     ("QuantizeLinear", 1): "scale",
     ("DequantizeLinear", 1): "scale",
@@ -33,8 +33,8 @@ _ROLES = {
 def random_constants(op: Op, rng: np.random.Generator) -> list[np.ndarray]:
     """Return one array for each constant of `op`; constants with a value keep it.
 
-    Raises InvalidInput for an integer constant without a value that is not a quantised weight: an op needs the values
-    of its shapes and axes.
+    Raises InvalidInput if an integer constant has no value and is not a quantised weight, because an op needs the
+    values of its shapes and axes.
     """
     roles: dict[str, str] = {}
     for node in op.nodes:
@@ -75,8 +75,7 @@ def _value(name: str, constant: Constant, role: str, rng: np.random.Generator) -
         low, high = (0, 256) if dtype == np.uint8 else (-127, 128)
         return rng.integers(low, high, shape).astype(dtype)
     if role == "scale":
-        # Scalar scales belong to activations; using the same scale throughout keeps pools and reshapes free of
-        # rescaling.
+        # Scalar scales belong to activations; using the same scale everywhere avoids rescaling in pools and reshapes.
         drawn = rng.uniform(0.005, 0.01, shape) if shape else ACTIVATION_SCALE
         return np.asarray(drawn, dtype)
     if role == "shift":

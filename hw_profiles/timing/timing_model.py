@@ -1,8 +1,8 @@
 """The model that times one op in context: real producers, parallel copies of the block, cheap joins.
 
 A block alone does not behave as it does in a network: in a network, its input arrives in the layout that its producer
-chose, and a call costs more than the block. So each of SLOTS slots has its own producers for every activation, and each
-of the first `copies` slots has a copy of the block with its own weights:
+chose. Besides, the call itself costs more than the block. So each of SLOTS slots has its own producers for every
+activation, and each of the first `copies` slots has a copy of the block with its own weights:
 
     feed -> producer -> tap                         in every slot
                      -> block -> join               in the first `copies` slots
@@ -10,8 +10,8 @@ of the first `copies` slots has a copy of the block with its own weights:
                      -> join                        in the slots without a block
 
 Two models of the same op differ only in the number of blocks, so (T[4] - T[1]) / 3 is the latency of the block,
-including the layout changes that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps a producer
-alive if no block reads it, and keeps the runtime from fusing the block into its producer.
+including the layout changes that it causes: calls, producers, taps, joins and outputs cancel. The tap keeps the runtime
+from removing a producer that no block reads, and from fusing the block into its producer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ BLOCK_PREFIX = "block"
 # The metadata key that marks a timing model; its value is the key of the op.
 OP_METADATA = "netlathe.op"
 
-# Number of channels of the feed behind conv producers: small, so that the feed costs little, and a multiple of 4, which
-# fits every layout.
+# Number of channels of the feed that conv producers read: small, so that the feed costs little, and a multiple of 4,
+# which suits every layout.
 FEED_CHANNELS = 4
 # Taps and joins quantise with different scales; otherwise the runtime would merge the two.
 TAP_SCALE = 2 * ACTIVATION_SCALE
@@ -102,7 +102,7 @@ class _Builder:
     # --- producers -----------------------------------------------------------------------------------------
 
     def _producer(self, name: str, spec: TensorSpec, producer: str) -> str:
-        """Make a tensor of `spec` in the layout in which `producer` leaves it, kept alive by a tap."""
+        """Make a tensor of `spec` in the layout that `producer` leaves it in; a tap keeps it from being removed."""
         if spec.dtype not in (*FLOATS, *QUANTISED) or producer == "input":
             self._inputs[name] = spec
             return name
@@ -121,9 +121,9 @@ class _Builder:
     def _pooled(self, name: str, spec: TensorSpec) -> None:
         """Make `name` with a one-pixel pool, as a copy of the output of one convolution that serves all slots.
 
-        Integer convolutions to few channels run unsteadily. If each slot has its own convolution, the slope of a block
-        behind 3 or 10 channels is off by up to a quarter; with copies of one convolution, by 2 % (seen on the
-        development machine; no benchmark shows it).
+        The run time of integer convolutions with few output channels varies. If each slot has its own convolution, the
+        slope of a block behind 3 or 10 channels is off by up to a quarter; with copies of one convolution, by 2 % (seen
+        on the development machine; no benchmark shows it).
         """
         source = f"source_{'x'.join(map(str, spec.shape))}_{spec.dtype}"
         if all(source not in node.output for node in self._nodes):
@@ -185,7 +185,8 @@ class _Builder:
         """Add a graph output that depends on all of `tensor`: `pool` over height and width if it is 4-D, else
         `reduction`.
 
-        Quantised 4-D tensors support only the average pool, so for these the two callers differ only in `scale`.
+        Quantised 4-D tensors support only the average pool, so for these tensors the two callers differ only in
+        `scale`.
         """
         quantised = spec.dtype in QUANTISED
         entering = self._dequantise(tensor, name, spec.dtype, ACTIVATION_SCALE) if quantised else tensor
@@ -296,7 +297,7 @@ def _value_info(name: str, spec: TensorSpec) -> onnx.ValueInfoProto:
 def fusion_mismatch(model: onnx.ModelProto, fused: Callable[[bytes], Sequence[frozenset[str]]]) -> bool:
     """Return True if `model` is a timing model in which a block does not run as exactly one kernel of `fused`.
 
-    Always False for other models. The answer is the same for all copies of the block, so it is read from the first
+    Return False for all other models. The answer is the same for all copies of the block, so it is taken from the first
     copy.
     """
     if all(entry.key != OP_METADATA for entry in model.metadata_props):

@@ -1,8 +1,8 @@
-"""Unrest: the ratio of a statistic to the quiet latency on a machine that does nothing else.
+"""Unrest: the ratio of a statistic to the quiet latency, on a machine that is doing nothing else.
 
 Tables hold quiet latencies, but a limit refers to `quiet`, `p50` or `p95`. The factor between the limit's statistic and
-the quiet latency is a property of the device only while the machine is quiet. The factor over a whole timing session
-may come from other work, and a limit divided by such a factor would refuse networks that meet the limit.
+the quiet latency is a property of the device only while the machine is quiet. Over a whole timing session, the factor
+may be inflated by other work; dividing a limit by such a factor would refuse networks that meet the limit.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hw_profiles.errors import InvalidInput
 from hw_profiles.timing.protocol import QUIET_PERCENTILE, Sample, Statistic, statistic_us, statistic_values
 
 NARROW = 0.05
-"""Relative width up to which an interval is narrow, so that its value is used; as large as a search's own margin below
-a limit.
+"""Relative width up to which an interval counts as narrow, so that its value is used. It is the same as a search's own
+margin below a limit.
 """
 
 
@@ -43,14 +43,14 @@ class Unrest:
     def leniency(self) -> float:
         """Factor applied to a limit before it is compared with predictions at `value`.
 
-        It is 1 if the interval is narrow. Otherwise it is so large that no network is refused that would meet the limit
-        on a machine at rest.
+        It is 1 if the interval is narrow. Otherwise it is large enough that no network is refused if it would meet the
+        limit on a machine at rest.
         """
         return 1.0 if self.high <= (1.0 + NARROW) * self.low else self.value / self.low
 
 
 def unrest(samples: Sequence[Sample], statistic: Statistic) -> Unrest:
-    """Return the factor of this statistic: the median over networks that were timed in one session.
+    """Return the factor for this statistic: the median over networks timed in one session.
 
     Raises:
         InvalidInput: there is no sample, or the statistic is unknown.
@@ -65,7 +65,9 @@ def unrest(samples: Sequence[Sample], statistic: Statistic) -> Unrest:
 
 
 def _factors(sample: Sample, statistic: Statistic) -> tuple[float, float, float]:
-    """Return the factors: medians at the quiet percentile, the quieter half of the bursts, and all bursts."""
+    """Return three factors, computed from the medians at the quiet percentile, from the quieter half of the bursts, and
+    from all bursts.
+    """
     quiet_us = statistic_us(sample, "quiet")
     medians_us, percentile = statistic_values(sample, statistic)
     calm = np.argsort(sample.minima_us, kind="stable")[: -(-sample.bursts // 2)]

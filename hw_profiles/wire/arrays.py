@@ -16,11 +16,11 @@ from hw_profiles.errors import InvalidInput
 
 _NAMES = "names"
 _NUMBERS = "biuf"
-"""Kinds of numpy's number types: truth values, integers and floating-point numbers."""
+"""Numpy's kind codes of numeric types: Booleans, integers and floating-point numbers."""
 
 
 def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """Pack arrays with any names into one file."""
+    """Pack arrays into one file; their names may be any text."""
     file = io.BytesIO()
     numbered = {f"a{number}": array for number, array in enumerate(arrays.values())}
     np.savez(file, allow_pickle=False, **{_NAMES: np.array(list(arrays), dtype=np.str_)}, **numbered)
@@ -28,7 +28,7 @@ def pack(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays that `pack` wrote; no array is larger than the file.
+    """Read the arrays that `pack` wrote; no array may be larger than the file.
 
     Raises InvalidInput if `content` is not such a file.
     """
@@ -63,6 +63,6 @@ def _header(file: io.BytesIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError("a version of the format that `pack` does not write")
     try:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    except (MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:  # Python's own parser reads it
+    except (MemoryError, RecursionError, TypeError, tokenize.TokenError) as error:  # read by Python's own parser
         raise ValueError("an unreadable header") from error
     return shape, dtype

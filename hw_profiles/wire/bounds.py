@@ -13,7 +13,7 @@ HEARTBEAT_S = 10.0
 LEASE_S = 30.0
 MAX_ITEMS = 64
 MAX_LATENCY_US = 3.6e9
-"""One hour, the maximum for one run: a larger value comes from an error of the agent, not from a slow device."""
+"""One hour, the maximum for one run: a larger value must be an error of the agent, not a slow device."""
 MAX_BURSTS = 10_000
 MAX_NODES = 100_000
 """Maximum number of nodes of one network; an answer that names more nodes is wrong."""

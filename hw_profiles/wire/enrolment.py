@@ -1,4 +1,4 @@
-"""Messages of an agent that enrols: what it can run, its self-test, and the answer."""
+"""Messages of enrolment: what the agent can run, its self-test, and the server's answer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class RuntimeOffer(Message):
 
 @dataclass(frozen=True)
 class SelfTest(Message):
-    """The results of timing a model of one node with each of the agent's runtimes; `facts` describe the machine.
+    """The results of timing a one-node model with each of the agent's runtimes; `facts` describes the machine.
 
     `null_us` is the quiet latency of this model in microseconds, by device name.
     """

@@ -1,4 +1,4 @@
-"""Heartbeats of an agent, and the instructions that the server answers with."""
+"""Heartbeats of an agent, and the server's instructions in reply."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Heartbeat(Message):
 
 @dataclass(frozen=True)
 class HeartbeatAnswer(Message):
-    """The server's instruction: `cancel` means to drop the lease, `drain` to finish the lease and take no more.
-    `removed` has the ids of devices that were deleted and for which no work may be requested again; it is repeated
-    until the agent announces itself again.
+    """The server's instruction: `cancel` tells the agent to drop the lease, `drain` to finish the lease and take no
+    more. `removed` has the ids of deleted devices, for which the agent must request no more work; it is repeated until
+    the agent announces itself again.
     """
 
     action: Action

@@ -1,4 +1,4 @@
-"""A lease: work that an agent asks for on behalf of a device, and gets."""
+"""A lease: work that the server gives to an agent for one of its devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUFFIX = re.compile(SUFFIX_PATTERN)
 
 @dataclass(frozen=True)
 class LeaseRequest(Message):
-    """`POST /leases`. `kinds` has the kinds of items that the agent handles; an agent that does not send it only times
+    """`POST /leases`. `kinds` has the kinds of items that the agent handles; if it is missing, the agent can only time
     models.
     """
 
@@ -39,13 +39,13 @@ class LeaseRequest(Message):
 
 @dataclass(frozen=True)
 class Item(Message):
-    """One model to time, or (`fusion`) a network whose fused kernels are wanted, or (`check`) a network to convert and
-    run.
+    """One model to time, or (`fusion`) a network whose fused kernels are to be found, or (`check`) a network to convert
+    and run.
 
     `sha256` is the digest of the file. A block also has `single_sha256`, for the same model with one copy of the block;
     the block's latency is the slope between the two models. For a check, `single_sha256` is the digest of the file of
-    samples (`hw_profiles.wire.arrays`). `expected_us` is a guess of the time of one run, for deadlines. `suffix` is the
-    ending of a network's file: `.onnx`, or the ending of the engine's own files.
+    samples (`hw_profiles.wire.arrays`). `expected_us` is a guess at the time of one run, from which deadlines are set.
+    `suffix` is the ending of a network's file: `.onnx`, or the ending of the engine's own files.
     """
 
     key: str
@@ -98,16 +98,16 @@ class Protocol(Message):
         return cls(**asdict(protocol))
 
     def bursts(self) -> BurstProtocol:
-        """Return the protocol itself, which makes the remaining checks."""
+        """Return the protocol itself; making it does the remaining checks."""
         return BurstProtocol(**asdict(self))
 
 
 @dataclass(frozen=True)
 class Lease(Message):
-    """Work for one device until `expires_at` (ISO 8601, UTC), extended by each heartbeat.
+    """Work for one device, valid until `expires_at` (ISO 8601, UTC); each heartbeat extends it.
 
-    `epoch` is returned with every result, so that results of an agent that lost the lease are refused. `anchors` are
-    blocks of known latency; their results are sent first and give the session's scale.
+    The agent returns `epoch` with every result, so that the server can refuse results of an agent that lost the lease.
+    `anchors` are blocks of known latency; their results are sent first and give the session's scale.
     """
 
     id: str

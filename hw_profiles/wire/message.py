@@ -64,7 +64,7 @@ class Message:
 
 
 def known(kind: type[Message], data: object) -> dict[str, Any]:
-    """Return the entries of `data` for which `kind` has fields.
+    """Return those entries of `data` for which `kind` has a field.
 
     Raises:
         InvalidInput: `data` is not an object or lacks a field.

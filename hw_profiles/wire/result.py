@@ -1,4 +1,4 @@
-"""Results of a lease: bursts, fused sets, converted files and failures; and the messages that end a lease."""
+"""Results of a lease (bursts, fused sets, converted files and failures), and the messages that end a lease."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
 
 @dataclass(frozen=True)
 class Bursts(Message):
-    """Raw bursts of one model in the order of rounds, in microseconds; `extra` is the same as in `Sample`."""
+    """Raw bursts of one model, in microseconds and in the order of rounds; `extra` is the same as in `Sample`."""
 
     minima_us: tuple[float, ...]
     medians_us: tuple[float, ...]
@@ -58,9 +58,7 @@ class Bursts(Message):
 
 @dataclass(frozen=True)
 class Converted(Message):
-    """The result of a check: the digests of the engine's own file and of its outputs; both files are uploaded
-    before.
-    """
+    """The result of a check: the digests of the engine's own file and of its outputs; both files are uploaded first."""
 
     sha256: str
     outputs_sha256: str
@@ -121,7 +119,7 @@ class Completion(Message):
 class Surrender(Message):
     """`POST /leases/{id}/fail`: the agent gives the lease back; `error_class` says why in one word.
 
-    `cancelled` and `drained` do not count as attempts; any other class counts as an attempt of each open item.
+    `cancelled` and `drained` do not count as attempts; any other class counts as one attempt at each unfinished item.
     """
 
     epoch: int

@@ -17,7 +17,7 @@ class Datasets(Resource):
     def create(
         self, file: str | Path, name: str | None = None, *, layout: str | None = None, classes: int | None = None
     ) -> Dataset:
-        """Upload an .npz, a Parquet or a zip file; if `name` is None, the name is made from the file's name."""
+        """Upload an .npz, Parquet or zip file; if `name` is None, the name is made from the file's name."""
         name = name or default_name(Path(file), layout, classes)
         return self._create_from_file(Dataset, file, {"name": name, "layout": layout, "classes": classes})
 

@@ -28,13 +28,13 @@ class Devices(Resource):
         return self._connection.post(self._at(device, "table"), table)
 
     def predict(self, device: str, model: str, *, fill: bool = False) -> Prediction:
-        """Return the latency that the table predicts; if `fill`, the agent measures missing rows for a later call."""
+        """Return the latency that the table predicts. If `fill` is True, the agent measures missing rows for later
+        calls.
+        """
         return read(Prediction, self._connection.post(self._at(device, "predict"), {"model": model, "fill": fill}))
 
     def measure(self, device: str, model: str, *, wait: bool = True, poll_s: float = 1.0) -> Measurement:
-        """Time a whole network on the device; return the finished measurement if `wait`, else the queued
-        measurement.
-        """
+        """Time a whole network on the device; return the finished measurement if `wait`, else the queued one."""
         data = self._connection.post(self._at(device, "measurements"), {"model": model})
         found = read(Measurement, data)
         while wait and found.state not in ("done", "failed"):

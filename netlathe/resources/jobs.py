@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from netlathe.errors import Conflict, Problem
 from netlathe.progress import shown
 from netlathe.reading import read
 from netlathe.resources.artifacts import Artifacts
@@ -38,7 +39,7 @@ class Jobs(Resource):
         seed: int = 0,
         force: bool = False,
     ) -> Job:
-        """Submit a job. For arguments that are None, the server's defaults apply. The contract describes all fields."""
+        """Submit a job. If an argument is None, the server's default applies. The contract describes all fields."""
         asked = {
             "name": name, "model": model, "dataset": dataset,
             "targets": list(targets), "limits": limits, "methods": methods, "strategies": strategies,
@@ -96,12 +97,25 @@ class Jobs(Resource):
         return self._page(Artifact, self._at(job, "artifacts"))
 
     def download(self, job: str, folder: str | Path) -> tuple[Path, ...]:
-        """Download and check every artifact of the job; create the folder if it is missing."""
-        artifacts = Artifacts(self._connection)
-        return tuple(artifacts.download(artifact, folder) for artifact in self.artifacts(job))
+        """Download and check every artifact of the job; create the folder if it is missing.
+
+        Raises:
+            Conflict: the job has not ended and has no files yet.
+        """
+        artifacts, found = Artifacts(self._connection), self.artifacts(job)
+        if not found.items:
+            self._check_ended(job)
+        return tuple(artifacts.download(artifact, folder) for artifact in found)
+
+    def _check_ended(self, job: str) -> None:
+        found = self.get(job)
+        if not found.finished:
+            raise Conflict(
+                Problem(409, "Conflict", f"job {found.name} is {found.state} and has no files yet", "no_files")
+            )
 
     def watch(self, job: str) -> Iterator[Job]:
-        """Yield the job now and after each of its events, up to its first final state."""
+        """Yield the job now and after each of its events, until it is in a final state."""
         found = self.get(job)
         yield found
         if found.finished:
@@ -115,7 +129,7 @@ class Jobs(Resource):
                 return
 
     def wait(self, job: str, *, progress: bool = False) -> Job:
-        """Wait for the job's final state and return it; with `progress`, show bars on the terminal meanwhile."""
+        """Wait until the job is in a final state and return it. With `progress`, show the progress while waiting."""
         found: Job | None = None
         with shown(progress) as bars:
             for found in self.watch(job):

@@ -18,8 +18,8 @@ class Models(Resource):
     def create(
         self, file: str | Path, name: str | None = None, *, preprocessing: Json | None = None, output: str | None = None
     ) -> Model:
-        """Upload an ONNX file; if `name` is None, the name is made from the file's name. The same content gives the
-        same model.
+        """Upload an ONNX file; if `name` is None, the name is made from the file's name. Uploading the same content
+        again returns the same model.
 
         If the network has several outputs, `output` names the scored one; the other outputs are kept unchanged.
         """
@@ -37,7 +37,7 @@ class Models(Resource):
         self._connection.delete(self._at(model))
 
     def preflight(self, model: str, device: str | None = None) -> Json:
-        """Return the prunable share, the frozen groups with reasons, each layer's predicted share of the time, the
+        """Return the prunable share, the frozen groups with the reasons, each layer's predicted share of the time, the
         lowest latency that pruning can reach, and the table's coverage.
         """
         return self._connection.get(self._at(model, "preflight"), {"device": device})

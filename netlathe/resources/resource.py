@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from netlathe.connection import Connection
-from netlathe.errors import FieldError, Invalid, Problem, Unreadable
+from netlathe.errors import Invalid, Problem, Unreadable, invalid
 from netlathe.reading import read
 from netlathe.results import Json, Page
 
@@ -37,12 +37,14 @@ class Resource:
         self._connection = connection
 
     def _at(self, ref: str, *rest: str) -> str:
-        """Return the path of the resource with this id or name. An empty name would give the list's path, so it raises
-        Invalid.
+        """Return the path of the resource with this id or name. Raises Invalid if the name would give another path,
+        as an empty name would (it would give the path of the list).
         """
+        kind = self.path.rpartition("/")[2].removesuffix("s")
         if not ref.strip():
-            kind = self.path.rpartition("/")[2].removesuffix("s")
-            raise Invalid(Problem(422, "Invalid input", "", "invalid", (FieldError(kind, "is empty", ref),)))
+            raise invalid(kind, ref, "is empty")
+        if ref in (".", "..") or "/" in ref:
+            raise invalid(kind, ref, "must be an id or a name, not a path")
         return "/".join((self.path, quote(ref, safe=""), *rest))
 
     def _page(self, kind: type[T], path: str, **query: Any) -> Page[T]:

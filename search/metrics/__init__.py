@@ -1,4 +1,4 @@
-"""Metrics, one row per file, for limits, forms, fronts, tables and reports. Each file offers `METRIC`.
+"""Metrics, one per file, for limits, forms, fronts, tables and reports. Each file offers a constant `METRIC`.
 
 Another distribution adds a metric by an entry point of the group "netlathe.metrics".
 """
@@ -28,11 +28,14 @@ METRICS: Mapping[str, Metric] = {
 COUNTED: tuple[Metric, ...] = tuple(metric for metric in METRICS.values() if metric.counter)
 """Metrics that are counted on a network."""
 CLEARLY_LESS = 0.9
-"""A part of another metric is shown only below this share of the whole, since any network has a few zeros."""
+"""A metric that is a part of another is shown only if it is below this share of the whole, because any network has a
+few zeros.
+"""
 
 
 def shown_counts(networks: Iterable[Mapping[str, float]]) -> tuple[Metric, ...]:
-    """Return the counted metrics that a table of these networks shows; a part of a metric only if it is small enough.
+    """Return the counted metrics that a table of these networks shows. A part of another metric is shown only if it is
+    small enough.
 
     Counts that have no row here, e.g. from another installation, come last under their own names.
     """
@@ -75,6 +78,11 @@ class Limit:
     metric: Metric
     form: Form
 
+    @property
+    def caps_a_score(self) -> bool:
+        """True if the limit is an upper bound on a score, which a better network would break."""
+        return self.metric.scored and self.form in ("max", "ratio")
+
     def check(self, value: object) -> float:
         """Return the limit's value as a number. Raises: InvalidInput if it is not valid for this form."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -87,7 +95,9 @@ class Limit:
         return float(value)
 
     def constraint(self, value: object, original: Mapping[str, float], key: str) -> Constraint:
-        """Return the bound on metric `key` that `value` means for this original. Raises InvalidInput."""
+        """Return the constraint on metric `key` that `value` means for this original. Raises InvalidInput if the value
+        is not valid or the original's metric is not known.
+        """
         number = self.check(value)
         if self.form == "max":
             return Constraint(key, number, "max")
@@ -116,7 +126,7 @@ LIMITS: Mapping[str, Limit] = _limits()
 
 
 def parse_limit(name: str) -> Limit:
-    """Return the limit of that name. Raises: InvalidInput with the nearest known name."""
+    """Return the limit of this name. Raises: InvalidInput for an unknown name, with the nearest known name."""
     if name not in LIMITS:
         raise InvalidInput(name, name, f"no such limit; {did_you_mean(name, LIMITS)}")
     return LIMITS[name]
@@ -129,7 +139,8 @@ def parse_limits(
 
     `original` holds the metrics of the uncompressed network, by key. Limits on a per-device metric belong to a
     target and need its `device_id`.
-    Raises: InvalidInput if a name is unknown, a value is impossible, or a drop or ratio has no original value.
+    Raises: InvalidInput if a name is unknown, a value is impossible, or the original's value for a drop or ratio is
+        missing.
     """
     found = []
     for name, value in limits.items():

@@ -1,9 +1,10 @@
-"""Nearness: choose the network that a user would prefer if none meets every limit.
+"""Nearness: choose the network that a user would prefer when none meets every limit.
 
-All limits use one measure, the logarithm of the factor by which a network exceeds the limit. Twice the latency and
-twice the size are equally far, and the distances of two missed limits add up. A score counts by its margin over the
-score of guessing: half the margin is as far off as twice the latency, and a network that only guesses is infinitely far
-off, however fast it is. So an uncut network that is too slow comes before a fast network whose score is lost.
+All limits use one measure, the logarithm of the factor by which a network exceeds the limit. Twice the allowed latency
+and twice the allowed size are equally far off, and the distances from two missed limits add up. A score counts by its
+margin over the score of guessing: half the required margin is as far off as twice the allowed latency, and a network
+that only guesses is infinitely far off, however fast it is. So an uncut network that is too slow comes before a fast
+network whose score is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def distance(
 
     Args:
         deciding: the metric that says how well a network does its task.
-        chance: the value of this metric that guessing reaches.
+        chance: the value of the deciding metric that guessing reaches.
 
     Raises:
         InvalidInput: a metric of a constraint is missing.
@@ -34,8 +35,8 @@ def distance(
 def distance_of(problem: Problem, metrics: Mapping[str, float]) -> float:
     """Return the distance of a search's candidate from the limits.
 
-    A known score is compared with `level` or, without a level, with the original's score. A network that only guesses
-    is thus never near.
+    A known score is compared with `level` or, without a level, with the original's score. So a network that only
+    guesses is never near the limits.
     """
     deciding = problem.deciding
     wanted = problem.level if problem.level is not None else problem.original.get(deciding)

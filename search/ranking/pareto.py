@@ -15,18 +15,18 @@ from search.ranking.preference import preference
 
 
 def dominated(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.bool_]:
-    """Return (n,): whether each of (n, k) points is dominated by another point.
+    """Return for each of (n, k) points whether another point dominates it, as an array (n,).
 
     A point dominates another point if it is at least as good in every column and better in one. Equal points do not
-    dominate each other. O(n log n) for two columns, O(n^2) for more. Raises: InvalidInput if the goals do not fit the
-    columns.
+    dominate each other. O(n log n) for two columns, O(n^2) for more. Raises: InvalidInput if the number of goals
+    differs from the number of columns.
     """
     costs = _costs(points, goals)
     return _dominated_2d(costs) if costs.shape[1] == 2 else _dominated_any(costs)
 
 
 def front(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.int64]:
-    """Return the indices, ascending, of the points among (n, k) that are not dominated. Raises InvalidInput."""
+    """Return the ascending indices of the (n, k) points that are not dominated. Raises InvalidInput."""
     return np.flatnonzero(~dominated(points, goals)).astype(np.int64)
 
 
@@ -54,7 +54,9 @@ def best(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | No
 
 
 def nearest(evaluations: Iterable[Evaluation], problem: Problem) -> Evaluation | None:
-    """Return the evaluation nearest to the limits (`nearness`), of equally near evaluations the best, or None."""
+    """Return the evaluation nearest to the limits (see `nearness`) or, of several equally near ones, the best; None if
+    there is none.
+    """
     return min(
         _judged(evaluations, problem),
         key=lambda e: (distance_of(problem, e.metrics), *_preference(e, problem), e.candidate.id),
@@ -81,7 +83,7 @@ def _costs(points: NDArray[np.float64], goals: Sequence[Goal]) -> NDArray[np.flo
 
 
 def _dominated_2d(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Sweep by the first column: a point is dominated if an earlier point has a lower second column."""
+    """Sweep by the first column: a point is dominated if an earlier point has a lower value in the second column."""
     order = np.lexsort((costs[:, 1], costs[:, 0]))
     x, y = costs[order, 0], costs[order, 1]
     found = np.zeros(len(costs), dtype=bool)

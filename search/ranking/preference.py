@@ -1,4 +1,4 @@
-"""Preference: the order of networks that meet the limits. It is the same wherever a network is chosen."""
+"""Preference: the order of networks that meet the limits. The same order applies wherever a network is chosen."""
 
 from __future__ import annotations
 

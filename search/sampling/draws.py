@@ -22,11 +22,12 @@ def drawn(
     batch: int = BATCH,
     batches: int = BATCHES,
 ) -> dict[str, Value] | None:
-    """Return the first drawn point that is feasible and fresh; None if all feasible points drawn are known.
+    """Return the first drawn point that is feasible and fresh; None if all feasible points that were drawn are already
+    known.
 
-    Every batch is drawn from a smaller box than the batch before, and the last box holds little more than the smallest
-    network. Under a tight limit, draws from the whole space would hardly ever be feasible. Raises: Infeasible if no
-    drawn point meets the limits; it carries the nearest point.
+    Every batch is drawn from a smaller box than the one before; the last box contains little more than the smallest
+    network. The boxes shrink because, under a tight limit, draws from the whole space would hardly ever be feasible.
+    Raises: Infeasible if no drawn point meets the limits; it carries the nearest point.
     """
     nearest: tuple[float, dict[str, Value]] | None = None
     for points in _batches(problem.space, rng, batch, batches):
@@ -37,7 +38,7 @@ def drawn(
         least = int(np.argmin(violations))
         if nearest is None or violations[least] < nearest[0]:
             nearest = float(violations[least]), points[least]
-    assert nearest is not None  # there is at least one batch of one point
+    assert nearest is not None  # there is always at least one batch with one point
     if nearest[0] > 0.0:
         violation, values = nearest
         estimate = problem.estimate([values])

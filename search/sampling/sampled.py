@@ -1,4 +1,5 @@
-"""Optuna's samplers as strategies: a study in memory, rebuilt for every ask from the evaluations told so far.
+"""Optuna's samplers as strategies: for every proposal, a study in memory is rebuilt from the evaluations reported so
+far.
 
 Optuna is imported inside the functions that use it, so that it is loaded only if it is needed.
 """
@@ -38,12 +39,13 @@ _PROPOSALS = 32
 class Sampled:
     """Strategy whose candidate n is the first unknown proposal of a sampler seeded by `default_rng([seed, n, origin])`.
 
-    The first `startup` points are drawn at random, and so are later points if the sampler only repeats itself. The
-    origin, i.e. the strategy's name, makes two strategies of a race draw different points. A proposal is moved to the
-    limits before it is evaluated: all its ordered knobs shrink by the same share until the estimate meets the limits.
-    If no objective can be estimated, e.g. because it is a score, the knobs also grow up to the limits, since unused
-    room is then worth nothing. Samplers learn from the evaluated points, not from their own proposals, and they see the
-    points in flight. Raises: InvalidInput for a Subset knob.
+    The first `startup` points are drawn at random; so are later points if the sampler only proposes known ones. The
+    origin, i.e. the strategy's name, is part of the seed so that two strategies of a race draw different points. A
+    proposal is moved to the limits before it is evaluated: all its ordered knobs shrink by the same share until the
+    estimate meets the limits. If no objective can be estimated, e.g. because it is a score, the knobs also grow until
+    the limits are reached, because unused room is then worth nothing. Samplers learn from the points that were
+    evaluated, not from their own proposals, and they also see the points in flight. Raises: InvalidInput for a Subset
+    knob.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, startup: int, sampler: MakeSampler) -> None:
@@ -87,7 +89,9 @@ class Sampled:
             yield {knob.name: _value(knob, params[knob.name]) for knob in self._problem.space.knobs}
 
     def _at_the_limits(self, values: Values) -> dict[str, Value] | None:
-        """Return the largest feasible point on the way from the smallest network to these values or, if growing, on."""
+        """Return the largest feasible point on the line from the smallest network to these values and, if knobs may
+        grow, beyond.
+        """
         scales = np.linspace(0.0, 2.0, 2 * _STEPS - 1)[: None if self._grows else _STEPS]
         points = [self._scaled(values, float(scale)) for scale in scales]
         feasible = np.flatnonzero(self._problem.violations(points) == 0.0)
@@ -95,7 +99,7 @@ class Sampled:
 
     @cached_property
     def _grows(self) -> bool:
-        """True if a larger network is better up to the limits."""
+        """True if knobs also grow up to the limits, because a larger network is then better."""
         problem = self._problem
         if not problem.constraints:
             return False
@@ -103,7 +107,9 @@ class Sampled:
         return all(objective.metric not in estimated for objective in problem.objectives)
 
     def _scaled(self, values: Values, scale: float) -> dict[str, Value]:
-        """Return the values at a scale: 0 is the smallest network with these options, 1 these values, 2 the largest."""
+        """Return the values at a scale: 0 gives the smallest network with these options, 1 these values, 2 the largest
+        network.
+        """
         found = dict(values)
         for knob in self._problem.space.knobs:
             if scale != 1.0 and knob.ordered:
@@ -124,7 +130,9 @@ class Sampled:
         return study
 
     def _finished(self) -> list[Evaluation]:
-        """Return evaluations that have every objective, ordered by id: samplers give later results more weight."""
+        """Return the evaluations that have every objective, ordered by id, because samplers give later results more
+        weight.
+        """
         wanted = {objective.metric for objective in self._problem.objectives}
         done = (e for e in self._known.evaluations() if e.status is Status.COMPLETED and e.metrics.keys() >= wanted)
         return sorted(done, key=lambda evaluation: evaluation.candidate.id)

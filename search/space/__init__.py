@@ -1,4 +1,4 @@
-"""The space: knobs and their values. compress also declares its settings with this package."""
+"""The search space: knobs and their values. The package `compress` also declares its settings with this package."""
 
 from search.errors import InvalidInput
 from search.space.knob import Choice, Features, Float, Int, Knob, Levelled, Role, Subset, Value

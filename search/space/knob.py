@@ -1,8 +1,8 @@
 """The four kinds of searchable settings.
 
 Every knob states what it sets (`role`) and on which layers it acts (`layers`; empty: the whole network), so that
-strategies and the problem builder need not look at the kind of knob. The value `whole` of a knob leaves the network as
-it is. It is the largest value of an ordered knob and the first option of an unordered knob.
+strategies and the problem builder need not look at the kind of knob. A knob's value `whole` leaves the network as it
+is: it is the largest value of an ordered knob, or the first option of an unordered knob.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from search.errors import InvalidInput
 
 Value: TypeAlias = "float | int | str | tuple[int, ...]"
-"""The value of a knob; the tuple is a Subset's kept indices, ascending."""
+"""The value of a knob; a tuple holds the kept indices of a Subset, ascending."""
 
 Role: TypeAlias = Literal["width", "rank", "density", "bits", "option"]
 """The quantity that a knob sets: channels kept, factors kept, share of weights kept, bits of a number, or an option."""
@@ -130,9 +130,10 @@ class Int:
 class Choice:
     """One of `options`; level i is options[i].
 
-    Ordered options are numbers, strictly ascending; they are encoded as one number by value, so that widths keep their
-    distances. Two unordered options are encoded as one number, 0 or 1; more options are encoded as one number each
-    (one-hot). By default, an ordered choice has the role of a width, and an unordered choice the role of an option.
+    Ordered options are strictly ascending numbers. They are encoded as one number in proportion to their values, so
+    that widths keep their distances. Two unordered options are encoded as one number, 0 or 1; more options are encoded
+    as one number each (one-hot). By default, an ordered choice has the role of a width, and an unordered choice the
+    role of an option.
     """
 
     name: str

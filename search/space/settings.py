@@ -1,4 +1,4 @@
-"""Settings of strategies and methods: frozen dataclasses whose fields carry their text and bounds.
+"""Settings of strategies and methods: frozen dataclasses whose fields carry a line of text and bounds.
 
     @dataclass(frozen=True)
     class Settings:
@@ -74,7 +74,7 @@ def _required(field: Field[Any]) -> bool:
 
 
 def _checked(field: str, hint: Any, value: object) -> object:
-    """Return `value` checked against `hint`; an int may stand for a float and a list for a tuple, as in JSON."""
+    """Return `value` checked against `hint`; an int is accepted for a float, and a list for a tuple, as in JSON."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         checked = _checked(field, arguments[0], value)

@@ -19,7 +19,9 @@ Values: TypeAlias = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Space:
-    """The knobs of a problem, in a fixed order. d is the number of knobs, D the number of encoded dimensions."""
+    """The knobs of a problem, in a fixed order. In shapes, d is the number of knobs and D the number of encoded
+    dimensions.
+    """
 
     knobs: tuple[Knob, ...]
 
@@ -41,7 +43,7 @@ class Space:
         return sum(knob.dimensions for knob in self.knobs)
 
     def __getitem__(self, name: str) -> Knob:
-        """Return the knob of that name. Raises: InvalidInput for an unknown name."""
+        """Return the knob with this name. Raises: InvalidInput for an unknown name."""
         for knob in self.knobs:
             if knob.name == name:
                 return knob
@@ -57,7 +59,7 @@ class Space:
         return {knob.name: knob.sample(rng) for knob in self.knobs}
 
     def check(self, values: Values) -> None:
-        """Check values. Raises: InvalidInput if a knob is unknown or missing, or a value is not one of its knob's."""
+        """Check values. Raises: InvalidInput if a knob is unknown or missing, or a value is not allowed."""
         for name in values:
             if name not in self.names:
                 raise InvalidInput(name, values[name], f"no such knob; {did_you_mean(name, self.names)}")
@@ -67,7 +69,7 @@ class Space:
             knob.check(values[knob.name])
 
     def encode(self, values: Values) -> NDArray[np.float64]:
-        """Encode values as (D,) in [0, 1], for learners. Raises: InvalidInput like `check`."""
+        """Encode values as (D,) numbers in [0, 1], for learners. Raises: InvalidInput like `check`."""
         self.check(values)
         return np.concatenate([knob.encode(values[knob.name]) for knob in self.knobs])
 
@@ -98,7 +100,7 @@ class Space:
         return levels
 
     def levels_of(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels (n, levelled) of n values, as Terms takes them. Raises: InvalidInput like `check`."""
+        """Return the levels (n, levelled) of n values, as needed by Terms. Raises: InvalidInput like `check`."""
         rows = []
         for values in batch:
             if len(values) != len(self.knobs) or any(name not in values for name in self.names):

@@ -1,4 +1,4 @@
-"""Curve: a Gaussian process of a number measured along one coordinate, from few, noisy and expensive samples."""
+"""Curve: a Gaussian process for a number along one coordinate, fitted to a few noisy and expensive samples."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def fit(
 ) -> Curve:
     """Return the posterior at the points `at` (n,) in [0, 1], given y at x with the standard deviation `noise`.
 
-    When a network collapses, its score falls by a hundred times the differences between useful samples. So differences
-    from `reference` are squashed by asinh, which is linear within a few deviations of the noise and makes the
+    When a network collapses, its score falls by a hundred times as much as useful samples differ. So differences from
+    `reference` are squashed by asinh, which is linear within a few standard deviations of the noise and makes the
     exponential onset of a collapse a straight line. The kernel is Matern 5/2. Its length and amplitude are the most
-    likely pair on a small fixed grid, so that every process finds the same pair. `fall` is the squashed fall of the
-    prior's mean from 0 to 1.
+    likely pair on a small fixed grid, so that every process finds the same pair. `fall` is how far the prior's mean
+    falls from point 0 to point 1, squashed.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern

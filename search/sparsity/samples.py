@@ -1,4 +1,4 @@
-"""Samples: full training runs along one sparsity, their results, and the points left for the next run."""
+"""Samples: full training runs at values of one sparsity, their results, and the points left for the next run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from search.sparsity.sparsities import Sparsities, densities
 
 @dataclass(frozen=True)
 class Sample:
-    """A full training run at point `index` of the sparsities.
+    """A full training run at the point number `index` of the sparsities.
 
     `accuracy` is the score of the trained network. It and `utility` are None if the run gave no result. `lost` is True
-    if the machine and not the sparsity is to blame for a missing result, e.g. a killed worker or a time-out.
+    if a result is missing because of the machine and not because of the sparsity, e.g. after a killed worker or a
+    time-out.
     """
 
     index: int
@@ -36,13 +37,13 @@ class Sample:
 class Samples:
     """Candidates of fidelity F4 with one recipe. They run one at a time, each from the nearest finished candidate.
 
-    A sample that diverged counts as infeasible: if training fails at s, it will also fail at a higher s.
+    A sample that diverged counts as infeasible: if training diverges at s, it will also diverge at a higher s.
     """
 
     def __init__(self, problem: Problem, origin: str, seed: int, recipe: str, limit: int) -> None:
         self.problem = problem
         self.sparsities = Sparsities.of(problem)
-        # For filters, the choice is direct: L-C did worse in a few seeds of benchmarks/lc_against_direct.py.
+        # For filters, `direct` is chosen: L-C did worse with a few seeds of benchmarks/lc_against_direct.py.
         if recipe == "auto":
             recipe = "lc" if densities(problem) else "direct"
         self._known = Knowledge(problem, origin, seed, fidelity="F4", recipe=recipe)
@@ -50,10 +51,10 @@ class Samples:
 
     @property
     def level(self) -> float | None:
-        """The score whose crossing the search must find; None if there is no such score or it does not matter.
+        """The score at which the search must find the crossing; None if there is no such score or it does not matter.
 
-        It does not matter if the score is the objective under limits on cost: the *least* sparsity within the limits is
-        best.
+        It does not matter if the score is the objective and cost is limited, because the *least* sparsity within the
+        limits is best then.
         """
         aimed = self.problem.objective.metric == self.problem.deciding and bool(self.problem.constraints)
         return None if aimed else self.problem.level
@@ -64,13 +65,13 @@ class Samples:
 
     @property
     def closed(self) -> bool:
-        """True if nothing may be asked for now, because a sample is running or the limit is reached."""
+        """True if no sample may be asked for now, because one is running or the maximum number is reached."""
         running = any(self.sparsities.index(values) is not None for values in self._known.running())
         return running or self._known.asked >= self._limit
 
     @cached_property
     def allowed(self) -> NDArray[np.int64]:
-        """Indices of the points that meet the constraints by estimate, ascending.
+        """Ascending indices of the points that are estimated to meet the constraints.
 
         Raises: Infeasible if there is no such point.
         """
@@ -113,7 +114,9 @@ class Samples:
         return np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
 
     def candidate(self, index: int) -> Candidate:
-        """Return a candidate at this point. It starts from the nearest finished sample below, which lost less."""
+        """Return a candidate at this point. It starts from the nearest finished sample of lower sparsity, which has
+        lost less.
+        """
         below = [sample for sample in self.ended() if sample.index < index and sample.network]
         values = self.sparsities.values
         if not below:
@@ -159,6 +162,6 @@ class Bracket:
 
 
 def _gap(sparsities: Sparsities, low: int, high: int) -> float:
-    """Return the distance of two points, in s or as a share of the coordinate, whichever is larger."""
+    """Return the distance between two points, in s or as a share of the coordinate, whichever is larger."""
     x, s = sparsities.x, sparsities.s
     return float(max(s[high] - s[low], x[high] - x[low]))

@@ -1,13 +1,15 @@
 """One global sparsity s in [0, 1) for the whole space (Condensa, Joseph et al. 2019, arXiv 1911.02497).
 
-- Widths share one threshold: of all units of all width knobs, the share s with the lowest scores is removed. Condensa
-  compares filter norms directly. Layers with large fan-in then dominate, and other kinds of importance (gradients)
-  differ by orders of magnitude between layers. So importance orders the units of a knob, and sensitivity scales their
-  scores: the scores of the units removed at a knob's least value sum to the loss measured at that value. Without
-  sensitivities, the knobs' mean scores are made equal. Widths are rounded down to an allowed width, as `align` does.
+- Widths share one threshold: of all units of all width knobs, the share s that has the lowest scores is removed.
+  Condensa compares filter norms directly. Layers with large fan-in then dominate, and other kinds of importance
+  (gradients) differ by orders of magnitude between layers. So importance orders the units of a knob, and sensitivity
+  scales their scores: the scores of the units removed at a knob's least value sum to the loss measured at that value.
+  Without sensitivities, the knobs' mean scores are made equal. Widths are rounded down to an allowed width, as `align`
+  does.
 - An ordered knob without scores, and a density (the knob `weight_prune`), keeps the share 1 - s of its largest value.
-- Unordered knobs (int8, fp16) are at their last option, because the scheme is given and s is its only free number. If
-  no sparsity then meets the limits by estimate (int8 is slower than fp32 on some devices), these knobs stay whole.
+- Unordered knobs (int8, fp16) are set to their last option, because the scheme is given and s is its only free number.
+  If no sparsity is then estimated to meet the limits (int8 is slower than fp32 on some devices), these knobs stay
+  whole.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ from search.space import Choice, Float, Int, Knob, Levelled, Subset, Value, Valu
 from search.stepping.lattice import Rungs
 
 _POINTS = 1000  # number of points of the grid: finer steps make no measurable difference in the score
-_SPARSEST = 0.995  # sparsest point if no knob has a minimum: no network works with less than 1 weight in 200
+_SPARSEST = 0.995  # largest sparsity if no knob has a minimum: no network works with less than 1 weight in 200
 SETTINGS = ("bits", "option")
-"""Roles of knobs that no sparsity sets, because the scheme determines how numbers are stored and computed."""
+"""Roles of knobs that a sparsity does not set, because the scheme determines how numbers are stored and computed."""
 _ROUNDING = 1e-9
 _TINY = float(np.finfo(float).tiny)
-_LEAST = 0.005  # least share of the objective that a knob is taken to lose, since its measured loss is noisy
+_LEAST = 0.005  # least share of the objective that a knob is assumed to lose, because its measured loss is noisy
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,9 @@ class Sparsities:
 
     @classmethod
     def of(cls, problem: Problem) -> Sparsities:
-        """Return a problem's points along s. Raises: InvalidInput if a knob is a Subset or no knob is ordered."""
+        """Return the points of a problem's space along s. Raises: InvalidInput if a knob is a Subset or no knob is
+        ordered.
+        """
         knobs = problem.space.knobs
         for knob in knobs:
             if isinstance(knob, Subset):
@@ -109,7 +113,9 @@ def _coordinate(problem: Problem, s: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _thresholded(problem: Problem, s: NDArray[np.float64]) -> dict[str, list[Value]]:
-    """Return name -> n values of the knobs with scores, by one threshold; units of equal scores are removed evenly."""
+    """Return name -> n values of the knobs with scores, set by one threshold; of units with equal scores, knobs lose
+    equal shares.
+    """
     scores = _scores(problem)
     if not scores:
         return {}
@@ -158,7 +164,7 @@ def _cut(problem: Problem, name: str, scores: NDArray[np.float64]) -> float:
 
 
 def _loss(problem: Problem, name: str) -> float | None:
-    """Return the objective's loss if only this knob is at its smallest value, by sensitivity; None if it is unknown."""
+    """Return the objective's loss if only this knob is at its smallest value, from its sensitivity; None if unknown."""
     known = problem.statistics.get("sensitivity", {}).get(name)
     if known is None or len(known) < 2 or not np.isfinite(known).all():
         return None
@@ -178,7 +184,9 @@ def _shared(problem: Problem, s: NDArray[np.float64], whole: bool) -> dict[str, 
 
 
 def _snapped(knob: Knob, shares: NDArray[np.float64]) -> list[Value]:
-    """Return the largest values within (n,) shares of the largest value, but at least the smallest value."""
+    """Return for each of (n,) shares the knob's largest value that is at most this share of its maximum, or else its
+    minimum.
+    """
     if isinstance(knob, Float):
         top, low = (knob.high, 0.0) if knob.low >= 0.0 else (knob.high - knob.low, knob.low)
         return [float(value) for value in np.clip(low + shares * top, knob.low, knob.high)]

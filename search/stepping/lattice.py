@@ -16,12 +16,14 @@ from search.space import Choice, Float, Int, Knob, Subset, Value, Values
 Point = NDArray[np.int64]
 """Rungs (d,), one per knob."""
 
-_FINEST = 33  # number of rungs of a Float, and at most of an Int: finer steps are below an evaluation's noise
+_FINEST = 33  # number of rungs of a Float, and maximum for an Int: finer steps are lost in an evaluation's noise
 
 
 @dataclass(frozen=True, eq=False)
 class Rungs:
-    """The values of one knob. Ordered values ascend to the whole network; the first unordered value leaves it whole."""
+    """The values of one knob. Ordered values ascend, and the last one leaves the network whole; of unordered values,
+    the first does.
+    """
 
     name: str
     values: tuple[Value, ...]
@@ -54,7 +56,7 @@ def _rungs(knob: Knob) -> Rungs:
 
 
 def distinct(points: Iterable[Point]) -> list[Point]:
-    """Return the points without repetitions, in order."""
+    """Return the points in the same order, without repetitions."""
     found: dict[tuple[int, ...], Point] = {}
     for point in points:
         found.setdefault(tuple(point.tolist()), point)
@@ -107,11 +109,11 @@ class Lattice:
         return total
 
     def violation(self, point: Point) -> float:
-        """Return the violation of one point, (d,) rungs."""
+        """Return the violation of one point, given as (d,) rungs."""
         return float(self.violations(point[None])[0])
 
     def infeasible(self, nearest: Point) -> Infeasible:
-        """Return the error that reports the nearest point."""
+        """Return the exception that reports the nearest point."""
         values = self.values(nearest)
         metrics = {name: float(column[0]) for name, column in self._problem.estimate([values]).items()}
         return Infeasible(values, metrics, self.violation(nearest))

@@ -1,4 +1,4 @@
-"""Losses: predict the loss that cuts cause, by a Bayesian linear model over the loss curves of the knobs.
+"""Losses: predict the loss that cuts cause, with a Bayesian linear model over the loss curves of the knobs.
 
 A curve gives the loss of one knob at each rung. It comes from F1 statistics (sensitivity, least-squares error or
 importance) or, without statistics, has the convex shape that cuts usually have. Evaluations then scale each curve.
@@ -20,7 +20,7 @@ _SHAPE = 1.5  # exponent of a curve without statistics: damage grows faster than
 _SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common scale; scales differ tenfold
 _LEAST = 0.1  # least share of the usual shape: no cut is free, whatever a statistic says
 _NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
-_MISFIT = 0.1  # error of the linear model, as a share of a loss; it is large where a network collapses
+_MISFIT = 0.1  # error of the linear model, as a share of the loss; it is large if a network collapses
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Prediction:
 
 
 class Losses:
-    """Model that predicts the loss of the objective at any point of the lattice; `fit` returns an updated model."""
+    """Model that predicts the objective's loss at any point of the lattice; `fit` returns an updated model."""
 
     def __init__(self, problem: Problem, lattice: Lattice) -> None:
         self._lattice = lattice
@@ -89,8 +89,8 @@ class Losses:
         posterior = np.asarray(np.linalg.inv(precision + (features.T * weights) @ features), dtype=np.float64)
         evidence = features.T @ (weights * losses)
         fitted._mean = np.asarray(posterior @ (precision @ mean + evidence), dtype=np.float64)
-        # If a cut seems to raise the score, this is noise: keep a little of its loss, so that ties go to the smaller
-        # cut.
+        # If a cut seems to raise the score, that is noise: assume that it loses a little, so that ties go to the
+        # smaller cut.
         fitted._mean[:-1] = np.maximum(fitted._mean[:-1], 0.05 * mean[:-1])
         fitted._covariance = posterior
         return fitted
@@ -106,7 +106,9 @@ def _common_scale(totals: NDArray[np.float64], losses: NDArray[np.float64], weig
 def _curves(
     problem: Problem, lattice: Lattice, uncut: float | None, unit: float
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Return (knob, loss at each rung), 0 at the top. Ordered knobs use the statistic that most of them have."""
+    """Return (knob, loss at each rung) pairs; the loss is 0 at the top. Ordered knobs use the statistic that most of
+    them have.
+    """
     found: dict[int, NDArray[np.float64]] = {}
     for kind in ("sensitivity", "ls_error", "importance"):
         curves = {
@@ -121,13 +123,15 @@ def _curves(
     size = float(np.median([found[i][0] / shapes[i][0] for i in found if shapes[i][0]] or [1.0]))
     for i in lattice.ordered:
         found.setdefault(i, shapes[i] * size)
-    for i in lattice.unordered:  # an option of precision is expected to lose about as much as the noise
+    for i in lattice.unordered:  # an option that lowers precision is expected to lose about as much as the noise
         found[i] = np.append(0.0, np.full(lattice.counts[i] - 1, _NOISE * unit))
     return sorted(found.items())
 
 
 def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -> NDArray[np.float64] | None:
-    """Return one knob's loss (rungs,) at each rung by a statistic, 0 at the top; None if it is unusable."""
+    """Return one knob's loss (rungs,) at each rung according to a statistic, 0 at the top; None if the statistic is
+    unusable.
+    """
     array = problem.statistics.get(kind, {}).get(rungs.name)
     if array is None or not np.isfinite(array).all():
         return None
@@ -144,9 +148,9 @@ def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -
 
 
 def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of this curve, made to rise with the cut, and of the usual shape at the same scale.
+    """Return the mean of two curves: this one, made to rise with the cut, and the usual shape at the same scale.
 
-    Statistics are noisy: otherwise, a flat part of a curve would make a deep cut look free.
+    Statistics are noisy: without smoothing, a flat part of a curve would make a deep cut look free.
     """
     scale = float(curve @ shape) / max(float(shape @ shape), np.finfo(float).tiny)
     rising = np.maximum.accumulate(curve[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""Moves on the lattice by estimate alone: down to a limit at the least loss, and back up if there is slack."""
+"""Moves on the lattice, using estimates only: down to a limit at the least loss, and back up if there is slack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search.stepping.lattice import Lattice, Point
 Loss: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Function from (n, d) rungs to (n,) predicted losses."""
 
-_TINY = 1e-9  # a smaller gain in violation is rounding
+_TINY = 1e-9  # a gain in violation below this is only a rounding error
 
 
 class Moves:
@@ -25,7 +25,7 @@ class Moves:
         self._banned = frozenset(banned)
 
     def sweep(self, point: Point, knob: int, rungs: range) -> NDArray[np.int64]:
-        """Return (len(rungs), d): for each of the rungs, the point with this knob at that rung."""
+        """Return (len(rungs), d) points, one for each of these rungs of the knob; the other knobs keep theirs."""
         points = np.repeat(point[None], len(rungs), axis=0)
         points[:, knob] = np.array(rungs, dtype=np.int64)
         return points
@@ -33,7 +33,7 @@ class Moves:
     def lower(self, point: Point, knob: int, target: float, floor: int = 0) -> Point:
         """Step the knob down to the highest rung whose violation is at most `target`.
 
-        If there is no such rung, go to the rung (not below `floor`) of the smallest violation, or stay if no rung gains
+        If there is no such rung, go to the rung, not below `floor`, with the smallest violation; stay if no rung gains
         anything.
         """
         points = self.sweep(point, knob, range(int(point[knob]), floor - 1, -1))
@@ -47,7 +47,7 @@ class Moves:
         return reached if violation <= target else None
 
     def walk(self, point: Point, target: float, frozen: Collection[int] = frozenset()) -> tuple[Point, float]:
-        """Step down, each time with the least loss per violation gained, and return the end and its violation.
+        """Step down, each time at the least loss per violation removed, and return the end and its violation.
 
         The walk ends when the violation is at most `target` or no step gains anything; `frozen` knobs stay.
         """
@@ -69,7 +69,7 @@ class Moves:
         return at, violation
 
     def give_back(self, point: Point, target: float = 0.0, frozen: Collection[int] = frozenset()) -> Point:
-        """Raise widths while the violation stays within `target`; steps that save most predicted loss come first."""
+        """Raise widths while the violation stays within `target`; the steps that save the most loss come first."""
         at = point
         while True:
             steps = self._steps_up(at, frozen)
@@ -83,7 +83,9 @@ class Moves:
             at = steps[int(np.argmax(saved))]
 
     def _steps_down(self, point: Point, frozen: Collection[int]) -> NDArray[np.int64]:
-        """Return all lower rungs of all ordered knobs (some may gain nothing on a staircase) and all other options."""
+        """Return the points at all lower rungs of each ordered knob (on a staircase, some gain nothing) and at all
+        other options.
+        """
         steps = [self.sweep(point, i, range(int(point[i]))) for i in self._lattice.ordered if i not in frozen]
         for i in self._lattice.unordered:
             if i not in frozen:

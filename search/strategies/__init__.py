@@ -11,7 +11,7 @@ names = _STRATEGIES.names
 
 
 def load(name: str) -> StrategyFamily:
-    """Return the strategy of that name. Raises: InvalidInput for an unknown name."""
+    """Return the strategy with this name. Raises: InvalidInput for an unknown name."""
     if name not in names():
         raise InvalidInput("strategy", name, f"no such strategy; {did_you_mean(name, names())}")
     return _STRATEGIES.load(name)

@@ -1,18 +1,19 @@
 """Sparsity inference (Condensa, Joseph et al. 2019, arXiv 1911.02497): one global sparsity by Bayesian optimisation.
 
 The search takes at most ten full training runs (F4), in two stages:
-1. level set: find the largest s whose score is at least the level, by DR-UCB: between the samples that reached the
+1. level set: find the largest s whose score is at least the level, with DR-UCB: between the samples that reached the
    level and the samples that clearly did not, propose the s with the largest
    (1 - gamma) * sigma - gamma * |mean - level|;
 2. optimise the objective on (0, s_acc]: by its estimate if there is one, else by GP-UCB on measured values.
 Departures and additions (the paper's repository contains no search):
-- "clearly" means by two standard deviations of the score, so that one unlucky sample does not end the search early;
+- "clearly" means by at least two standard deviations of the score, so that one unlucky sample does not end the search
+  early;
 - scores are squashed around the level (search.sparsity.curve);
 - until the level is bracketed, the middle is proposed, as in bisection, because a Gaussian process would extrapolate;
-  after that, a proposal keeps away from the ends of the bracket, as in Brent's method;
-- limits on cost restrict the domain by estimate. If the score is the objective, there is no stage 1 under such limits:
-  the least sparsity that meets the limits comes first, then GP-UCB looks for a better sparsity. Its prior has a falling
-  mean, because a full training run is too expensive for exploring the far end;
+  after that, proposals keep away from the ends of the bracket, as in Brent's method;
+- limits on cost restrict the domain to sparsities that are estimated to meet them. If the score is the objective, there
+  is no stage 1 under such limits: the least sparsity that meets the limits comes first, then GP-UCB looks for a better
+  sparsity. The mean of its prior falls with s, because full training runs are too expensive to explore the far end;
 - without a level, there is only stage 2, on all sparsities within the limits.
 """
 
@@ -33,8 +34,8 @@ from search.sparsity.curve import Curve, fit
 from search.sparsity.samples import Bracket, Sample, Samples
 from search.strategy import StrategyFamily
 
-_CLEARLY = 2.0  # standard deviations below the level
-_EDGE = 0.1  # share of the bracket at each end that proposals avoid
+_CLEARLY = 2.0  # number of standard deviations below the level
+_EDGE = 0.1  # share of the bracket, at each end, that proposals avoid
 _COLLAPSE = 5.0  # squashed loss that stage 2 expects at the sparsest point
 _BARRED = 1e3  # far larger than any acquisition, so that a point at an edge is proposed only if no other point is left
 
@@ -50,7 +51,7 @@ class Settings:
     samples: Annotated[int, Doc("maximum number of full training runs"), Bounds(1, 100)] = 10
     tolerance: Annotated[float, Doc("required precision of the sparsity"), Bounds(0.001, 0.5)] = 0.01
     noise: Annotated[
-        float, Doc("standard deviation of a score if the number of images is not known"), Bounds(1e-5, 0.1)
+        float, Doc("standard deviation of a score, used if the number of images is not known"), Bounds(1e-5, 0.1)
     ] = 0.003
     gamma: Annotated[float, Doc("weight of nearness to the level; the rest goes to uncertainty"), Bounds(0.0, 1.0)] = (
         0.95
@@ -59,7 +60,7 @@ class Settings:
 
 
 class Bayesian:
-    """Strategy that asks for one sample at a time, because the next sample should use the result.
+    """Strategy that asks for one sample at a time, because each sample should build on the results before it.
 
     The seed is not used.
     """
@@ -86,7 +87,7 @@ class Bayesian:
     # Stage 1: the level set.
 
     def _crossing(self, fresh: NDArray[np.int64], level: float) -> int | None:
-        """Return the next sample; None once the crossing is bracketed closely enough."""
+        """Return the next sample; None once the bracket around the crossing is narrow enough."""
         noise = self._noise(level)
         bracket = Bracket.of(self._samples, level, _CLEARLY * noise, self._settings.tolerance)
         if bracket.close:
@@ -122,7 +123,9 @@ class Bayesian:
         return best if all(estimated[best] > estimated[i] for i in reached) else None
 
     def _climb(self, fresh: NDArray[np.int64]) -> int | None:
-        """Return the next sample by GP-UCB: first the least sparsity, as more sparsity is expected to lose more."""
+        """Return the next sample by GP-UCB; the first is the least sparsity, because more sparsity is expected to lose
+        more.
+        """
         known = [(s.index, s.utility) for s in self._samples.ended() if s.utility is not None]
         if not known:
             return int(fresh[0])
@@ -142,7 +145,9 @@ class Bayesian:
         at: NDArray[np.int64],
         fall: float = 0.0,
     ) -> Curve:
-        """Return the posterior at points `at`, given measured (point, number) pairs and the uncut network's number."""
+        """Return the posterior at the points `at`, given the measured number at other points and that of the uncut
+        network.
+        """
         x = [float(self._x[i]) for i, _ in known]
         y = [number for _, number in known]
         if uncut is not None:

@@ -30,9 +30,10 @@ class Settings:
 
 
 class Bisection:
-    """Strategy that halves the interval between the last sparsity that reached the level and the first that missed it.
+    """Strategy that halves the interval between the highest sparsity that reached the level and the lowest that missed
+    it.
 
-    Without a level, it asks for the least sparsity within the limits. The seed is not used.
+    If there is no level, it asks for the least sparsity within the limits. The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:

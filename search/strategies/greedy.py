@@ -1,16 +1,18 @@
-"""Greedy descent to the limit, one knob's step after another (NetAdapt, Yang et al. 2018), then local swaps.
+"""Greedy descent to the limit, one step of one knob at a time (NetAdapt, Yang et al. 2018), then local swaps.
 
-As in the paper, a round makes one proposal per knob, cut until the table gives the round's latency. It evaluates the
-proposals and commits to the one with the best score per latency. The departures are for budgets of tens of evaluations
-instead of thousands:
-- a round asks only for the most promising knobs, by F1 statistics scaled by the evaluations so far;
-- rounds are few, so steps are large: the leading knob loses at most a part of its width, and the cuts with the least
-  predicted loss, of any knobs, make up the rest of the step. With many rounds, there is no rest, as in plain NetAdapt;
-- other options of unordered knobs (int8) come first and are taken at once if they lose almost nothing;
+As in the paper, a round makes one proposal per knob: the knob is cut until the table predicts the round's target
+latency. The round evaluates the proposals and commits to the one that loses the least score per latency saved. The
+departures make do with tens of evaluations instead of thousands:
+- a round only evaluates the most promising knobs, according to F1 statistics scaled by the evaluations so far;
+- rounds are few, so steps are large: the leading knob loses at most a part of its width, and the rest of the step is
+  made up by the cuts with the least predicted loss, of any knobs. With many rounds there is no such rest, as in plain
+  NetAdapt;
+- other options of unordered knobs (int8) are tried first, and are taken at once if they lose almost nothing;
 - the first round also proposes a point that meets the limit in one step, so that a short budget suffices;
 - several limits may hold at once: "latency" is the summed relative violation of all constraints;
 - after the limit is met, the rest of the budget goes to raising widths and swapping width between knobs.
-Every ask is computed from the known evaluations alone, so that a restart loses nothing.
+
+Every proposal is computed from the known evaluations alone, so that a restart loses nothing.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from search.strategy import StrategyFamily
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the use of the budget."""
+    """Settings for how the budget is used."""
 
-    descent: Annotated[float, Doc("share of the evaluations for reaching the limit"), Bounds(0.1, 1.0)] = 0.5
+    descent: Annotated[float, Doc("share of the evaluations used to reach the limit"), Bounds(0.1, 1.0)] = 0.5
     lead: Annotated[
         float, Doc("largest share of its width that the leading knob of a round loses"), Bounds(0.05, 1.0)
     ] = 0.35
@@ -52,7 +54,9 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Proposals, the most promising first. The stage waits for the first `width` proposals that do not fail."""
+    """Proposals, the most promising first. The stage is complete once `width` of its proposals have succeeded, taken in
+    order.
+    """
 
     base: Point
     proposals: tuple[Point, ...]
@@ -81,7 +85,7 @@ class Greedy:
         if stage is None:
             return self._improve(count)
         wanted = [p for p in self._counted(stage) if self._known.fresh(self._lattice.values(p))]
-        # Failures, or a new latency table that changes every step, must not make the descent endless.
+        # Repeated failures, or new latency tables that change every step, must not make the descent endless.
         if wanted and self._known.asked >= self._way_down:
             return self._improve(count)
         return [self._candidate(point, stage.base) for point in wanted[:count]]
@@ -121,10 +125,10 @@ class Greedy:
             raise self._lattice.infeasible(reached)
 
     def _reach(self, moves: Moves) -> Point:
-        """Return the end of the walk from the uncut network down to the limits at the least predicted loss.
+        """Return the end of the walk at the least predicted loss from the uncut network down to the limits.
 
-        If the walk ends above the limits, return the point nearest to them among its end and the smallest network of
-        each option.
+        If the walk ends above the limits, return whichever is nearest to them: its end or the smallest network of one
+        of the options.
         """
         reached, violation = moves.walk(self._lattice.top, 0.0)
         if violation > 0.0:
@@ -134,14 +138,16 @@ class Greedy:
         return moves.give_back(reached)
 
     def _corner(self, option: int) -> Point:
-        """Return the point with every width at its smallest value and every unordered knob at this option number."""
+        """Return the point with every width at its smallest value and every unordered knob at the option with this
+        number.
+        """
         corner = np.zeros_like(self._lattice.top)
         for i in self._lattice.unordered:
             corner[i] = min(option, self._lattice.counts[i] - 1)
         return corner
 
     def _counted(self, stage: Stage) -> list[Point]:
-        """Return the proposals that the stage waits for: the next in line replaces a failed proposal."""
+        """Return the proposals that the stage waits for; a failed proposal is replaced by the next in line."""
         counted: list[Point] = []
         useful = 0
         for point in stage.proposals:
@@ -170,7 +176,7 @@ class Greedy:
         return Stage(base, tuple(others), len(others))
 
     def _round(self, base: Point, trail: Sequence[Point], number: int) -> Stage:
-        """Return the stage with one proposal per knob, cut to the round's target, the least loss per gain first."""
+        """Return the stage with one proposal per knob, cut to the round's target; least loss per gain comes first."""
         violation = self._lattice.violation(base)
         if violation == 0.0:
             return Stage(base, (), 0)
@@ -185,13 +191,13 @@ class Greedy:
         ranked = list(points[np.argsort(prices, kind="stable")])
         if number > 1:
             return Stage(base, tuple(ranked), self._width)
-        # Also go all the way by prediction alone: thus a point within the limits is known from the first round on.
+        # Also go all the way by prediction alone, so that a point within the limits is known from the first round on.
         return Stage(base, tuple(distinct([self._reach(moves), *ranked])), self._width + 1)
 
     def _lead(self, base: Point, knob: int, target: float, moves: Moves) -> Iterator[Point]:
         """Yield the point in which `knob` is cut towards the target and the other knobs make up the rest."""
         if knob in self._lattice.unordered:
-            return  # the stage of options covers them; `fill` may still choose their options at the measured loss
+            return  # the stage of options tries these knobs; `fill` may still choose their options at the measured loss
         shares = self._lattice.rungs[knob].shares
         floor = int(np.searchsorted(shares, shares[base[knob]] * (1.0 - self._settings.lead)))
         led = moves.lower(base, knob, target, floor=min(floor, int(base[knob])))
@@ -201,7 +207,7 @@ class Greedy:
                 yield moves.give_back(filled, target, frozen=(knob,))
 
     def _commit(self, stage: Stage, counted: Sequence[Point], free_only: bool) -> Point:
-        """Return the proposal with the least loss per violation gained, or the base if all proposals failed."""
+        """Return the proposal with the least loss per violation removed, or the base if all proposals failed."""
         base_utility = self._base_utility(stage.base, counted)
         violation = self._lattice.violation(stage.base)
         best, best_price = stage.base, np.inf
@@ -243,7 +249,9 @@ class Greedy:
         return [self._candidate(fresh[i], base) for i in order[:count]]
 
     def _neighbours(self, best: Point | None, moves: Moves) -> Iterator[Point]:
-        """Yield points just within the limits: the best point by prediction, and swaps around the best known point."""
+        """Yield points just within the limits: first the point predicted to be best, then swaps around the best known
+        point.
+        """
         target = self._reach(moves)
         if self._lattice.violation(target) == 0.0:
             yield target
@@ -270,7 +278,7 @@ class Greedy:
         return None if best is None else best[1]
 
     def _points(self) -> list[Point]:
-        """Return all completed points that lie on the lattice, including foreign evaluations."""
+        """Return all completed points that lie on the lattice, including those of other strategies."""
         found = (self._lattice.point(values) for values, _ in self._known.completed())
         return [point for point in found if point is not None]
 
@@ -279,7 +287,7 @@ class Greedy:
         return self._losses.fit([p for p, _ in known], [u for _, u in known])
 
     def _banned(self, points: Sequence[Point]) -> set[tuple[int, int]]:
-        """Return the options that failed when tried alone and have not worked in any other point."""
+        """Return the options that failed when tried alone and have not worked at any other point."""
         alone = [p for i in self._lattice.unordered for p in self._alone(i)]
         failed = [p for p in alone if self._resolved(p) and self._utility(p) is None]
         worked = [p for p in points if self._utility(p) is not None]

@@ -1,7 +1,7 @@
 """NSGA-II (Deb et al. 2002) with Optuna's operators, steady-state.
 
-There is one departure: the parents of every proposal are the best `population` points of all known points, not of a
-generation. Results thus count as soon as they are told, in any order, and a restart finds the same parents.
+There is one departure: the parents of every proposal come from the best `population` of all known points, not from a
+generation. So results count as soon as they arrive, in any order, and a restart finds the same parents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the number of parents and their combination."""
+    """Settings for the number of parents and how they are combined."""
 
-    population: Annotated[int, Doc("number of parents; as many points are drawn at random first"), Bounds(2, 1000)] = 10
+    population: Annotated[
+        int, Doc("number of parents; the same number of points is first drawn at random"), Bounds(2, 1000)
+    ] = 10
     crossover: Annotated[float, Doc("probability that a proposal has two parents"), Bounds(0.0, 1.0)] = 0.9
     swapping: Annotated[float, Doc("probability that a knob comes from the second parent"), Bounds(0.0, 1.0)] = 0.5
 
 
 def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
-    """Return NSGA-II on this problem."""
+    """Return NSGA-II for this problem."""
     return Sampled(problem, "nsga2", seed, settings.population, lambda draw_seed: _sampler(settings, draw_seed))
 
 

@@ -1,4 +1,4 @@
-"""Random search within the limits: draw points until one meets the constraints by estimate."""
+"""Random search within the limits: draw points until one is estimated to meet the constraints."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the random start and of the search with the model."""
+    """Settings for the random start and for the search with the model."""
 
     startup: Annotated[int, Doc("number of random points before the model is used"), Bounds(1, 1000)] = 10
-    draws: Annotated[int, Doc("number of likely good points compared per proposal"), Bounds(1, 1000)] = 24
+    draws: Annotated[int, Doc("number of promising points compared for each proposal"), Bounds(1, 1000)] = 24
 
 
 def make(problem: Problem, settings: Settings, seed: int) -> Sampled:
-    """Return TPE on this problem."""
+    """Return TPE for this problem."""
 
     def sampler(draw_seed: int) -> BaseSampler:
         from optuna.samplers import TPESampler

@@ -1,4 +1,4 @@
-"""Uniform width (MobileNet's width multiplier, Howard et al. 2017): one keep ratio for every width knob."""
+"""Uniform width (MobileNet's width multiplier, Howard et al. 2017): the same keep ratio for all width knobs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ _MOST_COMBINATIONS = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of the candidates below the largest ratio."""
+    """Settings for the candidates below the largest ratio."""
 
     neighbours: Annotated[int, Doc("number of smaller ratios to ask for, if there is room"), Bounds(0, 20)] = 2
 
 
 class Uniform:
-    """Strategy of the largest ratio within the limits, for each combination of the unordered knobs (fp32 and int8).
+    """Strategy that proposes the largest ratio within the limits for each combination of the unordered knobs (fp32,
+    int8).
 
-    It estimates every ratio at which some width changes, in one batch. The largest feasible ratio is thus exact even if
-    latency is not a monotone function of the ratio, which would mislead a bisection. The seed is not used.
+    It estimates every ratio at which some width changes, in one batch. So the largest feasible ratio is exact even if
+    latency does not rise steadily with the ratio, which would mislead a bisection. The seed is not used.
     """
 
     def __init__(self, problem: Problem, settings: Settings, seed: int) -> None:
@@ -58,7 +59,8 @@ class Uniform:
 
     @cached_property
     def _ranked(self) -> tuple[list[Point], list[Point]]:
-        """For each combination, the point of the largest feasible ratio, widest first; then points of smaller ratios.
+        """Return the points of the largest feasible ratio, one for each combination, widest first; and the points of
+        smaller ratios.
 
         Raises: Infeasible if no ratio of any combination meets the limits.
         """
@@ -88,7 +90,9 @@ class Uniform:
         return np.unique(np.concatenate([np.ones(1), *shares]))[::-1]
 
     def _at(self, ratio: float, options: Sequence[int]) -> Point:
-        """Return the point whose widths keep at most `ratio`, as large as possible; no width is below its smallest."""
+        """Return the point with the largest widths that keep at most `ratio`, but no width smaller than its smallest
+        level.
+        """
         point = self._lattice.top.copy()
         for i in self._lattice.ordered:
             point[i] = max(int(np.searchsorted(self._lattice.rungs[i].shares, ratio, side="right")) - 1, 0)
@@ -96,7 +100,9 @@ class Uniform:
         return point
 
     def _combinations(self) -> list[tuple[int, ...]]:
-        """Return all combinations of unordered options; if they are too many, only those with equal option numbers."""
+        """Return all combinations of unordered options; if there are too many, only those that use the same option
+        number.
+        """
         counts = [self._lattice.counts[i] for i in self._lattice.unordered]
         if prod(counts) <= _MOST_COMBINATIONS:
             return list(product(*(range(count) for count in counts)))
@@ -105,7 +111,7 @@ class Uniform:
 
 STRATEGY = StrategyFamily(
     name="uniform",
-    summary="Uses one keep ratio for all widths, the largest that meets the limits by estimate.",
+    summary="Uses the same keep ratio for all widths: the largest ratio estimated to meet the limits.",
     source="Howard et al. 2017, MobileNets (arXiv 1704.04861)",
     settings=Settings,
     make=Uniform,

@@ -24,7 +24,9 @@ PRECISION = "precision"
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution from knob `source` to knob `target` on side x side pixels; None means the image or the classes."""
+    """A convolution from knob `source` to knob `target` on side x side pixels; `source` None means the image, `target`
+    None the classes.
+    """
 
     source: str | None
     target: str | None
@@ -53,7 +55,7 @@ class SyntheticNetwork:
 
     def __post_init__(self) -> None:
         if self.knob_count < 2 or self.level_count < 2:
-            raise InvalidInput("knob_count", self.knob_count, "needs at least two knobs of two levels")
+            raise InvalidInput("knob_count", self.knob_count, "needs at least two knobs with at least two levels each")
 
     @property
     def stream_count(self) -> int:
@@ -61,7 +63,7 @@ class SyntheticNetwork:
 
     @cached_property
     def widths(self) -> dict[str, tuple[int, ...]]:
-        """Allowed widths of each knob, ascending; each stream is twice as wide as the stream before."""
+        """Allowed widths of each knob, in ascending order; each stream is twice as wide as the one before."""
         names = [f"stream{i}" for i in range(self.stream_count)]
         names += [f"inner{i}" for i in range(self.knob_count - self.stream_count)]
         return {name: self._options(32 * 2 ** self._stream_of(name)) for name in names}
@@ -98,7 +100,7 @@ class SyntheticNetwork:
         return tuple(f"layer{i}" for i, layer in enumerate(self.layers) if layer.target == name)
 
     def _features(self, name: str) -> Features:
-        """Return facts like the facts about a width knob of a real network."""
+        """Return facts about a width knob, similar to those of a real network."""
         macs = [float(layer.side**2 * np.prod([grid.max() for grid in self._grid(layer)])) for layer in self.layers]
         touching = [i for i, layer in enumerate(self.layers) if name in (layer.source, layer.target)]
         made = [i for i in touching if self.layers[i].target == name]
@@ -117,7 +119,7 @@ class SyntheticNetwork:
         }
 
     def latency(self, kernels: Kernels) -> Terms:
-        """Return the latency in milliseconds of a device with these kernels, as terms."""
+        """Return, as terms, the latency in milliseconds on a device with these kernels."""
 
         def time_ms(layer: Layer, c_in: NDArray[np.float64], c_out: NDArray[np.float64]) -> NDArray[np.float64]:
             tiles = np.ceil(c_in / kernels.tile_in) * np.ceil(c_out / kernels.tile_out)

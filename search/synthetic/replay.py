@@ -71,7 +71,7 @@ class Replay:
         accuracy = np.where(violations == 0.0, self.network.accuracy(levels), -np.inf)
         at = int(np.argmax(accuracy))
         if accuracy[at] == -np.inf:
-            raise InvalidInput("constraints", self.problem.constraints, "no point of the space meets them")
+            raise InvalidInput("constraints", self.problem.constraints, "no point of the space meets these constraints")
         return space.values_of(levels[at]), float(accuracy[at])
 
     def _draw(self, values: Values) -> float:
@@ -117,7 +117,7 @@ def make_replay(
 
 
 def run(strategy: Strategy, replay: Replay, evaluations: int | None = None, batch: int = 4) -> list[Evaluation]:
-    """Ask, evaluate and tell until the budget is spent or the strategy has finished."""
+    """Run the strategy until the budget is spent or the strategy has finished."""
     done: list[Evaluation] = []
     budget = replay.problem.evaluations if evaluations is None else evaluations
     while len(done) < budget:
@@ -144,7 +144,7 @@ def _metrics(
 def _statistics(
     network: SyntheticNetwork, top: NDArray[np.int64], noise: float
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return statistics like the statistics of real data: related to the truth, but not equal to it."""
+    """Return statistics as real data would give them: related to the truth, but not equal to it."""
     rng = np.random.default_rng([network.seed, 2])
     names = ("sensitivity", "ls_error", "importance", "fisher", "gram")
     found: dict[str, dict[str, NDArray[np.float64]]] = {name: {} for name in names}

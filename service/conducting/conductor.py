@@ -47,23 +47,24 @@ IDLE_S = 0.5
 """Interval at which an idle conductor looks for a job."""
 TICK_S = 0.1
 GRACE_S = 8.0
-"""Time that a run has to reach a stopping point when this conductor ends. After this time, the job is given back as it
-is.
+"""Time that a run has to reach a stopping point when this conductor shuts down. After this time, the job is given back
+in its current state.
 """
 
 CRASH_REST_S = 5.0
 LONGEST_CRASH_REST_S = 120.0
 
 GIVEN_BACK = (("info", "the server stopped while this job ran; the job will continue once a server runs again"),)
-"""Log line of a job that is given back. It replaces the run's own line, which would say that the user paused the
-job.
+"""Line written to the log of a job that is given back. It replaces the run's own line, which would say that the user
+paused the job.
 """
 
 RunJob = Callable[[JobPlan, Ports], Outcome]
 
 
 def crash_rest_s(crashes: int) -> float:
-    """Return the wait after a job's `crashes`-th machine failure in a row. Each wait is twice the wait before.
+    """Return the wait after a job's `crashes`-th machine failure in a row. Each wait is twice as long as the one
+    before.
 
     A full disk or memory takes time to become free again, and an operator has to notice the failure.
     """
@@ -93,7 +94,7 @@ class Conductor:
         self._said: conductors.Executor | None = None
 
     def work(self, load: Callable[[], RunJob]) -> None:
-        """Run jobs until `stopping` is set. `load` returns workers.job.run, or a test's replacement."""
+        """Run jobs until `stopping` is set. `load` returns workers.job.run, or a replacement in tests."""
         try:
             self._be_seen("starting")
             self._executor.start()
@@ -173,7 +174,7 @@ class Conductor:
         return True
 
     def _settle(self, held: Held, ending: Ending | None) -> None:
-        """Store the state that the run ended in, unless another conductor has the job by now.
+        """Store the state in which the run ended, unless another conductor has taken over the job.
 
         If the store does not answer, the lease expires, and the job continues from its recorded state.
         """
@@ -219,7 +220,7 @@ class Conductor:
             self.stopping.wait(min(left_s, self._settings.renew_s))
 
     def _ended_by_us(self, held: Held) -> bool:
-        """True if a run paused because this conductor is ending, and not because the user asked for a pause."""
+        """True if a run paused because this conductor is shutting down, not because the user asked for a pause."""
         if not self.stopping.is_set():
             return False
         with self._store.read() as tx:

@@ -28,7 +28,8 @@ class Conversions:
     device_id: str
 
     def ask(self, models: Sequence[bytes], samples: Arrays) -> Sequence[Question]:
-        """Ask the device and return the questions in the order of the models. Answered questions are not asked again.
+        """Ask the device about the models, and return the questions in the order of the models. Answered questions are
+        not asked again.
 
         Raises:
             LeaseLost: another conductor has the job now.

@@ -1,4 +1,4 @@
-"""DeviceWatch: shows in a job that its run waits for an offline device, and fails the job after too long a wait."""
+"""DeviceWatch: marks a job as waiting while its device is offline, and fails the job if the wait is too long."""
 
 from __future__ import annotations
 

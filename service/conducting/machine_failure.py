@@ -26,9 +26,7 @@ def machine_failure(error: Exception) -> str | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its explicit causes, but not errors that were merely being handled when the error was
-    raised.
-    """
+    """Yield an error and its explicit causes, but not errors that were merely being handled when it was raised."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -53,7 +53,7 @@ class Run:
         return self
 
     def lose(self) -> None:
-        """Note that another conductor has the job. The run learns of this at its next call to the store."""
+        """Note that another conductor has the job. The run learns this when it next calls the store."""
         self._ports.lost.set()
 
     def _work(self) -> None:
@@ -84,11 +84,11 @@ _KNOWN: Mapping[type[Exception], tuple[str, str | None]] = {
     Diverged: ("diverged", "training"),
     ExtraMissing: ("missing_extra", None),
 }
-"""Errors whose text is written for people, each with the code of the failure and the request's field at fault."""
+"""Errors whose text is meant for users, each with the failure's code and the field of the request that is at fault."""
 
 
 def of_error(error: Exception, step: str = "run") -> Ending | None:
-    """Return how a job ends after an exception of its run; None if another conductor has the job.
+    """Return the ending of a job whose run raised an exception; None if another conductor has the job.
 
     Args:
         step: the phase in which the exception was raised.

@@ -139,9 +139,10 @@ class StorePorts:
     def _progress(self, tx: Tx, message: Phased) -> None:
         job = jobs.get(tx, self._held.job_id)
         now_s = self._clock_s()
-        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases report no spent time
+        values: dict[str, Any] = {"spent_s": max(job.spent_s, message.spent_s)}  # some phases report no time
         if _reached(message.phase, message.done, message.total) < _reached(job.phase, job.done, job.total):
-            # A run that continues an earlier one goes through its phases again; shown progress must not go back.
+            # A run that continues an earlier run goes through its phases again; the progress shown must not go
+            # backwards.
             job_leases.progress(tx, self._held, tell=False, **values, eta_s=None)
             return
         due = job.phase != message.phase or message.done == message.total or now_s - self._told_s >= TELL_S
@@ -173,7 +174,7 @@ class StorePorts:
     # questions of a run
 
     def signal(self) -> Signal:
-        """Return what the user wants the run to do now. A conductor that is about to end asks for a pause.
+        """Return what the user wants the run to do now. A conductor that is about to shut down requests a pause.
 
         Raises:
             LeaseLost: another conductor has the job now.
@@ -224,7 +225,7 @@ class StorePorts:
             return latency.table(tx, device_id)
 
     def fill(self, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> None:
-        """Ask for rows, the highest priority first, and return at once; idempotent by op key."""
+        """Request rows, the highest priority first, and return at once. Idempotent by op key."""
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
             work_items.fill(tx, device_id, ops, priority, self._held.job_id)
@@ -249,7 +250,8 @@ class StorePorts:
             time.sleep(wait_s)
 
     def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """Return, for each network, the sets of node names that the device runs as one kernel; block until it answers.
+        """Return, for each network, the sets of node names that the device runs as one kernel. Block until the device
+        answers.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
@@ -293,7 +295,7 @@ class StorePorts:
             if not isinstance(found, str):
                 return found
             if self._clock_s() >= end_s:
-                late = f"did not report {found} within {timeout_s:.0f} s; agents of old versions never report this"
+                late = f"did not report {found} within {timeout_s:.0f} s; agents of older versions never report this"
                 raise MeasurementFailed(device_id, late)
             self._halted()
             time.sleep(LOOK_S)
@@ -319,7 +321,7 @@ class StorePorts:
             raise Halted("paused" if wanted == "pause" else "cancelled")
 
     def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease; block until done.
+        """Time whole networks, interleaved in one lease. Block until the timing is done.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
@@ -354,5 +356,5 @@ class StorePorts:
 
 
 def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:
-    """Return a key that orders points of a job by progress."""
+    """Return a key that sorts the stages of a job by progress."""
     return PHASES.index(phase) if phase in PHASES else -1, done / total if total else 0.0

@@ -36,9 +36,10 @@ EPOCHS = 6
 DEVICE = "onnxruntime-t1-fp32"
 EXECUTOR_WITHIN_S = 300.0
 DEVICE_WITHIN_S = 300.0
-"""Time limit for the device to come online: its agent first tests itself, and waits while another program measures."""
+"""Time limit for the device to come online. Its agent first tests itself, and waits while another program is measuring.
+"""
 FOLDER = Path("netlathe-demo")
-"""Folder below the working folder where the network, the data and the result stay."""
+"""Folder, below the working folder, that keeps the network, the data and the result."""
 PARTS = ("val", "test")
 CHECK_BATCH = 256
 JOB: Mapping[str, Any] = {
@@ -65,7 +66,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Checked:
-    """A clean process's result for one file: for each part, the number of images and of correctly classified images."""
+    """A clean process's result for one file: the number of images and of correctly classified images in each part."""
 
     sha256: str
     right: Mapping[str, int]
@@ -172,7 +173,7 @@ def _device(client: Client) -> str:
 
 
 def _executor(client: Client, log: Path) -> None:
-    """Wait for the executor. A job would wait for the executor, too, but without any message."""
+    """Wait for the executor. A job would also wait for it, but without any message."""
     deadline = time.monotonic() + EXECUTOR_WITHIN_S
     while client.ready()["executor"] != "ok":
         if time.monotonic() > deadline:
@@ -241,7 +242,7 @@ def _compare(best: Summary, checked: Checked) -> None:
 
 
 def _print(job: Job, label: str, result: Summary | None, checked: Mapping[str, Checked]) -> None:
-    """Print a comparison of original and result, with intervals for the accuracies that a clean process has counted."""
+    """Compare the original with the result, with intervals for the accuracies found by a clean process."""
     shown = [(name, each) for name, each in (("original", job.original), (label, result)) if each is not None]
     counts = counts_of(each for _, each in shown)
     rows = [[*_row(name, each, checked.get(name)), *counted(each, counts)] for name, each in shown]

@@ -1,8 +1,8 @@
 """Anchors of a device: blocks of known latency, timed again with every lease of blocks.
 
 The ratio of the anchors' new latencies to the known latencies is the session's scale. A session whose scale is too far
-off is refused, and its blocks are timed again. If an agent's sessions are refused repeatedly, the agent is quarantined
-until it restarts and passes its self-test.
+off is refused, and its blocks are timed again. If a device's sessions are refused repeatedly, the device is quarantined
+until a later session is accepted, or its agent restarts and passes its self-test.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy import select
 from hw_profiles import runtimes
 from hw_profiles.tables.anchors import Session, session
 from hw_profiles.tables.probe import Probe, probe
+from service.devices import quarantine
 from service.store.base import Tx
 from service.store.devices import devices, latency
 from service.store.devices.devices import Device
@@ -24,8 +25,8 @@ from service.store.devices.work_items import by_key
 
 ANCHORS = 6
 """Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
-scatters less than one block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no rows
-were kept).
+scatters less than a single block. On the shared machine where this was observed, single blocks scattered by 2-3 % (no
+rows were kept).
 """
 LEAST = 3
 """Number of rows that a first lease must have before anchors are chosen from it."""
@@ -33,12 +34,11 @@ SMOOTHING = 0.2
 """Weight of the newest session in the running mean of scales. This is a choice, because a single session is off by a
 few percent (`session_scale` in the rows of benchmarks/predictor_accuracy.py).
 """
-MAX_REFUSED = 3
 Pair = tuple[float | None, float | None]
 
 
 def judge(pairs: Iterable[Pair]) -> Session | None:
-    """Compute the session from (reference, measured) latencies of anchors; None if no anchor was measured.
+    """Judge a session by the (reference, measured) latencies of its anchors; return None if no anchor was measured.
 
     Items without a reference are not anchors and are ignored.
     """
@@ -55,18 +55,27 @@ def judge(pairs: Iterable[Pair]) -> Session | None:
 def finish(tx: Tx, device: Device, pairs: Sequence[Pair], lease_id: str) -> None:
     """Update a device's scale, quarantine, first anchors and kernel classes after a finished lease of blocks."""
     seen = judge(pairs)
-    if seen is not None and not seen.accepted:
+    if not _accepted(device, seen):
         device.refused += 1
-        device.quarantined = device.refused >= MAX_REFUSED
+        if device.refused >= quarantine.MAX_REFUSED:
+            quarantine.begin(tx, device)
         devices.refresh_states(tx, device.machine)
         return
     device.refused = 0
+    if device.quarantined:
+        quarantine.end(device)
+        devices.refresh_states(tx, device.machine)
     if seen is not None:
         device.scale += SMOOTHING * (seen.scale - device.scale)
     if not device.anchors:
         _choose(tx, device, lease_id)
     if device.classes is None:
         _learn(tx, device)
+
+
+def _accepted(device: Device, seen: Session | None) -> bool:
+    """True if the session's timings count. Only measured anchors can end a quarantine."""
+    return not device.quarantined if seen is None else seen.accepted
 
 
 def _choose(tx: Tx, device: Device, lease_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Asked forms: devices' answers about the kernels of a stored model, and requests for such answers."""
+"""Devices' answers about the kernels of a stored model's forms, and requests for such answers."""
 
 from __future__ import annotations
 

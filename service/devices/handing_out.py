@@ -18,7 +18,7 @@ from service.store.devices.work_items import Digests
 from service.store.engine import Store
 
 BLOCK_ROUNDS = 30
-"""Largest number of rounds. Among many models, there are always a few whose two halves differ by more than 1 %
+"""Largest number of rounds. Among many models, a few always have halves that differ by more than 1 %
 (`split_half` in rows of benchmarks/predictor_accuracy.py). With more rounds, the other models would only wait for these
 few.
 """
@@ -36,7 +36,7 @@ def prepare(store: Store, agent_id: str, request: LeaseRequest) -> dict[str, Dig
         agent = agents.get(tx, agent_id)
         usable = agent_leases.usable(tx, agent, request)
         next_items = work_items.next_work(tx, usable, request.max_items, request.kinds)
-        stale = agent_leases.has_stale(tx, agent)
+        stale = agent_leases.has_stale(tx, agent) or agent_leases.trial(tx, agent, request) is not None
         fresh = [(item.device_id, item.key, item.op) for item in next_items if item.sha256 is None]
     if not next_items and not stale:
         return None
@@ -90,7 +90,7 @@ def op_of_file(tx: Tx, lease: AgentLease, sha256: str) -> Op | None:
     Raises:
         KeyError: the lease has no such file.
     """
-    # Reads one row of about seventy, because an agent asks for each file separately.
+    # Reads only one row of about seventy, because an agent requests each file separately.
     has_file = or_(LeaseItem.sha256 == sha256, LeaseItem.single_sha256 == sha256)
     item = tx.session.scalars(select(LeaseItem).where(LeaseItem.lease_id == lease.id, has_file)).first()
     if item is None:

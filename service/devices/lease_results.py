@@ -81,7 +81,7 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
     if result.failure == "error":  # the runtime refused the item, and would refuse it again
         item.state, item.reason = "failed", result.reason
         return
-    if result.failure is not None:  # the process crashed or timed out, so another try may succeed
+    if result.failure is not None:  # the process crashed or timed out, so another attempt may succeed
         work_items.give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
         return
     device = devices.get(tx, lease.device_id)
@@ -101,7 +101,7 @@ def _put_block(tx: Tx, lease: AgentLease, lent: LeaseItem, item: WorkItem, resul
 
 
 def _anchors(tx: Tx, lease: AgentLease) -> Sequence[anchors.Pair]:
-    """Return the lease's anchor latencies so far; a small query, because it runs for each item."""
+    """Return the lease's anchor latencies so far. The query is small because it runs for each item."""
     pairs = select(LeaseItem.reference_us, LeaseItem.latency_us)
     rows = tx.session.execute(pairs.where(LeaseItem.lease_id == lease.id, LeaseItem.role == "anchor"))
     return [(reference_us, latency_us) for reference_us, latency_us in rows]

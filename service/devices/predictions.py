@@ -48,20 +48,19 @@ class PredictionPublic(BaseModel):
 
 
 Blocks = tuple[tuple[tuple[str, ...], Op], ...]
-"""(names of the layers, op) of each block of a network, in the order of execution."""
+"""Pairs (names of the layers, op), one for each block of a network, in the order of execution."""
 
 
 class Untold(Conflict):
-    """The device has not reported what it fuses, and its runtime is not installed on the server."""
+    """The device has not reported what it fuses, and the server lacks its runtime in its version."""
 
 
 def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[Told] = ()) -> Blocks:
-    """Return the blocks of a stored model on a device. They are found once in the sandbox and then kept beside the
-    blob.
+    """Return the blocks of a stored model on a device. The sandbox finds them once; then they are kept beside the blob.
 
     Args:
         told: the device's answers, beginning with the form that is timed first; if it is empty, this machine's engine
-            is asked instead.
+            is asked instead if it is of the same version.
 
     Raises:
         Untold: the device must be asked first.
@@ -70,19 +69,21 @@ def blocks_of(blobs: Blobs, sha256: str, device: DeviceConfig, told: Iterable[To
     """
     answer = next(iter(told), None)
     if answer is None:
-        return _blocks(blobs, sha256, device.runtime)
+        return _blocks(blobs, sha256, device.runtime, device.runtime_version)
     if answer.failure:
         raise Conflict(f"{device.name} cannot load this model: {answer.failure}", code="runtime_refused")
     return _told_blocks(blobs, sha256, device.runtime, answer.sets)
 
 
 @lru_cache(maxsize=HELD)
-def _blocks(blobs: Blobs, sha256: str, runtime: str) -> Blocks:
+def _blocks(blobs: Blobs, sha256: str, runtime: str, wanted: str) -> Blocks:
     try:
         version = runtimes.load(runtime).version()
     except (hw_profiles.errors.ExtraMissing, hw_profiles.errors.InvalidInput) as error:
         raise _unable(runtime, str(error)) from error
-    # The fusions depend on the runtime's version, and the keys of blocks on Netlathe's version.
+    if version != wanted:
+        raise _unable(runtime, f"the device runs version {wanted}, the server has {version}")
+    # The fusions depend on the runtime's version, and the keys of blocks depend on Netlathe's version.
     kept = f"blocks-{runtime}-{version}-{metadata.version('netlathe')}.json"
     return _kept(blobs, sha256, kept, {"runtime": runtime})
 
@@ -113,7 +114,7 @@ def _unable(runtime: str, why: str) -> Untold:
 
 def unknown(device: DeviceConfig, asked: bool) -> PredictionPublic:
     """Return the prediction for a network whose blocks are unknown because the device has not reported its fusions."""
-    what = "it is being asked now" if asked else "use fill to ask it"
+    what = "the device is being asked now" if asked else "set fill to ask the device"
     warning = f"{device.name} has not reported yet which nodes it fuses: {what}"
     nothing = dict.fromkeys(("latency_ms", "low_ms", "high_ms"))
     return PredictionPublic(**nothing, coverage=0.0, missing=1, blocks=[], warnings=[warning])

@@ -1,6 +1,6 @@
 """The ONNX files that agents time. A block's files are built on request; the same op always gives the same bytes.
 
-Blocks have random weights, and storing thousands of such files would only fill the volume.
+Blocks have random weights, so storing thousands of such files would only fill up the volume.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HELD = 4
 
 
 def digests(op: Op) -> tuple[str, str]:
-    """Return the sha256 of a block's two timing models: with many copies and with one.
+    """Return the sha256 of a block's two timing models: the model with many copies and the model with one copy.
 
     Raises:
         InvalidInput: the op cannot be modelled.

@@ -1,7 +1,7 @@
 """Blobs: content-addressed files on the data volume, `objects/ab/ab12...`.
 
-A file appears under its name complete or not at all: it is written to a temporary file on the same volume, with
-sha256 while writing, fsync, rename, and fsync of the folder. The row (store/blobs.py) follows in the caller's
+A file appears under its name either complete or not at all: it is written and hashed in a temporary file on the same
+volume, synced and renamed, and then its folder is synced. The row (store/blobs.py) follows in the caller's
 transaction; `sweep` deletes files that never got a row.
 """
 
@@ -43,7 +43,7 @@ class Blobs:
         self._incoming.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """Return the path of a content.
+        """Return the path of the file with this content.
 
         Raises:
             KeyError: there is no such content, or `sha256` is not a digest.

@@ -24,10 +24,10 @@ Writes: TypeAlias = Literal["ok", "full", "refused"]
 LOCK = "serve.lock"
 PROBE_BYTES = 4096
 LEAST_FREE_BYTES = 16 * 1024**2
-"""Least free space. With less, the next large write, such as a checkpoint, would fail."""
+"""Smallest free space allowed. With less space, the next large write, such as a checkpoint, would fail."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""Text of the error that numpy's `tofile` raises on a full disk; the error has no other sign of the cause."""
+"""Text of the error that numpy's `tofile` raises on a full disk; nothing else in the error shows the cause."""
 
 
 class NoSpace(Unavailable):

@@ -17,7 +17,7 @@ NAME = "owner"
 def ensure_user_token(store: Store, settings: Settings) -> None:
     """Make sure that `DATA_DIR/user-token` holds a valid token.
 
-    An existing file is trusted: if the database does not know its token, the token is stored again, so that clients
+    An existing file is trusted: if the database does not know its token, the token is stored again, so that clients can
     keep their token when an old data folder gets a new database.
     """
     with suppress(FileExistsError):

@@ -41,7 +41,7 @@ class Housekeeping:
         self._settings = settings
 
     async def run(self) -> None:
-        """Run until cancelled. A failed chore is logged and tried again at its next turn."""
+        """Run until cancelled. A failed chore is logged and tried again when it is next due."""
         storage_s = time.monotonic()
         while True:
             await anyio.sleep(LEASES_EVERY_S)
@@ -79,7 +79,7 @@ class Housekeeping:
                     if job.state not in FINAL or job.finished_at is None or job.finished_at > before:
                         continue
                     checkpoints.forget(tx, job.id)
-            shutil.rmtree(folder, ignore_errors=True)  # remaining files are deleted at the next turn
+            shutil.rmtree(folder, ignore_errors=True)  # remaining files are deleted when this chore runs again
 
 
 def _attempt(chore: Callable[[], None]) -> None:

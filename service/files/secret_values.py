@@ -21,7 +21,7 @@ SECRET_BYTES = 32
 
 
 def new_secret(kind: str) -> str:
-    """Return 256 random bits after the prefix of their kind."""
+    """Return a new secret: the prefix of its kind, followed by 256 random bits."""
     return PREFIX[kind] + secrets.token_urlsafe(SECRET_BYTES)
 
 
@@ -41,7 +41,7 @@ def digest(secret: str) -> str:
 
 
 def read_or_make_key(path: Path) -> bytes:
-    """Return the installation's 32 secret bytes, created at the first call."""
+    """Return the installation's 32 secret bytes. The first call creates them."""
     with suppress(FileExistsError):  # an earlier or concurrent process created the file
         write_private(path, secrets.token_bytes(SECRET_BYTES))
     key = path.read_bytes()

@@ -22,7 +22,7 @@ def check_name(value: str) -> str:
     if not NAME.match(value):
         raise ValueError(f"must match {NAME_PATTERN}")
     if _LOOKS_LIKE_AN_ID.match(value):
-        raise ValueError("must not begin like an id")
+        raise ValueError("must not begin the way an id does")
     return value
 
 
@@ -30,6 +30,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 
 
 class Body(BaseModel):
-    """Base class of request bodies. It refuses unknown keys, non-finite numbers, and `"5"` or `true` for 5."""
+    """Base class of request bodies. It refuses unknown keys, non-finite numbers, and values of the wrong type, such as
+    `"5"` or `true` for 5.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)

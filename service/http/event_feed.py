@@ -83,7 +83,7 @@ class Feed:
                 group.cancel_scope.cancel()
 
     def end(self) -> None:
-        """Release all listeners because the server is about to end. The listeners resume on another server or later."""
+        """Release all listeners because the server is about to shut down. They resume later or on another server."""
         self.ended = True
         self._wake()
 
@@ -116,7 +116,7 @@ class Feed:
                 await anyio.sleep(self.poll_s)
 
     def _wake(self) -> None:
-        # Wakes all waiting tasks in one turn of the loop; a condition would pass its lock from each to the next.
+        # Wakes all waiting tasks in one turn of the loop; a condition would pass its lock from one task to the next.
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -29,8 +29,8 @@ from service.store.engine import Store
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer about a new resource. `secret_field` names the top-level field of `body` that holds a secret of
-    `secret_kind`.
+    """The answer that describes a new resource. `secret_field` names the top-level field of `body` that holds a secret
+    of `secret_kind`.
     """
 
     body: BaseModel
@@ -111,7 +111,7 @@ class Once:
         return JSONResponse(body, kept.status, {**kept.headers, "Idempotent-Replayed": "true"})
 
     def _fingerprint(self, of: BaseModel | Mapping[str, Any]) -> str:
-        # Without defaults, so that a key stays valid after an upgrade that adds an optional field.
+        # Defaults are left out, so that a key stays valid after an upgrade that adds an optional field.
         content = of.model_dump(mode="json", exclude_unset=True) if isinstance(of, BaseModel) else dict(of)
         text = json.dumps([self.route, content], sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -42,7 +42,7 @@ class _JsonRequest(Request):
             seen = error.doc[max(error.pos - 20, 0) : error.pos + 20]
             problem = InvalidInput("body", seen, f"is not JSON: {error.msg} at {where}")
         except UnicodeDecodeError as error:
-            problem = InvalidInput("body", body[error.start : error.start + 4], "is not JSON: not UTF-8")
+            problem = InvalidInput("body", body[error.start : error.start + 4], "is not JSON: the text is not UTF-8")
         except RecursionError:
             problem = InvalidInput("body", None, "is nested too deeply")
         except _Twice as error:

@@ -27,7 +27,7 @@ async def only_known_parts(request: Request) -> None:
         return
     known = set(_query_parameters(route.dependant))
     unknown = {name: value for name, value in request.query_params.items() if name not in known}
-    _refuse("query", unknown, f"unknown query parameter; this route knows {', '.join(sorted(known)) or 'none'}")
+    _refuse("query", unknown, f"unknown query parameter; this route accepts {', '.join(sorted(known)) or 'none'}")
     # A route with the request as a parameter reads the body itself.
     if request.method != "GET" and route.body_field is None and route.dependant.request_param_name is None:
         _refuse("body", _said(await request.body()), NO_BODY)

@@ -112,7 +112,7 @@ def _text(name: str, value: bytearray) -> str:
 
 @dataclass
 class _Form:
-    """Parses a body piece by piece; parsed parts of the file wait in `pieces`."""
+    """Parser of a body that arrives piece by piece; parsed parts of the file wait in `pieces`."""
 
     boundary: bytes
     allowed: Collection[str]
@@ -205,6 +205,6 @@ class _Form:
 
 
 def _plain(file_name: bytes) -> str:
-    """Return the last part of a path: printable, at most 200 characters."""
+    """Return the last part of a path, with only printable characters and at most 200 of them."""
     last = PurePosixPath(file_name.decode(errors="replace").replace("\\", "/")).name
     return "".join(character for character in last if character.isprintable())[-200:] or "unnamed"

@@ -16,14 +16,23 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from service.errors import INTERNAL, INVALID, REFUSALS, STATUS, FieldError, ServiceError, Unavailable, meaning
+from service.errors import (
+    INTERNAL,
+    INVALID,
+    MAX_SHOWN,
+    REFUSALS,
+    STATUS,
+    FieldError,
+    ServiceError,
+    Unavailable,
+    got,
+    meaning,
+)
 from service.files.data_folder import NoSpace, is_full
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-MAX_SHOWN = 200
-"""Number of characters of a refused value that are sent back."""
 
 
 class FieldProblem(BaseModel):
@@ -96,10 +105,19 @@ def of_error(error: Exception) -> JSONResponse:
 
 
 def of_validation(error: RequestValidationError) -> JSONResponse:
-    """Return pydantic's findings, one entry per field; `body`, `query` and `path` are left out of the names."""
-    found = [_field_error(item) for item in error.errors()]
-    detail = "; ".join(f"{item.field}: {item.message}" for item in found)
+    """Return a problem document with one entry per fault that pydantic found. Names leave out `body`, `query` and
+    `path`.
+    """
+    items = error.errors()
+    found = [_field_error(item) for item in items]
+    told = (f"{fault.field}: {fault.message}{_got(item, fault)}" for item, fault in zip(items, found, strict=True))
+    detail = "; ".join(told)
     return problem(INVALID.status, INVALID.code, INVALID.title, detail[:2000], found)
+
+
+def _got(item: Mapping[str, Any], fault: FieldError) -> str:
+    null = item["type"] != "missing" and item.get("input") is None
+    return " (got null)" if null else got(_seen(fault.value))
 
 
 def _field_error(item: dict[str, Any]) -> FieldError:
@@ -153,12 +171,14 @@ def _wanted(item: Mapping[str, Any]) -> str:
 
 
 def _seen(value: object) -> object:
-    """Return the value to show; None for an object, which would not show the fault and may hold a secret."""
+    """Return the value to show; None for an object, because it would not make the fault clear and may hold a secret."""
     return None if isinstance(value, Mapping) else value
 
 
 class Refused(HTTPException):
-    """Carries a ServiceError out of `receive` while a body is read; the framework turns other exceptions into a 400."""
+    """Carries a ServiceError out of `receive` while a body is being read; the framework turns other exceptions into a
+    400.
+    """
 
     def __init__(self, error: ServiceError) -> None:
         super().__init__(meaning(error).status, error.detail)
@@ -166,7 +186,9 @@ class Refused(HTTPException):
 
 
 def of_http(error: HTTPException) -> JSONResponse:
-    """Return the problem document of the framework's own refusals: unknown routes, methods, unreadable bodies."""
+    """Return the problem document for one of the framework's own refusals: an unknown route or method, or an unreadable
+    body.
+    """
     if isinstance(error, Refused):
         return of_error(error.error)
     titles = {400: "Bad request", 404: "Not found", 405: "Method not allowed"}
@@ -190,7 +212,7 @@ def of_database(error: OperationalError) -> JSONResponse:
 
 
 def of_system(request: Request, error: OSError) -> JSONResponse:
-    """Return the problem document of a system error: `NoSpace` for a full disk, an internal error for any other."""
+    """Return the problem document for a system error: `NoSpace` for a full disk, an internal error otherwise."""
     if not is_full(error):
         return internal(request, error)
     log.warning("no space left at %s %s: %s", request.method, request.scope["path"], error)
@@ -198,7 +220,7 @@ def of_system(request: Request, error: OSError) -> JSONResponse:
 
 
 def internal(request: Request, error: Exception) -> JSONResponse:
-    """Return an internal error. It shows the client only an id, under which the log has the details."""
+    """Return an internal error. The client sees only an id, which also marks the details in the log."""
     number = secrets.token_hex(6)
     log.error("internal error %s at %s %s", number, request.method, request.scope["path"], exc_info=error)
     return problem(
@@ -213,7 +235,7 @@ Handler = Callable[[Request, Exception], Response | Awaitable[Response]]
 
 
 def install(app: FastAPI) -> None:
-    """Install the handlers of all kinds of failures in `app`."""
+    """Install handlers for all kinds of failures in `app`."""
 
     def handles(make: Callable[[Any], JSONResponse]) -> Handler:
         async def handler(_request: Request, error: Exception) -> Response:

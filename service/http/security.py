@@ -3,7 +3,7 @@
 Headers      adds to every answer the policies that a browser should enforce
 HostGuard    accepts only loopback names on loopback, so that a foreign page cannot rebind its DNS to the server
 OriginGuard  accepts writes that rely on the cookie only from this server's own pages
-BodyLimit    counts the bytes of a body while it arrives, whatever Content-Length says
+BodyLimit    counts the bytes of a body as it arrives, whatever Content-Length says
 """
 
 from __future__ import annotations

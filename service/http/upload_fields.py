@@ -1,4 +1,4 @@
-"""Text fields of a multipart upload, with the checks that JSON bodies get from their schema."""
+"""Text fields of a multipart upload, and the checks that JSON bodies get from their schema."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Checks before a job is queued: can its original network do the task, and can its limits be met?
 
-With a wrong scale or channel order, a good network only guesses. A limit that even the smallest widths cannot reach is
-never met. A search would waste hours in both cases, so such a job is refused now, with the numbers.
+With a wrong scale or channel order, even a good network only guesses. A limit that even the smallest widths cannot
+reach can never be met. In both cases a search would waste hours, so such a job is refused now, and the message gives
+the numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from service.uploads.scoring import score
 
 
 def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[JobWarning]:
-    """Check a job and return the warnings with which it is accepted.
+    """Check a job and return its warnings if it is accepted.
 
     Raises:
         InvalidInput: a check of the body fails, no method finds anything to change, the original network only guesses
@@ -42,7 +43,8 @@ def check_before_queueing(store: Store, blobs: Blobs, body: JobCreate) -> list[J
         except BelowFloor as error:
             if methods == ["filter_prune"]:
                 raise
-            # The table does not say what other methods can reach, so a limit below the floor of pruning only warns.
+            # The table does not say what other methods can reach, so a limit below the floor of pruning causes only a
+            # warning.
             text = f"{error}; only measuring will show whether {' and '.join(methods)} can meet it"
             warnings.append(JobWarning(text, until_verdict=True))
     return warnings
@@ -79,7 +81,7 @@ def _check_chance(store: Store, blobs: Blobs, resolved: Resolved, body: JobCreat
 
 
 def _shown(preprocessing: Mapping[str, Any]) -> str:
-    """Format the effective settings; the default scale depends on the type of the pixels."""
+    """Format the settings in effect; the default scale depends on the type of the pixels."""
     known = {name: value for name, value in preprocessing.items() if value is not None}
     return str({"scale": "1/255 for uint8 pixels, 1 for float32 pixels", **known})
 

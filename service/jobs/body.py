@@ -43,7 +43,7 @@ class TargetBody(Body):
 
 
 class NamedBody(Body):
-    """A strategy or a method with settings; a plain name means the default settings."""
+    """A strategy or a method with its settings; a name alone means the default settings."""
 
     name: str
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Strategies, methods, tasks and metrics of this installation, discovered once, and checks of names against the
 catalogue.
 
-Methods import torch, so nothing is imported before the first call: a server answers right after its start.
+Methods import torch, so nothing is imported before the first call. This lets a server answer as soon as it starts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def methods() -> Mapping[str, MethodFamily]:
 
 @cache
 def tasks() -> Mapping[str, Task]:
-    """Return every task, by name, the default first.
+    """Return every task by name, starting with the default task.
 
     Raises:
         LookupError: the metric of a task is not a score.
@@ -77,7 +77,7 @@ def metrics() -> Sequence[Metric]:
 
 
 def schema(settings: type[Any]) -> Mapping[str, Any]:
-    """Return the JSON Schema of a settings dataclass, with defaults, bounds and a line of text per field."""
+    """Return the JSON Schema of a settings dataclass, with a default, bounds and a line of text for each field."""
     return TypeAdapter(settings).json_schema()
 
 
@@ -86,7 +86,7 @@ def check_named(
     given: Sequence[tuple[str, Mapping[str, object]]],
     known: Mapping[str, StrategyFamily] | Mapping[str, MethodFamily],
 ) -> list[dict[str, Any]]:
-    """Check names with settings and return them as they are stored, with every setting filled in.
+    """Check names with settings and return them in their stored form, with every setting filled in.
 
     Raises:
         InvalidInput: an unknown or repeated name, or a setting that the strategy or method refuses.

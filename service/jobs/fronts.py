@@ -22,7 +22,7 @@ from search.ranking.pareto import front
 
 
 class Judged(Protocol):
-    """The part of an evaluation that a front needs."""
+    """The values of an evaluation that a front needs."""
 
     @property
     def id(self) -> str: ...
@@ -46,8 +46,8 @@ def deciding(request: Mapping[str, Any]) -> str:
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:
     """Return the metrics of a job's front: its score, then each target's latency, then the objective.
 
-    If the objective is the score and there is no target, another metric takes the place of latency: the metric whose
-    row in the table names the job's methods.
+    If the objective is the score and there is no target, latency is replaced by the metric whose row in the table names
+    the job's methods.
     """
     metric, goal = request["objective"]["metric"], request["objective"]["goal"]
     axes: dict[str, Goal] = {

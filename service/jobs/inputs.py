@@ -52,12 +52,12 @@ def check_fit(model: Model, dataset: Dataset, task: Task) -> list[str]:
 
     shape = tuple(dataset.image_shape)
     image_shape = (shape[0], shape[1], shape[2]) if shape else None
-    check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     shapes = {each["name"]: tuple(each["shape"]) for each in model.outputs}
     role = next((each["name"] for each in model.outputs if each.get("role") == "scored"), None)
-    known = role if task.name == DEFAULT else model.output  # an uploaded model has the roles of the default task
+    known = role if task.name == DEFAULT else model.output  # an uploaded model has the output roles of the default task
     targets = TargetKind(dataset.classes, tuple(dataset.target_shape))
-    scored = task.check(shapes, known, targets, model.name)
+    scored = task.check(shapes, known, targets, model.name)  # first, because other images would not help
+    check_fits(image_shape, Preprocessing.from_json(model.preprocessing), _image_shape(model))
     kept = [name for name in shapes if name != scored]
     if known or not kept:
         return []

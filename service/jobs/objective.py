@@ -13,6 +13,7 @@ from service.jobs.body import JobCreate, pairs
 if TYPE_CHECKING:
     from compress.task import Task
     from search.metric import Metric
+    from search.metrics import Limit
 
 
 def check_metrics(body: JobCreate, task: Task) -> None:
@@ -22,9 +23,9 @@ def check_metrics(body: JobCreate, task: Task) -> None:
     if body.metric not in (None, task.metric):
         raise InvalidInput("metric", body.metric, f"must be {task.metric}")
     _check_objective(body, task.metric)
+    given = [each for each, limit in LIMITS.items() if _is_offered(limit, task.metric)]
     for name, value in body.limits.items():
         if name not in LIMITS:
-            given = [each for each, limit in LIMITS.items() if _may_be_limited(limit.metric, task.metric)]
             raise InvalidInput(f"limits.{name}", value, f"no such limit; {did_you_mean(name, given)}")
         limit = LIMITS[name]
         if limit.metric.per_device:
@@ -36,11 +37,19 @@ def check_metrics(body: JobCreate, task: Task) -> None:
         if not _may_be_limited(limit.metric, task.metric):
             told = f"the task {task.name} is judged by {task.metric}, not by {limit.metric.name}"
             raise InvalidInput(f"limits.{name}", value, told)
+        if limit.caps_a_score:
+            told = f"a higher {limit.metric.heading} is better, so it has no upper limit; "
+            told += f"did you mean 'max_{limit.metric.name}_drop'?"
+            raise InvalidInput(f"limits.{name}", value, told)
         if value is not None:
             try:
                 limit.check(value)
             except search.errors.InvalidInput as error:
                 raise InvalidInput(f"limits.{name}", value, error.message) from error
+
+
+def _is_offered(limit: Limit, deciding: str) -> bool:
+    return _may_be_limited(limit.metric, deciding) and not limit.caps_a_score
 
 
 def _may_be_limited(metric: Metric, deciding: str) -> bool:
@@ -51,15 +60,15 @@ def _may_be_limited(metric: Metric, deciding: str) -> bool:
 
 
 def _may_be_wanted(metric: Metric, deciding: str) -> bool:
-    """True if a job that is judged by the `deciding` score may ask for the metric."""
+    """True if a job that is judged by the score `deciding` may have this metric as its objective."""
     return metric.decides and (not metric.scored or metric.name == deciding)
 
 
 def _check_objective(body: JobCreate, deciding: str) -> None:
     """Raise InvalidInput if a strategy of the job cannot judge candidates by this objective.
 
-    To make a network as small as possible under a limit on its score, the search must know each candidate's score after
-    training.
+    To make a network as small as possible within a limit on its score, the search must know each candidate's score
+    after training.
     """
     from search.metrics import METRICS
 
@@ -72,7 +81,7 @@ def _check_objective(body: JobCreate, deciding: str) -> None:
     if name == deciding:
         return
     if METRICS[name].per_device and not body.targets:
-        raise InvalidInput("objective.metric", name, "is a metric of a device, so it needs a target")
+        raise InvalidInput("objective.metric", name, "is measured on a device, so the job needs a target")
     drop = f"max_{deciding}_drop"
     if not body.limits.get(f"min_{deciding}") and body.limits.get(drop) is None:
         told = f"needs a limit on {METRICS[deciding].heading}, such as {drop}"

@@ -29,13 +29,33 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
     if body.objective.metric in (None, task.metric) and not body.targets and not limited:
         heading = METRICS[task.metric].heading
         found.append(f"no target, no limit, and {heading} as the objective: nothing asks for a smaller network")
+    loose = [] if _bounds(body) else _loose(body)
+    if loose and body.objective.metric in (None, task.metric):
+        found.append(f"{', '.join(loose)}: a ratio of 1 or more asks for nothing smaller than the original")
     return found
+
+
+def _loose(body: JobCreate) -> list[str]:
+    """Return the ratios of 1 or more, by field."""
+    of_targets = {
+        f"targets.{index}.max_latency_ratio": each.max_latency_ratio for index, each in enumerate(body.targets)
+    }
+    of_limits = {f"limits.{name}": value for name, value in body.limits.items() if name.endswith("_ratio")}
+    return [field for field, value in (of_targets | of_limits).items() if value is not None and value >= 1]
+
+
+def _bounds(body: JobCreate) -> bool:
+    """True if a limit of the job, other than a loss of score and a ratio of 1 or more, bounds the network."""
+    if any(each.max_latency_ratio is None or each.max_latency_ratio < 1 for each in body.targets):
+        return True
+    given = {name: value for name, value in body.limits.items() if value is not None and not name.endswith("_drop")}
+    return any(not name.endswith("_ratio") or value < 1 for name, value in given.items())
 
 
 def all_random(strategies: Sequence[Mapping[str, Any]], evaluations: int) -> Iterator[str]:
     """Yield a warning for each strategy whose random start-up phase is as long as the whole budget.
 
-    In a race, the evaluations of all strategies count together.
+    In a race, the evaluations of all strategies are counted together.
     """
     for index, item in enumerate(strategies):
         family = catalogue.strategies()[item["name"]]

@@ -1,4 +1,4 @@
-"""A submitted job: every check that needs no measurement.
+"""Every check of a submitted job that needs no measurement.
 
 `resolve` turns names into ids and fills in every default, so that the stored request is complete.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from service.devices import quarantine
 from service.errors import InvalidInput
 from service.jobs import catalogue
 from service.jobs.body import JobCreate, TargetBody, pairs
@@ -40,7 +41,7 @@ def resolve(tx: Tx, body: JobCreate) -> Resolved:
     """Check a job against the store and return it resolved.
 
     Raises:
-        InvalidInput: a check fails; names the first wrong field and its value.
+        InvalidInput: a check fails; the error names the first wrong field and its value.
     """
     from search.metrics import METRICS
 
@@ -87,7 +88,7 @@ def _check_sparse(strategies: Sequence[str], methods: Sequence[str]) -> None:
 
 
 def _check_augment(augment: str, task: Task) -> None:
-    """Raise InvalidInput if augmented images would not have the targets of the task any more."""
+    """Raise InvalidInput if the task's targets would no longer be right for the augmented images."""
     if augment not in ("auto", *task.augments):
         allowed = ", ".join(sorted(task.augments))
         raise InvalidInput("training.augment", augment, f"the task {task.name} allows {allowed}, or auto")
@@ -111,7 +112,8 @@ def _targets(tx: Tx, given: list[TargetBody]) -> tuple[list[dict[str, Any]], lis
             raise InvalidInput(f"targets.{index}.device", target.device, "is named twice")
         state = devices.state(tx, device)
         if state in ("offline", "quarantined"):
-            text = f"device {device.name} is {state}: the job waits for it"
+            why = quarantine.reason(tx, device)
+            text = f"device {device.name} is {state}: the job waits for it" + (f" ({why})" if why else "")
             warnings.append(JobWarning(text, until_verdict=True))
         default: Statistic = "p50" if target.max_latency_ms is not None else "quiet"
         targets.append(

@@ -10,8 +10,12 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from compress.tasks import DEFAULT
 from search.metrics import COUNTED
+from service.devices import quarantine
 from service.jobs.warnings import texts_of
+from service.store.base import Tx
+from service.store.devices import devices
 from service.store.events import Event
+from service.store.jobs import conductors, jobs
 from service.store.jobs.artifacts import Artifact
 from service.store.jobs.evaluations import EvaluationRow
 from service.store.jobs.jobs import Job
@@ -30,10 +34,13 @@ class Progress(BaseModel):
 
 
 class WaitingFor(BaseModel):
-    """The device that a job is waiting for; the wait does not count towards the job's `wall_s`."""
+    """The device that a job is waiting for; the wait does not count towards the job's `wall_s`. `reason` says why a
+    quarantined device cannot be used and what ends it.
+    """
 
     device: str
     since: datetime
+    reason: str | None = None
 
 
 class Failure(BaseModel):
@@ -86,7 +93,9 @@ class Summary(BaseModel):
 
 
 class JobPublic(BaseModel):
-    """A job: the request with its names resolved to ids, and the job's current state."""
+    """A job: the request with its names resolved to ids, and the job's current state. `queued_behind` says which
+    running job keeps a queued job from starting by waiting for its device.
+    """
 
     id: str
     name: str
@@ -112,6 +121,7 @@ class JobPublic(BaseModel):
     eta_s: float | None
     warnings: list[str]
     waiting_for: WaitingFor | None
+    queued_behind: str | None = None
     original: Summary | None
     control: Summary | None
     best: Summary | None
@@ -177,7 +187,7 @@ class Log(BaseModel):
     before: int | None
 
 
-def job_public(job: Job) -> JobPublic:
+def job_public(tx: Tx, job: Job) -> JobPublic:
     """Convert the row of a job."""
     kept = {name: getattr(job, name) for name in JobPublic.model_fields if name in Job.__table__.columns}
     return JobPublic.model_validate(
@@ -185,10 +195,31 @@ def job_public(job: Job) -> JobPublic:
             **{name: value for name, value in job.request.items() if name in JobPublic.model_fields},
             **kept,
             "warnings": texts_of(job.warnings),
+            "waiting_for": _waiting_for(tx, job),
+            "queued_behind": _queued_behind(tx, job),
             "phase": job.phase or PHASES[0],
             "progress": Progress(fraction=_fraction(job), done=job.done, total=job.total),
         }
     )
+
+
+def _waiting_for(tx: Tx, job: Job) -> dict[str, Any] | None:
+    if job.waiting_for is None:
+        return None
+    device = devices.find(tx, job.waiting_for["device"])
+    return {**job.waiting_for, "reason": None if device is None else quarantine.reason(tx, device)}
+
+
+def _queued_behind(tx: Tx, job: Job) -> str | None:
+    """Name the job that keeps a queued job waiting; None if a conductor is free or no running job waits."""
+    if job.state != "queued":
+        return None
+    running = tx.session.execute(jobs.selected("running").order_by(Job.created_at)).scalars().all()
+    stuck = next((each for each in running if each.waiting_for is not None), None)
+    if stuck is None or stuck.waiting_for is None or len(running) < len(conductors.alive(tx)):
+        return None
+    device = devices.find(tx, stuck.waiting_for["device"])
+    return f"queued behind {stuck.name}, which waits for device {'that was deleted' if device is None else device.name}"
 
 
 def _fraction(job: Job) -> float:

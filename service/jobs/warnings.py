@@ -1,4 +1,4 @@
-"""Warnings of a job: lasting warnings about its result, and doubts that its verdict settles."""
+"""Warnings of a job: lasting warnings about its result, and doubts that its verdict will settle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class JobWarning:
 
 
 def lasting(texts: Iterable[str]) -> list[JobWarning]:
-    """Return warnings that stay after a verdict."""
+    """Return warnings that remain after the verdict."""
     return [JobWarning(text) for text in texts]
 
 
@@ -37,5 +37,5 @@ def texts_of(stored: Iterable[Any]) -> list[str]:
 
 
 def answered(stored: Sequence[Any]) -> list[Any]:
-    """Return the warnings in a job's row without the warnings that its verdict settles."""
+    """Return the warnings in a job's row, except those that its verdict settles."""
     return [each for each in stored if not JobWarning.from_json(each).until_verdict]

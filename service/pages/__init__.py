@@ -1,4 +1,4 @@
-"""The dashboard: each page is a folder, which is discovered. The HTML shows all rows without scripts; scripts update
+"""The dashboard. Each page is a folder that is discovered. The HTML shows all rows even without scripts; scripts update
 the rows.
 
 A page's module has `PAGE`; `page.html` beside it is its template, and `page.js`, if present, its script.

@@ -26,7 +26,7 @@ router = APIRouter(include_in_schema=False)
 
 @cache
 def _paths() -> dict[str, Path]:
-    """Return every asset by its name ("job/page.js"); requests can read only these assets."""
+    """Return every asset by its name, such as "job/page.js"; requests can read only these assets."""
     found = (path for path in sorted(FOLDER.rglob("*")) if path.suffix in KINDS)
     return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
@@ -53,7 +53,7 @@ def _plotly() -> bytes:
 
 @router.get(PLOTLY_URL, name="plotly")
 def read_plotly() -> Response:
-    """Return plotly.js from its Python package, compressed once; every browser since 1999 reads gzip."""
+    """Return plotly.js from its Python package, compressed once with gzip, which every browser since 1999 can read."""
     return Response(_plotly(), media_type="text/javascript", headers={**IMMUTABLE, "Content-Encoding": "gzip"})
 
 

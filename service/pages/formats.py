@@ -1,4 +1,4 @@
-"""Formats of numbers for people: each number with its unit and only its significant digits."""
+"""Number formats for people: each number is shown with its unit and only its significant digits."""
 
 from __future__ import annotations
 

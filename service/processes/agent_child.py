@@ -46,5 +46,5 @@ def agent_child(
             tokens.create(tx, "enrolment", name, secret, expires_at=tx.now + TOKEN_LIFE)
         return Child("hw_profiles.agent", arguments, {TOKEN_VARIABLE: secret})
 
-    # The agent gives its timing process GRACE_S, and then ends.
+    # The agent gives its timing process GRACE_S to end, and then ends itself.
     return KeptAlive("the agent of this machine", spawn, GRACE_S + 1.0)

@@ -15,8 +15,8 @@ from hw_profiles.child_process import ChildProcess, python_module
 class Child(ChildProcess):
     """A child process with `python -P -m module arguments` in its own session, so that Ctrl-C reaches only the parent.
 
-    The child inherits the environment without the settings of this process; `environment` has the settings that it
-    needs.
+    The child inherits the environment without the settings of this process; `environment` has the settings that the
+    child needs.
     """
 
     def __init__(

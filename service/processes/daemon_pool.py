@@ -1,7 +1,7 @@
 """DaemonPool: threads that do not delay the end of the process.
 
-`concurrent.futures` waits for its threads when the interpreter ends. Such a wait for a stalled upload or a check of
-half an hour would keep a stopped server alive.
+`concurrent.futures` waits for its threads when the interpreter ends. Waiting for a stalled upload or a half-hour check
+would keep a stopped server alive.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from hw_profiles.child_environment import child_environment
 from hw_profiles.child_process import ChildProcess
 
 STARTS_WITHIN_S = 180.0
-"""Time limit that ends a hanging start. It is long, because on a busy machine the server's imports alone take long."""
+"""Time limit for the server to start. It is generous, because on a busy machine the imports alone take a long time."""
 STOPS_WITHIN_S = 20.0
 
 
@@ -24,8 +24,7 @@ class ServerDied(Exception):
 
 @contextlib.contextmanager
 def embedded_server(data_dir: Path, log: Path, *, keep: bool = False) -> Iterator[str]:
-    """Yield the URL of a server on a free loopback port. At the end, all its processes are stopped unless `keep` is
-    set.
+    """Yield the URL of a server on a free loopback port. At the end, stop all its processes unless `keep` is set.
 
     Raises:
         ServerDied: the server did not start.
@@ -70,7 +69,7 @@ def _url(child: ChildProcess, log: Path) -> str:
 
 
 def _said_url(text: str) -> str | None:
-    """Return the URL from the JSON object that `--json` prints over several lines, among other lines of the log."""
+    """Find the URL in the log: `--json` prints it in a JSON object of several lines, among other lines."""
     start, end = text.find('{\n  "url"'), text.find("\n}")
     if start < 0 or end < start:
         return None

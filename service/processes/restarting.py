@@ -17,14 +17,14 @@ LOOK_S = 0.5
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 GOOD_LIFE_S = 60.0
-"""Lifetime after which a child's death is not counted as a failed start, and the next wait is short again."""
+"""Lifetime after which a child's death no longer counts as a failed start, so that the next wait is short again."""
 
 
 class KeptAlive:
     """Keeps one child running and restarts it when it dies; `name` is its name in the log.
 
     `spawn` starts a child. If `spawn` fails because of the store or the machine, the error is logged and `spawn` is
-    called again. `grace_s` is the time that a child has to end after it was told to.
+    called again. `grace_s` is the time that a child has to end after it was told to end.
     """
 
     def __init__(self, name: str, spawn: Callable[[], Child], grace_s: float) -> None:
@@ -78,7 +78,7 @@ class KeptAlive:
         self._child = child = self._spawn()
         while (status := child.ended()) is None and not self._ending.wait(LOOK_S):
             pass
-        # This closes the pipe to a dead child. If a child was started while all children were told to end, this tells
-        # it to end, too.
+        # This closes the pipe to a dead child. It also tells a child to end that was started while all children were
+        # being told to end.
         child.ask_to_end()
         return status

@@ -1,6 +1,6 @@
 """serve: run the whole service on one machine: the API in this process, a conductor and an agent as children.
 
-It is ready within seconds, because nothing heavy is imported here; the conductor imports torch meanwhile.
+The service is ready within seconds, because nothing heavy is imported here; meanwhile the conductor imports torch.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from service.store.migrate import is_newest, migrate
 log = logging.getLogger(__name__)
 
 REQUESTS_GRACE_S = 2
-"""Time that open requests have after SIGTERM. Event streams are ended at once, and clients resume them elsewhere."""
+"""Time that open requests have to finish after SIGTERM. Event streams end at once, and clients resume them elsewhere.
+"""
 AGAIN_S = 1.0
 CHILDREN_GRACE_S = 11.0
-"""Time that the children have after the requests' time. The sum of both is below the 15 s that service managers
-allow.
+"""Time that the children have to end once the time for requests is over. The two times add up to less than the 15 s
+that service managers allow.
 """
 
 
@@ -90,8 +91,8 @@ def _serve(
     supervisor = Supervisor(settings, store, url, CHILDREN_GRACE_S)
     app = create_app(settings, store)
     server = _Server(_configuration(settings, app), begin, supervisor.ask_to_end, app.state.netlathe.feed.end)
-    # uvicorn raises the signal again when it has ended. The signal must not kill this process, which has children to
-    # end.
+    # uvicorn raises the signal again when it has ended. That signal must not kill this process, which still has to end
+    # its children.
     before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
@@ -141,7 +142,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # Objects loaded so far stay in memory. A full garbage collection would scan all of them and block requests for
+        # Objects loaded so far stay in memory. Full garbage collections would scan all of them and block requests for
         # 0.2 s, three times in the first half minute.
         gc.freeze()
         if self.started:

@@ -43,7 +43,7 @@ class Supervisor:
             child.ask_to_end()
 
     def end(self) -> None:
-        """End all children and wait until they have ended."""
+        """End all children, and wait until all have ended."""
         self.ask_to_end()
         with ThreadPoolExecutor() as together:
             for child in self._children:

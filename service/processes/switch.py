@@ -8,5 +8,5 @@ OFF = frozenset({"", "0", "false", "no", "off"})
 
 
 def is_on(name: str) -> bool:
-    """True if the variable is set, and not to a word that means no."""
+    """True if the variable is set to anything but a word that means no."""
     return os.environ.get(name, "").strip().lower() not in OFF

@@ -33,7 +33,7 @@ class StrategyPublic(FamilyPublic):
 
 
 class TaskPublic(BaseModel):
-    """A task of networks. `metric` is the mean score that ranks the candidates of its jobs and decides their
+    """A task for networks. `metric` is the mean score that ranks the candidates of its jobs and decides their
     verdicts.
     """
 
@@ -74,7 +74,7 @@ class Catalogue(BaseModel):
 
 @router.get("", responses=documented(401, 403))
 def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
-    """Return strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
+    """Return the strategies, methods, tasks and metrics of this installation, and the runtimes of its agents."""
     from search.metrics import LIMITS
 
     return Catalogue(

@@ -139,7 +139,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
 
     def check() -> checking.Found:
         limits = checking.limits(settings)
-        found = intake.check_dataset(blobs.path(sha256), sha256, layout, classes, limits)
+        found = intake.check_dataset(blobs.path(sha256), sha256, layout, classes, limits, upload.file_name)
         counts = {f"{part}_count": count for part, count in found.pop("counts").items()}
         return {**found, **counts, "image_shape": found["image_shape"] or []}
 

@@ -32,8 +32,7 @@ OVERVIEWS = {
     "jobs": ("job:", ("job.state", "job.progress")),
     "devices": ("device:", ("device.state",)),
 }
-"""Topics that stand for all resources of a kind, each with the prefix of those resources' topics and the event
-types.
+"""Topics that stand for all resources of a kind. Each has the prefix of those resources' topics, and the event types.
 """
 RESET = "reset"
 
@@ -130,7 +129,7 @@ async def stream_events(
         lost = json.dumps({"id": number, "topic": RESET})
         first = format_sse_event(event=RESET, id=str(number), data_str=lost)
     else:
-        # Sent at once, so that a client knows that it is connected, and from which number.
+        # This is sent at once, so that a client knows that it is connected and from which number the events follow.
         first = format_sse_event(comment=f"from {number}", id=str(number))
     following = _follow(feed, number, wanted, settings.ping_s, lambda: is_user(request, store))
     # Tells proxies not to buffer the answer, which would delay the events.
@@ -151,7 +150,8 @@ async def _follow(
     The frames end with the feed, or within `ping_s` after the user loses access.
     """
     ping_at_s = time.monotonic() + ping_s
-    # At a random time: listeners that connected together after a restart would otherwise all query the store at once.
+    # The time is random, because listeners that connected together after a restart would otherwise all query the store
+    # at once.
     check_at_s = ping_at_s - random.uniform(0, ping_s)
     while not feed.ended:
         found: Sequence[Notice] = ()

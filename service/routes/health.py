@@ -21,7 +21,7 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """Status of a process that answers."""
+    """Status of a process that can answer requests."""
 
     status: Literal["alive"] = "alive"
 

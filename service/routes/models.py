@@ -109,8 +109,8 @@ class ModelPublic(BaseModel):
 
 
 class LayerShare(BaseModel):
-    """A fused block with its predicted latency and its share of the sum of all latencies; null before anything was
-    measured.
+    """A fused block with its predicted latency and its share of the sum of all latencies; both are null until something
+    was measured.
     """
 
     layers: list[str]
@@ -248,7 +248,7 @@ def _create(upload: Upload, store: Store, blobs: Blobs, settings: Settings, once
         public=partial(_public, settings=settings),
     )
     of = {"name": name, "sha256": sha256, "preprocessing": preprocessing}
-    if output is not None:  # left out if None, so that keys that are older than this field stay valid
+    if output is not None:  # left out if None, so that keys from before this field existed stay valid
         of["output"] = output
     return checking.answer(arrival, of, once, store, settings)
 

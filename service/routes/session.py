@@ -63,7 +63,7 @@ def sign_in(
 
 
 def _token_behind(tx: Tx, body: SignIn, settings: Settings) -> tokens.Token:
-    """Return the user's token for which a session is opened. A code stands for the first user's token."""
+    """Return the user's token for which a session will be opened. A code stands for the first user's token."""
     if body.token is not None:
         token = tokens.find(tx, body.token.get_secret_value())
         if token.kind != "user":

@@ -52,7 +52,7 @@ class Base(DeclarativeBase):
 
 @dataclass
 class Tx:
-    """One transaction. `now` is the database's time at its start."""
+    """One transaction. `now` is the database's time at the start of the transaction."""
 
     session: Session
     now: datetime

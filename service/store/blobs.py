@@ -30,7 +30,7 @@ class StoredBlob:
 
 
 def record(tx: Tx, blob: StoredBlob) -> None:
-    """Note that a file is on the volume; idempotent. Waits for a transaction that is deleting the same row."""
+    """Note that a file is on the volume. Idempotent. If a transaction is deleting the same row, wait for it to end."""
     insert = postgresql.insert if tx.session.get_bind().dialect.name == "postgresql" else sqlite.insert
     row = insert(Blob).values(sha256=blob.sha256, size_bytes=blob.size_bytes, created_at=tx.now)
     tx.session.execute(row.on_conflict_do_nothing())

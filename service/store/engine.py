@@ -28,7 +28,7 @@ from service.store import events
 from service.store.base import Tx
 
 BUSY_TIMEOUT_S = 5.0
-"""Time that a writer waits for a lock before the client is told to retry (503)."""
+"""Time for which a writer waits for a lock before the client is told to retry (503)."""
 
 Clock = Callable[[Connection], datetime]
 

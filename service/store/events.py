@@ -1,8 +1,8 @@
-"""The event log: append-only, numbered without gaps, written in the same transaction as the change that an event
-reports.
+"""The event log. It is append-only and numbered without gaps. Each event is written in the same transaction as the
+change that it reports.
 
 Numbers come from one row that the last statement of a transaction locks until the commit. A reader that sees number n
-therefore sees all lower numbers. This is so on PostgreSQL, too, although its sequences would not guarantee it.
+therefore sees all lower numbers. This also holds on PostgreSQL, whose sequences would not guarantee it.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def of_topic(tx: Tx, topic: str, types: Sequence[str], before: int | None, tail:
 
 
 def prune(tx: Tx, older_than: datetime, limit: int = 500) -> int:
-    """Delete at most `limit` events older than a time and return their number. Small batches keep the writer's lock
-    short.
+    """Delete at most `limit` events older than the given time; return the number deleted. Small batches hold the
+    writer's lock only briefly.
     """
     old = select(Event.number).where(Event.at < older_than).order_by(Event.number).limit(limit)
     numbers = tx.session.execute(old).scalars().all()

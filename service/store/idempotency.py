@@ -30,7 +30,7 @@ class KeptAnswer(Base):
 
 
 class Raced(Exception):
-    """Raised if another transaction claimed the same key first. The answer of that transaction is stored by then."""
+    """Raised if another transaction claimed the same key first. By then, that transaction's answer is stored."""
 
 
 def find(tx: Tx, owner: str, key: str, fingerprint: str, keep: timedelta) -> KeptAnswer | None:

@@ -133,7 +133,7 @@ def open_session(tx: Tx, token: Token, secret: str, expires_at: datetime) -> Non
 
 
 def find_session(tx: Tx, secret: str) -> Token:
-    """Return the token of a cookie's session.
+    """Return the token that opened a cookie's session.
 
     Raises:
         Unauthorised: the session or its token is unknown or expired.

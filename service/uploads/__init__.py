@@ -1,1 +1,1 @@
-"""Uploaded files: they are opened and checked in a child process with limits."""
+"""Uploaded files, which are opened and checked in a child process with resource limits."""

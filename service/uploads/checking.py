@@ -1,5 +1,5 @@
-"""Checks of uploads: a few run at a time. The answer holds the result if the check is quick; else the row gets it
-later.
+"""Checks of uploads, a few at a time. A quick check's result is in the answer to the upload; a slow check's result is
+added to the row later.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Refusal(BaseModel):
 
 
 def in_turn(check: Callable[[], T]) -> T:
-    """Run a check when its turn comes among all checks of this process, and wait for its result."""
+    """Wait for this check's turn among all checks of this process, then run it and return its result."""
     return _THREADS.submit(check).result()
 
 
@@ -56,7 +56,7 @@ def limits(settings: Settings) -> Limits:
 
 
 def wall(settings: Settings) -> timedelta:
-    """Return the time limit of a check; a check that is older must have been interrupted."""
+    """Return the time limit of a check. A check that started longer ago than this must have been interrupted."""
     return timedelta(seconds=settings.check_wall_s)
 
 
@@ -143,7 +143,7 @@ def _finish_later(store: Store, kind: type[Row], row_id: str, check: Future[Foun
         try:
             with store.begin() as tx:
                 uploads.settle(tx, kind, row_id, _outcome(ended))
-        except Exception:  # no caller waits for this thread; after a while, the row counts as interrupted
+        except Exception:  # no caller waits for this thread; after a while, the check counts as interrupted
             log.exception("the result of the check of %s could not be stored", row_id)
 
     check.add_done_callback(note)
@@ -157,5 +157,5 @@ def _outcome(ended: Future[Found]) -> Found | InvalidInput:
         return error
     if isinstance(error, NoSpace):
         return InvalidInput("file", None, f"{error.detail}: upload the file again once there is room")
-    log.error("a check failed because of a fault of the server", exc_info=error)
+    log.error("a check failed because of a fault in the server", exc_info=error)
     return InvalidInput("file", None, "the check failed inside the server: upload the file again")

@@ -1,4 +1,4 @@
-"""Files that are networks but not ONNX: recognise them by their first bytes or name, and say how to convert them."""
+"""Recognises networks that are not ONNX files by their first bytes or name, and says how to convert them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.errors import InvalidInput
 
 TORCH = (
     "export it on your own machine: `netlathe submit --model package.module:factory`, or "
-    'torch.onnx.export(model.eval(), example, "model.onnx", dynamo=True)'
+    'torch.onnx.export(model.eval(), example, "model.onnx", dynamo=True, external_data=False)'
 )
 PICKLE = f"it is (or holds) a Python pickle, which can run any code and is never opened here; {TORCH}"
 KERAS = "convert it on your own machine with tf2onnx: python -m tf2onnx.convert --saved-model DIR --output model.onnx"
@@ -20,7 +20,7 @@ ZIP = b"PK\x03\x04"
 ZIP_NAME = 30
 """Offset of the first member's name in a zip; the name's length is in the two bytes at ZIP_NAME - 4."""
 TORCH_MEMBER = re.compile(r"[^/]+/(data\.pkl$|data/|code/|version$|archive_format$)")
-"""Names of the first member in .pt, TorchScript and .pt2 files, which are all zips."""
+"""Possible names of the first member of .pt, TorchScript and .pt2 files, which are all zips."""
 HEAD = ZIP_NAME + 200
 
 # First bytes of a file, their offset, the kind of file, and advice.
@@ -69,8 +69,8 @@ def refuse_foreign(path: Path, file_name: str) -> None:
 
 
 def _zip(head: bytes, suffix: str) -> tuple[str, str]:
-    """Return the kind of a zip, found by its first member, and advice. The zip's directory is not read, because it may
-    be forged.
+    """Return the kind of a zip, judging by its first member, and advice. The zip's directory is not read, because it
+    may be forged.
     """
     length = int.from_bytes(head[ZIP_NAME - 4 : ZIP_NAME - 2], "little")
     first = head[ZIP_NAME : ZIP_NAME + length].decode(errors="replace")

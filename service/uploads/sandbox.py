@@ -1,8 +1,8 @@
 """Sandbox: open untrusted files in a child process with limits, which answers in JSON and never in pickle.
 
 The child has no secrets in its environment, may not open sockets, start programs or unpickle, and is killed
-if it takes too much memory, processor time, disk or time, or when this process ends. Any failure that a file
-causes is reported as InvalidInput; only a fault of Netlathe's own code is an internal error.
+if it takes too much memory, processor time, disk space or elapsed time, or when this process ends. Any failure that a
+file causes is reported as InvalidInput; only a fault of Netlathe's own code is an internal error.
 
 A check computes, so it shares the host lock with other computations. Meanwhile, nothing is measured on this machine.
 """
@@ -54,7 +54,7 @@ class Limits:
     Args:
         memory_bytes: size of the address space.
         cpu_s: processor time of all threads of the check.
-        wall_s: time on the clock.
+        wall_s: elapsed time.
         file_bytes: size of the largest file that the check may write.
     """
 

@@ -35,7 +35,7 @@ class Scored:
 
 
 def score(store: Store, blobs: Blobs, model: Model, dataset: Dataset, seed: int, task: str) -> Scored:
-    """Return the score of a model on its data set, from the store if it is known.
+    """Return the score of a model on its data set; a score that is already in the store is not computed again.
 
     Raises:
         InvalidInput: the data do not fit the network, or the network cannot be run within the limits.

@@ -34,10 +34,13 @@ def devices(
         page = client.devices.list()
 
     def human() -> None:
-        rows = ((d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page)
+        rows = [(d.name, d.state, d.kind, f"{d.runtime} {d.runtime_version}", _percent(d.coverage), d.id) for d in page]
         print_table(
             ("device", "state", "kind", "runtime", "coverage", "id"), rows, "no devices yet; see netlathe agent --help"
         )
+        for each in page:
+            if each.state_reason:
+                typer.echo(f"{each.name} is {each.state}: {each.state_reason}")
 
     return show([item.raw for item in page], as_json, human)
 
@@ -45,7 +48,7 @@ def devices(
 def table(
     device: DeviceRef,
     load: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="Add the rows of this table first.")
+        Path | None, typer.Option("--import", metavar="FILE", help="First, import the rows of this JSON file.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to this file as JSON.")] = None,
     as_json: AsJson = False,
@@ -57,6 +60,9 @@ def table(
       netlathe table pi5-onnxruntime-t1-fp32 --out pi5.json
       netlathe table other-pi5-onnxruntime-t1-fp32 --import pi5.json
     """
+    for option, path in (("--import", load), ("--out", out)):
+        if path is not None and path.is_dir():
+            raise typer.BadParameter(f"{option}: {path} is a folder; give a file")
     with connect() as client:
         if load is not None:
             client.devices.import_table(device, _read_json(load))

@@ -77,7 +77,7 @@ def cancel(job: JobRef, as_json: AsJson = False) -> None:
 
 
 def pause(job: JobRef, as_json: AsJson = False) -> None:
-    """Pause a job as soon as its running evaluations have ended; `netlathe resume` continues it.
+    """Pause a job once its running evaluations have ended; `netlathe resume` continues it.
 
     \b
       netlathe pause digits-half
@@ -106,7 +106,9 @@ def retry(job: JobRef, as_json: AsJson = False) -> None:
 def _steer(job: str, verb: str, as_json: bool) -> None:
     with connect() as client:
         found = getattr(client.jobs, verb)(job)
-    show(found.raw, as_json, lambda: typer.echo(f"{found.name} ({found.id}) is {found.state}"))
+    goal = {"pause": "paused", "cancel": "cancelled"}.get(verb, found.state)
+    later = f" and will be {goal} soon" if found.state == "running" != goal else ""
+    show(found.raw, as_json, lambda: typer.echo(f"{found.name} ({found.id}) is {found.state}{later}"))
 
 
 def artifacts(

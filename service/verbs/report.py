@@ -27,7 +27,7 @@ def print_job(job: Job) -> None:
             "verdict": job.verdict,
             "wanted": _wanted(job),
             "failure": None if failure is None else _failure(failure),
-            "waiting": None if job.waiting_for is None else f"for {_name(job, job.waiting_for.get('device'))}",
+            "waiting": _waiting(job),
             "left": None if job.eta_s is None or job.finished else f"{math.ceil(job.eta_s)} s of this phase",
             "done": f"{job.evaluations_done} evaluation{'' if job.evaluations_done == 1 else 's'}",
         }
@@ -37,6 +37,13 @@ def print_job(job: Job) -> None:
     if any(getattr(job, slot) is not None for slot in SLOTS):
         typer.echo()
         print_networks(job)
+
+
+def _waiting(job: Job) -> str | None:
+    if job.waiting_for is None:
+        return job.queued_behind
+    reason = job.waiting_for.get("reason")
+    return f"for {_name(job, job.waiting_for.get('device'))}" + (f": {reason}" if reason else "")
 
 
 def _failure(failure: Failure) -> str:
@@ -51,8 +58,16 @@ def print_networks(job: Job) -> None:
     names = device_names(job)
     columns = ["network", heading(job), "test", *(names.get(device, device) for device in devices)]
     counts = counts_of([summary for _, summary in found])
-    rows = [[*_row(slot, summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found]
+    rows = [
+        [*_row(_label(job, slot), summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found
+    ]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
+
+
+def _label(job: Job, slot: str) -> str:
+    """Name a row; the best of a search that was not finished has no file."""
+    unfinished = slot == "best" and job.state in ("failed", "cancelled")
+    return "best of the search, not verified, no file" if unfinished else slot
 
 
 def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
@@ -63,7 +78,7 @@ def counts_of(summaries: Iterable[Summary]) -> Sequence[Metric]:
 
 
 def counted(summary: Summary, counts: Iterable[Metric]) -> list[str | None]:
-    """Return one cell per metric, without its unit, which is in the heading."""
+    """Return one cell per metric. Cells have no units, because the heading names them."""
     known = _counts(summary)
     return [f"{known[metric.name]:{metric.format}}" if metric.name in known else None for metric in counts]
 
@@ -77,7 +92,7 @@ def _counts(summary: Summary) -> Mapping[str, float]:
 
 
 def _wanted(job: Job) -> str | None:
-    """Describe the objective; None if it is the score of the job's task."""
+    """Describe the objective; return None if the objective is the score of the job's task."""
     objective = job.raw.get("objective") or {}
     metric = objective.get("metric", job.metric)
     return None if metric == job.metric else f"{'least' if objective.get('goal') == 'min' else 'most'} {metric}"
@@ -104,7 +119,7 @@ def _row(slot: str, summary: Summary, metric: str, devices: Sequence[str]) -> li
 
 
 def heading(job: Job) -> str:
-    """Heading of the job's score; if its metric is not known here, the name of the metric."""
+    """Return the heading of the job's score, or the metric's name if the metric is not known here."""
     from search.metrics import row_of
 
     return row_of(job.metric).heading

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def _folder(given: str) -> Path:
-    """Return the path. Refuse an empty path: an unset variable gives one, and it would mean the working folder."""
+    """Return the path. Refuse an empty path, which an unset variable gives, because it would mean the working
+    folder.
+    """
     if not given:
         raise typer.BadParameter("the path is empty")
     return Path(given)
@@ -36,7 +38,7 @@ DatabaseUrl = Annotated[
 RayAddress = Annotated[
     str | None,
     typer.Option(
-        help="host:port of a Ray cluster's head, with its token's file in RAY_AUTH_TOKEN_PATH; default: a local Ray."
+        help="host:port of a Ray cluster's head; RAY_AUTH_TOKEN_PATH names its token file. Default: a local Ray."
     ),
 ]
 

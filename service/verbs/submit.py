@@ -214,7 +214,7 @@ def _json(option: str, text: str) -> dict[str, Any]:
 def _check_read_already(
     model: str, data: str, of_model: Mapping[str, object | None], of_data: Mapping[str, object | None]
 ) -> None:
-    """Refuse options that say how to read a file if the file is uploaded already, because such options would have no
+    """Refuse options that say how to read a file if the file has already been uploaded, because they would have no
     effect.
     """
     known_model = Path(model).suffix not in (".onnx", *PICKLES) and ":" not in model
@@ -237,6 +237,7 @@ def _upload_model(
     output: str | None,
 ) -> str:
     path = Path(model)
+    _refuse_folder("--model", path)
     if path.suffix in PICKLES:
         raise typer.BadParameter(
             f"{model}: pickled files are refused, because they can run code. Give the factory that makes the module: "
@@ -270,11 +271,18 @@ def _exported(spec: str, input_shape: str | None, weights: Path | None) -> Itera
 
 def _upload_data(client: Client, data: str, layout: str | None, classes: int | None) -> str:
     path = Path(data)
+    _refuse_folder("--data", path)
     if path.is_file():
         return client.datasets.create(path, layout=layout, classes=classes).id
     if path.suffix in DATA_FILES:
         raise typer.BadParameter(f"--data: there is no file {path}")
     return data
+
+
+def _refuse_folder(option: str, path: Path) -> None:
+    """Refuse a path to a folder. A bare word may be the name of an upload, even if a folder has the same name."""
+    if len(path.parts) > 1 and path.is_dir():
+        raise typer.BadParameter(f"{option}: {path} is a folder")
 
 
 def register(app: typer.Typer) -> None:

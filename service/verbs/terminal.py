@@ -34,7 +34,7 @@ def connect() -> Client:
 
 
 def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
-    """Print `data` as JSON, or call `human` to print it for people."""
+    """Print `data` as JSON, or call `human` to print it in readable form."""
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     else:
@@ -42,8 +42,8 @@ def show(data: Any, as_json: bool, human: Callable[[], None]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
-    """Print rows under their column names, or `empty` if there are none; piped output is not cut to the width of the
-    window.
+    """Print rows under their column names, or print `empty` if there are no rows. Piped output is not cut to the width
+    of the window.
     """
     from rich.console import Console
     from rich.table import Table

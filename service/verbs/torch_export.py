@@ -12,6 +12,9 @@ import typer
 from hw_profiles.child_process import ChildProcess, Death
 from service.verbs.terminal import CommandFailed
 
+# The option to name for each step that fails only if its option is wrong.
+_OPTIONS = {"spec": "--model", "weights": "--weights", "input_shape": "--input-shape"}
+
 
 class ExportFailed(CommandFailed):
     """Raised if the child could not export the module. The error's text is one line with the place in the user's
@@ -26,6 +29,7 @@ def export_in_child(
 
     Raises:
         ExportFailed: the export failed; the text says why in one line.
+        typer.BadParameter: the spec, the weights or the input shape are wrong; the text names the option.
     """
     found = find_spec("compress")
     assert found is not None
@@ -44,14 +48,17 @@ def export_in_child(
     if status == 2:
         raise typer.BadParameter(errors.splitlines()[-1].removeprefix("export.py: error: "))
     if status != 0:
-        raise ExportFailed(f"cannot export {spec}: {_reason(errors)}")
+        step, reason = _reason(errors)
+        if step in _OPTIONS:
+            raise typer.BadParameter(f"{_OPTIONS[step]}: {reason}")
+        raise ExportFailed(f"cannot export {spec}: {reason}")
 
 
-def _reason(stderr: str) -> str:
-    """Return the reason from the child's last line; earlier lines are output of the user's code."""
+def _reason(stderr: str) -> tuple[str, str]:
+    """Return the failed step and the reason from the child's last line; earlier lines are output of the user's code."""
     lines = stderr.splitlines()
     try:
         answer = json.loads(lines[-1])
-        return f"{answer['detail']}" + (f" ({answer['where']})" if answer["where"] else "")
+        return f"{answer['step']}", f"{answer['detail']}" + (f" ({answer['where']})" if answer["where"] else "")
     except (IndexError, ValueError, KeyError, TypeError):
-        return lines[-1][:300] if lines else "the exporting process ended without an error message"
+        return "", lines[-1][:300] if lines else "the exporting process ended without an error message"

@@ -213,6 +213,23 @@ def test_weights_that_do_not_fit(zoo_path: Path) -> None:
         load_module("zoo.net:net", (3, 12, 12), zoo_path / "weights.pt")
 
 
+def test_a_file_that_is_no_state_dictionary_is_told_how_to_save_one(zoo_path: Path) -> None:
+    (zoo_path / "wrong.pt").write_bytes(b"no pickle")
+    torch.save([1, 2], zoo_path / "list.pt")
+    for name in ("wrong.pt", "list.pt"):
+        with pytest.raises(ExportError) as caught:
+            load_module("zoo.net:net", (3, 12, 12), zoo_path / name)
+        assert caught.value.detail == (
+            f'{name} is not a state dictionary: save one with torch.save(net.state_dict(), "weights.pt")'
+        )
+
+
+def test_weights_that_are_no_file_are_told_in_words(zoo_path: Path) -> None:
+    for path, says in ((zoo_path / "gone.pt", "there is no file"), (zoo_path, "is a folder")):
+        with pytest.raises(ExportError, match=says):
+            load_module("zoo.net:net", (3, 12, 12), path)
+
+
 def test_pickled_code_is_not_run(zoo_path: Path) -> None:
     class Boom:
         def __reduce__(self) -> tuple[object, ...]:
@@ -234,9 +251,9 @@ def _line_of(text: str) -> str:
         ("zoo.net:broken", None, "factory", "ZeroDivisionError: division by zero", "return 1 / 0"),
         ("zoo.net:quits", None, "factory", "SystemExit: no such checkpoint", "raise SystemExit"),
         ("zoo.net:a_number", None, "factory", "must return a torch module, but it returned int", None),
-        ("zoo.net:missing", None, "import", "zoo.net has no attribute 'missing'", None),
-        ("nowhere:net", None, "import", "No module named 'nowhere'", None),
-        ("zoo.net", None, "import", "expected package.module:factory, got 'zoo.net'", None),
+        ("zoo.net:missing", None, "spec", "zoo.net has no attribute 'missing'", None),
+        ("nowhere:net", None, "spec", "there is no module 'nowhere' in this folder or installed", None),
+        ("zoo.net", None, "spec", "expected package.module:factory, got 'zoo.net'", None),
         ("zoo.net:net", None, "input_shape", "give --input-shape", None),
         ("zoo.net:with_example", (3, 8, 8), "input_shape", "(3, 8, 8)", None),
         ("zoo.net:net", (1, 8, 8), "forward", "of shape 1,8,8", "self.conv(x)"),

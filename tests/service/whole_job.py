@@ -33,7 +33,7 @@ from hw_profiles.timing.copies_timing import time_ops
 from hw_profiles.timing.protocol import BurstProtocol, Timing
 
 ROOT = Path(__file__).parent.parent.parent
-PATIENCE_S = 240.0
+PATIENCE_S = 900.0
 """A guard against hanging, not an expectation of speed."""
 CLASSES = 4
 WIDTHS = (4, 16, 32)

@@ -137,13 +137,13 @@ def test_the_test_part_is_read_once_however_often_a_run_dies(
 ) -> None:
     plan, ports = job()
     read: list[int] = []
-    honest = Inputs.test_accuracy
+    honest = Inputs.test_score
 
     def counted(inputs: Inputs, model: bytes) -> float:
         read.append(len(model))
         return honest(inputs, model)
 
-    monkeypatch.setattr(Inputs, "test_accuracy", counted)
+    monkeypatch.setattr(Inputs, "test_score", counted)
     for _ in range(2):
         kill(plan, ports, lock, lambda m: isinstance(m, Phased) and m.phase == "package")
     run(plan, ports, lock)

@@ -1,1 +1,1 @@
-"""Evaluates candidates: the evaluators of each fidelity, and the scores."""
+"""The evaluation of candidates: the evaluators for each fidelity, and the scores."""

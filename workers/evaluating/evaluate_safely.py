@@ -1,4 +1,4 @@
-"""attempt: makes one evaluation of one candidate and catches every exception of the evaluator."""
+"""attempt: evaluates one candidate once, and catches every exception that the evaluator raises."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Material:
 
     @cached_property
     def network(self) -> Network:
-        """The uncut network in the form that candidates are cut from."""
+        """The uncut network, in the form from which candidates are cut."""
         return load_network(self.folder / "network.onnx")
 
     @cached_property
@@ -67,7 +67,7 @@ class Material:
 
     @cached_property
     def reference(self) -> Images:
-        """Preprocessed training images (N, *input_shape), for batch norms, statistics and int8 ranges."""
+        """Preprocessed training images (N, *input_shape), used for batch norms, statistics and int8 ranges."""
         images: Images = self._array("reference_images")
         return images
 
@@ -80,8 +80,8 @@ class Material:
 
     @cached_property
     def known(self) -> dict[str, dict[str, NDArray[np.float64]]]:
-        """The methods' results for strategies, under the names that the methods chose: name -> block or knob ->
-        array.
+        """The results that the methods offer to strategies, as name -> block or knob -> array; the methods choose the
+        names.
         """
         names: list[str] = json.loads(self._known.read_text()) if self._known.exists() else []
         return {name: self._mapping(f"known-{i}") for i, name in enumerate(names)}
@@ -92,15 +92,15 @@ class Material:
 
     @cached_property
     def sensitivity(self) -> dict[str, NDArray[np.float64]]:
-        """Knob -> (levels,) the scores at each level of the knob if only this knob is changed; empty before the
-        measurement.
+        """Map of each knob to (levels,) scores: the score at each level of this knob if no other knob is changed. The
+        map is empty before the measurement.
         """
         return self._mapping("sensitivity") if (self.folder / "sensitivity.json").exists() else {}
 
     @cached_property
     def ls_error(self) -> dict[str, NDArray[np.float64]]:
-        """Block -> (width + 1,) the errors in the layers that read the block, by the number of units that stay. This
-        takes a tenth of a second.
+        """Map of each block to (width + 1,) errors in the layers that read the block, indexed by the number of units
+        kept. Computing the map takes a tenth of a second.
 
         The map is empty if the methods gather no statistics.
         """
@@ -132,7 +132,9 @@ class Material:
         return self._part("training" if self._file("training_images").exists() else "short")
 
     def keep(self, network: Network, epochs: int) -> str:
-        """Store a network that was trained for `epochs` epochs, so that `kept` can return it; return its digest."""
+        """Store a network that was trained for `epochs` epochs, so that `kept` can return the network; return its
+        digest.
+        """
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
         durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
@@ -164,8 +166,8 @@ class Material:
         return load_network(self._network_path(digest))
 
     def checkpoint(self, key: str) -> Path:
-        """Return the path of the checkpoint of the full training run with this key. The run resumes from it if its
-        worker was lost.
+        """Return the path of the checkpoint of the full training run with this key. If its worker is lost, the run
+        resumes from this checkpoint.
         """
         path = self.folder / "trainings" / f"{key}.safetensors"
         path.parent.mkdir(exist_ok=True)
@@ -188,7 +190,7 @@ class Material:
         preprocessing: Preprocessing,
         training: Part | None = None,
     ) -> Path:
-        """Write every file, and last the mark that they are complete; return the path of this mark.
+        """Write every file, and finally a file that marks them as complete; return the path of this mark.
 
         Args:
             training: images that F4 trains on; if None, F4 uses the images of `short`.
@@ -219,7 +221,7 @@ class Material:
         return self.folder / f"{name}.npy"
 
     def _array(self, name: str) -> NDArray[Any]:
-        # Copy on write: all workers share it, and torch can still wrap it without a warning.
+        # The map is copy-on-write, so all workers share it and torch can wrap it without a warning.
         array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
         return array
 

@@ -1,10 +1,10 @@
-"""CutEvaluator: evaluates at F2 (the proxy that strategies search by), at a quick form of F2 for sensitivities, at F3
-and at F4.
+"""CutEvaluator: evaluates candidates at F2 (the proxy that strategies search by), at a quick form of F2 for
+sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
-score. The cost is the cost of running the cut network, never of running a masked full network. F3 adds a short
-distillation from the uncut network before the precision is chosen. F4 trains a network to the candidate's values (see
-`workers.evaluating.whole_training`).
+score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
+a short distillation from the uncut network before the precision is chosen. F4 trains a network until it has the
+candidate's values (see `workers.evaluating.whole_training`).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class CutEvaluator:
         """Return the candidate's structure as a module, refitted and re-estimated, and the scheme that made it.
 
         Args:
-            reference: images for the batch norms of all candidates, the uncut network included; if None, a cut network
+            reference: images for the batch norms of all candidates, including the uncut network; if None, a cut network
                 uses all of the material's images, and an uncut network keeps its batch norms.
         """
         bound = self._material.scheme.bind(candidate.values)

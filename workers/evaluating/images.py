@@ -1,4 +1,4 @@
-"""Preprocessed: the images of a whole part in the form that a network takes, one batch at a time."""
+"""Preprocessed: the images of a whole part of a data set in the form that a network takes, one batch at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Scores: rates a network's outputs image by image, in torch during training and in onnxruntime as a file."""
+"""Scores: rates a network's outputs image by image, in torch during training and in onnxruntime once the network is a
+file.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,11 @@ from workers.evaluating.images import BATCH, Preprocessed
 Images = NDArray[np.float32]
 Labels = NDArray[Any]
 Source: TypeAlias = Images | Preprocessed
-"""Images (N, *input_shape), in memory or made while they are read."""
+"""Images (N, *input_shape), either in memory or computed as they are read."""
 
 
 def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """Score a module: images (N, *input_shape), labels (N, ...) -> (N,). The module is left in eval mode.
+    """Return a module's (N,) scores on images (N, *input_shape) with labels (N, ...). The module is left in eval mode.
 
     Raises:
         Diverged: an output is not finite.
@@ -40,7 +42,8 @@ def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: La
 
 
 def scores_in_file(task: Task, model: bytes, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
-    """Score an ONNX file in the same way, in onnxruntime with as many threads as torch has.
+    """Return an ONNX file's scores, as `scores_in_torch` does for a module. onnxruntime gets as many threads as torch
+    has.
 
     Raises:
         Diverged: an output is not finite.

@@ -1,5 +1,5 @@
-"""Sampler: makes a full sample of sparsity inference (F4), which is a network trained to the candidate's values, in its
-final form.
+"""Sampler: makes a full sample of sparsity inference (F4): a network in its final form, trained until it has the
+candidate's values.
 
 The recipe `lc` is L-C; the recipe `direct` projects once and trains the remaining weights. Both are in
 `compress.training` and use the same number of epochs. A sample may start from the network of an earlier sample, which
@@ -45,8 +45,8 @@ class Sampler:
     """Trains samples of one network.
 
     Args:
-        recipe: recipe of every sample, whichever way it is trained. It is also the recipe of the job's finalists, so
-            that a sample reaches the score that a finalist would reach.
+        recipe: recipe of every sample, whichever training function it uses. The job's finalists have the same recipe,
+            so that a sample reaches the score that a finalist would reach.
     """
 
     def __init__(self, material: Material, recipe: Recipe) -> None:
@@ -69,8 +69,8 @@ class Sampler:
         bound = self._material.scheme.bind(candidate.values)
         start = self._start(candidate)
         after = BoundScheme(bound.steps(*AFTER_TRAINING))
-        # The density is a share of the weights that remain after the cut, because single weights cannot be chosen
-        # before the channels.
+        # The density is a share of the weights that remain after the cut, because single weights can be chosen only
+        # after the channels.
         early = candidate.recipe == "direct" or bool(BoundScheme(bound.steps("sparsity")).projected(start))
         source = self._cut(start, bound, candidate.weights_from is None) if early else start
         trained = self._trained(candidate, source, after if early else bound)
@@ -116,7 +116,7 @@ class Sampler:
             last = step
             if step.last_of_epoch:
                 durable.write(file, step.checkpoint())
-                # The evaluation counts as one more epoch, because it follows the epochs.
+                # The evaluation counts as one more epoch, because it takes place after the last epoch.
                 durable.write(_reached(file), f"{(step.epoch + 1) / (step.epochs + 1):.6f}".encode())
         if last is None:
             return network if saved is None else network.with_constants(Checkpoint.from_bytes(saved).weights)
@@ -126,9 +126,9 @@ class Sampler:
         return trained
 
     def reached(self, candidate: Candidate) -> float:
-        """Return the finished share of a candidate's training, 0..1, wherever it runs, to show to waiting users.
+        """Return the finished share of a candidate's training, from 0 to 1, to show to waiting users.
 
-        The share is 0 if it is unknown, and once the training is over.
+        The training may run on any machine. The share is 0 if it is unknown or if the training is over.
         """
         try:
             share = float(_reached(self._material.checkpoint(self._key(candidate))).read_text())

@@ -1,1 +1,1 @@
-"""Judges finalists: times them whole, compares them with the control, and tries smaller neighbours."""
+"""Judges finalists: times each whole network, compares it with the control, and tries smaller neighbours."""

@@ -1,4 +1,6 @@
-"""The verify phase: times every finalist whole beside the original, and judges it on its file's measured behaviour."""
+"""The verify phase: times every finalist as a whole network beside the original, and judges it by how its file behaves
+when measured.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Literal, TypeAlias
 from compress.scoring.difference import Difference
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
-from search.metrics import latency_metric, parse_limit, parse_limits
+from search.metrics import latency_metric, parse_limit, parse_limits, row_of
 from search.problem import Constraint, Objective
-from search.ranking.nearness import distance, guesses
+from search.ranking.nearness import distance
 from search.ranking.preference import preference
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
@@ -23,8 +25,8 @@ from workers.running.inputs import Inputs
 from workers.training.trained import Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
-"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in a
-finalist's place.
+"""The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in place of
+a finalist.
 """
 
 
@@ -51,12 +53,12 @@ class Judged:
 
     @property
     def met(self) -> bool:
-        """True if the file itself meets every limit."""
+        """True if the file, as measured, meets every limit."""
         return not self.broken
 
     @property
     def measured(self) -> Mapping[str, float]:
-        """The metrics of the file itself."""
+        """The metrics measured on the file itself."""
         latency = {latency_metric(each.device_id): each.measured_ms for each in self.timed}
         return {**self.trained.counts, **latency, self.metric: self.trained.score}
 
@@ -72,7 +74,8 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        known = {**trained.predicted, **trained.counts, self.metric: trained.score}
+        after = trained.score if trained.ruined is None else trained.ruined
+        known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
         if self.role == "uncut":
@@ -129,7 +132,8 @@ def nearest_of(found: Sequence[Judged]) -> Judged | None:
     """Return the finalist to offer if no finalist meets every limit: the nearest to the limits by
     `search.ranking.nearness`.
 
-    This measure weighs every limit, and ranks networks that guess last; ties are ranked as in `best_of`.
+    This measure weighs every limit, and ranks last the networks that do no better than guessing; ties are ranked as in
+    `best_of`.
     """
     return min(found, key=lambda each: (each.distance, each.violation, *_rank(each), each.trained.name), default=None)
 
@@ -148,18 +152,15 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        doubts.append(
-            f"{each.candidate_id} continued a sample and had {each.epochs} epochs; the control had {control.epochs}"
-        )
+        how = "continued a sample and had" if control.ruined is None else "had"
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)
         if over:
             violation += over
             seen = metrics[constraint.metric]
-            broken.append(
-                f"{name} does not hold: {constraint.metric} is {seen:.6g}, and the bound is {constraint.bound:.6g}"
-            )
+            broken.append(_over(name, constraint, seen))
         allowed = control.score - constraint.bound
         if parse_limit(name).form == "drop" and lost.low < allowed < lost.high:
             within = f"within the 95 % interval of the loss of {each.candidate_id}"
@@ -168,8 +169,13 @@ def _judge(
     utility = Objective(plan.objective_key, plan.objective_goal).utility(metrics)
     far = sum(math.log1p(t.excess) for t in timed)
     far += distance((one for _, one in limits), metrics, plan.metric, inputs.chance)
-    far = math.inf if guesses(each.score, inputs.chance, len(each.scores)) else far
+    far = math.inf if inputs.task.guesses(each.scores, inputs.chance) else far
     return Judged(each, tuple(timed), lost, violation, utility, far, plan.metric, tuple(broken), tuple(doubts), epochs)
+
+
+def _over(name: str, constraint: Constraint, seen: float) -> str:
+    row = row_of(constraint.metric)
+    return f"{name} does not hold: {row.heading} is {row.told(seen)}, and the bound is {row.told(constraint.bound)}"
 
 
 def _slow(target: Target, timed: Timed) -> str:
@@ -197,8 +203,14 @@ def _say(context: Context, each: Judged) -> None:
     latency = ", ".join(f"{t.measured_ms:.3f} ms (predicted {t.predicted_ms:.3f})" for t in each.timed)
     verdict = "meets every limit" if each.met else "; ".join(each.broken)
     metric = context.plan.metric_row
-    score = f"{metric.heading} {metric.told(each.trained.score)}, lost {_told(context.plan, each.drop)}"
+    score = f"{metric.heading} {metric.told(each.trained.score)}, {_change(context.plan, each.drop)}"
     context.say(f"{each.trained.name}: {latency or 'no target'}; {score}: {verdict}.")
+
+
+def _change(plan: JobPlan, lost: Difference) -> str:
+    """Say how the score changed; the interval is that of the loss, so its sign is the same for all networks."""
+    word = "gained" if lost.mean < 0 else "lost"
+    return f"{word} {plan.metric_row.told(abs(lost.mean))} (loss {_told(plan, lost)})"
 
 
 def _told(plan: JobPlan, lost: Difference) -> str:

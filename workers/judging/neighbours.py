@@ -15,7 +15,7 @@ from workers.running.context import Context
 NEIGHBOURS = 2
 """Maximum number of neighbours that a job tries."""
 A_LITTLE = 0.10
-"""Relative excess over a latency limit up to which a smaller neighbour is tried."""
+"""Largest relative excess over a latency limit for which a smaller neighbour is tried."""
 
 
 def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
@@ -27,7 +27,7 @@ def worth_another(verdicts: Sequence[Judged]) -> Judged | None:
 
 
 def lasts_for(context: Context, nearest: Judged) -> bool:
-    """Return True if the wall seconds are enough for another training run as long as the nearest finalist's run."""
+    """Return True if the remaining wall seconds are enough for a training run as long as the nearest finalist's."""
     return context.spent_s + nearest.trained.elapsed_s < context.plan.budget.wall_s
 
 

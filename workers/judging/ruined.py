@@ -14,7 +14,7 @@ from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
 
 LEAST = 0.5
-"""Minimum share of a network's score beyond guessing that training must keep."""
+"""Minimum share that training must keep of a network's score above the score of guessing."""
 
 
 def ruined(before: float, after: float, chance: float, count: int) -> bool:
@@ -32,7 +32,7 @@ def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence
     told = []
     if control.ruined is not None:
         was = _said(control, control.ruined, metric)
-        told.append(f"{was} Limits on {metric.heading} are held against the network as it was before.")
+        told.append(f"{was} Limits on {metric.heading} are checked against the network as it was before.")
     if shown.ruined is not None and shown.candidate_id != control.candidate_id:
         told.append(f"{_said(shown, shown.ruined, metric)} The result is this network as it was before.")
     return tuple(told)
@@ -41,6 +41,6 @@ def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence
 def _said(each: Trained, after: float, metric: Metric) -> str:
     who = "the control" if each.candidate_id == CONTROL else each.candidate_id
     return (
-        f"Training by this recipe ruins {who}: {metric.heading} {metric.told(after)} after it and "
+        f"Training with this recipe ruins {who}: {metric.heading} {metric.told(after)} after it and "
         f"{metric.told(each.score)} before, on {len(each.scores)} validation images."
     )

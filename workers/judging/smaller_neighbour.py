@@ -17,8 +17,9 @@ SLACK = 0.995
 def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) -> Values | None:
     """Return values whose predicted latency is lower by the measured excess; None if no knob can be lowered further.
 
-    Each step lowers one knob by as many levels as it takes to save anything, because the cost of widths rises in steps.
-    The step lowers the knob that, by the sensitivities, loses the least accuracy for the latency that it saves.
+    Each step lowers one knob, by as many levels as are needed to save anything, because the cost of widths rises in
+    steps. It lowers the knob that, according to the sensitivities, loses the least accuracy for the latency that it
+    saves.
     """
     if not problem.terms:  # no table can predict how much a step saves
         return None
@@ -44,7 +45,7 @@ def smaller_neighbour(problem: Problem, values: Values, timed: Sequence[Timed]) 
 
 
 def _structural(problem: Problem) -> list[int]:
-    """Return the columns of the knobs that remove parts of the structure in small steps."""
+    """Return the columns of those knobs that remove parts of the network's structure in small steps."""
     return [i for i, knob in enumerate(problem.space.levelled) if knob.role in ("width", "rank")]
 
 
@@ -53,7 +54,7 @@ def _latency_ms(problem: Problem, levels: np.ndarray) -> Mapping[str, np.ndarray
 
 
 def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]) -> np.ndarray:
-    """Return the summed relative excess over the wanted latencies: (n, d) levels -> (n,)."""
+    """Return the (n,) sums of the relative excesses over the wanted latencies, for levels of shape (n, d)."""
     latency_ms = _latency_ms(problem, levels)
     total = np.zeros(len(levels))
     for key, wanted in wanted_ms.items():
@@ -62,8 +63,8 @@ def _excess(problem: Problem, levels: np.ndarray, wanted_ms: Mapping[str, float]
 
 
 def _lost(problem: Problem, knob: int, level: int, lower: int) -> float:
-    """Return the accuracy lost between two levels. It is always above zero, so that among steps that lose nothing the
-    step that saves most is taken.
+    """Return the accuracy lost between two levels. The result is always above zero, so that among steps that lose
+    nothing, the step that saves the most is taken.
     """
     curve = problem.statistics.get("sensitivity", {}).get(problem.space.levelled[knob].name)
     if curve is None:

@@ -1,4 +1,4 @@
-"""Timed: finalists timed whole beside the original, with the tables' earlier predictions."""
+"""Timed: finalists timed as whole networks beside the original, with the tables' earlier predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MS = 1e-3
 SESSIONS = 3
 """Maximum number of sessions per verdict; a session whose anchors disagree is timed again."""
 _MOVED = 0.1
-"""Relative change of an anchor above which a line is logged."""
+"""Relative change in an anchor's latency above which a line is logged."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _session(
 ) -> tuple[Mapping[str, Sample], Session]:
     """Return a session whose anchors agree; if there is none, warn and return the session in which they agree best.
 
-    Only anchors decide which sessions are timed again: choosing by finalists would select the lucky sessions.
+    Only anchors decide which sessions are timed again, because a choice based on finalists would favour lucky sessions.
     """
     target = device.target
     rounds = verdict_rounds(target.statistic)

@@ -1,4 +1,4 @@
-"""RayCluster: the Ray that this process computes on, which is a private Ray on this machine or an existing cluster.
+"""RayCluster: the Ray that this process computes on, either a private Ray on this machine or an existing cluster.
 
 A thread starts Ray, watches it, and restarts it after a loss. Nothing is ever stored only in Ray.
 
@@ -35,17 +35,17 @@ LOOK_S = 2.0
 FIRST_REST_S = 1.0
 LONGEST_REST_S = 30.0
 JOIN_S = 60.0
-"""Seconds that a node of a cluster may take to start. Chosen for busy machines: `ray_up_s` in the rows of
-benchmarks/ray_dispatch.py is a measured time.
+"""Seconds that a node of a cluster may take to start. Chosen with busy machines in mind; for a measured time, see
+`ray_up_s` in the rows of benchmarks/ray_dispatch.py.
 """
 RELEASE_S = 4.0
 """Seconds that users of a lost Ray may take to release it. Shutting Ray down while it is used would end the process."""
 HEAD_LOOKS = 2
 """Number of consecutive checks without a connection to the head after which the head counts as lost."""
 CLOSE_S = 5.0
-"""Seconds for an orderly end; anything that still runs after them dies with this process."""
+"""Seconds allowed for an orderly shutdown; anything still running after that dies with this process."""
 STORE_BYTES = 128 * 1024**2
-"""Bytes of Ray's memory for objects. Candidates and evaluations are small, and everything large is a file."""
+"""Bytes of memory that Ray reserves for objects. Little is needed, because everything large is a file."""
 _PREFIX = "nlray-"
 _SHORT = 15
 """Maximum length in bytes of the parent of our folder: Ray appends 85 more bytes, and a socket's path has at most
@@ -77,11 +77,11 @@ class RayCluster:
         self._head = ""
         self._folder: Path | None = None
         self._node: ChildProcess | None = None
-        # Our node dies with the thread that forked it, so this thread lives as long as the cluster.
+        # Our node dies with the thread that forked it, so this thread must live as long as the cluster.
         self._keeper = threading.Thread(target=self._keep, name="ray", daemon=True)
 
     def start(self) -> None:
-        """Begin to start Ray; return at once."""
+        """Start Ray in the background; return at once."""
         self._keeper.start()
 
     def wait(self, timeout_s: float) -> None:
@@ -95,7 +95,7 @@ class RayCluster:
                 raise ClusterDown(self.problem or f"Ray has not come up within {timeout_s:g} s")
 
     def close(self) -> None:
-        """End this process's part in the cluster, or all of a private Ray. May be called twice."""
+        """Leave the cluster, or shut down a private Ray. May be called twice."""
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join(CLOSE_S)
@@ -229,7 +229,7 @@ class RayCluster:
 
         with self._changed:
             self._changed.wait_for(lambda: not self._holds, RELEASE_S)
-        with suppress(Exception):  # a lost Ray cannot be shut down in order
+        with suppress(Exception):  # a lost Ray cannot be shut down cleanly
             ray.shutdown()
         if self._node is not None:
             self._node.terminate(5.0)
@@ -264,7 +264,7 @@ class Hold:
             raise ClusterDown("the head of the Ray cluster does not answer")
 
     def release(self) -> None:
-        """Declare that this holder no longer uses anything of Ray. May be called twice."""
+        """Declare that this holder no longer uses Ray. May be called twice."""
         self._cluster._release(self)
 
 
@@ -294,7 +294,7 @@ def _set_token(folder: Path, own: bool) -> None:
 
 
 def _bases() -> list[str]:
-    """List possible parents of our folder, the user's own choice (TMPDIR) first."""
+    """List possible parents of our folder, beginning with the user's own choice (TMPDIR)."""
     return [base for base in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(base)) <= _SHORT]
 
 

@@ -1,4 +1,4 @@
-"""Sets Ray's environment variables. Ray reads them once, when it is imported, so import this module first.
+"""Sets Ray's environment variables. Ray reads them only when it is imported, so import this module before Ray.
 
 Every process that Ray starts for us inherits these variables.
 """
@@ -11,7 +11,7 @@ AUTH_MODE = "RAY_AUTH_MODE"
 TOKEN = "RAY_AUTH_TOKEN"
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 MAY_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""If this is off, Ray binds only to 127.0.0.1. The variable is named after the systems on which that is the default."""
+"""If this variable is off, Ray binds only to 127.0.0.1. Its name mentions the systems on which off is the default."""
 
 os.environ[AUTH_MODE] = "token"
 os.environ[MAY_CLUSTER] = "0"

@@ -35,11 +35,11 @@ class RayExecutor:
         return self._cluster.state
 
     def start(self) -> None:
-        """Begin to start up, as Executor.start does."""
+        """Start up in the background, as Executor.start does."""
         self._cluster.start()
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
-        """Make a pool, as Executor.pool does, with at least one worker, whatever `processes` says."""
+        """Make a pool, as Executor.pool does. It has at least one worker, even if `processes` is 0."""
         from workers.on_ray.pool import RayPool
 
         hold = self._cluster.hold()

@@ -1,8 +1,8 @@
 """RayPool: long-lived evaluator actors on the nodes of a Ray cluster, supervised here.
 
-Ray's own restarts are off, because with them a call could block for ever, or run again unnoticed. If an actor dies with
-its process or its node, the candidate in progress gets a second attempt, and the rest of the batch returns to the
-queue. Everything happens in the calls of the one thread that uses the pool.
+Ray's own restarts are off, because with them, a call could block forever, or could run a second time unnoticed. If an
+actor dies with its process or its node, the candidate in progress gets a second attempt, and the rest of the batch
+returns to the queue. Everything happens in the calls of the one thread that uses the pool.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from workers.pools.process_pool import ATTEMPTS, FAILED_STARTS
 BATCH = 16
 """Maximum number of candidates per call."""
 BATCH_S = 0.5
-"""Seconds that a batch should keep a worker busy: far more than a call takes, far less than a cancel may wait."""
+"""Seconds for which a batch should keep a worker busy: far longer than a call takes, and far shorter than a
+cancellation may wait.
+"""
 ALL = 3600.0
 
 
@@ -45,9 +47,9 @@ class RayPool:
         make_evaluator: picklable; called once in each actor. The files that it loads must be visible on every node.
         workers: number of actors.
         cpus: CPUs of each actor; `room` finds numbers that fit a cluster.
-        deadline_s: seconds that one candidate may take once it has begun.
+        deadline_s: seconds that one candidate may take once it has started.
         start_s: seconds that an actor may take to find room and to make its evaluator.
-        grace_s: seconds between a cancel and the end of the actor that works on the candidate.
+        grace_s: seconds after a cancellation before the actor that works on the candidate is killed.
         guard: picklable; entered around each evaluation in the actor.
         hold: a hold on the cluster, released by `close`; None if Ray cannot be shut down while the pool is in use.
     """
@@ -115,8 +117,8 @@ class RayPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does. A candidate in progress has `grace_s` to end; then its actor is
-        killed.
+        """Give up on a candidate, as Pool.cancel does. A candidate in progress has `grace_s` seconds to end; after
+        that, its actor is killed.
         """
         for candidate in [c for c in self._waiting if c.id == candidate_id]:
             self._waiting.remove(candidate)
@@ -128,7 +130,7 @@ class RayPool:
     def close(self) -> None:
         """Close the pool, as Pool.close does."""
         self._closed = True
-        with suppress(ClusterDown):  # the actors died with their Ray; a call to them would wait for ever
+        with suppress(ClusterDown):  # the actors died with their Ray; a call to them would wait forever
             self._check()
             for worker in self._workers:
                 worker.end()
@@ -154,7 +156,9 @@ class RayPool:
             self._hold.check()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Take a step. An error in it breaks the pool but fails no candidate, because Ray can be lost in many ways."""
+        """Run one step. An error in this step breaks the pool but fails no candidate, because Ray can be lost in many
+        ways.
+        """
         try:
             self._check()
             step()
@@ -166,7 +170,7 @@ class RayPool:
             raise self._broken from error
 
     def _turn(self, left_s: float) -> None:
-        """Wait for news or the next deadline, and handle whatever is ready."""
+        """Wait for a message or the next deadline, and handle whatever is ready."""
         self._staff()
         self._assign()
         self._listen(left_s)
@@ -269,7 +273,7 @@ class RayPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _no_room(self, worker: RayWorker) -> None:
-        """Give up an actor that does not start: Ray would let it wait for ever.
+        """Give up on an actor that does not start, because Ray would let it wait forever.
 
         Raises:
             NoRoom: no other actor has started either.
@@ -281,7 +285,7 @@ class RayPool:
         self._rest_until_s = time.monotonic() + self._start_s
 
     def _dismiss(self, worker: RayWorker, status: Status, reason: str) -> None:
-        """End an actor in the middle of a candidate, and answer the candidate with this status and reason."""
+        """End an actor in the middle of a candidate, and return the candidate with this status and reason."""
         self._workers.remove(worker)
         worker.end()
         at_hand = self._take_back(worker)

@@ -24,7 +24,9 @@ from workers.training.parallel_training import CONTROL, Course, Ended, Epoch, le
 LOST_WORKERS = 2
 """Number of workers that one training run may lose."""
 FIRST_RUNG = 1 / 3
-"""Share of the epochs before the first comparison: fine-tuned networks of one size need a few epochs to settle."""
+"""Share of the epochs before the first comparison, because fine-tuned networks of one size need a few epochs to
+settle.
+"""
 REDUCTION = 2
 LOOK_S = 0.5
 _NAME = "network"
@@ -64,7 +66,7 @@ def trained(course: Course, workers: int, cpus: int) -> Mapping[str, Ended]:
     )
     try:
         found = tuner.fit()
-    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch keeps our own errors
+    except (Exception, SystemExit) as error:  # a lost Ray raises SystemExit; the watch has recorded our own errors
         raise PoolBroken(f"Ray Tune: {_last_line(error)}") from error
     finally:
         shutil.rmtree(course.folder / "tune", ignore_errors=True)
@@ -82,7 +84,7 @@ def _scheduler(course: Course, watch: Watch) -> TrialScheduler:
 
 class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no types
     """ASHA over the epochs and scores of all training runs except the spared ones, which are neither stopped nor
-    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch decides in the end.
+    counted. ASHA and the watch may both stop a run, but one run must be left, so the watch has the final say.
     """
 
     def __init__(self, watch: Watch, spared: frozenset[str], epochs: int) -> None:
@@ -100,7 +102,9 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
         self._spared = spared
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide on a result, as TrialScheduler does; a training run is not stopped at its last epoch."""
+        """Decide whether a training run continues after a result, as TrialScheduler does; at its last epoch, a run is
+        not stopped.
+        """
         name, going_on = trial.config[_NAME], str(TrialScheduler.CONTINUE)
         if name in self._spared or result.get("epoch") == result.get("epochs"):
             return going_on
@@ -114,8 +118,8 @@ class SparingAsha(ASHAScheduler):  # type: ignore[misc]  # Ray's classes have no
 
 
 class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
-    """Receives every epoch and decides which training runs end: all runs if the user wants it, some runs if the time is
-    used up.
+    """Receives every epoch and decides which training runs end: all runs if the user asks for it, some runs if the time
+    is used up.
     """
 
     def __init__(self, course: Course, at_once: int) -> None:
@@ -177,8 +181,8 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self._course.one_trained or any(name != CONTROL for name in trained)
 
     def _needed(self) -> str | None:
-        """Return the best training run that may be stopped. It continues, whatever the time, until there is a trained
-        network to judge.
+        """Return the best training run that may be stopped. It continues, even after the time is used up, until there
+        is a trained network to judge.
         """
         if self._one_trained():
             return None
@@ -199,7 +203,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return self.interrupted or self.failed is not None
 
     def ended(self) -> Mapping[str, Ended]:
-        """Return how each finished training ended."""
+        """Return how each finished training run ended."""
         return self._ended
 
 

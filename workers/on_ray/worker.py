@@ -1,8 +1,8 @@
 """RayWorker: a long-lived evaluator actor on a node of a cluster, and the driver's handle on it.
 
 The actor makes its evaluator once, then takes batches of candidates and answers with a stream. For each candidate, the
-stream has the candidate's id when it begins (its deadline starts then), then its evaluation. So a batch costs one call,
-every result arrives as soon as it exists, and the driver always knows which candidate is in progress.
+stream first yields the candidate's id, when its evaluation and its deadline begin, and then the evaluation. So a batch
+costs one call, every result arrives as soon as it exists, and the driver always knows which candidate is in progress.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Actor:
     """
 
     def __init__(self, threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory's import of torch reads it
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # set before the factory imports torch, which reads it
         forget_settings()
         self._given_up: set[str] = set()
         self._lock = threading.Lock()
@@ -55,8 +55,8 @@ class Actor:
         return None
 
     def evaluate(self, batch: Sequence[Candidate]) -> Iterator[str | Evaluation]:
-        """Yield each candidate's id once it has begun, then its evaluation, which is STOPPED if the candidate was given
-        up before.
+        """Yield each candidate's id when its evaluation begins, then the evaluation. If the candidate was cancelled
+        before, the evaluation is STOPPED.
         """
         for candidate in batch:
             with self._lock:
@@ -71,7 +71,7 @@ class Actor:
             yield evaluation
 
     def give_up(self, candidate_id: str) -> None:
-        """Do not begin this candidate."""
+        """Make sure that this candidate is not started."""
         with self._lock:
             self._given_up.add(candidate_id)
 
@@ -98,9 +98,9 @@ class RayWorker:
         self.batch: list[Candidate] = []
         """Candidates that have not come back, the current candidate first."""
         self.cancelled_s: float | None = None
-        """Time at which the current candidate was given up."""
+        """Time at which the current candidate was cancelled."""
         self.unwanted: set[str] = set()
-        """Ids of the batch's candidates that were given up."""
+        """Ids of the batch's candidates that were cancelled."""
         self._actor: Any = actor.remote(cpus)
         self.news: Any = self._actor.load.remote(packed)
         """Ray's reference or generator to wait for; None while idle."""
@@ -113,7 +113,7 @@ class RayWorker:
         self.news = self._actor.evaluate.options(num_returns="streaming").remote(self.batch)
 
     def hear(self) -> Evaluation | Broken | None:
-        """Receive the next message; None if only the state changed.
+        """Receive the next message; return None if the message only changed the state.
 
         Raises:
             RayError: the actor is gone.

@@ -29,7 +29,7 @@ ALIKE = 0.97
 saves a little.
 """
 _SLOTS: Mapping[Verdict, tuple[Slot, Slot]] = {"met": ("best", "nearest"), "missed": ("nearest", "best")}
-"""For each verdict, the slot that it fills and the slot that it leaves empty."""
+"""For each verdict, the slot that is filled and the slot that is left empty."""
 
 
 def original_row(
@@ -38,8 +38,8 @@ def original_row(
     beside: Mapping[str, Mapping[str, float]] | None = None,
     test: float | None = None,
 ) -> dict[str, Any]:
-    """Return the row of the original. `beside` has its latencies in the session in which the finalists were judged,
-    once they are known.
+    """Return the row of the original. `beside` has the original's latencies in the session in which the finalists were
+    judged, once these are known.
     """
     first = {timed.target.device_id: {"measured": timed.resting_ms(timed.original)} for timed in found.devices}
     return summary(
@@ -53,7 +53,7 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     """Choose the result among the judged networks, show it, and collect the report's contents.
 
     Raises:
-        JobFailed: another file was chosen before, and its test accuracy has already been read.
+        JobFailed: another file was chosen earlier, and its test accuracy has already been read.
     """
     chosen = best_of(verdicts)
     verdict: Verdict = "met" if chosen is not None else "missed"
@@ -88,7 +88,7 @@ def _warnings(
 
 
 def _out_of_time(context: Context, verdicts: Sequence[Judged], given_up: Mapping[str, GivenUp]) -> list[str]:
-    """Return a sentence for each piece of work after the search for which the wall seconds were not enough."""
+    """Return one sentence for each step after the search that the wall seconds were not enough for."""
     said, wall = [], f"{context.plan.budget.wall_s:g} wall seconds were not enough"
     late = [name for name, each in given_up.items() if each.out_of_time]
     if late:

@@ -19,8 +19,8 @@ def engine_artifacts(
 ) -> list[Path]:
     """Copy the files that were timed into a folder; return their paths.
 
-    The chosen network's file is named after the job and the device, whose name includes the runtime; another finalist's
-    file name also contains the finalist's name.
+    The chosen network's file is named after the job and the device (the device's name includes the runtime). Another
+    finalist's file name also contains the finalist's name.
     """
     found: dict[Path, Path] = {}
     for device in devices:

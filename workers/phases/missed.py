@@ -1,13 +1,16 @@
-"""Early ends: a job whose limits are far out of reach ends as missed before any training, with the nearest network as
-its result.
+"""Early ends: if a job's limits are far out of reach, the job ends as missed before any training, and its result is the
+nearest network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from search.metric import Metric
+from search.metrics import base_metric, device_of, row_of
+from search.problem import Problem
+from search.space import Values
 from workers.phases.package import Findings, package
 from workers.phases.search import Result
 from workers.ports import Outcome
@@ -55,12 +58,23 @@ def _smallest_row(metric: Metric, found: Profile) -> Mapping[str, Any]:
 def _far_reason(result: Result, nearest: Evaluated) -> str:
     candidate = nearest.evaluation.candidate
     others = [each.evaluation.candidate.values for each in result.evaluated]
-    over = result.problem.violations([candidate.values, result.profile.smallest, *others])
+    seen = [candidate.values, result.profile.smallest, *others]
+    far = "; ".join(lowest(result.problem, seen)) or "none meets all of them together"
     return (
-        f"No network found is predicted to come within {REACH:.0%} of the limits: each exceeds them by at least "
-        f"{over.min():.1%}. The nearest useful one, {candidate.id}, exceeds them by {over[0]:.1%}. "
-        "Nothing was trained."
+        f"No network found is predicted to come within {REACH:.0%} of the limits: {far}. "
+        f"The nearest useful one is {candidate.id}. Nothing was trained."
     )
+
+
+def lowest(problem: Problem, seen: Sequence[Values]) -> Iterator[str]:
+    """Yield each upper limit that none of these values meets, with the lowest value of its metric among them."""
+    estimates = problem.estimate(seen)
+    for constraint in problem.constraints:
+        found = float(min(estimates[constraint.metric]))
+        if constraint.sense == "max" and found > constraint.bound:
+            row, device = row_of(base_metric(constraint.metric)), device_of(constraint.metric)
+            where = f" on {device}" if device else ""
+            yield f"the limit on {row.heading}{where} is {constraint.bound:.6g}, and the lowest found is {found:.6g}"
 
 
 def _untrained_row(metric: Metric, found: Profile, nearest: Evaluated) -> Mapping[str, Any]:

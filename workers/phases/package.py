@@ -30,7 +30,9 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Findings:
-    """The contents of a report. `chosen` is the best network, or the nearest network if the verdict is missed."""
+    """The contents of a report. `chosen` is the best network or, if the verdict is "missed", the network nearest to the
+    limits.
+    """
 
     verdict: Verdict
     reason: str
@@ -141,6 +143,8 @@ def _training(context: Context, findings: Findings) -> str:
         return "none"
     epochs = common_epochs(context)
     longer = [f"{e.trained.name} had {e.trained.epochs}" for e in findings.judged if e.trained.epochs > epochs]
+    if epochs == 0 and not longer:
+        return "not trained"
     told = f"{epochs} epoch{'' if epochs == 1 else 's'}, distilled from the original, as was the control"
     return "; ".join([told, *longer]) + (" including its sample's" if longer else "")
 

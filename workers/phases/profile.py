@@ -19,7 +19,7 @@ from workers.running.inputs import Inputs
 
 
 def profile(context: Context, inputs: Inputs) -> Profile:
-    """Time the original, learn the devices' alignment, fill their tables, and calibrate on whole networks.
+    """Time the original, learn how the devices align channels, fill their tables, and calibrate on whole networks.
 
     Raises:
         JobFailed: there is nothing to prune or quantise.

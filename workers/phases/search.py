@@ -74,8 +74,8 @@ def problem_of(
 
 
 def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
-    """Map each width knob to (levels,) the errors in the layers that read its block, after these layers are
-    refitted.
+    """Map each width knob to (levels,) errors: at each level, the error in the layers that read the knob's block, after
+    these layers are refitted.
     """
     known = material.ls_error
     return {
@@ -95,7 +95,7 @@ def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
 
 
 def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
-    """Return the lowest score of a trained network that the plan's limits accept; None if they do not limit the
+    """Return the lowest score of a trained network that the plan's limits accept, or None if they do not limit the
     score.
     """
     said = {name: value for name, value in plan.limits.items() if parse_limit(name).metric.name == plan.metric}
@@ -107,7 +107,7 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     """Return the plan's strategies, each with its checked settings.
 
     Raises:
-        search.errors.InvalidInput: an unknown strategy or setting.
+        search.errors.InvalidInput: a strategy or a setting is unknown.
     """
 
     def maker(item: Named) -> MakeStrategy:

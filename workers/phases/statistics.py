@@ -35,18 +35,20 @@ from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3
-"""Number of a knob's levels at which the score is measured; the levels between are interpolated."""
+"""Number of a knob's levels at which the score is measured; scores at the levels between are interpolated."""
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
 """Maximum number of bytes of training images for full training runs (F4); a sample is drawn from a larger set."""
 _WAIT_S = 1.0
 SLOWEST = 5.0
-"""Multiple of the control's training time that a sample may take: L-C is slower, and other work may run beside it."""
+"""Multiple of the control's training time that a sample may take, because L-C is slower and other work may run beside
+it.
+"""
 
 
 def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = True) -> Material:
-    """Write the files from which candidates are evaluated. They are written once; a restart finds them.
+    """Write the files from which candidates are evaluated. They are written once; a restarted run uses them again.
 
     Args:
         norms: True if layers without a batch norm get one for training.
@@ -93,7 +95,7 @@ def trainable(
 ) -> Network:
     """Return the network in its trainable form, with the same rewrites as its fast form.
 
-    Its batch norms are kept, but their statistics are replaced if the images have very different statistics. Missing
+    Its batch norms are kept, but their statistics are replaced if those of the images are very different. Missing
     batch norms are inserted if `norms` is True. Constant channels are set to zero. A preparation that would change the
     network's function is left out, with a warning.
     """
@@ -112,7 +114,7 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) the scores with this knob at each level and all other knobs as in the original."""
+    """Map each knob to (levels,) scores: the score with this knob at each level and all others as in the original."""
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
     probes = _probes(space)
@@ -184,7 +186,7 @@ def statistics(run: JobRun, found: Profile) -> Iterator[Statistics]:
     """Gather the statistics; the pool that measured the sensitivities stays open for the search.
 
     Raises:
-        JobFailed: the search trains networks fully, and the control that they are compared with diverges.
+        JobFailed: the search compares fully trained networks with the control, and the control's training diverges.
         PoolBroken: no evaluator can be started.
         Halted: the user paused or cancelled the job.
     """

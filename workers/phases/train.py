@@ -54,7 +54,7 @@ def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
 
 
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
-    """Return a trainer of the form that trains better, and its control.
+    """Return a trainer for the form of the network that trains better, and the control that it trained.
 
     If the control scores lower with the inserted batch norms, it is trained again without them.
     """
@@ -85,7 +85,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
 
 
 def _lasts_for_another(run: JobRun, control: Trained) -> bool:
-    """Decide once and for all whether a second control and one finalist fit into the wall seconds."""
+    """Decide once and for all whether the wall seconds are enough for a second control and one finalist."""
     context = run.context
 
     def decide() -> memos.SecondControl:
@@ -99,7 +99,7 @@ def _lasts_for_another(run: JobRun, control: Trained) -> bool:
 
 
 def _trained(run: JobRun, trainer: Trainer, chosen: Sequence[Evaluated]) -> list[Trained]:
-    """Train the first finalist in any case, and each further finalist if the wall seconds are enough for it."""
+    """Always train the first finalist; train each further finalist only if the wall seconds are enough for it."""
     context, done, longest_s = run.context, list[Trained](), 0.0
     for each in chosen:
         if done and not trainer.has(each.evaluation) and context.spent_s + longest_s > context.plan.budget.wall_s:

@@ -1,4 +1,4 @@
-"""Executor: the interface through which a conductor computes: it makes pools and trains the networks of a train phase.
+"""Executor: the interface through which a conductor computes. It makes pools and trains the networks of a train phase.
 
 There is one implementation per way of computing: `LocalExecutor` uses this machine's child processes,
 `workers.on_ray.executor.RayExecutor` uses Ray. A job does not know which executor it has; the results are the same.
@@ -34,7 +34,7 @@ class Executor(Protocol):
     def state(self) -> State: ...
 
     def start(self) -> None:
-        """Begin to start up; return at once."""
+        """Start up in the background; return at once."""
         ...
 
     def pool(self, make_evaluator: EvaluatorFactory, processes: int, deadline_s: float, guard: Guard) -> Pool:
@@ -98,7 +98,7 @@ def local_pool(
         guard: entered around each evaluation; the host lock's `shared` lets a timing agent wait for a quiet machine.
 
     Raises:
-        InvalidInput: a negative number of processes.
+        InvalidInput: `processes` is negative.
     """
     if processes < 0:
         raise InvalidInput("processes", processes, "must be 0 or more")

@@ -41,8 +41,8 @@ class InProcessPool:
         self._waiting.append(candidate)
 
     def next(self, timeout_s: float) -> Evaluation | None:
-        """Return a finished evaluation, as Pool.next does; but an evaluation that has begun runs to its end, however
-        long it takes.
+        """Return a finished evaluation, as Pool.next does. However, an evaluation that has started is never
+        interrupted, no matter how long it takes.
         """
         if self._stopped:
             return self._stopped.popleft()
@@ -54,7 +54,7 @@ class InProcessPool:
             return attempt(evaluator, candidate)
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does."""
+        """Give up on a candidate, as Pool.cancel does."""
         for candidate in [c for c in self._waiting if c.id == candidate_id]:
             self._waiting.remove(candidate)
             self._stopped.append(ended(candidate, Status.STOPPED, "cancelled"))

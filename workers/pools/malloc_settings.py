@@ -1,9 +1,10 @@
 """Tells the C library's allocator to keep the memory that an evaluator frees, because the next candidate needs it.
 
 By default, glibc maps each large block afresh and returns the free end of its heaps to the system. Activations are such
-large blocks. The number of page faults of an evaluation then depends on the process's first allocations, so two workers
-of one job differ in speed. For ResNet-20 they differed by up to 40 % on the development machine; no benchmark shows it.
-At most the memory that the largest candidate needed is kept. Other C libraries (musl, macOS) are left unchanged.
+large blocks. The number of page faults during an evaluation then depends on the process's first allocations, so two
+workers of one job differ in speed. For ResNet-20, their speeds differed by up to 40 % on the development machine; no
+benchmark shows this. The memory that is kept never exceeds what the largest candidate needed. Other C libraries (musl,
+macOS) are left unchanged.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from search.evaluation import Evaluation
 
 
 class Evaluator(Protocol):
-    """Evaluates one candidate after another. It lives as long as its worker; everything slow is loaded when it is
-    made.
+    """Evaluates one candidate after another. It lives as long as its worker. Everything that is slow to load is loaded
+    when the evaluator is made.
     """
 
     def __call__(self, candidate: Candidate) -> Evaluation:
@@ -43,7 +43,7 @@ class Pool(Protocol):
         """Queue a candidate.
 
         Raises:
-            PoolClosed: after `close`.
+            PoolClosed: the pool is closed.
             InvalidInput: a candidate with this id is already in the pool.
         """
         ...
@@ -57,7 +57,9 @@ class Pool(Protocol):
         ...
 
     def cancel(self, candidate_id: str) -> None:
-        """Give this candidate up; it comes back STOPPED. Does nothing for an unknown or finished candidate."""
+        """Give up on this candidate, which then comes back STOPPED. Does nothing if the candidate is unknown or
+        finished.
+        """
         ...
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ STARTED = "started"
 
 @dataclass(frozen=True)
 class Broken:
-    """The message that the factory raised an exception, so this child will never evaluate anything."""
+    """A message saying that the factory raised an exception, so this child will never evaluate anything."""
 
     reason: str
 
@@ -41,7 +41,8 @@ def main(link: Connection, threads: int, guard: Guard) -> None:
     Args:
         link: the child's end of the pipe.
         threads: number of threads that the numeric libraries may use here.
-        guard: held around each evaluation, so that a timing agent on this machine gets quiet between two evaluations.
+        guard: held during each evaluation, so that a timing agent can have this machine to itself between two
+            evaluations.
     """
     # The inbox thread sees the end of the pipe only while no native call holds the interpreter's lock.
     die_with_parent()

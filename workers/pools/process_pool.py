@@ -1,8 +1,8 @@
 """ProcessPool: long-lived child processes under a small supervisor.
 
-It replaces concurrent.futures, in which one killed child breaks the whole executor; here, the candidate merely gets a
-second attempt. The supervisor is a thread that starts, feeds and watches the children and handles their deaths. The
-children die with this thread (PR_SET_PDEATHSIG fires when the *thread* that forked ends).
+It replaces concurrent.futures, in which one killed child breaks the whole executor; here, only the candidate is
+affected, and gets a second attempt. The supervisor is a thread that starts, feeds and watches the children and handles
+their deaths. The children die with this thread (PR_SET_PDEATHSIG fires when the *thread* that forked ends).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from workers.pools.process_child import Broken, Guard
 from workers.pools.process_worker import Worker
 
 ATTEMPTS = 2
-"""Maximum number of attempts at a candidate whose worker is killed. The first kill may have had another cause."""
+"""Maximum number of attempts at a candidate whose worker is killed, because the first kill may have had another
+cause.
+"""
 FAILED_STARTS = 3
 
 
@@ -37,7 +39,7 @@ class ProcessPool:
     Args:
         make_evaluator: picklable; called once in each child.
         processes: number of children.
-        deadline_s: seconds that one candidate may take once it has begun.
+        deadline_s: seconds that one candidate may take once it has started.
         start_s: seconds that a child may take to make its evaluator.
         guard: picklable; entered around each evaluation in the child.
     """
@@ -101,7 +103,9 @@ class ProcessPool:
         return result
 
     def cancel(self, candidate_id: str) -> None:
-        """Give a candidate up, as Pool.cancel does; a child in the middle of the evaluation is killed and replaced."""
+        """Give up on a candidate, as Pool.cancel does; a child in the middle of the evaluation is killed and
+        replaced.
+        """
         if not self._closing.is_set():
             self._order(candidate_id)
 
@@ -230,7 +234,7 @@ class ProcessPool:
                 self._dismiss(worker, Status.FAILED, f"timeout: not finished after {self._deadline_s:g} s")
 
     def _dismiss(self, worker: Worker, status: Status, reason: str) -> None:
-        """End a child in the middle of a candidate, and answer the candidate with this status and reason."""
+        """End a child in the middle of a candidate, and return the candidate with this status and reason."""
         assert worker.candidate is not None
         self._workers.remove(worker)
         worker.end()

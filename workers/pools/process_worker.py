@@ -70,7 +70,7 @@ class Worker:
         return time.monotonic() - self.since_s - limit_s
 
     def end(self) -> str:
-        """Kill and reap the child; return a readable cause of its end."""
+        """Kill and reap the child; return a readable reason why it ended."""
         self.process.kill()
         self.process.join()
         self.link.close()

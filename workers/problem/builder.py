@@ -28,7 +28,7 @@ from workers.problem.kernel_table import NodeTable, Part
 
 @dataclass(frozen=True)
 class Device:
-    """A device as a problem sees it: the device's table, and the calibration line a + b * sum of each setting, in the
+    """A device as a problem sees it: the device's table, and one calibration line, a + b * sum, per setting, in the
     order of the settings.
     """
 
@@ -92,7 +92,7 @@ class ProblemBuilder:
 
     @property
     def whole(self) -> Values:
-        """The values at which the network stays as it is."""
+        """The values that leave the network as it is."""
         return self.space.whole
 
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
@@ -101,9 +101,7 @@ class ProblemBuilder:
         return tuple(op for part in parts for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
-        """Map each op key to the op's expected number of occurrences in a network drawn at random (the sum of its
-        shares of points).
-        """
+        """Map each op key to the expected number of times that the op occurs in a network drawn at random."""
         found: dict[str, float] = {}
         for table in self.tables:
             shares = np.bincount(table.ids.reshape(-1)) / table.points
@@ -148,19 +146,19 @@ class ProblemBuilder:
     def _thinned(
         self, batch: Sequence[Values], levels: NDArray[np.int64], counts: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """Return the counts that are parts of other counts and shrink with the densities, each of shape (n,)."""
+        """Return those counts that are parts of other counts and shrink with the densities; each has shape (n,)."""
         found = {name: counts[whole] for name, whole in WHOLES.items()}
         for knob in self.kernels.densities:
             density = np.array([float(values[knob.name]) for values in batch])  # type: ignore[arg-type]  # a Float's
             held = (density, *(terms.latency_ms(levels) for terms in self._weights))
             for name in found:
                 thinned = COUNTS[name].thinned
-                assert thinned is not None, "a part of another count has one"
+                assert thinned is not None, "a count that is a part of another count must define `thinned`"
                 found[name] = found[name] + thinned(*held)
         return found
 
     def _levels(self, batch: Sequence[Values]) -> NDArray[np.int64]:
-        """Return the levels, (n, levelled). Raises search.errors.InvalidInput as `Space.check` does."""
+        """Return the levels, of shape (n, levelled). Raises search.errors.InvalidInput as `Space.check` does."""
         for values in batch if self.kernels.densities else ():
             self.space.check(values)
         return self.space.levels_of(batch)
@@ -190,8 +188,8 @@ class ProblemBuilder:
         return float(total_ms.min())
 
     def _exact(self) -> dict[str, Terms]:
-        """Return each count as a sum over nodes. The offset is the part outside the nodes, which is the same whatever
-        the values are.
+        """Return each count as a sum over nodes. The offset is the part that does not belong to nodes and does not
+        depend on the values.
         """
         at_whole = counted(Form.of(self.kernels.network))
         found = {}

@@ -11,7 +11,7 @@ from search.metrics import COUNTED
 
 COUNTS: Mapping[str, Count] = {metric.name: counter(metric.counter) for metric in COUNTED}
 WHOLES: Mapping[str, str] = {metric.name: metric.part_of for metric in COUNTED if COUNTS[metric.name].thinned}
-"""For each metric that is a part of another, the metric that its estimate starts from."""
+"""Map of each metric that is a part of another metric to the metric from which its estimate starts."""
 for part, whole in WHOLES.items():
     if COUNTS.get(whole) is None or whole in WHOLES:
         raise ValueError(f"metric {part} is part_of {whole!r}, which must be a metric counted by node")

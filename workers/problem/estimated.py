@@ -11,10 +11,10 @@ from search.problem import Problem
 
 
 def estimated(evaluations: Sequence[Evaluation], problem: Problem) -> list[Evaluation]:
-    """Return the evaluations with the problem's current estimates; counts made by the evaluator take precedence.
+    """Return the evaluations with the problem's current estimates; counts that the evaluator returned take precedence.
 
     Latency always comes from the problem's tables. Evaluations that are not complete stay unchanged. Do not pass
-    networks timed whole (F5): their measurements must not be replaced by estimates.
+    evaluations of networks that were timed as a whole (F5): their measurements must not be replaced by estimates.
     """
     complete = [each for each in evaluations if each.status is Status.COMPLETED]
     if not complete:

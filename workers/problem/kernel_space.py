@@ -24,11 +24,11 @@ from workers.problem.kernel_survey import node_tables
 from workers.problem.kernel_table import NodeTable, Part
 
 Fuse: TypeAlias = "Callable[[str, Sequence[Network]], Sequence[FusedSets]]"
-"""Function that returns, for a runtime and networks, each network's sets of node names that run as one kernel."""
+"""Function of a runtime and networks that returns, for each network, the sets of node names that run as one kernel."""
 
 
 def fused_here(runtime: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
-    """Ask a runtime that is installed on this machine."""
+    """Return the fused sets reported by a runtime that is installed on this machine."""
     return [load_runtime(runtime).fused(network.save()) for network in networks]
 
 
@@ -39,8 +39,8 @@ class KernelSpace:
         network: the uncut network.
         scheme: the job's methods.
         widths: block -> widths worth trying, ascending.
-        evidence: enough evidence for the methods to run; it does not matter here which channels stay.
-        runtimes: names of the runtimes whose kernels are wanted; without a name, each node is one kernel.
+        evidence: enough evidence for the methods to run; here, it does not matter which channels are kept.
+        runtimes: names of the runtimes whose kernels are wanted; if there are none, each node counts as one kernel.
         fuse: returns which nodes run as one kernel.
 
     Raises:
@@ -78,10 +78,10 @@ class KernelSpace:
 
     @cached_property
     def settings(self) -> tuple[Mapping[str, Value], ...]:
-        """Each combination of the options that apply to the whole network (such as fp32 or int8); the original's
+        """All combinations of the options that apply to the whole network (such as fp32 or int8); the original's
         combination comes first.
 
-        A device's speed differs by setting, so predictions are calibrated for each.
+        A device's speed depends on the setting, so predictions are calibrated for each setting.
         """
         options = [knob for knob in self.levelled if not knob.ordered and not knob.layers]
         levels = product(*(range(knob.level_count) for knob in options))
@@ -117,8 +117,8 @@ class KernelSpace:
             yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()}, layouts)
 
     def _fused_sets(self, runtime: str, networks: Sequence[Network]) -> list[FusedSets]:
-        """Return each network's fused sets; the runtime is asked once per wiring, because sizes do not change the
-        fusion.
+        """Return each network's fused sets; the runtime is asked only once per wiring, because sizes do not affect
+        which nodes are fused.
         """
         if not runtime:
             return [() for _ in networks]
@@ -163,8 +163,8 @@ def owners(whole: Network, network: Network) -> dict[str, str]:
     """Map each node of a rewritten network to the node of the whole network whose work it does.
 
     A node is matched by its name, else by a tensor that it produces. A node with a new name and new tensors (a
-    conversion, the first half of a split layer) belongs to the node that reads it; if there is no such node, it belongs
-    to the node that it reads.
+    conversion, the first half of a split layer) belongs to the node that reads it; if no node reads it, it belongs to
+    the node that it reads.
     """
     names = {node.name for node in whole.nodes}
     makers = {tensor: node.name for node in whole.nodes for tensor in node.outputs if tensor}

@@ -1,9 +1,9 @@
 """The survey: finds out, by rewriting networks, which kernels each node becomes at any values of its knobs.
 
 Latency and counts are sums over the nodes of the whole network, and each node depends on few knobs. The methods are not
-asked which knobs those are. This is observed instead: values are changed one at a time, the network is rewritten, and
-the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated in
-the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
+asked which knobs these are; they are found by observation: values are changed one at a time, the network is rewritten,
+and the resulting kernels of each node are compared. So every method, including methods of third parties, is tabulated
+in the same way, and the kernels that are timed are those that a finished file will contain. A node may become no kernel
 (it is folded away), one kernel, or several kernels (a rewrite splits it). The number of rewritten networks grows with
 the sum of the knobs' options, never with the product.
 """
@@ -23,7 +23,7 @@ from workers.problem.kernel_table import NOTHING, NodeTable, Part, coordinates
 MAX_POINTS = 250_000
 """Maximum number of points of one node's table; a node with more points needs knobs with fewer levels."""
 BATCH = 16
-"""Number of networks rewritten at a time: few enough to hold in memory, enough for one request to a device."""
+"""Number of networks rewritten at a time: few enough to hold in memory, but enough to fill one request to a device."""
 
 
 Look: TypeAlias = "Callable[[Sequence[Values]], Iterable[Mapping[str, Part]]]"
@@ -33,7 +33,7 @@ rewritten network.
 
 
 def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
-    """Return a table of every node of a network whose values are set by `knobs`, with every part that it can become.
+    """Return one table for each node of a network that `knobs` can change, with every part that the node can become.
 
     Raises:
         InvalidInput: a node would have more than MAX_POINTS points.
@@ -43,7 +43,7 @@ def node_tables(look: Look, knobs: Sequence[Levelled]) -> tuple[NodeTable, ...]:
 
 
 class _Survey:
-    """Looks at networks until every point of every node has been seen."""
+    """Rewrites networks until every point of every node has been seen."""
 
     def __init__(self, look: Look, knobs: Sequence[Levelled]) -> None:
         self._look = look
@@ -63,7 +63,7 @@ class _Survey:
             found = [self._settled(each) for each in self._with_new_nodes(found)]
 
     def _structure(self) -> list[NodeTable]:
-        """Find which node depends on which knobs, and which of its widths matter only through their sum."""
+        """Find out which knobs each node depends on, and which of its widths matter only through their sum."""
         singles = {
             (knob.name, level): {**self._whole, knob.name: knob.value(level)}
             for knob in self._knobs
@@ -124,9 +124,7 @@ class _Survey:
         return planned
 
     def _packed(self, found: Sequence[NodeTable], unseen: Mapping[int, NDArray[np.bool_]]) -> Values:
-        """Choose values at which many nodes are at an unseen point. The nodes take turns, and each fixes its own
-        knobs.
-        """
+        """Choose values at which many nodes are at an unseen point. One node after another fixes its own knobs."""
         levels: dict[str, int] = {}
         for each in sorted(found, key=lambda table: -int(unseen[id(table)].sum())):
             settled = tuple(levels.get(knob.name, slice(None)) for knob in each.knobs)
@@ -148,8 +146,8 @@ class _Survey:
     def _settled(self, table: NodeTable) -> NodeTable:
         """Return the table filled from all networks seen.
 
-        If two networks disagree on a point, the node depends on something else: the knob that causes it is found and
-        becomes a knob of the node (or leaves the sum that it was part of).
+        If two networks disagree on a point, the node depends on something else: the knob that causes the difference is
+        found and becomes a knob of the node (or leaves the sum that it was part of).
         """
         while True:
             clash = self._clash(table)
@@ -211,7 +209,7 @@ def _probed(knob: Levelled) -> list[int]:
 
 
 def _unseen(table: NodeTable) -> NDArray[np.bool_]:
-    """Return (distinct points,) booleans that are True for points at which no network was looked at yet."""
+    """Return (distinct points,) booleans that are True for points at which no network has been looked at yet."""
     rows, _ = table.distinct
     return np.array([tuple(int(size) for size in row) not in table.parts for row in rows])
 

@@ -28,13 +28,13 @@ class Part:
 
     @cached_property
     def mark(self) -> tuple[Any, ...]:
-        """A key that two parts share if no table can tell them apart."""
+        """A key that is the same for two parts if no table can tell them apart."""
         kernels = ((name, *(op.key for op in ops)) for name, ops in self.ops.items() if ops)
         return (*kernels, self.cost, *sorted((name, number) for name, number in self.counts.items() if number))
 
 
 NOTHING = Part({}, NodeCost())
-"""The part of a node that does not exist in a network."""
+"""The part that stands for a node that does not exist in a network."""
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class NodeTable:
 
     @cached_property
     def _places(self) -> dict[str, NDArray[np.int64]]:
-        """Knob -> (levels,) the amount that each level adds to the coordinate of the knob's group."""
+        """Map of each knob to (levels,) amounts: how much each level adds to the coordinate of the knob's group."""
         return {knob.name: coordinates(knob) for knob in self.knobs}
 
     @cached_property
@@ -94,7 +94,7 @@ class NodeTable:
         return tuple(sum(place[name] for name in group) for group in self.sums)
 
     def table(self, number: Callable[[Part], float]) -> NDArray[np.float64]:
-        """Return an array (*levels of each knob) with one number of each part, such as milliseconds or bytes."""
+        """Return an array (*levels of each knob) with one number for each part, such as milliseconds or bytes."""
         return np.asarray(np.array([number(part) for part in self.distinct_parts])[self.ids])
 
 

@@ -18,8 +18,8 @@ from workers.errors import InvalidInput
 MOST_LEVELS = 10
 """Maximum number of levels of one knob; with more levels, tables and searches grow but results do not improve."""
 SAVING = 0.05
-"""Share of a block's channel cost. A width that saves less than this share over the next larger width is not worth its
-table rows.
+"""Smallest useful saving, as a share of a block's channel cost. A width that saves less than this, compared with the
+next larger width, is not worth its table rows.
 """
 
 
@@ -59,9 +59,10 @@ def allowed_widths(costs_us: NDArray[np.floating[Any]], tolerance: float = 0.0) 
     """Return which widths are allowed. A width is allowed if no larger width of the group costs less.
 
     `costs_us`, shape (..., widths), is a group's cost at each width, ascending, with the other groups held fixed. With
-    a `tolerance`, a width is allowed only if it saves more than that share over every larger allowed width; this keeps
-    the largest width of each step, and as many widths of a slope as differ by that share. The largest width is always
-    allowed. Returns booleans of shape (..., widths). Raises InvalidInput on NaN.
+    a `tolerance`, a width is allowed only if it saves more than that share compared with every larger allowed width.
+    This keeps the largest width of each step; where costs fall steadily, it keeps only widths whose costs differ by
+    that share. The largest width is always allowed. Returns booleans of shape (..., widths). Raises InvalidInput on
+    NaN.
     """
     costs = np.asarray(costs_us, dtype=np.float64)
     if np.isnan(costs).any():
@@ -83,8 +84,8 @@ def _costs(counts: Sequence[int], rules: KernelClasses) -> NDArray[np.float64]:
 
 
 def _paid_in(count: int, rules: KernelClasses) -> float:
-    """Return the number of channels that the reading layer pays for; a slow count is priced on the line between its
-    fast neighbours.
+    """Return the number of channels that the reading layer pays for; the price of a slow count is interpolated between
+    its fast neighbours.
     """
     if not rules.is_slow(count):
         return rules.effective_in(count)
@@ -94,8 +95,8 @@ def _paid_in(count: int, rules: KernelClasses) -> float:
 
 
 def _thinned(counts: NDArray[np.int64], costs: NDArray[np.float64], most: int) -> tuple[int, ...]:
-    """Keep both ends, then repeatedly add the width whose cost is farthest from the costs of the chosen widths; both
-    arrays are (n,).
+    """Keep both ends, then repeatedly add the width whose cost is farthest from the costs of the chosen widths. Both
+    arrays have shape (n,).
     """
     chosen = list(dict.fromkeys([len(counts) - 1, 0]))
     while len(chosen) < min(most, len(counts)):

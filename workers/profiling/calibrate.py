@@ -49,7 +49,7 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     for number, setting in enumerate(builder.settings):
         drawn[f"{WHOLE}-{number}"] = {**builder.whole, **setting}
         for i in range(each - 1):
-            # All knobs also lean the same way, because the sums of independent draws would be too much alike.
+            # All knobs also lean the same way, because the sums of independent draws would be too similar.
             lean = rng.uniform(0.0, 1.0)
             chosen = {knob.name: knob.value(_leaning(knob.level_count, lean, rng)) for knob in knobs}
             drawn[f"random-{number}-{i}"] = {**builder.whole, **setting, **chosen}
@@ -91,6 +91,6 @@ def _report_lines(context: Context, timed: TimedDevice) -> None:
             f"{timed.target.device_name}: {timed.target.statistic} is {seen.value:.2f} x quiet on a machine at rest "
             f"({seen.low:.2f} to {seen.high:.2f} in this session)."
         )
-    # A device stores one line; the line of the first setting is for the network's own precision.
+    # A device stores only one line: the line of the first setting, which is for the network's own precision.
     line = timed.calibrations[0]
     context.ports.emit(Calibrated(timed.target.device_id, timed.table.epoch, line.to_json()))

@@ -1,4 +1,4 @@
-"""Fills a device's table, and finds the smallest network by the tables."""
+"""Fills a device's table, and finds the smallest network with the help of the tables."""
 
 from __future__ import annotations
 

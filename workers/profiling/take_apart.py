@@ -25,7 +25,7 @@ _FEW_IMAGES = 4  # enough images for int8 ranges, which do not affect timings
 def taken_apart(
     context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], fuser: Fuser
 ) -> ProblemBuilder:
-    """Return a builder with as many levels per knob as possible, as long as every kernel's table stays small."""
+    """Return a builder with as many levels per knob as possible while every kernel's table stays small."""
     blocks = prunable_blocks(network)
     for group in groups(network):
         if group.reason:

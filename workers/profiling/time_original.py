@@ -18,7 +18,7 @@ _QUICK = BurstProtocol()
 
 
 def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
-    """Time the uploaded network whole, and its rewritten form if there is one."""
+    """Time the whole uploaded network, and its rewritten form if there is one."""
     forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten

@@ -21,7 +21,7 @@ _MARGIN = (0.01, 0.05)
 
 @dataclass(frozen=True)
 class Whole:
-    """A network timed whole: its kernels and its quiet latency."""
+    """A network that was timed as a whole: its kernels and its quiet latency."""
 
     ops: tuple[Op, ...]
     quiet_us: float
@@ -84,8 +84,8 @@ class TimedDevice:
     def allowed_ms(self) -> float:
         """The value that predictions must not exceed.
 
-        It is above a limit in milliseconds if other work on the machine hid how far the statistic is from the quiet
-        latency. For a ratio, both sides are equally far from the quiet latency.
+        This value is above a limit in milliseconds if other work on the machine hid how far the statistic is from the
+        quiet latency. A ratio needs no such allowance, because both sides are equally far from the quiet latency.
         """
         return self.limit_ms * (self.unrest.leniency if self.target.max_latency_ms is not None else 1.0)
 

@@ -1,4 +1,4 @@
-"""clean_process: runs a finished file in a fresh process without our packages, by clean_script.py."""
+"""clean_process: runs a finished file in a fresh process without our packages, using clean_script.py."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _run(content: bytes, images: Any, batch: int, scored: str, outputs_file: str) -> None:
-    """Write the outputs (N, ...) for images (N, channels, height, width) float32, one batch at a time."""
+    """Write the outputs (N, ...) for float32 images (N, channels, height, width), one batch at a time."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

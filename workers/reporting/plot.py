@@ -31,7 +31,7 @@ class Dot:
 
 
 def plot(dots: Sequence[Dot], limit_ms: float | None, metric: Metric) -> str:
-    """Return an SVG element; an empty string if there is nothing to show."""
+    """Return an SVG element, or an empty string if there is nothing to show."""
     if not dots:
         return ""
     across = _Axis([dot.latency_ms for dot in dots] + ([limit_ms] if limit_ms else []), MARGIN, WIDTH - 16)

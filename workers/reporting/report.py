@@ -115,8 +115,8 @@ def _shown(metric: str, value: float | None) -> str:
 
 def _score(metric: Metric, row: Mapping[str, Any]) -> str:
     """Format the score. A score that was computed on the file gets its 95 % interval and its number of images. If these
-    images chose the file among several finalists, their number is added, because the best of several looks better than
-    it is.
+    images served to choose the file among several finalists, the number of finalists is added, because the best of
+    several looks better than it is.
     """
     shown, known = _shown(metric.name, row[metric.name]), row.get(f"{metric.name}_interval")
     finalists = row.get("finalists", 1)

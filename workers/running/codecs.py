@@ -15,7 +15,7 @@ from workers.progress import Evaluated
 
 
 def scores_json(scores: Scores) -> list[float]:
-    """Return one number for each image; 0 and 1 become integers, which are shorter."""
+    """Return one number for each image; 0 and 1 become integers, because these are shorter in JSON."""
     return [int(score) if score in (0.0, 1.0) else float(score) for score in scores]
 
 

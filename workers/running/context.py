@@ -47,7 +47,9 @@ class Context:
         self._begun: tuple[float, float] = (0.0, self.clock_s())
 
     def computing(self) -> AbstractContextManager[None]:
-        """Return a context manager to hold around heavy work, so that an agent on this machine can time in quiet."""
+        """Return a context manager to hold around heavy work, so that an agent on this machine can time networks while
+        nothing else runs.
+        """
         return self.lock.shared()
 
     def say(self, text: str, level: Level = "info") -> None:
@@ -59,11 +61,11 @@ class Context:
         return next(target.device_name for target in self.plan.targets if target.device_id == device_id)
 
     def warn(self, text: str) -> None:
-        """Attach a warning to the job's result; repeated texts are stored once."""
+        """Attach a warning to the job's result; a repeated text is stored only once."""
         self.ports.emit(Warned(text))
 
     def at(self, phase: Phase, done: float, total: float, eta_s: float | None = None) -> None:
-        """Report the job's position. Without `eta_s`, there is no estimate of the time left in the phase.
+        """Report the job's position. If `eta_s` is not given, the time left in the phase is unknown.
 
         Raises:
             Halted: the user paused or cancelled the job.

@@ -58,8 +58,8 @@ def fill_most_uncertain(
 ) -> LatencyTable:
     """Request the rows that would improve predictions most: the largest uncertainty x frequency first.
 
-    `first` has the keys of ops that precede all others, so that the latencies of networks made of these ops are known
-    exactly. A restart requests no further rows: the job works with the rows that its first run got.
+    `first` has the keys of ops that are requested before all others, so that the latencies of networks made of these
+    ops are known exactly. A restart requests no further rows: the job works with the rows that its first run got.
     """
     table = context.ports.table(device_id)
     if context.recall(memos.filled(device_id)) is not None:
@@ -83,7 +83,9 @@ def fill_most_uncertain(
 
 
 def filled(context: Context, device_id: str, ops: Sequence[Op], priority: Sequence[float]) -> LatencyTable:
-    """Request rows, and wait until no row is outstanding or the plan's patience ends; return the table at that time."""
+    """Request rows, and wait until no row is outstanding or the plan's `device_wait_s` is over; then return the
+    table.
+    """
     context.ports.fill(device_id, ops, priority)
     begun_s = context.clock_s()
     outstanding = len(ops)

@@ -10,8 +10,8 @@ from pathlib import Path
 def write(path: Path, content: bytes) -> Path:
     """Write a file and return its path.
 
-    Each call has its own draft. So a run that has lost its lease, but does not know it yet, does not write into the
-    draft of another run.
+    Each call writes to a draft file of its own. So a run that has lost its lease, but does not know it yet, never
+    writes to the draft of another run.
     """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}.draft")
     try:

@@ -24,7 +24,7 @@ from workers.running.inputs import Inputs
 
 SAMPLES = 8
 """Number of images on which an engine's file is compared with its network. A few are enough, because a wrong conversion
-shows on the first image.
+is noticed on the first image.
 """
 SHORT = frozenset({"fp16", "bf16"})
 """Number types of devices that compute with 16 bits; their outputs are compared at that precision."""
@@ -75,7 +75,7 @@ def _convert(
 
 
 def _believed(device_id: str, device: DeviceConfig, key: str, model: bytes, made: Conversion, samples: Arrays) -> float:
-    """Check a file's outputs against the network's; return the largest difference."""
+    """Check that a file's outputs agree with the network's outputs; return the largest difference."""
     running = session(model)
     names = [output.name for output in running.get_outputs()]
     wanted = each_alone(lambda one: dict(zip(names, running.run(names, dict(one)), strict=True)), samples)

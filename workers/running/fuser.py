@@ -15,8 +15,8 @@ from workers.running.context import Context
 class Fuser:
     """An implementation of `workers.problem.kernel_space.Fuse` that asks devices.
 
-    A device does one thing at a time, and may wait until this machine is quiet. So nothing is computed here while a
-    device is asked; otherwise each might wait for the other.
+    A device does one thing at a time, and may wait until this machine is quiet. So this process computes nothing while
+    it waits for a device; otherwise, each might wait for the other.
     """
 
     def __init__(self, context: Context, device_ids: Sequence[str]) -> None:

@@ -47,7 +47,9 @@ class Inputs:
 
     @classmethod
     def of(cls, plan: JobPlan, model: Path, data: Path) -> Inputs:
-        """Open a plan's blobs by their paths, for workers, which have no ports that could find the paths."""
+        """Open a plan's blobs by their paths. Workers use this function, because they have no ports to find the paths
+        with.
+        """
         network = load_network(model)
         preprocessing, task = Preprocessing.from_json(plan.model.preprocessing), load(plan.task)
         dataset = load_dataset(
@@ -66,7 +68,7 @@ class Inputs:
 
     @property
     def split(self) -> str:
-        """The name of the images that are scored."""
+        """The name under which the evaluation cache knows the images that are scored."""
         return self.dataset.digest
 
     @cached_property
@@ -76,7 +78,7 @@ class Inputs:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout of the images that the network takes."""
+        """The layout of the network's input images."""
         return input_layout(self.network)
 
     @cached_property
@@ -86,7 +88,9 @@ class Inputs:
 
     @cached_property
     def rewritten(self) -> Network:
-        """The folded network with every lossless rewrite; it is the same object if there is no such rewrite."""
+        """The folded network with every lossless rewrite applied. If none applies, this is the folded network object
+        itself.
+        """
         return cut_forms(self.folded)[-1]
 
     def images(self, part: Part) -> tuple[Images, Labels]:
@@ -103,7 +107,9 @@ class Inputs:
 
     @property
     def validation(self) -> tuple[Preprocessed, Labels]:
-        """The whole validation part, which decides; its images are preprocessed in batches as they are read."""
+        """The whole validation part, which decides the verdict; its images are preprocessed in batches as they are
+        read.
+        """
         return self._whole(self.dataset.validation)
 
     def targets(self, labels: Labels) -> Targets:

@@ -18,7 +18,7 @@ FineTune: TypeAlias = Callable[..., Iterator[Step]]
 
 @dataclass
 class JobRun:
-    """The state that the phases of a run share. `summaries` has the rows that were shown last, by slot.
+    """The state that the phases of a run share. `summaries` maps each slot to the row that was last shown in it.
 
     `executor` evaluates and trains in parallel; `fine_tune` trains one network in this process.
     """

@@ -15,7 +15,7 @@ D = TypeVar("D", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class Memo(Generic[T]):
-    """The name that a fact is recorded under, and its conversion to and from a JSON object."""
+    """The name that a fact is recorded under, and the fact's conversion to and from a JSON object."""
 
     name: str
     to_json: Callable[[T], Mapping[str, Any]]

@@ -43,7 +43,7 @@ class MemoryPorts:
     it.
 
     `tables` has the rows known of each device at the start (default: no rows). `messages` has everything that was
-    emitted. `signals` returns the user's current wish. `observe` sees every message before it is stored, and may raise
+    emitted. `signals` returns what the user wants now. `observe` sees every message before it is stored, and may raise
     an exception to end a run at this point.
     """
 
@@ -76,7 +76,7 @@ class MemoryPorts:
         self.messages += messages
 
     def signal(self) -> Signal:
-        """Return the user's wish, as Ports.signal does."""
+        """Return what the user wants, as Ports.signal does."""
         return self.signals()
 
     def recorded(self) -> Recorded:

@@ -1,6 +1,6 @@
 """Everything that a run of a job records for the next run: each memo's name and the type of its content.
 
-Jobs in progress depend on these names and their JSON: after a change, old records must stay readable.
+Jobs in progress depend on these names and their JSON: after any change, old records must still be readable.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from workers.training.parallel_training import Ended
 
 @dataclass(frozen=True)
 class Mirroring:
-    """The result of scoring the original on mirrored images. `bears` is True if the original does as well on them;
-    `lost` is the score that it loses.
+    """The result of scoring the original on mirrored images. `bears` is True if the original scores as well on them;
+    `lost` is the drop in its score.
     """
 
     bears: bool
@@ -51,9 +51,13 @@ class CommonEpochs:
 
 @dataclass(frozen=True)
 class Milder:
-    """The number of times that the learning rate was lowered because the control's training blew up."""
+    """The number of times that the learning rate was lowered because the control's training blew up or diverged.
+
+    `decided`: the control's first epoch was trained at the rate that this gives.
+    """
 
     times: int
+    decided: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def training_seconds(training: str) -> Memo[TrainingSeconds]:
 
 
 def training_ended(training: str) -> Memo[Ended]:
-    """The memo of the end of a training run by an executor."""
+    """The memo of how a training run by an executor ended."""
     return record(f"{training}-ended", Ended)
 
 

@@ -14,8 +14,8 @@ from workers.reporting.summary import predicted_summary
 
 
 class BestSoFar:
-    """A callback of the loop that announces a new best candidate. `problem()` returns the current problem, whose
-    estimates compare all evaluations.
+    """A callback of the loop that announces a new best candidate. `problem()` returns the current problem; all
+    evaluations are compared by its estimates.
     """
 
     def __init__(self, problem: Callable[[], Problem], recorded: Sequence[Evaluated]) -> None:

@@ -1,8 +1,10 @@
-"""loop: ask, store, submit, take, store, tell, until the budget, the time or the strategies' ideas run out.
+"""loop: ask, store, submit, take, store, tell, until the budget or the time is used up or the strategies have no more
+ideas.
 
-An ask is emitted, and so durable, before its work starts. An evaluation is emitted before any strategy is told of it. A
-run that dies at any point therefore leaves a record from which the next run continues: new strategies are told every
-recorded evaluation, and recorded asks without an evaluation are submitted again before anything new is asked for.
+An ask (a candidate that a strategy asks for) is emitted, and so made durable, before its work starts. An evaluation is
+emitted before any strategy receives it. A run that dies at any point therefore leaves a record from which the next run
+continues: new strategies receive every recorded evaluation, and recorded asks without an evaluation are submitted
+again before anything new is asked for.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ TAKE_S = 0.5
 """Seconds to wait for a result before the clock and the user's signal are checked again."""
 
 GIVEN_UP_AT = 2
-"""Number of runs that may die while a candidate is open before the candidate counts as failed; a pool gives a candidate
-the same number of attempts.
+"""Number of runs that may die while a candidate is open; after that, the candidate counts as failed. A pool gives a
+candidate the same number of attempts.
 """
 WHOLE_GIVEN_UP_AT = 6
 """The same limit for a full training run, which stays open for a long time and resumes from its last epoch."""
@@ -48,9 +50,9 @@ class Rules:
     """Settings and callbacks of a loop. If `wall_s` is None, there is no time limit. `split` names the images on which
     accuracy is measured.
 
-    `refresh` is called between asks and returns a problem with newer estimates, or None; `notice` turns an evaluation
-    into further messages of the same transaction, such as the best so far; `reached` returns the finished share of an
-    open full training run (F4).
+    `refresh` is called before strategies are asked and returns a problem with newer estimates, or None; `notice` turns
+    an evaluation into further messages of the same transaction, such as the best so far; `reached` returns the finished
+    share of an open full training run (F4).
     """
 
     evaluations: int
@@ -105,9 +107,11 @@ class _Loop:
         self._cache: dict[str, Evaluation] = {}
         self._pending: dict[str, Asked] = {}
         self._followers: dict[str, list[Asked]] = {}
-        """Key -> the asks that wait for the evaluation of this key, which another candidate pays for."""
+        """Map of each key to the Asked messages whose candidates wait for another candidate's evaluation of this
+        key.
+        """
         self._shares: dict[str, float] = {}
-        """Candidate id of an open full training run -> the last reported share of this run."""
+        """Map of the candidate id of each open full training run to the run's last reported share."""
 
     def run(self) -> Searched:
         self._replay()
@@ -189,7 +193,7 @@ class _Loop:
                 self._give(ask)
 
     def _give(self, asked: Asked) -> None:
-        """Answer from the cache, wait for an identical candidate that is running, or submit."""
+        """Answer a candidate from the cache, let it wait for an identical candidate that is running, or submit it."""
         key = self._key(asked.candidate)
         if key in self._cache:
             self._race.charge(asked.strategy, asked.candidate, paid=False)
@@ -227,7 +231,7 @@ class _Loop:
         told = sum(self._shares.values())
         for name, asked in self._pending.items():
             if asked.candidate.fidelity == "F4":
-                # A second worker may start the training run over, but the reported share must not go back.
+                # A second worker may start the training run again, but the reported share must never decrease.
                 self._shares[name] = max(self._shares.get(name, 0.0), self._rules.reached(asked.candidate))
         if sum(self._shares.values()) > told:
             self._emit(self._progress())

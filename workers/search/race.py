@@ -22,7 +22,7 @@ only repeats itself would never end.
 
 
 class Entrant:
-    """One strategy in the race and its use of the budget."""
+    """One strategy in the race, and how much of the budget it has used."""
 
     def __init__(self, name: str, make: MakeStrategy) -> None:
         self.name = name
@@ -57,7 +57,7 @@ class Race:
         return True
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Create every strategy again, on this problem, and tell it every result so far."""
+        """Create every strategy again, for this problem, and pass it every result so far."""
         self._problem = problem
 
         def make(entrant: Entrant) -> None:
@@ -69,7 +69,7 @@ class Race:
             self._guarded(entrant, make)
 
     def charge(self, name: str, candidate: Candidate, paid: bool) -> None:
-        """Note a candidate of this strategy, which was evaluated for the strategy (`paid`) or answered from the
+        """Count a candidate of this strategy, either as evaluated for the strategy (`paid`) or as answered from the
         cache.
         """
         self._ids.add(candidate.id)
@@ -78,10 +78,10 @@ class Race:
             self._entrants[name].paid += paid
 
     def ask(self, count: int, waiting: bool) -> tuple[str, list[Candidate]] | None:
-        """Return at most `count` candidates of the strategy that has used the least budget; None if no strategy asks
+        """Return at most `count` candidates of the strategy that has used the least budget, or None if no strategy asks
         for anything now.
 
-        If `waiting`, results are still to come, so a strategy without an ask is not finished.
+        If `waiting` is True, results are still to come, so a strategy that asks for nothing now is not finished.
         """
         running = self._running()
         count = 1 if len(running) > 1 else count
@@ -98,7 +98,7 @@ class Race:
         return None
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
-        """Tell every strategy of this result, whichever strategy asked for it."""
+        """Pass this result to every strategy, whichever strategy asked for it."""
 
         def tell(entrant: Entrant) -> None:
             assert entrant.strategy is not None
@@ -119,7 +119,9 @@ class Race:
         return asked
 
     def _check(self, asked: Iterable[Candidate], count: int) -> None:
-        """Check each ask against the strategies' contract, because a repeated id would lose an evaluation."""
+        """Check each candidate asked for against the strategies' contract, because a repeated id would lose an
+        evaluation.
+        """
         fresh: set[str] = set()
         for candidate in asked:
             if candidate.id in self._ids or candidate.id in fresh:

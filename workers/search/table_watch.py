@@ -14,15 +14,16 @@ from workers.profiling.timed_device import Profile
 from workers.running.context import Context
 
 LOOK_S = 10.0
-"""Minimum seconds between two looks at the tables, because each newer table restarts the strategies."""
+"""Minimum number of seconds between two checks for newer tables, because each newer table restarts the strategies."""
 ASKED_AT_ONCE = 64
 
 
 class TableWatch:
     """Gives the loop a new problem when a table has grown, and requests the rows that predictions need most.
 
-    Each kernel is weighted by how often the candidates evaluated so far contain it; the largest uncertainty x frequency
-    is requested first. Nothing waits for the rows. `profile` and `problem` reflect the newest tables.
+    Each kernel is weighted by how often it occurs in the candidates evaluated so far; the rows with the largest
+    uncertainty x frequency are requested first. The search does not wait for these rows. `profile` and `problem`
+    reflect the newest tables.
     """
 
     def __init__(self, context: Context, profile: Profile, make: Callable[[Profile], Problem]) -> None:

@@ -18,9 +18,9 @@ from workers.progress import Evaluated
 def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
     """Return the best feasible candidates of the search by the problem's current estimates, without repeated values.
 
-    If no candidate is feasible, return the candidate with the smallest violation among those that do not guess
-    (accuracy is judged after training). Trained samples (F4) and untrained proxies (F2) cannot be compared, so the best
-    of the two kinds alternate.
+    If no candidate is feasible, return the candidate with the smallest violation among those that do better than
+    guessing (accuracy is judged after training). Trained samples (F4) and untrained proxies (F2) cannot be compared, so
+    the best candidates of the two kinds are taken in turn.
     """
     old = [e for e in evaluated if e.evaluation.status is Status.COMPLETED and e.evaluation.candidate.searched]
     renewed = estimated([each.evaluation for each in old], problem)

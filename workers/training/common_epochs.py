@@ -1,4 +1,6 @@
-"""Common epochs: how long the control, all samples and all finalists train, so that the wall seconds are enough."""
+"""Common epochs: the number of epochs for the control, all samples and all finalists, chosen so that the wall seconds
+suffice.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from workers.running.context import Context
 WITHOUT = 2
 """Number of training runs for which the wall seconds must be enough: the control and one finalist."""
 WITH_SAMPLES = 6
-"""The same number if a strategy asks for full training runs, because a few of these must also fit into the wall
+"""The corresponding number if a strategy asks for full training runs, a few of which must also fit into the wall
 seconds.
 """
 
@@ -22,7 +24,7 @@ def trains(context: Context) -> bool:
 
 
 def common_epochs(context: Context) -> int:
-    """Return the number of epochs that all networks train for: the plan's number, or the smaller number that was
+    """Return the number of epochs that all networks train for: the plan's number, or a smaller number if one was
     decided on.
     """
     known = context.recall(memos.COMMON_EPOCHS)
@@ -45,7 +47,7 @@ def decided_epochs(context: Context, done: int, epoch_s: float) -> int:
         wanted, left_s = context.plan.training.epochs, context.plan.budget.wall_s - context.spent_s
         trainings = WITH_SAMPLES if trains(context) else WITHOUT
         fits = (trainings * wanted - done) * epoch_s <= left_s
-        # Fewer epochs have another learning-rate schedule, so epochs under the long schedule do not count.
+        # A shorter training run has a different learning-rate schedule, so epochs under the long schedule do not count.
         fewer = max(1, int(left_s / (trainings * epoch_s))) if left_s > 0 and not fits else 1
         context.keep(memos.COMMON_EPOCHS, memos.CommonEpochs(wanted if fits else min(wanted, fewer)))
         for warning in shortened(context):

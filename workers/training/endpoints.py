@@ -17,13 +17,14 @@ from workers.training.choosing import chosen_finalists
 ORIGIN = "corner"
 UNCHANGED = "unchanged"
 REACH = 0.25
-"""A relative violation that is larger than any estimate's error so far; the estimates in
+"""A relative violation that is larger than the error of any estimate so far; the estimates in
 benchmarks/results/resnet20_rest.jsonl err by up to 13 %.
 """
 
 
 def uncut_within(problem: Problem, builder: ProblemBuilder, known: Collection[Values]) -> list[Evaluated]:
-    """Return the uncut network in every setting whose estimate is within the limits, the best by the objective first.
+    """Return the uncut network in each setting that is estimated to be within the limits, the best by the objective
+    first.
 
     If the score is the objective, the unchanged network is first. `known` has the values that the search has evaluated;
     they are left out.
@@ -46,8 +47,8 @@ def out_of_reach(
 ) -> list[Evaluated]:
     """Return only the nearest network (`search.ranking.nearness`) if the limits cannot be met; else return no network.
 
-    The limits cannot be met if, by estimate, neither an evaluated candidate nor an end of the space is within REACH of
-    them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
+    The limits cannot be met if neither an evaluated candidate nor an end of the space is estimated to be within REACH
+    of them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
     """
     corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
     over = problem.violations([each.evaluation.candidate.values for each in evaluated])
@@ -58,7 +59,7 @@ def out_of_reach(
 
 
 def nearest_corner(problem: Problem, builder: ProblemBuilder, smallest: Values) -> Evaluated:
-    """Return the uncut network or the smallest network, whichever is nearer to the limits by estimate."""
+    """Return the uncut network or the smallest network, whichever is estimated to be nearer to the limits."""
     judged = _judged(problem, {**_uncut(builder), "smallest": smallest})
     return min(judged, key=lambda each: each[0])[1]
 

@@ -42,8 +42,8 @@ class Finished:
 
 
 def final_form(network: Network, candidate: Candidate | None, material: Material, *stages: Stage) -> Network:
-    """Fold the batch norms, then apply the candidate's choices in these stages; if no stages are given, in all stages
-    after training.
+    """Fold the batch norms, then apply the candidate's choices in these stages; if no stages are given, apply the
+    choices of all stages after training.
     """
     folded = fold_norms(network)
     if candidate is None:

@@ -1,4 +1,5 @@
-"""Course: networks that are trained in parallel, as files that every worker sees, and how the training of each ended.
+"""Course: networks that are trained in parallel, stored as files that every worker sees, with how the training of each
+ended.
 
 The state of a network's training is its checkpoint, which is a file of the job. The next worker that trains this
 network, on any machine, resumes from the checkpoint.
@@ -51,7 +52,9 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch, finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation images."""
+    """One epoch, which was finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation
+    images.
+    """
 
     epoch: int
     epochs: int
@@ -79,12 +82,12 @@ CONTROL = "control"
 class Course:
     """The lessons of one train phase by name, in the order in which they begin.
 
-    The lessons in `spared` are never stopped. After `left_s` wall seconds, only the spared lessons continue; as long as
-    no other network is trained, the leading lesson continues too. If `by_score`, the lesson with the best score leads,
-    and lessons that fall behind are stopped; otherwise the first lesson in the order leads. `one_trained` is True if an
-    earlier run trained a network of this phase other than the control. `note` is called after each epoch, once the
-    checkpoint is written, with the epoch's share of the wall seconds. `interrupted` returns True to end early. `metric`
-    is the name of the score.
+    The lessons in `spared` are never stopped. After `left_s` wall seconds, only the spared lessons continue; the
+    leading lesson also continues until another network has been trained. If `by_score` is True, the lesson with the
+    best score leads, and lessons that fall behind are stopped; otherwise the first lesson in the order leads.
+    `one_trained` is True if an earlier run trained a network of this phase other than the control. `note` is called
+    after each epoch, once the checkpoint is written, with the epoch's share of the wall seconds. `interrupted` returns
+    True if the course must end early. `metric` is the name of the score.
     """
 
     lessons: Mapping[str, Lesson]

@@ -12,7 +12,7 @@ STANDARD_ERRORS = 2.0
 
 
 def recipe_of(context: Context, inputs: Inputs) -> Recipe:
-    """Return the plan's recipe; `auto` augments as far as the task allows, and adds mirroring if the original does as
+    """Return the plan's recipe; `auto` augments as far as the task allows, and adds mirroring if the original scores as
     well on mirrored images.
     """
     training = context.plan.training

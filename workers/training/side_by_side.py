@@ -16,8 +16,8 @@ from workers.training.training_records import TrainingRecords
 
 @dataclass(frozen=True)
 class Pupil:
-    """A network to be trained. `source` makes the network that training starts from; if `spared`, training is never
-    stopped.
+    """A network to be trained. `source` makes the network that training starts from. If `spared` is True, training is
+    never stopped.
     """
 
     name: str

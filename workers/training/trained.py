@@ -16,8 +16,8 @@ class Trained:
     """A network after training by the recipe, as its final file. `scores` has one score for each validation image.
 
     `candidate_id` is the id of the trained candidate; `values` is empty for the control. `elapsed_s` is the time that
-    training took, over all runs of the job. `epochs` include the epochs of the sample that was continued. If training
-    ruined the network, this is the network before training, and `ruined` is the score that training left.
+    training took, over all runs of the job. `epochs` includes the epochs of the sample that was continued, if any. If
+    training ruined the network, this is the network before training, and `ruined` is the score that training left.
     """
 
     name: str
@@ -54,10 +54,10 @@ class GivenUp:
 
 
 def finalist_name(candidate_id: str) -> str:
-    """Return a finalist's name in files, sessions and reports."""
+    """Return the name used for a finalist in files, sessions and reports."""
     return f"finalist-{candidate_id}"
 
 
 def plain(name: str) -> str:
-    """Return a valid file name for this id, because ids of third parties may contain any character."""
+    """Return a valid file name for this id; ids made by third-party strategies may contain any character."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from workers.judging.ruined import ruined
 from workers.profiling.time_original import original_scores
 from workers.progress import Evaluated, Phase
 from workers.running import memos
-from workers.running.common_rate import common_rate, lowered, times_lowered
+from workers.running.common_rate import Look, blown_up, common_rate, lowered, rate_is_decided, times_lowered
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
 from workers.training.finished import Finished
@@ -71,11 +72,11 @@ class Trainer:
         self._form = form
         self._phase: Phase = phase
         self._seconds: dict[str, float] = {}
-        """Name of a network -> seconds that its training has taken."""
+        """Map of each network's name to the seconds that its training has taken."""
         self._done = 0
         self._total = total
         self.given_up: dict[str, GivenUp] = {}
-        """Candidate id -> the reason why its training was not completed."""
+        """Map of each candidate id to the reason why the candidate's training was not completed."""
 
     def has(self, evaluation: Evaluation) -> bool:
         """Return True if this candidate's training is over, in this run or an earlier run."""
@@ -86,13 +87,16 @@ class Trainer:
         """Train the control and these candidates if the executor trains in parallel; the control is never stopped.
 
         Raises:
+            JobFailed: the control diverges, so that no finalist could be judged.
             Halted: the user paused or cancelled the job.
             PoolBroken: no worker can be started.
         """
         if not self._run.executor.side_by_side or self._recipe.epochs == 0:
             return
-        if not self._records.is_trained(CONTROL) and not epochs_are_decided(self._context):
-            self._fitted(CONTROL, self._material.network, {}, epochs=1)
+        decided = epochs_are_decided(self._context) and rate_is_decided(self._context, self._form)
+        if not self._records.is_over(CONTROL) and not decided:
+            with _needed_control():
+                self._fitted(CONTROL, self._material.network, {}, epochs=1)
         pupils = [Pupil(CONTROL, {}, lambda: self._material.network, spared=True)]
         pupils += [self._pupil(each.evaluation) for each in chosen]
         SideBySide(self._run, self._records, self._recipe, self._shown).train(pupils)
@@ -128,7 +132,9 @@ class Trainer:
             return False
         if self._material.has(evaluation.network):
             return True
-        self._context.say(f"The file of {evaluation.candidate.id} is lost; it is trained from the original.", "warning")
+        self._context.say(
+            f"The file of {evaluation.candidate.id} is lost; training starts from the original.", "warning"
+        )
         return False
 
     def control(self) -> Trained:
@@ -139,17 +145,15 @@ class Trainer:
             JobFailed: training diverges, so that no finalist could be judged.
         """
         end = self._records.end(CONTROL)
-        try:
+        with _needed_control():
             if end is not None and end.state == "diverged":
                 raise Diverged(end.reason)
             made = self._trained(CONTROL, None, self._material.network, None, {})
             before = float(original_scores(self._context, self._inputs).mean())
             return self._unless_ruined(made, self._material.network, None, before)
-        except (TrainingDiverged, Diverged) as error:
-            raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search, and return it untrained if training ruins it. If its training diverges or
+        """Train one candidate of the search, and return it untrained if training ruins it. If the training diverges or
         was stopped, this is recorded, and None is returned.
         """
         candidate = evaluation.candidate
@@ -167,7 +171,8 @@ class Trainer:
             before = self._material.epochs(evaluation.network or "") if self._goes_on(evaluation) else 0
             source = self._source(evaluation)
             made = self._trained(name, strategy, source, candidate, predicted, before)
-            return self._unless_ruined(made, source, candidate, evaluation.metrics.get(self._context.plan.metric))
+            score = evaluation.metrics.get(self._context.plan.metric)
+            return self._unless_ruined(made, source, candidate, score, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -175,7 +180,9 @@ class Trainer:
             return None
 
     def out_of_time(self, evaluation: Evaluation) -> None:
-        """Leave out a candidate whose training has not begun, because the wall seconds are not enough for it."""
+        """Leave out a candidate whose training has not started, because the wall seconds are not enough for its
+        training.
+        """
         given_up = GivenUp("the wall seconds are not enough for it", out_of_time=True)
         self._context.say(f"{evaluation.candidate.id} is not trained: {given_up.reason}.", "warning")
         self.given_up[evaluation.candidate.id] = given_up
@@ -233,27 +240,35 @@ class Trainer:
             path = self._context.keep_bytes(file, made.model, ".onnx")
             with self._context.computing():
                 scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
-            epochs, elapsed_s = epochs_before + self._recipe.epochs, self._seconds.get(name, 0.0)
+            epochs = epochs_before + (0 if name.startswith(UNTRAINED) else self._recipe.epochs)
+            elapsed_s = self._seconds.get(name, 0.0)
             facts = memos.TrainedFacts(scores, made.counts, dict(predicted or {}), elapsed_s, epochs)
             self._context.keep(memo, facts)
             self._tell(name, candidate, scores)
         return facts, path
 
     def _unless_ruined(
-        self, made: Trained, source: Network, candidate: Candidate | None, before: float | None
+        self,
+        made: Trained,
+        source: Network,
+        candidate: Candidate | None,
+        before: float | None,
+        epochs_before: int = 0,
     ) -> Trained:
         """Return the trained network, or the source itself if training ruined the network.
 
         Args:
-            before: the source's score, if known.
+            before: the source's score, if known; epochs_before: its epochs.
         """
         chance, count = self._inputs.chance, len(made.scores)
         if before is not None and not ruined(before, made.score, chance, count):
             return made
-        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate)
+        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate, None, epochs_before)
         if not ruined(float(facts.scores.mean()), made.score, chance, count):
             return made
-        return replace(made, path=path, scores=facts.scores, counts=facts.counts, ruined=made.score)
+        return replace(
+            made, path=path, scores=facts.scores, counts=facts.counts, epochs=facts.epochs, ruined=made.score
+        )
 
     def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"
@@ -280,41 +295,53 @@ class Trainer:
         steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, teacher, checkpoint, task)
         self._seconds[name] = self._records.spent_s(name)
         last: Network | None = None
-        first = list[Step]()
+        first = list[Look]()
         while True:
             with context.computing():
-                # The time is measured within the lock, so that waiting for an agent that times in quiet does not use up
+                # The time is measured while the lock is held, so that waiting for an agent's timings does not use up
                 # the job's seconds.
                 begun_s = context.clock_s()
-                step = next(steps, None)
-                first += [step] if step is not None and step.epoch == 0 else []
-                milder = name == CONTROL and self._takes_milder_steps(step, first)
+                step, milder = self._advanced(name, steps, first)
                 if step is not None and step.last_of_epoch and not milder:
                     context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
                 elapsed_s = context.clock_s() - begun_s
             context.spent_s += elapsed_s
             self._seconds[name] += elapsed_s
-            if step is None:
-                break
             if milder:
                 return self._fitted(name, network, values, epochs)
+            if step is None:
+                break
             if step.last_of_epoch:
                 self._records.note_spent(name, self._seconds[name])
                 if name == CONTROL and self._shortens(step):
                     return network if epochs else self._fitted(name, network, values)
             self._progress(step)
-            if step.last_of_epoch and step.epoch + 1 == epochs:
+            # It may have resumed after that epoch: an earlier run died between its checkpoint and the decision.
+            if step.last_of_epoch and epochs is not None and step.epoch + 1 >= epochs:
                 break
         if last is not None:
             return last
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
 
-    def _takes_milder_steps(self, step: Step | None, first: Sequence[Step]) -> bool:
-        """Return True if, after this first epoch of the control, all networks must train at a lower rate."""
-        if step is None or not step.last_of_epoch or step.epoch:
-            return False
-        if not lowered(self._context, self._recipe.lr, first, self._form):
+    def _advanced(self, name: str, steps: Iterator[Step], first: list[Look]) -> tuple[Step | None, bool]:
+        """Return the next step, and True if all networks must train at a lower rate because of it; `first` collects the
+        control's first epoch.
+        """
+        try:
+            step = next(steps, None)
+        except TrainingDiverged as error:
+            failed = f"diverges: its loss is {error.loss} at step {error.step}"
+            if name == CONTROL and error.epoch == 0 and self._takes_milder_steps(failed):
+                return None, True
+            raise
+        if name != CONTROL or step is None or step.epoch:
+            return step, False
+        first.append(Look(step.loss, step.blank()))
+        return step, step.last_of_epoch and self._takes_milder_steps(blown_up(first))
+
+    def _takes_milder_steps(self, failed: str | None) -> bool:
+        if not lowered(self._context, self._recipe.lr, failed, self._form):
             return False
         self._recipe = replace(self._recipe, lr=common_rate(self._context, self._rate, self._form))
         return True
@@ -334,3 +361,12 @@ class Trainer:
             self._context.at_even(self._phase, done, max(self._total, done))
         else:
             self._context.check()
+
+
+@contextmanager
+def _needed_control() -> Iterator[None]:
+    """Fail the job if the control diverges."""
+    try:
+        yield
+    except (TrainingDiverged, Diverged) as error:
+        raise JobFailed("control_diverged", "train", f"the control's training diverged: {error}") from error

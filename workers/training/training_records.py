@@ -13,7 +13,7 @@ from workers.training.trained import plain
 
 @dataclass(frozen=True)
 class TrainingRecords:
-    """The records of the training runs of one form of the network, with this number of epochs.
+    """The records of those training runs of one form of the network that have this number of epochs.
 
     `milder` is the number of times that the learning rate was lowered before these runs.
     """

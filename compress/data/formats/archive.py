@@ -34,7 +34,7 @@ def open_archive(path: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
     except InvalidInput:
         raise
     except _READ_ERRORS as error:
-        raise InvalidInput("file", path.name, f"the archive cannot be read: {error}") from error
+        raise InvalidInput("file", None, f"the archive cannot be read, it may be cut short: {error}") from error
 
 
 def check_members(members: list[zipfile.ZipInfo], packed_bytes: int, limits: Limits) -> None:

@@ -43,8 +43,6 @@ class FolderSource:
                 yield Item(part, name, archive.read(name))
 
     def _labels(self) -> Mapping[str, Labels]:
-        if not self.class_names:
-            raise InvalidInput("file", [n for *_, n in self._members][:5], "the zip has no images in train/<class>/")
         numbers = {name: number for number, name in enumerate(self.class_names)}
         found: dict[str, list[int]] = {}
         for part, name, member in self._members:
@@ -80,6 +78,10 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
     images = {name: part for name, part in parts.items() if name not in notes}
     unlabelled = _unlabelled_test(images, root)
     members = [(part, _class_of(name, root), name) for name, part in images.items() if name not in unlabelled]
+    if not any(part == "train" for part, *_ in members):
+        folders = sorted({str(PurePosixPath(name).parent) for name in names} - {"."})
+        found = f"its folders are {', '.join(folders[:5])}" if folders else "it has no folders"
+        raise InvalidInput("file", None, f"the zip has no images in train/<class>/; {found}")
     warnings = (
         *litter,
         *_not_used(outside, "files that lie outside the folders of the parts were not used"),

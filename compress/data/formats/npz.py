@@ -120,9 +120,10 @@ def _images_header(archive: zipfile.ZipFile, name: str) -> Header:
         header = _header(stream, name)
     dtype = header[2]
     if dtype != np.uint8 and dtype != np.dtype("<f4"):
-        raise InvalidInput(
-            name, str(dtype), f'{name} is {dtype}, expected uint8 or float32: convert it with .astype("float32")'
-        )
+        highest = 65535 if dtype == np.uint16 else 255
+        converted = f"({name} / {highest})" if dtype.kind in "iu" else name
+        advice = f'convert it with {converted}.astype("float32")'
+        raise InvalidInput(name, str(dtype), f"{name} is {dtype}, expected uint8 or float32: {advice}")
     return header
 
 

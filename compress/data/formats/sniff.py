@@ -50,4 +50,14 @@ def open_source(
         return ParquetSource([ParquetFile(path, "the file")], limits)
     if magic.startswith(ZIP):
         return open_folders(path, scratch, limits)
-    raise InvalidInput("file", magic.hex(), "a data set is an .npz, a Parquet file or a zip; this file is none of them")
+    wanted = "a data set is an .npz, a Parquet file or a zip"
+    raise InvalidInput("file", None, f"{wanted}; this file {_looks_like(path)}")
+
+
+def _looks_like(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(200)
+    if not head:
+        return "is empty"
+    text = head.decode("ascii", "replace")
+    return "looks like text, such as CSV" if text.isascii() and "\0" not in text else "is none of them"

@@ -1,4 +1,4 @@
-"""Chooses the cores that a timing runs on: always the same big cores."""
+"""Chooses the cores that timings run on: always the same big cores."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _speed(core: int) -> int:
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     """Pin this thread, and the threads that it starts, to `threads` big cores; yield their numbers.
 
-    Yields () and pins nothing if the system has no affinity or fewer cores than threads. High numbers are taken first,
-    because interrupts and the system's own work gather on cores with low numbers.
+    If the system does not support affinity or has fewer cores than threads, yields () and pins nothing. Cores with high
+    numbers are taken first, because interrupts and the system's own work gather on cores with low numbers.
     """
     cores = big_cores()[-threads:]
     if not hasattr(os, "sched_setaffinity") or len(cores) < threads:

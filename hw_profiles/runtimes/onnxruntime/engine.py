@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _PROVIDERS = ["CPUExecutionProvider"]
-# Spinning threads of one session disturb the session timed next. So they do not spin. This is a choice: on the
-# development machine, 2 threads ran faster without spinning; no benchmark shows it.
+# Threads do not spin, because spinning threads of one session would disturb the session timed next. On the development
+# machine, 2 threads even ran faster without spinning; no benchmark shows this.
 _THREADED = (("session.intra_op.allow_spinning", "0"),)
 
 
 class OnnxRuntime(Runtime):
-    """Runs sequential sessions with all graph optimisations, inputs and outputs bound to fixed buffers."""
+    """Runs sequential sessions with all graph optimisations, and with inputs and outputs bound to fixed buffers."""
 
     name = "onnxruntime"
 
@@ -159,7 +159,7 @@ _DTYPES = {
 
 
 def _optimised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph as the engine runs it. Raises InvalidInput if it cannot load the model."""
+    """Return the graph as the engine runs it. Raises InvalidInput if the engine cannot load the model."""
     with tempfile.TemporaryDirectory(prefix="netlathe-") as folder:
         path = Path(folder) / "optimised.onnx"
         options = _options(1)

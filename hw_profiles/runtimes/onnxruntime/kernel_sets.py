@@ -1,9 +1,9 @@
-"""Finds which nodes of a model an optimiser turned into one kernel, from the optimised graph.
+"""Reads from an optimised graph which nodes of the original model the optimiser turned into one kernel.
 
-The optimiser keeps names if it can: a kernel has the name of one of the nodes it replaces, or of a tensor that it
+The optimiser keeps names if it can: a kernel has the name of one of the nodes that it replaces or of a tensor that it
 makes, sometimes with a suffix. Before the runtime sees the model, `renamed` gives every node and tensor a unique name
-that survives such suffixes; `kernel_sets` finds those names again, adds the nodes that a kernel is known to have
-absorbed behind them, and gives every other node to the kernel that reads its result.
+that survives such suffixes; `kernel_sets` finds those names again, adds the nodes after them that a kernel is known to
+have absorbed, and assigns every other node to the kernel that reads its result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import onnx
 
 from hw_profiles.errors import InvalidInput
 
-# Layout changes that the optimiser inserts; they belong to no node of the model.
+# Layout changes that the optimiser inserts; they correspond to no node of the model.
 _INSERTED = frozenset({"ReorderInput", "ReorderOutput"})
 _ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Clip", "Mul"})
 # Op types seen between a kernel and the QuantizeLinear that it absorbed; all of them are no-ops on the quantised range.
@@ -27,7 +27,7 @@ _TENSOR = re.compile(r"@t(\d+)@")
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which nodes are called @n<index>@, and the tensors that they make are called @t<number>@.
+    """Return a copy in which nodes are called @n<index>@ and the tensors that they make @t<number>@.
 
     Raises InvalidInput if a node has a subgraph, or if node names are missing or repeated, because sets of such names
     would mean nothing.
@@ -55,7 +55,7 @@ def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass
 class _Graph:
-    """The original nodes by index, with the maker and the readers of each tensor."""
+    """The original nodes by index, and for each tensor the node that makes it and the nodes that read it."""
 
     nodes: list[onnx.NodeProto]
     maker: dict[str, int] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def kernel_sets(original: onnx.GraphProto, optimised: onnx.GraphProto) -> tuple[
     for index in reversed(range(len(graph.nodes))):
         readers = [owner[reader] for reader in graph.followers(index) if reader in owner]
         if index not in owner:
-            # no kernel reads this node's result: put the node into a set of its own, behind all other sets
+            # no kernel reads this node's result: put the node into a set of its own, after all other sets
             owner[index] = min(readers) if readers else len(kernels) + index
     sets: dict[int, set[int]] = defaultdict(set)
     for index, number in owner.items():
@@ -111,7 +111,7 @@ def _inserted(kernel: onnx.NodeProto) -> bool:
 
 
 def _claim_inlined(graph: _Graph, unnamed: list[tuple[int, onnx.NodeProto]], owner: dict[int, int]) -> None:
-    """Give a node that ran as the body of its ONNX function (HardSwish) the first kernel of that body."""
+    """If a node ran as the body of its ONNX function (HardSwish), assign it to the first kernel of that body."""
     for index, node in enumerate(graph.nodes):
         if index in owner or not onnx.defs.has(node.op_type, node.domain):
             continue
@@ -138,7 +138,7 @@ def _whole_tensors(name: str) -> Iterable[str]:
 
 
 def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner: dict[int, int]) -> None:
-    """Give `kernel` the nodes that it absorbed after the node whose name it has."""
+    """Assign to `kernel` the nodes that it absorbed after the node whose name it has."""
     if kernel.domain.endswith("nchwc") and kernel.op_type == "Conv":
         if len(kernel.input) > 3 and kernel.input[3]:
             end = _absorb(graph, number, end, owner, frozenset({"Add", "Sum"}))
@@ -149,8 +149,8 @@ def _extend(graph: _Graph, kernel: onnx.NodeProto, number: int, end: int, owner:
 
 
 def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_types: frozenset[str]) -> int:
-    """Give the kernel the readers of `end` that have one of these types and no kernel; return the kernel's new last
-    node.
+    """Assign to the kernel those readers of `end` that have one of these types and no kernel yet; return the kernel's
+    new last node.
     """
     taken = [i for i in graph.followers(end) if i not in owner and graph.nodes[i].op_type in op_types]
     owner.update(dict.fromkeys(taken, number))
@@ -158,7 +158,7 @@ def _absorb(graph: _Graph, number: int, end: int, owner: dict[int, int], op_type
 
 
 def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]) -> None:
-    """Give a QuantizeLinear without a kernel to the kernel before it, which ran it."""
+    """Assign a QuantizeLinear without a kernel to the kernel before it, which ran it."""
     chain: list[int] = []
     while graph.nodes[end].op_type != "QuantizeLinear":
         readers = graph.followers(end)
@@ -172,5 +172,5 @@ def _absorb_quantise(graph: _Graph, number: int, end: int, owner: dict[int, int]
 
 
 def names_of(model: onnx.ModelProto, sets: Iterable[frozenset[int]]) -> tuple[frozenset[str], ...]:
-    """Return sets of indices as sets of the model's own node names."""
+    """Translate sets of node indices to sets of the model's own node names."""
     return tuple(frozenset(model.graph.node[index].name for index in indices) for indices in sets)

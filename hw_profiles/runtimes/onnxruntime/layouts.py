@@ -13,7 +13,7 @@ _CASTS = frozenset({"quantizelinear", "dequantizelinear"})
 
 
 def layout(spec: TensorSpec, made_by: str) -> str:
-    """Return which of PRODUCERS applies to a tensor made by a block of these op types (see `Op.of`)."""
+    """Return the word of PRODUCERS that applies to a tensor made by a block of these op types (see `Op.of`)."""
     words = set(made_by.split("+"))
     if made_by in PRODUCERS:
         return made_by
@@ -24,8 +24,8 @@ def layout(spec: TensorSpec, made_by: str) -> str:
 
 
 def leaves_blocked(op: Op) -> bool:
-    """Return True if the op's 4-D outputs are in the blocked layout, because of its own nodes or of its inputs'
-    layout.
+    """Return True if the op's 4-D outputs are in the blocked layout, either because of its own nodes or because its
+    inputs are.
     """
     kinds = {node.op_type.lower() for node in op.nodes} - _CASTS
     kept = all(producer == "blocked" for producer in op.producers)

@@ -1,10 +1,11 @@
-"""A device that is only arithmetic: known true latencies, the noise of a shared machine, and a virtual clock.
+"""A device that exists only as arithmetic, with known true latencies, the noise of a shared machine, and a virtual
+clock.
 
 It behaves like the server CPU under onnxruntime with one thread, whose `classes` are in the rows of
 benchmarks/predictor_accuracy.py: the cost of output channels rises in steps of 16, and input channels that are not a
-multiple of 4 leave the fast path. Other figures are choices: a call costs 70 us, bursts of contention slow everything
-twofold, and a session is off by up to 2.5 %. Everything is a function of the seed and of the number of earlier
-sessions.
+multiple of 4 leave the fast path. The other figures were chosen: a call costs 70 us, bursts of contention make
+everything twice as slow, and a session is off by up to 2.5 %. Everything is a function of the seed and of the number of
+earlier sessions.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 
 @dataclass
 class VirtualClock:
-    """A clock whose seconds pass only while a simulated run takes them. It is called like time.perf_counter.
+    """A clock that advances only while a simulated run takes time. It is called like time.perf_counter.
 
-    Contention comes in episodes of `episode_s`: in some of these episodes, drawn by the seed, every run takes
-    `contention` times as long. Each run also jitters upwards by about half a percent.
+    Time is divided into episodes of `episode_s`; in some of them, drawn by the seed, every run takes `contention` times
+    as long. Each run also jitters upwards by about half a percent.
     """
 
     seed: int
@@ -48,7 +49,7 @@ class VirtualClock:
         return self.now_s
 
     def run(self, latency_s: float) -> None:
-        """Advance the clock by one run of this undisturbed latency."""
+        """Advance the clock by one run whose undisturbed latency is given."""
         slow = self.contention if self._contended() else 1.0
         self.now_s += latency_s * slow * (1.0 + 0.005 * abs(self._rng.standard_normal()))
 
@@ -63,8 +64,8 @@ class VirtualClock:
 
 @dataclass
 class SimulatedRuntime(Runtime):
-    """Times models on a virtual clock. Figures should equal `truth_us`, up to the session's factor in [1 - drift, 1 +
-    drift].
+    """Times models on a virtual clock. Its figures should equal `truth_us`, apart from the session's factor in [1 -
+    drift, 1 + drift].
     """
 
     seed: int = 0
@@ -83,7 +84,7 @@ class SimulatedRuntime(Runtime):
         return [DeviceConfig(machine, "simulated", self.name, self.version())]
 
     def truth_us(self, model: bytes) -> float:
-        """Return the undisturbed latency of `model`: a call and the sum of its kernels.
+        """Return the undisturbed latency of `model`: the cost of a call plus the sum of its kernels.
 
         Raises InvalidInput if the model cannot be read or its shapes are not fixed.
         """

@@ -14,7 +14,7 @@ from onnx import helper
 from hw_profiles.errors import InvalidInput
 
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-# Op types of the nodes that a heavy kernel takes in behind it: at most one node of each row, in this order.
+# Op types of the nodes that a heavy kernel absorbs after it: at most one node from each row, in this order.
 _TAIL = (
     frozenset({"BatchNormalization"}),
     frozenset({"Add", "Sum"}),
@@ -28,13 +28,13 @@ MATMUL_MACS_PER_US = 20_000.0
 BYTES_PER_US = 20_000.0
 KERNEL_US = 0.8
 # From SLOW_FROM input channels on, a count that is not a multiple of the modulus leaves the fast path and costs
-# SLOW_PATH times as much. This factor is a choice, higher than `slow_path` in the rows of
+# SLOW_PATH times as much. This factor was chosen; it is higher than `slow_path` in the rows of
 # benchmarks/predictor_accuracy.py.
 SLOW_FROM, SLOW_PATH = 16, 1.8
 # A partly filled last step of output channels must be cropped back.
 CROP = 1.02
-# int8 does INT8_SPEED times the work in the same time; kernels of the same class differ by about SPREAD. Both are
-# choices; SPREAD is smaller than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
+# int8 does INT8_SPEED times the work in the same time; kernels of the same class differ by about SPREAD. Both were
+# chosen; SPREAD is smaller than on the device of benchmarks/predictor_accuracy.py (docs/benchmarks.md).
 INT8_SPEED = 2.0
 SPREAD = 0.01
 
@@ -72,8 +72,8 @@ class Shapes:
 def patterns(graph: onnx.GraphProto) -> tuple[tuple[int, ...], ...]:
     """Return the indices of the nodes that run as one kernel.
 
-    A conv or matrix product runs with the batch norm, add and activation behind it; quantisation, and the widening of a
-    stored weight, belong to the kernel beside them.
+    A conv or matrix product runs together with the batch norm, add and activation that follow it. Quantisation, and the
+    widening of a stored weight, belong to the neighbouring kernel.
     """
     readers: dict[str, list[int]] = defaultdict(list)
     for index, node in enumerate(graph.node):
@@ -108,7 +108,7 @@ def _follow(
     end: int,
     op_types: frozenset[str],
 ) -> int:
-    """Take the only reader of `end` into `kernel` if it has one of these types; return the kernel's new end."""
+    """Add the only reader of `end` to `kernel` if it has one of these types; return the kernel's new end."""
     following = readers.get(graph.node[end].output[0], [])
     if len(following) != 1 or graph.node[following[0]].op_type not in op_types:
         return end
@@ -160,7 +160,7 @@ def _moved_us(nodes: Sequence[onnx.NodeProto], shapes: Shapes) -> float:
 
 
 def _spread(nodes: Sequence[onnx.NodeProto], shapes: Shapes) -> float:
-    """Return a factor near 1 that is fixed for a kernel and its shapes."""
+    """Return a factor near 1 that is always the same for a kernel with these shapes."""
     facts = [(node.op_type, [shapes[name] for name in node.input if name]) for node in nodes]
     seed = int(hashlib.sha256(repr(facts).encode()).hexdigest()[:16], 16)
     return 1.0 + SPREAD * float(np.random.default_rng(seed).standard_normal())

@@ -21,7 +21,7 @@ MIN_POINTS = 3
 
 
 def curves(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """Return curves of latency against one channel count with all other features equal, the longest curve first.
+    """Return curves of latency against one channel count, with all other features fixed and the longest curve first.
 
     Each curve is {name, axis, points: [{channels, latency_us, sigma_us}]} with at least three channel counts.
     """

@@ -26,7 +26,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
     with state.store.read() as tx:
         since = events.newest(tx)
         row = jobs.get(tx, request.path_params["job_ref"])
-        job = job_public(row)
+        job = job_public(tx, row)
         recorded = evaluations.of_job(tx, row.id)
         front = front_of(recorded, row.request)
         files = tx.session.execute(select(artifacts.Artifact).where(artifacts.Artifact.job_id == row.id)).scalars()

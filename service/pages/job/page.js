@@ -59,17 +59,20 @@ function limit() {
   return target.max_latency_ms ?? (original?.measured ? target.max_latency_ratio * original.measured : null);
 }
 
+// A share ends at 100 %, whatever room Plotly leaves around the points.
+const ceiling = (unit) => (unit === "%" ? { autorangeoptions: { maxallowed: 100 } } : {});
+
 function drawFront() {
   const done = points(), bound = limit();
   const shapes = bound ? [{ type: "line", x0: bound, x1: bound, yref: "paper", y0: 0, y1: 1, line: { color: "#dc2626", dash: "dash", width: 1.5 } }] : [];
   const annotations = bound ? [{ x: bound, yref: "paper", y: 1, yanchor: "top", xanchor: "left", text: " limit", showarrow: false, font: { color: "#dc2626" } }] : [];
   return draw(document.getElementById("front"), [...byStrategy(done), ...frontsOf(done), ...landmarks()],
-    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: `${scoreLabel}${scoreUnit && `, ${scoreUnit}`}` }, shapes, annotations });
+    { x: { title: onLatency ? "latency, ms (predicted; stars measured)" : `${costLabel}${costUnit && `, ${costUnit}`}` }, y: { title: `${scoreLabel}${scoreUnit && `, ${scoreUnit}`}`, ...ceiling(scoreUnit) }, shapes, annotations });
 }
 
 // An empty chart has no axes, only a note.
 const nothing = () => ({
-  x: { visible: false }, y: { visible: false },
+  x: { visible: false, showgrid: false, showticklabels: false, range: [0, 1] }, y: { visible: false, showgrid: false, showticklabels: false, range: [0, 1] },
   annotations: [{ text: FINAL.includes(job?.state) ? "No evaluation of the search was within the limits." : "No evaluation is within the limits yet.",
     xref: "paper", yref: "paper", x: 0.5, y: 0.5, showarrow: false, font: { size: 14 } }],
 });
@@ -80,7 +83,7 @@ function drawBest() {
   const steps = points().filter((e) => e.feasible && objective in e.metrics).map((e) => ({ n: e.number, best: better(factor * e.metrics[objective]) }));
   return draw(document.getElementById("best"),
     [{ name: "best so far", mode: "lines+markers", type: "scatter", line: { shape: "hv", color: "#16a34a" }, x: steps.map((s) => s.n), y: steps.map((s) => s.best) }],
-    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: { title: objective === score ? `${scoreLabel} in the search${scoreUnit && `, ${scoreUnit}`}` : objectiveLabel } } : nothing());
+    steps.length ? { x: { title: "evaluation", rangemode: "tozero" }, y: objective === score ? { title: `${scoreLabel} in the search${scoreUnit && `, ${scoreUnit}`}`, ...ceiling(scoreUnit) } : { title: objectiveLabel } } : nothing());
 }
 
 function select(number) {

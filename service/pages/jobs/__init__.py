@@ -33,7 +33,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
         number = min(number, last)
         shown = rows.order_by(jobs.Job.created_at.desc(), jobs.Job.id.desc())
         shown = shown.offset((number - 1) * PAGE_SIZE).limit(PAGE_SIZE)
-        items = [job_public(job) for job in tx.session.execute(shown).scalars()]
+        items = [job_public(tx, job) for job in tx.session.execute(shown).scalars()]
         names = {device.id: device.name for device in tx.session.execute(devices.rows()).scalars()}
     return {
         "jobs": items,

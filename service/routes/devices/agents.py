@@ -86,7 +86,7 @@ def enrol_agent(body: Enrolment, caller: EnrolmentDep, once: OnceDep) -> Respons
 
 @router.put("/{agent_id}", dependencies=[Depends(_spoken)], responses=documented(401, 403, 409, 422, 426))
 def announce_agent(agent_id: AgentId, body: Enrolment, store: StoreDep, caller: AgentDep) -> Enrolled:
-    """Announce that an enrolled agent has restarted, maybe with newer runtimes. The agent's lease is ended."""
+    """Announce that an enrolled agent has restarted, perhaps with newer runtimes. The agent's lease ends."""
     with store.begin() as tx:
         agent = _self(tx, agent_id, caller.agent_id)
         agents.announce(tx, agent, body)

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol
 from service.depends import BlobsDep, OnceDep, Page, PageDep, StoreDep, UserDep, paged
-from service.devices import asked_forms, predictions, table_files
+from service.devices import asked_forms, predictions, quarantine, table_files
 from service.devices.predictions import PredictionPublic
 from service.errors import REFUSALS, Conflict, InvalidInput, NotFound
 from service.http.bodies import Body
@@ -33,13 +33,14 @@ from service.store.jobs import jobs
 from service.store.jobs.jobs import Job
 from service.store.uploads import models
 from service.store.uploads.models import Model
+from service.uploads import intake
 
 router = APIRouter(prefix="/api/v1/devices", tags=["devices"], route_class=JsonRoute)
 
 Ref = Annotated[str, Path(max_length=80)]
 MEASURED_ROUNDS = 20
-"""Number of rounds for a whole network; a verdict takes more rounds. This is a choice: with this many rounds, the means
-of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
+"""Number of rounds for timing a whole network; a verdict needs more rounds. This is a choice: with this many rounds,
+the means of the two halves of one session differ by less than 1 % in the rows of benchmarks/predictor_accuracy.py
 (docs/benchmarks.md).
 """
 UNFINISHED = ("queued", "running", "paused")
@@ -53,7 +54,8 @@ SORTABLE: dict[str, InstrumentedAttribute[object]] = {
 class DevicePublic(BaseModel):
     """A device. `coverage` is the share of the requested blocks that are measured. `error_mape` is the error of the
     device's predictions on networks that were measured whole, with each network left out in turn; it is null until
-    three such networks were measured.
+    three such networks were measured. `state_reason` says why a device is quarantined and what ends it; `refused` is
+    the number of blocks that it cannot time.
     """
 
     id: str
@@ -66,6 +68,7 @@ class DevicePublic(BaseModel):
     dtype: str
     emulated: bool
     state: State
+    state_reason: str | None = None
     coverage: float
     error_mape: float | None
     epoch: int
@@ -101,6 +104,7 @@ def device_public(tx: Tx, device: Device, known: Mapping[str, Figures]) -> Devic
         {
             **{name: getattr(device, name) for name in DevicePublic.model_fields if hasattr(device, name)},
             "state": devices.state(tx, device),
+            "state_reason": quarantine.reason(tx, device),
             "coverage": found.coverage,
             "error_mape": found.error_mape,
             "outstanding": found.outstanding,
@@ -127,9 +131,9 @@ def read_device(ref: Ref, store: StoreDep, _user: UserDep) -> DevicePublic:
 
 @router.delete("/{ref}", status_code=204, responses=documented(401, 403, 404, 409))
 def remove_device(ref: Ref, store: StoreDep, _user: UserDep) -> None:
-    """Delete a device and everything measured on it. Its agent is told, continues with its other devices, and ends if
-    no device is left. The device comes back with an empty table when the agent restarts, or at once if the agent runs
-    with `--offer-again`.
+    """Delete a device and everything measured on it. Its agent is informed and continues with its other devices, or
+    ends if none is left. The device comes back with an empty table when the agent restarts, or at once if the agent
+    runs with `--offer-again`.
     """
     with store.begin() as tx:
         device = devices.get(tx, ref)
@@ -222,9 +226,13 @@ def predict(ref: Ref, body: PredictBody, store: StoreDep, blobs: BlobsDep, _user
             asked_forms.ask(store, blobs, model.sha256, device.id)
         return predictions.unknown(table.device, body.fill)
     found, shown = predictions.predict(table, blocks)
+    if not told:
+        shown.warnings.append(intake.not_asked_yet(table.device))
     bad = [op.key for op in found.missing if op.key in refused]
     if bad:
         shown.warnings.append(f"{len(bad)} blocks cannot be timed on this device: {refused[bad[0]]}")
+    if body.fill and not told:
+        asked_forms.ask(store, blobs, model.sha256, device.id)
     if body.fill and found.missing:
         ranked = list(range(len(found.missing), 0, -1))  # the most uncertain block is first
         with store.begin() as tx:
@@ -248,7 +256,7 @@ def measure(ref: Ref, body: MeasureBody, store: StoreDep, blobs: BlobsDep, _user
     try:
         ops = {model.name: [op for _, op in predictions.blocks_of(blobs, model.sha256, config, told.values())]}
     except predictions.Untold:
-        ops = {}  # timed anyway, but not added to the calibration
+        ops = {}  # the network is still timed, but not added to the calibration
     protocol = BurstProtocol(min_rounds=MEASURED_ROUNDS)
 
     def make(tx: Tx) -> Answer:

@@ -114,7 +114,7 @@ async def put_file(
     blobs: BlobsDep,
     settings: SettingsDep,
 ) -> Taken:
-    """Store a file that the result of a `check` will name: the engine's own file, or that file's outputs.
+    """Store a file that the result of a `check` will refer to: the engine's own file, or the outputs of that file.
     Idempotent.
     """
     await run_in_threadpool(_may_send, store, lease_id, caller)
@@ -141,7 +141,7 @@ def _record(store: Store, blobs: Blobs, blob: StoredBlob) -> None:
 
 @router.put("/{lease_id}/results/{key}", responses=documented(401, 403, 404, 409, 410, 422))
 def put_result(lease_id: LeaseId, key: Key, body: Result, caller: AgentDep, store: StoreDep) -> Taken:
-    """Store the timing, fused sets or conversion of one item. Idempotent: the first result of a key counts."""
+    """Store the timing, fused sets or conversion of one item. Idempotent: only the first result for a key counts."""
     with store.begin() as tx:
         lease = agent_leases.own(tx, lease_id, caller.agent_id or "")
         lease_results.put(tx, lease, key, body)

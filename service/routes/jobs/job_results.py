@@ -38,7 +38,7 @@ def list_evaluations(
     page: PageDep,
     since: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> Page[EvaluationPublic]:
-    """List evaluations with a number above `since`, by number."""
+    """List the evaluations whose number is above `since`, in ascending order."""
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
         front = front_of(evaluations.of_job(tx, job.id), job.request)
@@ -54,7 +54,8 @@ def read_front(
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
-    """List the evaluations of the search that no other evaluation beats; with limits, the front under these limits.
+    """List the evaluations of the search that no other evaluation beats. If limits are given, list the front within
+    these limits.
 
     Candidates that are pruned and corrected (F2) and candidates from full training runs (F4) have separate fronts. A
     drop is in the metric of the job's task, relative to the original.
@@ -75,7 +76,7 @@ def _evaluations(tx: Tx, rows: Select[EvaluationRow], page: PageQuery, front: fr
 
 
 def _reference(job: Job) -> float:
-    """Return the original's score, from which a drop is counted."""
+    """Return the score of the original network, from which drops are measured."""
     metric = deciding(job.request)
     if job.original is None or job.original.get(metric) is None:
         raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")

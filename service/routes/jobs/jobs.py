@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -47,7 +48,7 @@ def create_job(
         resolved = resolve(tx, body)
         told = [each.to_json() for each in (*resolved.warnings, *warnings)]
         job = jobs.create(tx, resolved.request, warnings=told, max_queued=settings.max_queued_jobs)
-        return Answer(job_public(job), headers={"Location": f"{router.prefix}/{job.id}"})
+        return Answer(job_public(tx, job), headers={"Location": f"{router.prefix}/{job.id}"})
 
     return once(make, of=body)
 
@@ -63,7 +64,7 @@ def list_jobs(
     """List jobs, the newest first unless `sort` says otherwise."""
     with store.read() as tx:
         rows = jobs.selected(state, _device_id(tx, device) if device is not None else None)
-        return paged(tx, rows, page, SORTS, Job.id, job_public)
+        return paged(tx, rows, page, SORTS, Job.id, partial(job_public, tx))
 
 
 def _device_id(tx: Tx, ref: str) -> str:
@@ -77,7 +78,7 @@ def _device_id(tx: Tx, ref: str) -> str:
 def get_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
     """Return one job."""
     with store.read() as tx:
-        return job_public(jobs.get(tx, job_ref))
+        return job_public(tx, jobs.get(tx, job_ref))
 
 
 @router.post("/{job_ref}/cancel", responses=documented(401, 403, 404, 409, 422))
@@ -88,7 +89,7 @@ def cancel_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
 
 @router.post("/{job_ref}/pause", responses=documented(401, 403, 404, 409, 422))
 def pause_job(job_ref: JobRef, store: StoreDep, _user: UserDep) -> JobPublic:
-    """Pause a job: its `state` becomes `paused` when its running work has ended."""
+    """Pause a job. Its `state` becomes `paused` when its current work has ended."""
     return _steer(store, job_ref, job_states.pause)
 
 
@@ -104,7 +105,7 @@ def _steer(store: Store, ref: str, move: Callable[[Tx, Job], None]) -> JobPublic
         move(tx, job)
         tx.session.flush()
         tx.session.refresh(job)
-        return job_public(job)
+        return job_public(tx, job)
 
 
 @router.post(
@@ -115,7 +116,7 @@ def retry_job(job_ref: JobRef, once: OnceDep, settings: SettingsDep, _user: User
 
     def make(tx: Tx) -> Answer:
         job = jobs.retry(tx, jobs.get(tx, job_ref), max_queued=settings.max_queued_jobs)
-        return Answer(job_public(job), headers={"Location": f"{router.prefix}/{job.id}"})
+        return Answer(job_public(tx, job), headers={"Location": f"{router.prefix}/{job.id}"})
 
     return once(make, of={"job": job_ref})
 

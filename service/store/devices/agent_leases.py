@@ -3,8 +3,8 @@ the queue.
 
     active -> completed | failed (given back by its agent) | expired
 
-The `epoch` of a lease fences off earlier leases of the machine: it is higher than their epochs, and each result names
-it. All times come from the database's clock.
+The `epoch` of a lease shuts out earlier leases of the machine: it is higher than their epochs, and each result names
+its lease's epoch. All times come from the database's clock.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from hw_profiles.wire.bounds import LEASE_S
 from hw_profiles.wire.heartbeat import Action, Heartbeat, HeartbeatAnswer
 from hw_profiles.wire.lease import LeaseRequest
 from hw_profiles.wire.result import Completion, Surrender
-from service.devices import anchors
+from service.devices import anchors, quarantine
 from service.errors import Conflict, Forbidden, Gone, NotFound
 from service.store.base import Base, Tx, new_id
 from service.store.devices import agents, conversions, devices, fusions, measurements, work_items
 from service.store.devices.agents import Agent
+from service.store.devices.devices import Device
 from service.store.devices.work_items import WorkItem
 
 LEASE = timedelta(seconds=LEASE_S)
 LATE = "its agent sent no heartbeat in time"
 BLAMELESS = frozenset({"cancelled", "drained"})
-"""Reasons for returning a lease that do not count as a failed attempt of its items."""
+"""Reasons for ending a lease that do not count as a failed attempt at its items."""
 
 
 class LeaseItem(Base):
@@ -120,10 +121,11 @@ def held(lease: AgentLease, epoch: int, now: datetime) -> None:
 
 
 def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, work_items.Digests]) -> AgentLease | None:
-    """Lease the next work to this agent, or return None. `digests` has the file digests of blocks not leased before.
+    """Lease the next work to this agent; return None if there is none. `digests` has the file digests of blocks that
+    were not leased before.
 
     Networks come first, and all networks of one measurement are leased together. Then come blocks by priority, all from
-    one device.
+    one device. A quarantined device whose trial is due comes before all of them.
 
     Raises:
         Forbidden: a device does not belong to this agent.
@@ -135,9 +137,12 @@ def grant(tx: Tx, agent_id: str, request: LeaseRequest, digests: Mapping[str, wo
         return repeated
     if agent.drain or _active_on(tx, agent.machine) is not None:
         return None
+    on_trial = trial(tx, agent, request)
+    if on_trial is not None:
+        return _lend(tx, agent, on_trial, [])
     chosen = work_items.next_work(tx, usable(tx, agent, request), request.max_items, request.kinds)
     ready = [item for item in chosen if work_items.digested(item, digests)]
-    return _lend(tx, agent, ready) if ready else None
+    return _lend(tx, agent, devices.get(tx, ready[0].device_id), ready) if ready else None
 
 
 def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
@@ -155,6 +160,11 @@ def usable(tx: Tx, agent: Agent, request: LeaseRequest) -> list[str]:
     return [device_id for device_id in wanted if not mine[device_id].quarantined]
 
 
+def trial(tx: Tx, agent: Agent, request: LeaseRequest) -> Device | None:
+    """Return the device that may show in a lease of its anchors alone that its timings can be trusted again."""
+    return quarantine.due(tx, agent, request.device_ids) if "block" in request.kinds else None
+
+
 def has_stale(tx: Tx, agent: Agent) -> bool:
     """True if a lease of this machine must be ended because it is overdue or because its agent is asking for new
     work.
@@ -169,8 +179,8 @@ def _active_on(tx: Tx, machine: str) -> AgentLease | None:
 
 
 def _end_stale(tx: Tx, agent: Agent) -> AgentLease | None:
-    """End a lease that keeps the machine from new work. If an agent has an untouched lease and asks again, it has
-    probably missed the answer, and it gets the same lease again.
+    """End a lease that keeps the machine from new work. If an agent has an untouched lease and asks again, it probably
+    missed the answer, so it gets the same lease again.
     """
     lease = _active_on(tx, agent.machine)
     if lease is None:
@@ -191,16 +201,16 @@ def abandon(tx: Tx, agent: Agent) -> None:
         lose(tx, lease, "failed", "its agent restarted", blame=True)
 
 
-def _lend(tx: Tx, agent: Agent, items: list[WorkItem]) -> AgentLease:
-    device = devices.get(tx, items[0].device_id)
+def _lend(tx: Tx, agent: Agent, device: Device, items: list[WorkItem]) -> AgentLease:
+    """Lend these items of a device; without items, its anchors alone."""
     newest = select(func.max(AgentLease.epoch)).where(AgentLease.machine == agent.machine)
     lease = AgentLease(
         id=new_id("lse"),
         agent_id=agent.id,
         device_id=device.id,
         machine=agent.machine,
-        kind=items[0].kind,
-        measurement_id=items[0].measurement_id,
+        kind=items[0].kind if items else "block",
+        measurement_id=items[0].measurement_id if items else None,
         epoch=(tx.session.execute(newest).scalar_one() or 0) + 1,
         granted_at=tx.now,
         expires_at=tx.now + LEASE,
@@ -271,7 +281,7 @@ def beat(tx: Tx, agent: Agent, heartbeat: Heartbeat) -> HeartbeatAnswer:
 
 
 def _unwanted(tx: Tx, lease: AgentLease) -> bool:
-    """True if nothing waits for the lease's results any more."""
+    """True if nothing is waiting for the lease's results any more."""
     if lease.measurement_id is None:
         return work_items.unwanted(tx, lease.id)
     return measurements.measurement(tx, lease.measurement_id).state == "failed"

@@ -97,7 +97,7 @@ def announce(tx: Tx, agent: Agent, enrolment: Enrolment) -> None:
     """Store what an agent reports about itself when it starts.
 
     Raises:
-        Conflict: the agent names another machine than at its enrolment.
+        Conflict: the agent names a different machine than it did at its enrolment.
     """
     if agent.machine != enrolment.machine:
         raise Conflict(f"this agent was enrolled for machine {agent.machine!r}: enrol it again", code="machine")

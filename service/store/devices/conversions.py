@@ -22,7 +22,7 @@ from service.store.devices.work_items import WorkItem
 
 @dataclass(frozen=True)
 class Question:
-    """A network to convert, and the samples to run the result on, both as digests of recorded blobs."""
+    """A network to convert and the samples on which to run the result, both given as digests of recorded blobs."""
 
     network: str
     samples: str
@@ -35,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answered:
-    """Digests of the engine's file and of the file's outputs; if there are no files, `failure` says why."""
+    """Digests of the engine's file and of that file's outputs; if there are no files, `failure` says why."""
 
     file: str = ""
     outputs: str = ""
@@ -81,7 +81,7 @@ def ask(tx: Tx, device_id: str, wanted: Iterable[Question], job_id: str = USER) 
     device = devices.get(tx, device_id)
     for question in wanted:
         row = _row(tx, device, question.digest)
-        row.created_at = tx.now  # an answer that is used again is kept for another day
+        row.created_at = tx.now  # an answer that is used again is kept for one more day
         if row.file_sha256 is None:
             row.network_sha256, row.samples_sha256, row.failure = question.network, question.samples, ""
             files = question.network, question.samples
@@ -117,7 +117,7 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
         _end(tx, item, "done", files=files)
     elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, so another try may succeed
+    else:  # the process crashed or timed out, so another attempt may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
@@ -140,8 +140,8 @@ def _end(
 
 
 def release(tx: Tx, before: datetime) -> None:
-    """Release the files of answers that nothing has asked for since `before`, and of questions that stay unanswered.
-    A run that still needs such a file asks again.
+    """Release the files of answers that have not been requested since `before`, and of questions that remain
+    unanswered. A run that still needs such a file asks again.
     """
     row = ConversionRow
     answer = row.network_sha256.is_(None)

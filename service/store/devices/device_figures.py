@@ -1,4 +1,4 @@
-"""Device figures: coverage and accuracy of devices' tables, with three queries for any number of devices."""
+"""Device figures: coverage and accuracy of devices' tables, found with three queries for any number of devices."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def accept(tx: Tx, agent: Agent, enrolment: Enrolment) -> list[Device]:
     offered = [_accept_one(tx, agent, item) for item in enrolment.runtimes]
     ids = [device.id for device in offered]
     if len(set(ids)) < len(ids):
-        raise InvalidInput("runtimes", [device.name for device in offered], "offers one device twice")
+        raise InvalidInput("runtimes", [device.name for device in offered], "offers the same device twice")
     for device in devices.of_machine(tx, agent.machine):
         if device.id not in ids:
             device.agent_id = None
@@ -41,7 +41,7 @@ def _accept_one(tx: Tx, agent: Agent, item: RuntimeOffer) -> Device:
         raise Conflict(f"the name {config.name!r} belongs to a device of machine {device.machine!r}", code="name")
     device.agent_id, device.last_seen_at = agent.id, tx.now
     device.quarantined = not agent.self_test["ok"]
-    device.refused, device.busy_until = 0, None
+    device.refused, device.retry_at, device.busy_until = 0, None, None
     if device.config_id != config.config_id:
         _move_on(tx, device, config)
     tx.session.flush()

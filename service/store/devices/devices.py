@@ -21,8 +21,9 @@ class Device(Base):
     """One configuration of one machine. The id is permanent; `config_id` and the table change with the runtime.
 
     `epoch` numbers the changes of the table. `anchors` are blocks of known latency that each lease times again;
-    `scale` is the running mean of the anchors' slowdown; 1 means that they are as fast as when they were chosen.
-    `refused` counts leases in a row whose anchors were off. `busy_until` is the time at which the device's lease ends;
+    `scale` is the running mean of the anchors' slowdown; 1 means that the anchors are as fast as when they were chosen.
+    `refused` is the number of leases in a row whose anchors were off. A quarantined device is tried again at
+    `retry_at`; if that is null, once its agent restarts. `busy_until` is the time at which the device's lease ends;
     `shown_state` is the state in the latest event.
     """
 
@@ -46,6 +47,7 @@ class Device(Base):
     scale: Mapped[float] = mapped_column(default=1.0)
     refused: Mapped[int] = mapped_column(default=0)
     quarantined: Mapped[bool] = mapped_column(default=False)
+    retry_at: Mapped[datetime | None]
     shown_state: Mapped[str] = mapped_column(String(16), default="offline")
     busy_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -104,7 +106,7 @@ def lock_all(tx: Tx) -> None:
 
 
 def _locked(wanted: Select[Device]) -> Select[Device]:
-    """Add a lock to the query and make it read locked rows again.
+    """Add a lock to the query, and make it reload the rows that it locks.
 
     To avoid deadlocks, devices are always locked in the order of their ids and before their leases.
     """

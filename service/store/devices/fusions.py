@@ -23,7 +23,7 @@ Sets: TypeAlias = tuple[frozenset[str], ...]
 
 @dataclass(frozen=True)
 class Told:
-    """A device's answer about one network: the sets, or, if there are none, the reason in `failure`."""
+    """A device's answer about one network: the sets. If there are no sets, `failure` gives the reason."""
 
     sets: Sets = ()
     failure: str = ""
@@ -66,8 +66,8 @@ def has_told(tx: Tx, device: Device) -> bool:
 
 
 def ask(tx: Tx, device_id: str, files: Mapping[str, str], job_id: str = USER) -> None:
-    """Ask a device about networks on behalf of a job: wiring -> sha256 of a recorded blob. An answered network is asked
-    about again only if the answer was a failure.
+    """Ask a device about networks on behalf of a job. The networks are given as wiring -> sha256 of a recorded blob.
+    The device is asked about the same network again only if its answer was a failure.
 
     Raises:
         NotFound: there is no such device.
@@ -102,7 +102,7 @@ def record(tx: Tx, item: WorkItem, result: Result) -> None:
         _end(tx, item, "done", sets=[list(names) for names in result.fused])
     elif result.failure == "error":  # the runtime refused the network, and would refuse it again
         _end(tx, item, "failed", failure=result.reason or "the device gave no reason")
-    else:  # the process crashed or timed out, so another try may succeed
+    else:  # the process crashed or timed out, so another attempt may succeed
         give_back(tx, item, f"{result.failure}: {result.reason}", blame=True)
 
 
@@ -120,6 +120,6 @@ def _end(tx: Tx, item: WorkItem, state: str, sets: list[Any] | None = None, fail
 
 
 def release(tx: Tx) -> None:
-    """Release the files of questions that will not be answered; whatever needs an answer asks again."""
+    """Release the files of questions that will not be answered. A caller that still needs an answer asks again."""
     waiting = questions.is_open(Fusion.device_id, Fusion.config_id, literal(key_of("")) + Fusion.wiring)
     tx.session.execute(delete(Fusion).where(Fusion.sha256.is_not(None), ~waiting))

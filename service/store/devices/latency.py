@@ -1,4 +1,4 @@
-"""Latency: measured rows of blocks and calibrations, which are only appended, and the table computed from these."""
+"""Latency: measured rows of blocks and calibrations, both append-only, and the table computed from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LatencyRow(Base):
 
 
 class CalibrationRow(Base):
-    """A fit of latencies of whole networks to sums of their blocks."""
+    """A fit of whole networks' latencies to the sums of the latencies of their blocks."""
 
     __tablename__ = "calibrations"
     id: Mapped[int] = mapped_column(_NUMBER, primary_key=True)
@@ -59,7 +59,7 @@ class CalibrationRow(Base):
 
 
 def table(tx: Tx, device_id: str) -> LatencyTable:
-    """Return the newest snapshot of a table. Each change has its own epoch, which identifies the snapshot.
+    """Return the newest snapshot of a table. Each change of the table has its own epoch, which identifies the snapshot.
 
     Raises:
         NotFound: there is no such device.

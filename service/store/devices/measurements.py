@@ -76,8 +76,8 @@ def measure(
 ) -> str:
     """Request to time `networks` (name -> sha256 of a recorded blob) together; return the measurement's id.
 
-    `ops` has the blocks of the networks that should be added to the device's calibration. `suffixes` has the endings of
-    the files that are in the engine's own format.
+    `ops` has the blocks of the networks that should be added to the device's calibration. `suffixes` has the file name
+    suffixes of networks that are in the engine's own format.
 
     Raises:
         NotFound: there is no such device.
@@ -137,7 +137,7 @@ def cancel(tx: Tx, measurement_id: str) -> None:
     """
     wanted = measurement(tx, measurement_id)
     if wanted.state in ("queued", "running"):
-        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "it was no longer needed"})
+        _end(tx, wanted, {"kind": "cancelled", "network": None, "reason": "the measurement was no longer needed"})
 
 
 def release(tx: Tx, before: datetime) -> None:
@@ -194,8 +194,8 @@ def _end(tx: Tx, wanted: Measurement, failure: dict[str, Any]) -> None:
 
 
 def recalibrate(tx: Tx, device: Device) -> None:
-    """Fit the device's calibration to its newest networks with known blocks, if there are at least as many of them as
-    in the last fit.
+    """Fit the device's calibration to its newest networks with known blocks, if there are at least as many as in the
+    last fit.
     """
     newest = (
         select(MeasuredNetwork)

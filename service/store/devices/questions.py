@@ -1,8 +1,11 @@
-"""Questions: work items that a device answers with facts and not with timings; a run or a user waits for the answer."""
+"""Questions: work items that a device answers with facts instead of timings, while a run or a user waits for the
+answer.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import ColumnElement, exists
+from sqlalchemy.orm import InstrumentedAttribute
 
 from hw_profiles.wire.lease import ItemKind
 from service.store.base import Tx
@@ -36,9 +39,9 @@ def _queued(tx: Tx, device: Device, kind: ItemKind, key: str, files: tuple[str, 
 
 
 def is_open(
-    device_id: ColumnElement[str], config_id: ColumnElement[str], key: ColumnElement[str]
+    device_id: InstrumentedAttribute[str], config_id: InstrumentedAttribute[str], key: ColumnElement[str]
 ) -> ColumnElement[bool]:
-    """Return the condition that a device's current configuration is still to answer a question."""
+    """Return an SQL condition: the device's current configuration has not answered the question yet."""
     here = (Device.id == device_id) & (Device.config_id == config_id)
     asked = (WorkItem.device_id == device_id) & (WorkItem.key == key) & WorkItem.state.in_(work_items.OPEN)
     return exists().where(here, asked)

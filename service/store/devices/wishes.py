@@ -1,4 +1,4 @@
-"""Wishes: the jobs and users that wait for a queued block or question. What nothing waits for leaves the queue."""
+"""Wishes: the jobs and users that wait for a queued block or question. Items without a wish leave the queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ withdrawn.
 
 
 class Wish(Base):
-    """A row that says that a job or a user waits for a work item. Jobs that have ended do not wait for any item."""
+    """A row which says that a job or a user is waiting for a work item. Jobs that have ended wait for no item."""
 
     __tablename__ = "wishes"
     item_id: Mapped[int] = mapped_column(

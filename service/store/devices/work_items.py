@@ -3,8 +3,8 @@
 queued -> leased -> done | failed (the device cannot run it)
   ^---------'  `-> poisoned (lost with its lease too often)
 
-A queued item is deleted once no job and no user waits for it (service.store.devices.wishes); the networks of a
-measurement are cancelled with it instead.
+A queued item is deleted once no job and no user waits for it (service.store.devices.wishes). The networks of a
+measurement are an exception: they are cancelled together with the measurement.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from service.store.devices.devices import Device
 from service.store.devices.wishes import USER, Wish
 
 Digests: TypeAlias = tuple[str, str]
-"""sha256 of a block's two timing models: with many copies and with one."""
+"""sha256 of a block's two timing models: the model with many copies and the model with one copy."""
 
 SLOW_MACS_PER_US = 200.0
-"""Speed of the slowest device for which deadlines are long enough: 0.2 GMAC/s, a tenth of a small ARM board's core."""
+"""Speed of the slowest device for which deadlines are long enough: 0.2 GMAC/s, a tenth of the speed of a small ARM
+board's core.
+"""
 CALL_US = 100.0
 BACK_OFF_S = (5.0, 10.0, 20.0)
 """Delay of an item after its first, second and third lost attempt; the fourth lost attempt poisons the item."""
@@ -44,7 +46,7 @@ class WorkItem(Base):
     `check` (`sha256`, with the samples in `single_sha256`) to convert and run.
 
     `sha256` and `single_sha256` are the digests of the files; a block's digests are set at its first lease. `suffix` is
-    the ending of a network's file, None for an ONNX file. `available_at` is the earliest time to lease the item.
+    the suffix of a network's file name; None for an ONNX file. `available_at` is the earliest time to lease the item.
     """
 
     __tablename__ = "work_items"
@@ -144,7 +146,7 @@ def outstanding(tx: Tx, device_id: str) -> int:
 
 
 def refused(tx: Tx, device_id: str) -> Sequence[WorkItem]:
-    """Return blocks that the device cannot run or that were lost too often; `reason` says why."""
+    """Return the blocks that the device cannot run or that were lost too often; `reason` says which."""
     rows = select(WorkItem).where(WorkItem.device_id == device_id, WorkItem.kind == "block")
     return tx.session.execute(rows.where(WorkItem.state.in_(REFUSED))).scalars().all()
 
@@ -206,14 +208,14 @@ def refuse(tx: Tx, device_id: str, key: str, reason: str) -> None:
 
 
 def expected_us(item: WorkItem) -> float | None:
-    """Estimate generously the time of one run of a block's larger model; None for networks."""
+    """Return a generous estimate of the time for one run of a block's larger model; None for networks."""
     if item.op is None:
         return None
     return CALL_US + COPIES[1] * features_of(Op.from_json(item.op))["macs"] / SLOW_MACS_PER_US
 
 
 def of_lease(tx: Tx, lease_id: str, key: str) -> WorkItem | None:
-    """Return the item with this key if it is leased with this lease."""
+    """Return the item with this key if it belongs to this lease."""
     rows = select(WorkItem).where(WorkItem.lease_id == lease_id, WorkItem.key == key, WorkItem.state == "leased")
     return tx.session.execute(rows).scalar_one_or_none()
 

@@ -1,4 +1,4 @@
-"""Asks: candidates that a strategy proposed, stored before their evaluation starts."""
+"""Proposals: candidates that a strategy asked to have evaluated, stored before their evaluation starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.progress import Asked
 class Ask(Base):
     """One proposal; `number` counts proposals within the job, from 1.
 
-    `takeovers` counts how often a conductor went silent before this proposal was evaluated.
+    `takeovers` is the number of times that a conductor went silent before this proposal was evaluated.
     """
 
     __tablename__ = "asks"
@@ -70,6 +70,6 @@ def interrupted(tx: Tx, job_id: str) -> None:
 
 
 def takeovers(tx: Tx, job_id: str) -> Mapping[str, int]:
-    """Return by candidate id how often the candidate's conductor went silent; candidates with 0 are left out."""
+    """Return the number of times that each candidate's conductor went silent, by candidate id; zeros are left out."""
     rows = select(Ask.candidate_id, Ask.takeovers).where(Ask.job_id == job_id, Ask.takeovers > 0)
     return {row.candidate_id: row.takeovers for row in tx.session.execute(rows)}

@@ -1,4 +1,4 @@
-"""Conductors: the processes that run jobs; each reports itself every few seconds."""
+"""Conductors: the processes that run jobs. Each reports every few seconds that it is alive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Conductor(Base):
 
 
 def seen(tx: Tx, conductor_id: str, executor: Executor) -> None:
-    """Note that a conductor is alive, and delete conductors that have been silent for long."""
+    """Note that a conductor is alive, and delete conductors that have been silent for a long time."""
     tx.session.execute(delete(Conductor).where(Conductor.seen_at < tx.now - 10 * ALIVE_FOR))
     known = tx.session.get(Conductor, conductor_id)
     if known is None:
@@ -36,7 +36,7 @@ def seen(tx: Tx, conductor_id: str, executor: Executor) -> None:
 
 
 def left(tx: Tx, conductor_id: str) -> None:
-    """Delete a conductor that is about to end."""
+    """Delete the row of a conductor that is about to shut down."""
     tx.session.execute(delete(Conductor).where(Conductor.id == conductor_id))
 
 

@@ -1,4 +1,4 @@
-"""Leases of jobs. A lease is claimed for a time and renewed while the job runs; its epoch fences off old holders."""
+"""Leases of jobs. A lease is claimed for a time and renewed while the job runs; its epoch shuts out earlier holders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.ports import Signal
 class Held:
     """A claim: this conductor may run the job as long as the job has this epoch.
 
-    `takeover` means that the previous conductor went silent, maybe because the job's work crashed it.
+    `takeover` means that the previous conductor went silent, perhaps because the job's work crashed it.
     """
 
     job_id: str
@@ -114,7 +114,8 @@ def fence(tx: Tx, held: Held, **values: Any) -> None:
 
 
 def renew(tx: Tx, held: Held, lease_s: float) -> None:
-    """Extend the lease to `lease_s` from now, even if it had expired and was not taken over.
+    """Extend the lease to `lease_s` from now, even if it has expired, provided that no conductor has taken over the
+    job.
 
     Raises:
         LeaseLost: the job has another epoch or is not running.
@@ -151,7 +152,7 @@ def end(tx: Tx, held: Held, target: State, **values: Any) -> None:
 
 
 def progress(tx: Tx, held: Held, *, tell: bool, **values: Any) -> None:
-    """Store a job's progress; if `tell`, also emit an event.
+    """Store a job's progress; if `tell` is true, also emit an event.
 
     Raises:
         LeaseLost: the job has another epoch or is not running.

@@ -13,7 +13,8 @@ from service.store.jobs.states import FINAL, MOVES, STATES, State
 
 
 def transition(tx: Tx, job_id: str, seen_epoch: int, source: State, target: State, /, **values: Any) -> None:
-    """Move a job if its state has not changed since the caller read it: one UPDATE guarded by state and epoch.
+    """Move a job to another state if its state has not changed since the caller read it: one UPDATE guarded by state
+    and epoch.
 
     Leaving `running` ends the lease. Every move resets the user's `signal`, except a takeover, which keeps it.
 
@@ -55,7 +56,7 @@ def cancel(tx: Tx, job: Job) -> None:
 
 
 def pause(tx: Tx, job: Job) -> None:
-    """Pause a job: at once if it is queued, at its next stopping point if it runs.
+    """Pause a job: at once if it is queued, or at its next stopping point if it is running.
 
     Raises:
         Conflict: the job has ended, is paused or is being cancelled (code `state`).

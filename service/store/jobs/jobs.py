@@ -178,8 +178,8 @@ def remove(tx: Tx, job: Job) -> None:
 
 
 def wait_for(tx: Tx, job_id: str, device_id: str | None) -> None:
-    """Note that a job waits for a device, or for no device if `device_id` is None. Nothing changes if this is noted
-    already.
+    """Note that a job waits for a device, or for no device if `device_id` is None. Nothing changes if this was already
+    noted.
     """
     job = get(tx, job_id)
     waiting = job.waiting_for["device"] if job.waiting_for else None

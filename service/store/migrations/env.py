@@ -12,7 +12,8 @@ from service.store.base import UtcTime
 
 
 def _render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
-    # Types are rendered as SQLAlchemy's own types, so that a migration does not change when this project's types do.
+    # Types are rendered as SQLAlchemy's own types, so that later changes of this project's types do not change a
+    # migration.
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcTime) else False
 
 

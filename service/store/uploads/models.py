@@ -13,7 +13,7 @@ from service.store.base import Base, Tx
 
 class Model(Base):
     """One network: a blob and the results of its checks. `state` is `checking`, `ready` or `refused`; `output` is the
-    output to score, if the user named it.
+    output to score, if the user named one.
     """
 
     __tablename__ = "models"

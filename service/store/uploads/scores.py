@@ -1,4 +1,4 @@
-"""Scores: how good original networks are on data sets, stored so that each is computed once."""
+"""Scores of original networks on data sets, stored so that each score is computed only once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads: the common part of models and data sets. An upload is a name for one content, and is checked."""
+"""Uploads: the parts that models and data sets have in common. An upload names one content, which is checked."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ def get(tx: Tx, kind: type[Row], ref: str) -> Row:
 
 
 def interrupted(tx: Tx, row: Model | Dataset, wall: timedelta) -> bool:
-    """True if the check has run for longer than `wall`, the limit of checks, so the server of the check must have
-    died.
-    """
+    """True if the check has run for longer than `wall`, the time limit for checks, so its server must have died."""
     return row.state == "checking" and row.created_at + wall + MARGIN < tx.now
 
 
@@ -89,7 +87,9 @@ def add(tx: Tx, row: Model | Dataset) -> None:
 
 
 def settle(tx: Tx, kind: type[Row], row_id: str, found: Mapping[str, Any] | InvalidInput) -> None:
-    """Store the result of a check that outlasted its request; no effect if the row was deleted meanwhile."""
+    """Store the result of a check that outlasted its request. This has no effect if the row was deleted in the
+    meantime.
+    """
     row = tx.session.get(kind, row_id)
     if row is None or row.state != "checking":
         return

@@ -1,4 +1,6 @@
-"""The child process of service.uploads.sandbox: reads one order from stdin and writes one JSON object to stdout."""
+"""The child process of service.uploads.sandbox, which reads one order from stdin and writes one JSON object to
+stdout.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from hw_profiles import lifeline
 from service.errors import REFUSALS
 from service.files.data_folder import is_full
 
-# Audit events of actions that no check needs: use of the network, other programs, and code hidden in a pickle.
+# Audit events of actions that no check needs: using the network, starting programs, and running code hidden in a
+# pickle.
 FORBIDDEN = frozenset(
     {
         "socket.bind",
@@ -40,7 +43,7 @@ ROOT = Path(__file__).parents[3]
 
 def main() -> None:
     """Limit this process, run the task and report its result."""
-    # Libraries may print, and their output must not be taken for the report.
+    # Libraries may print, and their output must not be mistaken for the report.
     out = lifeline.claim_stdout()
     order = json.loads(sys.stdin.buffer.readline())
     _limit(order["limits"])
@@ -75,7 +78,8 @@ def _without_paths(text: str, request: Mapping[str, Any]) -> str:
 
 
 def _is_ours(error: Exception) -> bool:
-    """True if Netlathe's code is at fault and not the file: a Mistake, a failed import, or a missing name in this code.
+    """Return True if Netlathe's code, not the file, is at fault: a Mistake, a failed import, or a missing name in this
+    code.
 
     The same errors raised inside a library are blamed on the file, which made the library fail.
     """
@@ -109,7 +113,7 @@ def _limit(limits: Mapping[str, Any]) -> None:
 def _lower(kind: int, wanted: int) -> None:
     _, most = resource.getrlimit(kind)
     limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    # The hard limit of CPU time is one second higher: at the soft limit, SIGXCPU tells the parent what happened.
+    # The hard limit on CPU time is one second above the soft limit, at which SIGXCPU tells the parent what happened.
     hard = limit + 1 if kind == resource.RLIMIT_CPU and most == resource.RLIM_INFINITY else limit
     resource.setrlimit(kind, (limit, hard))
 

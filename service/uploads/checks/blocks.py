@@ -1,4 +1,6 @@
-"""Blocks: the kernels of a network on a device's runtime, found in the sandbox because the file is not trusted."""
+"""Blocks: the kernels of a network on a device's runtime. They are found in the sandbox because the file is not
+trusted.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from workers.problem.timed_form import timed_form
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, runtime, fused}` to `{blocks: [{layers, op}]}` in the order of execution, or to `{missing: why}`.
 
-    `fused` has the sets of node names that the device reported; without them, the engine on this machine is asked. The
+    `fused` has the sets of node names that the device reported; without it, the engine on this machine is asked. The
     blocks belong to the network as uploaded (`workers.problem.timed_form`), which jobs call the original.
     """
     network = timed_form(load_network(Path(request["path"])))

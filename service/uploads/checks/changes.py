@@ -18,7 +18,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, name, methods}`, with methods as (name, settings) pairs, to `{knobs}`, the names of the knobs.
 
     Raises:
-        InvalidInput: there are no knobs; the text says why.
+        InvalidInput: the methods find no knobs; the text says why.
     """
     network = rewritten(fold_norms(load_network(Path(request["path"]))))  # the form that jobs prune and time
     scheme = Scheme.of(request["methods"])

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.data.dataset import inspect_dataset
-from compress.data.split import counts_after_draw
+from compress.data.dataset import PARTS, inspect_dataset
+from compress.data.split import check_enough, counts_after_draw
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, digest, layout, classes, cache}` to counts, classes, class_names, image_shape and warnings.
 
-    The counts include parts that are drawn from train because they are missing.
+    The counts include those parts that are drawn from train because the file lacks them.
 
     Raises:
         InvalidInput: the file has a fault.
@@ -25,6 +25,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
         cache=Path(request["cache"]),
         digest=request["digest"],
     )
+    check_enough(summary.counts["train"], [part for part in PARTS if part not in summary.counts])
     after = counts_after_draw(summary.counts)
     drawn = [part for part in after if part not in summary.counts]
     warnings = [f"no {part} part: {after[part]} images are drawn from train by the job's seed" for part in drawn]

@@ -1,4 +1,6 @@
-"""Forms: the graphs of a network about which a device is asked, made in the sandbox because the file is not trusted."""
+"""Forms: the graphs of a network that a device is asked about. The sandbox makes them because the file is not
+trusted.
+"""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, preprocessing, output}` to the description of a network in the answer to an upload.
 
     Raises:
-        InvalidInput: the file, its preprocessing or the name of its scored output has a fault.
-        Mistake: Netlathe's code failed on the file, which is not the file's fault.
+        InvalidInput: the file, its preprocessing or the name of its scored output is invalid.
+        Mistake: Netlathe's code failed on the file, and the file is not at fault.
     """
     try:
         return _checked(request)

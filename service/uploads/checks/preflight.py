@@ -1,4 +1,4 @@
-"""Preflight: find how much of a network's time on a device pruning can save, before a job is submitted."""
+"""Preflight: find out, before a job is submitted, how much of a network's time on a device pruning can save."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from hw_profiles.tables.table import LatencyTable, Prediction
 from hw_profiles.wiring import wiring
 from search.space import check_settings
 from service.uploads.checks.model import describe
-from service.uploads.intake import TRUSTED_COVERAGE
+from service.uploads.intake import TRUSTED_COVERAGE, not_asked_yet
 from workers.problem.timed_form import cut_forms, timed_form
 from workers.problem.widths import searched_widths
 
 _Told: TypeAlias = "Mapping[str, tuple[frozenset[str], ...]]"
-NEVER_MEASURED = "nothing of this network was measured on this device yet: POST .../predict with fill, or measure it"
+NEVER_MEASURED = (
+    "no part of this network has been measured on this device yet: POST .../predict with fill, or measure it"
+)
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Map `{path, table, settings, fused}` to the answer of GET /api/v1/models/{id}/preflight, or to `{untold: why}`.
 
     `fused` maps each wiring to the sets of node names that the device reported. If it is empty, the engine on this
-    machine is asked; if there is no such engine, the device must report first.
+    machine is asked; if it has none of the device's version, the device must report first.
 
     Latencies and layers belong to the network as uploaded; ratios refer to this network, and `predict` describes the
     same network. `floor_ms` is predicted for the smallest widths that a job searches on this device with these
     `settings` of filter_prune, in the form of the network that a job prunes. Pruning alone cannot meet a limit below
-    `floor_ms`. All milliseconds are null if the table covers nothing.
+    `floor_ms`. All values in milliseconds are null if the table covers no part of the network.
 
     Raises:
         InvalidInput: the network cannot be read.
@@ -86,8 +88,8 @@ def _smallest(network: Network, scheme: Scheme, table: LatencyTable) -> dict[str
 
 
 def _floor(network: Network, scheme: Scheme, table: LatencyTable, told: _Told) -> Prediction:
-    """Predict the smallest network in the form with the best coverage in the table, because jobs measure the kernels of
-    the form that they keep. If coverages are equal, take the faster form.
+    """Predict the latency of the smallest network, in the form that the table covers best, because jobs measure the
+    kernels of the form that they keep. If two forms are covered equally well, take the faster form.
     """
     found: list[Prediction] = []
     for form in cut_forms(network):
@@ -106,8 +108,14 @@ def _fused(network: Network, table: LatencyTable, told: _Told) -> tuple[frozense
     known = told.get(wiring(model)) if told else None
     if known is not None:
         return known
+    device = table.device
     try:
-        return runtimes.load(table.device.runtime).fused(model)
+        runtime = runtimes.load(device.runtime)
+        here = runtime.version()
+        if here != device.runtime_version:
+            why = f"it runs {device.runtime} {device.runtime_version}, this server has {here}"
+            raise _Untold(f"{device.name} has not reported yet which nodes it fuses ({why})")
+        return runtime.fused(model)
     except (ExtraMissing, UnknownRuntime) as error:
         raise _Untold(f"{table.device.name} has not reported yet which nodes it fuses ({error})") from error
 
@@ -144,22 +152,14 @@ def _ms(latency_us: float, known: bool) -> float | None:
     return latency_us / 1000 if known and math.isfinite(latency_us) else None
 
 
-def _version_here(runtime: str) -> str | None:
-    try:
-        return runtimes.load(runtime).version()
-    except (ExtraMissing, UnknownRuntime):
-        return None
-
-
 def _warnings(table: LatencyTable, now: Prediction, prunable: bool, told: bool) -> list[str]:
     warnings = []
     if now.coverage == 0:
         warnings.append(NEVER_MEASURED)
     elif now.coverage < TRUSTED_COVERAGE:
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
-    here, there = _version_here(table.device.runtime), table.device.runtime_version
-    if not told and here != there:
-        warnings.append(f"kernels were found with {table.device.runtime} {here}, the device runs {there}")
+    if not told:
+        warnings.append(not_asked_yet(table.device))
     if not prunable:
         warnings.append("no channels of this network can be pruned")
     return warnings

@@ -1,4 +1,4 @@
-"""Score an original: rate a network's outputs on validation samples by the job's task."""
+"""Score an original: rate a network's outputs on validation samples, as the job's task defines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLES = 1000
 """Number of validation samples; if there are fewer, all are used. The contract asks for at least 500."""
 BATCH = 100
 BEARABLE = 0.01
-"""Largest mean score that may be lost when batch norms switch from training mode to inference mode."""
+"""Largest loss of mean score that is accepted when batch norms switch from training mode to inference mode."""
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _scores(task: Task, network: Network, part: Part, preprocessing: Preprocessi
 
 
 def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
-    """Raise InvalidInput if the score in inference mode of the batch norms is lower than chance can explain."""
+    """Raise InvalidInput if the score with batch norms in inference mode is lower than chance can explain."""
     lost = float(exported.mean() - now.mean())
     error = float(np.square(now - exported).sum()) ** 0.5 / len(now)
     if lost > max(BEARABLE, 2 * error):
@@ -105,6 +105,6 @@ def _check_mode(metric: Metric, now: Scores, exported: Scores) -> None:
             "model",
             "training_mode",
             f"its batch norms were exported in training mode: with the statistics of {min(BATCH, len(now))} samples "
-            f"its {metric.heading} is {metric.told(exported.mean())}, with its stored statistics, as in inference, "
-            f"{metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
+            f"its {metric.heading} is {metric.told(exported.mean())}, but with its stored statistics, as in inference, "
+            f"it is {metric.told(now.mean())}; export the network in eval mode (torch: model.eval())",
         )

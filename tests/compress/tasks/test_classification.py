@@ -74,7 +74,9 @@ def test_what_a_network_predicts_is_its_largest_logit() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((4, 2), np.float32), "labels of train must be one class number per image"),
+        (np.zeros((4, 2), np.float32), r"labels of train must be one class number per image; .*\.argmax\(axis=1\)"),
+        (np.array([0.0, 1.0, 2.0, 0.0]), r"integers from 0: convert them with \.astype\(\"int64\"\)"),
+        (np.array([0, 1, -1, 0]), "marks images with no label: leave them out"),
         (np.array([0.0, 1.5, 2.0, 0.0]), "labels of train must be integers from 0"),
         (np.array([0, 1, -1, 0]), "1 labels of train are outside"),
     ],
@@ -92,7 +94,7 @@ def test_data_whose_labels_are_arrays_are_refused_with_the_words_of_the_upload()
 
 
 def test_labels_above_the_scored_classes_are_refused() -> None:
-    said = r"labels go up to 10 and the model scores 10 classes \(0..9\)"
+    said = r"labels go up to 10 and the model scores 10 classes \(0..9\); if your labels begin at 1, subtract 1"
     with pytest.raises(InvalidInput, match=said) as caught:
         TASK.check({"logits": (10,)}, None, TargetKind(11))
     assert (caught.value.field, caught.value.value) == ("dataset", 11)

@@ -24,7 +24,8 @@ from compress.network import Network, Node
 from compress.pruning.importance import score
 from compress.pruning.reach import untrained
 from compress.task import Targets
-from compress.tasks.classification import TASK
+from compress.tasks.classification import TASK, Classification
+from compress.training import fit as training
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step, fit
 from compress.training.logits import logits_name
@@ -61,6 +62,16 @@ def accuracy(network: Network, part: Part) -> float:
     with torch.no_grad():
         logits = TorchNetwork(network).eval()(torch.from_numpy(preprocess(part.images, PIXELS)))
     return float((logits.argmax(1).numpy() == part.labels).mean())
+
+
+class Counted(Classification):
+    """Classification that counts how often its loss is computed."""
+
+    calls = 0
+
+    def loss(self, *arguments: Any, **named: Any) -> torch.Tensor:
+        self.calls += 1
+        return super().loss(*arguments, **named)
 
 
 def assert_same(a: Network, b: Network) -> None:
@@ -166,9 +177,20 @@ def test_a_step_says_what_a_network_that_says_nothing_would_have_lost(taught: bo
     head = next(node for node in network.nodes if node.outputs[0] == network.output_name).inputs[1:]
     silent = network.with_constants({name: np.zeros_like(network.constants[name]) for name in head})
     (step,) = run(silent, part, recipe, teacher=network if taught else None)
-    assert step.loss == pytest.approx(step.blank, rel=1e-5)
+    assert step.loss == pytest.approx(step.blank(), rel=1e-5)
     (step,) = run(network, part, recipe, teacher=network if taught else None)
-    assert step.loss != pytest.approx(step.blank, rel=1e-3)
+    assert step.loss != pytest.approx(step.blank(), rel=1e-3)
+
+
+def test_a_step_tells_the_loss_of_its_task_alone_and_a_silent_network_costs_nothing_unasked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What other outputs add to the loss is no knowledge of the task, and has no part in the silent network's loss."""
+    monkeypatch.setattr(training, "drift", lambda *_: torch.full((), 1e6))
+    counted = Counted()
+    (step,) = run(residual(), stripes(16), replace(RECIPE, epochs=1), teacher=residual(seed=5), task=counted)
+    assert (step.loss < 1e3, counted.calls) == (True, 1)
+    assert (step.blank() < 1e3, counted.calls) == (True, 2)
 
 
 def test_weights_alone_decay() -> None:

@@ -17,6 +17,7 @@ from compress.errors import InvalidInput
 from compress.network import Network
 from compress.pruning.effective_weights import effective, effective_weights, layer_weights, stored
 from compress.scheme import BoundScheme, Scheme
+from compress.tasks.classification import TASK
 from compress.training.checkpoint import Checkpoint
 from compress.training.direct import direct, fine_tune
 from compress.training.fit import Step, fit
@@ -98,8 +99,8 @@ def test_the_lagrangian_by_hand() -> None:
     network, part = residual(), stripes(16)
     recipe = replace(RECIPE, epochs=2, batch=16, augment="none", warm_up=0.0, momentum=0.0, weight_decay=0.0)
     plain, tied = (
-        _Alternation(network, part, PIXELS, recipe, None, sparse(), Schedule(l_steps=2, mu=mu, growth=2.0, finish=0.0))
-        for mu in (1e-8, 0.5)
+        _Alternation(network, part, PIXELS, recipe, None, sparse(), schedule, TASK)
+        for schedule in (Schedule(l_steps=2, mu=mu, growth=2.0, finish=0.0) for mu in (1e-8, 0.5))
     )
     name = layer_weights(network)[0]
     w0 = network.constants[name].astype(np.float64)
@@ -126,7 +127,7 @@ def test_the_lagrangian_by_hand() -> None:
 
 def test_the_penalty_is_on_weights_as_they_are_trained() -> None:
     network = residual(norms=True)
-    training = _Alternation(network, stripes(32), PIXELS, RECIPE, None, sparse(), SCHEDULE)
+    training = _Alternation(network, stripes(32), PIXELS, RECIPE, None, sparse(), SCHEDULE, TASK)
     theta = stored(network, sparse().project(network, effective(network)))
     expected = sum(float(np.square(network.constants[name] - theta[name]).sum()) for name in layer_weights(network))
     penalty = training.penalty()
@@ -139,7 +140,7 @@ def test_the_multipliers_bring_w_to_theta() -> None:
     network, part = residual(norms=True), stripes(256)
     schedule = Schedule(l_steps=24, mu=0.1, growth=1.2, finish=0.0)
     recipe = replace(RECIPE, epochs=8, augment="none")
-    training = _Alternation(network, part, PIXELS, recipe, None, sparse(), schedule)
+    training = _Alternation(network, part, PIXELS, recipe, None, sparse(), schedule, TASK)
     before = _gap(training)
     list(training.run())
     assert _gap(training) < 0.2 * before
@@ -164,7 +165,7 @@ def test_units_go_by_lc_too_and_put_out_nothing() -> None:
 def test_low_bits_are_projected_in_every_c_step() -> None:
     network, part = residual(norms=True), stripes(64)
     bound = Scheme.of([("weight_prune", {}), ("int8_ptq", {})]).bind({"weight_prune": 0.5, "int8_ptq": "int8"})
-    training = _Alternation(network, part, PIXELS, RECIPE, None, bound, SCHEDULE)
+    training = _Alternation(network, part, PIXELS, RECIPE, None, bound, SCHEDULE, TASK)
     for name, theta in training._theta.items():
         assert len(np.unique(theta[0])) <= 255
         assert (theta == 0).any(), name

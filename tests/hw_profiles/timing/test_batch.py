@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import fragile_runtime
 import numpy as np
 import pytest
 
-from hw_profiles.child_process import Cancelled
+from hw_profiles.child_process import Cancelled, ChildProcess, Death
 from hw_profiles.host_lock import HostLock
 from hw_profiles.tables.probe import probe_op
 from hw_profiles.testing import small_network
-from hw_profiles.timing.batch import MODEL, SAMPLES, Batch, Checked, Outcome, Work
+from hw_profiles.timing.batch import CONVERSION_S, MODEL, SAMPLES, START_S, Batch, Checked, Outcome, Work
 from hw_profiles.timing.protocol import BurstProtocol, Failure
 from hw_profiles.timing.timing_model import timing_model
 from hw_profiles.wire.arrays import pack, unpack
@@ -121,3 +122,24 @@ def test_a_network_is_converted_and_run_on_samples_in_a_process_of_its_own(tmp_p
     assert isinstance(found["bad"], Failure)
     assert "not an ONNX file" in found["bad"].reason
     assert seen[-1] == (4, 4)
+
+
+def test_a_conversion_has_minutes_and_one_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = timing_model(probe_op(4, fragile_runtime.HANGS, 8), 1)
+    hanging = tmp_path / "hanging.onnx"
+    hanging.write_bytes(model.SerializeToString())
+    shapes = {each.name: [dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in model.graph.input}
+    (tmp_path / "samples.npz").write_bytes(pack({name: np.zeros(dims, np.float32) for name, dims in shapes.items()}))
+    work = [Work("hanging", {MODEL: hanging, SAMPLES: tmp_path / "samples.npz"}, expected_us=0.0)]
+    patience_s: list[float] = []
+    listen = ChildProcess.listen
+
+    def noted(child: ChildProcess, deadline_s: float, cancelled: Callable[[], bool]) -> dict[str, Any] | Death:
+        patience_s.append(deadline_s)
+        return listen(child, 1.0 if deadline_s == CONVERSION_S else deadline_s, cancelled)
+
+    monkeypatch.setattr(ChildProcess, "listen", noted)
+    found = dict(Batch(DEVICE, QUICK, HostLock(tmp_path), least_deadline_s=2.0).check(work))
+    assert patience_s == [START_S, CONVERSION_S], "minutes, however quick the timing of a network would be"
+    assert isinstance(found["hanging"], Failure)
+    assert found["hanging"].kind == "timeout"

@@ -210,6 +210,25 @@ def test_predict_says_what_cannot_be_timed(agent: HandAgent, client: TestClient,
     assert agent.ask().status_code == 204, "it is not asked for again"
 
 
+def test_the_servers_runtime_answers_for_a_device_with_its_version_alone_and_says_so(
+    agent: HandAgent, client: TestClient, model: str
+) -> None:
+    shown = client.post(f"/api/v1/devices/{agent.device_id}/predict", json={"model": model}).json()
+    assert any("has not been asked yet" in warning for warning in shown["warnings"])
+    query = {"device": agent.device_id}
+    before = client.get(f"/api/v1/models/{model}/preflight", params=query).json()
+    assert any("has not been asked yet" in warning for warning in before["warnings"])
+    newer = enrolment(runtimes=[OFFER | {"version": "2"}])
+    assert agent.call("PUT", f"/agents/{agent.id}", newer).status_code == 200
+    shown = client.post(f"/api/v1/devices/{agent.device_id}/predict", json={"model": model, "fill": True}).json()
+    assert (shown["latency_ms"], shown["blocks"]) == (None, [])
+    assert any("is being asked now" in warning for warning in shown["warnings"])
+    refused = client.get(f"/api/v1/models/{model}/preflight", params=query)
+    assert (refused.status_code, refused.json()["code"]) == (409, "runtime_missing")
+    assert "has not reported yet" in refused.text
+    assert "simulated 2" in refused.text
+
+
 def test_predict_of_what_is_not_there(agent: HandAgent, client: TestClient, model: str) -> None:
     path = f"/api/v1/devices/{agent.device_id}/predict"
     assert client.post(path, json={"model": "absent"}).status_code == 404

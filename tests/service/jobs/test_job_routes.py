@@ -185,11 +185,50 @@ def test_a_target_for_methods_that_make_nothing_faster_is_told(client: TestClien
     assert says in answer.json()["warnings"]
 
 
+def test_a_ratio_of_one_or_more_is_told(client: TestClient, uploaded: Uploaded) -> None:
+    targets = [{"device": uploaded.device_id, "max_latency_ratio": 1.0}]
+    for asked, field in (
+        ({"targets": targets}, "targets.0.max_latency_ratio"),
+        ({"limits": {"max_macs_ratio": 2}}, "limits.max_macs_ratio"),
+    ):
+        says = f"{field}: a ratio of 1 or more asks for nothing smaller than the original"
+        assert says in client.post(JOBS, json=body(**asked)).json()["warnings"]
+    tight = body(targets=targets, limits={"max_macs_ratio": 0.5})
+    assert not any("asks for nothing" in each for each in client.post(JOBS, json=tight).json()["warnings"])
+
+
 def test_bounds_that_leave_no_room_name_each_other(client: TestClient, uploaded: Uploaded) -> None:
     answer = client.post(JOBS, json=body(limits={"max_macs": 5, "min_macs": 10, "max_macs_ratio": 0.5}))
     assert answer.json()["detail"] == "limits.min_macs: must be at most limits.max_macs, which is 5 (got 10.0)"
     for limits in ({"min_macs": 5, "max_macs": 5}, {"min_macs": 5, "max_macs": None}):
         assert client.post(JOBS, json=body(limits=limits)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": -5}, "seed: must be at least 0 (got -5)"),
+        ({"budget": {"evaluations": 2.5}}, "budget.evaluations: must be a whole number (got 2.5)"),
+        ({"task": None}, "(got null)"),
+        ({"targets": [{"device": "d", "max_latency_ms": "5"}]}, "(got '5')"),
+        ({"colour": "red"}, "colour: unknown key (got 'red')"),
+        ({"task": "p" * 5000}, f"(got '{'p' * 198}…)"),
+    ],
+)
+def test_the_detail_has_the_value_and_cuts_a_long_value(
+    client: TestClient, uploaded: Uploaded, changes: dict[str, Any], says: str
+) -> None:
+    detail = client.post(JOBS, json=body(**changes)).json()["detail"]
+    assert detail.endswith(says)
+    assert len(detail) < 400
+
+
+@pytest.mark.parametrize("name", ["max_accuracy", "max_accuracy_ratio"])
+def test_an_upper_limit_on_a_score_is_refused(client: TestClient, uploaded: Uploaded, name: str) -> None:
+    answer = client.post(JOBS, json=body(limits={name: 0.01}))
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"], error["value"]) == (422, f"limits.{name}", 0.01)
+    assert "did you mean 'max_accuracy_drop'?" in error["message"]
 
 
 def test_a_target_needs_exactly_one_limit(client: TestClient, uploaded: Uploaded) -> None:

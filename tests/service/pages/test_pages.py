@@ -15,7 +15,7 @@ from service.pages import pages
 from service.pages.device import curves
 from service.pages.formats import DASH, percent
 from service.store import Store
-from service.store.jobs import conductors, evaluations, job_leases
+from service.store.jobs import conductors, evaluations, job_leases, jobs
 from service.store.jobs.job_leases import Held
 from service.store.jobs.jobs import Job
 from workers.progress import Evaluated
@@ -97,6 +97,38 @@ def test_a_job_shows_its_evaluations_and_its_front(browser: TestClient, store: S
     assert text.count("on front") == 2
 
 
+def test_the_best_of_a_failed_job_has_no_file_and_says_so(
+    browser: TestClient, store: Store, uploaded: Uploaded
+) -> None:
+    held = searched(store, uploaded)
+    with store.begin() as tx:
+        job_leases.fence(tx, held, best={"strategy": "greedy", "accuracy": 0.91})
+    assert "Best within the limits:" in browser.get(f"/jobs/{held.job_id}").text
+    with store.begin() as tx:
+        job_leases.end(tx, held, "failed", failure={"code": "internal", "step": "train", "field": None, "detail": "x"})
+    text = browser.get(f"/jobs/{held.job_id}").text
+    assert "Best of the search within the limits, not verified, no file:" in text
+    assert "Best within the limits:" not in text
+
+
+def test_a_queued_job_names_the_waiting_job_before_it(browser: TestClient, store: Store, uploaded: Uploaded) -> None:
+    held = searched(store, uploaded)
+    behind = queue(store, uploaded)
+    with store.begin() as tx:
+        conductors.seen(tx, "c1", "ok")
+    assert "queued behind" not in browser.get(f"/jobs/{behind}").text
+    with store.begin() as tx:
+        jobs.wait_for(tx, held.job_id, uploaded.device_id)
+        name = jobs.get(tx, held.job_id).name
+        seen = f"queued behind {name}, which waits for device local-simulated-t1-fp32"
+    assert browser.get(f"/api/v1/jobs/{behind}").json()["queued_behind"] == seen
+    for path in (f"/jobs/{behind}", "/jobs"):
+        assert seen in browser.get(path).text, path
+    with store.begin() as tx:
+        conductors.seen(tx, "c2", "ok")
+    assert "queued behind" not in browser.get(f"/jobs/{behind}").text
+
+
 def test_a_job_that_nobody_can_run_says_so(browser: TestClient, store: Store, queued: str) -> None:
     assert "This job cannot start" in browser.get(f"/jobs/{queued}").text
     with store.begin() as tx:
@@ -165,7 +197,7 @@ def test_the_result_shows_how_sure_its_accuracy_is(browser: TestClient, store: S
         job_leases.fence(tx, held, best=best, control={"accuracy": 0.91, "accuracy_interval": interval})
     page = browser.get(f"/jobs/{held.job_id}").text
     assert page.count("500 images") == 2
-    assert page.count("below the control by") == 1
+    assert page.count("lost against the control:") == 1
     assert page.count("chosen among 3 finalists on these very images") == 1
 
 

@@ -182,7 +182,7 @@ def test_a_database_that_is_not_migrated_is_not_served(tmp_path: Path, monkeypat
 
 
 def test_half_of_tls_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="must be set together"):
         Settings(data_dir=tmp_path, tls_cert=Path("cert"))
 
 

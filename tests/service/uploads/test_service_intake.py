@@ -107,6 +107,7 @@ def test_pickles_in_every_wrapping_are_refused_and_never_run(tmp_path: Path) -> 
         assert error.field == "file", name
         if name != "old.onnx":  # text pickles begin like anything: they are merely no ONNX
             assert "export it on your own machine" in error.message, name
+            assert "dynamo=True, external_data=False)" in error.message, name
             assert error.value == name
     assert not marker.exists()
 
@@ -124,7 +125,7 @@ def zip_of(*names: str) -> bytes:
     [
         (("x_train.npy", "y_train.npy"), "model.onnx", r"NumPy archive \(\.npz\).*data set"),
         (("x_train.npy",), "data.npz", r"NumPy archive"),
-        (("train/0/a.png",), "photos.zip", "zip that begins with 'train/0/a.png'.*if an .onnx file is in it"),
+        (("train/0/a.png",), "photos.zip", "zip that begins with 'train/0/a.png'.*if it contains an .onnx file"),
         (("model.onnx",), "model.zip", "zip that begins with 'model.onnx'"),
         ((), "model.onnx", "empty zip, not ONNX: upload the .onnx file itself"),
         (("archive/data/weights/weight_0",), "model.onnx", "a zip, as .pt, .pt2"),
@@ -281,6 +282,36 @@ def test_bad_data_sets_name_what_is_wrong(tmp_path: Path, change: Any, field: st
     with pytest.raises(InvalidInput, match=match) as caught:
         check_dataset(path, "0" * 64, None, None, LIMITS)
     assert caught.value.field == field
+
+
+def npz(**arrays: Any) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+TWO = {"x_train": np.zeros((2, 4, 4, 1), np.uint8), "y_train": np.arange(2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "value", "match"),
+    [
+        (b"label,pixel\n1,2\n", "file", "mine", "looks like text, such as CSV"),
+        (b"", "file", "mine", "this file is empty"),
+        (npz(**TWO)[:200], "file", "mine", "the archive cannot be read, it may be cut short"),
+        (zip_of("photos/ant/a.png", "photos/bee/b.png"), "file", "mine", "its folders are photos/ant, photos/bee"),
+        (npz(**TWO), "train", 2, "too few images to draw validation and test from"),
+        (npz(**{**TWO, "x_train": np.zeros((2, 4, 4, 1), np.uint16)}), "x_train", "uint16", r"x_train / 65535\)"),
+    ],
+)
+def test_a_refused_data_set_is_named_by_its_file(
+    tmp_path: Path, content: bytes, field: str, value: object, match: str
+) -> None:
+    path = tmp_path / "0a1b"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=match) as caught:
+        check_dataset(path, "0" * 64, None, None, LIMITS, "mine")
+    assert (caught.value.field, caught.value.value) == (field, value)
 
 
 # --- the sandbox itself: tasks that misbehave, put beside the real ones

@@ -460,7 +460,7 @@ def test_preflight_before_anything_was_measured(client: TestClient, device_id: s
     found = answer.json()
     assert (found["coverage"], found["latency_ms"], found["floor_ms"]) == (0, None, None)
     assert 0.5 < found["prunable_share"]["macs"] < 1
-    assert any("nothing of this network was measured" in warning for warning in found["warnings"])
+    assert any("no part of this network has been measured" in warning for warning in found["warnings"])
     assert {layer for row in found["layers"] for layer in row["layers"]} >= {"conv0", "conv1", "conv2", "head"}
 
 

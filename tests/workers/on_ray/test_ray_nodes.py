@@ -34,6 +34,6 @@ def test_a_cluster_without_a_token_is_down_in_one_line(monkeypatch: pytest.Monke
     while cluster.state != "down" and time.monotonic() < end_s:
         time.sleep(0.05)
     assert cluster.state == "down"
-    with pytest.raises(Exception, match="token is missing: RAY_AUTH_TOKEN_PATH"):
+    with pytest.raises(Exception, match="token is missing: set RAY_AUTH_TOKEN_PATH"):
         cluster.wait(0)
     cluster.close()

@@ -103,8 +103,8 @@ def _same(network: Network) -> Network:
     return network
 
 
-def test_a_network_that_guesses_is_nearest_to_nothing(job: Job, lock: HostLock, trained: Network) -> None:
-    """Training makes every finalist forget all it knew: they keep every other limit, and the uncut network does not."""
+def test_finalists_that_training_makes_guess_stay_as_they_were(job: Job, lock: HostLock, trained: Network) -> None:
+    """Training makes every finalist forget all it knew, so none of them is judged as a network that guesses."""
 
     def forgetful(network: Network, *arguments: Any) -> Iterator[Step]:
         for step in fine_tune(network, *arguments):
@@ -119,10 +119,8 @@ def test_a_network_that_guesses_is_nearest_to_nothing(job: Job, lock: HostLock, 
     assert outcome.verdict == "missed"
     report = json.loads(ports.files["report_json"].read_text())
     tried = {each["name"]: each["accuracy"] for each in report["finalists"]}
-    assert tried.pop("finalist-unchanged") > 0.8
-    assert max(tried.values()) < 0.15
-    nearest, control = outcome.summaries["nearest"], outcome.summaries["control"]
-    assert (nearest["strategy"], nearest["accuracy"]) == ("corner", control["accuracy"])
+    assert min(tried.values()) > 0.8
+    nearest = outcome.summaries["nearest"]
+    assert nearest["accuracy"] > 0.8
     assert nearest["latency_ms"]["dev_1"]["measured"] > 0
-    assert "onnx" in ports.files
-    assert run(plan, ports, lock).summaries == outcome.summaries
+    assert any("ruins" in warning for warning in report["warnings"])

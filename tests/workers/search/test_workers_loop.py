@@ -249,7 +249,7 @@ def test_a_strategy_that_raises_leaves_and_the_others_go_on(bench: Bench) -> Non
     assert searched.end == "budget"
     lines = [m for m in bench.diary.messages if isinstance(m, Logged)]
     assert [line.level for line in lines] == ["warning"]
-    assert "bad broke" in lines[0].text
+    assert "bad failed and left" in lines[0].text
     assert "out of ideas" in lines[0].text
     assert sum(e.strategy == "random" for e in searched.evaluated) == 5
 

@@ -19,7 +19,9 @@ from hw_profiles.host_lock import HostLock
 from search.metrics import METRICS
 from workers.job import run
 from workers.judging.ruined import ruined, said_of_ruined
+from workers.phases import verify
 from workers.plan import JobPlan
+from workers.progress import Evaluated
 from workers.running.memory_ports import MemoryPorts
 from workers.training.trained import Trained
 
@@ -57,6 +59,30 @@ def test_a_finalist_that_training_ruined_is_judged_as_it_was(job: Job, lock: Hos
     shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]
     assert shown["accuracy"] > 0.2, "all that was trained guesses"
     assert any("The result is this network as it was before" in text for text in ports.warnings)
+    after = [each.evaluation.metrics["accuracy"] for each in ports.recorded().evaluations if _is_trained(each)]
+    assert after
+    assert max(after) < 0.2, "the score after training, not before"
+    assert not any("continued a sample" in text for text in ports.warnings)
+
+
+def _is_trained(each: Evaluated) -> bool:
+    return each.evaluation.candidate.fidelity == "F4"
+
+
+def test_what_training_ruined_has_the_epochs_that_it_had_before(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[Trained]()
+    honest_judge = verify.judged
+
+    def noted(context: Any, inputs: Any, profile: Any, control: Trained, finalists: Any, *rest: Any) -> Any:
+        seen.extend([control, *finalists])
+        return honest_judge(context, inputs, profile, control, finalists, *rest)
+
+    monkeypatch.setattr(verify, "judged", noted)
+    run(*job(), lock, train=forgetting)
+    assert seen
+    assert {each.epochs for each in seen if each.ruined is not None} == {0}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +99,6 @@ def test_ruins_are_told_with_numbers() -> None:
     scores = (np.arange(10) < 9).astype(np.float64)
     control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
     (said,) = said_of_ruined(control, control, METRICS["accuracy"])
-    assert said.startswith("Training by this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
+    assert said.startswith("Training with this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
     sound = replace(control, ruined=None)
     assert not said_of_ruined(sound, sound, METRICS["accuracy"])
