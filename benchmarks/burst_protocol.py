@@ -4,8 +4,8 @@ Times six widths of ResNet-20 and the slope models of six of its kernels five ti
 model alone: 3 ms of warm-up, then the median of 25 runs) and short bursts (1 warm-up and 6 timed runs, all models
 round-robin, low percentile of burst minima, 20 rounds). The figures are relative differences between every two passes
 of a model: the median over models and pairs and the 90th percentile, for both ways, before and after a common scale is
-removed from each pass. The load of the machine is printed beside the figures, because both ways are good if there is no
-load.
+removed from each pass. The load of the machine is printed beside the figures, because on an idle machine both ways give
+good results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Latencies = Mapping[str, float]
 
 def models() -> dict[str, bytes]:
     """Return the whole networks and the slope models, by name."""
-    # Widths are multiples of 16 as on AVX-512; another grid would do as well.
+    # Widths are multiples of 16, as on AVX-512; any other grid would work too.
     made = builder(["filter_prune"], KernelClasses(16, 16, 4, 16, 1.5))
     rng = np.random.default_rng(7)
     networks = {
@@ -57,7 +57,7 @@ def models() -> dict[str, bytes]:
 
 
 def bursts(found: Mapping[str, bytes], device: DeviceConfig) -> Latencies:
-    """Return quiet latencies in microseconds."""
+    """Time the models in short bursts; return each model's latency without load, in microseconds."""
     protocol = BurstProtocol(min_rounds=ROUNDS, max_rounds=ROUNDS, seed=time.monotonic_ns() % 2**32)
     samples = load(RUNTIME).time(found, device, protocol)
     return {name: sample.timing().quiet_us for name, sample in samples.items() if isinstance(sample, Sample)}

@@ -92,7 +92,7 @@ class Server:
             raise SystemExit("the server did not start")
 
     def cut(self, number: signal.Signals) -> None:
-        """End the server and start it again."""
+        """Stop the server and start it again."""
         self.end(number)
         self.start()
 
@@ -136,7 +136,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def fill(store: Store) -> int:
-    """Give the server as many events as it ever holds; return the number of the newest event."""
+    """Fill the server with the largest number of events that it keeps; return the number of the newest event."""
     with store.begin() as tx:
         for number in range(HELD):
             tx.emit("job:of-yesterday", "log.line", {"text": LINE, "turn": number})
@@ -177,7 +177,7 @@ def measure(clients: int, rate: float, seconds: float) -> dict[str, Any]:
             writer.start()
             telling.recv()
             paths = (f"/api/v1/jobs/{job}", "/api/v1/jobs")
-            ask(settings.port, token, paths, 2.0)  # warm-up: loads the code that later requests find loaded
+            ask(settings.port, token, paths, 2.0)  # warm-up: loads code that later requests then need not load
             before_s, _ = server.used()
             found = ask(settings.port, token, paths, seconds)
             after_s, memory_mib = server.used()

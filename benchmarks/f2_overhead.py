@@ -59,9 +59,7 @@ def material(folder: Path) -> Material:
 
 
 def widths(network: Network, share: float) -> dict[str, int]:
-    """Return widths that keep this share of each block, in multiples of 4, and at least one channel less than the whole
-    block.
-    """
+    """Return widths that keep this share of each block, in multiples of 4. A share of 1 keeps all but one channel."""
     return {
         block.name: max(4, round(share * block.width / 4) * 4) if share < 1 else block.width - 1
         for block in prunable_blocks(network)
@@ -69,7 +67,7 @@ def widths(network: Network, share: float) -> dict[str, int]:
 
 
 def bare(module: TorchNetwork, reference: Images, ranking: Images) -> None:
-    """Run only the forward passes of F2."""
+    """Run the forward passes of F2 and nothing else."""
     module.train()
     with torch.inference_mode():
         for start in range(0, len(reference), BATCH):

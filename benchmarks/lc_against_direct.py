@@ -12,7 +12,7 @@ defaults of L-C's schedule, which were tuned on seed 0 of LeNet-5, and more seed
 inconclusive. So only the seeds from UNSEEN on are a fair test: they were trained in one go, and no result was looked at
 in between. `--first-seed` shows only the seeds from a given one on. There is no goal, because this is a comparison.
 
-Existing rows are not made again. `--attempt` makes one row with other settings, whose accuracy is measured only on
+Existing rows are not computed again. `--attempt` makes one row with other settings, whose accuracy is measured only on
 validation.
 """
 
@@ -96,14 +96,14 @@ SCHEMES: Mapping[str, BoundScheme] = {
 }
 WAYS = ("direct", "lc")
 UNSEEN: Mapping[tuple[str, str], int] = {("lenet5", "weights 95%"): 12, ("lenet5", "weights 98%"): 3}
-"""By network and scheme: the first of the seeds that were all trained before any of their results was looked at."""
+"""(network, scheme) -> the first unseen seed. From it on, no result was seen before all were trained."""
 TESTED = 8000
 """The test images of each network: rows 2,000-9,999 of the official test images."""
 RESULTS = Path(__file__).parent / "results" / "lc_against_direct.jsonl"
 
 
 def trained(way: str, start: Start, bound: BoundScheme, recipe: Recipe, schedule: Schedule) -> Network:
-    """Return the network compressed and trained."""
+    """Compress and train the network; return it."""
     whole, part, pixels = start.network(), start.training(), start.pixels
     if bound.steps("structure") and way == "direct":
         return last(fit(without(whole, bound), part, pixels, recipe, whole))

@@ -31,7 +31,7 @@ def digits() -> dict[str, NDArray[np.generic]]:
 
 
 def network(name: str = "lenet5") -> Network:
-    """Return the trained network with this name, one of NETWORKS."""
+    """Return the trained network with this name, which must be one of NETWORKS."""
     return load_network(shared(f"models/{NETWORKS[name]}"))
 
 

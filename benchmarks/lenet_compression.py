@@ -1,4 +1,4 @@
-"""LeNets at the sparsity that `bayesian` infers for at most 0.3 points: `python benchmarks/lenet_compression.py`.
+"""LeNets at the sparsity that `bayesian` infers for a loss of 0.3 points: `python benchmarks/lenet_compression.py`.
 
 There is one knob, the density of single weights. Every sample is a full L-C training run from the original's weights.
 The level to reach is the original's accuracy on the validation digits less 0.3 points. The report shows the sparsest

@@ -62,7 +62,7 @@ def timed_figures(space: Space, terms: Terms, rng: np.random.Generator) -> dict[
 
 
 def synthetic(rng: np.random.Generator) -> dict[str, Any]:
-    """Time the largest problem that is expected."""
+    """Time predictions for a problem as large as any that is expected."""
     widths = tuple(8 * (i + 1) for i in range(LEVELS))
     space = Space(tuple(Choice(f"knob{i}", widths, ordered=True) for i in range(KNOBS)))
     return {"problem": "synthetic", **timed_figures(space, make_terms(space, rng), rng)}

@@ -87,7 +87,7 @@ class Bench:
             return dict(Batch(self.device, protocol, HostLock()).time(wanted))
 
     def rows(self, ops: Sequence[Op]) -> list[Row]:
-        """Return slope rows, timed in leases. Each lease is scaled by its anchors; the first lease provides the
+        """Return slope rows, timed in several leases. Each lease is scaled by its anchors; the first lease sets the
         anchors.
         """
         found: list[Row] = []
@@ -116,7 +116,9 @@ class Bench:
         return found
 
     def _seen(self, measured_us: Mapping[str, float]) -> Session:
-        """Return the session that the anchors show; the first lease provides the anchors and is its own reference."""
+        """Return the state of the session according to its anchors; the first lease sets the anchors and is its own
+        reference.
+        """
         if not measured_us:
             return Session(1.0, 0.0)
         return session(self._references_us, measured_us, measured_us)

@@ -1,9 +1,9 @@
 """Overhead that Ray adds to the evaluations: `python benchmarks/ray_dispatch.py`.
 
-Dispatch: the search loop runs with one actor that answers at once; asks and evaluations are stored as a conductor
-stores them (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes the
-ask, two transactions, the call and the answer. The goal is at most MAX_DISPATCH_MS. For comparison, the same loop is
-timed without Ray, and the two transactions are timed alone.
+Dispatch: the search loop runs with one actor that answers at once; candidates and evaluations are stored as by a
+conductor (SQLite, durable). The figure is the median time from one stored evaluation to the next, which includes
+choosing a candidate, two transactions, the call and the answer. The goal is at most MAX_DISPATCH_MS. For comparison,
+the same loop is timed without Ray, and the two transactions are timed alone.
 
 Throughput: the same F2 evaluations of ResNet-20, one thread each, are run by two actors of a RayPool and by two bare
 processes that get the next evaluation through a pipe as soon as they are free. Rounds are interleaved with alternating

@@ -82,7 +82,9 @@ def images(data: Dataset, part: str, count: int, seed: int = 0) -> tuple[Images,
 
 
 def builder(methods: Sequence[str], classes: KernelClasses) -> ProblemBuilder:
-    """Return the space of these methods' knobs on a device with these kernel classes, with every kernel in it."""
+    """Return a builder of the problem: these methods' knobs and all their kernels, on a device with these kernel
+    classes.
+    """
     network = fast_form()
     blocks = prunable_blocks(network)
     # int8 needs ranges from some images; timings do not depend on which images these are.

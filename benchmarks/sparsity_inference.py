@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "sparsity_inference.jsonl"
 @dataclass(frozen=True)
 class Collapse:
     """Accuracy as a function of the sparsity s. It falls from `top` to `chance` over about four times `scale`, and is
-    half way down at `center`.
+    halfway down at `center`.
     """
 
     center: float

@@ -1,4 +1,4 @@
-"""Stamps a row with its time and how busy the machine was."""
+"""Stamps a row with the time and the load of the machine."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 AGAIN_S = (0.05, 0.25)
-"""Bounds of the seconds before a connection is tried again; the pause is drawn between them."""
+"""Shortest and longest pause, in seconds, before a client reconnects; each pause is drawn at random between them."""
 OPENED_AT_ONCE = 20
 
 
@@ -61,7 +61,7 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *blocks, self._rest = (self._rest + data).split(b"\n\n")
         for block in blocks:
-            # Chunk sizes come before a frame, never within a frame; the greeting has a number, but no event.
+            # Chunk sizes come before a frame, never within one; the greeting has a number but no event.
             fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             if b"event" in fields:
                 self.numbers.append(int(fields[b"id"]))
@@ -73,7 +73,7 @@ class Listener(asyncio.Protocol):
         self.lost.set()
 
     async def listen(self) -> None:
-        """Listen for ever."""
+        """Listen forever."""
         loop = asyncio.get_running_loop()
         while True:
             self.lost.clear()

@@ -5,7 +5,7 @@ defaults (a lease of 30 s, renewed every 10 s, and a private Ray for each). Whil
 killed with SIGKILL at a random moment. The figures are the seconds until the job's row names the other conductor, and
 until the first new evaluation is recorded; then the killed conductor is restarted. This is repeated five times, and
 medians and maxima are printed. One row per repetition is appended to benchmarks/results/takeover.jsonl. The exit code
-is 0 only if every takeover came within 45 s.
+is 0 only if every takeover took at most 45 s.
 """
 
 from __future__ import annotations

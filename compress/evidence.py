@@ -21,7 +21,7 @@ class Evidence:
         masks: block name -> (width,) bool, True for the units that stay; a mask overrides the choice.
         statistics: statistics for the refit of the remaining weights; None leaves these weights as they are.
         known: other results that are computed once and that strategies read by name; name -> block or knob -> array.
-        notes: sentences for the user, one about each fact that was not gathered as the settings say.
+        notes: sentences for the user, one for each fact that was not gathered as the settings ask.
     """
 
     images: NDArray[np.float32] | None = None

@@ -59,7 +59,7 @@ def export(module: torch.nn.Module, input_shape: Sequence[int], example: torch.T
     source paths, is stripped. The outputs are compared with torch's at two batch sizes.
 
     Raises:
-        ExportError: the module does not trace, bakes the batch in, or disagrees with onnxruntime.
+        ExportError: the module cannot be traced, fixes the batch size, or disagrees with onnxruntime.
     """
     import torch
 

@@ -73,8 +73,8 @@ class Method(Protocol):
         operator.rewrite(network, evidence)    a new network
 
     - The knobs of one network never change. A knob's largest option (if ordered) or first option changes nothing.
-    - `bind` reads only the values of this method's knobs, so that one set of values serves a whole scheme. - The same
-    values and evidence give the same network, also in another process.
+    - `bind` reads only the values of this method's knobs, so that one set of values serves a whole scheme.
+    - The same values and evidence give the same network, also in another process.
 
     `MethodContract` in compress.testing tests an implementation against this contract.
     """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from compress.data.formats.source import Labels
 from compress.scoring.difference import Difference, Scores, mean_interval, paired
 
-if TYPE_CHECKING:  # because data sets are checked in a process that has no memory for torch
+if TYPE_CHECKING:  # data sets are checked in a process without enough memory to load torch
     from torch import Tensor
 
     from compress.network import Network
@@ -160,7 +160,7 @@ class Task(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The wanted outputs of a network for some samples (n, ...), and the task that defines their meaning."""
+    """The targets of some samples (n, ...), and the task that defines what they mean."""
 
     task: Task
     values: NDArray[Any]

@@ -1,4 +1,4 @@
-"""A figure over runs with its goal, and tables in Markdown."""
+"""Published figures with one value per run and a goal, and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def taken(rows: Rows) -> str:
-    """Return a sentence on when the rows were made, and how busy the machine was."""
+    """Return a sentence that says when the rows were made and how busy the machine was."""
     days = sorted({str(row["at"])[:10] for row in rows if "at" in row})
     undated = sum("at" not in row for row in rows)
     loads = [float(each) for row in rows if "load" in row for each in _several(row["load"])]

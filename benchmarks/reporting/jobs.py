@@ -73,7 +73,7 @@ def streams(rows: Rows) -> Iterator[str]:
             ),
             Figure("frames sent", [row["frames"] for row in rows], NUMBER),
             Figure("listeners", [row["clients"] for row in rows], NUMBER),
-            Figure("an event arrives after, 99th percentile", [row["lag_ms"]["p99"] for row in rows], MS),
+            Figure("delay of an event, 99th percentile", [row["lag_ms"]["p99"] for row in rows], MS),
             Figure("cores that the server uses", [row["server_cores"] for row in rows], unit("", 3)),
             Figure("memory of the server", [row["server_mib"] for row in rows], unit("MiB", 0)),
         ]
@@ -81,13 +81,13 @@ def streams(rows: Rows) -> Iterator[str]:
 
 
 def takeovers(rows: Rows) -> Iterator[str]:
-    """Report how long a job stands still."""
+    """Report how long a job stands still after its conductor was killed."""
     yield taken(rows)
     held = [row["held_s"] for row in rows]
     yield figures(
         [
-            Figure("another conductor holds the job after", held, SECONDS, most=takeover.GOAL_S),
-            Figure("its first new evaluation after", [row["evaluated_s"] for row in rows], SECONDS),
+            Figure("time until another conductor holds the job", held, SECONDS, most=takeover.GOAL_S),
+            Figure("time until its first new evaluation", [row["evaluated_s"] for row in rows], SECONDS),
         ],
         "kills",
     )
@@ -114,7 +114,7 @@ def dispatch(rows: Rows) -> Iterator[str]:
 
 
 def overhead(rows: Rows) -> Iterator[str]:
-    """Report by widths how much more time F2 takes than the bare forward passes."""
+    """Report for each set of widths how much more time F2 takes than the bare forward passes."""
     yield taken([row for row in rows if row["kind"] == "facts"])
     yield figures([each for row in rows if row["kind"] == "widths" for each in _overheads(row)], "pairs")
 

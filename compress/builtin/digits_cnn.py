@@ -1,4 +1,6 @@
-"""A small residual network for handwritten digits, large enough that its blocks take longer than a call as such."""
+"""A small residual network for handwritten digits, large enough that its blocks take longer than the overhead of a
+call.
+"""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ def _fewer(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
 
 
 def _smaller(density: Counts, weights: Counts, weight_bytes: Counts) -> Counts:
-    """Return the change in bytes at a density (negative), as if the zeros were random in all layers.
+    """Return the change in bytes (negative) at a density, assuming that zeros are spread at random over all layers.
 
-    This is an upper estimate: a threshold over the whole network leaves more weights in some layers than in others,
-    and an uneven distribution takes fewer bytes.
+    This is an upper estimate: a threshold over the whole network leaves more weights in some layers than in others, and
+    an uneven distribution takes fewer bytes.
     """
     itemsize = weight_bytes / np.maximum(weights, 1.0)
     return weights * (sparse_share(density, itemsize) - itemsize)

@@ -1,4 +1,4 @@
-"""Cost by node: the contribution of each node to a network's counts. Counts, like latency, are sums over nodes."""
+"""Node costs: the contribution of each node to a network's counts. Counts, like latency, are sums over nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work: multiply-accumulates of a node and weights of a network, also for ops that have no row."""
+"""Work: the multiply-accumulates of a node and the weights of a network, even for ops that have no row."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def check_labels(labels: Labels, images: int, part: str) -> NDArray[np.int64]:
 
     Args:
         labels: (N,) or (N, 1), of any dtype.
-        images: how many images the part has.
+        images: number of images in the part.
         part: the name of the part.
 
     Raises:
@@ -53,7 +53,7 @@ def check_classes(labels: NDArray[Any], classes: int, part: str, where: str) -> 
 
     Args:
         labels: (N,) integers.
-        classes: how many classes there are.
+        classes: number of classes.
         part: the part that the labels belong to.
         where: the field of the error, i.e. the name that the file gives the labels.
     """

@@ -33,7 +33,7 @@ class Part:
 
     Args:
         images: (N, H, W, C) uint8 or float32, RGB; possibly a read-only memory map.
-        labels: the target of each image: int64 from 0 or float32, (N, ...).
+        labels: one target per image, shape (N, ...): either int64 classes counted from 0, or float32 values.
 
     Raises:
         InvalidInput: shapes or dtypes are wrong, counts differ, or there is no image.
@@ -68,7 +68,7 @@ class Dataset:
 
     Args:
         train, validation, test: the parts, images of one shape and dtype.
-        classes: how many classes there are; labels are 0..classes - 1. The number is 0 if labels are not class numbers.
+        classes: number of classes, so that labels are 0..classes - 1; 0 if labels are not class numbers.
         class_names: names of the classes; may be empty.
         drawn: the parts that were drawn from train because the file lacks them.
         warnings: warnings for the user.
@@ -150,7 +150,7 @@ def load_dataset(
         classes: number of classes; None counts them.
         preprocessing: only `size`, `resize` and `crop` matter here.
         input_shape: (C, H, W) of the network, or None.
-        seed: selects the training images that a missing part gets.
+        seed: determines which training images are moved to a missing part.
         cache: folder for decoded copies, memory-mapped by later calls; None decodes into memory each time.
         digest: sha256 of the file, if the caller knows it.
         limits: limits on the file's size and contents.

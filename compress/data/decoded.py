@@ -99,7 +99,7 @@ class DecodeRequest:
 
 
 def once(target: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make `target` unless `target` exists. This is atomic, also if several processes try at once."""
+    """Call `write` to make `target` unless it exists. This is atomic, even if several processes try at once."""
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

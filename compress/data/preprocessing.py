@@ -30,8 +30,8 @@ class Preprocessing:
         std: the last divisor, one number or one for each channel.
         order: the order of the channels in the network's input; data are stored RGB.
         size: (height, width) in pixels of the network's input; None leaves images as they are.
-        resize: `shorter` covers `size` and keeps the aspect, `stretch` does not keep it.
-        crop: the part that is kept of an image that covers `size`.
+        resize: `shorter` keeps the aspect and covers `size`; `stretch` changes the aspect to that of `size`.
+        crop: which part of an image that covers `size` is kept.
 
     Raises:
         InvalidInput: a setting is wrong; the error names the field (`preprocessing.std`) and the value seen.
@@ -63,7 +63,7 @@ class Preprocessing:
         _check_size(self.size)
 
     def _check_quotients(self) -> None:
-        """Check that scale / std and mean / std are numbers of float32 too, not only mean, std and scale."""
+        """Check that float32 can represent scale / std and mean / std, and not only mean, std and scale."""
         channels = max(len(self.mean), len(self.std))
         means, stds = (values * channels if len(values) == 1 else values for values in (self.mean, self.std))
         for mean, std in zip(means, stds, strict=True):

@@ -142,7 +142,7 @@ def check_same_function(changed: Network, original: Network, images: NDArray[np.
     """Compare the outputs of an edited network with the original's in onnxruntime; the edit should not change them.
 
     Args:
-        said: what cannot be done if they differ, the beginning of the error's sentence.
+        said: beginning of the error message; it says what cannot be done if the outputs differ.
 
     Raises:
         NotTheSame: an output differs by more than rounding explains.

@@ -2,9 +2,9 @@
 
 A unit is a set of (tensor, axis, index): all the places where one channel appears, through residual adds, concat,
 split, Slice, Pad, flatten and depthwise convolutions. Units that appear in the same places form a block. Any number of
-them can be kept, and this number is one knob. Blocks that share a tensor form a group. In a ResNet with option-A
-shortcuts, the residual stream is one group of three blocks: channel i of stage 1 is 8 + i of stage 2 and 24 + i of
-stage 3.
+a block's units can be kept, and this number is one knob. Blocks that share a tensor form a group. In a ResNet with
+option-A shortcuts, the residual stream is one group of three blocks: channel i of stage 1 is channel 8 + i of stage 2
+and channel 24 + i of stage 3.
 """
 
 from __future__ import annotations

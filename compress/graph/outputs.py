@@ -64,7 +64,7 @@ def scored_for(shapes: Shapes, classes: int, model: str | None = None) -> str:
 
 
 def decided(network: Network, asked: str | None, task: Task, targets: TargetKind) -> Network:
-    """Return the network with its scored output set to the output that the task scores against such targets.
+    """Return the network with its scored output set to the one that the task scores against these targets.
 
     `asked`: the output that the user named, if any.
 

@@ -47,7 +47,7 @@ def _type(one: tuple[Shape, str], three: tuple[Shape, str]) -> TensorType:
 
 
 def inferred(network: Network, batch: int) -> dict[str, tuple[Shape, str]]:
-    """Return shapes and dtypes of all activations at this batch, as far as onnx infers them."""
+    """Return the shapes and dtypes at this batch of all activations for which onnx can infer them."""
     try:
         return _shapes(network, batch, strict=True)
     except Exception as error:  # onnx raises InferenceError, and others for broken attributes

@@ -5,7 +5,7 @@ Every runtime adds numbers in a different order. In most networks that affects o
 its optimiser differ by more than any fixed bound. So the tolerance is a floor by dtype or, if larger, a few times the
 measured rounding noise, up to a bound that any wrong reading of a network exceeds.
 
-This file imports numpy alone, because `compress/export.py` loads it where Netlathe is not installed.
+This file imports only numpy, because `compress/export.py` loads it where Netlathe is not installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FLOOR = {"float32": 1e-4, "float16": 2e-2, "float64": 1e-6}
 # A missing Relu, a wrong epsilon of a norm or a wrong axis changes an output by more than this.
 CEILING = {"float32": 1e-2, "float16": 1e-1, "float64": 1e-4}
 FACTOR = 4.0
-"""Factor on the noise: both runs may have this error, and the measured error may happen to be small."""
+"""Multiplier for the measured noise: both runs can be off by this much, and the measured noise may be small by chance.
+"""
 
 
 def silent() -> float:

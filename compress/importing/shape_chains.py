@@ -22,7 +22,7 @@ def unbake_batch(network: Network, warnings: list[str]) -> Network:
     constants = dict(network.constants)
     nodes = []
     for node in network.nodes:
-        # Integers are shapes and positions, not samples: if their leading size is 1, this is intended.
+        # Integers are shapes and positions, not samples, so a leading size of 1 is intended.
         if node.name in baked and seen.get(node.input(0), ((), "float32"))[1].startswith("float"):
             name, shape = names.new(f"{node.name}_shape"), constants[node.input(1)]
             constants[name] = np.concatenate([[0 if -1 in shape else -1], shape[1:]]).astype(np.int64)

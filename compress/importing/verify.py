@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def verify(network: Network, samples: NDArray[np.float32]) -> float:
     """Check that our torch module and onnxruntime agree on the file, at batch 1 and on the whole sample.
 
-    Outputs may differ merely by rounding that accumulates over the network. If they differ, every node is compared with
-    onnxruntime on the same inputs. There, no rounding accumulates, so that a wrong reading of an op is found in any
+    Outputs may differ only because rounding accumulates over the network. So if they differ, every node is compared
+    with onnxruntime on the same inputs: no rounding accumulates there, so a wrong reading of an op is found in any
     network.
 
     Args:

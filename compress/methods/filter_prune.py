@@ -158,7 +158,7 @@ class FilterPrune:
         return tuple(knobs)
 
     def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:
-        """Gather scores of all units, statistics for the refit and, for strategies, Fisher scores and Gram matrices."""
+        """Gather scores of all units, statistics for the refit, and Fisher scores and Gram matrices for strategies."""
         blocks = prunable_blocks(network)
         few = slice(IMPORTANCE_IMAGES)
         kind = self.settings.importance

@@ -102,7 +102,7 @@ class Fp16:
         return Evidence()
 
     def bind(self, values: Values) -> HalfOperator:
-        """Return the operator; fp32 if the knob has no value."""
+        """Return the operator, for fp32 if the knob has no value."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
             raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")

@@ -115,7 +115,7 @@ class Int8Ptq:
         return Evidence(images=images[: self.settings.images])
 
     def bind(self, values: Values) -> Int8Operator:
-        """Return the operator; fp32 if the knob has no value (a network without a layer to quantise)."""
+        """Return the operator, for fp32 if the knob has no value (because the network has no layer to quantise)."""
         option = values.get(KNOB, OPTIONS[0])
         if option not in OPTIONS:
             raise InvalidInput(KNOB, option, f"must be one of {', '.join(OPTIONS)}")

@@ -55,7 +55,7 @@ class LampOperator:
     def project(self, network: Network, weights: Weights) -> dict[str, Array]:
         """Return the weights with all except the kept share set to zero. Of weights with equal scores, the first stay.
 
-        Each layer gets the nearest weights with as many zeros.
+        In each layer, no other weights with as many zeros are nearer to the given weights.
         """
         names = self.projected(network)
         if not names:
@@ -109,7 +109,7 @@ class WeightPrune:
     settings: Settings
 
     def knobs(self, network: Network, widths: Widths) -> tuple[Knob, ...]:
-        """Return one knob, a number up to 1.0, which keeps everything; no knob if the network has no layer weights."""
+        """Return one knob, a number up to 1.0 (which keeps everything), or none if the network has no layer weights."""
         return (Float(KNOB, self.settings.min_density, 1.0),) if layer_weights(network) else ()
 
     def gather(self, network: Network, images: NDArray[np.float32], targets: Targets | None, seed: int) -> Evidence:

@@ -56,7 +56,7 @@ class Resized:
 
 
 class Kept:
-    """The indices that stay on every slot; `resize` of a row reads them."""
+    """For every slot, the indices that stay. A row's `resize` reads them."""
 
     def __init__(self, network: Network, axes: Mapping[str, int | None], kept: Mapping[Slot, Indices]) -> None:
         self.network = network

@@ -28,7 +28,7 @@ Kind: TypeAlias = Literal["l1", "l2", "batch_norm", "taylor", "fisher"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 BY_GRADIENT = frozenset({"taylor", "fisher"})
 FALLBACK: Kind = "l2"
-"""The importance that ranks units without a gradient, whichever importance was asked for."""
+"""The importance that ranks units that no gradient reaches, whichever importance was requested."""
 Scores: TypeAlias = dict[str, NDArray[np.float64]]
 Vector: TypeAlias = NDArray[np.float64]
 

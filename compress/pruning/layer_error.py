@@ -21,7 +21,9 @@ from compress.pruning.reconstruct import RIDGE, as_rows, factored
 from compress.pruning.statistics import Matrix, Moments, Statistics, Vector, readers
 
 FLAT = 1e-10
-"""A number with a variance below this share of its squared mean is constant. float32 sums round by about as much."""
+"""A number with a variance below this share of its squared mean is constant. The rounding errors of float32 sums are
+about as large.
+"""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _idle_for(reader: _Reader, width: int) -> NDArray[np.bool_]:
 
 
 def _each(holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return (width,) whether `holds` (width, multiplicity, taps) is true for all features of a unit."""
+    """Return, for each unit (width,), whether `holds` (width, multiplicity, taps) is true for all of its features."""
     return np.asarray(holds.all(axis=(1, 2)))
 
 
@@ -163,7 +165,7 @@ def _errors(reader: _Reader, order: Indices) -> Vector:
 
 
 def _energy(rows: Matrix, moments: Moments, ordered: Indices) -> Vector:
-    """Return (features,) the output variance that each feature adds beyond the intercept and the features before it."""
+    """Return the output variance (features,) that each feature adds beyond the intercept and the features before it."""
     if moments.gram is None:
         weights: Vector = np.square(rows).sum(0) * moments.variance
         return weights[ordered]

@@ -78,7 +78,7 @@ def settled(network: Network, images: NDArray[np.float32], batch: int = 64) -> N
 
 
 def _readers(network: Network, block: Block) -> Sequence[_Reader]:
-    """Return all layers that read the block; no layer if, for any of them, a unit is not exactly one column."""
+    """Return all layers that read the block, or none if a unit is not exactly one column of every such layer."""
     made = []
     for (slot, tensor), nodes in readers(network, [block]).items():
         node, columns = nodes[0], block.slots[slot]
@@ -155,7 +155,7 @@ def _places(network: Network, block: Block, units: Indices) -> dict[tuple[str, i
 
 
 def _live(network: Network, block: Block, units: Indices) -> bool:
-    """Return whether any number that produces these units is not zero yet."""
+    """Return whether any weight, bias or norm constant that produces these units is still nonzero."""
     places = _places(network, block, units).items()
     return any(np.take(network.constants[tensor], index, axis).any() for (tensor, axis), index in places)
 

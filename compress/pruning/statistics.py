@@ -24,7 +24,7 @@ from compress.quantising.activations import activations
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
-# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets a matrix.
+# A Gram matrix of this many features takes 46 MB; a 3x3 convolution of 256 channels still gets one.
 MAX_FEATURES = 2400
 ROWS_PER_FEATURE = 24
 MIN_ROWS = 8192

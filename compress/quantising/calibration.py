@@ -100,7 +100,7 @@ def _least_error(seen: Range, counts: Histogram, percentile: float) -> Range:
     edges = np.linspace(seen.low, _top(seen), BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     errors = [float(counts @ _errors(centres, seen.low * share, seen.high * share)) for share in SHRINKS]
-    # Of shares with equal errors, take the largest, so that a dead tensor keeps its range.
+    # If several shares have the same error, take the largest, so that a dead tensor keeps its range.
     best = SHRINKS[len(SHRINKS) - 1 - int(np.argmin(errors[::-1]))]
     return Range(seen.low * float(best), seen.high * float(best))
 

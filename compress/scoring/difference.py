@@ -16,7 +16,7 @@ Scores: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean score that a network loses against another on the same samples; positive means lost."""
+    """Mean score that a network loses against another on the same samples; a positive number is a loss."""
 
     mean: float
     low: float

@@ -23,7 +23,9 @@ Member = tuple[str, str, str]  # part, class name, name within the archive
 
 
 class FolderSource:
-    """Images in part/class folders; classes are numbered in the order of their names, numeric names numerically."""
+    """Images in part/class folders. Classes are numbered in the order of their names; numeric names are sorted by
+    value.
+    """
 
     def __init__(self, path: Path, members: Sequence[Member], warnings: Sequence[str], limits: Limits) -> None:
         self._path, self._members, self._limits = path, sorted(members, key=_position), limits
@@ -67,7 +69,7 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
         tables = [name for name in names if name.lower().endswith(".parquet")]
         if tables:
             used = _tables_of_parts(tables)
-            unused = _not_used(set(names) - set(used), "that belong to no part")
+            unused = _not_used(set(names) - set(used), "files that belong to no part of the data set were not used")
             return ParquetSource(_unpack(archive, used, scratch), limits, (*litter, *unused))
     root = _common_root(names)
     parts = {name: part for name in names if (part := part_named(name.removeprefix(root).split("/")[0]))}
@@ -82,15 +84,15 @@ def open_folders(path: Path, scratch: Path, limits: Limits) -> EncodedSource:
         raise InvalidInput("file", None, f"the zip has no images in train/<class>/; {found}")
     warnings = (
         *litter,
-        *_not_used(outside, "that lie outside the folders of the parts"),
-        *_not_used(notes, "that lie beside the images and hold text"),
-        *_not_used(unlabelled, "that lie in test but in no class folder"),
+        *_not_used(outside, "files that lie outside the folders of the parts were not used"),
+        *_not_used(notes, "files that lie beside the images and hold text were not used"),
+        *_not_used(unlabelled, "files that lie in test but in no class folder were not used"),
     )
     return FolderSource(path, members, warnings, limits)
 
 
-def _not_used(names: Set[str], which: str) -> tuple[str, ...]:
-    return (f"{len(names)} files {which} were not used, e.g. {min(names)}",) if names else ()
+def _not_used(names: Set[str], what: str) -> tuple[str, ...]:
+    return (f"{len(names)} {what}, e.g. {min(names)}",) if names else ()
 
 
 def _unlabelled_test(parts: Mapping[str, str], root: str) -> Set[str]:
@@ -110,7 +112,7 @@ def _unpack(archive: zipfile.ZipFile, names: Sequence[str], scratch: Path) -> li
 
 
 def _tables_of_parts(names: Sequence[str]) -> Sequence[str]:
-    """Return the tables whose names contain a part; if no name does, return all tables."""
+    """Return the tables whose names contain the name of a part; if there are none, return all tables."""
     return [name for name in names if _part_of_table(name)] or names
 
 
@@ -119,7 +121,7 @@ def _part_of_table(name: str) -> str | None:
     words = [word for step in name.lower().split("/") for word in re.split(r"[^a-z]+", step)]
     parts = {part for word in words if (part := part_named(word))}
     if len(parts) > 1:
-        raise InvalidInput("file", name, f"the name of {name} contains more than one part")
+        raise InvalidInput("file", name, f"the name {name} matches more than one data set part")
     return parts.pop() if parts else None
 
 

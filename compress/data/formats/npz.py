@@ -61,7 +61,7 @@ class NpzSource:
         name = f"x_{self._suffixes[part]}"
         with open_archive(self._path, self._limits) as archive, archive.open(f"{name}.npy") as stream:
             shape, fortran_order, dtype = _header(stream, name)
-            if fortran_order:  # rows are scattered over the whole file, which cannot be streamed
+            if fortran_order:  # rows are scattered over the whole file, so they cannot be streamed
                 flat = np.frombuffer(_exactly(stream, math.prod(shape) * dtype.itemsize, name), dtype)
                 yield to_nhwc(flat.reshape(shape, order="F"), self.layout)
                 return
