@@ -99,7 +99,7 @@ def read_catalogue(store: StoreDep, _user: UserDep) -> Catalogue:
         ],
         tasks=[TaskPublic.model_validate(task, from_attributes=True) for task in catalogue.tasks().values()],
         metrics=[MetricPublic.model_validate(metric, from_attributes=True) for metric in catalogue.metrics()],
-        limits=sorted(LIMITS),
+        limits=sorted(name for name, limit in LIMITS.items() if not limit.caps_a_score),
         runtimes=_runtimes(store),
     )
 

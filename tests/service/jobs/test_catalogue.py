@@ -18,6 +18,7 @@ def test_everything_that_is_discovered_is_shown_with_a_schema(client: TestClient
     assert [family["name"] for family in shown["methods"]] == sorted(methods.names())
     assert {"accuracy", "latency_ms", "size_bytes"} <= {metric["name"] for metric in shown["metrics"]}
     assert "max_accuracy_drop" in shown["limits"]
+    assert "max_accuracy" not in shown["limits"]  # a better network would break it
     assert [(task["name"], task["metric"]) for task in shown["tasks"]] == [("classification", "accuracy")]
     assert shown["runtimes"] == [{"name": "simulated", "versions": ["1"]}]
     for family in shown["strategies"] + shown["methods"]:
