@@ -89,7 +89,7 @@ def check_fits(
         raise InvalidInput(
             "preprocessing.size",
             None,
-            f"images differ in size: the model's preprocessing must give size, here {size}",
+            f"images differ in size: set `size` in the model's preprocessing, for this model {size}",
         )
     height_width = list(preprocessing.size or (image_shape or ())[:2])
     if height_width != size:

@@ -155,9 +155,7 @@ def _is_older(path: Path, limit: float) -> bool:
 
 
 def _content(path: Path) -> Path:
-    """Return the content to which a file belongs: the file's own, or the content from which `<sha256>.<name>` was
-    derived.
-    """
+    """Return the path of the content that a file belongs to: `<sha256>` for a derived file `<sha256>.<name>`."""
     return path.with_name(path.name.partition(".")[0])
 
 

@@ -127,7 +127,7 @@ def _field_error(item: dict[str, Any]) -> FieldError:
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return FieldError(".".join(location), "unknown key", item.get("input"))
     cause = item.get("ctx", {}).get("error")
-    if field := getattr(cause, "field", None):  # raised by a type of Netlathe, which knows the field and the value
+    if field := getattr(cause, "field", None):  # an error of Netlathe's own, which names the field and the value
         message, value = getattr(cause, "message", str(cause)), getattr(cause, "value", None)
         return FieldError(".".join([*location, field]), message, value)
     return FieldError(".".join(location) or "body", _wanted(item), _seen(item.get("input")))

@@ -1,4 +1,4 @@
-"""Warnings of a job: lasting warnings about its result, and doubts that its verdict will settle."""
+"""Warnings of a job: lasting warnings about its result, and provisional warnings that end with its verdict."""
 
 from __future__ import annotations
 

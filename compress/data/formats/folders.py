@@ -155,5 +155,6 @@ def _ordered(names: Set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     shown = ", ".join(as_numbers[:3])
     return tuple(as_numbers), (
         f"class folders are numbers and are sorted as such ({shown}, ..., {as_numbers[-1]}), not as text: "
-        f"see class_names; if the network was trained with them sorted as text, pad the numbers in that order",
+        f"see class_names; if the network was trained with the folders sorted as text, rename them to numbers that are "
+        f"padded with zeros and follow that order",
     )

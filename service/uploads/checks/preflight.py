@@ -1,4 +1,4 @@
-"""Preflight: find out, before a job is submitted, how much of a network's time on a device pruning can save."""
+"""Preflight: estimate how much pruning can reduce a network's latency on a device, before a job is submitted."""
 
 from __future__ import annotations
 
