@@ -63,8 +63,8 @@ class NodeTable:
 
     @cached_property
     def distinct(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Two arrays: the coordinates of the distinct points, of shape (points, groups); and, with one axis per knob, the
-        index of the point for each combination of levels.
+        """Two arrays: the coordinates of the distinct points, of shape (points, groups); and the index of the point for
+        each combination of levels, with one axis per knob.
         """
         if not self.sums:
             return np.zeros((1, 0), dtype=np.int64), np.zeros((), dtype=np.int64)
