@@ -46,7 +46,7 @@ def test_a_norm_in_training_mode_is_put_into_inference_mode_and_it_is_said() -> 
     ],
 )
 def test_samples_that_depend_on_each_other_are_refused_naming_the_node(network: Any, op: str) -> None:
-    with pytest.raises(InvalidInput, match=rf"others in its batch, first at node .*\({op}\)"):
+    with pytest.raises(InvalidInput, match=rf"other samples in its batch, first at node .*\({op}\)"):
         check_independent(network(), Graph(3, 8, 8).images(3))
 
 
