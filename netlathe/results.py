@@ -125,7 +125,7 @@ class Summary:
         return cast("float | None", self._told(metric))
 
     def drop(self, metric: str) -> AccuracyDrop | None:
-        """How much of this metric the network lost, compared with the control."""
+        """Return the drop of this metric relative to the control."""
         found = self._told(f"{metric}_drop")
         return read(AccuracyDrop, found) if isinstance(found, Mapping) else cast("AccuracyDrop | None", found)
 

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     executor: Literal["ray", "local"] = "ray"
-    """Where candidates are evaluated and trained: on Ray, or in child processes of a conductor."""
+    """The place where candidates are evaluated and trained: Ray, or child processes of a conductor."""
     ray_address: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._\-\[\]:]+:[0-9]{1,5}$")
     """host:port of the head of a Ray cluster; None means that each conductor starts its own Ray on its machine."""
     allowed_hosts: tuple[str, ...] = ()
