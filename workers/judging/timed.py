@@ -101,11 +101,12 @@ def _predictions(
 
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.Predicted:
-    """Predict a finalist in the target's statistic for a machine at rest, as the search did."""
+    """Predict a finalist in the target's statistic for a machine at rest, without any timing of the finalist itself."""
     builder, table = profile.builder, device.table
-    line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
-    sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
+    ops = builder.kernels.ops(network, table.device.runtime)
+    line = device.line_without(builder.kernels.setting(each.values), ops)
+    sums_us, sigmas_us = table.sums_us([ops])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
     return memos.Predicted(
         predicted_ms=MS * latency_us,

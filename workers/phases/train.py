@@ -50,7 +50,8 @@ def train(run: JobRun, result: Result, material: Material) -> Taught:
 
 def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
     found, count = result.profile, run.context.plan.budget.finalists
-    return finalists(run.context, result.problem, found.builder, found.smallest, result.evaluated, count)
+    known = result.evaluated if result.eligible is None else result.eligible
+    return finalists(run.context, result.problem, found.builder, found.smallest, known, count)
 
 
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
