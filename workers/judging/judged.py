@@ -74,7 +74,7 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        after = trained.score if trained.ruined is None else trained.ruined
+        after = trained.score if trained.left is None else trained.left
         known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
@@ -152,7 +152,7 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        how = "continued a sample and had" if control.ruined is None else "had"
+        how = "had" if control.ruined else "continued a sample and had"
         doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:

@@ -82,7 +82,26 @@ def test_what_training_ruined_has_the_epochs_that_it_had_before(
     monkeypatch.setattr(verify, "judged", noted)
     run(*job(), lock, train=forgetting)
     assert seen
-    assert {each.epochs for each in seen if each.ruined is not None} == {0}
+    assert {each.epochs for each in seen if each.ruined} == {0}
+
+
+def blurring(*arguments: Any) -> Iterator[Step]:
+    """Training makes networks a little worse, but does not ruin them."""
+    for step in honest(*arguments):
+        network = step.network()
+        weight = network.constants["fc.weight"].copy()
+        weight[0] = 0.0  # one class of ten is forgotten
+        yield replace(step, network=partial(_same, network.with_constants({"fc.weight": weight})))
+
+
+def test_a_finalist_that_training_made_worse_is_judged_untrained(job: Job, lock: HostLock) -> None:
+    plan, ports = job(ratio=0.95)
+    outcome = run(plan, ports, lock, train=blurring)
+    shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]
+    trained = {e.evaluation.candidate.id: e.evaluation for e in ports.recorded().evaluations if _is_trained(e)}
+    after = trained[shown["evaluation_id"].replace("-timed", "-trained")].metrics["accuracy"]
+    assert shown["accuracy"] > after
+    assert not any("ruin" in text for text in ports.warnings)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +116,8 @@ def test_a_network_is_ruined_that_keeps_less_than_half_beyond_guessing(
 
 def test_ruins_are_told_with_numbers() -> None:
     scores = (np.arange(10) < 9).astype(np.float64)
-    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, left=0.1, ruined=True)
     (said,) = said_of_ruined(control, control, METRICS["accuracy"])
     assert said.startswith("Training with this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
-    sound = replace(control, ruined=None)
+    sound = replace(control, left=None, ruined=False)
     assert not said_of_ruined(sound, sound, METRICS["accuracy"])
