@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from compress.network import Network
+from compress.scoring.difference import paired
 from compress.training.direct import fine_tune as honest
 from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from search.metrics import METRICS
 from workers.job import run
+from workers.judging.control_behind import said_of_control
 from workers.judging.ruined import ruined, said_of_ruined
 from workers.phases import verify
 from workers.plan import JobPlan
@@ -112,6 +114,17 @@ def test_a_network_is_ruined_that_keeps_less_than_half_beyond_guessing(
     before: float, after: float, expected: bool
 ) -> None:
     assert ruined(before, after, chance=0.1, count=600) is expected
+
+
+def test_a_control_that_is_worse_by_chance_or_ruined_has_no_warning_of_that_loss() -> None:
+    original = np.ones(100)
+    scores = (np.arange(100) < 90).astype(np.float64)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {})
+    lost, metric = paired(original, scores), METRICS["accuracy"]
+    (said,) = said_of_control(original, control, lost, metric)
+    assert "10.00 points below the original: accuracy 90.00% against 100.00%, on 100 validation images" in said
+    assert not said_of_control(original, control, replace(lost, low=-0.01), metric)
+    assert not said_of_control(original, replace(control, ruined=0.1), lost, metric)
 
 
 def test_ruins_are_told_with_numbers() -> None:
