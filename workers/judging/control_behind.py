@@ -12,7 +12,7 @@ def said_of_control(original: Scores, control: Trained, lost: Difference, metric
 
     A ruined control has a sentence of its own (`workers.judging.ruined`).
     """
-    if control.ruined is not None or lost.low <= 0.0:
+    if control.ruined or lost.low <= 0.0:
         return []
     unit = metric.unit.replace("%", "points")
     return [

@@ -124,7 +124,7 @@ def test_a_control_that_is_worse_by_chance_or_ruined_has_no_warning_of_that_loss
     (said,) = said_of_control(original, control, lost, metric)
     assert "10.00 points below the original: accuracy 90.00% against 100.00%, on 100 validation images" in said
     assert not said_of_control(original, control, replace(lost, low=-0.01), metric)
-    assert not said_of_control(original, replace(control, ruined=0.1), lost, metric)
+    assert not said_of_control(original, replace(control, left=0.1, ruined=True), lost, metric)
 
 
 def test_ruins_are_told_with_numbers() -> None:
