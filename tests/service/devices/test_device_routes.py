@@ -161,6 +161,7 @@ def test_no_table_at_all(agent: HandAgent, client: TestClient, kind: str, conten
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "table")
 
 
+@pytest.mark.sandbox
 def test_a_network_is_opened_in_the_sandbox_alone_and_once(
     agent: HandAgent, client: TestClient, model: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
