@@ -1,6 +1,7 @@
 """Race: several strategies share one problem and, in equal parts, one budget. Each strategy is told every result.
 
-Strategies do not see options that cannot win (`search.ranking.hopeless`), nor results with such an option.
+The uncut network comes first (`workers.search.uncut`). Strategies do not see options that cannot win
+(`search.ranking.hopeless`), nor results with such an option.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from search.ranking.hopeless import Hopeless, hopeless
 from search.strategy import Strategy
 from workers.errors import JobFailed
 from workers.progress import Logged
+from workers.search import uncut
 
 MakeStrategy: TypeAlias = Callable[[Problem], Strategy]
 
@@ -44,7 +46,9 @@ class Race:
 
     def __init__(self, problem: Problem, makers: Mapping[str, MakeStrategy]) -> None:
         self._problem = problem
-        self._entrants = {name: Entrant(name, make) for name, make in makers.items()}
+        openers = {uncut.ORIGIN: Entrant(uncut.ORIGIN, uncut.Uncut)}
+        self._entrants = {**openers, **{name: Entrant(name, make) for name, make in makers.items()}}
+        self._makers = frozenset(makers)
         self._ids: set[str] = set()
         self._failures: dict[str, str] = {}
         self._hopeless = Hopeless({})
@@ -56,7 +60,7 @@ class Race:
         """True if no strategy will ask again. Raises JobFailed if every strategy failed."""
         if not all(entrant.over for entrant in self._entrants.values()):
             return False
-        if len(self._failures) == len(self._entrants):
+        if self._makers <= self._failures.keys():
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._failures.items())
             raise JobFailed("strategies_failed", "search", f"every strategy failed: {reasons}", "strategies")
         return True
@@ -90,14 +94,15 @@ class Race:
 
         If `waiting` is True, results are still to come, so a strategy that asks for nothing now is not finished.
         """
+        opener = self._entrants[uncut.ORIGIN]
+        asked = [] if opener.over else self._guarded(opener, lambda entrant: self._asked(entrant, count))
+        if asked:
+            return opener.name, asked
+        opener.over = True
         running = self._running()
-        count = 1 if len(running) > 1 else count
-
-        def ask(entrant: Entrant) -> list[Candidate]:
-            return self._asked(entrant, count)
-
+        share = 1 if len(running) > 1 else count
         for entrant in sorted(running, key=lambda entrant: (entrant.paid, entrant.answered)):
-            asked = self._guarded(entrant, ask)
+            asked = self._guarded(entrant, lambda entrant: self._asked(entrant, share))
             if asked:
                 return entrant.name, asked
             if not waiting:
