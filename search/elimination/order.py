@@ -10,13 +10,18 @@ the whole network, which are in every table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import combinations
 from math import prod
 
 
-def elimination_order(scopes: Iterable[Iterable[int]], sizes: Mapping[int, int]) -> tuple[int, ...]:
-    """Return the columns of the scopes in the order of their elimination; `sizes` is the number of levels of each."""
+def elimination_order(
+    scopes: Iterable[Iterable[int]], sizes: Mapping[int, int], kept: Collection[int] = ()
+) -> tuple[int, ...]:
+    """Return the columns of the scopes in the order of their elimination, without the columns to be kept.
+
+    `sizes` is the number of levels of each column.
+    """
     neighbours: dict[int, set[int]] = {}
     tables: Counter[int] = Counter()
     for columns in map(set, scopes):
@@ -24,8 +29,8 @@ def elimination_order(scopes: Iterable[Iterable[int]], sizes: Mapping[int, int])
         for column in columns:
             neighbours.setdefault(column, set()).update(columns - {column})
     order = []
-    while neighbours:
-        column = min(neighbours, key=lambda c: (_fill(c, neighbours), _weight(c, neighbours, sizes), tables[c], c))
+    while left := neighbours.keys() - set(kept):
+        column = min(left, key=lambda c: (_fill(c, neighbours), _weight(c, neighbours, sizes), tables[c], c))
         _eliminate(column, neighbours)
         order.append(column)
     return tuple(order)
