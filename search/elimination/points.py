@@ -185,6 +185,8 @@ def _thinned(
 
 def _joined(parts: Sequence[Kept]) -> Kept:
     """Return the rows of all parts, one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
     n = max(part.loss.shape[1] for part in parts)
 
     def padded(arrays: Sequence[NDArray[np.float64]], fill: float) -> NDArray[np.float64]:
