@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from search.elimination.front import front
 from search.elimination.levels import restricted
-from search.problem import Problem
+from search.problem import Constraint, Problem
 from search.stepping.curves import Curve
 from search.stepping.lattice import Lattice, Point, distinct
 from search.stepping.moves import Moves
@@ -48,11 +48,9 @@ class Students:
     def __init__(self, problem: Problem, lattice: Lattice) -> None:
         self._problem = problem
         self._lattice = lattice
-        self._limits = [
-            Limit(problem.terms[c.metric], c.bound)
-            for c in problem.constraints
-            if c.sense == "max" and c.metric in problem.terms
-        ]
+        limits = [c for c in problem.constraints if c.sense == "max" and c.metric in problem.terms]
+        limits.sort(key=lambda c: -self._excess(c))  # the limit that asks for the most is the likeliest to decide
+        self._limits = [Limit(problem.terms[c.metric], c.bound) for c in limits]
         self.gap = 0.0
 
     def within(self, curves: Sequence[Curve], banned: Options = (), shares: Sequence[float] = SHARES) -> list[Point]:
@@ -69,17 +67,27 @@ class Students:
         def loss(points: NDArray[np.int64]) -> NDArray[np.float64]:
             return np.asarray(np.sum([curve[points[:, i]] for i, curve in enumerate(curves)], axis=0))
 
-        fronts = [self._front(limit, curves, banned, shares) for limit in self._limits or self._none()]
-        # The best student of one limit is the best of all if it meets the other limits.
-        found = [point for points in fronts for point in points]
-        if not any(self._lattice.violation(points[0]) == 0.0 for points in fronts if points):
-            found += self._stepped(fronts, Moves(self._lattice, loss, banned))
+        found: list[Point] = []
+        starts = [self._lattice.top]
+        for limit in self._limits or self._none():
+            students = self._front(limit, curves, banned, shares)
+            found += students
+            starts += students[:_STEPPED]
+            if students and self._lattice.violation(students[0]) == 0.0:
+                break  # the best student of one limit is the best of all if it meets the other limits
+        else:
+            found += self._stepped(starts, Moves(self._lattice, loss, banned))
         points = np.stack(distinct(found))
         violations = self._lattice.violations(points)
         if violations.min() > 0.0:
             raise self._lattice.infeasible(points[int(np.argmin(violations))])
         points = points[violations == 0.0]
         return list(points[np.argsort(loss(points), kind="stable")])
+
+    def _excess(self, limit: Constraint) -> float:
+        """Return by how much the whole network exceeds a limit."""
+        terms = self._problem.terms[limit.metric]
+        return limit.violation({limit.metric: float(terms.latency_ms(self._levels(self._lattice.top)[None])[0])})
 
     def _none(self) -> list[Limit]:
         """Return, for a problem without limits, the original's latency as one, to have smaller students too."""
@@ -115,12 +123,12 @@ class Students:
             points[:, i] = rungs[levels[:, column]]
         return list(points)
 
-    def _stepped(self, fronts: Sequence[Sequence[Point]], moves: Moves) -> Iterator[Point]:
-        """Yield points that are stepped down from the top, and from the students of each limit, to within all limits.
+    def _stepped(self, starts: Sequence[Point], moves: Moves) -> Iterator[Point]:
+        """Yield points that are stepped down from these to within all limits.
 
         If that fails, the smallest network with one of the options may be the nearest to the limits.
         """
-        for start in (self._lattice.top, *(point for points in fronts for point in points[:_STEPPED])):
+        for start in starts:
             reached, violation = moves.walk(start, 0.0)
             yield moves.give_back(reached) if violation == 0.0 else reached
         smallest = np.where([rungs.ordered for rungs in self._lattice.rungs], 0, self._lattice.top)
