@@ -22,7 +22,7 @@ from search.elimination.points import Points
 from search.errors import InvalidInput
 from search.terms import Terms
 
-MOST_POINTS = 2048
+MOST_POINTS = 4096
 """Number of points of one set; more are thinned."""
 
 _ALL_POINTS = 1 << 20  # number of points of all sets of one message
