@@ -24,6 +24,7 @@ import predictor_accuracy
 import ray_dispatch
 import resnet20_rest
 import sparsity_inference
+import student_budgets
 import takeover
 from reporting import compression, jobs, latency
 from reporting.figures import Rows
@@ -48,6 +49,7 @@ REPORTS: Mapping[str, Report] = {
     "predictor_accuracy-fp32": Report("Predicted latencies, fp32", predictor_accuracy, latency.predictor),
     "predictor_accuracy-int8": Report("Predicted latencies, int8", predictor_accuracy, latency.predictor),
     "predict_candidates": Report("Time to predict candidates", predict_candidates, latency.candidates),
+    "student_budgets": Report("Students for 20 budgets", student_budgets, latency.budgets),
     "burst_protocol": Report("Repeatability of a timing", burst_protocol, latency.bursts),
     "lc_against_direct": Report("L-C against direct compression", lc_against_direct, compression.against_direct),
     "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),

@@ -324,12 +324,14 @@ def _check_nearest(replay: Replay, error: Infeasible) -> None:
 
 
 def _check_asks(replay: Replay, asked: Sequence[Candidate]) -> None:
-    """Check that the candidates lie in the space, with no id used twice and no values proposed twice."""
+    """Check that the candidates lie in the space, with no id used twice and no values proposed twice at one
+    fidelity.
+    """
     for candidate in asked:
         replay.problem.space.check(candidate.values)
     ids = [candidate.id for candidate in asked]
     assert len(set(ids)) == len(ids), "an id was used twice"
-    keys = [values_key(candidate.values) for candidate in asked]
+    keys = [(candidate.fidelity, values_key(candidate.values)) for candidate in asked]
     assert len(set(keys)) == len(keys), "the same values were asked for twice"
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from compress.tasks import DEFAULT
+from compress.training.recipe import MOST_ATTENTION
 from search.metric import Metric
 from search.metrics import METRICS, latency_metric
 from workers.errors import InvalidInput
@@ -107,9 +108,12 @@ class Training:
 
     epochs: int = 5
     augment: Augment = "auto"
+    attention: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least("training.epochs", self.epochs, 0)
+        if not 0.0 <= self.attention <= MOST_ATTENTION:
+            raise InvalidInput("training.attention", self.attention, f"must be between 0 and {MOST_ATTENTION:g}")
         _one_of("training.augment", self.augment, get_args(Augment))
 
 

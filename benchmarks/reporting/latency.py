@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import burst_protocol
 import predict_candidates
 import predictor_accuracy
+import student_budgets
 
 from reporting.figures import Figure, Row, Rows, figures, percent, table, taken, unit
 
@@ -71,3 +72,14 @@ def candidates(rows: Rows) -> Iterator[str]:
             )
             for name, ms in forms.items()
         )
+
+
+def budgets(rows: Rows) -> Iterator[str]:
+    """Report the time to find the students for many budgets, and by how much they may miss the best."""
+    yield taken(rows)
+    found = []
+    for row in rows:
+        what = f"{row['problem']}, {row['knobs']} knobs, {row['budgets']} budgets"
+        found.append(Figure(f"{what}: processor time", [row["processor_s"]], unit("s", 2), student_budgets.GOAL_S))
+        found.append(Figure(f"{what}: loss above the best at most", [row["gap"]], percent))
+    yield figures(found)

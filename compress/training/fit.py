@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from compress.network import Array, Network
 from compress.pruning.reach import trains
 from compress.task import Task, Taught
 from compress.tasks import DEFAULT, load
+from compress.training.attention import attended, transfer
 from compress.training.checkpoint import Checkpoint
 from compress.training.kept import drift, kept_outputs
 from compress.training.recipe import Recipe
@@ -117,6 +118,7 @@ class Training:
         self.recipe = recipe
         self.task = task or load(DEFAULT)
         self.teacher = None if teacher is None else TorchNetwork(fold_norms(teacher)).eval().requires_grad_(False)
+        self.attended = attended(network, self.teacher.network) if self.teacher and recipe.attention else []
         self.module = TorchNetwork(network).train()
         self.batch = min(recipe.batch, len(part))
         self.steps_per_epoch = len(part) // self.batch  # the images left over are used in other epochs
@@ -193,22 +195,24 @@ class Training:
         return pixels, torch.from_numpy(self.part.labels[chosen])
 
     def _loss(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float, Callable[[], float]]:
-        """Return the task's loss, what kept outputs add to it, and a function for the loss if all outputs are zero."""
-        made, learned = self._run(self.module, images)
+        """Return the task's loss, what kept outputs and attention transfer add to it, and a function for the loss if
+        all outputs are zero.
+        """
+        made, learned = self._run(self.module, images, [own for own, _ in self.attended])
         taught: Taught | None = None
         others: Tensor | float = 0.0
-        if self.teacher is not None and (self.recipe.alpha or self.kept):
+        if self.teacher is not None and (self.recipe.alpha or self.kept or self.attended):
             with torch.no_grad():
-                shown, wanted = self._run(self.teacher, images)
+                shown, wanted = self._run(self.teacher, images, [theirs for _, theirs in self.attended])
             taught = Taught(wanted, self.recipe.alpha, self.recipe.temperature)
-            others = drift(self.kept, made, shown)
+            others = drift(self.kept, made, shown) + self.recipe.attention * transfer(self.attended, made, shown)
         silent = torch.zeros_like(learned)
         return self.task.loss(learned, targets, taught), others, lambda: float(self.task.loss(silent, targets, taught))
 
-    def _run(self, module: TorchNetwork, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the kept outputs by name, and the tensor that the task's loss takes as its input."""
+    def _run(self, module: TorchNetwork, images: Tensor, taps: Sequence[str] = ()) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the kept outputs and the taps by name, and the tensor that the task's loss takes as its input."""
         name = self.task.learned(module.network)
-        made = module.run(images, (name, *self.kept))
+        made = module.run(images, (name, *self.kept, *taps))
         return made, made[name]
 
     def save(self) -> bytes:

@@ -76,7 +76,7 @@ class Lattice:
         self.ordered = tuple(i for i, rungs in enumerate(self.rungs) if rungs.ordered)
         self.unordered = tuple(i for i, rungs in enumerate(self.rungs) if not rungs.ordered)
         self.top: Point = np.array([rungs.top for rungs in self.rungs], dtype=np.int64)
-        self._levels = self._level_tables()
+        self.level_tables = self._level_tables()
 
     def values(self, point: Point) -> dict[str, Value]:
         """Return the values of (d,) rungs."""
@@ -127,4 +127,4 @@ class Lattice:
         return tables
 
     def _space_levels(self, points: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.array([table[points[:, i]] for i, table in self._levels]).reshape(-1, len(points)).T
+        return np.array([table[points[:, i]] for i, table in self.level_tables]).reshape(-1, len(points)).T

@@ -6,7 +6,7 @@ importance) or, without statistics, has the convex shape that cuts usually have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.problem import Problem
-from search.stepping.lattice import Lattice, Point, Rungs
+from search.stepping.curves import NOISE, Curve, knob_curves
+from search.stepping.lattice import Lattice, Point
 
-_SHAPE = 1.5  # exponent of a curve without statistics: damage grows faster than the cut
 _SPREAD = 1.5  # prior standard deviation of a knob's scale relative to the common scale; scales differ tenfold
-_LEAST = 0.1  # least share of the usual shape: no cut is free, whatever a statistic says
-_NOISE = 0.005  # standard deviation of an evaluation, as a share of the original's objective
+_LOWEST = 0.05  # least share of a knob's expected scale: a cut that seems to raise the score is taken to be noise
 _MISFIT = 0.1  # error of the linear model, as a share of the loss; it is large if a network collapses
 
 
@@ -39,7 +38,7 @@ class Losses:
         known = problem.original.get(problem.objective.metric)
         self._uncut = None if known is None else problem.objective.utility(problem.original)
         self.unit = abs(self._uncut or 1.0)
-        self._curves = _curves(problem, lattice, self._uncut, self.unit)
+        self._curves = knob_curves(problem, lattice, self._uncut, self.unit)
         self._columns = 1 + sum(len(curve) - 1 if i in lattice.unordered else 1 for i, curve in self._curves)
         self._mean, self._covariance = self._prior(1.0)
 
@@ -50,7 +49,7 @@ class Losses:
     def _prior(self, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the prior: equal scales of the curves and, last, the offset of F2 scores from the original's score."""
         mean = np.append(np.full(self._curve_count, scale), 0.0)
-        deviations = np.append(np.full(self._curve_count, _SPREAD * scale), 4 * _NOISE * self.unit)
+        deviations = np.append(np.full(self._curve_count, _SPREAD * scale), 4 * NOISE * self.unit)
         return mean, np.diag(deviations**2)
 
     def features(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -62,6 +61,23 @@ class Losses:
             else:
                 columns.append(curve[points[:, i]])
         return np.stack([*columns, np.ones(len(points))], axis=1)
+
+    @property
+    def curves(self) -> list[Curve]:
+        """The predicted loss of each knob at each of its rungs."""
+        found = {}
+        scales = iter(self._mean.tolist())
+        for i, curve in self._curves:
+            options = i in self._lattice.unordered
+            found[i] = curve * (np.array([0.0, *(next(scales) for _ in curve[1:])]) if options else next(scales))
+        return [found[i] for i in range(len(self._lattice.rungs))]
+
+    def drawn(self, rng: np.random.Generator) -> Losses:
+        """Return a model whose scales are drawn from the uncertainty of this one (Thompson sampling)."""
+        made = copy(self)
+        scales = rng.multivariate_normal(self._mean, self._covariance, method="eigh", check_valid="ignore")
+        made._mean = np.maximum(scales, _LOWEST * np.abs(self._mean))
+        return made
 
     def loss(self, points: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the losses (n,) predicted at (n, d) rungs relative to the uncut network, in units of the objective."""
@@ -83,7 +99,7 @@ class Losses:
         features = self.features(np.stack(points))
         uncut = max(utilities) if self._uncut is None else self._uncut
         losses = uncut - np.array(utilities)
-        weights = 1.0 / (_NOISE * self.unit + _MISFIT * np.maximum(losses, 0.0)) ** 2
+        weights = 1.0 / (NOISE * self.unit + _MISFIT * np.maximum(losses, 0.0)) ** 2
         mean, covariance = self._prior(_common_scale(features[:, :-1].sum(axis=1), losses, weights))
         precision = np.linalg.inv(covariance)
         posterior = np.asarray(np.linalg.inv(precision + (features.T * weights) @ features), dtype=np.float64)
@@ -91,7 +107,7 @@ class Losses:
         fitted._mean = np.asarray(posterior @ (precision @ mean + evidence), dtype=np.float64)
         # If a cut seems to raise the score, that is noise: assume that it loses a little, so that ties go to the
         # smaller cut.
-        fitted._mean[:-1] = np.maximum(fitted._mean[:-1], 0.05 * mean[:-1])
+        fitted._mean[:-1] = np.maximum(fitted._mean[:-1], _LOWEST * mean[:-1])
         fitted._covariance = posterior
         return fitted
 
@@ -101,77 +117,3 @@ def _common_scale(totals: NDArray[np.float64], losses: NDArray[np.float64], weig
     pull = float(np.mean(weights * totals**2)) or 1.0
     scale = (pull + float(weights @ (totals * losses))) / (pull + float(weights @ totals**2))
     return max(scale, 0.1)
-
-
-def _curves(
-    problem: Problem, lattice: Lattice, uncut: float | None, unit: float
-) -> list[tuple[int, NDArray[np.float64]]]:
-    """Return (knob, loss at each rung) pairs; the loss is 0 at the top. Ordered knobs use the statistic that most of
-    them have.
-    """
-    found: dict[int, NDArray[np.float64]] = {}
-    for kind in ("sensitivity", "ls_error", "importance"):
-        curves = {
-            i: curve
-            for i in lattice.ordered
-            if (curve := _statistic(kind, lattice.rungs[i], problem, uncut)) is not None
-        }
-        if len(curves) > len(found):
-            found = _scaled(curves, kind, unit)
-    shapes = {i: 0.1 * unit * (1.0 - lattice.rungs[i].shares) ** _SHAPE for i in lattice.ordered}
-    found = {i: _smoothed(curve, shapes[i]) for i, curve in found.items()}
-    size = float(np.median([found[i][0] / shapes[i][0] for i in found if shapes[i][0]] or [1.0]))
-    for i in lattice.ordered:
-        found.setdefault(i, shapes[i] * size)
-    for i in lattice.unordered:  # an option that lowers precision is expected to lose about as much as the noise
-        found[i] = np.append(0.0, np.full(lattice.counts[i] - 1, _NOISE * unit))
-    return sorted(found.items())
-
-
-def _statistic(kind: str, rungs: Rungs, problem: Problem, uncut: float | None) -> NDArray[np.float64] | None:
-    """Return one knob's loss (rungs,) at each rung according to a statistic, 0 at the top; None if the statistic is
-    unusable.
-    """
-    array = problem.statistics.get(kind, {}).get(rungs.name)
-    if array is None or not np.isfinite(array).all():
-        return None
-    if kind == "importance":
-        raw = _lost_importance(rungs, array)
-    elif len(array) != len(rungs.values):
-        return None
-    elif kind == "sensitivity":
-        signed = array if problem.objective.goal == "max" else -array
-        raw = (signed[-1] if uncut is None else uncut) - signed
-    else:
-        raw = np.asarray(array, dtype=float)
-    return np.asarray(np.maximum(raw - raw[-1], 0.0))
-
-
-def _smoothed(curve: NDArray[np.float64], shape: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean of two curves: this one, made to rise with the cut, and the usual shape at the same scale.
-
-    Statistics are noisy: without smoothing, a flat part of a curve would make a deep cut look free.
-    """
-    scale = float(curve @ shape) / max(float(shape @ shape), np.finfo(float).tiny)
-    rising = np.maximum.accumulate(curve[::-1])[::-1]
-    return np.asarray(0.5 * rising + 0.5 * max(scale, _LEAST) * shape)
-
-
-def _lost_importance(rungs: Rungs, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of the summed scores that is lost when a knob keeps only its best units."""
-    ascending = np.sort(np.abs(scores))
-    lost = np.append(0.0, np.cumsum(ascending)) / max(float(ascending.sum()), np.finfo(float).tiny)
-    cut = np.round((1.0 - rungs.shares) * len(scores)).astype(int)
-    return np.asarray(lost[cut])
-
-
-def _scaled(curves: Mapping[int, NDArray[np.float64]], kind: str, unit: float) -> dict[int, NDArray[np.float64]]:
-    """Scale the curves to losses. Sensitivities are losses already; other statistics only compare knobs.
-
-    The curves of other statistics are scaled so that their bottom rungs lose a tenth of the objective on average.
-    Evaluations correct this later.
-    """
-    bottom = float(np.mean([curve[0] for curve in curves.values()] or [0.0]))
-    if kind == "sensitivity" or not bottom:
-        return dict(curves)
-    return {i: curve * 0.1 * unit / bottom for i, curve in curves.items()}

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from compress.tasks import DEFAULT
+from compress.training.recipe import MOST_ATTENTION
 from service.http.bodies import Body, Name
 from workers.plan import Augment, Statistic
 
@@ -72,10 +73,13 @@ class BudgetBody(Body):
 
 
 class TrainingBody(Body):
-    """The training recipe, the same for finalists and control."""
+    """The training recipe, the same for finalists and control. `attention` is the weight of attention transfer from the
+    original; 0 is off.
+    """
 
     epochs: int = Field(5, ge=0, le=10_000)
     augment: Augment = "auto"
+    attention: float = Field(0.0, ge=0, le=MOST_ATTENTION)
 
 
 class JobCreate(Body):

@@ -65,6 +65,10 @@ def submit(
     augment: Annotated[
         str | None, typer.Option(help="Augmentation of the training images: none, crop, crop_flip or auto.")
     ] = None,
+    attention: Annotated[
+        float | None,
+        typer.Option(help="Weight of attention transfer from the original in training; 0 is off, the paper has 1000."),
+    ] = None,
     input_shape: Annotated[
         str | None, typer.Option(help="Shape of one input image, e.g. 3,32,32 (with package.module:factory).")
     ] = None,
@@ -117,7 +121,7 @@ def submit(
         "methods": _named("--method", method),
         "strategies": _named("--strategy", strategy),
         "budget": _given(evaluations=evaluations, wall_s=_finite("--wall-s", wall_s), finalists=finalists),
-        "training": _given(epochs=epochs, augment=augment),
+        "training": _given(epochs=epochs, augment=augment, attention=_finite("--attention", attention)),
     }
     settings = _preprocessing(preprocessing)
     of_model = {"--preprocessing": preprocessing, "--output": output}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress.training.attention import taps
 from compress.training.recipe import Augment, Recipe
 from workers.evaluating.scores import scores_in_file
 from workers.running import memos
@@ -17,7 +18,9 @@ def recipe_of(context: Context, inputs: Inputs) -> Recipe:
     """
     training = context.plan.training
     augment = _chosen(context, inputs) if training.augment == "auto" else training.augment
-    return Recipe(epochs=training.epochs, augment=augment, seed=context.plan.seed)
+    if training.attention and not taps(inputs.network):
+        context.warn("The original has no step down in resolution, so attention transfer changes nothing.")
+    return Recipe(epochs=training.epochs, augment=augment, attention=training.attention, seed=context.plan.seed)
 
 
 def _chosen(context: Context, inputs: Inputs) -> Augment:

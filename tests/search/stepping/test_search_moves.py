@@ -155,3 +155,26 @@ def test_an_order_of_evaluations_changes_no_prediction() -> None:
     utilities = [0.7, 0.8, 0.6, 0.85]
     forward = losses.fit(points, utilities).loss(np.array([[0, 0, 1]]))
     assert losses.fit(points[::-1], utilities[::-1]).loss(np.array([[0, 0, 1]])) == pytest.approx(forward)
+
+
+def test_the_curves_of_a_model_add_up_to_its_losses() -> None:
+    lattice = Lattice(_problem(12.0))
+    rng = np.random.default_rng(1)
+    points = np.stack([rng.integers(0, count, 12) for count in lattice.counts], axis=1)
+    fitted = Losses(_problem(12.0), lattice).fit(list(points), list(rng.uniform(0.5, 0.9, 12)))
+    for model in (fitted, fitted.drawn(rng)):
+        total = np.sum([curve[points[:, i]] for i, curve in enumerate(model.curves)], axis=0)
+        assert model.loss(points) == pytest.approx(total)
+
+
+def test_draws_spread_as_far_as_the_model_is_uncertain() -> None:
+    lattice = Lattice(_problem(12.0))
+    losses = Losses(_problem(12.0), lattice)
+    cut = np.array([[0, 3, 0]])
+
+    def spread(model: Losses) -> float:
+        draws = [model.drawn(np.random.default_rng(seed)).loss(cut)[0] for seed in range(200)]
+        assert min(draws) > 0.0
+        return float(np.std(draws))
+
+    assert spread(losses.fit([cut[0]], [0.80])) < 0.5 * spread(losses)

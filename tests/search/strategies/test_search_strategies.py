@@ -37,6 +37,10 @@ class TestNsga2(StrategyContract):
     family_at = "search.strategies.nsga2:STRATEGY"
 
 
+class TestHakd(StrategyContract):
+    family_at = "search.strategies.hakd:STRATEGY"
+
+
 def test_no_strategy_is_left_out() -> None:
     tested = {cls.family_at for cls in StrategyContract.__subclasses__()}
     assert tested >= {f"search.strategies.{name}:STRATEGY" for name in names()}

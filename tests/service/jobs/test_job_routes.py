@@ -86,6 +86,7 @@ def test_a_ratio_is_judged_quiet_unless_said_otherwise(client: TestClient, uploa
         ({"task": "poetry"}, "task", "poetry"),
         ({"budget": {"evaluations": 0}}, "budget.evaluations", 0),
         ({"training": {"epochs": -1}}, "training.epochs", -1),
+        ({"training": {"attention": -0.5}}, "training.attention", -0.5),
         ({"seed": -1}, "seed", -1),
         ({"name": "Not A Name"}, "name", "Not A Name"),
         ({"name": "job_7"}, "name", "job_7"),
