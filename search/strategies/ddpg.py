@@ -25,9 +25,9 @@ search.synthetic with 12 widths and int8 at 40 % of the latency; benchmarks/acto
 - results of other strategies are episodes too, and count for the warm-up;
 - an episode that ends at known values is repeated with more noise.
 
-Not better on these networks: three times the updates (0.712 instead of 0.746), and rewards without the value of the next
-state (gamma 0 and scaled rewards: 0.821 instead of 0.832). An actor that learns ten times faster is better only without
-filling (0.790 instead of 0.746; with it, 0.873 instead of 0.875).
+Not better on these networks: three times the updates (0.712 instead of 0.746), and rewards without the value of the
+next state (gamma 0 and scaled rewards: 0.821 instead of 0.832). An actor that learns ten times faster is better only
+without filling (0.790 instead of 0.746; with it, 0.873 instead of 0.875).
 """
 
 from __future__ import annotations

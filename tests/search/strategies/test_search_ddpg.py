@@ -64,6 +64,31 @@ def test_room_is_filled_unless_told_otherwise() -> None:
     assert room(True) < 0.02 < room(False)
 
 
+def test_it_is_learning_that_makes_later_candidates_better() -> None:
+    """The noise decays with and without learning; an actor with a learning rate of 0 stays as it is."""
+
+    def last(actor_lr: float, seed: int) -> float:
+        replay = make_replay(seed, knobs=6, evaluations=60)
+        settings = Settings(hidden=64, actor_lr=actor_lr, fill=False)
+        return float(np.mean(scores(run(Ddpg(replay.problem, settings, seed), replay, batch=1))[-15:]))
+
+    assert np.mean([last(1e-3, seed) - last(0.0, seed) for seed in range(2)]) > 0.02
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fill", [True, False])
+def test_it_learns_within_300_episodes(fill: bool) -> None:
+    gains = []
+    for seed in range(5):
+        replay = make_replay(seed, knobs=8, evaluations=300)
+        found = scores(run(Ddpg(replay.problem, Settings(fill=fill), seed), replay, batch=1))
+        chance = float(np.mean(scores(told_by_others(replay, 300))))
+        gains.append(np.mean(found[-50:]) - np.array([np.mean(found[:50]), chance]))
+    assert (np.mean(gains, axis=0) > 0.02).all(), gains
+    if fill:
+        assert (np.array(gains) > 0.0).all(), gains
+
+
 def told_by_others(replay: Replay, count: int) -> list[Evaluation]:
     """Return evaluations of another strategy."""
     from search.strategies.random import Random
