@@ -34,7 +34,7 @@ class Knowledge:
     def __init__(self, problem: Problem, origin: str, seed: int, fidelity: Fidelity = "F2", recipe: str = "") -> None:
         self._problem = problem
         self._origin = origin
-        self._prefix = f"{origin}-s{seed}-"
+        self.prefix = f"{origin}-s{seed}-"
         self._fidelity: Fidelity = fidelity
         self._recipe = recipe
         self._utilities: dict[str, float | None] = {}
@@ -46,16 +46,16 @@ class Knowledge:
         """Record the arguments of `Strategy.tell`; their order does not matter."""
         for evaluation in evaluations:
             self._count(evaluation.candidate)
-            if self._comparable(evaluation.candidate):
+            if self.comparable(evaluation.candidate):
                 self._record(evaluation)
         for candidate in pending:
             self._count(candidate)
-        self._pending = {values_key(c.values): c.values for c in pending if self._comparable(c)}
+        self._pending = {values_key(c.values): c.values for c in pending if self.comparable(c)}
 
     def candidate(self, values: Values, parents: tuple[str, ...] = (), weights_from: str | None = None) -> Candidate:
         """Return a new candidate with the next id; it counts as in flight from now on."""
         made = Candidate(
-            f"{self._prefix}{self.asked:04d}",
+            f"{self.prefix}{self.asked:04d}",
             dict(values),
             origin=self._origin,
             parents=parents,
@@ -66,6 +66,18 @@ class Knowledge:
         self.asked += 1
         self._pending[values_key(values)] = values
         return made
+
+    def comparable(self, candidate: Candidate) -> bool:
+        """Return whether this knowledge takes evaluations of the candidate."""
+        if candidate.fidelity != self._fidelity or candidate.recipe != self._recipe or candidate.masks:
+            return False
+        if candidate.weights_from and self._fidelity != "F4":
+            return False
+        try:
+            self._problem.space.check(candidate.values)
+        except InvalidInput:
+            return False  # the candidate belongs to another network or to other methods, so it teaches nothing
+        return True
 
     def resolved(self, values: Values) -> bool:
         """Return whether an evaluation of these values has ended, successfully or not."""
@@ -108,20 +120,9 @@ class Knowledge:
 
     def _count(self, candidate: Candidate) -> None:
         """Advance the next id past this candidate's id, so that no id is used twice."""
-        match = re.fullmatch(re.escape(self._prefix) + r"(\d+)", candidate.id)
+        match = re.fullmatch(re.escape(self.prefix) + r"(\d+)", candidate.id)
         if match:
             self.asked = max(self.asked, int(match[1]) + 1)
-
-    def _comparable(self, candidate: Candidate) -> bool:
-        if candidate.fidelity != self._fidelity or candidate.recipe != self._recipe or candidate.masks:
-            return False
-        if candidate.weights_from and self._fidelity != "F4":
-            return False
-        try:
-            self._problem.space.check(candidate.values)
-        except InvalidInput:
-            return False  # the candidate belongs to another network or to other methods, so it teaches nothing
-        return True
 
     def _record(self, evaluation: Evaluation) -> None:
         key = values_key(evaluation.candidate.values)

@@ -41,6 +41,11 @@ class TestHakd(StrategyContract):
     family_at = "search.strategies.hakd:STRATEGY"
 
 
+class TestDdpg(StrategyContract):
+    family_at = "search.strategies.ddpg:STRATEGY"
+    overrides = {"hidden": 64}  # noqa: RUF012 - as the contract has it
+
+
 def test_no_strategy_is_left_out() -> None:
     tested = {cls.family_at for cls in StrategyContract.__subclasses__()}
     assert tested >= {f"search.strategies.{name}:STRATEGY" for name in names()}
