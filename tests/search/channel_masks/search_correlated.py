@@ -9,7 +9,7 @@ Array = NDArray[np.float64]
 
 
 def layer(width: int, seed: int) -> tuple[Array, Array]:
-    """Return centred features (samples, width) and weights (outputs, width) that read them; both have common factors."""
+    """Return centred features (samples, width) and weights (outputs, width), each with a few common factors."""
     rng = np.random.default_rng([seed, width])
     rank = max(1, width // 4)
     factors = rng.standard_normal((2000, rank))
