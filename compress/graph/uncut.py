@@ -1,0 +1,44 @@
+"""Uncut: puts the weights of a cut network back into the original's shapes, with zeros for the removed channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from compress.graph.cut import kept_slots
+from compress.graph.groups import Block
+from compress.network import Array, Network
+from compress.ops.row import Indices
+
+
+def uncut(smaller: Network, original: Network, keep: Mapping[str, ArrayLike], blocks: Iterable[Block]) -> Network:
+    """Return the original with the smaller network's weights, and zeros wherever a removed channel is made or read.
+
+    A cut of the result to the same units gives the smaller network again, unless a refit or a rewrite added constants
+    to that one. Constants that no cut slices (the amounts of a Pad) stay as in the original.
+
+    Args:
+        keep: block name -> indices of the units that the smaller network has; blocks not named are whole.
+        blocks: the original's blocks.
+    """
+    chosen = [(block, np.unique(np.asarray(keep[block.name], np.int64))) for block in blocks if block.name in keep]
+    by_tensor: dict[str, dict[int, Indices]] = {}
+    for (tensor, axis), index in kept_slots(original, chosen, original.constants).items():
+        by_tensor.setdefault(tensor, {})[axis] = index
+    constants = {}
+    for name, whole in original.constants.items():
+        part = smaller.constants.get(name)
+        constants[name] = whole if part is None else _spread(part, whole, by_tensor.get(name, {}))
+    return original.with_constants(constants)
+
+
+def _spread(part: Array, whole: Array, kept: Mapping[int, Indices]) -> Array:
+    """Return zeros in the shape of `whole`, with `part` at the kept indices; `whole` if the part does not fit there."""
+    places = [kept.get(axis, np.arange(size)) for axis, size in enumerate(whole.shape)]
+    if part.shape != tuple(len(place) for place in places):
+        return whole
+    found = np.zeros_like(whole)
+    found[np.ix_(*places)] = part
+    return found
