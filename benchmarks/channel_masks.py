@@ -4,8 +4,8 @@ Speed: masks of 64 channels whose error `lost` is computed per second of process
 runs. The goal is MIN_MASKS_PER_S.
 Gain: for each block of ResNet-20 and each eighth of its width, `lost` of the mask found and of two baselines: the
 channels with the largest L1 norms, and greedy backward elimination. `lost` is the share of the variance of the readers'
-outputs that goes with the removed channels. The goals: never worse than a baseline, and better than the best baseline on at least half
-of the blocks of 32 channels or more, over the block's widths.
+outputs that goes with the removed channels. The goals: never worse than a baseline, and better than the better baseline
+on at least half of the blocks of 32 channels or more, over the block's widths.
 """
 
 from __future__ import annotations

@@ -134,6 +134,7 @@ def _mask_figures(rows: Rows, found: Rows, better: float) -> Iterator[Figure]:
     (speed,) = (row["masks_per_s"] for row in rows if row["kind"] == "speed")
     yield Figure("masks scored a second", speed, unit("", 0), least=channel_masks.MIN_MASKS_PER_S)
     worst = max(row["search"] - min(row["l1"], row["greedy"]) for row in found)
+    worst = worst if worst > _ROUNDING else 0.0
     yield Figure(
         "most that a mask loses beyond the better baseline",
         [worst if worst > _ROUNDING else 0.0],

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
-from search.channel_masks.baselines import Mask, eliminated, least_important, swapped
+from search.channel_masks.baselines import eliminated, least_important, swapped
 from search.channel_masks.fitness import Gram, Masks, Vector, lost, marginal
 from search.space.settings import Bounds, Doc
 
@@ -69,16 +70,20 @@ def _children(gram: Gram, parents: Masks, keep: int, settings: Evolution, rng: n
     )
     mixes = (rng.random(count) < settings.crossover)[:, None] & (rng.random(mothers.shape) < 0.5)
     children = repaired(gram, np.where(mixes, fathers, mothers), keep)
-    for child, pairs in zip(children, rng.poisson(settings.swaps, count).tolist(), strict=True):
-        _mutate(child, pairs, rng)
-    return children
+    return _mutated(children, rng.poisson(settings.swaps, count), rng)
 
 
-def _mutate(child: Mask, pairs: int, rng: np.random.Generator) -> None:
-    """Swap this many random pairs of a removed and a kept unit, in place."""
-    kept, removed = rng.permutation(np.flatnonzero(~child)), rng.permutation(np.flatnonzero(child))
-    pairs = min(pairs, len(kept), len(removed))
-    child[kept[:pairs]], child[removed[:pairs]] = True, False
+def _mutated(children: Masks, pairs: NDArray[np.int64], rng: np.random.Generator) -> Masks:
+    """Return the children (n, c) after swaps of this many random pairs (n,) of a removed and a kept unit."""
+    found = children.copy()
+    pairs = np.minimum(pairs, np.minimum(found.sum(axis=1), (~found).sum(axis=1)))
+    for number in range(int(pairs.max())):
+        rows = np.flatnonzero(pairs > number)
+        draws = rng.random((len(rows), found.shape[1]))
+        gone = found[rows]
+        found[rows, np.argmax(np.where(gone, -1.0, draws), axis=1)] = True
+        found[rows, np.argmax(np.where(gone, draws, -1.0), axis=1)] = False
+    return found
 
 
 def repaired(gram: Gram, gone: Masks, keep: int) -> Masks:

@@ -40,6 +40,12 @@ def lost(gram: Gram, gone: Masks) -> Vector:
     return found
 
 
+def lost_in_order(gram: Gram, order: NDArray[np.int64]) -> Vector:
+    """Return `lost` (c + 1,) if the first 0, 1, ... c units of the order are removed."""
+    sums = np.cumsum(np.cumsum(gram[np.ix_(order, order)], axis=0), axis=1)
+    return np.append(0.0, sums.diagonal())
+
+
 def refitted(gram: Gram, gone: Masks) -> Vector:
     """Return the errors (n,) after the refit of one number per kept unit."""
     return np.array([_schur(gram, row) for row in gone])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 
 from search.errors import InvalidInput
@@ -35,6 +37,11 @@ class TestTpe(StrategyContract):
 
 class TestNsga2(StrategyContract):
     family_at = "search.strategies.nsga2:STRATEGY"
+
+
+class TestGenetic(StrategyContract):
+    family_at = "search.strategies.genetic:STRATEGY"
+    overrides: ClassVar[dict[str, Any]] = {"mask_population": 8, "mask_generations": 2, "generations": 4}
 
 
 def test_no_strategy_is_left_out() -> None:
