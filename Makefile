@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 # Check only the project's folders, not files that a user keeps beside them (such as the README's mynet.py).
 CODE := service workers search hw_profiles compress netlathe tests benchmarks
 
-# Two test processes, each with whole files; most tests wait for child processes or use one core.
-PARALLEL := -n 2 --dist loadfile
+# Two test processes, each with whole files; most tests wait for child processes or use one core. In the order of
+# tests/conftest.py: by itself, --dist would begin with the files of most tests and end with those of the longest.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-all check clean
 

@@ -19,6 +19,9 @@ os.environ["NETLATHE_EXECUTOR"] = "local"
 SHARED = Path(os.environ.get("NETLATHE_SHARED", ROOT.parent / "shared"))
 ALL = os.environ.get("NETLATHE_TEST_ALL", "0") not in ("", "0")
 Shared = Callable[[str], Path]
+WHOLE_JOBS = frozenset(
+    {"test_whole_job.py", "test_toy_task.py", "test_toy_metric.py", "test_toy_runtime.py", "test_readme_runs.py"}
+)
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +52,11 @@ def _denormals() -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "first", [value], [made])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the whole jobs: a file that takes minutes and begins last would leave the other process idle."""
+    items.sort(key=lambda item: item.path.name not in WHOLE_JOBS)
 
 
 @pytest.hookimpl(wrapper=True)

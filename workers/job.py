@@ -20,6 +20,7 @@ from workers.phases.profile import profile
 from workers.phases.search import search
 from workers.phases.statistics import statistics
 from workers.phases.train import train as train_all
+from workers.phases.trial import trial
 from workers.phases.verify import verify
 from workers.plan import JobPlan
 from workers.pools.executor import Executor, LocalExecutor
@@ -68,6 +69,7 @@ def _phases(job: JobRun) -> Outcome:
         result = search(job, found, known)
     if early := nothing_near(job, result):
         return early
+    result = trial(job, result)
     taught = train_all(job, result, known.material)
     verdicts = verify(job, result, taught)
     return package(job, result.profile, conclude(job, result, taught, verdicts))

@@ -15,7 +15,7 @@ from hw_profiles.ops import Op
 from hw_profiles.runtimes import Arrays
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.conversion import Conversion
-from hw_profiles.timing.protocol import BurstProtocol, Sample
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from workers.progress import Asked, Evaluated, Message, Phase
 
 FusedSets: TypeAlias = "tuple[frozenset[str], ...]"
@@ -106,23 +106,26 @@ class Ports(Protocol):
 
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
-    ) -> Sequence[Conversion]:
-        """Return each network's file as the device's runtime converts it, with its outputs on the samples; wait until
-        the device answers.
+    ) -> Sequence[Conversion | Failure]:
+        """Return each network's file as the device's runtime converts it, with its outputs on the samples, or the
+        reason why the runtime cannot convert or run this network; wait until the device answers.
 
         Raises:
             DeviceOffline: see `wait`.
-            MeasurementFailed: the runtime cannot convert or run a network, or did not answer within `timeout_s`.
+            MeasurementFailed: the device did not answer within `timeout_s`.
         """
         ...
 
-    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
-        """Time whole networks, interleaved in one lease, and wait for the samples. Files whose names do not end in
-        `.onnx` are in the engine's own format.
+    def measure(
+        self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample | Failure]:
+        """Time whole networks, and wait for the samples. A network that does not run on the device gives a Failure;
+        all others are timed interleaved in one lease. Files whose names do not end in `.onnx` are in the engine's own
+        format.
 
         Raises:
             DeviceOffline: see `wait`.
-            MeasurementFailed: a network does not run on the device.
+            MeasurementFailed: the measurement was lost or cancelled.
         """
         ...
 

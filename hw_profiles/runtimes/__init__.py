@@ -104,8 +104,22 @@ def load(name: str) -> Runtime:
         raise InvalidInput("runtime", name, "does not implement hw_profiles.runtimes.Runtime") from error
 
 
+def assumed(name: str) -> str:
+    """Return a sentence that says which rules stand in for those of a runtime that is not installed here; it is empty
+    for a runtime that is installed. Whoever uses `layout_of` or `learned` tells users this sentence.
+    """
+    if name in names():
+        return ""
+    return (
+        f"the runtime {name} is not installed on the server, so memory layouts and channel alignment follow common"
+        " rules instead of its own; timings are measured all the same, but predictions may be less accurate"
+    )
+
+
 def layout_of(name: str) -> Layout:
-    """Return the layout rule of the runtime `name`, or the default rule if the runtime is not installed here."""
+    """Return the layout rule of the runtime `name`, or the default rule if the runtime is not installed here (see
+    `assumed`).
+    """
     return load(name).layout if name in names() else _default_layout
 
 
@@ -117,7 +131,7 @@ def _default_layout(spec: TensorSpec, made_by: str) -> str:
 
 def learned(name: str, curves: Curves) -> KernelClasses:
     """Learn kernel classes from a device's curves by the rule of its runtime, or by the default rule if the runtime is
-    not installed here.
+    not installed here (see `assumed`).
     """
     if name in names():
         return load(name).learn(curves)

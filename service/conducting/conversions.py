@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import hw_profiles.errors
 from hw_profiles.runtimes import Arrays
 from hw_profiles.timing.conversion import Conversion
+from hw_profiles.timing.protocol import Failure
 from hw_profiles.wire.arrays import pack, unpack
 from service.files.blobs import Blobs
 from service.store.devices import conversions, devices
@@ -15,7 +16,6 @@ from service.store.devices.conversions import Answered, Question
 from service.store.engine import Store
 from service.store.jobs import job_leases
 from service.store.jobs.job_leases import Held
-from workers.errors import MeasurementFailed
 
 
 @dataclass(frozen=True)
@@ -44,24 +44,21 @@ class Conversions:
             conversions.ask(tx, self.device_id, wanted, self.held.job_id)
         return wanted
 
-    def found(self, wanted: Sequence[Question]) -> Sequence[Conversion] | str:
-        """Return the device's answers, or a description of what is missing.
-
-        Raises:
-            MeasurementFailed: the device could not do one of the conversions.
+    def found(self, wanted: Sequence[Question]) -> Sequence[Conversion | Failure] | str:
+        """Return the device's answers in the order of the questions, or a description of what is missing. A conversion
+        that the device could not do is a Failure.
         """
         with self.store.read() as tx:
             known = conversions.answered(tx, devices.get(tx, self.device_id), wanted)
-        refused = next((each.failure for each in known.values() if each.failure), None)
-        if refused is not None:
-            raise MeasurementFailed(self.device_id, f"its runtime cannot convert a network: {refused}")
         if any(each.digest not in known for each in wanted):
             return "the files that its engine builds from networks"
-        return [self._read(known[each.digest]) for each in wanted]
+        return [self._read(each.network, known[each.digest]) for each in wanted]
 
-    def _read(self, answer: Answered) -> Conversion:
+    def _read(self, network: str, answer: Answered) -> Conversion | Failure:
+        if answer.failure:
+            return Failure(network, answer.failure)
         try:
             outputs = unpack(self.blobs.path(answer.outputs).read_bytes())
         except hw_profiles.errors.InvalidInput as error:
-            raise MeasurementFailed(self.device_id, f"its agent sent no outputs: {error}") from error
+            return Failure(network, f"its agent sent no outputs: {error}")
         return Conversion(self.blobs.path(answer.file).read_bytes(), outputs)

@@ -18,7 +18,7 @@ from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.conversion import Conversion
-from hw_profiles.timing.protocol import BurstProtocol, Sample
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from hw_profiles.wiring import wiring
 from service.conducting.conversions import Conversions
 from service.conducting.device_watch import DeviceWatch
@@ -302,13 +302,13 @@ class StorePorts:
 
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
-    ) -> Sequence[Conversion]:
+    ) -> Sequence[Conversion | Failure]:
         """Return, for each network, the file that the device's runtime builds from it and the file's outputs for each
-        sample. Block until the device has answered.
+        sample, or the reason why the runtime cannot convert or run it. Block until the device has answered.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
-            MeasurementFailed: the device's runtime cannot convert or run a network, or does not answer in time.
+            MeasurementFailed: the device does not answer in time.
             Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         asked = Conversions(self._store, self._blobs, self._held, device_id)
@@ -320,14 +320,30 @@ class StorePorts:
         if wanted != "continue":
             raise Halted("paused" if wanted == "pause" else "cancelled")
 
-    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
+    def measure(
+        self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample | Failure]:
         """Time whole networks, interleaved in one lease. Block until the timing is done.
+
+        A network that does not run on the device ends the lease. The others are then timed again without it, because
+        networks are compared only if they were timed together.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
-            MeasurementFailed: a network does not run on the device.
+            MeasurementFailed: the measurement was lost or cancelled.
             Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
+        refused: dict[str, Failure] = {}
+        while left := {name: path for name, path in networks.items() if name not in refused}:
+            found = self._together(device_id, left, protocol)
+            if not isinstance(found, Failure):
+                return {**found, **refused}
+            refused[found.key] = found
+        return refused
+
+    def _together(
+        self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample] | Failure:
         digests = {name: self.put(path) for name, path in networks.items()}
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
@@ -340,7 +356,8 @@ class StorePorts:
                 measurements.cancel(tx, measurement_id)
             raise
 
-    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample]:
+    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample] | Failure:
+        """Wait for a measurement; return its samples, or the Failure of the network that ended it."""
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         while True:
             with self._store.read() as tx:
@@ -349,7 +366,10 @@ class StorePorts:
                     return found.samples()
                 if found.state == "failed":
                     failure = found.failure or {}
-                    raise MeasurementFailed(device_id, f"{failure.get('network')}: {failure.get('reason')}")
+                    network, reason = failure.get("network"), str(failure.get("reason"))
+                    if network is None:
+                        raise MeasurementFailed(device_id, reason)
+                    return Failure(network, reason, str(failure.get("kind")))
             self._halted()
             watch.look()
             time.sleep(LOOK_S)

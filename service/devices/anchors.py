@@ -7,6 +7,7 @@ until a later session is accepted, or its agent restarts and passes its self-tes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cache
 
@@ -22,6 +23,8 @@ from service.store.devices import devices, latency
 from service.store.devices.devices import Device
 from service.store.devices.latency import LatencyRow
 from service.store.devices.work_items import by_key
+
+log = logging.getLogger(__name__)
 
 ANCHORS = 6
 """Number of anchors. This is a choice: single blocks scatter around a session's scale, and the median of six blocks
@@ -106,6 +109,9 @@ def _learn(tx: Tx, device: Device) -> None:
         return
     rows = latency.table(tx, device.id).rows
     drawn = curves.curves({key: rows[key].latency_us for key in keys})
+    assumed = runtimes.assumed(device.runtime)
+    if assumed:
+        log.warning("device %s: %s", device.name, assumed)
     latency.record_classes(tx, device.id, runtimes.learned(device.runtime, drawn))
 
 

@@ -131,6 +131,8 @@ def predict(table: LatencyTable, blocks: Blocks) -> tuple[Prediction, Prediction
         warnings.append(f"{len(found.missing)} blocks are not measured; use fill to have them measured")
     if table.device.emulated:
         warnings.append("this device is emulated: its figures say nothing about speed")
+    if assumed := runtimes.assumed(table.device.runtime):
+        warnings.append(f"{table.device.name}: {assumed}")
     shown = PredictionPublic(
         latency_ms=_ms(found.latency_us) if known else None,
         low_ms=_ms(found.low_us) if known else None,

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from builtin_files import each, exported
 from torch import nn
 
 from compress import builtin
@@ -25,12 +26,6 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(scope="module")
-def files() -> dict[str, bytes]:
-    torch.set_num_threads(1)
-    return {name: builtin.export_builtin(name, seed=0) for name in builtin.names()}
-
-
 def test_the_table_is_discovered() -> None:
     assert builtin.names() == ("digits_cnn", "lenet5", "resnet20", "resnet32", "resnet56", "vgg16")
     assert all(builtin.load(name).name == name for name in builtin.names())
@@ -41,35 +36,42 @@ def test_an_unknown_name_lists_the_known() -> None:
         builtin.load("resnet21")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_sizes_are_the_published_ones(files: dict[str, bytes], name: str) -> None:
+@pytest.mark.parametrize("name", each(*PUBLISHED))
+def test_sizes_are_the_published_ones(name: str) -> None:
     parameters, macs = PUBLISHED[name]
-    seen = cost(load_network(files[name]))
+    seen = cost(load_network(exported(name)))
     assert seen.parameters == pytest.approx(parameters, rel=0.015)
     if macs is not None:
         assert seen.macs == pytest.approx(macs, rel=0.015)
 
 
-@pytest.mark.parametrize("name", builtin.names())
-def test_batch_norms_are_kept_and_shapes_are_as_said(files: dict[str, bytes], name: str) -> None:
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_modules_have_as_many_parameters_as_published(name: str) -> None:
+    parameters, _ = PUBLISHED[name]
+    module = builtin.load(name).factory(0)
+    assert sum(values.numel() for values in module.parameters()) == pytest.approx(parameters, rel=0.015)
+
+
+@pytest.mark.parametrize("name", each(*builtin.names()))
+def test_batch_norms_are_kept_and_shapes_are_as_said(name: str) -> None:
     row = builtin.load(name)
     norms = [module for module in row.factory(0).modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)]
-    network = load_network(files[name])
+    network = load_network(exported(name))
     assert [node.op_type for node in network.nodes].count("BatchNormalization") == len(norms)
     assert network.inputs["image"].shape == (1, *row.input_shape)
     assert network.outputs["logits"].shape == (1, row.classes)
-    session = onnxruntime.InferenceSession(files[name], providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(exported(name), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"image": np.zeros((2, *row.input_shape), np.float32)})
     assert np.asarray(logits).shape == (2, row.classes)
 
 
-def test_the_digits_network_has_a_residual_add(files: dict[str, bytes]) -> None:
-    kinds = [node.op_type for node in load_network(files["digits_cnn"]).nodes]
+def test_the_digits_network_has_a_residual_add() -> None:
+    kinds = [node.op_type for node in load_network(exported("digits_cnn")).nodes]
     assert kinds.count("Add") == 2
 
 
-def test_shortcuts_of_option_a_slice_and_pad(files: dict[str, bytes]) -> None:
-    kinds = [node.op_type for node in load_network(files["resnet20"]).nodes]
+def test_shortcuts_of_option_a_slice_and_pad() -> None:
+    kinds = [node.op_type for node in load_network(exported("resnet20")).nodes]
     # Two changes of shape, each a strided slice in two axes and one pad.
     assert (kinds.count("Slice"), kinds.count("Pad")) == (4, 2)
 

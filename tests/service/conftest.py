@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from checks_here import child_here
 from fastapi.testclient import TestClient
 from service_world import HandClock, Uploaded, add_model, queue
 
@@ -19,6 +20,13 @@ from service.store.devices.devices import Device
 from service.store.migrate import migrate
 from service.store.uploads import scores
 from service.store.uploads.datasets import Dataset
+
+
+@pytest.fixture(autouse=True)
+def _checks_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check uploads in this process, not in a child process, except in tests marked `sandbox`."""
+    if request.node.get_closest_marker("sandbox") is None:
+        monkeypatch.setattr("service.uploads.sandbox._child", child_here)
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,8 @@ from hw_profiles.timing.protocol import BurstProtocol, Timing
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 900.0
 """A guard against hanging, not an expectation of speed."""
+POLL_S = 0.5
+"""Between two looks at a job that takes a minute: each look costs the server, which shares the job's processors."""
 CLASSES = 4
 WIDTHS = (4, 16, 32)
 NORM = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}
@@ -137,12 +139,12 @@ def _run(model: bytes, shown: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(found)
 
 
-def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
-    """Wait until something holds. Fails after `patience_s`."""
+def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S, poll_s: float = 0.05) -> None:
+    """Wait until something holds, and look every `poll_s`. Fails after `patience_s`."""
     end_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < end_s, f"waited in vain: {what}"
-        time.sleep(0.05)
+        time.sleep(poll_s)
 
 
 @dataclass
@@ -228,7 +230,7 @@ class Service:
     def ended(self, name: str, patience_s: float = PATIENCE_S) -> Any:
         """The job, once it has ended."""
         ends = ("succeeded", "failed", "cancelled")
-        until(lambda: self.job(name)["state"] in ends, f"the end of {name}", patience_s)
+        until(lambda: self.job(name)["state"] in ends, f"the end of {name}", patience_s, POLL_S)
         return self.job(name)
 
 

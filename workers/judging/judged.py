@@ -10,14 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from compress.scoring.difference import Difference
+from hw_profiles.timing.protocol import Failure
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from search.metrics import latency_metric, parse_limit, parse_limits, row_of
 from search.problem import Constraint, Objective
 from search.ranking.nearness import distance
 from search.ranking.preference import preference
+from workers.errors import MeasurementFailed
 from workers.judging.timed import Timed, timed_on
 from workers.plan import JobPlan, Target
+from workers.profiling.refusals import refused
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
 from workers.running.context import Context
@@ -74,7 +77,7 @@ class Judged:
         made = Candidate(origin, trained.values, origin=strategy, parents=(origin,), after_search=True)
         taught = replace(made, id=f"{origin}-trained", fidelity="F4")
         file = replace(made, id=f"{origin}-timed", fidelity="F5")
-        after = trained.score if trained.ruined is None else trained.ruined
+        after = trained.score if trained.left is None else trained.left
         known = {**trained.predicted, **trained.counts, self.metric: after}
         done = Evaluation(taught, Status.COMPLETED, known, trained.elapsed_s)
         timed = Evaluated(strategy, Evaluation(file, Status.COMPLETED, self.measured), self.met)
@@ -102,16 +105,21 @@ def judged(
     Args:
         role: the role in which the finalists are judged.
 
+    A finalist that a device refuses is given up.
+
     Raises:
-        DeviceOffline, MeasurementFailed: raised by the ports.
+        DeviceOffline, MeasurementFailed: raised by the ports, or no finalist is left.
         Halted: the user paused or cancelled the job.
     """
     timed: dict[str, list[Timed]] = {each.name: [] for each in finalists}
     for number, device in enumerate(profile.devices):
         context.at("verify", number, len(profile.devices) + 1)
         here = timed_on(context, inputs, profile, device, control, finalists, attempt)
-        for each in finalists:
-            timed[each.name].append(here[each.name])
+        _warn_of_refusals(context, device.target, here, role)
+        for name, each in here.items():
+            if isinstance(each, Timed):
+                timed[name].append(each)
+        finalists = [each for each in finalists if isinstance(here[each.name], Timed)]
     found = tuple(
         replace(_judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
     )
@@ -120,6 +128,15 @@ def judged(
         _say(context, one)
         context.ports.emit(*(each for each in one.evaluations if each.evaluation.candidate.id not in known))
     return found
+
+
+def _warn_of_refusals(context: Context, target: Target, here: Mapping[str, Timed | Failure], role: Role) -> None:
+    failures = refused(here)
+    for name, failure in failures.items():
+        context.warn(f"{name} is given up, because {target.device_name} refuses it: {failure.reason}.")
+    if role == "finalist" and here and len(failures) == len(here):
+        reason = next(iter(failures.values())).reason
+        raise MeasurementFailed(target.device_id, f"it refuses every finalist: {reason}")
 
 
 def best_of(found: Sequence[Judged]) -> Judged | None:
@@ -152,7 +169,7 @@ def _judge(
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
     if each.epochs > control.epochs:
-        how = "continued a sample and had" if control.ruined is None else "had"
+        how = "had" if control.ruined else "continued a sample and had"
         doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:

@@ -30,17 +30,18 @@ def ruined(before: float, after: float, chance: float, count: int) -> bool:
 def said_of_ruined(control: Trained, shown: Trained, metric: Metric) -> Sequence[str]:
     """Return one sentence for the control and one for the result, each only if training ruined it."""
     told = []
-    if control.ruined is not None:
-        was = _said(control, control.ruined, metric)
+    if control.ruined:
+        was = _said(control, metric)
         told.append(f"{was} Limits on {metric.heading} are checked against the network as it was before.")
-    if shown.ruined is not None and shown.candidate_id != control.candidate_id:
-        told.append(f"{_said(shown, shown.ruined, metric)} The result is this network as it was before.")
+    if shown.ruined and shown.candidate_id != control.candidate_id:
+        told.append(f"{_said(shown, metric)} The result is this network as it was before.")
     return tuple(told)
 
 
-def _said(each: Trained, after: float, metric: Metric) -> str:
+def _said(each: Trained, metric: Metric) -> str:
+    assert each.left is not None, "a ruined network has the score that training left"
     who = "the control" if each.candidate_id == CONTROL else each.candidate_id
     return (
-        f"Training with this recipe ruins {who}: {metric.heading} {metric.told(after)} after it and "
+        f"Training with this recipe ruins {who}: {metric.heading} {metric.told(each.left)} after it and "
         f"{metric.told(each.score)} before, on {len(each.scores)} validation images."
     )

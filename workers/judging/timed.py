@@ -6,24 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from compress.network import Network
-from hw_profiles.tables.anchors import Session, session
-from hw_profiles.tables.verdict_bounds import upper_bound, verdict_rounds
-from hw_profiles.timing.protocol import BurstProtocol, Sample, Statistic, statistic_us
+from hw_profiles.tables.anchors import Session
+from hw_profiles.tables.verdict_bounds import upper_bound
+from hw_profiles.timing.protocol import Failure, Sample, Statistic, statistic_us
+from workers.judging.verdict_session import verdict_session
 from workers.profiling.calibrate import SMALLEST
+from workers.profiling.refusals import ran, refused
 from workers.profiling.time_original import UPLOADED
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.running import memos
 from workers.running.context import Context
-from workers.running.device_requests import measured
 from workers.running.inputs import Inputs
 from workers.training.parallel_training import CONTROL
 from workers.training.trained import Trained
 
 MS = 1e-3
-SESSIONS = 3
-"""Maximum number of sessions per verdict; a session whose anchors disagree is timed again."""
-_MOVED = 0.1
-"""Relative change in an anchor's latency above which a line is logged."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +69,24 @@ def timed_on(
     control: Trained,
     finalists: Sequence[Trained],
     attempt: int,
-) -> Mapping[str, Timed]:
+) -> Mapping[str, Timed | Failure]:
     """Predict every finalist on one target, then time them in one lease with original and anchors; return them by name.
+    A finalist that the device refuses gives a Failure.
 
     Raises:
-        DeviceOffline, MeasurementFailed: raised by the ports.
+        DeviceOffline, MeasurementFailed: raised by the ports, or the device refuses an anchor.
         Halted: the user paused or cancelled the job.
     """
     predicted = _predictions(context, profile, device, finalists, attempt)
     networks: dict[str, Network | bytes] = {UPLOADED: inputs.network, CONTROL: control.model}
     networks |= {each.name: each.model for each in finalists}
     networks[SMALLEST] = profile.builder.kernels.rewritten(profile.smallest)
-    samples, seen = _session(context, inputs, device, networks, attempt)
-    return {each.name: _timed(device, predicted[each.name], samples, seen, each.name) for each in finalists}
+    answers, seen = verdict_session(context, inputs, device, networks, attempt)
+    samples, failures = ran(answers), refused(answers)
+    return {
+        name: failures.get(name) or _timed(device, predicted[name], samples, seen, name)
+        for name in (each.name for each in finalists)
+    }
 
 
 def _predictions(
@@ -101,11 +103,12 @@ def _predictions(
 
 
 def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.Predicted:
-    """Predict a finalist in the target's statistic for a machine at rest, as the search did."""
+    """Predict a finalist in the target's statistic for a machine at rest, without any timing of the finalist itself."""
     builder, table = profile.builder, device.table
-    line = device.lines[builder.kernels.setting(each.values)]
     network = builder.kernels.rewritten(each.values)
-    sums_us, sigmas_us = table.sums_us([builder.kernels.ops(network, table.device.runtime)])
+    ops = builder.kernels.ops(network, table.device.runtime)
+    line = device.line_without(builder.kernels.setting(each.values), ops)
+    sums_us, sigmas_us = table.sums_us([ops])
     latency_us, half_us = float(line.latency_us(sums_us)[0]), float(line.half_width_us(sums_us, sigmas_us)[0])
     return memos.Predicted(
         predicted_ms=MS * latency_us,
@@ -113,63 +116,6 @@ def _prediction(profile: Profile, device: TimedDevice, each: Trained) -> memos.P
         high_ms=MS * (latency_us + half_us),
         level=line.level,
     )
-
-
-def _session(
-    context: Context, inputs: Inputs, device: TimedDevice, networks: Mapping[str, Network | bytes], attempt: int
-) -> tuple[Mapping[str, Sample], Session]:
-    """Return a session whose anchors agree; if there is none, warn and return the session in which they agree best.
-
-    Only anchors decide which sessions are timed again, because a choice based on finalists would favour lucky sessions.
-    """
-    target = device.target
-    rounds = verdict_rounds(target.statistic)
-    protocol = BurstProtocol(min_rounds=rounds, max_rounds=rounds)
-    found: list[tuple[Mapping[str, Sample], Session]] = []
-    for turn in range(SESSIONS):
-        name = f"verify-{attempt}" if turn == 0 else f"verify-{attempt}-again-{turn}"
-        samples = measured(context, inputs, name, target.device_id, networks, protocol)
-        seen = _seen(context, device, samples)
-        if seen.accepted:
-            return samples, seen
-        found.append((samples, seen))
-        context.say(f"{target.device_name}: {_off(seen)}; session {turn + 1} of at most {SESSIONS}.", "warning")
-    samples, seen = min(found, key=lambda pair: max(pair[1].spread, abs(pair[1].drift)))
-    context.warn(
-        f"{target.device_name}: the anchors disagreed in all {SESSIONS} timing sessions ({_off(seen)}); treat its "
-        "latencies as unreliable."
-    )
-    return samples, seen
-
-
-def _off(seen: Session) -> str:
-    among = f"differ by {seen.spread:.1%} among themselves and by {seen.drift:+.1%} between the session's halves"
-    return f"anchors take {1.0 / seen.scale:.2f} x their first time, {among}"
-
-
-def _seen(context: Context, device: TimedDevice, samples: Mapping[str, Sample]) -> Session:
-    """Compare the anchors, which are the ends of the space, with their earlier timing, to see whether the machine has
-    changed.
-    """
-    earlier = {UPLOADED: device.original, SMALLEST: device.smallest}
-    references_us = {name: statistic_us(sample, "quiet") for name, sample in earlier.items()}
-    now_us = {name: statistic_us(samples[name], "quiet") for name in earlier}
-    for name, reference_us in references_us.items():
-        change = now_us[name] / reference_us - 1.0
-        if abs(change) > _MOVED:
-            text = (
-                f"{device.target.device_name}: the {name} network takes {change:+.0%} compared with its first timing."
-            )
-            context.say(text, "warning")
-    first_us, last_us = ({name: _quiet_us(samples[name], half) for name in earlier} for half in (0, 1))
-    return session(references_us, first_us, last_us)
-
-
-def _quiet_us(sample: Sample, half: int) -> float:
-    """Return the quiet latency of the first (0) or the second half (1) of the rounds."""
-    middle = sample.bursts // 2
-    rounds = slice(middle, None) if half else slice(middle)
-    return statistic_us(Sample(sample.key, sample.minima_us[rounds], sample.medians_us[rounds]), "quiet")
 
 
 def _timed(

@@ -8,6 +8,7 @@ from typing import Any
 from search.metric import Metric
 from search.metrics import METRICS
 from workers.errors import JobFailed
+from workers.judging.control_behind import said_of_control
 from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.judging.ruined import said_of_ruined
@@ -15,6 +16,7 @@ from workers.phases.package import Findings
 from workers.phases.search import Result, cut_short
 from workers.phases.train import Taught
 from workers.ports import Verdict
+from workers.profiling.time_original import original_scores
 from workers.profiling.timed_device import Profile
 from workers.progress import Slot
 from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
@@ -68,10 +70,16 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
     given_up = taught.trainer.given_up
     ruins = said_of_ruined(taught.control, shown.trained, run.context.plan.metric_row)
-    warnings = [*ruins, *_warnings(run.context, result, shown, verdicts, given_up)]
+    warnings = [*ruins, *_behind(run, taught.control), *_warnings(run.context, result, shown, verdicts, given_up)]
     for warning in warnings:
         run.context.warn(warning)
     return Findings(verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up)
+
+
+def _behind(run: JobRun, control: Trained) -> list[str]:
+    original = original_scores(run.context, run.inputs)
+    lost = run.inputs.task.compare(original, control.scores)
+    return said_of_control(original, control, lost, run.context.plan.metric_row)
 
 
 def _warnings(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.counting.count import Form
+from hw_profiles import runtimes
 from search.metrics import latency_metric
+from workers.plan import Target
 from workers.problem.counted import counted
 from workers.profiling.calibrate import calibrated
 from workers.profiling.fill import filled_table, smallest_network
@@ -34,6 +36,7 @@ def profile(context: Context, inputs: Inputs) -> Profile:
     classes = []
     for number, target in enumerate(targets, 1):
         context.at("profile", number, total)
+        _warn_of_common_rules(context, target)
         classes.append(learned_classes(context, target.device_id))
     fuser = Fuser(context, [target.device_id for target in targets])
     builder = taken_apart(context, inputs, network, classes, fuser)
@@ -47,6 +50,12 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         context.at("profile", number, total)
         devices.append(calibrated(context, inputs, builder, target, table, smallest))
     return Profile(network, builder, tuple(devices), _original(context, inputs, devices), smallest)
+
+
+def _warn_of_common_rules(context: Context, target: Target) -> None:
+    assumed = runtimes.assumed(context.ports.table(target.device_id).device.runtime)
+    if assumed:
+        context.warn(f"{target.device_name}: {assumed}.")
 
 
 def _original(context: Context, inputs: Inputs, devices: Sequence[TimedDevice]) -> dict[str, float]:

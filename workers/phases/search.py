@@ -178,11 +178,17 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
 
 @dataclass(frozen=True)
 class Result:
-    """A search's findings, with the profile and the problem under the newest tables."""
+    """A search's findings, with the profile and the problem under the newest tables.
+
+    `make` makes the problem of another profile. `eligible` has the evaluations from which finalists are chosen, if
+    these are not all evaluations.
+    """
 
     profile: Profile
     problem: Problem
     evaluated: Sequence[Evaluated]
+    make: Callable[[Profile], Problem]
+    eligible: Sequence[Evaluated] | None = None
 
 
 def search(run: JobRun, found: Profile, known: Statistics) -> Result:
@@ -199,4 +205,4 @@ def search(run: JobRun, found: Profile, known: Statistics) -> Result:
     watch = TableWatch(run.context, found, make)
     reached = Sampler(known.material, known.training).reached
     ended = searched(run.context, run.inputs, watch, known.pool, reached)
-    return Result(watch.profile, watch.problem, ended.evaluated)
+    return Result(watch.profile, watch.problem, ended.evaluated, make)

@@ -50,7 +50,8 @@ def train(run: JobRun, result: Result, material: Material) -> Taught:
 
 def _chosen(run: JobRun, result: Result) -> Sequence[Evaluated]:
     found, count = result.profile, run.context.plan.budget.finalists
-    return finalists(run.context, result.problem, found.builder, found.smallest, result.evaluated, count)
+    known = result.evaluated if result.eligible is None else result.eligible
+    return finalists(run.context, result.problem, found.builder, found.smallest, known, count)
 
 
 def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[Evaluated]) -> tuple[Trainer, Trained]:
@@ -65,9 +66,9 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
     trainer.ahead(() if given_back else chosen)
     control = trainer.control()
     original = original_scores(run.context, run.inputs)
-    if control.ruined is None and run.inputs.task.compare(original, control.scores).low <= 0.0:
+    if not control.ruined and run.inputs.task.compare(original, control.scores).low <= 0.0:
         return trainer, control
-    lost = float(original.mean()) - (control.score if control.ruined is None else control.ruined)
+    lost = float(original.mean()) - (control.score if control.left is None else control.left)
     metric = run.context.plan.metric_row
     run.context.say(
         f"After training, the control is {metric.told(lost)} below the original's {metric.heading}.", "warning"
@@ -77,7 +78,7 @@ def _control(run: JobRun, found: Profile, material: Material, chosen: Sequence[E
     plain = Trainer(run, gathered(run.context, run.inputs, found, norms=False), recipe, total, form="plain-")
     plain.ahead()
     again = plain.control()
-    if (again.ruined is None, again.score) <= (control.ruined is None, control.score):
+    if (not again.ruined, again.score) <= (not control.ruined, control.score):
         run.context.say("Removing the inserted batch norms did not improve the control; they are kept.")
         return trainer, control
     run.context.say("Removing the inserted batch norms improved the control; they are removed.")

@@ -27,7 +27,10 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
         trained = _neighbour(run, result, taught, verdicts, attempt)
         if trained is None:
             break
-        verdicts += judged(run.context, run.inputs, result.profile, taught.control, [trained], attempt, "neighbour")
+        more = judged(run.context, run.inputs, result.profile, taught.control, [trained], attempt, "neighbour")
+        if not more:  # a device refuses it, and would refuse the next one, which would be the same
+            break
+        verdicts += more
     return verdicts + _uncut(run, result, taught.control, verdicts)
 
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from compress.network import Network
 from hw_profiles.tables.table import LatencyTable
-from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, statistic_us
 from hw_profiles.timing.unrest import unrest
 from search.space import Values
 from workers.plan import Target
 from workers.problem.builder import ProblemBuilder
+from workers.profiling.refusals import demand, ran, refused
 from workers.profiling.time_original import UPLOADED
 from workers.profiling.timed_device import TimedDevice, Whole
 from workers.progress import Calibrated
@@ -24,6 +25,8 @@ SMALLEST, WHOLE = "smallest", "whole"
 # chosen so that two halves of the rounds differ by under 1 % (docs/benchmarks.md)
 _WHOLE = BurstProtocol(min_rounds=20)
 _LEAST_PER_SETTING = 4
+_LEAST_TO_FIT = 2
+"""Least number of networks of one setting; a line has two unknowns."""
 
 
 def calibrated(
@@ -32,7 +35,8 @@ def calibrated(
     drawn = _drawn(context, builder, smallest)
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
     # The original is timed again, because a ratio limit must refer to the session of the calibration.
-    samples = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    answers = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    samples = _accepted(context, builder, target, drawn, answers)
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
     factor = unrest(list(samples.values()), target.statistic)
     timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)
@@ -56,6 +60,33 @@ def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[
     return drawn
 
 
+def _accepted(
+    context: Context,
+    builder: ProblemBuilder,
+    target: Target,
+    drawn: Mapping[str, Values],
+    answers: Mapping[str, Sample | Failure],
+) -> Mapping[str, Sample]:
+    """Return the samples, after a log line for each network that the device refused.
+
+    Raises:
+        MeasurementFailed: the device refuses the uploaded or the smallest network, which are the anchors of every later
+            session, or so many networks of one setting that no line can be fitted.
+    """
+    for name in (UPLOADED, SMALLEST):
+        demand(target.device_id, answers, name)
+    for name, failure in refused(answers).items():
+        context.say(
+            f"{target.device_name} refuses the calibration network {name}, which is left out: {failure.reason}."
+        )
+    samples = ran(answers)
+    for setting in builder.settings:
+        names = [name for name, values in drawn.items() if setting.items() <= values.items()]
+        if sum(name in samples for name in names) < min(_LEAST_TO_FIT, len(names)):
+            demand(target.device_id, answers, next(name for name in names if name not in samples))
+    return samples
+
+
 def _leaning(count: int, lean: float, rng: np.random.Generator) -> int:
     return int(np.clip(round((0.6 * lean + 0.4 * rng.uniform()) * (count - 1)), 0, count - 1))
 
@@ -72,7 +103,7 @@ def _wholes(
         tuple(
             Whole(builder.kernels.ops(networks[name], runtime), statistic_us(samples[name], "quiet"))
             for name, values in drawn.items()
-            if setting.items() <= values.items()
+            if setting.items() <= values.items() and name in samples
         )
         for setting in builder.settings
     )

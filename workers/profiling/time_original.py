@@ -8,6 +8,7 @@ from compress.network import Network
 from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
 from workers.plan import Target
+from workers.profiling.refusals import demand, ran, refused
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.device_requests import measured
@@ -18,11 +19,22 @@ _QUICK = BurstProtocol()
 
 
 def time_original(context: Context, inputs: Inputs, target: Target) -> Mapping[str, Sample]:
-    """Time the whole uploaded network, and its rewritten form if there is one."""
+    """Time the whole uploaded network, and its rewritten form if there is one and the device runs it.
+
+    Raises:
+        DeviceOffline, MeasurementFailed: raised by the ports, or the device refuses the uploaded network.
+        Halted: the user paused or cancelled the job.
+    """
     forms: dict[str, Network | bytes] = {UPLOADED: inputs.network}
     if inputs.rewritten is not inputs.folded:
         forms[REWRITTEN] = inputs.rewritten
-    samples = measured(context, inputs, "original", target.device_id, forms, _QUICK)
+    answers = measured(context, inputs, "original", target.device_id, forms, _QUICK, {UPLOADED})
+    demand(target.device_id, answers, UPLOADED)
+    for name, failure in refused(answers).items():
+        context.say(
+            f"{target.device_name} refuses the {name} form of the network, which is not used: {failure.reason}."
+        )
+    samples = ran(answers)
     shown = ", ".join(f"{statistic_us(sample, 'quiet') / 1e3:.3f} ms as {name}" for name, sample in samples.items())
     context.say(f"{target.device_name}: the original takes {shown} (quiet).")
     return samples
@@ -33,9 +45,8 @@ def timed_form_of(context: Context, inputs: Inputs, originals: Mapping[str, Mapp
     folded.
     """
     pays = [
-        statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
+        REWRITTEN in samples and statistic_us(samples[REWRITTEN], "quiet") <= statistic_us(samples[UPLOADED], "quiet")
         for samples in originals.values()
-        if REWRITTEN in samples
     ]
     if pays and all(pays):
         context.say("A lossless rewrite of the shortcuts is faster; every candidate and the control use it.")

@@ -55,6 +55,13 @@ class TimedDevice:
         """The calibrations in the target's statistic."""
         return tuple(line.scaled(self.unrest.value) for line in self.calibrations)
 
+    def line_without(self, setting: int, ops: tuple[Op, ...]) -> Calibration:
+        """Return the line of a setting, in the target's statistic, fitted without networks made of exactly these
+        kernels: a network's own timing must not be part of its prediction.
+        """
+        others = [whole for whole in self.wholes[setting] if whole.ops != ops]
+        return _line(self.table, others).scaled(self.unrest.value)
+
     @property
     def device(self) -> Device:
         """The device in the problem builder's form."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from compress.scoring.difference import Scores
-from hw_profiles.timing.protocol import Sample
+from hw_profiles.timing.protocol import Failure, Sample
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.progress import Evaluated
@@ -43,7 +43,9 @@ def evaluated_from(data: Mapping[str, Any]) -> Evaluated:
     return Evaluated(data["strategy"], evaluation, data["feasible"])
 
 
-def sample_from(data: Mapping[str, Any]) -> Sample:
-    """Read a sample from its fields."""
+def answer_from(data: Mapping[str, Any]) -> Sample | Failure:
+    """Read a sample or a failure from its fields."""
+    if "reason" in data:
+        return Failure(**data)
     lists = {name: tuple(data[name]) for name in ("minima_us", "medians_us")}
     return Sample(data["key"], **lists, extra=data["extra"])

@@ -15,7 +15,7 @@ from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.predictor import work
 from hw_profiles.tables.probe import probe
 from hw_profiles.tables.table import LatencyTable
-from hw_profiles.timing.protocol import BurstProtocol, Sample
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from workers.progress import Learned
 from workers.running import memos
 from workers.running.context import Context
@@ -109,17 +109,23 @@ def measured(
     device_id: str,
     networks: Mapping[str, Network | bytes],
     protocol: BurstProtocol,
-) -> Mapping[str, Sample]:
+    checked: Set[str] = frozenset(),
+) -> Mapping[str, Sample | Failure]:
     """Time whole networks in one lease, each as the file that the device's engine runs. The samples are recorded under
-    `name`, so that a restart need not time them again.
+    `name`, so that a restart need not time them again. A network that the device refuses gives a Failure.
+
+    Args:
+        checked: the networks that decide a verdict; their outputs on the device are checked (see `engine_files`).
 
     Raises:
         DeviceOffline, MeasurementFailed, Halted: see `engine_files` and `Ports.measure`.
     """
 
-    def measure() -> Mapping[str, Sample]:
+    def measure() -> Mapping[str, Sample | Failure]:
         models = {key: each.save() if isinstance(each, Network) else each for key, each in networks.items()}
-        paths = engine_files(context, inputs, device_id, models, context.folder(f"timed/{name}"))
-        return context.ports.measure(device_id, paths, protocol)
+        files = engine_files(context, inputs, device_id, models, context.folder(f"timed/{name}"), checked)
+        refused = {key: each for key, each in files.items() if isinstance(each, Failure)}
+        paths = {key: each for key, each in files.items() if not isinstance(each, Failure)}
+        return {**refused, **(context.ports.measure(device_id, paths, protocol) if paths else {})}
 
     return context.once(memos.timed(name, device_id), measure, lambda known: known.keys() == networks.keys())

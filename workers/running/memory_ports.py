@@ -16,7 +16,7 @@ from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable, Row
 from hw_profiles.timing.conversion import Conversion, conversion
 from hw_profiles.timing.copies_timing import time_ops
-from hw_profiles.timing.file_timing import time_files
+from hw_profiles.timing.file_timing import time_files, why
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
 from workers.errors import MeasurementFailed
 from workers.ports import FusedSets, Recorded, Signal
@@ -120,22 +120,22 @@ class MemoryPorts:
 
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float
-    ) -> Sequence[Conversion]:
+    ) -> Sequence[Conversion | Failure]:
         """Convert networks, as Ports.converted does."""
-        try:
-            return [conversion(self.runtime, model, samples, self.devices[device_id]) for model in models]
-        except InvalidInput as error:
-            raise MeasurementFailed(device_id, str(error)) from error
+        return [self._converted(device_id, model, samples) for model in models]
 
-    def measure(self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol) -> Mapping[str, Sample]:
+    def _converted(self, device_id: str, model: bytes, samples: Arrays) -> Conversion | Failure:
+        try:
+            return conversion(self.runtime, model, samples, self.devices[device_id])
+        except Exception as error:  # engines share no error class; an agent reports each in the same way
+            return Failure(hashlib.sha256(model).hexdigest(), why(error))
+
+    def measure(
+        self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+    ) -> Mapping[str, Sample | Failure]:
         """Time whole networks, as Ports.measure does."""
         self.measured.append(tuple(networks))
-        samples: dict[str, Sample] = {}
-        for name, result in time_files(self.runtime, networks, self.devices[device_id], protocol).items():
-            if isinstance(result, Failure):
-                raise MeasurementFailed(device_id, f"{name}: {result.reason}")
-            samples[name] = result
-        return samples
+        return time_files(self.runtime, networks, self.devices[device_id], protocol)
 
     def path(self, sha256: str) -> Path:
         """Return a blob's path, as Ports.path does."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from compress.scoring.difference import Scores
-from hw_profiles.timing.protocol import Sample
+from hw_profiles.timing.protocol import Failure, Sample
 from workers.progress import Evaluated
-from workers.running.codecs import evaluated_from, evaluated_json, sample_from, scores_from, scores_json
+from workers.running.codecs import answer_from, evaluated_from, evaluated_json, scores_from, scores_json
 from workers.running.memo import Memo, record
 from workers.training.parallel_training import Ended
 
@@ -134,12 +134,14 @@ def filled(device_id: str) -> Memo[Filled]:
     return record(f"filled-{device_id}", Filled)
 
 
-def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample]]:
-    """The memo of one timing session of a device: the samples of whole networks, by name."""
+def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample | Failure]]:
+    """The memo of one timing session of a device: the samples of whole networks and the failures of those that the
+    device refused, by name.
+    """
     return Memo(
         f"{name}-{device_id}",
-        lambda samples: {key: asdict(sample) for key, sample in samples.items()},
-        lambda data: {key: sample_from(each) for key, each in data.items()},
+        lambda answers: {key: asdict(answer) for key, answer in answers.items()},
+        lambda data: {key: answer_from(each) for key, each in data.items()},
     )
 
 

@@ -1,4 +1,7 @@
-"""Race: several strategies share one problem and, in equal parts, one budget. Each strategy is told every result."""
+"""Race: several strategies share one problem and, in equal parts, one budget. Each strategy is told every result.
+
+Strategies do not see options that cannot win (`search.ranking.hopeless`), nor results with such an option.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from search.candidate import Candidate
 from search.errors import Infeasible
 from search.evaluation import Evaluation
 from search.problem import Problem
+from search.ranking.hopeless import Hopeless, hopeless
 from search.strategy import Strategy
 from workers.errors import JobFailed
 from workers.progress import Logged
@@ -43,6 +47,7 @@ class Race:
         self._entrants = {name: Entrant(name, make) for name, make in makers.items()}
         self._ids: set[str] = set()
         self._failures: dict[str, str] = {}
+        self._hopeless = Hopeless({})
         self.lines: list[Logged] = []
         """Log lines for users; the loop takes and emits them."""
 
@@ -58,12 +63,14 @@ class Race:
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
         """Create every strategy again, for this problem, and pass it every result so far."""
-        self._problem = problem
+        self._drop(hopeless(problem))
+        self._problem = self._hopeless.without(problem)
+        known, running = self._useful(told, pending)
 
         def make(entrant: Entrant) -> None:
-            entrant.strategy = entrant.make(problem)
-            if told or pending:
-                entrant.strategy.tell(told, pending)
+            entrant.strategy = entrant.make(self._problem)
+            if known or running:
+                entrant.strategy.tell(known, running)
 
         for entrant in self._running():
             self._guarded(entrant, make)
@@ -99,13 +106,29 @@ class Race:
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
         """Pass this result to every strategy, whichever strategy asked for it."""
+        known, running = self._useful(evaluations, pending)
 
         def tell(entrant: Entrant) -> None:
             assert entrant.strategy is not None
-            entrant.strategy.tell(evaluations, pending)
+            entrant.strategy.tell(known, running)
 
         for entrant in self._running():
             self._guarded(entrant, tell)
+
+    def _drop(self, found: Hopeless) -> None:
+        for name, options in found.options.items():
+            if options != self._hopeless.options.get(name):
+                gone = ", ".join(map(str, options))
+                text = f"{name} {gone} is not searched: another option is faster at every width and loses no more."
+                self.lines.append(Logged("info", text))
+        self._hopeless = found
+
+    def _useful(
+        self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]
+    ) -> tuple[list[Evaluation], list[Candidate]]:
+        """Return the results and candidates without those of hopeless options."""
+        running = [each for each in pending if not self._hopeless.has(each.values)]
+        return self._hopeless.told(evaluations), running
 
     def _running(self) -> list[Entrant]:
         return [entrant for entrant in self._entrants.values() if not entrant.over]

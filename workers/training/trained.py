@@ -17,7 +17,8 @@ class Trained:
 
     `candidate_id` is the id of the trained candidate; `values` is empty for the control. `elapsed_s` is the time that
     training took, over all runs of the job. `epochs` includes the epochs of the sample that was continued, if any. If
-    training ruined the network, this is the network before training, and `ruined` is the score that training left.
+    the network scored higher before training, this is the network before training, and `left` is the score after
+    training; `ruined` is True if training left so little that the network was ruined.
     """
 
     name: str
@@ -30,7 +31,8 @@ class Trained:
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
     epochs: int = 0
-    ruined: float | None = None
+    left: float | None = None
+    ruined: bool = False
 
     @property
     def score(self) -> float:

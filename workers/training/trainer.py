@@ -150,11 +150,11 @@ class Trainer:
                 raise Diverged(end.reason)
             made = self._trained(CONTROL, None, self._material.network, None, {})
             before = float(original_scores(self._context, self._inputs).mean())
-            return self._unless_ruined(made, self._material.network, None, before)
+            return self._better(made, self._material.network, None, before)
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search, and return it untrained if training ruins it. If the training diverges or
-        was stopped, this is recorded, and None is returned.
+        """Train one candidate of the search; return it trained or untrained, whichever scores higher. If the training
+        diverges or was stopped, this is recorded, and None is returned.
         """
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
@@ -172,7 +172,7 @@ class Trainer:
             source = self._source(evaluation)
             made = self._trained(name, strategy, source, candidate, predicted, before)
             score = evaluation.metrics.get(self._context.plan.metric)
-            return self._unless_ruined(made, source, candidate, score, before)
+            return self._better(made, source, candidate, score, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -247,7 +247,7 @@ class Trainer:
             self._tell(name, candidate, scores)
         return facts, path
 
-    def _unless_ruined(
+    def _better(
         self,
         made: Trained,
         source: Network,
@@ -255,20 +255,24 @@ class Trainer:
         before: float | None,
         epochs_before: int = 0,
     ) -> Trained:
-        """Return the trained network, or the source itself if training ruined the network.
+        """Return the trained network, or the source itself if training ruined the network. A finalist also competes
+        untrained: its source is returned if it scores higher.
 
         Args:
             before: the source's score, if known; epochs_before: its epochs.
         """
         chance, count = self._inputs.chance, len(made.scores)
-        if before is not None and not ruined(before, made.score, chance, count):
+        lasts = before is not None and not ruined(before, made.score, chance, count)
+        if made.epochs == epochs_before or (candidate is None and lasts):
             return made
         facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate, None, epochs_before)
-        if not ruined(float(facts.scores.mean()), made.score, chance, count):
+        untrained = replace(made, path=path, scores=facts.scores, counts=facts.counts, epochs=facts.epochs)
+        if ruined(untrained.score, made.score, chance, count):
+            return replace(untrained, left=made.score, ruined=True)
+        if candidate is None or untrained.score <= made.score:
             return made
-        return replace(
-            made, path=path, scores=facts.scores, counts=facts.counts, epochs=facts.epochs, ruined=made.score
-        )
+        self._context.say(f"{made.candidate_id} scores higher untrained; it is judged untrained.")
+        return replace(untrained, left=made.score)
 
     def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
         who = candidate.id if candidate is not None else "The control"

@@ -160,6 +160,8 @@ def _warnings(table: LatencyTable, now: Prediction, prunable: bool, told: bool) 
         warnings.append(f"only {now.coverage:.0%} of the time comes from measured rows: the rest is estimated")
     if not told:
         warnings.append(not_asked_yet(table.device))
+    if assumed := runtimes.assumed(table.device.runtime):
+        warnings.append(f"{table.device.name}: {assumed}")
     if not prunable:
         warnings.append("no channels of this network can be pruned")
     return warnings

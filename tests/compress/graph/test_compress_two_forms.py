@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from builtin_files import each, exported
 
 from compress import builtin
 from compress.graph.cut import cut
@@ -27,7 +28,7 @@ from compress.testing import zeroed
 @cache
 def kept(name: str) -> Network:
     """A built-in network whose batch norms have statistics and affines of a trained one."""
-    network = load_network(builtin.export_builtin(name, seed=3))
+    network = load_network(exported(name))
     rng = np.random.default_rng(3)
     updates: dict[str, Array] = {}
     for node in network.nodes:
@@ -78,7 +79,7 @@ def check_two_forms(folded: Network, unfolded: Network, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", builtin.names())
+@pytest.mark.parametrize("name", each(*builtin.names()))
 def test_built_in_networks_in_two_forms(name: str, seed: int) -> None:
     check_two_forms(fold_norms(kept(name)), kept(name), seed)
 

@@ -51,6 +51,11 @@ def test_a_runtime_learns_its_own_way_and_one_that_is_not_here_the_common_way(mo
     assert runtimes.learned("of-a-phone", curves).out_step == 16
 
 
+def test_rules_that_stand_in_for_those_of_a_runtime_are_told() -> None:
+    assert not any(runtimes.assumed(name) for name in runtimes.names())
+    assert "the runtime of-a-phone is not installed on the server" in runtimes.assumed("of-a-phone")
+
+
 class _OneLayout(SimulatedRuntime):
     """Has only one layout."""
 

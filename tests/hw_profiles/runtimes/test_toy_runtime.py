@@ -222,7 +222,10 @@ def test_an_engine_that_the_server_lacks_is_a_target_like_any(service: Service, 
         job = service.ended("first")
         until(lambda: bool(predicted(service)["blocks"]), "what the toy fuses")
         until(lambda: predicted(service)["coverage"] == 1.0, "the toy's timings")
-        assert service.get(f"/models/stripes/preflight?device={DEVICE}")["coverage"] == 1.0
+        before = service.get(f"/models/stripes/preflight?device={DEVICE}")
+        assert before["coverage"] == 1.0
+        for warnings in (before["warnings"], predicted(service)["warnings"], job["warnings"]):
+            assert sum("the runtime toy is not installed on the server" in str(each) for each in warnings) == 1
         convolutions = [block for block in predicted(service)["blocks"] if "conv" in block["layers"][0]]
         assert len(convolutions) == 3
         slopes_us = [2 * 1.0 + 0.01 * weights for weights in (9 * 4, 9 * 4 * 16, 9 * 16 * 32)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from agent_calls import HandAgent, conv, fill, network_result
+from agent_calls import HandAgent, bearer, conv, fill, network_result
 from fastapi.testclient import TestClient
 from job_worlds import until
 from patience import PATIENCE_S
@@ -19,7 +21,8 @@ from service_world import HandClock, Uploaded, queue
 from hw_profiles.tables.calibration import Calibration
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.testing import small_network
-from hw_profiles.timing.protocol import BurstProtocol
+from hw_profiles.timing.protocol import BurstProtocol, Failure
+from hw_profiles.wire.arrays import pack
 from service.conducting.store_ports import StorePorts
 from service.files.blobs import Blobs
 from service.settings import Settings
@@ -88,12 +91,13 @@ def test_rows_are_asked_for_and_awaited(ports: StorePorts, agent: HandAgent) -> 
     assert table.rows[ops[1].key].latency_us == pytest.approx(16.0)
 
 
-def next_lease(agent: HandAgent) -> dict[str, Any]:
-    """The agent's next lease, as soon as there is work."""
+def next_lease(agent: HandAgent, kinds: Sequence[str] | None = None) -> dict[str, Any]:
+    """The agent's next lease, as soon as there is work of these kinds; the default is what `HandAgent.ask` offers."""
     found: dict[str, Any] = {}
 
     def ask() -> bool:
-        answer = agent.ask()
+        body = {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": kinds}
+        answer = agent.ask() if kinds is None else agent.call("POST", "/leases", body)
         if answer.status_code == 200:
             found.update(answer.json())
         return bool(found)
@@ -125,15 +129,56 @@ def test_networks_are_measured_together(ports: StorePorts, agent: HandAgent, tmp
     assert found["best"].timing().quiet_us == pytest.approx(400.0)
 
 
-def test_a_network_that_does_not_run_there_fails_the_measurement(
+def test_a_network_that_does_not_run_there_is_left_out_and_the_others_are_timed_together(
+    ports: StorePorts, agent: HandAgent, tmp_path: Path
+) -> None:
+    networks = files(tmp_path, "original", "odd", "best")
+    with background(ports.measure, agent.device_id, networks, BurstProtocol()) as samples:
+        lease = next_lease(agent)
+        odd = next(item for item in lease["items"] if item["sha256"] == hashlib.sha256(b"odd").hexdigest())
+        failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no kernel for Odd"}
+        agent.put(lease, odd["key"], failure)
+        back = {"epoch": lease["epoch"], "error_class": "cancelled", "detail": ""}
+        assert agent.call("POST", f"/leases/{lease['id']}/fail", back).status_code in (200, 204)
+        again = next_lease(agent)
+        assert len(again["items"]) == 2
+        for item in again["items"]:
+            agent.put(again, item["key"], network_result(again["epoch"], 900.0))
+        assert agent.call("POST", f"/leases/{again['id']}/complete", {"epoch": again["epoch"]}).status_code == 200
+        found = samples.result(PATIENCE_S)
+    assert found["odd"] == Failure("odd", "no kernel for Odd", "error")
+    assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
+
+
+def test_a_measurement_of_which_every_network_is_refused_has_no_samples(
     ports: StorePorts, agent: HandAgent, tmp_path: Path
 ) -> None:
     with background(ports.measure, agent.device_id, files(tmp_path, "odd"), BurstProtocol()) as samples:
         lease = next_lease(agent)
         failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no kernel for Odd"}
         agent.put(lease, lease["items"][0]["key"], failure)
-        with pytest.raises(MeasurementFailed, match=r"odd: .*no kernel for Odd"):
-            samples.result(PATIENCE_S)
+        assert samples.result(PATIENCE_S) == {"odd": Failure("odd", "no kernel for Odd", "error")}
+
+
+def test_a_network_that_cannot_be_converted_does_not_keep_the_others(ports: StorePorts, agent: HandAgent) -> None:
+    models, shown = [b"odd", b"good"], {"image": np.zeros((1, 3, 8, 8), np.float32)}
+    made, outputs = b"an engine's own file", pack({"logits": np.zeros((1, 10), np.float32)})
+    with background(ports.converted, agent.device_id, models, shown, 60.0) as answers:
+        lease = next_lease(agent, [*KINDS, "check"])
+        for item in lease["items"]:
+            if item["sha256"] == hashlib.sha256(b"odd").hexdigest():
+                answer: dict[str, Any] = {"failure": "error", "reason": "no operator Odd"}
+            else:
+                digests = [hashlib.sha256(content).hexdigest() for content in (made, outputs)]
+                for digest, content in zip(digests, (made, outputs), strict=True):
+                    path = f"/api/v1/leases/{lease['id']}/files/{digest}"
+                    agent.http.put(path, files={"file": ("file", content)}, headers=bearer(agent.secret))
+                answer = {"converted": {"sha256": digests[0], "outputs_sha256": digests[1]}}
+            assert agent.put(lease, item["key"], {"epoch": lease["epoch"], **answer}).status_code == 200
+        odd, good = answers.result(PATIENCE_S)
+    assert isinstance(odd, Failure)
+    assert odd.reason == "no operator Odd"
+    assert good.file == made
 
 
 def test_a_run_that_is_stopped_waits_for_no_measurement(
@@ -316,17 +361,7 @@ SETS = [["node of c0", "node of r0"], ["node of c1", "node of a1", "node of r1"]
 
 def fusion_lease(agent: HandAgent) -> dict[str, Any]:
     """The agent's next lease, as soon as it is asked what it fuses."""
-    found: dict[str, Any] = {}
-
-    def ask() -> bool:
-        body = {"agent_id": agent.id, "device_ids": agent.device_ids, "kinds": KINDS}
-        answer = agent.call("POST", "/leases", body)
-        if answer.status_code == 200:
-            found.update(answer.json())
-        return bool(found)
-
-    until(ask)
-    return found
+    return next_lease(agent, KINDS)
 
 
 def told(agent: HandAgent, **answer: Any) -> None:

@@ -71,41 +71,42 @@ def test_a_network_becomes_a_smaller_file_that_was_measured(service: Service, de
     assert refused.json()["errors"][0]["message"].endswith(f"the nearest possible is {floor_ms:.4g}")
 
 
-def search_of(service: Service, name: str, device: str) -> list[Any]:
-    """Start a job of 30 evaluations; what is recorded when it is in mid-search."""
-    submit(service, name, device, evaluations=30)
-    until(lambda: len(service.evaluations(name)) >= 2, "the first evaluations")
+def searched(service: Service, name: str, count: int) -> list[Any]:
+    """What is recorded when at least so many evaluations are, in mid-search."""
+    until(lambda: len(service.evaluations(name)) >= count, f"{count} evaluations")
     return service.evaluations(name)
 
 
-def check_search(service: Service, name: str, before: list[Any]) -> None:
-    """The job ended well, what was recorded is as it was, and nothing was done twice."""
+LASTING = ("id", "number", "strategy", "status", "fidelity", "values", "metrics", "elapsed_s")
+
+
+def check_search(service: Service, name: str, *before: list[Any]) -> None:
+    """The job ended well, what was recorded before each death is as it was, and nothing was done twice."""
     job = service.ended(name)
     assert (job["state"], job["failure"]) == ("succeeded", None)
     rows = service.evaluations(name)
-    lasting = ("id", "number", "strategy", "status", "fidelity", "values", "metrics", "elapsed_s")
-    assert [[row[key] for key in lasting] for row in rows[: len(before)]] == [
-        [row[key] for key in lasting] for row in before
-    ]
+    for known in before:
+        assert [[row[key] for key in LASTING] for row in rows[: len(known)]] == [
+            [row[key] for key in LASTING] for row in known
+        ]
     assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
     paid = [row for row in rows if row["fidelity"] == "F2"]
     assert [row["status"] for row in paid] == ["completed"] * 30
     assert len(service.get(f"/jobs/{name}/artifacts")["items"]) == 4
 
 
-def test_kill_9_of_an_evaluator_in_mid_search(service: Service, device: str) -> None:
-    before = search_of(service, "evaluator-dies", device)
-    victim = service.evaluator()
-    os.kill(victim, signal.SIGKILL)
-    check_search(service, "evaluator-dies", before)
-
-
-def test_kill_9_of_the_conductor_in_mid_search(service: Service, device: str) -> None:
-    before = search_of(service, "conductor-dies", device)
+def test_kill_9_of_an_evaluator_and_then_of_the_conductor_in_mid_search(service: Service, device: str) -> None:
+    submit(service, "survivor", device, evaluations=30)
+    first = searched(service, "survivor", 2)
+    dead = service.evaluator()
+    os.kill(dead, signal.SIGKILL)
+    second = searched(service, "survivor", len(first) + 2)
     conductor, evaluator = service.conductor(), service.evaluator()
+    assert evaluator != dead
     os.kill(conductor, signal.SIGKILL)
+    assert len(second) < 30, "the conductor died in mid-search"
     until(lambda: not command_line(evaluator), "the dead conductor's evaluator to end")
-    check_search(service, "conductor-dies", before)
+    check_search(service, "survivor", first, second)
     assert service.conductor() != conductor
 
 

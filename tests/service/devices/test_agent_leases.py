@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
-from agent_calls import HandAgent, bearer, block_result, bursts, conv, fill
+from agent_calls import OFFER, HandAgent, bearer, block_result, bursts, conv, fill
 from fastapi.testclient import TestClient
 from service_world import HandClock
 
@@ -306,6 +306,20 @@ def test_the_probe_curves_teach_the_kernel_classes(agent: HandAgent, store: Stor
         agent.finish(answer.json(), known)
     with store.read() as tx:
         assert latency.table(tx, agent.device_id).classes.out_step == 8
+
+
+def test_common_rules_for_a_runtime_that_the_server_lacks_are_logged_once(
+    anonymous: TestClient, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    phone = HandAgent(anonymous, store, "phone", runtimes=[OFFER | {"name": "of-a-phone"}])
+    for wanted in (probe().ops, [conv(8)]):
+        fill(store, phone.device_id, wanted)
+        while (answer := phone.ask()).status_code == 200:
+            phone.finish(answer.json())
+    told = [record.getMessage() for record in caplog.records if record.name == "service.devices.anchors"]
+    assert len(told) == 1
+    assert "phone" in told[0]
+    assert "the runtime of-a-phone is not installed on the server" in told[0]
 
 
 def test_every_change_has_its_own_epoch(agent: HandAgent, store: Store) -> None:

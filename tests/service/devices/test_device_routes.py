@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from service_networks import classifier
 from service_world import HandClock, Uploaded, add_model, queue
 
+from hw_profiles.device import DeviceConfig
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol
@@ -160,6 +161,7 @@ def test_no_table_at_all(agent: HandAgent, client: TestClient, kind: str, conten
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "table")
 
 
+@pytest.mark.sandbox
 def test_a_network_is_opened_in_the_sandbox_alone_and_once(
     agent: HandAgent, client: TestClient, model: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +210,15 @@ def test_predict_says_what_cannot_be_timed(agent: HandAgent, client: TestClient,
     shown = client.post(path, json={"model": model, "fill": True}).json()
     assert any("no such kernel" in warning for warning in shown["warnings"])
     assert agent.ask().status_code == 204, "it is not asked for again"
+
+
+def test_a_prediction_by_common_rules_says_so() -> None:
+    here, lacking = (DeviceConfig("phone", "simulated", name, "1") for name in ("simulated", "of-a-phone"))
+    blocks = ((("conv",), conv(8)),)
+    _, usual = predictions.predict(LatencyTable(here), blocks)
+    _, shown = predictions.predict(LatencyTable(lacking), blocks)
+    (told,) = set(shown.warnings) - set(usual.warnings)
+    assert f"{lacking.name}: the runtime of-a-phone is not installed on the server" in told
 
 
 def test_the_servers_runtime_answers_for_a_device_with_its_version_alone_and_says_so(

@@ -80,6 +80,7 @@ engine.run_onnxruntime = wrong
 """
 
 
+@pytest.mark.sandbox
 def test_torch_and_onnxruntime_that_disagree_are_a_422_naming_the_first_node(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,7 @@ compress.graph.groups.groups = broken
 """
 
 
+@pytest.mark.sandbox
 def test_code_of_ours_that_fails_on_a_file_is_a_500_and_no_word_against_the_file(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_bad_files_are_422_with_the_field_and_leave_no_row(
     assert client.get("/api/v1/models").json()["total"] == 0
 
 
+@pytest.mark.sandbox
 def test_a_check_that_breaks_its_limit_is_a_422(settings: Settings, store: Store, user_token: str) -> None:
     poor = settings.model_copy(update={"check_memory_bytes": 64 * 1024**2})
     with TestClient(create_app(poor, store), base_url="http://127.0.0.1", raise_server_exceptions=False) as client:

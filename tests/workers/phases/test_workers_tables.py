@@ -60,6 +60,19 @@ def test_alignment_is_learned_once_and_told(job: Job, lock: HostLock, clock: Han
     assert sum(isinstance(m, Learned) for m in ports.messages) == 1
 
 
+def test_a_job_on_a_runtime_that_the_server_lacks_warns_once_of_common_rules(job: Job, lock: HostLock) -> None:
+    plan, ports = job()
+    found_profile(Context(plan, ports, ports.recorded(), lock))
+    assert not ports.warnings
+    (table,) = ports.tables.values()
+    lacking = replace(table, device=replace(table.device, runtime="of-a-phone"))
+    ports = MemoryPorts(ports.work_dir, ports.runtime, {DEVICE: lacking.device}, tables={DEVICE: lacking})
+    for _ in range(2):
+        found_profile(Context(plan, ports, ports.recorded(), lock))
+    (warning,) = ports.warnings
+    assert f"{plan.targets[0].device_name}: the runtime of-a-phone is not installed on the server" in warning
+
+
 def test_the_most_uncertain_times_frequency_comes_first(
     job: Job, lock: HostLock, clock: HandClock, known_table: LatencyTable
 ) -> None:

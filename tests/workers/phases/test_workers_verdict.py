@@ -24,6 +24,8 @@ from workers.evaluating.scores import Labels, Source, scores_in_file
 from workers.job import run
 from workers.plan import Budget, JobPlan, Target
 from workers.progress import Evaluated, Summarised
+from workers.running.context import Context
+from workers.running.inputs import Inputs
 from workers.running.memory_ports import MemoryPorts
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
@@ -248,6 +250,10 @@ def test_what_training_costs_the_control_is_judged_image_by_image(
     with pytest.raises(JobFailed, match="recheck"):
         run(plan, ports, lock)  # the clean process sees what the file really does
     assert "After training, the control is 2.00% below the original's accuracy." in ports.lines
+    right = Inputs.open(Context(plan, ports, ports.recorded(), lock)).scores(ports.path(plan.model.sha256).read_bytes())
+    (warning,) = [text for text in ports.warnings if "leaves the control" in text]
+    assert "leaves the control 2.00 points below the original" in warning
+    assert f"accuracy {right.mean() - 0.02:.2%} against {right.mean():.2%}, on 400 validation images" in warning
 
 
 def test_what_training_made_is_recorded_with_the_verdict_the_seconds_and_the_tables(job: Job, lock: HostLock) -> None:

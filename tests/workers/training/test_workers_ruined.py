@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from compress.network import Network
+from compress.scoring.difference import paired
 from compress.training.direct import fine_tune as honest
 from compress.training.fit import Step
 from hw_profiles.host_lock import HostLock
 from search.metrics import METRICS
 from workers.job import run
+from workers.judging.control_behind import said_of_control
 from workers.judging.ruined import ruined, said_of_ruined
 from workers.phases import verify
 from workers.plan import JobPlan
@@ -82,7 +84,26 @@ def test_what_training_ruined_has_the_epochs_that_it_had_before(
     monkeypatch.setattr(verify, "judged", noted)
     run(*job(), lock, train=forgetting)
     assert seen
-    assert {each.epochs for each in seen if each.ruined is not None} == {0}
+    assert {each.epochs for each in seen if each.ruined} == {0}
+
+
+def blurring(*arguments: Any) -> Iterator[Step]:
+    """Training makes networks a little worse, but does not ruin them."""
+    for step in honest(*arguments):
+        network = step.network()
+        weight = network.constants["fc.weight"].copy()
+        weight[0] = 0.0  # one class of ten is forgotten
+        yield replace(step, network=partial(_same, network.with_constants({"fc.weight": weight})))
+
+
+def test_a_finalist_that_training_made_worse_is_judged_untrained(job: Job, lock: HostLock) -> None:
+    plan, ports = job(ratio=0.95)
+    outcome = run(plan, ports, lock, train=blurring)
+    shown = outcome.summaries["best" if outcome.verdict == "met" else "nearest"]
+    trained = {e.evaluation.candidate.id: e.evaluation for e in ports.recorded().evaluations if _is_trained(e)}
+    after = trained[shown["evaluation_id"].replace("-timed", "-trained")].metrics["accuracy"]
+    assert shown["accuracy"] > after
+    assert not any("ruin" in text for text in ports.warnings)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +116,21 @@ def test_a_network_is_ruined_that_keeps_less_than_half_beyond_guessing(
     assert ruined(before, after, chance=0.1, count=600) is expected
 
 
+def test_a_control_that_is_worse_by_chance_or_ruined_has_no_warning_of_that_loss() -> None:
+    original = np.ones(100)
+    scores = (np.arange(100) < 90).astype(np.float64)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {})
+    lost, metric = paired(original, scores), METRICS["accuracy"]
+    (said,) = said_of_control(original, control, lost, metric)
+    assert "10.00 points below the original: accuracy 90.00% against 100.00%, on 100 validation images" in said
+    assert not said_of_control(original, control, replace(lost, low=-0.01), metric)
+    assert not said_of_control(original, replace(control, left=0.1, ruined=True), lost, metric)
+
+
 def test_ruins_are_told_with_numbers() -> None:
     scores = (np.arange(10) < 9).astype(np.float64)
-    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, ruined=0.1)
+    control = Trained("control", "control", None, {}, Path("control.onnx"), scores, {}, {}, left=0.1, ruined=True)
     (said,) = said_of_ruined(control, control, METRICS["accuracy"])
     assert said.startswith("Training with this recipe ruins the control: accuracy 10.00% after it and 90.00% before")
-    sound = replace(control, ruined=None)
+    sound = replace(control, left=None, ruined=False)
     assert not said_of_ruined(sound, sound, METRICS["accuracy"])

@@ -1,0 +1,174 @@
+"""The trial: times the best candidates of a search as whole networks before anything is trained.
+
+Latency does not depend on weights, so a candidate's structure can be timed in seconds, while its training takes
+minutes. Each round times the candidates that would be trained next and corrects the estimates by what it finds: a timed
+candidate counts with its measured latency, and the line of its setting is fitted again with the new networks. Rounds
+end once every candidate that would be trained has been timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.network import Network
+from hw_profiles.tables.calibration import SESSION_NOISE
+from hw_profiles.timing.protocol import BurstProtocol, Sample, statistic_us
+from search.knowledge import values_key
+from search.metrics import latency_metric
+from search.problem import Constraint, Problem
+from search.space import Values
+from workers.phases.search import Result
+from workers.profiling.refusals import demand, ran, refused
+from workers.profiling.time_original import UPLOADED
+from workers.profiling.timed_device import Profile, TimedDevice, Whole
+from workers.progress import Evaluated
+from workers.running.device_requests import measured
+from workers.running.job_run import JobRun
+from workers.training.choosing import chosen_finalists
+
+ROUNDS = 4
+SPARE = 3
+"""Number of candidates that a round times besides the finalists, to replace those that turn out too slow."""
+PROTOCOL = BurstProtocol(min_rounds=20)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The measured latencies in milliseconds, as values_key -> latency metric -> latency, and the profile whose lines
+    are fitted on them too. `refused` has the values_key of each candidate that a device refused.
+    """
+
+    profile: Profile
+    latency_ms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
+
+    def left(self, evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+        """Return the evaluations of candidates that no device refused."""
+        return [each for each in evaluated if _key(each) not in self.refused]
+
+
+def trial(run: JobRun, result: Result) -> Result:
+    """Return the result with corrected estimates, in which only timed candidates can be chosen.
+
+    Raises:
+        DeviceOffline, MeasurementFailed: raised by the ports.
+        Halted: the user paused or cancelled the job.
+    """
+    count = run.context.plan.budget.finalists
+    if not result.profile.devices or not result.evaluated:
+        return result
+    found = Found(result.profile)
+    corrected = replace(result, problem=_problem(result, found))
+    for number in range(ROUNDS):
+        best = chosen_finalists(found.left(result.evaluated), corrected.problem, count + SPARE)
+        if all(_key(each) in found.latency_ms for each in best[:count]):
+            break
+        untimed = [each for each in best if _key(each) not in found.latency_ms]
+        found = _timed(run, found, untimed, number)
+        corrected = replace(result, problem=_problem(result, found))
+    left = found.left(result.evaluated)
+    timed = [each for each in left if _key(each) in found.latency_ms]
+    _report(run, result, corrected.problem, timed)
+    return replace(corrected, profile=found.profile, eligible=timed or left)
+
+
+def _key(each: Evaluated) -> str:
+    return values_key(each.evaluation.candidate.values)
+
+
+def _timed(run: JobRun, found: Found, untimed: Sequence[Evaluated], number: int) -> Found:
+    """Time these candidates on every device."""
+    kernels = found.profile.builder.kernels
+    points = {f"candidate-{i}": each.evaluation.candidate.values for i, each in enumerate(untimed)}
+    networks = {name: kernels.rewritten(values) for name, values in points.items()}
+    latency_ms: dict[str, dict[str, float]] = {values_key(values): {} for values in points.values()}
+    devices, gone = [], set[str]()
+    for timed in found.profile.devices:
+        samples = _samples(run, timed, networks, number)
+        gone |= {values_key(values) for name, values in points.items() if name not in samples}
+        # The speed of the machine changes between sessions; the uploaded network tells by how much.
+        speed = _quiet_us(timed.original) / _quiet_us(samples[UPLOADED])
+        relative = timed.target.max_latency_ratio is not None
+        metric = latency_metric(timed.target.device_id)
+        known = {name: values for name, values in points.items() if name in samples}
+        for name, values in known.items():
+            resting_ms = timed.resting_ms(samples[name])
+            latency_ms[values_key(values)][metric] = resting_ms * speed if relative else resting_ms
+        devices.append(_with_wholes(found.profile, timed, known, networks, samples, speed))
+    profile = replace(found.profile, devices=tuple(devices))
+    return Found(profile, {**found.latency_ms, **latency_ms}, found.refused | gone)
+
+
+def _samples(run: JobRun, timed: TimedDevice, networks: Mapping[str, Network], number: int) -> Mapping[str, Sample]:
+    """Return the samples of the uploaded network and of the networks that the device does not refuse."""
+    target, asked = timed.target, dict[str, Network | bytes]({UPLOADED: run.inputs.network, **networks})
+    answers = measured(run.context, run.inputs, f"trial-{number}", target.device_id, asked, PROTOCOL)
+    demand(target.device_id, answers, UPLOADED)
+    for failure in refused(answers).values():
+        run.context.say(f"{target.device_name} refuses a candidate, which is not trained: {failure.reason}.", "warning")
+    return ran(answers)
+
+
+def _quiet_us(sample: Sample) -> float:
+    return statistic_us(sample, "quiet")
+
+
+def _with_wholes(
+    profile: Profile,
+    timed: TimedDevice,
+    points: Mapping[str, Values],
+    networks: Mapping[str, Network],
+    samples: Mapping[str, Sample],
+    speed: float,
+) -> TimedDevice:
+    """Return the device with the timed networks among those that its lines are fitted on."""
+    kernels, runtime = profile.builder.kernels, timed.table.device.runtime
+    wholes = [list(known) for known in timed.wholes]
+    for name, values in points.items():
+        ops = kernels.ops(networks[name], runtime)
+        wholes[kernels.setting(values)].append(Whole(ops, speed * _quiet_us(samples[name])))
+    return replace(timed, wholes=tuple(map(tuple, wholes)))
+
+
+def _problem(result: Result, found: Found) -> Problem:
+    """Return the problem with corrected lines and measured latencies.
+
+    A measured latency needs no margin for prediction errors, only one for the noise between sessions.
+    """
+    corrected = result.make(found.profile)
+    bounds = {
+        latency_metric(timed.target.device_id): timed.allowed_ms * (1.0 - SESSION_NOISE)
+        for timed in found.profile.devices
+    }
+    constraints = tuple(
+        Constraint(each.metric, bounds.get(each.metric, each.bound), each.sense) for each in corrected.constraints
+    )
+
+    def estimate(batch: Sequence[Values]) -> Mapping[str, NDArray[np.float64]]:
+        columns = {metric: np.array(column, dtype=float) for metric, column in corrected.estimate(batch).items()}
+        for row, values in enumerate(batch):
+            for metric, latency_ms in found.latency_ms.get(values_key(values), {}).items():
+                columns[metric][row] = latency_ms
+        return columns
+
+    return replace(corrected, estimate=estimate, constraints=constraints)
+
+
+def _report(run: JobRun, result: Result, corrected: Problem, timed: Sequence[Evaluated]) -> None:
+    """Tell how many timed candidates are within the limits, and how far off their predictions were."""
+    points = list({_key(each): each.evaluation.candidate.values for each in timed}.values())
+    if not points:
+        return
+    within = int((corrected.violations(points) == 0.0).sum())
+    before, after = result.problem.estimate(points), corrected.estimate(points)
+    for device in result.profile.devices:
+        metric = latency_metric(device.target.device_id)
+        off = float(np.median(before[metric] / after[metric])) - 1.0
+        run.context.say(
+            f"{device.target.device_name}: timed {len(points)} candidates as whole networks before training; "
+            f"{within} are within the limits. Their predictions were off by {off:+.1%} (median)."
+        )
