@@ -1,7 +1,9 @@
 """BlockMasks: the masks of candidates, and statistics that expect them.
 
 A knob has masks if it is a width and the problem has the Gram matrix of its block. Of other blocks, the method keeps
-the most important units.
+the most important units. So it does, by default, of residual streams: the error in the layers that read a stream says
+little about its use further on. A stream is known by its many readers, whose shares of lost outputs add up to more
+than 1.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from search.space import Levelled, Values
 
 _REFITTED = "ls_error"
 _MEASURED = "sensitivity"
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +34,12 @@ class BlockMasks:
     searches: Mapping[str, MaskSearch] = field(repr=False)
 
     @classmethod
-    def of(cls, problem: Problem, settings: Evolution, seed: int) -> BlockMasks:
-        """Make the searches of every knob that can have masks."""
+    def of(cls, problem: Problem, settings: Evolution, seed: int, streams: bool = False) -> BlockMasks:
+        """Make the searches of every knob that can have masks; those of residual streams only if `streams` is True."""
         found = {}
         for knob in problem.space.levelled:
             gram = problem.statistics.get("gram", {}).get(knob.name)
-            if gram is not None and _fits(knob, gram):
+            if gram is not None and _fits(knob, gram) and (streams or gram.sum() <= 1.0 + _ROUNDING):
                 scores = _importance(problem, knob.name, gram)
                 found[knob.name] = MaskSearch(gram, scores, _seed(knob.name, seed), evolution=settings)
         return cls(problem, found)

@@ -8,6 +8,8 @@ tolerated drop. Then a genetic algorithm chooses the channels of each layer by t
   crossover, mutation and repair into the limits by estimates. Its fitness is the predicted loss: F1 curves of the
   layers, expecting good masks, scaled by all F2 results so far (search.stepping.losses). Only the best of a population
   are evaluated;
+- distillation between layers is a setting (`distil_between`), because a stage costs as much as ten to twenty F2
+  evaluations. The stages cut the rates by sensitivity, front to back;
 - other strategies' results are parents too, whose channels are then chosen anew.
 
 Every proposal is computed from the known evaluations alone, so that a restart loses nothing.
@@ -29,6 +31,7 @@ import numpy as np
 from search.candidate import Candidate
 from search.channel_masks.block_masks import BlockMasks
 from search.channel_masks.evolution import Evolution
+from search.channel_masks.layerwise import Layerwise
 from search.evaluation import Evaluation, Status
 from search.knowledge import Knowledge, values_key
 from search.problem import Problem
@@ -52,11 +55,20 @@ class Settings:
         Literal["search", "importance"],
         Doc("choice of channels: by genetic search, or by importance as for other strategies, to compare"),
     ] = "search"
+    streams: Annotated[
+        bool, Doc("also search the channels of residual streams, instead of keeping their most important channels")
+    ] = False
     population: Annotated[int, Doc("sets of widths in a generation"), Bounds(4, 1000)] = 24
     generations: Annotated[int, Doc("generations before the best are evaluated"), Bounds(1, 1000)] = 8
     curiosity: Annotated[
         float, Doc("standard deviations added to the predicted result of a set of widths"), Bounds(0.0, 5.0)
     ] = 0.5
+    distil_between: Annotated[
+        bool,
+        Doc(
+            "cut the widths by sensitivity layer by layer, with a short distillation after each; costs a training each"
+        ),
+    ] = False
     mask_population: Annotated[int, Doc("masks of a layer in a generation"), Bounds(8, 4096)] = 64
     mask_generations: Annotated[int, Doc("maximum number of generations of masks"), Bounds(1, 10_000)] = 100
 
@@ -73,20 +85,45 @@ class Genetic:
         self._seed = seed
         self._lattice = Lattice(problem)
         evolution = Evolution(settings.mask_population, settings.mask_generations)
-        searched = settings.channels == "search"
-        self._masks = BlockMasks.of(problem, evolution, seed) if searched else BlockMasks(problem, {})
+        found = BlockMasks.of(problem, evolution, seed, settings.streams)
+        self._masks = found if settings.channels == "search" else BlockMasks(problem, {})
         self._losses = Losses(replace(problem, statistics=self._masks.statistics), self._lattice)
         self._known = Knowledge(problem, _ORIGIN, seed, masked=True)
         self._others = Knowledge(problem, _ORIGIN, seed)
+        target = (
+            self._lattice.values(self._rates[0]) if settings.distil_between and self._rates else problem.space.whole
+        )
+        self._layerwise = Layerwise(problem.space.whole, target, tuple(self._masks.searches), _ORIGIN)
 
     def ask(self, count: int) -> list[Candidate]:
         if count < 1:
             return []
+        stage = self._stage()
+        if len(stage) == count:
+            return stage
         fresh = (point for point in self._proposals() if self._fresh(self._lattice.values(point)))
-        wanted = distinct(fresh)[:count]
-        return [self._candidate(self._lattice.values(point)) for point in wanted]
+        wanted = distinct(fresh)[: count - len(stage)]
+        return stage + [self._candidate(self._lattice.values(point)) for point in wanted]
+
+    def _stages(self) -> Layerwise:
+        """Return the stages from the whole network to the rates by sensitivity, front to back."""
+        whole = self._problem.space.whole
+        target = self._lattice.values(self._rates[0]) if self._rates else whole
+        widths = [knob.name for knob in self._problem.space.knobs if knob.role == "width"]
+        return Layerwise(whole, target, widths, _ORIGIN)
+
+    def _stage(self) -> list[Candidate]:
+        """Return the next stage of cutting layer by layer, if it may start now."""
+        found = None if self._layerwise is None else self._layerwise.next()
+        if found is None or self._layerwise is None:
+            return []
+        values, network = found
+        self._layerwise.asked(values)
+        return [replace(self._candidate(values), fidelity="F3", weights_from=network)]
 
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
+        if self._layerwise is not None:
+            self._layerwise.note(evaluations, pending)
         self._known.note(evaluations, pending)
         self._others.note(evaluations, pending)
 

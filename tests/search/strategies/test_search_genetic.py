@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_only_widths_with_a_gram_matrix_get_masks() -> None:
     problem = replace(replay.problem, statistics={**replay.problem.statistics, "gram": grams})
     for candidate in Genetic(problem, Settings(**QUICK), 0).ask(8):
         assert candidate.masks.keys() <= {"inner1", "inner2"}
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_channels_of_a_stream_are_searched_only_on_request(streams: bool) -> None:
+    """Three layers read the stream, so the shares of their outputs add up to 3."""
+    replay = make_replay(1, knobs=4, levels=4, evaluations=8)
+    grams = {**replay.problem.statistics["gram"], "stream0": 3.0 * replay.problem.statistics["gram"]["stream0"]}
+    problem = replace(replay.problem, statistics={**replay.problem.statistics, "gram": grams})
+    asked = Genetic(problem, Settings(**QUICK, streams=streams), 0).ask(8)
+    narrowed = [c for c in asked if c.values["stream0"] != replay.network.widths["stream0"][-1]]
+    assert narrowed
+    assert {"stream0" in candidate.masks for candidate in narrowed} == {streams}
 
 
 def test_a_rank_gets_no_mask() -> None:
@@ -172,3 +185,56 @@ def test_points_bred_are_within_the_limits_and_without_slack() -> None:
             wider[:, knob] = np.arange(lattice.counts[knob])
             saves = (loss(wider) < loss(point[None])) & (wider[:, knob] > point[knob])
             assert (lattice.violations(wider[saves]) > 0.0).all()
+
+
+def _layer_by_layer(replay: Replay, evaluations: int) -> list[Evaluation]:
+    done = run(_genetic(replay, distil_between=True), replay, evaluations, batch=2)
+    return [evaluation for evaluation in done if evaluation.candidate.fidelity == "F3"]
+
+
+def test_layers_are_cut_one_after_another_each_from_the_last_ones_weights() -> None:
+    replay = make_replay(2, knobs=5, levels=6)
+    target = _genetic(replay).ask(1)[0]
+    stages = _layer_by_layer(replay, 20)
+    assert stages[-1].candidate.values == target.values
+    assert stages[-1].candidate.masks == target.masks
+    assert stages[0].candidate.weights_from is None
+    for before, after in pairwise(stages):
+        assert after.candidate.weights_from == before.network
+        changed = [n for n, value in after.candidate.values.items() if before.candidate.values[n] != value]
+        assert len(changed) == 1
+        assert before.candidate.masks.items() <= after.candidate.masks.items()
+
+
+def test_a_restart_goes_on_with_the_next_layer() -> None:
+    replay = make_replay(2, knobs=5, levels=6)
+    first = _genetic(replay, distil_between=True)
+    done: list[Evaluation] = []
+    for _ in range(3):
+        told = [replay.evaluate(candidate) for candidate in first.ask(2)]
+        first.tell(told, [])
+        done += told
+    second = _genetic(replay, distil_between=True)
+    second.tell(done[::-1], [])
+    assert [c.to_json() for c in second.ask(2)] == [c.to_json() for c in first.ask(2)]
+
+
+def test_a_lost_network_ends_the_layers_but_not_the_search() -> None:
+    replay = make_replay(2, knobs=5, levels=6)
+    strategy = _genetic(replay, distil_between=True)
+    fidelities = []
+    for _ in range(6):
+        asked = strategy.ask(2)
+        fidelities += [candidate.fidelity for candidate in asked]
+        late = [candidate for candidate in asked if candidate.weights_from is not None]
+        strategy.tell([failed(c) if c in late else replay.evaluate(c) for c in asked], [])
+    assert fidelities.count("F3") == 2
+    assert fidelities.count("F2") == 10
+
+
+def test_a_layer_is_waited_for_while_the_search_goes_on() -> None:
+    strategy = _genetic(make_replay(2, knobs=5, levels=6), distil_between=True)
+    (stage,) = strategy.ask(1)
+    assert stage.fidelity == "F3"
+    strategy.tell([], [stage])
+    assert [candidate.fidelity for candidate in strategy.ask(2)] == ["F2", "F2"]
