@@ -1,0 +1,35 @@
+"""A job of `genetic`: chosen channels, and weights that are handed from one candidate to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from hw_profiles.host_lock import HostLock
+from search.evaluation import Status
+from workers.job import run
+from workers.plan import Budget, JobPlan, Named
+from workers.progress import Evaluated
+from workers.running.memory_ports import MemoryPorts
+
+Job = Callable[..., tuple[JobPlan, MemoryPorts]]
+
+
+def test_masks_and_weights_reach_the_finalist(job: Job, lock: HostLock) -> None:
+    plan, ports = job(
+        ratio=0.85,
+        methods=(Named("filter_prune"),),
+        strategies=(Named("genetic", {"distil_between": True, "mask_generations": 5}),),
+        budget=Budget(evaluations=8, wall_s=600, finalists=2),
+    )
+    outcome = run(plan, ports, lock)
+    assert outcome.end == "finished"
+    found = [m.evaluation for m in ports.messages if isinstance(m, Evaluated) and m.evaluation.candidate.searched]
+    assert len(found) == 8
+    assert all(evaluation.status is Status.COMPLETED for evaluation in found), [e.reason for e in found]
+    assert all(evaluation.candidate.masks for evaluation in found)
+    stages = sorted((e for e in found if e.candidate.fidelity == "F3"), key=lambda e: e.candidate.id)
+    assert stages
+    for before, after in pairwise(stages):
+        assert after.candidate.weights_from == before.network
+    assert all(stage.network for stage in stages)
