@@ -8,8 +8,8 @@ tolerated drop. Then a genetic algorithm chooses the channels of each layer by t
   crossover, mutation and repair into the limits by estimates. Its fitness is the predicted loss: F1 curves of the
   layers, expecting good masks, scaled by all F2 results so far (search.stepping.losses). Only the best of a population
   are evaluated;
-- distillation between layers is a setting (`distil_between`), because a stage costs as much as ten to twenty F2
-  evaluations. The stages cut the rates by sensitivity, front to back;
+- distillation between layers is a setting (`distil_between`), because every stage trains and, until the last, is over
+  the limits. The stages cut to the rates by sensitivity, front to back;
 - other strategies' results are parents too, whose channels are then chosen anew.
 
 Every proposal is computed from the known evaluations alone, so that a restart loses nothing.
