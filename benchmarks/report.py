@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import burst_protocol
+import channel_masks
 import event_streams
 import f2_overhead
 import lc_against_direct
@@ -54,6 +55,7 @@ REPORTS: Mapping[str, Report] = {
     "lc_against_direct": Report("L-C against direct compression", lc_against_direct, compression.against_direct),
     "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),
     "sparsity_inference": Report("Inferring a sparsity", sparsity_inference, compression.sparsities),
+    "channel_masks": Report("Search over channel masks", channel_masks, compression.masks),
     "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
     "ray_dispatch": Report("Overhead of Ray", ray_dispatch, jobs.dispatch),
     "event_streams": Report("Event streams", event_streams, jobs.streams),

@@ -22,8 +22,11 @@ class Candidate:
     For some blocks, `masks` holds the indices of the kept units, ascending; in all other blocks, the method keeps the
     most important units. `origin` is the strategy that asked for the candidate. `parents` are the ids of the candidates
     from which it was made. `recipe` is the digest of the training recipe. `weights_from` is the digest of the network
-    whose weights the candidate starts from (None: the original). `after_search` is True for a finalist or a finalist's
-    file: no search asked for these.
+    whose weights the candidate starts from (None: the original): `Evaluation.network` of an earlier full training run
+    (F4), or of an earlier F3 evaluation. Values and masks count the original's units in any case, so a candidate at F2
+    or F3 may keep only units that the network still has; without a mask, it keeps the most important of those. If the
+    network is lost or lacks a unit, the evaluation fails and says so. `after_search` is True for a finalist or a
+    finalist's file: no search asked for these.
     """
 
     id: str

@@ -28,15 +28,25 @@ class Knowledge:
     It ignores other fidelities and recipes, because they are not comparable; candidates with masks, because their
     values alone do not determine them; values outside this space; and candidates with weights of another candidate,
     unless a full training run only starts from these weights. FAILED, STOPPED and INFEASIBLE evaluations have no
-    utility, and their values are not asked for again.
+    utility, and their values are not asked for again. If `masked` is True, it knows only the candidates of its origin,
+    a strategy that gives equal values equal masks.
     """
 
-    def __init__(self, problem: Problem, origin: str, seed: int, fidelity: Fidelity = "F2", recipe: str = "") -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        origin: str,
+        seed: int,
+        fidelity: Fidelity = "F2",
+        recipe: str = "",
+        masked: bool = False,
+    ) -> None:
         self._problem = problem
         self._origin = origin
         self.prefix = f"{origin}-s{seed}-"
         self._fidelity: Fidelity = fidelity
         self._recipe = recipe
+        self._masked = masked
         self._utilities: dict[str, float | None] = {}
         self._evaluations: dict[str, Evaluation] = {}
         self._pending: dict[str, Values] = {}
@@ -69,7 +79,9 @@ class Knowledge:
 
     def comparable(self, candidate: Candidate) -> bool:
         """Return whether this knowledge takes evaluations of the candidate."""
-        if candidate.fidelity != self._fidelity or candidate.recipe != self._recipe or candidate.masks:
+        if candidate.fidelity != self._fidelity or candidate.recipe != self._recipe:
+            return False
+        if candidate.origin != self._origin if self._masked else candidate.masks:
             return False
         if candidate.weights_from and self._fidelity != "F4":
             return False

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+import channel_masks
 import lc_against_direct
 import lenet_compression
 import sparsity_inference
 
 from reporting.figures import Figure, Row, Rows, figures, percent, points, table, taken, times, unit
+
+_ROUNDING = 1e-9
 
 
 def against_direct(rows: Rows) -> Iterator[str]:
@@ -112,3 +115,44 @@ def _inference(row: Row, control: float) -> Iterator[Figure]:
     yield Figure(f"{name}: largest error", [row["largest_error"]], unit("", 4))
     samples = sparsity_inference.MAX_SAMPLES if goals else None
     yield Figure(f"{name}: most samples", [row["most_samples"]], unit("", 0), samples)
+
+
+def masks(rows: Rows) -> Iterator[str]:
+    """Report the speed of the search over masks, and its error against the baselines for each block."""
+    yield taken([row for row in rows if row["kind"] == "facts"])
+    found = [row for row in rows if row["kind"] == "gain"]
+    blocks = {row["block"]: row["width"] for row in found}
+    gains = {name: _gain([row for row in found if row["block"] == name]) for name in blocks}
+    wide = [gains[name] > 0.0 for name, width in blocks.items() if width >= channel_masks.WIDE]
+    yield figures(_mask_figures(rows, found, sum(wide) / len(wide)))
+    yield "Mean error `lost` over the seven widths of each block; `gain` is over the better baseline at each width."
+    head = ("block", "channels", "L1", "greedy", "search", "gain", "optimal for certain")
+    yield table(head, [_masks_of([row for row in found if row["block"] == name], gains[name]) for name in blocks])
+
+
+def _mask_figures(rows: Rows, found: Rows, better: float) -> Iterator[Figure]:
+    (speed,) = (row["masks_per_s"] for row in rows if row["kind"] == "speed")
+    yield Figure("masks scored a second", speed, unit("", 0), least=channel_masks.MIN_MASKS_PER_S)
+    worst = max(row["search"] - min(row["l1"], row["greedy"]) for row in found)
+    worst = worst if worst > _ROUNDING else 0.0
+    yield Figure(
+        "most that a mask loses beyond the better baseline",
+        [worst if worst > _ROUNDING else 0.0],
+        unit("", 6),
+        most=0.0,
+    )
+    name = f"share of the blocks of {channel_masks.WIDE} channels or more with a gain"
+    yield Figure(name, [better], percent, least=channel_masks.MIN_BETTER)
+
+
+def _gain(rows: Rows) -> float:
+    """Return the share of the better baseline's error that the search saves, over one block's widths."""
+    baseline = sum(min(row["l1"], row["greedy"]) for row in rows)
+    saved = 1.0 - sum(row["search"] for row in rows) / baseline
+    return saved if saved > _ROUNDING else 0.0
+
+
+def _masks_of(rows: Rows, gain: float) -> Sequence[str]:
+    means = (sum(row[name] for row in rows) / len(rows) for name in ("l1", "greedy", "search"))
+    optimal = f"{sum(row['optimal'] for row in rows)} of {len(rows)} widths"
+    return (rows[0]["block"], str(rows[0]["width"]), *map(unit("", 4), means), percent(gain), optimal)

@@ -43,13 +43,13 @@ class Replay:
     def evaluate(self, candidate: Candidate) -> Evaluation:
         """Return the evaluation of a candidate of any fidelity, always the same for the same values.
 
-        A full training run (F4) gives a network from which a later candidate may start.
+        A distillation (F3) and a full training run (F4) give a network from which a later candidate may start.
         """
         levels = self.network.space.levels(candidate.values)[None]
         metrics = {name: float(column[0]) for name, column in self.problem.estimate([candidate.values]).items()}
         accuracy = self.network.accuracy(levels)[0] + self.noise * self._draw(candidate.values)
         metrics["accuracy"] = float(np.clip(accuracy, 0.0, 1.0))
-        network = candidate.key(self.problem.network, "replay", 0) if candidate.fidelity == "F4" else None
+        network = candidate.key(self.problem.network, "replay", 0) if candidate.fidelity in ("F3", "F4") else None
         return Evaluation(candidate, Status.COMPLETED, metrics, elapsed_s=0.001, network=network)
 
     def accuracy(self, values: Values) -> float:

@@ -77,6 +77,19 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     assert known.completed() == []
 
 
+def test_a_strategy_with_masks_knows_only_its_own_candidates() -> None:
+    known = Knowledge(PROBLEM, "mine", 7, masked=True)
+    told = _evaluation(1, 0.1)
+    masked = replace(told.candidate, masks={"b": (1,)})
+    for candidate in (replace(told.candidate, origin="theirs"), replace(masked, origin="theirs")):
+        known.note([replace(told, candidate=candidate)], [candidate])
+    assert known.fresh({"x": 1, "y": 0})
+    known.note([], [replace(masked, origin="mine")])
+    assert known.pending({"x": 1, "y": 0})
+    known.note([replace(told, candidate=replace(masked, origin="mine"))], [])
+    assert known.utility({"x": 1, "y": 0}) == -0.1
+
+
 def test_whole_trainings_are_known_by_recipe_and_may_start_from_others_weights() -> None:
     known = Knowledge(PROBLEM, "mine", 7, fidelity="F4", recipe="lc")
     made = known.candidate({"x": 1, "y": 0}, weights_from="abc")

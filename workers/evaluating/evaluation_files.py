@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,13 +131,17 @@ class Material:
         """
         return self._part("training" if self._file("training_images").exists() else "short")
 
-    def keep(self, network: Network, epochs: int) -> str:
+    def keep(self, network: Network, epochs: int, units: Mapping[str, Sequence[int]] | None = None) -> str:
         """Store a network that was trained for `epochs` epochs, so that `kept` can return the network; return its
         digest.
+
+        Args:
+            units: block name -> the units that are left, for the blocks whose other units are zero.
         """
         path = self._network_path(network.digest)
         path.parent.mkdir(exist_ok=True)
-        durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs}).encode())
+        left = {name: [int(unit) for unit in each] for name, each in (units or {}).items()}
+        durable.write(path.with_suffix(".json"), json.dumps({"epochs": epochs, "units": left}).encode())
         durable.write(path, network.save())
         return network.digest
 
@@ -152,8 +156,16 @@ class Material:
         Raises:
             InvalidInput: see `kept`.
         """
-        self.kept(digest)
-        return int(json.loads(self._network_path(digest).with_suffix(".json").read_text())["epochs"])
+        return int(self._facts(digest)["epochs"])
+
+    def units(self, digest: str) -> dict[str, NDArray[np.int64]]:
+        """Return block name -> the units that are left in a stored network, for the blocks whose other units are zero.
+
+        Raises:
+            InvalidInput: see `kept`.
+        """
+        left = self._facts(digest).get("units", {})
+        return {name: np.array(units, dtype=np.int64) for name, units in left.items()}
 
     def kept(self, digest: str) -> Network:
         """Return the network of this digest.
@@ -164,6 +176,12 @@ class Material:
         if not self.has(digest):
             raise InvalidInput("weights_from", digest, "no network with this digest is stored")
         return load_network(self._network_path(digest))
+
+    def _facts(self, digest: str) -> dict[str, Any]:
+        if not self.has(digest):
+            raise InvalidInput("weights_from", digest, "no network with this digest is stored")
+        found: dict[str, Any] = json.loads(self._network_path(digest).with_suffix(".json").read_text())
+        return found
 
     def checkpoint(self, key: str) -> Path:
         """Return the path of the checkpoint of the full training run with this key. If its worker is lost, the run

@@ -3,20 +3,16 @@ sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
 score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
-a short distillation from the uncut network before the precision is chosen. F4 trains a network until it has the
+a short distillation from the uncut network before the precision is chosen. Both may start from the weights of an
+earlier F3 evaluation (see `workers.evaluating.inheritance`). F4 trains a network until it has the
 candidate's values (see `workers.evaluating.whole_training`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from compress.graph.groups import groups
 from compress.graph.module import TorchNetwork
 from compress.method import AFTER_TRAINING
 from compress.network import Network
@@ -29,6 +25,7 @@ from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
 from workers.errors import InvalidInput
 from workers.evaluating.evaluation_files import Material
+from workers.evaluating.inheritance import Inheritance
 from workers.evaluating.scores import Images, Labels, scores_in_file, scores_in_torch
 from workers.evaluating.whole_training import Sampler
 from workers.pools.pool import Evaluator
@@ -64,53 +61,69 @@ class CutEvaluator:
         self._sampler = Sampler(material, training or Recipe())
         self._network = material.network
         self._evidence = material.evidence
-        self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
+        self._inheritance = Inheritance(material)
 
     def __call__(self, candidate: Candidate) -> Evaluation:
-        """Return the candidate's score on the ranking images.
+        """Return the candidate's score on the ranking images; after F3 and F4, also the digest of a network that other
+        candidates can start from.
 
         Raises:
             Diverged, TrainingDiverged: the network's outputs are not finite.
-            InvalidInput: a fidelity other than F2, F3 and F4, weights of another network, or an unknown F4 recipe.
+            InvalidInput: a fidelity other than F2, F3 and F4, weights that are not stored or lack units that the
+                candidate keeps, or an unknown F4 recipe.
         """
         begun_s = time.perf_counter()
         if candidate.fidelity == "F4":
             sampled, digest = self._sampler(candidate)
             return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
-        if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
-            raise InvalidInput("candidate", candidate.fidelity, "must be F4, or F2 or F3 with the original's weights")
+        if candidate.fidelity not in ("F2", "F3"):
+            raise InvalidInput("fidelity", candidate.fidelity, "must be F2, F3 or F4")
         (images, labels), reference = self._material.ranking, None
         if candidate.recipe == QUICK:
             few = slice(self._quick_images)
             images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
-        scores = self._scores(candidate, images, labels, reference)
+        scores, digest = self._scores(candidate, images, labels, reference)
         metrics = {self._material.task.metric: float(scores.mean())}
-        return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
+        return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s, network=digest)
 
-    def _scores(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Scores:
-        """Return the untrained candidate's score for each of these images."""
-        task = self._material.task
+    def _scores(
+        self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None
+    ) -> tuple[Scores, str | None]:
+        """Return the candidate's score for each of these images, and the digest of its network if it was distilled."""
+        task, digest = self._material.task, None
         module, bound = self.cut(candidate, reference)
         if candidate.fidelity == "F3":
-            module = TorchNetwork(self._distilled(module.to_network()))
+            trained = self._distilled(module.to_network())
+            digest = self._kept(candidate, trained)
+            module = TorchNetwork(trained)
         if not bound.steps(*AFTER_TRAINING):
-            return scores_in_torch(task, module, images, labels)
+            return scores_in_torch(task, module, images, labels), digest
         cut = module.to_network()
         final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
         if final is cut:
-            return scores_in_torch(task, module, images, labels)
-        return scores_in_file(task, final.save(), images, labels)
+            return scores_in_torch(task, module, images, labels), digest
+        return scores_in_file(task, final.save(), images, labels), digest
+
+    def _kept(self, candidate: Candidate, trained: Network) -> str | None:
+        start = self._inheritance.start(candidate)
+        kept = self._inheritance.kept(candidate, start)
+        return self._inheritance.keep(candidate, trained, kept, start.epochs + SHORT.epochs)
 
     def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
         """Return the candidate's structure as a module, refitted and re-estimated, and the scheme that made it.
+
+        The weights of an earlier candidate are not refitted, because the statistics belong to the original's weights.
 
         Args:
             reference: images for the batch norms of all candidates, including the uncut network; if None, a cut network
                 uses all of the material's images, and an uncut network keeps its batch norms.
         """
         bound = self._material.scheme.bind(candidate.values)
-        evidence = replace(self._evidence, masks=self._masks(candidate.masks))
-        network = bound.rewrite(self._network, evidence, "structure")
+        start = self._inheritance.start(candidate)
+        evidence = replace(self._evidence, masks=self._inheritance.masks(self._inheritance.kept(candidate, start)))
+        if candidate.weights_from is not None:
+            evidence = replace(evidence, statistics=None)
+        network = bound.rewrite(start.network, evidence, "structure")
         module = TorchNetwork(network)
         if reference is not None or network is not self._network:
             reestimate(module, self._material.reference if reference is None else reference)
@@ -123,13 +136,3 @@ class CutEvaluator:
             if step.step == step.steps - 1:
                 return step.network()
         return network
-
-    def _masks(self, kept: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.bool_]]:
-        masks = {}
-        for name, units in kept.items():
-            if name not in self._widths:
-                raise InvalidInput(
-                    "masks", name, f"the network has no block of this name; known: {sorted(self._widths)}"
-                )
-            masks[name] = np.isin(np.arange(self._widths[name]), units)
-        return masks

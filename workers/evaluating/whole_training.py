@@ -97,6 +97,8 @@ class Sampler:
         kept = self._material.kept(candidate.weights_from)
         if not fits(kept, whole):
             raise InvalidInput("weights_from", candidate.weights_from, "must be weights of this network")
+        if self._material.units(candidate.weights_from):
+            raise InvalidInput("weights_from", candidate.weights_from, "must be weights of all units")
         return whole.with_constants({name: kept.constants[name] for name in whole.constants})
 
     def _cut(self, start: Network, bound: BoundScheme, original: bool) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import pytest
 
 from search.errors import InvalidInput
@@ -44,6 +46,11 @@ class TestHakd(StrategyContract):
 class TestDdpg(StrategyContract):
     family_at = "search.strategies.ddpg:STRATEGY"
     overrides = {"hidden": 64}  # noqa: RUF012 - as the contract has it
+
+
+class TestGenetic(StrategyContract):
+    family_at = "search.strategies.genetic:STRATEGY"
+    overrides: ClassVar[dict[str, Any]] = {"mask_population": 8, "mask_generations": 2, "generations": 4}
 
 
 def test_no_strategy_is_left_out() -> None:
