@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.graph.groups import groups, prunable_blocks
-from compress.graph.uncut import uncut
 from compress.methods.filter_prune import pick
 from compress.network import Network
+from compress.pruning.uncut import uncut
 from search.candidate import Candidate
 from workers.errors import InvalidInput
 from workers.evaluating.evaluation_files import Material

@@ -8,8 +8,8 @@ from test_compress_groups import BUILT, blocks_of, random_keep
 
 from compress.graph.cut import cut
 from compress.graph.onnxruntime import run_onnxruntime
-from compress.graph.uncut import uncut
 from compress.importing.agreement import relative_difference
+from compress.pruning.uncut import uncut
 
 
 @pytest.mark.parametrize("seed", range(3))

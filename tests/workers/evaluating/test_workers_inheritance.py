@@ -13,8 +13,8 @@ from compress.data.dataset import Part
 from compress.data.preprocessing import Preprocessing, preprocess
 from compress.graph.cut import cut
 from compress.graph.groups import prunable_blocks
-from compress.graph.uncut import uncut
 from compress.network import Network
+from compress.pruning.uncut import uncut
 from compress.task import Targets
 from compress.tasks.classification import TASK
 from search.candidate import Candidate
