@@ -36,8 +36,9 @@ def bounds_of(points: Points, budgets_ms: Sequence[float]) -> tuple[Bound, ...]:
     corners = _hull(latency_ms, loss)
     found = []
     for budget_ms in budgets_ms:
-        index = int(np.searchsorted(latency_ms, budget_ms, side="right")) - 1
-        if index >= 0:
+        index = max(int(np.searchsorted(latency_ms, budget_ms, side="right")) - 1, 0)
+        # A budget may be the very latency of the fastest point, which may be off by a rounding error.
+        if latency_ms[index] <= budget_ms + _ROUNDING * (1.0 + abs(budget_ms)):
             price = _slope(latency_ms[corners], loss[corners], budget_ms)
             most = float(loss[index]) + price * budget_ms
             found.append(Bound(price, most + _ROUNDING * (1.0 + abs(most))))

@@ -107,6 +107,16 @@ def test_thinning_keeps_attained_points_and_tells_the_gap(made: tuple[Terms, Los
     assert found.loss[-1] == pytest.approx(loss.min()), "the least loss always stays"
 
 
+def test_a_budget_may_be_the_latency_of_the_fastest_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.elimination.front._ROUGH", 2)
+    terms = Terms(("a",), 0.1, 0.3, (Term(("a",), np.arange(1.0, 9.0)),), 0.7)
+    for step in (-1e-15, 0.0, 1e-15):
+        found = front(terms, {"a": np.arange(8.0)[::-1]}, [float(terms.latency_ms(np.array([[0]]))[0]) + step])
+        assert found is not None
+        assert found.gap == 0.0
+        assert found.levels[0].tolist() == [0]
+
+
 def test_thinning_happens_and_costs_something() -> None:
     """Otherwise the test above shows nothing."""
     rng = np.random.default_rng(0)
