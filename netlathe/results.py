@@ -196,6 +196,26 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One layer of a judged network before and after the cut, or the whole network; `reason` says why in plain words.
+
+    `latency_ms` maps each device id to the predicted milliseconds before and after. `sensitivity` is the score lost if
+    only this layer is cut.
+    """
+
+    layer: str
+    group: str | None = None
+    role: str | None = None
+    before: int | float | str | None = None
+    after: int | float | str | None = None
+    latency_ms: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    share: float | None = None
+    sensitivity: float | None = None
+    reason: str = ""
+    raw: Json = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A file that a job made."""
 

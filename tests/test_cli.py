@@ -214,6 +214,31 @@ def test_show_prints_original_against_best(server: Server, capsys: pytest.Captur
     assert "local-onnxruntime-t1-fp32" in shown
 
 
+LAYERS: list[dict[str, Any]] = [
+    {
+        "layer": "conv1",
+        "before": 32,
+        "after": 20,
+        "latency_ms": {"dev_1": [0.08, 0.049]},
+        "reason": "32 -> 20: saves 0.031 ms of 0.080 ms; alone it costs 0.4 points",
+    },
+    {"layer": "pool", "before": None, "after": None, "latency_ms": {}, "reason": "no setting of its own"},
+]
+
+
+def test_show_prints_what_happened_to_each_layer(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.on("GET", "/jobs/half", JOB)
+    server.on("GET", "/jobs/half/layers", {"items": LAYERS, "strategy": "greedy"})
+    assert run(["show", "half", "--layers"]) == 0
+    heading, conv, pool = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["layer", "width", "local-onnxruntime-t1-fp32,", "ms", "why"]
+    for text in ("conv1", "32 -> 20", "0.080 -> 0.049", "saves 0.031 ms of 0.080 ms; alone it costs 0.4 points"):
+        assert text in conv
+    assert " ".join(pool.split()) == "pool - - no setting of its own"
+    assert run(["show", "half", "--layers", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == LAYERS
+
+
 @pytest.mark.parametrize("state", ["failed", "cancelled"])
 def test_the_best_of_a_job_that_did_not_end_well_is_of_the_search(
     server: Server, state: str, capsys: pytest.CaptureFixture[str]

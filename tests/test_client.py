@@ -189,6 +189,15 @@ def test_a_list_is_a_page() -> None:
     assert dict(server.asked[0].url.params) == {"state": "running", "page": "3"}
 
 
+def test_the_layers_of_a_finalist_are_typed() -> None:
+    row = {"layer": "conv1", "before": 32, "after": 20, "latency_ms": {"dev_1": [0.08, 0.049]}, "reason": "32 -> 20"}
+    server = Server(httpx.Response(200, json={"items": [row], "strategy": "greedy"}))
+    (layer,) = _client(server).jobs.layers("half", evaluation="evl_1")
+    assert (layer.before, layer.after, layer.latency_ms, layer.raw) == (32, 20, {"dev_1": (0.08, 0.049)}, row)
+    assert server.asked[0].url.path == "/api/v1/jobs/half/layers"
+    assert dict(server.asked[0].url.params) == {"evaluation": "evl_1"}
+
+
 def test_an_upload_is_whole_at_each_retry_and_named_by_content(tmp_path: Path) -> None:
     path = tmp_path / "My Net.v2.onnx"
     path.write_bytes(b"onnx" * 1000)

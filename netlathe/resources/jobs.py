@@ -11,7 +11,7 @@ from netlathe.progress import shown
 from netlathe.reading import read
 from netlathe.resources.artifacts import Artifacts
 from netlathe.resources.resource import Resource
-from netlathe.results import Artifact, Evaluation, Job, Json, Named, Page
+from netlathe.results import Artifact, Evaluation, Job, Json, Layer, Named, Page
 
 _UNTOLD = frozenset({"log.line", "evaluation.added"})  # events that do not change a job's own record
 
@@ -89,6 +89,14 @@ class Jobs(Resource):
     ) -> Page[Evaluation]:
         query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "page": page}
         return self._page(Evaluation, self._at(job, "front"), **query)
+
+    def layers(self, job: str, *, evaluation: str | None = None) -> tuple[Layer, ...]:
+        """Return what happened to each layer of the job's result, or of the finalist with this evaluation.
+
+        Raises:
+            Conflict: the job has not ended, or the evaluation is of no finalist.
+        """
+        return self._page(Layer, self._at(job, "layers"), evaluation=evaluation).items
 
     def log(self, job: str, *, tail: int = 1000, before: int | None = None) -> Json:
         return self._connection.get(self._at(job, "log"), {"tail": tail, "before": before})

@@ -49,6 +49,7 @@ def jobs(
 def show_job(
     job: JobRef,
     watch: Annotated[bool, typer.Option("--watch", help="Wait until the job ends, with progress bars.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show what happened to each layer, and why.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Show a job: its state, and the original, the control and the best network side by side.
@@ -58,12 +59,17 @@ def show_job(
     \b
       netlathe show digits-half
       netlathe show digits-half --watch && echo met
+      netlathe show digits-half --layers
     """
-    from service.verbs.report import print_job
+    from service.verbs.report import print_job, print_layers
 
     with connect() as client:
         found = client.jobs.wait(job, progress=not as_json) if watch else client.jobs.get(job)
-    show(found.raw, as_json, lambda: print_job(found))
+        rows = client.jobs.layers(job) if layers else ()
+    if layers:
+        show([row.raw for row in rows], as_json, lambda: print_layers(found, rows))
+    else:
+        show(found.raw, as_json, lambda: print_job(found))
     return exit_code(found)
 
 

@@ -11,7 +11,7 @@ import typer
 from service.verbs.terminal import print_fields, print_table
 
 if TYPE_CHECKING:
-    from netlathe import Failure, Job, Latency, Summary
+    from netlathe import Failure, Job, Latency, Layer, Summary
     from search.metric import Metric
 
 SLOTS = ("original", "control", "best", "nearest")
@@ -62,6 +62,25 @@ def print_networks(job: Job) -> None:
         [*_row(_label(job, slot), summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found
     ]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
+
+
+def print_layers(job: Job, layers: Sequence[Layer]) -> None:
+    """Print one row per layer of the job's result: its width and its predicted times before and after, and why."""
+    devices = list(dict.fromkeys(device for row in layers for device in row.latency_ms))
+    columns = ["layer", "width", *(f"{_name(job, device)}, ms" for device in devices), "why"]
+    rows = [
+        [row.layer, _change(row.before, row.after), *(_times(row.latency_ms.get(each)) for each in devices), row.reason]
+        for row in layers
+    ]
+    print_table(columns, rows)
+
+
+def _change(before: object, after: object) -> str | None:
+    return None if before is None else f"{before}" if before == after else f"{before} -> {after}"
+
+
+def _times(pair: Sequence[float] | None) -> str | None:
+    return None if pair is None else " -> ".join(f"{time_ms:.3f}" for time_ms in pair)
 
 
 def _label(job: Job, slot: str) -> str:

@@ -19,6 +19,8 @@ from workers.ports import Verdict
 from workers.profiling.time_original import original_scores
 from workers.profiling.timed_device import Profile
 from workers.progress import Slot
+from workers.reporting.layers import LayerRow, LayerTable
+from workers.reporting.node_times import NodeTimes
 from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
 from workers.running import memos
 from workers.running.context import Context
@@ -73,7 +75,20 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     warnings = [*ruins, *_behind(run, taught.control), *_warnings(run.context, result, shown, verdicts, given_up)]
     for warning in warnings:
         run.context.warn(warning)
-    return Findings(verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up)
+    layers = {each.trained.name: _layers(run.context, result, each) for each in verdicts}
+    return Findings(
+        verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up, layers
+    )
+
+
+def _layers(context: Context, result: Result, each: Judged) -> tuple[LayerRow, ...]:
+    builder, values = result.profile.builder, each.trained.values
+    predicted_ms = {timed.device_id: timed.predicted_ms for timed in each.timed}
+    times = [
+        NodeTimes(builder, timed, values, predicted_ms[timed.target.device_id]) for timed in result.profile.devices
+    ]
+    curves = result.problem.statistics["sensitivity"]
+    return LayerTable(builder, times, curves, values, context.plan.metric_row).rows()
 
 
 def _behind(run: JobRun, control: Trained) -> list[str]:

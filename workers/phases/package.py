@@ -17,6 +17,7 @@ from workers.ports import Outcome, Verdict
 from workers.profiling.timed_device import Profile
 from workers.progress import ArtifactKind, Evaluated, Made
 from workers.reporting.clean_check import Checked, clean_check
+from workers.reporting.layers import LayerRow
 from workers.reporting.report import html_report
 from workers.running import durable
 from workers.running.context import Context
@@ -31,7 +32,7 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 @dataclass(frozen=True)
 class Findings:
     """The contents of a report. `chosen` is the best network or, if the verdict is "missed", the network nearest to the
-    limits.
+    limits. `layers` has the rows of each judged network by its name.
     """
 
     verdict: Verdict
@@ -42,6 +43,7 @@ class Findings:
     chosen: Trained | None = None
     warnings: Sequence[str] = ()
     given_up: Mapping[str, GivenUp] = field(default_factory=dict)
+    layers: Mapping[str, Sequence[LayerRow]] = field(default_factory=dict)
 
 
 def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
@@ -111,7 +113,7 @@ def _report(
             for timed in profile.devices
         ],
         "limits": dict(plan.limits),
-        "finalists": [_finalist(each) for each in findings.judged],
+        "finalists": [_finalist(each, findings.layers[each.trained.name]) for each in findings.judged],
         "evaluations": [_evaluation(each) for each in findings.evaluated],
         "recheck": None if checked is None else _recheck(plan.metric, checked),
         "facts": _facts(context, inputs, profile, findings),
@@ -154,9 +156,10 @@ def _recheck(metric: str, checked: Checked) -> dict[str, Any]:
     return {metric: known.pop("score"), **known}
 
 
-def _finalist(each: Judged) -> dict[str, Any]:
+def _finalist(each: Judged, layers: Sequence[LayerRow]) -> dict[str, Any]:
     return {
         "name": each.trained.name,
+        "candidate": each.trained.candidate_id,
         "strategy": each.trained.strategy,
         "values": dict(each.trained.values),
         each.metric: each.trained.score,
@@ -166,6 +169,7 @@ def _finalist(each: Judged) -> dict[str, Any]:
         "timed": [asdict(timed) for timed in each.timed],
         "met": each.met,
         "broken": list(each.broken),
+        "layers": [row.to_json() for row in layers],
     }
 
 

@@ -95,10 +95,13 @@ class ProblemBuilder:
         """The values that leave the network as it is."""
         return self.space.whole
 
+    def parts_at(self, values: Values) -> Mapping[str, Part]:
+        """Map each node of the uncut network to its part of the candidate with these values."""
+        return {table.node: table.parts[table.at(values)] for table in self.tables}
+
     def ops_at(self, values: Values, runtime: str) -> tuple[Op, ...]:
         """Return the kernels of the candidate with these values, without building its network."""
-        parts = (table.parts[table.at(values)] for table in self.tables)
-        return tuple(op for part in parts for op in part.ops.get(runtime, ()))
+        return tuple(op for part in self.parts_at(values).values() for op in part.ops.get(runtime, ()))
 
     def frequencies(self, runtime: str) -> Mapping[str, float]:
         """Map each op key to the expected number of times that the op occurs in a network drawn at random."""

@@ -32,6 +32,7 @@ def html_report(report: Mapping[str, Any]) -> str:
         _results(report),
         *(f"<h2>{escape(target['device_name'])}</h2>{_plot(report, target)}" for target in report["targets"]),
         _finalists(report),
+        _layers(report),
         _facts(report),
     ]
     title = escape(str(report["name"]))
@@ -65,13 +66,14 @@ def _finalists(report: Mapping[str, Any]) -> str:
     if not report["finalists"]:
         return ""
     metric = METRICS[report["metric"]]
-    head = ["finalist", metric.heading, "drop [95 %], n", "device", "predicted", "at this session's speed"]
+    head = ["finalist", "strategy", metric.heading, "drop [95 %], n", "device", "predicted", "at this session's speed"]
     head += ["quiet", "p50", "97.5 %", "limit", ""]
     rows = []
     for each in report["finalists"]:
         lost = each["drop"]
         mean, low, high = (metric.lost(lost[name]) for name in ("mean", "low", "high"))
-        shared = [each["name"], _shown(metric.name, each[metric.name]), f"{mean} [{low}, {high}], {lost['count']}"]
+        shared = [each["name"], each["strategy"] or "", _shown(metric.name, each[metric.name])]
+        shared.append(f"{mean} [{low}, {high}], {lost['count']}")
         for timed in each["timed"] or [None]:
             cells = ["", "", "", "", "", "", ""]
             if timed is not None:
@@ -81,6 +83,27 @@ def _finalists(report: Mapping[str, Any]) -> str:
                 cells = [timed["device_id"], predicted, *(_milliseconds(timed[key]) for key in keys)]
             rows.append([*shared, *cells, "met" if each["met"] else "; ".join(each["broken"])])
     return f"<h2>Finalists</h2>{_table(head, rows)}"
+
+
+def _layers(report: Mapping[str, Any]) -> str:
+    """Return the tables of the layers of the result, which is among the finalists if any network was judged."""
+    names = {target["device_id"]: target["device_name"] for target in report["targets"]}
+    results = [row for slot in ("best", "nearest") if (row := report["summaries"].get(slot)) is not None]
+    shown = {row["evaluation_id"] for row in results}
+    found = [each for each in report["finalists"] if f"{each['candidate']}-timed" in shown]
+    return "".join(f"<h2>Layers of {escape(each['name'])}</h2>{_layer_table(each, names)}" for each in found)
+
+
+def _layer_table(finalist: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    head = ["layer", "cut with", "before", "after", *(f"{name}: before / after" for name in names.values())]
+    rows = []
+    for each in finalist["layers"]:
+        latency = [each["latency_ms"].get(device) for device in names]
+        times = ["" if pair is None else " / ".join(map(_milliseconds, pair)) for pair in latency]
+        share = "" if each["share"] is None else f"{each['share']:.1%}"
+        sizes = ("" if each[name] is None else str(each[name]) for name in ("before", "after"))
+        rows.append([each["layer"], each["group"] or "", *sizes, *times, share, each["reason"]])
+    return _table([*head, "share of the original's time", "why"], rows)
 
 
 def _facts(report: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Job page: its result first, then the growing front, all evaluations, the log and the files."""
+"""Job page: its result first, then the growing front, the layers, all evaluations, the log and the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from sqlalchemy import select
 from search.metrics import COUNTED, METRICS, base_metric, latency_metric, row_of, shown_counts
 from service.depends import State
 from service.jobs.fronts import axes, front_of
+from service.jobs.layers import layers_of
 from service.jobs.view import artifact_public, evaluation_public, job_public, log_line
+from service.pages.job.layers import layer_tables
 from service.pages.page import Page
 from service.store import events
 from service.store.devices import devices
@@ -47,6 +49,7 @@ def _fill(request: Request, state: State) -> Mapping[str, Any]:
             "job": job,
             "evaluations": [evaluation_public(each, front) for each in reversed(recorded[-SHOWN_EVALUATIONS:])],
             "total": len(recorded),
+            "layers": layer_tables(layers_of(tx, state.blobs, row), job.targets[0]["device"] if job.targets else None),
             "artifacts": [artifact_public(file) for file in files],
             "log": [log_line(line) for line in log],
             "device_names": names,

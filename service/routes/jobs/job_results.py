@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy import Select
 
-from service.depends import Page, PageDep, PageQuery, StoreDep, UserDep, paged
+from service.depends import BlobsDep, Page, PageDep, PageQuery, StoreDep, UserDep, paged
 from service.errors import Conflict
 from service.http.problem_details import documented
 from service.jobs.fronts import deciding, front_of, under
+from service.jobs.layers import LayersPublic, layers
 from service.jobs.view import (
     ArtifactPublic,
     EvaluationPublic,
@@ -81,6 +82,19 @@ def _reference(job: Job) -> float:
     if job.original is None or job.original.get(metric) is None:
         raise Conflict("the original has not been scored yet, so a drop cannot be computed", code="state")
     return float(job.original[metric])
+
+
+@router.get("/{job_ref}/layers", responses=documented(401, 403, 404, 409, 422))
+def read_layers(
+    job_ref: JobRef,
+    store: StoreDep,
+    blobs: BlobsDep,
+    _user: UserDep,
+    evaluation: Annotated[str | None, Query(max_length=80, description="id of an evaluation of a finalist")] = None,
+) -> LayersPublic:
+    """Return what happened to each layer of the job's result, or of the finalist with this evaluation, and why."""
+    with store.read() as tx:
+        return layers(tx, blobs, jobs.get(tx, job_ref), evaluation)
 
 
 @router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))

@@ -46,6 +46,11 @@ class EvaluationRow(Base):
         return Candidate.from_json(self.candidate).searched
 
     @property
+    def origin(self) -> str:
+        """The id of the search's candidate, which the training and the timing of a finalist name as their parent."""
+        return self.candidate_id if self.searched else str(self.candidate["parents"][0])
+
+    @property
     def evaluated(self) -> Evaluated:
         """The message from which this row was made."""
         evaluation = Evaluation(
