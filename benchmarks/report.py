@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import actor_critic
 import burst_protocol
 import event_streams
 import f2_overhead
@@ -25,7 +26,7 @@ import ray_dispatch
 import resnet20_rest
 import sparsity_inference
 import takeover
-from reporting import compression, jobs, latency
+from reporting import compression, jobs, latency, searches
 from reporting.figures import Rows
 
 RESULTS = Path(__file__).parent / "results"
@@ -52,6 +53,7 @@ REPORTS: Mapping[str, Report] = {
     "lc_against_direct": Report("L-C against direct compression", lc_against_direct, compression.against_direct),
     "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),
     "sparsity_inference": Report("Inferring a sparsity", sparsity_inference, compression.sparsities),
+    "actor_critic": Report("Learning of ddpg", actor_critic, searches.learning),
     "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
     "ray_dispatch": Report("Overhead of Ray", ray_dispatch, jobs.dispatch),
     "event_streams": Report("Event streams", event_streams, jobs.streams),
