@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import actor_critic
 import burst_protocol
 import channel_masks
 import event_streams
@@ -27,7 +28,7 @@ import resnet20_rest
 import sparsity_inference
 import student_budgets
 import takeover
-from reporting import compression, jobs, latency
+from reporting import compression, jobs, latency, searches
 from reporting.figures import Rows
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +57,7 @@ REPORTS: Mapping[str, Report] = {
     "lenet_compression": Report("LeNets at the inferred sparsity", lenet_compression, compression.lenets),
     "sparsity_inference": Report("Inferring a sparsity", sparsity_inference, compression.sparsities),
     "channel_masks": Report("Search over channel masks", channel_masks, compression.masks),
+    "actor_critic": Report("Learning of ddpg", actor_critic, searches.learning),
     "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
     "ray_dispatch": Report("Overhead of Ray", ray_dispatch, jobs.dispatch),
     "event_streams": Report("Event streams", event_streams, jobs.streams),

@@ -42,7 +42,8 @@ class States:
         steps do not matter) and the actions (steps,) so far.
         """
         decided = self._places[None] < ts[:, None]
-        most, least = (self._shares(np.where(decided, levels, rest)) for rest in (self._whole, self._least))
+        ends = [np.where(decided, levels, rest) for rest in (self._whole, self._least)]
+        most, least = np.split(self._shares(np.concatenate(ends)), 2)
         reduced, rest = 1.0 - most, most - least
         over = np.maximum(most - self._limits, 0.0)
         need = over / np.maximum(np.maximum(rest, over), np.finfo(float).tiny)
