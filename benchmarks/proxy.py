@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     count = given.candidates or (QUICK_CANDIDATES if given.quick else CANDIDATES)
     start = digits() if given.quick else cifar()
-    rows = Rows(given.work / "quick.jsonl" if given.quick else RESULTS)
+    rows = Rows(given.work / RESULTS.name if given.quick else RESULTS)
     contest = Contest("proxy", METHODS, QUICK_RATIO if given.quick else RATIO, count)
     arena = Arena.open(start, contest, SEED, ["random"], given.work)
     rank(arena, rows, count)

@@ -41,7 +41,7 @@ def digits() -> Start:
         data_name="digits.npz",
         runtime=SimulatedRuntime(overhead_us=1.0, contention=1.0),
         test=test,
-        effort=Effort(renormalise_images=64, accuracy_images=200, calibration_networks=4, rows=400),
+        effort=Effort(renormalise_images=64, accuracy_images=200, calibration_networks=4, rows=60),
         kernels=FEW_BURSTS,
         whole=FEW_BURSTS,
         step=FEW_BURSTS,

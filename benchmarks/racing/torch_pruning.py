@@ -32,20 +32,28 @@ MAX_RATIO = 0.95
 STARTS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 HALVINGS = 6
 TAYLOR_IMAGES = 256
-PRECISION: Mapping[str, Any] = {"int8_ptq": "int8"}
+INT8 = "int8_ptq"
 ENTRANT = "torch_pruning"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How channels are scored, whether over all layers at once, and the number that widths are a multiple of."""
+    """How channels are scored, whether over all layers at once, the number that widths are a multiple of, and the
+    precision afterwards.
+    """
 
     importance: str
     over_all_layers: bool
     round_to: int
+    precision: str
+
+    @property
+    def values(self) -> Mapping[str, str]:
+        """The values of the methods that come after pruning."""
+        return {INT8: "int8"} if self.precision == "int8" else {}
 
 
-SETTINGS = tuple(Setting(*each) for each in product(("magnitude", "taylor"), (True, False), (1, 4, 8)))
+SETTINGS = tuple(Setting(*each) for each in product(("magnitude", "taylor"), (True, False), (4, 8), ("int8", "fp32")))
 Prune: TypeAlias = Callable[[float], Network]
 
 
@@ -88,14 +96,15 @@ def _library() -> Any:
 def rebuilt(arena: Arena, finalist: Mapping[str, Any]) -> Network:
     """Return a finalist's network again, before training, with its batch norms re-estimated."""
     said = finalist["peer"]
-    setting = Setting(said["importance"], said["over_all_layers"], said["round_to"])
+    setting = Setting(**{name: said[name] for name in Setting.__dataclass_fields__})
     return _reestimated(arena, pruned(arena.material.network, setting, said["ratio"], _sample(arena)))
 
 
 def searched(arena: Arena, settings: Sequence[Setting] = SETTINGS) -> dict[str, Any]:
     """Find the ratio of every setting; return the finalists and what the search cost, as fields of a row."""
     begun_s, timer = time.perf_counter(), Timer(arena, {})
-    found = [each for setting in settings if (each := _at_limit(arena, setting, timer)) is not None]
+    allowed = [each for each in settings if set(each.values) <= set(arena.contest.methods)]
+    found = [each for setting in allowed if (each := _at_limit(arena, setting, timer)) is not None]
     best = sorted(found, key=lambda each: -each["score"])
     return {
         "seconds": round(time.perf_counter() - begun_s, 1),
@@ -108,7 +117,7 @@ def searched(arena: Arena, settings: Sequence[Setting] = SETTINGS) -> dict[str, 
 
 def _named(peer: Mapping[str, Any]) -> str:
     scope = "global" if peer["over_all_layers"] else "local"
-    return f"{peer['importance']} {scope} {peer['round_to']}"
+    return f"{peer['importance']} {scope} {peer['round_to']} {peer['precision']}"
 
 
 @dataclass
@@ -116,12 +125,12 @@ class Timer:
     """Times whole files once per structure, because latency does not depend on weights."""
 
     arena: Arena
-    shares: dict[tuple[tuple[int, ...], ...], float]
+    shares: dict[tuple[Any, ...], float]
     seconds: float = 0.0
 
-    def __call__(self, network: Network, model: Callable[[], bytes]) -> float:
+    def __call__(self, network: Network, precision: str, model: Callable[[], bytes]) -> float:
         """Return the file's share of the original's latency, both timed in one interleaved session."""
-        key = tuple(value.shape for value in network.constants.values())
+        key = (precision, *(value.shape for value in network.constants.values()))
         if key not in self.shares:
             file, begun_s = model(), time.perf_counter()
             timed = self.arena.timed({"pruned": file}, self.arena.start.step)
@@ -132,12 +141,11 @@ class Timer:
 
 def _at_limit(arena: Arena, setting: Setting, timer: Timer) -> dict[str, Any] | None:
     """Return the finalist of the smallest ratio found to meet the limit; None if no ratio does."""
-    methods = [name for name in arena.contest.methods if name in PRECISION]
-    values = {name: PRECISION[name] for name in methods}
+    values, methods = setting.values, list(setting.values)
 
     def share(ratio: float) -> float:
         network = pruned(arena.material.network, setting, ratio, _sample(arena))
-        return timer(network, lambda: finished(arena, network, methods, values).save())
+        return timer(network, setting.precision, lambda: finished(arena, network, methods, values).save())
 
     ratio = _least_ratio(lambda ratio: share(ratio) <= arena.contest.ratio * (1.0 - SESSION_NOISE))
     if ratio is None:

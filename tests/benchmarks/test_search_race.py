@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from compress.graph.onnxruntime import run_onnxruntime
+from compress.graph.rewrites import rewritten
+from compress.importing.normalise import load_network
 
 ROOT = Path(__file__).parents[2]
 PACKED = "f0"  # the first four of eight images are right
@@ -35,14 +37,20 @@ def digits() -> Any:
         yield start
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "quick.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tests, so that the device is profiled only once."""
+    return tmp_path_factory.mktemp("work")
+
+
+def rows(work: Path, script: str = "search_race") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (work / f"{script}.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
-def raced(digits: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[ModuleType, Path]:
+def raced(digits: Any, work: Path) -> tuple[ModuleType, Path]:
     pytest.importorskip("torch_pruning")
-    race, work = import_module("search_race"), tmp_path_factory.mktemp("race")
+    race = import_module("search_race")
     race.main(["search", "finals", "time", "--quick", "--work", str(work)])
     return race, work
 
@@ -89,7 +97,7 @@ class TestStages:
         race, work = raced
         before = rows(work)
         kept = [row for row in before if (row["kind"], row["entrant"]) != ("test", "int8")]
-        (work / "quick.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        (work / "search_race.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
         race.main(["finals", "--quick", "--work", str(work)])
         again = rows(work)
         assert again[:-1] == kept
@@ -119,19 +127,20 @@ def test_strategies_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyP
     assert entrants.racing("race") == ("greedy",)
 
 
-def test_proxy_has_a_row_for_each_candidate_and_fidelity_and_resumes(digits: Any, tmp_path: Path) -> None:
+def test_proxy_has_a_row_for_each_candidate_and_fidelity_and_resumes(digits: Any, work: Path) -> None:
     proxy = import_module("proxy")
-    given = ["--quick", "--candidates", "2", "--work", str(tmp_path)]
+    given = ["--quick", "--candidates", "2", "--work", str(work)]
     proxy.main(given)
-    found = rows(tmp_path)
+    found = rows(work, "proxy")
     assert {(row["candidate"], row["fidelity"]) for row in found} == {
         (number, name) for number in range(2) for name in ("F1", "F2", "F3", "F4")
     }
-    (tmp_path / "quick.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found[:-1]))
+    (work / "proxy.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found[:-1]))
     proxy.main(given)
-    again = rows(tmp_path)
+    again = rows(work, "proxy")
     assert again[:-1] == found[:-1]
     assert again[-1]["score"] == found[-1]["score"]
+    assert any("| F2 | 2 |" in block for block in import_module("reporting.race").ranks(again))
 
 
 def scored(cheap: list[float], trained: list[float]) -> list[dict[str, Any]]:
@@ -178,7 +187,7 @@ def test_gaps_and_ties() -> None:
 class TestLayeredModule:
     @pytest.fixture(scope="class")
     def network(self, digits: Any) -> Any:
-        return import_module("compress.importing.normalise").load_network(digits.model)
+        return load_network(digits.model)
 
     def test_it_computes_what_the_network_computes(self, network: Any) -> None:
         torch = import_module("torch")
@@ -195,7 +204,7 @@ class TestLayeredModule:
         pytest.importorskip("torch_pruning")
         peer = import_module("racing.torch_pruning")
         images = np.random.default_rng(1).standard_normal((16, 1, 8, 8)).astype(np.float32)
-        setting = peer.Setting(importance, over_all_layers=False, round_to=4)
+        setting = peer.Setting(importance, over_all_layers=False, round_to=4, precision="fp32")
         made = peer.pruned(network, setting, 0.5, (images, np.arange(16) % 10))
         assert made.constants["conv0.weight"].shape[0] == 8
         assert made.constants["conv2.weight"].shape[:2] == (16, 16)
@@ -208,3 +217,24 @@ def test_the_least_ratio_is_found_although_high_ratios_remove_nothing() -> None:
     peer = import_module("racing.torch_pruning")
     assert peer._least_ratio(lambda ratio: 0.4 <= ratio <= 0.75) == pytest.approx(0.4, abs=0.012)
     assert peer._least_ratio(lambda ratio: False) is None
+
+
+@pytest.mark.shared
+@pytest.mark.filterwarnings("ignore")  # Torch-Pruning warns on import
+def test_torch_pruning_cuts_resnet20_and_its_strided_shortcuts(shared: Callable[[str], Path]) -> None:
+    pytest.importorskip("torch_pruning")
+    peer = import_module("racing.torch_pruning")
+    network = rewritten(load_network(shared("models/resnet20-cifar10-bn.onnx")))
+    images = np.random.default_rng(1).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    module = import_module("racing.torch_form").LayeredModule(network).eval()
+    (wanted,) = run_onnxruntime(network, images).values()
+    torch = import_module("torch")
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(images)).numpy(), wanted, atol=1e-3)
+    for over_all_layers in (True, False):
+        setting = peer.Setting("magnitude", over_all_layers, round_to=4, precision="int8")
+        made = peer.pruned(network, setting, 0.5, (images, np.arange(4)))
+        before, after = (sum(each.size for each in one.constants.values()) for one in (network, made))
+        assert after < 0.5 * before
+        (outputs,) = run_onnxruntime(made, images).values()
+        assert np.isfinite(outputs).all()
