@@ -29,7 +29,8 @@ class Rows:
 
     def add(self, kind: str, **fields: object) -> dict[str, Any]:
         """Append a row with the time and the load of the machine; return it."""
-        row = {"kind": kind, **fields, **stamp()}
+        now = stamp()
+        row = {"kind": kind, **fields, "at": now["at"], "load": now["load"]}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as out:
             out.write(json.dumps(row, allow_nan=False) + "\n")
