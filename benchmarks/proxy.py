@@ -43,7 +43,7 @@ CANDIDATES, RATIO, SEED = 15, 0.35, 0
 QUICK_CANDIDATES, QUICK_RATIO = 3, 0.85
 MIN_TAU = 0.5
 """Goal for F2: below this, F2 is mended before anything is searched."""
-DRAWS = 10_000
+DRAWS = 2_000
 
 
 @dataclass(frozen=True)

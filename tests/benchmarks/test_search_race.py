@@ -184,11 +184,12 @@ def test_gaps_and_ties() -> None:
     assert final.unpacked(PACKED, 8).tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
-class TestLayeredModule:
-    @pytest.fixture(scope="class")
-    def network(self, digits: Any) -> Any:
-        return load_network(digits.model)
+@pytest.fixture
+def network(digits: Any) -> Any:
+    return load_network(digits.model)
 
+
+class TestLayeredModule:
     def test_it_computes_what_the_network_computes(self, network: Any) -> None:
         torch = import_module("torch")
         images = np.random.default_rng(1).standard_normal((5, 1, 8, 8)).astype(np.float32)
