@@ -23,12 +23,14 @@ import lc_against_direct
 import lenet_compression
 import predict_candidates
 import predictor_accuracy
+import proxy
 import ray_dispatch
 import resnet20_rest
+import search_race
 import sparsity_inference
 import student_budgets
 import takeover
-from reporting import compression, jobs, latency, searches
+from reporting import compression, jobs, latency, race, searches
 from reporting.figures import Rows
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,6 +49,8 @@ class Report:
 
 
 REPORTS: Mapping[str, Report] = {
+    "proxy": Report("How well cheap scores rank candidates", proxy, race.ranks),
+    "search_race": Report("The race against its baselines", search_race, race.race),
     "resnet20_rest": Report("Jobs on ResNet-20 through REST", resnet20_rest, jobs.rest),
     "predictor_accuracy-fp32": Report("Predicted latencies, fp32", predictor_accuracy, latency.predictor),
     "predictor_accuracy-int8": Report("Predicted latencies, int8", predictor_accuracy, latency.predictor),
@@ -66,8 +70,9 @@ REPORTS: Mapping[str, Report] = {
 
 
 def rows(name: str) -> Rows:
-    """Return the rows of one file."""
-    return [json.loads(line) for line in (RESULTS / f"{name}.jsonl").read_text().splitlines()]
+    """Return the rows of one file; a benchmark that was never run has none."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def section(name: str) -> str:

@@ -36,7 +36,7 @@ def test_only_what_is_between_the_markers_is_written(report: Any) -> None:
 
 def test_every_file_of_rows_is_reported(report: Any) -> None:
     assert RESULTS
-    assert sorted(report.REPORTS) == RESULTS
+    assert sorted(set(RESULTS) - set(report.REPORTS)) == []
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -1,0 +1,1 @@
+"""The parts of `search_race.py` and `proxy.py`: starts, arenas, the peer, final training and timing."""
