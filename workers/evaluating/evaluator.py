@@ -3,8 +3,9 @@ sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
 score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
-a short distillation from the uncut network before the precision is chosen. F4 trains a network until it has the
-candidate's values (see `workers.evaluating.whole_training`).
+a short distillation from the uncut network before the precision is chosen. Both run in the way that was measured to be
+the fastest (`workers.evaluating.passes`). F4 trains a network until it has the candidate's values (see
+`workers.evaluating.whole_training`).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class CutEvaluator:
         self._material = material
         self._quick_images = quick_images
         self._sampler = Sampler(material, training or Recipe())
+        self._passes = material.passes
         self._network = material.network
         self._evidence = material.evidence
         self._widths = {block.name: block.width for group in groups(self._network) for block in group.blocks}
@@ -79,27 +81,27 @@ class CutEvaluator:
             return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
         if candidate.fidelity not in ("F2", "F3") or candidate.weights_from is not None:
             raise InvalidInput("candidate", candidate.fidelity, "must be F4, or F2 or F3 with the original's weights")
-        (images, labels), reference = self._material.ranking, None
-        if candidate.recipe == QUICK:
+        (images, labels), reference = self._material.ranking, self._material.reference
+        quick = candidate.recipe == QUICK
+        if quick:
             few = slice(self._quick_images)
-            images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
-        scores = self._scores(candidate, images, labels, reference)
+            images, labels, reference = images[few], labels[few], reference[: self._quick_images // 4]
+        module, bound = self._cut(candidate, reference, quick, self._passes.channels_last)
+        scores = self._scores(candidate, module, bound, images, labels)
         metrics = {self._material.task.metric: float(scores.mean())}
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s)
 
-    def _scores(self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None) -> Scores:
+    def _scores(
+        self, candidate: Candidate, module: TorchNetwork, bound: BoundScheme, images: Images, labels: Labels
+    ) -> Scores:
         """Return the untrained candidate's score for each of these images."""
-        task = self._material.task
-        module, bound = self.cut(candidate, reference)
+        task, cut = self._material.task, module.to_network()
         if candidate.fidelity == "F3":
-            module = TorchNetwork(self._distilled(module.to_network()))
-        if not bound.steps(*AFTER_TRAINING):
-            return scores_in_torch(task, module, images, labels)
-        cut = module.to_network()
+            cut = self._distilled(cut)
         final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
-        if final is cut:
-            return scores_in_torch(task, module, images, labels)
-        return scores_in_file(task, final.save(), images, labels)
+        if final is not cut or self._passes.runtime == "onnxruntime":
+            return scores_in_file(task, final.save(), images, labels)
+        return scores_in_torch(task, TorchNetwork(cut), images, labels, channels_last=self._passes.channels_last)
 
     def cut(self, candidate: Candidate, reference: Images | None = None) -> tuple[TorchNetwork, BoundScheme]:
         """Return the candidate's structure as a module, refitted and re-estimated, and the scheme that made it.
@@ -108,12 +110,19 @@ class CutEvaluator:
             reference: images for the batch norms of all candidates, including the uncut network; if None, a cut network
                 uses all of the material's images, and an uncut network keeps its batch norms.
         """
+        images = self._material.reference if reference is None else reference
+        return self._cut(candidate, images, always=reference is not None)
+
+    def _cut(
+        self, candidate: Candidate, images: Images, always: bool, channels_last: bool = False
+    ) -> tuple[TorchNetwork, BoundScheme]:
+        """Return what `cut` returns; if `always`, the batch norms of an uncut network are re-estimated too."""
         bound = self._material.scheme.bind(candidate.values)
         evidence = replace(self._evidence, masks=self._masks(candidate.masks))
         network = bound.rewrite(self._network, evidence, "structure")
         module = TorchNetwork(network)
-        if reference is not None or network is not self._network:
-            reestimate(module, self._material.reference if reference is None else reference)
+        if always or network is not self._network:
+            reestimate(module, images, channels_last=channels_last)
         return module, bound
 
     def _distilled(self, network: Network) -> Network:
