@@ -28,6 +28,7 @@ from compress.scheme import Scheme
 from compress.task import Task
 from compress.tasks import DEFAULT, load
 from workers.errors import InvalidInput
+from workers.evaluating.passes import Passes
 from workers.evaluating.scores import Images, Labels
 from workers.running import durable
 
@@ -70,6 +71,12 @@ class Material:
         """Preprocessed training images (N, *input_shape), used for batch norms, statistics and int8 ranges."""
         images: Images = self._array("reference_images")
         return images
+
+    @cached_property
+    def passes(self) -> Passes:
+        """The way in which candidates are run; the plain way if none was measured."""
+        file = self.folder / "passes.json"
+        return Passes.from_json(json.loads(file.read_text())) if file.exists() else Passes()
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -207,11 +214,13 @@ class Material:
         short: Part,
         preprocessing: Preprocessing,
         training: Part | None = None,
+        passes: Passes | None = None,
     ) -> Path:
         """Write every file, and finally a file that marks them as complete; return the path of this mark.
 
         Args:
             training: images that F4 trains on; if None, F4 uses the images of `short`.
+            passes: the way in which candidates are run; if None, the plain way.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "network.onnx").write_bytes(network.save())
@@ -226,6 +235,7 @@ class Material:
         ):
             np.save(self._file(name), array)
         (self.folder / "preprocessing.json").write_text(json.dumps(preprocessing.to_json()))
+        (self.folder / "passes.json").write_text(json.dumps((passes or Passes()).to_json()))
         self._save_mapping("importance", evidence.importance)
         self._save_mapping("statistics", evidence.statistics.to_arrays() if evidence.statistics else {})
         for i, arrays in enumerate(evidence.known.values()):

@@ -3,9 +3,15 @@ sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
 score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
+<<<<<<< HEAD
 a short distillation from the uncut network before the precision is chosen. Both may start from the weights of an
 earlier F3 evaluation (see `workers.evaluating.inheritance`). F4 trains a network until it has the
 candidate's values (see `workers.evaluating.whole_training`).
+=======
+a short distillation from the uncut network before the precision is chosen. Both run in the way that was measured to be
+the fastest (`workers.evaluating.passes`). F4 trains a network until it has the candidate's values (see
+`workers.evaluating.whole_training`).
+>>>>>>> speed
 """
 
 from __future__ import annotations
@@ -59,6 +65,7 @@ class CutEvaluator:
         self._material = material
         self._quick_images = quick_images
         self._sampler = Sampler(material, training or Recipe())
+        self._passes = material.passes
         self._network = material.network
         self._evidence = material.evidence
         self._inheritance = Inheritance(material)
@@ -78,33 +85,30 @@ class CutEvaluator:
             return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
         if candidate.fidelity not in ("F2", "F3"):
             raise InvalidInput("fidelity", candidate.fidelity, "must be F2, F3 or F4")
-        (images, labels), reference = self._material.ranking, None
-        if candidate.recipe == QUICK:
+        (images, labels), reference = self._material.ranking, self._material.reference
+        quick = candidate.recipe == QUICK
+        if quick:
             few = slice(self._quick_images)
-            images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
-        scores, digest = self._scores(candidate, images, labels, reference)
+            images, labels, reference = images[few], labels[few], reference[: self._quick_images // 4]
+        module, bound = self._cut(candidate, reference, quick, self._passes.channels_last)
+        network, digest = module.to_network(), None
+        if candidate.fidelity == "F3":
+            network = self._distilled(network)
+            digest = self._kept(candidate, network)
+        scores = self._scores(network, bound, images, labels)
         metrics = {self._material.task.metric: float(scores.mean())}
         return Evaluation(candidate, Status.COMPLETED, metrics, time.perf_counter() - begun_s, network=digest)
 
-    def _scores(
-        self, candidate: Candidate, images: Images, labels: Labels, reference: Images | None
-    ) -> tuple[Scores, str | None]:
-        """Return the candidate's score for each of these images, and the digest of its network if it was distilled."""
-        task, digest = self._material.task, None
-        module, bound = self.cut(candidate, reference)
-        if candidate.fidelity == "F3":
-            trained = self._distilled(module.to_network())
-            digest = self._kept(candidate, trained)
-            module = TorchNetwork(trained)
-        if not bound.steps(*AFTER_TRAINING):
-            return scores_in_torch(task, module, images, labels), digest
-        cut = module.to_network()
-        final = bound.rewrite(cut, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
-        if final is cut:
-            return scores_in_torch(task, module, images, labels), digest
-        return scores_in_file(task, final.save(), images, labels), digest
+    def _scores(self, network: Network, bound: BoundScheme, images: Images, labels: Labels) -> Scores:
+        """Return the score of the cut network, in its final precision, for each of these images."""
+        task = self._material.task
+        final = bound.rewrite(network, replace(self._evidence, masks={}, statistics=None), *AFTER_TRAINING)
+        if final is not network or self._passes.runtime == "onnxruntime":
+            return scores_in_file(task, final.save(), images, labels)
+        return scores_in_torch(task, TorchNetwork(network), images, labels, channels_last=self._passes.channels_last)
 
     def _kept(self, candidate: Candidate, trained: Network) -> str | None:
+        """Store a distilled network for others to start from; return its digest, or None if it cannot be stored."""
         start = self._inheritance.start(candidate)
         kept = self._inheritance.kept(candidate, start)
         return self._inheritance.keep(candidate, trained, kept, start.epochs + SHORT.epochs)
@@ -118,6 +122,13 @@ class CutEvaluator:
             reference: images for the batch norms of all candidates, including the uncut network; if None, a cut network
                 uses all of the material's images, and an uncut network keeps its batch norms.
         """
+        images = self._material.reference if reference is None else reference
+        return self._cut(candidate, images, always=reference is not None)
+
+    def _cut(
+        self, candidate: Candidate, images: Images, always: bool, channels_last: bool = False
+    ) -> tuple[TorchNetwork, BoundScheme]:
+        """Return what `cut` returns; if `always`, the batch norms of an uncut network are re-estimated too."""
         bound = self._material.scheme.bind(candidate.values)
         start = self._inheritance.start(candidate)
         evidence = replace(self._evidence, masks=self._inheritance.masks(self._inheritance.kept(candidate, start)))
@@ -125,8 +136,8 @@ class CutEvaluator:
             evidence = replace(evidence, statistics=None)
         network = bound.rewrite(start.network, evidence, "structure")
         module = TorchNetwork(network)
-        if reference is not None or network is not self._network:
-            reestimate(module, self._material.reference if reference is None else reference)
+        if always or network is not self._network:
+            reestimate(module, images, channels_last=channels_last)
         return module, bound
 
     def _distilled(self, network: Network) -> Network:

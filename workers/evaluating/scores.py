@@ -25,8 +25,18 @@ Source: TypeAlias = Images | Preprocessed
 """Images (N, *input_shape), either in memory or computed as they are read."""
 
 
-def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: Labels, batch: int = BATCH) -> Scores:
+def scores_in_torch(
+    task: Task,
+    module: TorchNetwork,
+    images: Source,
+    labels: Labels,
+    batch: int = BATCH,
+    channels_last: bool = False,
+) -> Scores:
     """Return a module's (N,) scores on images (N, *input_shape) with labels (N, ...). The module is left in eval mode.
+
+    Args:
+        channels_last: True if torch should hold the images (N, C, H, W) channels last, which only affects rounding.
 
     Raises:
         Diverged: an output is not finite.
@@ -34,8 +44,10 @@ def scores_in_torch(task: Task, module: TorchNetwork, images: Source, labels: La
     module.eval()
 
     def run(part: Images) -> NDArray[np.float32]:
+        held = torch.from_numpy(part)
+        held = held.contiguous(memory_format=torch.channels_last) if channels_last else held
         with torch.inference_mode():
-            made: NDArray[np.float32] = module(torch.from_numpy(part)).numpy()
+            made: NDArray[np.float32] = module(held).numpy()
         return made
 
     return _scores(task, run, images, labels, batch)

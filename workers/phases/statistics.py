@@ -23,6 +23,7 @@ from search.evaluation import Status
 from search.space import Levelled, Space
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, EvaluatorFactory
+from workers.evaluating.passes import fastest
 from workers.evaluating.scores import scores_in_file
 from workers.pools.pool import Pool
 from workers.profiling.timed_device import Profile
@@ -74,7 +75,9 @@ def gathered(context: Context, inputs: Inputs, profile: Profile, norms: bool = T
     short = inputs.dataset.sample("train", SHORT_IMAGES, context.plan.seed)
     ranking = inputs.ranking(effort.accuracy_images)
     training = _for_training(context, inputs) if trains(context) else None
-    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training)
+    with context.computing():
+        passes = fastest(network, images)
+    mark = material.write(network, ranking, images, evidence, short, inputs.preprocessing, training, passes)
     context.keep_file(name, mark)
     context.say(f"Gathered statistics of {len(evidence.importance)} blocks on {len(images)} training images.")
     return material
