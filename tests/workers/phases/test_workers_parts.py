@@ -387,6 +387,7 @@ def test_a_clean_process_knows_all_of_our_packages_by_name() -> None:
 
 def report(name: str = "r20") -> dict[str, Any]:
     row = {
+        "evaluation_id": f"{name}-timed",
         "accuracy": 0.9,
         "test_accuracy": None,
         "latency_ms": {"dev_1": {"predicted": 1.0, "low": 0.9, "high": 1.1, "measured": 1.02, "measured_high": 1.03}},
@@ -398,8 +399,20 @@ def report(name: str = "r20") -> dict[str, Any]:
         "accuracy_interval": {"low": 0.87, "high": 0.92, "n": 500},
     }
     evaluation = {"id": name, "status": "completed", "metrics": {"accuracy": 0.8, "latency_ms@dev_1": 0.7}}
+    layer = {
+        "layer": name,
+        "group": name,
+        "role": "width",
+        "before": 32,
+        "after": 20,
+        "share": 0.5,
+        "sensitivity": 0.01,
+    }
     finalist = {
         "name": name,
+        "candidate": name,
+        "strategy": name,
+        "layers": [{**layer, "latency_ms": {"dev_1": [0.081, 0.049]}, "reason": f"{name} was cut"}],
         "accuracy": 0.9,
         "drop": {"mean": 0.01, "low": 0.0, "high": 0.02, "count": 100},
         "timed": [
@@ -430,6 +443,8 @@ def test_the_page_shows_the_numbers_and_loads_nothing() -> None:
     assert "r20 is doubtful" in page
     assert "1.000 ms [0.900, 1.100] at 90%" in page
     assert "limit 1.000 ms" in page
+    assert "0.081 ms / 0.049 ms" in page
+    assert "r20 was cut" in page
     assert "<script" not in page
     assert "src=" not in page
     assert "+1.00% [+0.00%, +2.00%], 100" in page
