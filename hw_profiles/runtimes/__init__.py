@@ -106,7 +106,7 @@ def load(name: str) -> Runtime:
 
 def assumed(name: str) -> str:
     """Return a sentence that says which rules stand in for those of a runtime that is not installed here; it is empty
-    for a runtime that is installed. Whoever uses `layout_of` or `learned` tells users this sentence.
+    for a runtime that is installed. Callers of `layout_of` and `learned` tell users this sentence.
     """
     if name in names():
         return ""

@@ -10,7 +10,7 @@ tolerated drop. Then a genetic algorithm chooses the channels of each layer by t
   are evaluated;
 - distillation between layers is a setting (`distil_between`), because every stage trains and, until the last, is over
   the limits. The stages cut to the rates by sensitivity, front to back;
-- other strategies' results are parents too, whose channels are then chosen anew.
+- other strategies' results are parents too, whose channels are then chosen again.
 
 Every proposal is computed from the known evaluations alone, so that a restart loses nothing.
 """

@@ -8,6 +8,7 @@ end once every candidate that would be trained has been timed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -80,10 +81,15 @@ def _key(each: Evaluated) -> str:
     return values_key(each.evaluation.candidate.values)
 
 
+def _name(each: Evaluated) -> str:
+    """Return a name made from the values, so that a restart never takes the timing of another candidate for its own."""
+    return f"candidate-{hashlib.sha256(_key(each).encode()).hexdigest()[:12]}"
+
+
 def _timed(run: JobRun, found: Found, untimed: Sequence[Evaluated], number: int) -> Found:
     """Time these candidates on every device."""
     kernels = found.profile.builder.kernels
-    points = {f"candidate-{i}": each.evaluation.candidate.values for i, each in enumerate(untimed)}
+    points = {_name(each): each.evaluation.candidate.values for each in untimed}
     networks = {name: kernels.rewritten(values) for name, values in points.items()}
     latency_ms: dict[str, dict[str, float]] = {values_key(values): {} for values in points.values()}
     devices, gone = [], set[str]()
