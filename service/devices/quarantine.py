@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 MAX_REFUSED = 3
 """Number of refused sessions in a row after which a device is quarantined."""
-PAUSES_MIN = (5, 10, 20)
-"""Minutes before the first, second and every later trial. This is a choice: a build or an update of other programs is
-often over after 5 minutes, and a job waits an hour for a device, which leaves it four trials. A trial takes a few
-seconds, so one in 20 minutes does not burden a machine that stays busy.
+PAUSES_MIN = (1, 2, 5, 10)
+"""Minutes before the first, second, third and every later trial. This is a choice: a trial takes about 4 seconds, and
+on a rented machine whose neighbours slowed single kernels by a third for seconds at a time, the next trial often
+passed. A job waits an hour for a device, which leaves it eight trials.
 """
 
 
