@@ -46,6 +46,7 @@ from workers.progress import (
     Message,
     Phased,
     Summarised,
+    SummarisedDevices,
     Warned,
 )
 from workers.running.context import Halted
@@ -123,6 +124,8 @@ class StorePorts:
                 self._progress(tx, message)
             case Summarised():
                 self._summary(tx, message)
+            case SummarisedDevices():
+                self._devices(tx, message)
             case Checkpointed():
                 path = message.path.resolve().relative_to(self.work_dir.resolve())
                 checkpoints.keep(tx, self._held, message.name, PurePosixPath(path))
@@ -157,19 +160,20 @@ class StorePorts:
             tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": "warning", "text": message.text})
 
     def _summary(self, tx: Tx, message: Summarised) -> None:
-        summary = dict(message.summary) if message.summary is not None else None
-        row = self._evaluation_of(tx, summary)
-        if row is not None and summary is not None:
-            summary["evaluation_id"] = row.id
+        summary = None if message.summary is None else self._with_evaluation(tx, message.summary)
         job_leases.fence(tx, self._held, **{message.slot: summary})
         tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
 
-    def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
-        """Return the evaluation of the candidate that a summary names. Runs use candidates' ids; clients use
-        evaluations' ids.
-        """
-        name = summary.get("evaluation_id") if summary is not None else None
-        return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
+    def _devices(self, tx: Tx, message: SummarisedDevices) -> None:
+        rows = [{**row, "network": self._with_evaluation(tx, row["network"])} for row in message.rows]
+        job_leases.fence(tx, self._held, devices=rows)
+        tx.emit(jobs.topic(self._held.job_id), "job.progress", {"devices": rows})
+
+    def _with_evaluation(self, tx: Tx, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a summary with the id of its evaluation in place of its candidate's id, which only runs use."""
+        name = summary.get("evaluation_id")
+        row = None if name is None else evaluations.of_candidate(tx, self._held.job_id, name)
+        return dict(summary) if row is None else {**summary, "evaluation_id": row.id}
 
     # questions of a run
 

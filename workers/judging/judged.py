@@ -59,6 +59,10 @@ class Judged:
         """True if the file, as measured, meets every limit."""
         return not self.broken
 
+    def timed_on(self, target: Target) -> tuple[Timed, ...]:
+        """Return the timing on this target; empty if there is none."""
+        return tuple(each for each in self.timed if each.device_id == target.device_id)
+
     @property
     def measured(self) -> Mapping[str, float]:
         """The metrics measured on the file itself."""
@@ -121,7 +125,7 @@ def judged(
                 timed[name].append(each)
         finalists = [each for each in finalists if isinstance(here[each.name], Timed)]
     found = tuple(
-        replace(_judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
+        replace(judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
     )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
     for one in found:
@@ -159,9 +163,10 @@ def _rank(each: Judged) -> tuple[float, ...]:
     return preference(each.utility, each.measured, each.metric)
 
 
-def _judge(
+def judge(
     plan: JobPlan, inputs: Inputs, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]
 ) -> Judged:
+    """Judge one network by the plan's limits, from its file's scores and its timings on the plan's targets."""
     targets = {target.device_id: target for target in plan.targets}
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)

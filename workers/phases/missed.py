@@ -23,15 +23,19 @@ from workers.training.endpoints import ORIGIN, REACH, UNCHANGED, out_of_reach
 
 
 def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
-    """End the job if a target's limit is below both the predicted floor and the smallest network's measured latency."""
-    for timed in found.devices:
-        if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
-            return _missed(run, found, _floor_reason(timed), _smallest_row(run.context.plan.metric_row, found))
+    """End the job if the limit of every target is below the smallest latency there; warn if only those of some are."""
+    reasons = [_floor_reason(timed) for timed in found.devices if found.under_the_floor(timed)]
+    if reasons and not found.in_reach:
+        return _missed(run, found, " ".join(reasons), _smallest_row(run.context.plan.metric_row, found))
+    for reason in reasons:
+        run.context.warn(f"{reason} The job goes on for its other devices.")
     return None
 
 
 def nothing_near(run: JobRun, result: Result) -> Outcome | None:
-    """End the job if everything that the search found, and the ends of its space, are far from the limits."""
+    """End the job if everything that the search found, and the ends of its space, are far from the limits of all devices
+    together and of each device alone.
+    """
     found, problem, evaluated = result.profile, result.problem, result.evaluated
     nearest = run.context.once(
         memos.OUT_OF_REACH, lambda: out_of_reach(problem, found.builder, found.smallest, evaluated)

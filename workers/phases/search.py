@@ -14,11 +14,13 @@ from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
 from search.space import Choice, Space
 from search.space.settings import check_settings
+from search.strategy import Strategy
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.whole_training import Sampler
 from workers.phases.statistics import Statistics
 from workers.plan import JobPlan, Named
 from workers.pools.pool import Pool
+from workers.problem.aims import searched_aims
 from workers.problem.builder import Wanted
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Message
@@ -27,6 +29,7 @@ from workers.running.context import Context, Halted
 from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
 from workers.search.best_so_far import BestSoFar
+from workers.search.in_turn import InTurn
 from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
@@ -86,11 +89,15 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
-    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores."""
+    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores.
+
+    A limit that nothing meets on one device is left out, so that it does not keep the others from their networks.
+    """
     counted = {
         name: value for name, value in plan.limits.items() if value is not None and not parse_limit(name).metric.scored
     }
-    found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
+    limited = profile.in_reach or profile.devices
+    found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in limited]
     return (*found, *parse_limits(counted, profile.original))
 
 
@@ -104,7 +111,8 @@ def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
 
 
 def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
-    """Return the plan's strategies, each with its checked settings.
+    """Return the plan's strategies, each with its checked settings. A job with several devices has several aims; each
+    strategy then takes turns between them, with seeds and so with ids of their own.
 
     Raises:
         search.errors.InvalidInput: a strategy or a setting is unknown.
@@ -113,7 +121,14 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     def maker(item: Named) -> MakeStrategy:
         family = strategies.load(item.name)
         settings = check_settings(family.settings, dict(item.settings))
-        return lambda problem: family.make(problem, settings, seed)
+
+        def make(problem: Problem) -> Strategy:
+            aims = searched_aims(problem)
+            if len(aims) == 1:
+                return family.make(problem, settings, seed)
+            return InTurn(item.name, aims, lambda aim, number: family.make(aim, settings, seed + number))
+
+        return make
 
     return {item.name: maker(item) for item in named}
 

@@ -29,7 +29,7 @@ from workers.profiling.timed_device import Profile, TimedDevice, Whole
 from workers.progress import Evaluated
 from workers.running.device_requests import measured
 from workers.running.job_run import JobRun
-from workers.training.choosing import chosen_finalists
+from workers.training.choosing import chosen_for_every_aim
 
 ROUNDS = 4
 SPARE = 3
@@ -65,7 +65,7 @@ def trial(run: JobRun, result: Result) -> Result:
     found = Found(result.profile)
     corrected = replace(result, problem=_problem(result, found))
     for number in range(ROUNDS):
-        best = chosen_finalists(found.left(result.evaluated), corrected.problem, count + SPARE)
+        best = chosen_for_every_aim(found.left(result.evaluated), corrected.problem, count + SPARE)
         if all(_key(each) in found.latency_ms for each in best[:count]):
             break
         untimed = [each for each in best if _key(each) not in found.latency_ms]
