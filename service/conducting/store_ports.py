@@ -253,13 +253,13 @@ class StorePorts:
                 return left
             time.sleep(wait_s)
 
-    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """Return, for each network, the sets of node names that the device runs as one kernel. Block until the device
-        answers.
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets | Failure]:
+        """Return, for each network, the sets of node names that the device runs as one kernel, or the reason why its
+        runtime cannot load the network. Block until the device answers.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
-            MeasurementFailed: the device's runtime cannot load a network, or no answer came within `timeout_s`.
+            MeasurementFailed: no answer came within `timeout_s`.
             Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         wirings = [wiring(model) for model in models]
@@ -268,7 +268,7 @@ class StorePorts:
         if asked:
             self._ask(device_id, asked)
             known |= self._awaited(device_id, lambda: self._all_told(device_id, asked), timeout_s)
-        return [known[each].sets for each in wirings]
+        return [Failure(each, known[each].failure) if known[each].failure else known[each].sets for each in wirings]
 
     def _told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told]:
         with self._store.read() as tx:
@@ -284,9 +284,6 @@ class StorePorts:
 
     def _all_told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told] | str:
         found = self._told(device_id, wirings)
-        refused = next((each.failure for each in found.values() if each.failure), None)
-        if refused is not None:
-            raise MeasurementFailed(device_id, f"its runtime cannot load a network: {refused}")
         return found if len(found) == len(wirings) else "which nodes it fuses"
 
     def _awaited(self, device_id: str, look: Callable[[], T | str], timeout_s: float) -> T:

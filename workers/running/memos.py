@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import Failure, Sample
+from search.space import Value
 from workers.progress import Evaluated
 from workers.running.codecs import answer_from, evaluated_from, evaluated_json, scores_from, scores_json
 from workers.running.memo import Memo, record
@@ -58,6 +59,14 @@ class Milder:
 
     times: int
     decided: bool = False
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The options, by knob, that the search leaves out because a device refuses them, and the reasons in words."""
+
+    options: Mapping[str, tuple[Value, ...]]
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,12 @@ def _candidates(name: str) -> Memo[Sequence[Evaluated]]:
 # profile
 ORIGINAL_SCORES = Memo[Scores](
     "original-right", lambda scores: {"right": scores_json(scores)}, lambda data: scores_from(data["right"])
+)
+
+LEFT_OUT = Memo[LeftOut](
+    "left-out",
+    lambda known: {"options": {name: list(values) for name, values in known.options.items()}, "told": list(known.told)},
+    lambda data: LeftOut({name: tuple(values) for name, values in data["options"].items()}, tuple(data["told"])),
 )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from agent_calls import HandAgent, bearer, conv, fill, network_result
 from fastapi.testclient import TestClient
@@ -381,11 +382,27 @@ def test_a_device_tells_what_it_fuses_once_for_each_wiring(ports: StorePorts, ag
     assert ports.fused(agent.device_id, models[:1], 0.0) == [tuple(map(frozenset, SETS))], "no second question"
 
 
-def test_a_network_that_the_runtime_cannot_load_fails_with_its_reason(ports: StorePorts, agent: HandAgent) -> None:
-    with background(ports.fused, agent.device_id, [small_network()], 60.0) as sets:
-        told(agent, failure="error", reason="no operator Odd")
-        with pytest.raises(MeasurementFailed, match="no operator Odd"):
-            sets.result(PATIENCE_S)
+def test_a_network_that_the_runtime_cannot_load_is_told_beside_the_others(ports: StorePorts, agent: HandAgent) -> None:
+    models = [small_network(), other_network()]
+    odd = hashlib.sha256(models[1]).hexdigest()
+    with background(ports.fused, agent.device_id, models, 60.0) as sets:
+        lease = fusion_lease(agent)
+        for item in lease["items"]:
+            refusal = {"failure": "error", "reason": "no operator Odd"}
+            answer = refusal if item["sha256"] == odd else {"fused": SETS}
+            assert agent.put(lease, item["key"], {"epoch": lease["epoch"], **answer}).status_code == 200
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+        known, refused = sets.result(PATIENCE_S)
+    assert known == tuple(map(frozenset, SETS))
+    assert isinstance(refused, Failure)
+    assert refused.reason == "no operator Odd"
+
+
+def other_network() -> bytes:
+    """A network with another wiring."""
+    model = onnx.load_model_from_string(small_network())
+    model.graph.node[0].name = "odd"
+    return bytes(model.SerializeToString())
 
 
 def test_a_device_that_never_tells_is_not_waited_for_for_ever(ports: StorePorts, agent: HandAgent) -> None:
