@@ -326,8 +326,8 @@ class StorePorts:
     ) -> Mapping[str, Sample | Failure]:
         """Time whole networks, interleaved in one lease. Block until the timing is done.
 
-        A network that does not run on the device ends the lease. The others are then timed again without it, because
-        networks are compared only if they were timed together.
+        Networks that the device refuses are left out. If a network crashes or hangs, the others are timed again without
+        it, because networks are compared only if they were timed together.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
@@ -337,14 +337,14 @@ class StorePorts:
         refused: dict[str, Failure] = {}
         while left := {name: path for name, path in networks.items() if name not in refused}:
             found = self._together(device_id, left, protocol)
-            if not isinstance(found, Failure):
+            refused |= {name: each for name, each in found.items() if isinstance(each, Failure)}
+            if any(isinstance(each, Sample) for each in found.values()):
                 return {**found, **refused}
-            refused[found.key] = found
         return refused
 
     def _together(
         self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
-    ) -> Mapping[str, Sample] | Failure:
+    ) -> Mapping[str, Sample | Failure]:
         digests = {name: self.put(path) for name, path in networks.items()}
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
@@ -357,20 +357,19 @@ class StorePorts:
                 measurements.cancel(tx, measurement_id)
             raise
 
-    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample] | Failure:
-        """Wait for a measurement; return its samples, or the Failure of the network that ended it."""
+    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample | Failure]:
+        """Wait for a measurement; return its samples and the failures of networks, or only failures if the others were
+        not timed together.
+        """
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         while True:
             with self._store.read() as tx:
                 found = measurements.measurement(tx, measurement_id)
-                if found.state == "done":
-                    return found.samples()
-                if found.state == "failed":
-                    failure = found.failure or {}
-                    network, reason = failure.get("network"), str(failure.get("reason"))
-                    if network is None:
-                        raise MeasurementFailed(device_id, reason)
-                    return Failure(network, reason, str(failure.get("kind")))
+                if found.state in ("done", "failed"):
+                    failures = found.failures()
+                    if found.state == "failed" and not failures:
+                        raise MeasurementFailed(device_id, str((found.failure or {}).get("reason")))
+                    return {**found.samples(), **failures}
             self._halted()
             watch.look()
             time.sleep(LOOK_S)

@@ -130,24 +130,49 @@ def test_networks_are_measured_together(ports: StorePorts, agent: HandAgent, tmp
     assert found["best"].timing().quiet_us == pytest.approx(400.0)
 
 
-def test_a_network_that_does_not_run_there_is_left_out_and_the_others_are_timed_together(
+def test_one_lease_tells_every_network_that_does_not_run_there_and_times_the_others_together(
     ports: StorePorts, agent: HandAgent, tmp_path: Path
 ) -> None:
-    networks = files(tmp_path, "original", "odd", "best")
+    networks = files(tmp_path, "original", "odd", "best", "odder")
     with background(ports.measure, agent.device_id, networks, BurstProtocol()) as samples:
         lease = next_lease(agent)
-        odd = next(item for item in lease["items"] if item["sha256"] == hashlib.sha256(b"odd").hexdigest())
-        failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no kernel for Odd"}
-        agent.put(lease, odd["key"], failure)
-        back = {"epoch": lease["epoch"], "error_class": "cancelled", "detail": ""}
-        assert agent.call("POST", f"/leases/{lease['id']}/fail", back).status_code in (200, 204)
+        for item in lease["items"]:
+            name = name_of(item, networks)
+            refusal = {"epoch": lease["epoch"], "failure": "error", "reason": f"no kernel for {name}"}
+            answer = refusal if name.startswith("odd") else network_result(lease["epoch"], 900.0)
+            assert agent.put(lease, item["key"], answer).status_code == 200
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+        found = samples.result(PATIENCE_S)
+    assert agent.ask().status_code == 204, "no second lease"
+    assert found["odd"] == Failure("odd", "no kernel for odd", "error")
+    assert found["odder"] == Failure("odder", "no kernel for odder", "error")
+    assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
+
+
+def name_of(item: dict[str, Any], networks: dict[str, Path]) -> str:
+    """The name of the network of an item of a lease."""
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest(): name for name, path in networks.items()}
+    return digests[item["sha256"]]
+
+
+def test_networks_beside_one_that_crashes_are_timed_again_together(
+    ports: StorePorts, agent: HandAgent, tmp_path: Path
+) -> None:
+    networks = files(tmp_path, "original", "crash", "odd", "best")
+    with background(ports.measure, agent.device_id, networks, BurstProtocol()) as samples:
+        lease = next_lease(agent)
+        for item in lease["items"]:
+            kind = {"crash": "crash", "odd": "error"}.get(name_of(item, networks))
+            failure = {"epoch": lease["epoch"], "failure": kind, "reason": "signal 11"}
+            agent.put(lease, item["key"], failure if kind else network_result(lease["epoch"], 1.0))
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
         again = next_lease(agent)
-        assert len(again["items"]) == 2
+        assert {name_of(item, networks) for item in again["items"]} == {"original", "best"}
         for item in again["items"]:
             agent.put(again, item["key"], network_result(again["epoch"], 900.0))
         assert agent.call("POST", f"/leases/{again['id']}/complete", {"epoch": again["epoch"]}).status_code == 200
         found = samples.result(PATIENCE_S)
-    assert found["odd"] == Failure("odd", "no kernel for Odd", "error")
+    assert {name: each.kind for name, each in found.items() if isinstance(each, Failure)} == {"crash": "crash", "odd": "error"}
     assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
 
 
