@@ -5,7 +5,7 @@ when measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -25,12 +25,13 @@ from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
 from workers.running.context import Context
 from workers.running.inputs import Inputs
-from workers.training.trained import Trained
+from workers.training.trained import GivenUp, Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
 """The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in place of
 a finalist.
 """
+GiveUp: TypeAlias = Callable[[str, GivenUp], None]
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,17 @@ def judged(
     profile: Profile,
     control: Trained,
     finalists: Sequence[Trained],
+    give_up: GiveUp,
     attempt: int = 0,
     role: Role = "finalist",
 ) -> tuple[Judged, ...]:
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
 
-    Args:
-        role: the role in which the finalists are judged.
-
     A finalist that a device refuses is given up.
+
+    Args:
+        give_up: called with the id of a candidate that is given up, and the reason.
+        role: the role in which the finalists are judged.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports, or no finalist is left.
@@ -120,18 +123,21 @@ def judged(
         context.at("verify", number, len(profile.devices) + 1)
         here = timed_on(context, inputs, profile, device, control, finalists, attempt)
         _warn_of_refusals(context, device.target, here, role)
-        for name, each in here.items():
-            if isinstance(each, Timed):
-                timed[name].append(each)
+        for one in finalists:
+            found = here[one.name]
+            if isinstance(found, Timed):
+                timed[one.name].append(found)
+            else:
+                give_up(one.candidate_id, GivenUp(f"{device.target.device_name} refuses it: {found.reason}"))
         finalists = [each for each in finalists if isinstance(here[each.name], Timed)]
-    found = tuple(
+    verdicts = tuple(
         replace(judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
     )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
-    for one in found:
-        _say(context, one)
-        context.ports.emit(*(each for each in one.evaluations if each.evaluation.candidate.id not in known))
-    return found
+    for verdict in verdicts:
+        _say(context, verdict)
+        context.ports.emit(*(each for each in verdict.evaluations if each.evaluation.candidate.id not in known))
+    return verdicts
 
 
 def _warn_of_refusals(context: Context, target: Target, here: Mapping[str, Timed | Failure], role: Role) -> None:

@@ -32,10 +32,21 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 
 @dataclass(frozen=True)
+class Untrained:
+    """The nearest network of a job that ended before any training, with its layers. `candidate` is None if the search did
+    not evaluate the network.
+    """
+
+    candidate: str | None
+    strategy: str | None
+    layers: Sequence[LayerRow]
+
+
+@dataclass(frozen=True)
 class Findings:
     """The contents of a report. `chosen` is the best network or, if the verdict is "missed", the network nearest to the
-    limits. `layers` has the rows of each judged network by its name. `devices` has the result on each device of a job
-    with several devices.
+    limits. `layers` has the rows of each judged network by its name; `untrained` is set if no network was judged.
+    `devices` has the result on each device of a job with several devices.
     """
 
     verdict: Verdict
@@ -48,6 +59,7 @@ class Findings:
     given_up: Mapping[str, GivenUp] = field(default_factory=dict)
     layers: Mapping[str, Sequence[LayerRow]] = field(default_factory=dict)
     devices: Sequence[OnDevice] = ()
+    untrained: Untrained | None = None
 
 
 def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
@@ -121,6 +133,7 @@ def _report(
         "limits": dict(plan.limits),
         "devices": list(devices),
         "finalists": [_finalist(each, findings.layers[each.trained.name]) for each in findings.judged],
+        "untrained": None if findings.untrained is None else asdict(findings.untrained),
         "evaluations": [_evaluation(each) for each in findings.evaluated],
         "recheck": None if checked is None else _recheck(plan.metric, checked),
         "facts": _facts(context, inputs, profile, findings),

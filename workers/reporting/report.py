@@ -114,15 +114,18 @@ def _finalists(report: Mapping[str, Any]) -> str:
 
 
 def _layers(report: Mapping[str, Any]) -> str:
-    """Return the tables of the layers of the result and of the devices' networks, which are among the finalists if any
-    network was judged.
+    """Return the tables of the layers of the result and of the devices' networks, which are among the finalists, or of
+    the nearest network if none was judged.
     """
     names = {target["device_id"]: target["device_name"] for target in report["targets"]}
     results = [row for slot in ("best", "nearest") if (row := report["summaries"].get(slot)) is not None]
     results += [each["network"] for each in report["devices"]]
     shown = {row["evaluation_id"] for row in results}
     found = [each for each in report["finalists"] if f"{each['candidate']}-timed" in shown]
-    return "".join(f"<h2>Layers of {escape(each['name'])}</h2>{_layer_table(each, names)}" for each in found)
+    tables = [f"<h2>Layers of {escape(each['name'])}</h2>{_layer_table(each, names)}" for each in found]
+    if report["untrained"] is not None:
+        tables.append(f"<h2>Layers of the nearest network</h2>{_layer_table(report['untrained'], names)}")
+    return "".join(tables)
 
 
 def _layer_table(finalist: Mapping[str, Any], names: Mapping[str, str]) -> str:

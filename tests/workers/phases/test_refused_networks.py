@@ -62,6 +62,8 @@ def test_a_finalist_and_a_calibration_network_that_are_refused_are_left_out(job:
     (lost,) = refused - {"random-0-0"}
     device = plan.targets[0].device_name
     assert f"{lost} is given up, because {device} refuses it: {REASON}." in ports.warnings
+    told = json.loads(ports.files["report_json"].read_text())["facts"]["finalists given up"]
+    assert told == f"{lost.removeprefix('finalist-')}: {device} refuses it: {REASON}"
     assert f"{device} refuses the calibration network random-0-0, which is left out: {REASON}." in ports.lines
     judged = [each["name"] for each in json.loads(ports.files["report_json"].read_text())["finalists"]]
     assert judged

@@ -432,6 +432,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "targets": [{"device_id": "dev_1", "device_name": name, "limit_ms": 1.0}],
         "devices": [device],
         "finalists": [finalist],
+        "untrained": None,
         "evaluations": [evaluation],
         "facts": {"network": name},
     }
