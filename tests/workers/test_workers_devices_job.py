@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from workers.job import run
 from workers.plan import Budget, JobPlan, Target
+from workers.pools.executor import LocalExecutor
 from workers.progress import Evaluated, Made, SummarisedDevices
 from workers.running.memory_ports import MemoryPorts
+from workers.training.parallel_training import Course, Ended, learn
 
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 HERE, THERE = "dev_1", "dev_2"
@@ -154,3 +157,28 @@ def test_one_device_has_no_results_beside_the_jobs(job: Job, lock: HostLock) -> 
     assert not [m for m in ports.messages if isinstance(m, SummarisedDevices)]
     assert onnx_files(ports) == ["tiny.onnx"]
     assert json.loads(ports.files["report_json"].read_text())["devices"] == []
+
+
+class Watching(LocalExecutor):
+    """Trains several networks at once, or would, and keeps what it was asked for."""
+
+    side_by_side = True
+
+    def __init__(self) -> None:
+        self.courses: list[Course] = []
+
+    def train(self, course: Course) -> Mapping[str, Ended]:
+        self.courses.append(course)
+        return {
+            name: learn(lesson, partial(lambda own, epoch: course.note(own, epoch, epoch.elapsed_s), name))
+            for name, lesson in course.lessons.items()
+        }
+
+
+def test_no_finalist_is_stopped_because_another_devices_finalist_scores_higher(
+    job: Job, on_two: Job, lock: HostLock
+) -> None:
+    for (plan, ports), by_score in ((job(), True), (on_two(here=0.7, there=1.2), False)):
+        executor = Watching()
+        assert run(plan, ports, lock, executor).end == "finished"
+        assert {course.by_score for course in executor.courses} == {by_score}
