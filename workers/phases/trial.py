@@ -3,13 +3,14 @@
 Latency does not depend on weights, so a candidate's structure can be timed in seconds, while its training takes
 minutes. Each round times the candidates that would be trained next and corrects the estimates by what it finds: a timed
 candidate counts with its measured latency, and the line of its setting is fitted again with the new networks. Rounds
-end once every candidate that would be trained has been timed.
+end once every candidate that would be trained has been timed. If none of them is within the limits, the predictions
+misled the search: it goes on once, with corrected predictions, and its new candidates are timed like the first.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from search.metrics import latency_metric
 from search.problem import Constraint, Problem
 from search.space import Values
 from workers.phases.search import Result
+from workers.problem.aims import every_aim
 from workers.profiling.refusals import demand, ran, refused
 from workers.profiling.time_original import UPLOADED
 from workers.profiling.timed_device import Profile, TimedDevice, Whole
@@ -51,30 +53,87 @@ class Found:
         """Return the evaluations of candidates that no device refused."""
         return [each for each in evaluated if _key(each) not in self.refused]
 
+    def timed(self, evaluated: Sequence[Evaluated]) -> list[Evaluated]:
+        """Return the evaluations of candidates that were timed on every device."""
+        return [each for each in self.left(evaluated) if _key(each) in self.latency_ms]
 
-def trial(run: JobRun, result: Result) -> Result:
+
+def trial(run: JobRun, result: Result, search_on: Callable[[Result, Profile], Result]) -> Result:
     """Return the result with corrected estimates, in which only timed candidates can be chosen.
+
+    Args:
+        search_on: continues the search under a corrected profile, with what is left of its budget.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports.
-        Halted: the user paused or cancelled the job.
+        JobFailed, Halted: raised by `search_on`.
     """
-    count = run.context.plan.budget.finalists
     if not result.profile.devices or not result.evaluated:
         return result
-    found = Found(result.profile)
+    corrected, found = _rounds(run, result, Found(result.profile), 0)
+    if not _any_within(corrected, found):
+        run.context.say(_goes_on(run, result))
+        result = search_on(replace(result, make=_tightened(result, found)), found.profile)
+        corrected, found = _rounds(run, result, replace(found, profile=result.profile), ROUNDS)
+    eligible = found.timed(result.evaluated) or found.left(result.evaluated)
+    return replace(corrected, profile=found.profile, eligible=eligible)
+
+
+def _rounds(run: JobRun, result: Result, found: Found, number: int) -> tuple[Result, Found]:
+    """Time candidates until all that would be trained are timed, for at most ROUNDS rounds; `number` is the number of
+    the first.
+    """
+    count = run.context.plan.budget.finalists
     corrected = replace(result, problem=_problem(result, found))
-    for number in range(ROUNDS):
+    for turn in range(number, number + ROUNDS):
         best = chosen_for_every_aim(found.left(result.evaluated), corrected.problem, count + SPARE)
         if all(_key(each) in found.latency_ms for each in best[:count]):
             break
         untimed = [each for each in best if _key(each) not in found.latency_ms]
-        found = _timed(run, found, untimed, number)
+        found = _timed(run, found, untimed, turn)
         corrected = replace(result, problem=_problem(result, found))
-    left = found.left(result.evaluated)
-    timed = [each for each in left if _key(each) in found.latency_ms]
-    _report(run, result, corrected.problem, timed)
-    return replace(corrected, profile=found.profile, eligible=timed or left)
+    _report(run, result, corrected.problem, found.timed(result.evaluated))
+    return corrected, found
+
+
+def _tightened(result: Result, found: Found) -> Callable[[Profile], Problem]:
+    """Return a function that makes a problem with tighter limits on latency: by the factor by which the timed
+    candidates are slower than even the corrected lines say (median).
+
+    The lines are fitted to networks of all sizes, but the search needs them to be right at the limit.
+    """
+    timed = found.timed(result.evaluated)
+    points = [each.evaluation.candidate.values for each in timed]
+    lines = result.make(found.profile).estimate(points) if points else {}
+    factors: dict[str, float] = {}
+    for metric in {metric for each in timed for metric in found.latency_ms[_key(each)]}:
+        measured_ms = np.array([found.latency_ms[_key(each)][metric] for each in timed])
+        factors[metric] = max(1.0, float(np.median(measured_ms / lines[metric])))
+
+    def make(profile: Profile) -> Problem:
+        problem = result.make(profile)
+        tighter = (replace(each, bound=each.bound / factors.get(each.metric, 1.0)) for each in problem.constraints)
+        return replace(problem, constraints=tuple(tighter))
+
+    return make
+
+
+def _goes_on(run: JobRun, result: Result) -> str:
+    """Return a sentence about what is left of the budget now that no timed candidate is within the limits."""
+    budget = run.context.plan.budget.evaluations
+    left = budget - sum(not each.cached for each in result.evaluated)
+    if left > 0:
+        return (
+            "No timed candidate is within the limits; the search goes on with corrected predictions and the "
+            f"{left} evaluations that are left."
+        )
+    return f"No timed candidate is within the limits, and all {budget} evaluations are used up."
+
+
+def _any_within(corrected: Result, found: Found) -> bool:
+    """True if, for every aim, a timed candidate is within its limits."""
+    points = [each.evaluation.candidate.values for each in found.timed(corrected.evaluated)]
+    return bool(points) and all((aim.violations(points) == 0.0).any() for aim in every_aim(corrected.problem))
 
 
 def _key(each: Evaluated) -> str:

@@ -37,10 +37,13 @@ class SecondControl:
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """The reason why the search ended, and the wall seconds used by then."""
+    """The reason why the search ended, and the wall seconds used and the evaluations recorded by then; None in records
+    of older runs.
+    """
 
     end: str
     spent_s: float
+    evaluated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample | Failure]]:
 
 # search
 SEARCH_ENDED = record("search-ended", SearchEnd)
+SEARCH_ENDED_AGAIN = record("search-ended-again", SearchEnd)
 OUT_OF_REACH = _candidates("out-of-reach")
 
 # train
