@@ -134,6 +134,18 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class DeviceResult:
+    """The result on one device of a job with several devices: the best network within the limits of this device alone, or
+    the nearest to them. `file` is the name of its artifact.
+    """
+
+    device: str
+    verdict: str
+    network: Summary
+    file: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """The reason for which a job failed."""
 
@@ -163,6 +175,7 @@ class Job:
     control: Summary | None = None
     best: Summary | None = None
     nearest: Summary | None = None
+    devices: tuple[DeviceResult, ...] | None = None
     evaluations_done: int = 0
     failure: Failure | None = None
     retry_of: str | None = None

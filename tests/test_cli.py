@@ -134,6 +134,10 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["jobs", "--page", "zero"], "Invalid value for '--page'"),
         (["submit", "--model", "n", "--data", "d", "--device", "x"], "exactly one of --max-latency-ms and"),
         (["submit", "--model", "n", "--data", "d", "--max-latency-ms", "5"], "--max-latency-ms needs a --device"),
+        (
+            [*"submit --model n --data d --device x --max-latency-ms 5 --max-latency-ms 6".split()],
+            "--max-latency-ms is given 2 times for 1 devices",
+        ),
         (["submit", "--model", "n", "--data", "d", "--limit", "macs<5"], "--limit is name=number"),
         (
             ["submit", "--model", "n", "--data", "d", "--max-accuracy-drop", "0.1", "--limit", "max_accuracy_drop=0.5"],
@@ -384,6 +388,19 @@ def test_submit_uploads_what_are_files_and_sends_the_contracts_body(server: Serv
         "seed": 3,
         "force": False,
     }
+
+
+@pytest.mark.parametrize(("limits", "sent"), [(["5"], [5.0, 5.0]), (["2", "8"], [2.0, 8.0])])
+def test_each_device_has_its_own_limit_or_all_have_the_same(
+    server: Server, limits: list[str], sent: list[float]
+) -> None:
+    server.on("POST", "/jobs", JOB | {"state": "queued", "verdict": None}, 201)
+    options = [option for limit in limits for option in ("--max-latency-ms", limit)]
+    assert run(["submit", "--model", "n", "--data", "d", "--device", "dev_1", "--device", "dev_2", *options]) == 0
+    targets = server.body("/jobs")["targets"]
+    assert targets == [
+        {"device": device, "max_latency_ms": limit} for device, limit in zip(("dev_1", "dev_2"), sent, strict=True)
+    ]
 
 
 def test_submit_takes_names_and_leaves_defaults_to_the_server(server: Server) -> None:

@@ -3,12 +3,16 @@
 WorkerError ├── InvalidInput (also ValueError) a plan or an argument that can never work: `field`, `value` ├── JobFailed
 the job cannot go on: `code`, `step`, `field`, `detail` ├── LeaseLost another conductor holds this job now: stop at
 once, write nothing ├── DeviceOffline no agent serves this device: `device_id` ├── MeasurementFailed the device tried
-and failed: `device_id` ├── PoolClosed work was submitted to a closed pool ├── PoolBroken no worker of a pool can be
-started │ ├── ClusterDown Ray, which would start the workers, is not up │ └── NoRoom other jobs use all CPUs: wait └──
-Diverged a network's loss or outputs are not finite: only this network fails, reason "nan"
+and failed: `device_id` │ └── NetworkRefused its runtime cannot load one network: `network`, `values`, `reason` ├──
+PoolClosed work was submitted to a closed pool ├── PoolBroken no worker of a pool can be started │ ├── ClusterDown
+Ray, which would start the workers, is not up │ └── NoRoom other jobs use all CPUs: wait └── Diverged a network's loss
+or outputs are not finite: only this network fails, reason "nan"
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class WorkerError(Exception):
@@ -54,6 +58,18 @@ class MeasurementFailed(WorkerError):
     def __init__(self, device_id: str, detail: str) -> None:
         super().__init__(f"device {device_id} could not measure: {detail}")
         self.device_id = device_id
+
+
+class NetworkRefused(MeasurementFailed):
+    """The device's runtime cannot load one network. `values` are the network's values, once they are known."""
+
+    def __init__(
+        self, device_id: str, reason: str, network: object, values: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(device_id, f"its runtime cannot load a network: {reason}")
+        self.reason = reason
+        self.network = network
+        self.values = values
 
 
 class PoolClosed(WorkerError):

@@ -17,7 +17,7 @@ from workers.phases.conclude import conclude, original_row
 from workers.phases.missed import nothing_near, under_the_floor
 from workers.phases.package import package
 from workers.phases.profile import profile
-from workers.phases.search import search
+from workers.phases.search import search, search_on
 from workers.phases.statistics import statistics
 from workers.phases.train import train as train_all
 from workers.phases.trial import trial
@@ -67,9 +67,9 @@ def _phases(job: JobRun) -> Outcome:
         return early
     with statistics(job, found) as known:
         result = search(job, found, known)
-    if early := nothing_near(job, result):
-        return early
-    result = trial(job, result)
+        if early := nothing_near(job, result):
+            return early
+        result = trial(job, result, lambda ended, corrected: search_on(job, known, ended, corrected))
     taught = train_all(job, result, known.material)
     verdicts = verify(job, result, taught)
     return package(job, result.profile, conclude(job, result, taught, verdicts))

@@ -95,12 +95,13 @@ class Ports(Protocol):
         """
         ...
 
-    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """Return each network's sets of node names that run as one kernel on the device; wait until the device answers.
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets | Failure]:
+        """Return each network's sets of node names that run as one kernel on the device, or the reason why the runtime
+        cannot load this network; wait until the device answers.
 
         Raises:
             DeviceOffline: see `wait`.
-            MeasurementFailed: the runtime cannot load a network, or did not answer within `timeout_s`.
+            MeasurementFailed: the device did not answer within `timeout_s`.
         """
         ...
 

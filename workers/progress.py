@@ -6,7 +6,7 @@ run knows which work a dead run had handed out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -94,6 +94,17 @@ class Summarised:
 
 
 @dataclass(frozen=True)
+class SummarisedDevices:
+    """The result on each device of a job with several devices, which is known once the job has been judged.
+
+    Each row has `device` (its id), `verdict`, `network` (a row of the result table: the best within the limits of this
+    device, or the nearest to them) and `file`, the name of the artifact.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Made:
     """A finished file that users may download."""
 
@@ -134,5 +145,15 @@ class Learned:
 
 
 Message: TypeAlias = (
-    Asked | Evaluated | Logged | Warned | Phased | Summarised | Made | Checkpointed | Calibrated | Learned
+    Asked
+    | Evaluated
+    | Logged
+    | Warned
+    | Phased
+    | Summarised
+    | SummarisedDevices
+    | Made
+    | Checkpointed
+    | Calibrated
+    | Learned
 )

@@ -85,10 +85,12 @@ class Jobs(Resource):
         *,
         max_latency_ms: float | None = None,
         max_accuracy_drop: float | None = None,
+        device: str | None = None,
         page: int = 1,
     ) -> Page[Evaluation]:
-        query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "page": page}
-        return self._page(Evaluation, self._at(job, "front"), **query)
+        """Return the evaluations that no other one beats, within limits if given; with `device`, on this device alone."""
+        query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "device": device}
+        return self._page(Evaluation, self._at(job, "front"), page=page, **query)
 
     def layers(self, job: str, *, evaluation: str | None = None) -> tuple[Layer, ...]:
         """Return what happened to each layer of the job's result, or of the finalist with this evaluation.

@@ -57,6 +57,14 @@ class Hopeless:
         """Return the evaluations without those of hopeless options."""
         return [each for each in evaluations if not self.has(each.candidate.values)]
 
+    def common(self, other: Hopeless) -> Hopeless:
+        """Return the options that cannot win in either of two problems."""
+        shared = {
+            name: tuple(each for each in options if each in other.options.get(name, ()))
+            for name, options in self.options.items()
+        }
+        return Hopeless({name: options for name, options in shared.items() if options})
+
     def _levels(self, knob: Levelled) -> NDArray[np.int64]:
         gone = self.options[knob.name]
         return np.array([level for level in range(knob.level_count) if knob.value(level) not in gone], dtype=np.int64)

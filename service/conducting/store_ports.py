@@ -46,6 +46,7 @@ from workers.progress import (
     Message,
     Phased,
     Summarised,
+    SummarisedDevices,
     Warned,
 )
 from workers.running.context import Halted
@@ -123,6 +124,8 @@ class StorePorts:
                 self._progress(tx, message)
             case Summarised():
                 self._summary(tx, message)
+            case SummarisedDevices():
+                self._devices(tx, message)
             case Checkpointed():
                 path = message.path.resolve().relative_to(self.work_dir.resolve())
                 checkpoints.keep(tx, self._held, message.name, PurePosixPath(path))
@@ -157,19 +160,20 @@ class StorePorts:
             tx.emit(jobs.topic(self._held.job_id), "log.line", {"level": "warning", "text": message.text})
 
     def _summary(self, tx: Tx, message: Summarised) -> None:
-        summary = dict(message.summary) if message.summary is not None else None
-        row = self._evaluation_of(tx, summary)
-        if row is not None and summary is not None:
-            summary["evaluation_id"] = row.id
+        summary = None if message.summary is None else self._with_evaluation(tx, message.summary)
         job_leases.fence(tx, self._held, **{message.slot: summary})
         tx.emit(jobs.topic(self._held.job_id), "job.progress", {message.slot: summary})
 
-    def _evaluation_of(self, tx: Tx, summary: Mapping[str, Any] | None) -> evaluations.EvaluationRow | None:
-        """Return the evaluation of the candidate that a summary names. Runs use candidates' ids; clients use
-        evaluations' ids.
-        """
-        name = summary.get("evaluation_id") if summary is not None else None
-        return evaluations.of_candidate(tx, self._held.job_id, name) if name is not None else None
+    def _devices(self, tx: Tx, message: SummarisedDevices) -> None:
+        rows = [{**row, "network": self._with_evaluation(tx, row["network"])} for row in message.rows]
+        job_leases.fence(tx, self._held, devices=rows)
+        tx.emit(jobs.topic(self._held.job_id), "job.progress", {"devices": rows})
+
+    def _with_evaluation(self, tx: Tx, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a summary with the id of its evaluation in place of its candidate's id, which only runs use."""
+        name = summary.get("evaluation_id")
+        row = None if name is None else evaluations.of_candidate(tx, self._held.job_id, name)
+        return dict(summary) if row is None else {**summary, "evaluation_id": row.id}
 
     # questions of a run
 
@@ -249,13 +253,13 @@ class StorePorts:
                 return left
             time.sleep(wait_s)
 
-    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
-        """Return, for each network, the sets of node names that the device runs as one kernel. Block until the device
-        answers.
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets | Failure]:
+        """Return, for each network, the sets of node names that the device runs as one kernel, or the reason why its
+        runtime cannot load the network. Block until the device answers.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
-            MeasurementFailed: the device's runtime cannot load a network, or no answer came within `timeout_s`.
+            MeasurementFailed: no answer came within `timeout_s`.
             Halted: the user paused or cancelled the job, or this conductor is about to end.
         """
         wirings = [wiring(model) for model in models]
@@ -264,7 +268,7 @@ class StorePorts:
         if asked:
             self._ask(device_id, asked)
             known |= self._awaited(device_id, lambda: self._all_told(device_id, asked), timeout_s)
-        return [known[each].sets for each in wirings]
+        return [Failure(each, known[each].failure) if known[each].failure else known[each].sets for each in wirings]
 
     def _told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told]:
         with self._store.read() as tx:
@@ -280,9 +284,6 @@ class StorePorts:
 
     def _all_told(self, device_id: str, wirings: Collection[str]) -> dict[str, Told] | str:
         found = self._told(device_id, wirings)
-        refused = next((each.failure for each in found.values() if each.failure), None)
-        if refused is not None:
-            raise MeasurementFailed(device_id, f"its runtime cannot load a network: {refused}")
         return found if len(found) == len(wirings) else "which nodes it fuses"
 
     def _awaited(self, device_id: str, look: Callable[[], T | str], timeout_s: float) -> T:
@@ -325,8 +326,8 @@ class StorePorts:
     ) -> Mapping[str, Sample | Failure]:
         """Time whole networks, interleaved in one lease. Block until the timing is done.
 
-        A network that does not run on the device ends the lease. The others are then timed again without it, because
-        networks are compared only if they were timed together.
+        Networks that the device refuses are left out. If a network crashes or hangs, the others are timed again without
+        it, because networks are compared only if they were timed together.
 
         Raises:
             DeviceOffline: the device has been offline for longer than a job waits.
@@ -336,14 +337,14 @@ class StorePorts:
         refused: dict[str, Failure] = {}
         while left := {name: path for name, path in networks.items() if name not in refused}:
             found = self._together(device_id, left, protocol)
-            if not isinstance(found, Failure):
+            refused |= {name: each for name, each in found.items() if isinstance(each, Failure)}
+            if any(isinstance(each, Sample) for each in found.values()):
                 return {**found, **refused}
-            refused[found.key] = found
         return refused
 
     def _together(
         self, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
-    ) -> Mapping[str, Sample] | Failure:
+    ) -> Mapping[str, Sample | Failure]:
         digests = {name: self.put(path) for name, path in networks.items()}
         with self._store.begin() as tx:
             job_leases.fence(tx, self._held)
@@ -356,20 +357,19 @@ class StorePorts:
                 measurements.cancel(tx, measurement_id)
             raise
 
-    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample] | Failure:
-        """Wait for a measurement; return its samples, or the Failure of the network that ended it."""
+    def _measured(self, device_id: str, measurement_id: str) -> Mapping[str, Sample | Failure]:
+        """Wait for a measurement; return its samples and the failures of networks, or only failures if the others were
+        not timed together.
+        """
         watch = DeviceWatch(self._store, self._held, device_id, self._offline_s)
         while True:
             with self._store.read() as tx:
                 found = measurements.measurement(tx, measurement_id)
-                if found.state == "done":
-                    return found.samples()
-                if found.state == "failed":
-                    failure = found.failure or {}
-                    network, reason = failure.get("network"), str(failure.get("reason"))
-                    if network is None:
-                        raise MeasurementFailed(device_id, reason)
-                    return Failure(network, reason, str(failure.get("kind")))
+                if found.state in ("done", "failed"):
+                    failures = found.failures()
+                    if found.state == "failed" and not failures:
+                        raise MeasurementFailed(device_id, str((found.failure or {}).get("reason")))
+                    return {**found.samples(), **failures}
             self._halted()
             watch.look()
             time.sleep(LOOK_S)

@@ -1,4 +1,5 @@
-"""Fronts of a job: the evaluations that no other evaluation beats in both the objective and every device's latency.
+"""Fronts of a job: the evaluations that no other evaluation beats in both the objective and the latency. A job has a
+front of each of its devices (`on_device`), and one of all devices together.
 
 Fronts are computed from recorded evaluations, so that the same function serves the live front and the question "what if
 the limit were 4 ms?". Filters change which evaluations are compared, but never the measured values. Only evaluations of
@@ -19,6 +20,7 @@ from search.metric import Goal, Metric
 from search.metrics import METRICS, latency_metric
 from search.problem import ACCURACY
 from search.ranking.pareto import front
+from service.errors import InvalidInput
 
 
 class Judged(Protocol):
@@ -41,6 +43,19 @@ def deciding(request: Mapping[str, Any]) -> str:
     metric; their metric is accuracy.
     """
     return str(request.get("metric", ACCURACY))
+
+
+def on_device(request: Mapping[str, Any], device: str) -> Mapping[str, Any]:
+    """Return the request with the target on this device alone, named by id or name; its front is the device's own.
+
+    Raises:
+        InvalidInput: no target of the job is on this device.
+    """
+    targets = [each for each in request["targets"] if device in (each["device"], each["device_name"])]
+    if not targets:
+        known = ", ".join(each["device_name"] for each in request["targets"]) or "none"
+        raise InvalidInput("device", device, f"is no target of this job; its devices: {known}")
+    return {**request, "targets": targets}
 
 
 def axes(request: Mapping[str, Any]) -> Sequence[tuple[str, Goal]]:

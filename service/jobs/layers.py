@@ -40,19 +40,27 @@ class LayerPublic(BaseModel):
 
 
 class LayersPublic(BaseModel):
-    """The layers of one judged network; `evaluation_id` is the evaluation in which it was timed."""
+    """The layers of one judged network; `evaluation_id` is the evaluation in which it was timed.
 
-    evaluation_id: str
+    If the job ended before any network was judged, these are the layers of the nearest network, and `evaluation_id` is
+    its evaluation in the search, or null if the search did not evaluate it.
+    """
+
+    evaluation_id: str | None
     strategy: str | None
     items: list[LayerPublic]
 
 
 def layers_of(tx: Tx, blobs: Blobs, job: Job) -> Sequence[LayersPublic]:
-    """Return the layers of every network that the job judged, the result first; empty if the report has none."""
+    """Return the layers of every network that the job judged, the result first, or of the nearest network if the job
+    judged none; empty if the report has none.
+    """
     report, result = _report(tx, blobs, job), _origin_of_result(tx, job)
     rows = {row.candidate_id: row for row in evaluations.of_job(tx, job.id)}
     found = [each for each in report.get("finalists", ()) if "layers" in each]  # older versions kept no layers
     found.sort(key=lambda each: each["candidate"] != result)
+    if (untrained := report.get("untrained")) is not None:
+        return [_public(untrained, rows.get(untrained["candidate"]))]
     return [_public(each, rows[f"{each['candidate']}-timed"]) for each in found]
 
 
@@ -71,11 +79,12 @@ def layers(tx: Tx, blobs: Blobs, job: Job, evaluation_id: str | None) -> LayersP
     row = tx.session.get(EvaluationRow, evaluation_id)
     if row is None or row.job_id != job.id:
         raise NotFound("evaluation of this job", evaluation_id)
-    timed = evaluations.of_candidate(tx, job.id, f"{row.origin}-timed")
-    known = {each.evaluation_id: each for each in found}
-    if timed is None or timed.id not in known:
-        raise Conflict(f"evaluation {evaluation_id} is no finalist; the finalists are {', '.join(known)}", code="state")
-    return known[timed.id]
+    shown = evaluations.of_candidate(tx, job.id, f"{row.origin}-timed") or row
+    known = {each.evaluation_id: each for each in found if each.evaluation_id is not None}
+    if shown.id not in known:
+        told = f"the finalists are {', '.join(known)}" if known else "the nearest network was not evaluated"
+        raise Conflict(f"evaluation {evaluation_id} is no finalist; {told}", code="state")
+    return known[shown.id]
 
 
 def _missing(job: Job, judged: bool) -> Conflict:
@@ -98,7 +107,8 @@ def _origin_of_result(tx: Tx, job: Job) -> str | None:
     return None if row is None else row.origin
 
 
-def _public(finalist: Mapping[str, Any], row: EvaluationRow) -> LayersPublic:
+def _public(network: Mapping[str, Any], row: EvaluationRow | None) -> LayersPublic:
+    known = None if row is None else row.id
     return LayersPublic.model_validate(
-        {"evaluation_id": row.id, "strategy": finalist["strategy"], "items": finalist["layers"]}
+        {"evaluation_id": known, "strategy": network["strategy"], "items": network["layers"]}
     )

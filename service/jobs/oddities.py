@@ -25,6 +25,11 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
             f"budget.evaluations: {len(body.strategies)} strategies share {body.budget.evaluations} evaluations, "
             "so some strategies get none"
         )
+    if body.budget.finalists < len(body.targets):
+        found.append(
+            f"budget.finalists: {body.budget.finalists} trained for {len(body.targets)} devices, so some devices get no "
+            "network of their own"
+        )
     limited = any(value is not None for value in body.limits.values())
     if body.objective.metric in (None, task.metric) and not body.targets and not limited:
         heading = METRICS[task.metric].heading

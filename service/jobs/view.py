@@ -92,9 +92,21 @@ class Summary(BaseModel):
         return {"metrics": {each.name: row[each.name] for each in COUNTED if row.get(each.name) is not None}, **row}
 
 
+class DeviceResult(BaseModel):
+    """The result on one device of a job with several devices: the best network within the limits of this device alone, or
+    the nearest to them. `file` is the name of the artifact that holds the network.
+    """
+
+    device: str
+    verdict: Literal["met", "missed"]
+    network: Summary
+    file: str
+
+
 class JobPublic(BaseModel):
     """A job: the request with its names resolved to ids, and the job's current state. `queued_behind` says which
-    running job keeps a queued job from starting by waiting for its device.
+    running job keeps a queued job from starting by waiting for its device. `verdict`, `best` and `nearest` are about one
+    network for all devices; `devices` has the result on each, once the networks of a job with several devices are judged.
     """
 
     id: str
@@ -126,6 +138,7 @@ class JobPublic(BaseModel):
     control: Summary | None
     best: Summary | None
     nearest: Summary | None
+    devices: list[DeviceResult] | None = None
     evaluations_done: int
     failure: Failure | None
     retry_of: str | None

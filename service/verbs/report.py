@@ -52,15 +52,16 @@ def _failure(failure: Failure) -> str:
 
 
 def print_networks(job: Job) -> None:
-    """Print one row per network: score, predicted and measured latency on each device, size."""
-    found = [(slot, summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
+    """Print one row per network: score, predicted and measured latency on each device, size. The last rows are the results
+    on each device of a job with several devices.
+    """
+    found = [(_label(job, slot), summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
+    found += [(f"{_name(job, each.device)}: {each.verdict}", each.network) for each in job.devices or ()]
     devices = list(dict.fromkeys(device for _, summary in found for device in summary.latency_ms))
     names = device_names(job)
     columns = ["network", heading(job), "test", *(names.get(device, device) for device in devices)]
     counts = counts_of([summary for _, summary in found])
-    rows = [
-        [*_row(_label(job, slot), summary, job.metric, devices), *counted(summary, counts)] for slot, summary in found
-    ]
+    rows = [[*_row(name, summary, job.metric, devices), *counted(summary, counts)] for name, summary in found]
     print_table([*columns, *(metric.heading for metric in counts)], rows)
 
 

@@ -27,9 +27,13 @@ def submit(
     device: Annotated[
         list[str] | None, typer.Option(help="Device on which the latency is limited; repeat the option for several.")
     ] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Latency limit on each device, in milliseconds.")] = None,
+    max_latency_ms: Annotated[
+        list[float] | None,
+        typer.Option(help="Latency limit in milliseconds: one for all devices, or one for each --device, in their order."),
+    ] = None,
     max_latency_ratio: Annotated[
-        float | None, typer.Option(help="Latency limit on each device, as a share of the original network's latency.")
+        list[float] | None,
+        typer.Option(help="Latency limit as a share of the original network's latency: one for all devices, or one for each."),
     ] = None,
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="Largest loss of accuracy against the control; 0.01 is one point.")
@@ -116,7 +120,7 @@ def submit(
         raise typer.BadParameter("--download needs --watch, because the files exist only after the job has ended")
     fields: dict[str, Any] = {
         "objective": {"metric": objective} if objective is not None else None,
-        "targets": _targets(device or [], max_latency_ms, max_latency_ratio),
+        "targets": _targets(device or [], max_latency_ms or [], max_latency_ratio or []),
         "limits": _limits(limit or [], max_accuracy_drop),
         "methods": _named("--method", method),
         "strategies": _named("--strategy", strategy),
@@ -156,14 +160,23 @@ def _print(job: Job, url: str, paths: tuple[Path, ...]) -> None:
         typer.echo(path)
 
 
-def _targets(devices: list[str], limit_ms: float | None, ratio: float | None) -> list[dict[str, Any]]:
-    limit_ms, ratio = _finite("--max-latency-ms", limit_ms), _finite("--max-latency-ratio", ratio)
-    given = _given(max_latency_ms=limit_ms, max_latency_ratio=ratio)
-    if devices and len(given or ()) != 1:
+def _targets(devices: list[str], limits_ms: list[float], ratios: list[float]) -> list[dict[str, Any]]:
+    """Return the devices with their limits; one limit is for all devices, several are for one device each."""
+    given = {"max_latency_ms": limits_ms, "max_latency_ratio": ratios}
+    wanted = [name for name, limits in given.items() if limits]
+    if devices and len(wanted) != 1:
         raise typer.BadParameter("--device needs exactly one of --max-latency-ms and --max-latency-ratio")
-    if given and not devices:
-        raise typer.BadParameter(f"--{next(iter(given)).replace('_', '-')} needs a --device; see `netlathe devices`")
-    return [{"device": device, **(given or {})} for device in devices]
+    if wanted and not devices:
+        raise typer.BadParameter(f"--{wanted[0].replace('_', '-')} needs a --device; see `netlathe devices`")
+    if not devices:
+        return []
+    name, option = wanted[0], f"--{wanted[0].replace('_', '-')}"
+    limits = [_finite(option, limit) for limit in given[name]]
+    if len(limits) not in (1, len(devices)):
+        told = f"{option} is given {len(limits)} times for {len(devices)} devices"
+        raise typer.BadParameter(f"{told}: give it once, or once for each --device, in the same order")
+    each = limits * len(devices) if len(limits) == 1 else limits
+    return [{"device": device, name: limit} for device, limit in zip(devices, each, strict=True)]
 
 
 def _limits(limits: list[str], max_accuracy_drop: float | None) -> dict[str, float] | None:

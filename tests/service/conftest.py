@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from checks_here import child_here
 from fastapi.testclient import TestClient
-from service_world import HandClock, Uploaded, add_model, queue
+from service_world import HandClock, Uploaded, add_device, add_model, queue
 
 from service.app import create_app
 from service.files.blobs import Blobs
 from service.files.secret_values import new_secret
 from service.settings import Settings
 from service.store import Store, make_engine, tokens
-from service.store.devices.devices import Device
 from service.store.migrate import migrate
 from service.store.uploads import scores
 from service.store.uploads.datasets import Dataset
@@ -105,23 +104,7 @@ def uploaded(store: Store, settings: Settings) -> Uploaded:
                 created_at=tx.now,
             )
         )
-        tx.session.add(
-            Device(
-                id="dev_1",
-                name="local-simulated-t1-fp32",
-                machine="local",
-                kind="simulated",
-                runtime="simulated",
-                runtime_version="1",
-                threads=1,
-                dtype="fp32",
-                emulated=False,
-                options=[],
-                config_id="c" * 64,
-                created_at=tx.now,
-                last_seen_at=tx.now,
-            )
-        )
+        add_device(tx, "dev_1", "local")
         tx.session.flush()
         for seed in (0, 1):
             scores.keep(

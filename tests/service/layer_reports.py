@@ -48,7 +48,13 @@ FINALISTS: list[dict[str, Any]] = [
 ]
 
 
-def ended_job(store: Store, blobs: Blobs, uploaded: Uploaded, finalists: list[dict[str, Any]] = FINALISTS) -> str:
+def ended_job(
+    store: Store,
+    blobs: Blobs,
+    uploaded: Uploaded,
+    finalists: list[dict[str, Any]] = FINALISTS,
+    untrained: dict[str, Any] | None = None,
+) -> str:
     """Run a job by hand: two candidates, both timed, the second the best; and a third that is no finalist. Its id."""
     job_id = queue(store, uploaded, targets=[{"device": uploaded.device_id, "max_latency_ms": 5.0}])
     with store.begin() as tx:
@@ -64,7 +70,7 @@ def ended_job(store: Store, blobs: Blobs, uploaded: Uploaded, finalists: list[di
             )
         assert added is not None
         job_leases.fence(tx, held, best={"strategy": "greedy", "accuracy": 0.91, "evaluation_id": added.id})
-    report = blobs.put_bytes(json.dumps({"finalists": finalists}).encode())
+    report = blobs.put_bytes(json.dumps({"finalists": finalists, "untrained": untrained}).encode())
     with store.begin() as tx:
         blobs.record(tx, report)
         artifacts.add(tx, held, "report_json", "report.json", report)

@@ -8,11 +8,12 @@ from typing import Any
 from service.jobs.body import JobCreate
 from service.jobs.submission import resolve
 from service.store import Store, Tx
+from service.store.devices.devices import Device
 from service.store.jobs import jobs
 from service.store.uploads.models import Model
 from service.testing import HandClock
 
-__all__ = ["HandClock", "Uploaded", "add_model", "queue"]
+__all__ = ["HandClock", "Uploaded", "add_device", "add_model", "queue"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,24 @@ def queue(store: Store, uploaded: Uploaded, **changes: Any) -> str:
     body = {"model": uploaded.model_id, "dataset": uploaded.dataset_id, "targets": [], **changes}
     with store.begin() as tx:
         return jobs.create(tx, resolve(tx, JobCreate.model_validate(body)).request).id
+
+
+def add_device(tx: Tx, device_id: str, machine: str) -> None:
+    """Store the row of another simulated device."""
+    tx.session.add(
+        Device(
+            id=device_id,
+            name=f"{machine}-simulated-t1-fp32",
+            machine=machine,
+            kind="simulated",
+            runtime="simulated",
+            runtime_version="1",
+            threads=1,
+            dtype="fp32",
+            emulated=False,
+            options=[],
+            config_id=f"{machine:c<64}",
+            created_at=tx.now,
+            last_seen_at=tx.now,
+        )
+    )

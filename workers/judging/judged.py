@@ -5,7 +5,7 @@ when measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
@@ -25,12 +25,13 @@ from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
 from workers.running.context import Context
 from workers.running.inputs import Inputs
-from workers.training.trained import Trained
+from workers.training.trained import GivenUp, Trained
 
 Role: TypeAlias = Literal["finalist", "neighbour", "uncut"]
 """The role of a judged network: a finalist of the search, a smaller neighbour of a finalist, or the control in place of
 a finalist.
 """
+GiveUp: TypeAlias = Callable[[str, GivenUp], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class Judged:
     def met(self) -> bool:
         """True if the file, as measured, meets every limit."""
         return not self.broken
+
+    def timed_on(self, target: Target) -> tuple[Timed, ...]:
+        """Return the timing on this target; empty if there is none."""
+        return tuple(each for each in self.timed if each.device_id == target.device_id)
 
     @property
     def measured(self) -> Mapping[str, float]:
@@ -97,15 +102,17 @@ def judged(
     profile: Profile,
     control: Trained,
     finalists: Sequence[Trained],
+    give_up: GiveUp,
     attempt: int = 0,
     role: Role = "finalist",
 ) -> tuple[Judged, ...]:
     """Time all finalists, the control, the original and the anchors in one lease per target, then judge.
 
-    Args:
-        role: the role in which the finalists are judged.
-
     A finalist that a device refuses is given up.
+
+    Args:
+        give_up: called with the id of a candidate that is given up, and the reason.
+        role: the role in which the finalists are judged.
 
     Raises:
         DeviceOffline, MeasurementFailed: raised by the ports, or no finalist is left.
@@ -116,18 +123,21 @@ def judged(
         context.at("verify", number, len(profile.devices) + 1)
         here = timed_on(context, inputs, profile, device, control, finalists, attempt)
         _warn_of_refusals(context, device.target, here, role)
-        for name, each in here.items():
-            if isinstance(each, Timed):
-                timed[name].append(each)
+        for one in finalists:
+            found = here[one.name]
+            if isinstance(found, Timed):
+                timed[one.name].append(found)
+            else:
+                give_up(one.candidate_id, GivenUp(f"{device.target.device_name} refuses it: {found.reason}"))
         finalists = [each for each in finalists if isinstance(here[each.name], Timed)]
-    found = tuple(
-        replace(_judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
+    verdicts = tuple(
+        replace(judge(context.plan, inputs, profile, control, each, timed[each.name]), role=role) for each in finalists
     )
     known = {each.evaluation.candidate.id for each in context.recorded.evaluations}
-    for one in found:
-        _say(context, one)
-        context.ports.emit(*(each for each in one.evaluations if each.evaluation.candidate.id not in known))
-    return found
+    for verdict in verdicts:
+        _say(context, verdict)
+        context.ports.emit(*(each for each in verdict.evaluations if each.evaluation.candidate.id not in known))
+    return verdicts
 
 
 def _warn_of_refusals(context: Context, target: Target, here: Mapping[str, Timed | Failure], role: Role) -> None:
@@ -159,9 +169,10 @@ def _rank(each: Judged) -> tuple[float, ...]:
     return preference(each.utility, each.measured, each.metric)
 
 
-def _judge(
+def judge(
     plan: JobPlan, inputs: Inputs, profile: Profile, control: Trained, each: Trained, timed: Sequence[Timed]
 ) -> Judged:
+    """Judge one network by the plan's limits, from its file's scores and its timings on the plan's targets."""
     targets = {target.device_id: target for target in plan.targets}
     broken = [_slow(targets[t.device_id], t) for t in timed if t.excess]
     violation = sum(t.excess for t in timed)

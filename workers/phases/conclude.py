@@ -11,6 +11,7 @@ from workers.errors import JobFailed
 from workers.judging.control_behind import said_of_control
 from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
+from workers.judging.on_device import OnDevice, on_each_device
 from workers.judging.ruined import said_of_ruined
 from workers.phases.package import Findings
 from workers.phases.search import Result, cut_short
@@ -69,7 +70,8 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
     slot, other = _SLOTS[verdict]
     run.clear(other)
     run.summarise(slot, _shown(run, shown, test.chosen, len(verdicts)))
-    reason = "The file itself meets every limit." if shown.met else "; ".join(shown.broken) + "."
+    devices = _on_devices(run, result.profile, taught, verdicts, shown, test.chosen)
+    reason = "The file itself meets every limit." if shown.met else _broken(shown, devices)
     given_up = taught.trainer.given_up
     ruins = said_of_ruined(taught.control, shown.trained, run.context.plan.metric_row)
     warnings = [*ruins, *_behind(run, taught.control), *_warnings(run.context, result, shown, verdicts, given_up)]
@@ -77,8 +79,26 @@ def conclude(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Jud
         run.context.warn(warning)
     layers = {each.trained.name: _layers(run.context, result, each) for each in verdicts}
     return Findings(
-        verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up, layers
+        verdict, reason, run.summaries, result.evaluated, verdicts, shown.trained, warnings, given_up, layers, devices
     )
+
+
+def _on_devices(
+    run: JobRun, profile: Profile, taught: Taught, verdicts: Sequence[Judged], shown: Judged, test: float
+) -> tuple[OnDevice, ...]:
+    """Return the result on each device. Only the one chosen file is scored on the test part."""
+
+    def row(each: Judged) -> Mapping[str, Any]:
+        return _shown(run, each, test if each is shown else None, len(verdicts))
+
+    return on_each_device(run.context.plan, run.inputs, profile, taught.control, verdicts, row)
+
+
+def _broken(shown: Judged, devices: Sequence[OnDevice]) -> str:
+    """Say which limits the result misses, and which devices have a network of their own that meets theirs."""
+    told = "; ".join(shown.broken) + "."
+    met = [f"{each.trained.name} meets those of {each.target.device_name}" for each in devices if each.alone.met]
+    return f"{told} No network meets the limits of all devices, but {', and '.join(met)}." if met else told
 
 
 def _layers(context: Context, result: Result, each: Judged) -> tuple[LayerRow, ...]:
@@ -159,7 +179,7 @@ def _test_scores(run: JobRun, chosen: Trained) -> memos.FinalScore:
     return known
 
 
-def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, Any]:
+def _shown(run: JobRun, each: Judged, test: float | None, finalists: int) -> dict[str, Any]:
     metric, scores = run.context.plan.metric_row, each.trained.scores
     return summary(
         score_fields(metric, each.trained.score, test),

@@ -11,11 +11,14 @@ from search.metric import Metric
 from search.metrics import base_metric, device_of, row_of
 from search.problem import Problem
 from search.space import Values
-from workers.phases.package import Findings, package
+from workers.phases.package import Findings, Untrained, package
 from workers.phases.search import Result
 from workers.ports import Outcome
 from workers.profiling.timed_device import Profile, TimedDevice
 from workers.progress import Evaluated
+from workers.reporting.layer_cut import Curves
+from workers.reporting.layers import LayerRow, LayerTable
+from workers.reporting.node_times import NodeTimes
 from workers.reporting.summary import predicted_summary, score_fields, summary
 from workers.running import memos
 from workers.running.job_run import JobRun
@@ -23,15 +26,19 @@ from workers.training.endpoints import ORIGIN, REACH, UNCHANGED, out_of_reach
 
 
 def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
-    """End the job if a target's limit is below both the predicted floor and the smallest network's measured latency."""
-    for timed in found.devices:
-        if min(timed.resting_ms(timed.smallest), found.floor_ms(timed)) > timed.allowed_ms:
-            return _missed(run, found, _floor_reason(timed), _smallest_row(run.context.plan.metric_row, found))
+    """End the job if the limit of every target is below the smallest latency there; warn if only those of some are."""
+    reasons = [_floor_reason(timed) for timed in found.devices if found.under_the_floor(timed)]
+    if reasons and not found.in_reach:
+        return _missed(run, found, " ".join(reasons), _smallest_row(run.context.plan.metric_row, found), {})
+    for reason in reasons:
+        run.context.warn(f"{reason} The job goes on for its other devices.")
     return None
 
 
 def nothing_near(run: JobRun, result: Result) -> Outcome | None:
-    """End the job if everything that the search found, and the ends of its space, are far from the limits."""
+    """End the job if everything that the search found, and the ends of its space, are far from the limits of all devices
+    together and of each device alone.
+    """
     found, problem, evaluated = result.profile, result.problem, result.evaluated
     nearest = run.context.once(
         memos.OUT_OF_REACH, lambda: out_of_reach(problem, found.builder, found.smallest, evaluated)
@@ -39,7 +46,7 @@ def nothing_near(run: JobRun, result: Result) -> Outcome | None:
     if not nearest:
         return None
     row = _untrained_row(run.context.plan.metric_row, found, nearest[0])
-    return _missed(run, found, _far_reason(result, nearest[0]), row, evaluated)
+    return _missed(run, found, _far_reason(result, nearest[0]), row, problem.statistics["sensitivity"], evaluated)
 
 
 def _floor_reason(timed: TimedDevice) -> str:
@@ -88,9 +95,25 @@ def _untrained_row(metric: Metric, found: Profile, nearest: Evaluated) -> Mappin
 
 
 def _missed(
-    run: JobRun, found: Profile, reason: str, nearest: Mapping[str, Any], evaluated: Sequence[Evaluated] = ()
+    run: JobRun,
+    found: Profile,
+    reason: str,
+    nearest: Mapping[str, Any],
+    curves: Curves,
+    evaluated: Sequence[Evaluated] = (),
 ) -> Outcome:
     run.context.say(reason, "warning")
     run.clear("best")
     run.summarise("nearest", nearest)
-    return package(run, found, Findings("missed", reason, run.summaries, evaluated))
+    layers = _layers(run.context.plan.metric_row, found, nearest["values"], curves)
+    untrained = Untrained(nearest["evaluation_id"], nearest["strategy"], layers)
+    return package(run, found, Findings("missed", reason, run.summaries, evaluated, untrained=untrained))
+
+
+def _layers(metric: Metric, found: Profile, values: Values, curves: Curves) -> Sequence[LayerRow]:
+    """Return the rows of a network that was predicted but not judged."""
+    builder = found.builder
+    levels = builder.space.levels_of([values])
+    predicted_ms = [float(builder.latency(timed.device).latency_ms(levels)[0]) for timed in found.devices]
+    times = [NodeTimes(builder, timed, values, ms) for timed, ms in zip(found.devices, predicted_ms, strict=True)]
+    return LayerTable(builder, times, curves, values, metric).rows()

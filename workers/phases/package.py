@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from workers.judging.judged import Judged
+from workers.judging.on_device import OnDevice
 from workers.phases.engine_artifacts import engine_artifacts
+from workers.phases.network_files import checked_file, device_rows, network_files
 from workers.ports import Outcome, Verdict
 from workers.profiling.timed_device import Profile
-from workers.progress import ArtifactKind, Evaluated, Made
-from workers.reporting.clean_check import Checked, clean_check
+from workers.progress import ArtifactKind, Evaluated, Made, SummarisedDevices
+from workers.reporting.clean_check import Checked
 from workers.reporting.layers import LayerRow
 from workers.reporting.report import html_report
 from workers.running import durable
@@ -30,9 +32,21 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 
 @dataclass(frozen=True)
+class Untrained:
+    """The nearest network of a job that ended before any training, with its layers. `candidate` is None if the search did
+    not evaluate the network.
+    """
+
+    candidate: str | None
+    strategy: str | None
+    layers: Sequence[LayerRow]
+
+
+@dataclass(frozen=True)
 class Findings:
     """The contents of a report. `chosen` is the best network or, if the verdict is "missed", the network nearest to the
-    limits. `layers` has the rows of each judged network by its name.
+    limits. `layers` has the rows of each judged network by its name; `untrained` is set if no network was judged.
+    `devices` has the result on each device of a job with several devices.
     """
 
     verdict: Verdict
@@ -44,6 +58,8 @@ class Findings:
     warnings: Sequence[str] = ()
     given_up: Mapping[str, GivenUp] = field(default_factory=dict)
     layers: Mapping[str, Sequence[LayerRow]] = field(default_factory=dict)
+    devices: Sequence[OnDevice] = ()
+    untrained: Untrained | None = None
 
 
 def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
@@ -56,23 +72,19 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     context, inputs = run.context, run.inputs
     context.at("package", 0, 3)
     folder = context.folder("result")
-    stem = context.plan.name
     checked: Checked | None = None
+    devices: list[dict[str, Any]] = []
     made: list[tuple[ArtifactKind, Path]] = []
     if findings.chosen is not None:
-        path = durable.write(folder / f"{stem}.onnx", findings.chosen.model)
-        with context.computing():
-            checked = clean_check(inputs.task, path.read_bytes(), *inputs.validation, findings.chosen.score)
-        metric = context.plan.metric_row
-        context.say(
-            f"In a clean process without our packages, the file has {metric.heading} {metric.told(checked.score)} on "
-            f"{checked.count} images; its outputs differ by {checked.difference:.1e} of their scale."
-        )
-        made.append(("onnx", path))
+        files = network_files(context.plan.name, findings.chosen, findings.devices)
+        checks = [checked_file(context, inputs, trained, folder / name) for name, trained in files.items()]
+        checked = checks[0]
+        made += [("onnx", folder / name) for name in files]
+        devices = device_rows(files, findings.devices)
         engines = engine_artifacts(context, profile.devices, findings.judged, findings.chosen, folder)
         made += [("engine", file) for file in engines]
     context.at("package", 1, 3)
-    report = _report(context, inputs, profile, findings, checked)
+    report = _report(context, inputs, profile, findings, checked, devices)
     made.append(
         ("report_json", _written(context, folder / "report.json", json.dumps(report, indent=1, allow_nan=False)))
     )
@@ -81,13 +93,19 @@ def package(run: JobRun, profile: Profile, findings: Findings) -> Outcome:
     made.append(
         ("manifest", _written(context, folder / "manifest.json", json.dumps(manifest, indent=1, allow_nan=False)))
     )
-    context.ports.emit(*(Made(kind, path.name, path) for kind, path in made))
+    of_devices = [SummarisedDevices(devices)] if devices else []
+    context.ports.emit(*(Made(kind, path.name, path) for kind, path in made), *of_devices)
     context.at("package", 3, 3)
     return Outcome("finished", findings.verdict, findings.reason, findings.summaries)
 
 
 def _report(
-    context: Context, inputs: Inputs, profile: Profile, findings: Findings, checked: Checked | None
+    context: Context,
+    inputs: Inputs,
+    profile: Profile,
+    findings: Findings,
+    checked: Checked | None,
+    devices: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     plan = context.plan
     return {
@@ -113,7 +131,9 @@ def _report(
             for timed in profile.devices
         ],
         "limits": dict(plan.limits),
+        "devices": list(devices),
         "finalists": [_finalist(each, findings.layers[each.trained.name]) for each in findings.judged],
+        "untrained": None if findings.untrained is None else asdict(findings.untrained),
         "evaluations": [_evaluation(each) for each in findings.evaluated],
         "recheck": None if checked is None else _recheck(plan.metric, checked),
         "facts": _facts(context, inputs, profile, findings),

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compress.counting.count import Form
+from compress.network import Network
 from hw_profiles import runtimes
+from hw_profiles.tables.kernel_classes import KernelClasses
 from search.metrics import latency_metric
+from search.space import Values
 from workers.plan import Target
+from workers.problem.builder import ProblemBuilder
 from workers.problem.counted import counted
-from workers.profiling.calibrate import calibrated
+from workers.profiling.calibrate import LEAST_TO_FIT, calibrated, draw, session, smallest_that_runs
 from workers.profiling.fill import filled_table, smallest_network
+from workers.profiling.left_out import leave_out_settings
 from workers.profiling.take_apart import taken_apart
 from workers.profiling.time_original import original_score, time_original, timed_form_of
 from workers.profiling.timed_device import Profile, TimedDevice
@@ -39,17 +44,36 @@ def profile(context: Context, inputs: Inputs) -> Profile:
         _warn_of_common_rules(context, target)
         classes.append(learned_classes(context, target.device_id))
     fuser = Fuser(context, [target.device_id for target in targets])
+    builder, smallest, devices = _prepared(context, inputs, network, classes, fuser)
+    return Profile(network, builder, tuple(devices), _original(context, inputs, devices), smallest)
+
+
+def _prepared(
+    context: Context, inputs: Inputs, network: Network, classes: Sequence[KernelClasses], fuser: Fuser
+) -> tuple[ProblemBuilder, Values, list[TimedDevice]]:
+    """Take the network apart, fill the tables, and calibrate the devices; begin again without the options of which a
+    device refuses every network.
+    """
+    targets = context.plan.targets
+    total = 1 + 3 * len(targets)
     builder = taken_apart(context, inputs, network, classes, fuser)
     tables = []
     for number, (target, rules) in enumerate(zip(targets, classes, strict=True), 1 + len(targets)):
         context.at("profile", number, total)
         tables.append(filled_table(context, builder, target, rules))
-    smallest = smallest_network(builder, tables)
-    devices = []
-    for number, (target, table) in enumerate(zip(targets, tables, strict=True), 1 + 2 * len(targets)):
+    drawn = draw(context, builder, smallest_network(builder, tables))
+    sessions = {}
+    for number, target in enumerate(targets, 1 + 2 * len(targets)):
         context.at("profile", number, total)
-        devices.append(calibrated(context, inputs, builder, target, table, smallest))
-    return Profile(network, builder, tuple(devices), _original(context, inputs, devices), smallest)
+        sessions[target.device_id] = session(context, inputs, builder, target, drawn)
+    if leave_out_settings(context, builder, drawn, sessions, LEAST_TO_FIT):
+        return _prepared(context, inputs, network, classes, fuser)
+    smallest = smallest_that_runs(context, builder, tables, drawn, sessions)
+    devices = [
+        calibrated(context, builder, target, table, drawn, sessions[target.device_id], smallest)
+        for target, table in zip(targets, tables, strict=True)
+    ]
+    return builder, drawn[smallest], devices
 
 
 def _warn_of_common_rules(context: Context, target: Target) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,13 @@ from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
 from search.space import Choice, Space
 from search.space.settings import check_settings
+from search.strategy import Strategy
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.whole_training import Sampler
 from workers.phases.statistics import Statistics
 from workers.plan import JobPlan, Named
 from workers.pools.pool import Pool
+from workers.problem.aims import searched_aims
 from workers.problem.builder import Wanted
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Message
@@ -26,7 +28,9 @@ from workers.running import memos
 from workers.running.context import Context, Halted
 from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
+from workers.running.memo import Memo
 from workers.search.best_so_far import BestSoFar
+from workers.search.in_turn import InTurn
 from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
@@ -86,11 +90,15 @@ def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:
-    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores."""
+    """Return the targets' limits in terms of predictions, and the plan's other limits except those on scores.
+
+    A limit that nothing meets on one device is left out, so that it does not keep the others from their networks.
+    """
     counted = {
         name: value for name, value in plan.limits.items() if value is not None and not parse_limit(name).metric.scored
     }
-    found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in profile.devices]
+    limited = profile.in_reach or profile.devices
+    found = [Constraint(latency_metric(timed.target.device_id), timed.bound_ms, "max") for timed in limited]
     return (*found, *parse_limits(counted, profile.original))
 
 
@@ -104,7 +112,8 @@ def level(plan: JobPlan, original: Mapping[str, float]) -> float | None:
 
 
 def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
-    """Return the plan's strategies, each with its checked settings.
+    """Return the plan's strategies, each with its checked settings. A job with several devices has several aims; each
+    strategy then takes turns between them, with seeds and so with ids of their own.
 
     Raises:
         search.errors.InvalidInput: a strategy or a setting is unknown.
@@ -113,28 +122,44 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     def maker(item: Named) -> MakeStrategy:
         family = strategies.load(item.name)
         settings = check_settings(family.settings, dict(item.settings))
-        return lambda problem: family.make(problem, settings, seed)
+
+        def make(problem: Problem) -> Strategy:
+            aims = searched_aims(problem)
+            if len(aims) == 1:
+                return family.make(problem, settings, seed)
+            return InTurn(item.name, aims, lambda aim, number: family.make(aim, settings, seed + number))
+
+        return make
 
     return {item.name: maker(item) for item in named}
 
 
 def searched(
-    context: Context, inputs: Inputs, watch: TableWatch, pool: Pool, reached: Callable[[Candidate], float]
+    context: Context,
+    inputs: Inputs,
+    watch: TableWatch,
+    pool: Pool,
+    reached: Callable[[Candidate], float],
+    memo: Memo[memos.SearchEnd] = memos.SEARCH_ENDED,
+    before: Sequence[Evaluated] = (),
 ) -> Searched:
     """Run the loop, or return an earlier run's findings if its search had ended: an ended search is never continued.
 
     Args:
         reached: returns the finished share of a full training run.
+        memo: the memo of the end of this search.
+        before: the evaluations of the search that this one continues.
 
     Raises:
         JobFailed: every strategy failed.
         Halted: the user paused or cancelled the job.
     """
-    recorded = context.recorded
-    if context.recall(memos.SEARCH_ENDED) is not None:
-        # Candidates that an earlier run trained and timed afterwards are not part of the search.
-        found = tuple(each for each in recorded.evaluations if each.evaluation.candidate.searched)
-        return Searched("finished", found, context.spent_s)
+    # Candidates that an earlier run trained and timed afterwards are not part of the search.
+    earlier = tuple(each for each in context.recorded.evaluations if each.evaluation.candidate.searched)
+    known = context.recall(memo)
+    if known is not None:
+        return Searched("finished", earlier[: known.evaluated], context.spent_s)
+    recorded = replace(context.recorded, evaluations=max(earlier, tuple(before), key=len), spent_s=context.spent_s)
     budget = context.plan.budget
     share = SEARCH_SHARE if context.plan.training.epochs else 1.0
     best = BestSoFar(lambda: watch.problem, recorded.evaluations)
@@ -160,7 +185,7 @@ def searched(
     context.spent_s = ended.spent_s
     if ended.end in ("paused", "cancelled"):
         raise Halted(ended.end)
-    context.keep(memos.SEARCH_ENDED, memos.SearchEnd(ended.end, ended.spent_s))
+    context.keep(memo, memos.SearchEnd(ended.end, ended.spent_s, len(ended.evaluated)))
     return ended
 
 
@@ -202,7 +227,28 @@ def search(run: JobRun, found: Profile, known: Statistics) -> Result:
     def make(newest: Profile) -> Problem:
         return problem_of(run.context, newest, known.curves, known.material, known.reference, run.inputs.chance)
 
-    watch = TableWatch(run.context, found, make)
+    return _searched(run, known, memos.SEARCH_ENDED, found, make)
+
+
+def search_on(run: JobRun, known: Statistics, result: Result, corrected: Profile) -> Result:
+    """Continue an ended search under a corrected profile, with what is left of its budget.
+
+    Raises:
+        JobFailed: every strategy failed.
+        Halted: the user paused or cancelled the job.
+    """
+    return _searched(run, known, memos.SEARCH_ENDED_AGAIN, corrected, result.make, result.evaluated)
+
+
+def _searched(
+    run: JobRun,
+    known: Statistics,
+    memo: Memo[memos.SearchEnd],
+    profile: Profile,
+    make: Callable[[Profile], Problem],
+    before: Sequence[Evaluated] = (),
+) -> Result:
+    watch = TableWatch(run.context, profile, make)
     reached = Sampler(known.material, known.training).reached
-    ended = searched(run.context, run.inputs, watch, known.pool, reached)
+    ended = searched(run.context, run.inputs, watch, known.pool, reached, memo, before)
     return Result(watch.profile, watch.problem, ended.evaluated, make)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from workers.judging.judged import Judged, best_of, judged, nearest_of
+from workers.judging.judged import Judged, Role, best_of, judged, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, neighbour
 from workers.phases.search import Result
 from workers.phases.train import Taught
@@ -22,16 +22,23 @@ def verify(run: JobRun, result: Result, taught: Taught) -> tuple[Judged, ...]:
         DeviceOffline, MeasurementFailed: raised by the ports.
         Halted: the user paused or cancelled the job.
     """
-    verdicts = judged(run.context, run.inputs, result.profile, taught.control, taught.finalists)
+    verdicts = _judged(run, result, taught, taught.finalists, 0, "finalist")
     for attempt in range(1, NEIGHBOURS + 1):
         trained = _neighbour(run, result, taught, verdicts, attempt)
         if trained is None:
             break
-        more = judged(run.context, run.inputs, result.profile, taught.control, [trained], attempt, "neighbour")
+        more = _judged(run, result, taught, [trained], attempt, "neighbour")
         if not more:  # a device refuses it, and would refuse the next one, which would be the same
             break
         verdicts += more
-    return verdicts + _uncut(run, result, taught.control, verdicts)
+    return verdicts + _uncut(run, result, taught, verdicts)
+
+
+def _judged(
+    run: JobRun, result: Result, taught: Taught, finalists: Sequence[Trained], attempt: int, role: Role
+) -> tuple[Judged, ...]:
+    give_up = taught.trainer.given_up.__setitem__
+    return judged(run.context, run.inputs, result.profile, taught.control, finalists, give_up, attempt, role)
 
 
 def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged], attempt: int) -> Trained | None:
@@ -45,7 +52,7 @@ def _neighbour(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[J
     return taught.trainer.finalist(wanted[0].strategy, wanted[0].evaluation) if wanted else None
 
 
-def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
+def _uncut(run: JobRun, result: Result, taught: Taught, verdicts: Sequence[Judged]) -> tuple[Judged, ...]:
     """Judge the control as the uncut network, if no finalist meets the limits and the nearest finalist has lost
     accuracy.
 
@@ -55,10 +62,11 @@ def _uncut(run: JobRun, result: Result, control: Trained, verdicts: Sequence[Jud
     known = [each.trained.candidate_id for each in verdicts]
     if nearest is None or best_of(verdicts) is not None or nearest.only_slow or UNCHANGED in known:
         return ()
+    control = taught.control
     if nearest.trained.score >= control.score:
         return ()
     corner = unchanged(result.problem, result.profile.builder).evaluation
     values, predicted = corner.candidate.values, corner.metrics
     name = finalist_name(UNCHANGED)
     uncut = replace(control, name=name, candidate_id=UNCHANGED, strategy=ORIGIN, values=values, predicted=predicted)
-    return judged(run.context, run.inputs, result.profile, control, [uncut], NEIGHBOURS + 1, "uncut")
+    return _judged(run, result, taught, [uncut], NEIGHBOURS + 1, "uncut")

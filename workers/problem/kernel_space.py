@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from typing import TypeAlias
@@ -16,8 +17,8 @@ from compress.scheme import Scheme
 from hw_profiles.ops import Layout, Op
 from hw_profiles.runtimes import layout_of
 from hw_profiles.runtimes import load as load_runtime
-from search.space import Choice, Float, Int, Levelled, Space, Value, Values
-from workers.errors import InvalidInput
+from search.space import Choice, Float, Int, Knob, Levelled, Space, Value, Values
+from workers.errors import InvalidInput, NetworkRefused
 from workers.ports import FusedSets
 from workers.problem.counted import counted_of_node
 from workers.problem.kernel_survey import node_tables
@@ -42,6 +43,7 @@ class KernelSpace:
         evidence: enough evidence for the methods to run; here, it does not matter which channels are kept.
         runtimes: names of the runtimes whose kernels are wanted; if there are none, each node counts as one kernel.
         fuse: returns which nodes run as one kernel.
+        left_out: knob -> options that are left out, because a device refuses them.
 
     Raises:
         InvalidInput: the methods offer no knob, or they offer a knob that has no levels and is not a density.
@@ -55,6 +57,7 @@ class KernelSpace:
         evidence: Evidence,
         runtimes: Sequence[str] = (),
         fuse: Fuse = fused_here,
+        left_out: Mapping[str, Collection[Value]] | None = None,
     ) -> None:
         self.network = network
         self.scheme = scheme
@@ -62,10 +65,11 @@ class KernelSpace:
         self._evidence = evidence
         self._fuse = fuse
         self._fused: dict[tuple[str, int], FusedSets] = {}
-        found = scheme.knobs(network, widths)
+        gone = left_out or {}
+        found = [_without(knob, gone.get(knob.name, ())) for knob in scheme.knobs(network, widths)]
         if not found:
             raise InvalidInput("methods", [], "no method can change anything in this network")
-        self.space = Space(found)
+        self.space = Space(tuple(found))
         self.densities = tuple(knob for knob in found if isinstance(knob, Float) and knob.role == "density")
         self.levelled: tuple[Levelled, ...] = tuple(knob for knob in found if isinstance(knob, Int | Choice))
         if len(self.levelled) + len(self.densities) < len(found):
@@ -97,6 +101,7 @@ class KernelSpace:
 
         Raises:
             InvalidInput: see `node_tables`.
+            NetworkRefused: a device cannot load one of the networks; the error has the network's values.
         """
         return node_tables(self._taken_apart, self.levelled)
 
@@ -108,10 +113,29 @@ class KernelSpace:
         """Return the kernels of a network made by `rewritten`, or by training after it."""
         return ops(network, self._fused_sets(runtime, [network])[0], layout_of(runtime))
 
-    def _taken_apart(self, batch: Sequence[Values]) -> Iterator[Mapping[str, Part]]:
+    def refuses(self, values: Values) -> bool:
+        """Return True if a device cannot load the network at these values of the levelled knobs."""
+        try:
+            self._fused_of([values], self._networks([values]))
+        except NetworkRefused:
+            return True
+        return False
+
+    def _networks(self, batch: Sequence[Values]) -> list[Network]:
         whole = {knob.name: knob.whole for knob in self.densities}
-        networks = [self.rewritten({**whole, **values}) for values in batch]
-        fused = {runtime: self._fused_sets(runtime, networks) for runtime in self.runtimes}
+        return [self.rewritten({**whole, **values}) for values in batch]
+
+    def _fused_of(self, batch: Sequence[Values], networks: Sequence[Network]) -> dict[str, list[FusedSets]]:
+        """Map each runtime to the fused sets of the networks at these values."""
+        try:
+            return {runtime: self._fused_sets(runtime, networks) for runtime in self.runtimes}
+        except NetworkRefused as error:
+            values = next(own for own, each in zip(batch, networks, strict=True) if each is error.network)
+            raise NetworkRefused(error.device_id, error.reason, error.network, values) from error
+
+    def _taken_apart(self, batch: Sequence[Values]) -> Iterator[Mapping[str, Part]]:
+        networks = self._networks(batch)
+        fused = self._fused_of(batch, networks)
         layouts = {runtime: layout_of(runtime) for runtime in self.runtimes}
         for i, network in enumerate(networks):
             yield parts(self.network, network, {runtime: sets[i] for runtime, sets in fused.items()}, layouts)
@@ -180,6 +204,13 @@ def owners(whole: Network, network: Network) -> dict[str, str]:
             before = (found.get(p.name) for t in node.inputs if (p := network.producer(t)) is not None)
             found[node.name] = next((name for name in before if name), whole.nodes[0].name)
     return found
+
+
+def _without(knob: Knob, options: Collection[Value]) -> Knob:
+    """Return the knob without these options."""
+    if not isinstance(knob, Choice) or not options:
+        return knob
+    return replace(knob, options=tuple(option for option in knob.options if option not in options))
 
 
 def _wiring(network: Network) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from hw_profiles.timing.unrest import unrest
 from search.space import Values
 from workers.plan import Target
 from workers.problem.builder import ProblemBuilder
+from workers.profiling.fill import relative_costs
 from workers.profiling.refusals import demand, ran, refused
 from workers.profiling.time_original import UPLOADED
 from workers.profiling.timed_device import TimedDevice, Whole
@@ -25,26 +26,79 @@ SMALLEST, WHOLE = "smallest", "whole"
 # chosen so that two halves of the rounds differ by under 1 % (docs/benchmarks.md)
 _WHOLE = BurstProtocol(min_rounds=20)
 _LEAST_PER_SETTING = 4
-_LEAST_TO_FIT = 2
+LEAST_TO_FIT = 2
 """Least number of networks of one setting; a line has two unknowns."""
 
 
-def calibrated(
-    context: Context, inputs: Inputs, builder: ProblemBuilder, target: Target, table: LatencyTable, smallest: Values
-) -> TimedDevice:
-    drawn = _drawn(context, builder, smallest)
+def session(
+    context: Context, inputs: Inputs, builder: ProblemBuilder, target: Target, drawn: Mapping[str, Values]
+) -> Mapping[str, Sample | Failure]:
+    """Time the networks drawn from the space, and the original again, because a ratio limit must refer to the session
+    of the calibration.
+
+    Raises:
+        MeasurementFailed: the device refuses the original.
+        DeviceOffline, Halted: see `measured`.
+    """
     networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items()}
-    # The original is timed again, because a ratio limit must refer to the session of the calibration.
     answers = measured(context, inputs, "calibration", target.device_id, {UPLOADED: inputs.network, **networks}, _WHOLE)
+    demand(target.device_id, answers, UPLOADED)
+    return answers
+
+
+def smallest_that_runs(
+    context: Context,
+    builder: ProblemBuilder,
+    tables: Sequence[LatencyTable],
+    drawn: Mapping[str, Values],
+    sessions: Mapping[str, Mapping[str, Sample | Failure]],
+) -> str:
+    """Return the name of the smallest network, which is an anchor of every later session. If a device refuses it, the
+    fastest drawn network that every device runs takes its place.
+
+    Raises:
+        MeasurementFailed: there is no such network.
+    """
+    failures = {device_id: refused(answers).get(SMALLEST) for device_id, answers in sessions.items()}
+    if not any(failures.values()):
+        return SMALLEST
+    common = [name for name in drawn if all(name in ran(answers) for answers in sessions.values())]
+    for device_id, failure in failures.items():
+        if not common:
+            demand(device_id, sessions[device_id], SMALLEST)
+        if failure is not None:
+            context.warn(
+                f"{context.device_name(device_id)} refuses the smallest network, so that a larger one takes its place: "
+                f"{failure.reason}."
+            )
+    costs = relative_costs(builder, tables, [drawn[name] for name in common])
+    return common[int(np.argmin(costs))]
+
+
+def calibrated(
+    context: Context,
+    builder: ProblemBuilder,
+    target: Target,
+    table: LatencyTable,
+    drawn: Mapping[str, Values],
+    answers: Mapping[str, Sample | Failure],
+    smallest: str,
+) -> TimedDevice:
+    """Fit the device's lines to the networks of a session.
+
+    Raises:
+        MeasurementFailed: the device refuses so many networks of one setting that no line can be fitted.
+    """
     samples = _accepted(context, builder, target, drawn, answers)
+    networks = {name: builder.kernels.rewritten(values) for name, values in drawn.items() if name in samples}
     wholes = _wholes(builder, table.device.runtime, drawn, networks, samples)
     factor = unrest(list(samples.values()), target.statistic)
-    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[SMALLEST], factor)
+    timed = TimedDevice(target, table, wholes, samples[UPLOADED], samples[smallest], factor)
     _report_lines(context, timed)
     return timed
 
 
-def _drawn(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
+def draw(context: Context, builder: ProblemBuilder, smallest: Values) -> dict[str, Values]:
     """Draw networks from the space to be searched: its two ends, and random networks of each setting."""
     rng = np.random.default_rng([context.plan.seed, 1])
     knobs = [knob for knob in builder.space.levelled if knob.name not in builder.settings[0]]
@@ -70,11 +124,8 @@ def _accepted(
     """Return the samples, after a log line for each network that the device refused.
 
     Raises:
-        MeasurementFailed: the device refuses the uploaded or the smallest network, which are the anchors of every later
-            session, or so many networks of one setting that no line can be fitted.
+        MeasurementFailed: the device refuses so many networks of one setting that no line can be fitted.
     """
-    for name in (UPLOADED, SMALLEST):
-        demand(target.device_id, answers, name)
     for name, failure in refused(answers).items():
         context.say(
             f"{target.device_name} refuses the calibration network {name}, which is left out: {failure.reason}."
@@ -82,7 +133,7 @@ def _accepted(
     samples = ran(answers)
     for setting in builder.settings:
         names = [name for name, values in drawn.items() if setting.items() <= values.items()]
-        if sum(name in samples for name in names) < min(_LEAST_TO_FIT, len(names)):
+        if sum(name in samples for name in names) < min(LEAST_TO_FIT, len(names)):
             demand(target.device_id, answers, next(name for name in names if name not in samples))
     return samples
 

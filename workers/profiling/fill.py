@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
@@ -32,10 +33,17 @@ def smallest_network(builder: ProblemBuilder, tables: Sequence[LatencyTable]) ->
     """
     least: dict[str, Value] = {knob.name: knob.least if knob.ordered else knob.whole for knob in builder.space.knobs}
     corners: list[Values] = [{**least, **setting} for setting in builder.settings]
-    cost_us = np.zeros(len(corners))
+    return corners[int(np.argmin(relative_costs(builder, tables, corners)))] if tables else corners[-1]
+
+
+def relative_costs(
+    builder: ProblemBuilder, tables: Sequence[LatencyTable], points: Sequence[Values]
+) -> NDArray[np.float64]:
+    """Return the (n,) summed kernel times of n networks, as shares of the longest on each device, summed over the
+    devices.
+    """
+    costs = np.zeros(len(points))
     for table in tables:
-        runtime = table.device.runtime
-        parts = [builder.ops_at(corner, runtime) for corner in corners]
-        sums_us, _ = table.sums_us(parts)
-        cost_us += sums_us / sums_us.max()
-    return corners[int(np.argmin(cost_us))] if tables else corners[-1]
+        sums_us, _ = table.sums_us([builder.ops_at(values, table.device.runtime) for values in points])
+        costs += sums_us / sums_us.max()
+    return costs

@@ -119,6 +119,15 @@ class Profile:
         """Return the lower bound on any candidate's predicted latency on the device."""
         return self.builder.floor_ms(timed.device)
 
+    def under_the_floor(self, timed: TimedDevice) -> bool:
+        """Return True if the device's limit is below both the predicted floor and the smallest network's latency."""
+        return timed.resting_ms(timed.smallest) > timed.allowed_ms < self.floor_ms(timed)
+
+    @property
+    def in_reach(self) -> tuple[TimedDevice, ...]:
+        """The devices whose limits some network may meet."""
+        return tuple(timed for timed in self.devices if not self.under_the_floor(timed))
+
 
 def _line(table: LatencyTable, wholes: Sequence[Whole]) -> Calibration:
     sums_us, sigmas_us = table.sums_us([whole.ops for whole in wholes])

@@ -30,6 +30,7 @@ def html_report(report: Mapping[str, Any]) -> str:
         f"<p>{escape(str(report['reason']))}</p>",
         *(f"<p class='missed'>{escape(warning)}</p>" for warning in report["warnings"]),
         _results(report),
+        _devices(report),
         *(f"<h2>{escape(target['device_name'])}</h2>{_plot(report, target)}" for target in report["targets"]),
         _finalists(report),
         _layers(report),
@@ -59,6 +60,33 @@ def _results(report: Mapping[str, Any]) -> str:
     return _table(head, rows)
 
 
+def _devices(report: Mapping[str, Any]) -> str:
+    """Return the table of each device's own result, if the job has several devices: the best network within the limits of
+    this device alone, or the nearest to them.
+    """
+    if not report["devices"]:
+        return ""
+    targets = {target["device_id"]: target for target in report["targets"]}
+    metric = METRICS[report["metric"]]
+    head = ["device", "limits", "network", "strategy", metric.heading, "predicted / measured", "limit", "file"]
+    rows = []
+    for each in report["devices"]:
+        target, row = targets[each["device"]], each["network"]
+        rows.append(
+            [
+                target["device_name"],
+                each["verdict"],
+                row["evaluation_id"].removesuffix("-timed"),
+                row["strategy"] or "",
+                _score(metric, row),
+                _latency(row["latency_ms"].get(each["device"])),
+                _milliseconds(target["limit_ms"]),
+                each["file"],
+            ]
+        )
+    return f"<h2>Each device by its own limits</h2>{_table(head, rows)}"
+
+
 def _finalists(report: Mapping[str, Any]) -> str:
     """The table of the finalists: the predicted latency (before timing, and at the session's speed) beside the measured
     quiet latency and p50, and the score against the control with its interval.
@@ -86,12 +114,18 @@ def _finalists(report: Mapping[str, Any]) -> str:
 
 
 def _layers(report: Mapping[str, Any]) -> str:
-    """Return the tables of the layers of the result, which is among the finalists if any network was judged."""
+    """Return the tables of the layers of the result and of the devices' networks, which are among the finalists, or of
+    the nearest network if none was judged.
+    """
     names = {target["device_id"]: target["device_name"] for target in report["targets"]}
     results = [row for slot in ("best", "nearest") if (row := report["summaries"].get(slot)) is not None]
+    results += [each["network"] for each in report["devices"]]
     shown = {row["evaluation_id"] for row in results}
     found = [each for each in report["finalists"] if f"{each['candidate']}-timed" in shown]
-    return "".join(f"<h2>Layers of {escape(each['name'])}</h2>{_layer_table(each, names)}" for each in found)
+    tables = [f"<h2>Layers of {escape(each['name'])}</h2>{_layer_table(each, names)}" for each in found]
+    if report["untrained"] is not None:
+        tables.append(f"<h2>Layers of the nearest network</h2>{_layer_table(report['untrained'], names)}")
+    return "".join(tables)
 
 
 def _layer_table(finalist: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from compress.network import Network
-from workers.errors import MeasurementFailed
+from hw_profiles.timing.protocol import Failure
+from workers.errors import MeasurementFailed, NetworkRefused
 from workers.ports import FusedSets
 from workers.running.context import Context
 
@@ -46,6 +47,7 @@ class Fuser:
         """Return the fused sets of each network.
 
         Raises:
+            NetworkRefused: the device cannot load a network.
             DeviceOffline, MeasurementFailed, Halted: see `Ports.fused`.
         """
         device_id = self._devices[runtime]
@@ -56,13 +58,15 @@ class Fuser:
             self._held.enter_context(self._context.computing())
         return [_checked(device_id, network, sets) for network, sets in zip(networks, told, strict=True)]
 
-    def _asked(self, device_id: str, networks: Sequence[Network]) -> Sequence[FusedSets]:
+    def _asked(self, device_id: str, networks: Sequence[Network]) -> Sequence[FusedSets | Failure]:
         patience_s = self._context.plan.effort.device_wait_s
         return self._context.ports.fused(device_id, [network.save() for network in networks], patience_s)
 
 
-def _checked(device_id: str, network: Network, sets: FusedSets) -> FusedSets:
+def _checked(device_id: str, network: Network, sets: FusedSets | Failure) -> FusedSets:
     """Return the sets without nodes that exist only in the file, such as Casts of weights stored as float16."""
+    if isinstance(sets, Failure):
+        raise NetworkRefused(device_id, sets.reason, network)
     told = Counter(name for names in sets for name in names)
     known, casts = {node.name for node in network.nodes}, network.casts
     wrong = sorted(set(told) - known - casts) + [name for name, n in told.items() if n > 1]

@@ -18,7 +18,6 @@ from hw_profiles.timing.conversion import Conversion, conversion
 from hw_profiles.timing.copies_timing import time_ops
 from hw_profiles.timing.file_timing import time_files, why
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample, Timing
-from workers.errors import MeasurementFailed
 from workers.ports import FusedSets, Recorded, Signal
 from workers.progress import (
     Asked,
@@ -111,12 +110,15 @@ class MemoryPorts:
         self._update(device_id, rows=rows, epoch=epoch)
         return len(waiting)
 
-    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
+    def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets | Failure]:
         """Return each network's fused sets, as Ports.fused does."""
+        return [self._fused(model) for model in models]
+
+    def _fused(self, model: bytes) -> FusedSets | Failure:
         try:
-            return [self.runtime.fused(model) for model in models]
+            return self.runtime.fused(model)
         except InvalidInput as error:
-            raise MeasurementFailed(device_id, str(error)) from error
+            return Failure(hashlib.sha256(model).hexdigest(), str(error))
 
     def converted(
         self, device_id: str, models: Sequence[bytes], samples: Arrays, timeout_s: float

@@ -11,6 +11,7 @@ from typing import Any
 
 from compress.scoring.difference import Scores
 from hw_profiles.timing.protocol import Failure, Sample
+from search.space import Value
 from workers.progress import Evaluated
 from workers.running.codecs import answer_from, evaluated_from, evaluated_json, scores_from, scores_json
 from workers.running.memo import Memo, record
@@ -36,10 +37,13 @@ class SecondControl:
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """The reason why the search ended, and the wall seconds used by then."""
+    """The reason why the search ended, and the wall seconds used and the evaluations recorded by then; None in records
+    of older runs.
+    """
 
     end: str
     spent_s: float
+    evaluated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ class Milder:
 
     times: int
     decided: bool = False
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The options, by knob, that the search leaves out because a device refuses them, and the reasons in words."""
+
+    options: Mapping[str, tuple[Value, ...]]
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,12 @@ ORIGINAL_SCORES = Memo[Scores](
     "original-right", lambda scores: {"right": scores_json(scores)}, lambda data: scores_from(data["right"])
 )
 
+LEFT_OUT = Memo[LeftOut](
+    "left-out",
+    lambda known: {"options": {name: list(values) for name, values in known.options.items()}, "told": list(known.told)},
+    lambda data: LeftOut({name: tuple(values) for name, values in data["options"].items()}, tuple(data["told"])),
+)
+
 
 def filled(device_id: str) -> Memo[Filled]:
     """The memo of the rows requested from a device."""
@@ -147,6 +165,7 @@ def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample | Failure]]:
 
 # search
 SEARCH_ENDED = record("search-ended", SearchEnd)
+SEARCH_ENDED_AGAIN = record("search-ended-again", SearchEnd)
 OUT_OF_REACH = _candidates("out-of-reach")
 
 # train

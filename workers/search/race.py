@@ -1,12 +1,13 @@
 """Race: several strategies share one problem and, in equal parts, one budget. Each strategy is told every result.
 
 The uncut network comes first (`workers.search.uncut`). Strategies do not see options that cannot win
-(`search.ranking.hopeless`), nor results with such an option.
+(`search.ranking.hopeless`) on any device, nor results with such an option.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import TypeAlias
 
 from search.candidate import Candidate
@@ -16,6 +17,7 @@ from search.problem import Problem
 from search.ranking.hopeless import Hopeless, hopeless
 from search.strategy import Strategy
 from workers.errors import JobFailed
+from workers.problem.aims import searched_aims
 from workers.progress import Logged
 from workers.search import uncut
 
@@ -67,7 +69,7 @@ class Race:
 
     def start(self, problem: Problem, told: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
         """Create every strategy again, for this problem, and pass it every result so far."""
-        self._drop(hopeless(problem))
+        self._drop(reduce(Hopeless.common, map(hopeless, searched_aims(problem))))
         self._problem = self._hopeless.without(problem)
         known, running = self._useful(told, pending)
 

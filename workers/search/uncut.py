@@ -1,4 +1,5 @@
-"""Uncut: asks for the uncut network in every precision that is within the limits, before any strategy asks.
+"""Uncut: asks for the uncut network in every precision that is within the limits of the job or of one of its devices,
+before any strategy asks.
 
 Whatever a search finds must be better than changing nothing but the precision, so this is always among the candidates.
 """
@@ -8,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+import numpy as np
+
 from search.candidate import Candidate
 from search.evaluation import Evaluation
 from search.knowledge import Knowledge
 from search.problem import Problem
 from search.space import Values
+from workers.problem.aims import searched_aims
 
 ORIGIN = "uncut"
 
@@ -23,8 +27,8 @@ class Uncut:
     def __init__(self, problem: Problem) -> None:
         self._known = Knowledge(problem, ORIGIN, 0)
         points = list(_uncut(problem)) if problem.objective.metric == problem.deciding else []
-        over = problem.violations(points)
-        self._wanted = [values for values, violation in zip(points, over, strict=True) if violation == 0.0]
+        within = np.any([aim.violations(points) == 0.0 for aim in searched_aims(problem)], axis=0)
+        self._wanted = [values for values, fits in zip(points, within, strict=True) if fits]
 
     def ask(self, count: int) -> list[Candidate]:
         fresh = [values for values in self._wanted if self._known.fresh(values)]

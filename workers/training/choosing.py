@@ -11,6 +11,7 @@ from search.knowledge import values_key
 from search.problem import Problem
 from search.ranking.nearness import guesses
 from search.ranking.preference import preference
+from workers.problem.aims import every_aim
 from workers.problem.estimated import estimated
 from workers.progress import Evaluated
 
@@ -41,9 +42,22 @@ def chosen_finalists(evaluated: Sequence[Evaluated], problem: Problem, count: in
     for each in ordered:
         if each.feasible:
             kinds.setdefault(each.evaluation.candidate.fidelity, []).append(each)
-    in_turn = [each for turn in zip_longest(*(kinds[name] for name in sorted(kinds, reverse=True))) for each in turn]
+    return in_turn([kinds[name] for name in sorted(kinds, reverse=True)])[:count] or ordered[:1]
+
+
+def chosen_for_every_aim(evaluated: Sequence[Evaluated], problem: Problem, count: int) -> list[Evaluated]:
+    """Return the best candidates for all devices together and for each device alone (`workers.problem.aims`), in turn.
+
+    A candidate that serves several devices takes one place.
+    """
+    return in_turn([chosen_finalists(evaluated, aim, count) for aim in every_aim(problem)])[:count]
+
+
+def in_turn(lists: Sequence[Sequence[Evaluated]]) -> list[Evaluated]:
+    """Return the first of each list, then the second of each, and so on, without repeated values."""
     unique: dict[str, Evaluated] = {}
-    for each in in_turn:
-        if each is not None:
-            unique.setdefault(values_key(each.evaluation.candidate.values), each)
-    return list(unique.values())[:count] or ordered[:1]
+    for turn in zip_longest(*lists):
+        for each in turn:
+            if each is not None:
+                unique.setdefault(values_key(each.evaluation.candidate.values), each)
+    return list(unique.values())

@@ -10,6 +10,7 @@ from search.knowledge import values_key
 from search.problem import Problem
 from search.ranking.nearness import distance_of
 from search.space import Values
+from workers.problem.aims import every_aim
 from workers.problem.builder import ProblemBuilder
 from workers.progress import Evaluated
 from workers.training.choosing import chosen_finalists
@@ -48,12 +49,14 @@ def out_of_reach(
     """Return only the nearest network (`search.ranking.nearness`) if the limits cannot be met; else return no network.
 
     The limits cannot be met if neither an evaluated candidate nor an end of the space is estimated to be within REACH
-    of them; any training would then be wasted. The uncut network is assumed to keep its score in every setting.
+    of them, on all devices or on one; any training would then be wasted. The uncut network is assumed to keep its score
+    in every setting.
     """
-    corners = _judged(problem, {**_uncut(builder), "smallest": smallest})
-    over = problem.violations([each.evaluation.candidate.values for each in evaluated])
-    if min([*over.tolist(), *(far for far, _ in corners)]) <= REACH:
+    ends = {**_uncut(builder), "smallest": smallest}
+    seen = [*(each.evaluation.candidate.values for each in evaluated), *ends.values()]
+    if min(float(aim.violations(seen).min()) for aim in every_aim(problem)) <= REACH:
         return []
+    corners = _judged(problem, ends)
     contenders = [*chosen_finalists(evaluated, problem, 1), *(each for _, each in corners[:-1])]
     return [min(contenders, key=lambda each: distance_of(problem, each.evaluation.metrics))]
 

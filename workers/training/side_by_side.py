@@ -50,19 +50,20 @@ class SideBySide:
         self.run.context.check()
 
     def _course(self, pupils: Sequence[Pupil], left: Sequence[Pupil]) -> Course:
-        context = self.run.context
+        context, plan = self.run.context, self.run.context.plan
         lessons = {each.name: self._lesson(each) for each in left}
         return Course(
             lessons=lessons,
             spared=frozenset(each.name for each in pupils if each.spared),
             folder=context.folder("course"),
-            processes=max(1, context.plan.effort.processes),
-            left_s=context.plan.budget.wall_s - context.spent_s,
-            by_score=context.plan.objective_metric == context.plan.metric,
+            processes=max(1, plan.effort.processes),
+            left_s=plan.budget.wall_s - context.spent_s,
+            # Finalists for different devices differ in size, so a lower score does not mean that one is behind.
+            by_score=plan.objective_metric == plan.metric and len(plan.targets) <= 1,
             one_trained=any(self.records.reached_the_end(each.name) for each in pupils if each.name != CONTROL),
             note=self._noted(lessons),
             interrupted=lambda: context.ports.signal() != "continue",
-            metric=context.plan.metric_row,
+            metric=plan.metric_row,
         )
 
     def _lesson(self, pupil: Pupil) -> Lesson:

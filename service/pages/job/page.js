@@ -1,11 +1,13 @@
 import { PALETTE, SYMBOLS, draw, onThemeChange } from "../static/chart.js";
 import { follow, throttled } from "../static/live.js";
 
-const { id, since, cost: key, costLabel, costUnit, objective, objectiveLabel, factor, goal, device, score, scoreLabel, scoreUnit, scoreFactor } = document.getElementById("job").dataset;
+const { id, since, costLabel, costUnit, objective, objectiveLabel, factor, goal, score, scoreLabel, scoreUnit, scoreFactor } = document.getElementById("job").dataset;
+let { cost: key, device } = document.getElementById("job").dataset;
 const onLatency = key.startsWith("latency_ms");
 const evaluations = [];
 const FINAL = ["succeeded", "failed", "cancelled"];
 let job = null;
+let own = null; // ids on the front of the chart's device, if the job has several devices
 
 async function load() {
   const answer = await fetch(`/api/v1/jobs/${id}`);
@@ -15,6 +17,10 @@ async function load() {
     const page = await (await fetch(`/api/v1/jobs/${id}/evaluations?since=${last}&page_size=500`)).json();
     evaluations.push(...page.items);
     if (page.items.length < 500) break;
+  }
+  if (onLatency && job?.targets.length > 1) {
+    const front = await (await fetch(`/api/v1/jobs/${id}/front?device=${device}&page_size=500`)).json();
+    own = new Set(front.items.map((e) => e.id));
   }
 }
 
@@ -36,7 +42,7 @@ function byStrategy(done) {
 // Evaluations that no other one of their kind (trained or not) beats; the server says which.
 function frontsOf(done) {
   return [...new Set(done.map((e) => e.fidelity))].map((fidelity) => {
-    const front = done.filter((e) => e.on_front && e.fidelity === fidelity).sort((a, b) => a.metrics[key] - b.metrics[key]);
+    const front = done.filter((e) => (own ? own.has(e.id) : e.on_front) && e.fidelity === fidelity).sort((a, b) => a.metrics[key] - b.metrics[key]);
     return { name: `front, ${fidelity}`, mode: "lines", type: "scatter", line: { shape: "hv", dash: "dot", color: fidelity === "F4" ? "#2563eb" : "#16a34a" }, hoverinfo: "skip",
       x: front.map((e) => e.metrics[key]), y: front.map((e) => scoreFactor * e.metrics[score]) };
   });
@@ -53,7 +59,7 @@ function landmarks() {
 }
 
 function limit() {
-  const target = job?.targets[0];
+  const target = job?.targets.find((each) => each.device === device);
   if (!onLatency || !target) return null;
   const original = job.original?.latency_ms?.[device];
   return target.max_latency_ms ?? (original?.measured ? target.max_latency_ratio * original.measured : null);
@@ -105,6 +111,13 @@ document.getElementById("front").on("plotly_click", (event) => {
 const chosen = new URLSearchParams(location.search).get("evaluation");
 if (chosen) select(chosen);
 onThemeChange(() => { drawFront(); drawBest(); });
+
+const choice = document.getElementById("device");
+choice?.addEventListener("change", () => {
+  device = choice.value;
+  key = `latency_ms@${device}`;
+  redraw();
+});
 
 const again = throttled(redraw);
 follow(`job:${id}`, since, ["job.state", "job.progress", "evaluation.added", "front.changed", "log.line"], (type) => {

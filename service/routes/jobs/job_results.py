@@ -10,7 +10,7 @@ from sqlalchemy import Select
 from service.depends import BlobsDep, Page, PageDep, PageQuery, StoreDep, UserDep, paged
 from service.errors import Conflict
 from service.http.problem_details import documented
-from service.jobs.fronts import deciding, front_of, under
+from service.jobs.fronts import deciding, front_of, on_device, under
 from service.jobs.layers import LayersPublic, layers
 from service.jobs.view import (
     ArtifactPublic,
@@ -52,21 +52,26 @@ def read_front(
     store: StoreDep,
     _user: UserDep,
     page: PageDep,
+    device: Annotated[str | None, Query(max_length=80, description="id or name of a device of the job")] = None,
     max_latency_ms: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
     max_accuracy_drop: Annotated[float | None, Query(ge=0, le=1)] = None,
 ) -> Page[EvaluationPublic]:
     """List the evaluations of the search that no other evaluation beats. If limits are given, list the front within
     these limits.
 
+    A job with several devices has a front of each device: with `device`, only this device's latency counts. Without it,
+    an evaluation is on the front unless another one is at least as good on every device.
+
     Candidates that are pruned and corrected (F2) and candidates from full training runs (F4) have separate fronts. A
     drop is in the metric of the job's task, relative to the original.
     """
     with store.read() as tx:
         job = jobs.get(tx, job_ref)
+        request = job.request if device is None else on_device(job.request, device)
         lowest = None if max_accuracy_drop is None else _reference(job) - max_accuracy_drop
         rows = evaluations.of_job(tx, job.id)
-        kept = {each.id for each in under(rows, job.request, max_latency_ms=max_latency_ms, min_score=lowest)}
-        front = front_of((row for row in rows if row.id in kept), job.request)
+        kept = {each.id for each in under(rows, request, max_latency_ms=max_latency_ms, min_score=lowest)}
+        front = front_of((row for row in rows if row.id in kept), request)
         on_front = evaluations.selected(job.id).where(EvaluationRow.id.in_(sorted(front)))
         return _evaluations(tx, on_front, page, front)
 

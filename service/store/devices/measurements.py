@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from hw_profiles.ops import Op
 from hw_profiles.tables.calibration import calibrate
-from hw_profiles.timing.protocol import BurstProtocol, Sample
+from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from hw_profiles.wire.bounds import MAX_ITEMS
 from hw_profiles.wire.lease import Protocol
 from hw_profiles.wire.result import Bursts, Result
@@ -19,7 +19,7 @@ from service.errors import Conflict, InvalidInput, NotFound
 from service.store.base import Base, Tx, new_id
 from service.store.devices import devices, latency
 from service.store.devices.devices import Device
-from service.store.devices.work_items import WorkItem, give_back
+from service.store.devices.work_items import OPEN, WorkItem, give_back
 
 CALIBRATION_NETWORKS = 30
 """Number of the newest networks to which a calibration is fitted (design 6: 20-30)."""
@@ -31,7 +31,8 @@ class MeasuredNetwork(Base):
     """One network of a measurement. `ops` has the network's blocks if the caller knew them; only then is the network
     added to the calibration.
 
-    `sha256` names the network's file; it is None once the measurement has ended and released the file.
+    `sha256` names the network's file; it is None once the measurement has ended and released the file. `failure` has the
+    kind and the reason if the device did not time the network.
     """
 
     __tablename__ = "measured_networks"
@@ -41,10 +42,13 @@ class MeasuredNetwork(Base):
     sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"), index=True)
     ops: Mapped[list[Any] | None]
     bursts: Mapped[dict[str, Any] | None]
+    failure: Mapped[dict[str, Any] | None]
 
 
 class Measurement(Base):
-    """A request to time networks on a device. `state` is queued, running, done or failed."""
+    """A request to time networks on a device. `state` is queued, running, done or failed. A measurement is done if its
+    networks were timed together, except those that the device refused.
+    """
 
     __tablename__ = "measurements"
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -64,6 +68,11 @@ class Measurement(Base):
         if self.state != "done":
             return {}
         return {item.name: Bursts.from_json(item.bursts).sample(item.name) for item in self.networks if item.bursts}
+
+    def failures(self) -> dict[str, Failure]:
+        """Return the failures of the networks that the device did not time, by name."""
+        failed = ((item.name, item.failure) for item in self.networks if item.failure)
+        return {name: Failure(name, str(found["reason"]), str(found["kind"])) for name, found in failed}
 
 
 def measure(
@@ -154,21 +163,35 @@ def items(tx: Tx, measurement_id: str) -> Sequence[WorkItem]:
 
 
 def record(tx: Tx, item: WorkItem, result: Result) -> None:
-    """Store the result of one network. The last result ends the measurement; a failed result makes the measurement
-    fail.
-    """
+    """Store the result of one network; the last result ends the measurement."""
     network = tx.session.get_one(MeasuredNetwork, item.key)
-    wanted = measurement(tx, network.measurement_id)
     if result.bursts is None:
-        _end(tx, wanted, {"kind": result.failure, "network": network.name, "reason": result.reason})
+        network.failure = {"kind": result.failure, "reason": result.reason}
+        item.state, item.reason = "failed", result.reason
+    else:
+        network.bursts = result.bursts.to_json()
+        item.state = "done"
+    wanted = measurement(tx, network.measurement_id)
+    if not any(each.state in OPEN for each in items(tx, wanted.id)):
+        _finish(tx, wanted)
+
+
+def _finish(tx: Tx, wanted: Measurement) -> None:
+    """End a measurement of which every network has a result.
+
+    Networks that the runtime refuses are known before anything is timed, so the others were timed together. A network
+    that crashes or hangs divides the others into sessions of their own, so none of them counts.
+    """
+    failures = list(wanted.failures().values())
+    together = all(each.kind == "error" for each in failures) and len(failures) < len(wanted.networks)
+    if not together:
+        first = failures[0]
+        _end(tx, wanted, {"kind": first.kind, "network": first.key, "reason": first.reason})
         return
-    network.bursts = result.bursts.to_json()
-    item.state = "done"
-    if all(each.state == "done" for each in items(tx, wanted.id)):
-        wanted.state, wanted.finished_at = "done", tx.now
-        device = devices.get(tx, wanted.device_id)
-        if wanted.config_id == device.config_id and any(network.ops is not None for network in wanted.networks):
-            recalibrate(tx, device)
+    wanted.state, wanted.finished_at = "done", tx.now
+    device = devices.get(tx, wanted.device_id)
+    if wanted.config_id == device.config_id and any(network.ops is not None for network in wanted.networks):
+        recalibrate(tx, device)
 
 
 def lose(tx: Tx, measurement_id: str, reason: str, *, blame: bool) -> None:
@@ -178,7 +201,7 @@ def lose(tx: Tx, measurement_id: str, reason: str, *, blame: bool) -> None:
         return
     wanted.state = "queued"
     for network in wanted.networks:
-        network.bursts = None
+        network.bursts = network.failure = None
     lost = items(tx, measurement_id)
     for item in lost:
         give_back(tx, item, reason, blame=blame)
@@ -201,7 +224,7 @@ def recalibrate(tx: Tx, device: Device) -> None:
         select(MeasuredNetwork)
         .join(Measurement, MeasuredNetwork.measurement_id == Measurement.id)
         .where(Measurement.device_id == device.id, Measurement.config_id == device.config_id)
-        .where(Measurement.state == "done", MeasuredNetwork.ops.is_not(None))
+        .where(Measurement.state == "done", MeasuredNetwork.ops.is_not(None), MeasuredNetwork.bursts.is_not(None))
         .order_by(Measurement.finished_at.desc(), MeasuredNetwork.id)
         .limit(CALIBRATION_NETWORKS)
     )

@@ -1,7 +1,7 @@
 """Jobs: their requests, states and holders. The functions that change states are in job_states.py and job_leases.py.
 
-`status`, `progress` and the four summaries hold the sum of the job's events. The transaction that writes an event also
-updates these columns.
+`status`, `progress`, the four summaries and the results on devices hold the sum of the job's events. The transaction
+that writes an event also updates these columns.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Job(Base):
     control: Mapped[dict[str, Any] | None]
     best: Mapped[dict[str, Any] | None]
     nearest: Mapped[dict[str, Any] | None]
+    devices: Mapped[list[Any] | None]
     asks_made: Mapped[int] = mapped_column(default=0)
     evaluations_done: Mapped[int] = mapped_column(default=0)
     failure: Mapped[dict[str, Any] | None]

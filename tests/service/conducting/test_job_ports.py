@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from agent_calls import HandAgent, bearer, conv, fill, network_result
 from fastapi.testclient import TestClient
@@ -129,24 +130,49 @@ def test_networks_are_measured_together(ports: StorePorts, agent: HandAgent, tmp
     assert found["best"].timing().quiet_us == pytest.approx(400.0)
 
 
-def test_a_network_that_does_not_run_there_is_left_out_and_the_others_are_timed_together(
+def test_one_lease_tells_every_network_that_does_not_run_there_and_times_the_others_together(
     ports: StorePorts, agent: HandAgent, tmp_path: Path
 ) -> None:
-    networks = files(tmp_path, "original", "odd", "best")
+    networks = files(tmp_path, "original", "odd", "best", "odder")
     with background(ports.measure, agent.device_id, networks, BurstProtocol()) as samples:
         lease = next_lease(agent)
-        odd = next(item for item in lease["items"] if item["sha256"] == hashlib.sha256(b"odd").hexdigest())
-        failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no kernel for Odd"}
-        agent.put(lease, odd["key"], failure)
-        back = {"epoch": lease["epoch"], "error_class": "cancelled", "detail": ""}
-        assert agent.call("POST", f"/leases/{lease['id']}/fail", back).status_code in (200, 204)
+        for item in lease["items"]:
+            name = name_of(item, networks)
+            refusal = {"epoch": lease["epoch"], "failure": "error", "reason": f"no kernel for {name}"}
+            answer = refusal if name.startswith("odd") else network_result(lease["epoch"], 900.0)
+            assert agent.put(lease, item["key"], answer).status_code == 200
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+        found = samples.result(PATIENCE_S)
+    assert agent.ask().status_code == 204, "no second lease"
+    assert found["odd"] == Failure("odd", "no kernel for odd", "error")
+    assert found["odder"] == Failure("odder", "no kernel for odder", "error")
+    assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
+
+
+def name_of(item: dict[str, Any], networks: dict[str, Path]) -> str:
+    """The name of the network of an item of a lease."""
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest(): name for name, path in networks.items()}
+    return digests[item["sha256"]]
+
+
+def test_networks_beside_one_that_crashes_are_timed_again_together(
+    ports: StorePorts, agent: HandAgent, tmp_path: Path
+) -> None:
+    networks = files(tmp_path, "original", "crash", "odd", "best")
+    with background(ports.measure, agent.device_id, networks, BurstProtocol()) as samples:
+        lease = next_lease(agent)
+        for item in lease["items"]:
+            kind = {"crash": "crash", "odd": "error"}.get(name_of(item, networks))
+            failure = {"epoch": lease["epoch"], "failure": kind, "reason": "signal 11"}
+            agent.put(lease, item["key"], failure if kind else network_result(lease["epoch"], 1.0))
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
         again = next_lease(agent)
-        assert len(again["items"]) == 2
+        assert {name_of(item, networks) for item in again["items"]} == {"original", "best"}
         for item in again["items"]:
             agent.put(again, item["key"], network_result(again["epoch"], 900.0))
         assert agent.call("POST", f"/leases/{again['id']}/complete", {"epoch": again["epoch"]}).status_code == 200
         found = samples.result(PATIENCE_S)
-    assert found["odd"] == Failure("odd", "no kernel for Odd", "error")
+    assert {name: each.kind for name, each in found.items() if isinstance(each, Failure)} == {"crash": "crash", "odd": "error"}
     assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
 
 
@@ -381,11 +407,27 @@ def test_a_device_tells_what_it_fuses_once_for_each_wiring(ports: StorePorts, ag
     assert ports.fused(agent.device_id, models[:1], 0.0) == [tuple(map(frozenset, SETS))], "no second question"
 
 
-def test_a_network_that_the_runtime_cannot_load_fails_with_its_reason(ports: StorePorts, agent: HandAgent) -> None:
-    with background(ports.fused, agent.device_id, [small_network()], 60.0) as sets:
-        told(agent, failure="error", reason="no operator Odd")
-        with pytest.raises(MeasurementFailed, match="no operator Odd"):
-            sets.result(PATIENCE_S)
+def test_a_network_that_the_runtime_cannot_load_is_told_beside_the_others(ports: StorePorts, agent: HandAgent) -> None:
+    models = [small_network(), other_network()]
+    odd = hashlib.sha256(models[1]).hexdigest()
+    with background(ports.fused, agent.device_id, models, 60.0) as sets:
+        lease = fusion_lease(agent)
+        for item in lease["items"]:
+            refusal = {"failure": "error", "reason": "no operator Odd"}
+            answer = refusal if item["sha256"] == odd else {"fused": SETS}
+            assert agent.put(lease, item["key"], {"epoch": lease["epoch"], **answer}).status_code == 200
+        assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+        known, refused = sets.result(PATIENCE_S)
+    assert known == tuple(map(frozenset, SETS))
+    assert isinstance(refused, Failure)
+    assert refused.reason == "no operator Odd"
+
+
+def other_network() -> bytes:
+    """A network with another wiring."""
+    model = onnx.load_model_from_string(small_network())
+    model.graph.node[0].name = "odd"
+    return bytes(model.SerializeToString())
 
 
 def test_a_device_that_never_tells_is_not_waited_for_for_ever(ports: StorePorts, agent: HandAgent) -> None:

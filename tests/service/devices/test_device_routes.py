@@ -14,7 +14,7 @@ from service_world import HandClock, Uploaded, add_model, queue
 from hw_profiles.device import DeviceConfig
 from hw_profiles.tables.kernel_classes import KernelClasses
 from hw_profiles.tables.table import LatencyTable
-from hw_profiles.timing.protocol import BurstProtocol
+from hw_profiles.timing.protocol import BurstProtocol, Failure
 from service.devices import predictions, table_files
 from service.files.blobs import Blobs
 from service.settings import Settings
@@ -326,15 +326,56 @@ def test_a_lost_measurement_is_timed_again_as_a_whole(
     assert _state(store, two) == "done"
 
 
-def test_a_network_that_does_not_run_fails_the_measurement(agent: HandAgent, store: Store, two: str) -> None:
+def test_a_network_that_crashes_fails_the_measurement_once_the_lease_has_told_all(
+    agent: HandAgent, store: Store, two: str
+) -> None:
     lease = agent.lease()
-    body = {"epoch": lease["epoch"], "failure": "crash", "reason": "signal SIGSEGV"}
-    agent.put(lease, lease["items"][0]["key"], body)
+    first, second = lease["items"]
+    agent.put(lease, first["key"], {"epoch": lease["epoch"], "failure": "crash", "reason": "signal SIGSEGV"})
+    assert _state(store, two) == "running", "the lease may tell of more"
+    agent.put(lease, second["key"], network_result(lease["epoch"], 100.0))
     assert _state(store, two) == "failed"
     with store.read() as tx:
-        failure = measurements.measurement(tx, two).failure
-    assert failure == {"kind": "crash", "network": "original", "reason": "signal SIGSEGV"}
-    assert agent.beat(lease["id"]) == "cancel"
+        ended = measurements.measurement(tx, two)
+        assert ended.failure == {"kind": "crash", "network": "original", "reason": "signal SIGSEGV"}
+        assert ended.failures() == {"original": Failure("original", "signal SIGSEGV", "crash")}
+        assert ended.samples() == {}, "the networks were not timed together"
+
+
+@pytest.mark.parametrize("refused", [["pruned"], ["original", "pruned"]])
+def test_networks_that_the_runtime_refuses_do_not_keep_the_others(
+    agent: HandAgent, store: Store, two: str, refused: list[str]
+) -> None:
+    lease = agent.lease()
+    failure = {"epoch": lease["epoch"], "failure": "error", "reason": "no such kernel"}
+    for name, item in zip(("original", "pruned"), lease["items"], strict=True):
+        agent.put(lease, item["key"], failure if name in refused else network_result(lease["epoch"], 100.0))
+    assert agent.call("POST", f"/leases/{lease['id']}/complete", {"epoch": lease["epoch"]}).status_code == 200
+    assert _state(store, two) == ("failed" if len(refused) == 2 else "done")
+    with store.read() as tx:
+        ended = measurements.measurement(tx, two)
+        assert ended.failures().keys() == set(refused)
+        assert ended.samples().keys() == {"original", "pruned"} - set(refused)
+
+
+def test_a_lost_measurement_forgets_what_was_refused(
+    agent: HandAgent, store: Store, two: str, clock: HandClock
+) -> None:
+    lease = agent.lease()
+    failure = {"epoch": lease["epoch"], "failure": "error", "reason": "out of memory, perhaps"}
+    agent.put(lease, lease["items"][0]["key"], failure)
+    clock.advance(31)
+    with store.begin() as tx:
+        agent_leases.sweep(tx)
+    clock.advance(5)
+    agent.beat()
+    again = agent.lease()
+    assert len(again["items"]) == 2
+    for item in again["items"]:
+        agent.put(again, item["key"], network_result(again["epoch"], 70.0))
+    with store.read() as tx:
+        assert measurements.measurement(tx, two).failures() == {}
+    assert _state(store, two) == "done"
 
 
 def test_nobody_waits_for_a_cancelled_measurement(agent: HandAgent, store: Store, two: str) -> None:

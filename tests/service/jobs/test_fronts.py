@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from service_world import Uploaded, queue
+from service_world import Uploaded, add_device, queue
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation, Status
@@ -154,3 +154,49 @@ def test_the_axis_without_a_device_is_for_the_methods(methods: list[str], cost: 
     request = {"objective": {"metric": "accuracy", "goal": "max"}, "targets": []}
     named = [{"name": name} for name in methods]
     assert list(axes({**request, "methods": named})) == [("accuracy", "max"), (cost, "min")]
+
+
+ON_TWO = {"big": (0.95, 4.0, 9.0), "fast here": (0.90, 1.0, 8.0), "fast there": (0.90, 3.0, 2.0), "beaten": (0.8, 3.5, 3.0)}
+
+
+@pytest.fixture
+def on_two_devices(store: Store, uploaded: Uploaded) -> str:
+    """A job on two devices that disagree about which network is fast."""
+    with store.begin() as tx:
+        add_device(tx, "dev_2", "pi5")
+    targets = [{"device": "dev_1", "max_latency_ms": 2.5}, {"device": "dev_2", "max_latency_ms": 8.5}]
+    job_id = queue(store, uploaded, targets=targets)
+    with store.begin() as tx:
+        held = job_leases.claim(tx, "c1", 3600, 5)
+        assert held is not None
+        for name, (accuracy, here_ms, there_ms) in ON_TWO.items():
+            metrics = {"accuracy": accuracy, KEY: here_ms, "latency_ms@dev_2": there_ms}
+            add(tx, held, name, Status.COMPLETED, metrics)
+    return job_id
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({}, ["big", "fast here", "fast there"]),
+        ({"device": "dev_1"}, ["big", "fast here"]),
+        ({"device": "pi5-simulated-t1-fp32"}, ["big", "fast there"]),
+        ({"device": "dev_2", "max_latency_ms": 8.5}, ["fast there"]),
+        ({"device": "dev_1", "max_latency_ms": 3.5}, ["fast here"]),
+        ({"max_latency_ms": 8.5}, ["fast here", "fast there"]),
+    ],
+)
+def test_each_device_has_a_front_of_its_own(
+    query: dict[str, Any], found: list[str], client: TestClient, on_two_devices: str
+) -> None:
+    assert names(client.get(f"/api/v1/jobs/{on_two_devices}/front", params=query)) == found
+
+
+def test_a_front_of_a_device_that_is_no_target_is_refused_with_the_devices_of_the_job(
+    client: TestClient, on_two_devices: str
+) -> None:
+    answer = client.get(f"/api/v1/jobs/{on_two_devices}/front", params={"device": "dev_9"})
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["value"]) == ("device", "dev_9")
+    assert "local-simulated-t1-fp32, pi5-simulated-t1-fp32" in error["message"]

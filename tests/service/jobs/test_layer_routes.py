@@ -68,3 +68,20 @@ def test_a_report_without_layers_says_so(
     status, told = refused(client, job)
     assert status == 409
     assert told.endswith("kept no layers" if finalists else "ended before any network was judged")
+
+
+@pytest.mark.parametrize("candidate", ["c2", None])
+def test_a_job_that_ended_early_has_the_layers_of_its_nearest_network(
+    client: TestClient, store: Store, settings: Settings, uploaded: Uploaded, candidate: str | None
+) -> None:
+    untrained = {"candidate": candidate, "strategy": candidate and "tpe", "layers": FINALISTS[0]["layers"]}
+    job = ended_job(store, Blobs(settings.data_dir), uploaded, [], untrained)
+    ids = evaluation_ids(client, job)
+    found = client.get(f"/api/v1/jobs/{job}/layers").json()
+    assert found["evaluation_id"] == (None if candidate is None else ids[candidate])
+    assert found["items"] == FINALISTS[0]["layers"]
+    if candidate is None:
+        told = f"evaluation {ids['c2']} is no finalist; the nearest network was not evaluated"
+        assert refused(client, job, evaluation=ids["c2"]) == (409, told)
+    else:
+        assert client.get(f"/api/v1/jobs/{job}/layers", params={"evaluation": ids["c2"]}).json() == found

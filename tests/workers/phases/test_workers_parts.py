@@ -398,6 +398,7 @@ def report(name: str = "r20") -> dict[str, Any]:
         "stored_bytes": 300,
         "accuracy_interval": {"low": 0.87, "high": 0.92, "n": 500},
     }
+    device = {"device": "dev_1", "verdict": "met", "network": {**row, "strategy": name}, "file": f"{name}-pi5.onnx"}
     evaluation = {"id": name, "status": "completed", "metrics": {"accuracy": 0.8, "latency_ms@dev_1": 0.7}}
     layer = {
         "layer": name,
@@ -429,7 +430,9 @@ def report(name: str = "r20") -> dict[str, Any]:
         "warnings": [f"{name} is doubtful"],
         "summaries": {"original": row, "nearest": {**row, "finalists": 3}},
         "targets": [{"device_id": "dev_1", "device_name": name, "limit_ms": 1.0}],
+        "devices": [device],
         "finalists": [finalist],
+        "untrained": None,
         "evaluations": [evaluation],
         "facts": {"network": name},
     }
@@ -445,9 +448,15 @@ def test_the_page_shows_the_numbers_and_loads_nothing() -> None:
     assert "limit 1.000 ms" in page
     assert "0.081 ms / 0.049 ms" in page
     assert "r20 was cut" in page
+    assert "<td>met</td><td>r20</td><td>r20</td>" in page
+    assert "<td>r20-pi5.onnx</td>" in page
     assert "<script" not in page
     assert "src=" not in page
     assert "+1.00% [+0.00%, +2.00%], 100" in page
+
+
+def test_a_page_of_one_device_has_no_table_of_devices() -> None:
+    assert "Each device by its own limits" not in html_report({**report(), "devices": []})
 
 
 def test_names_from_outside_cannot_write_html() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import onnx
 import pytest
@@ -13,7 +14,7 @@ from hw_profiles.host_lock import HostLock
 from hw_profiles.timing.protocol import BurstProtocol, Sample
 from workers.job import run
 from workers.phases import trial
-from workers.plan import Budget, JobPlan, Training
+from workers.plan import Budget, JobPlan, Named, Training
 from workers.progress import Evaluated, Logged
 from workers.running.memory_ports import MemoryPorts
 
@@ -42,21 +43,39 @@ class Sessions:
         return {name: slower(each) if shapes(networks[name]) == self.slow else each for name, each in honest.items()}
 
 
-def slower(sample: Sample) -> Sample:
-    minima, medians = (tuple(1.4 * each for each in values) for values in (sample.minima_us, sample.medians_us))
+def slower(sample: Sample, times: float = 1.4) -> Sample:
+    minima, medians = (tuple(times * each for each in values) for values in (sample.minima_us, sample.medians_us))
     return replace(sample, minima_us=minima, medians_us=medians)
 
 
+class Sampled(Protocol):
+    """Changes the samples of a session."""
+
+    def samples(self, networks: Mapping[str, Path], honest: Mapping[str, Sample]) -> Mapping[str, Sample]: ...
+
+
+TimedBy = Callable[[Sampled], None]
+
+
 @pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
-    honest, seen = MemoryPorts.measure, Sessions()
+def timed_by(monkeypatch: pytest.MonkeyPatch) -> TimedBy:
+    honest = MemoryPorts.measure
 
-    def measure(
-        ports: MemoryPorts, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
-    ) -> Mapping[str, Sample]:
-        return seen.samples(networks, honest(ports, device_id, networks, protocol))
+    def use(device: Sampled) -> None:
+        def measure(
+            ports: MemoryPorts, device_id: str, networks: Mapping[str, Path], protocol: BurstProtocol
+        ) -> Mapping[str, Sample]:
+            return device.samples(networks, honest(ports, device_id, networks, protocol))
 
-    monkeypatch.setattr(MemoryPorts, "measure", measure)
+        monkeypatch.setattr(MemoryPorts, "measure", measure)
+
+    return use
+
+
+@pytest.fixture
+def sessions(timed_by: TimedBy) -> Sessions:
+    seen = Sessions()
+    timed_by(seen)
     return seen
 
 
@@ -91,3 +110,45 @@ def test_a_restart_does_not_time_the_candidates_again(job: Job, lock: HostLock, 
     again = run(plan, ports, lock)
     assert len(sessions.names) == timed
     assert first.summaries["best"] == again.summaries["best"]
+
+
+@dataclass
+class Slow:
+    """A device that takes 1.1 times as long as its table says for every candidate, also once it is a finalist."""
+
+    shapes: list[list[tuple[int, ...]]] = field(default_factory=list)
+
+    def samples(self, networks: Mapping[str, Path], honest: Mapping[str, Sample]) -> Mapping[str, Sample]:
+        self.shapes += [shapes(path) for name, path in networks.items() if name.startswith("candidate-")]
+        return {
+            name: slower(each, 1.1) if shapes(networks[name]) in self.shapes else each for name, each in honest.items()
+        }
+
+
+def test_a_search_that_was_misled_goes_on_with_corrected_predictions(
+    job: Job, lock: HostLock, timed_by: TimedBy
+) -> None:
+    timed_by(Slow())
+    plan, ports = job(
+        ratio=0.95,
+        budget=Budget(evaluations=60, wall_s=600, finalists=1),
+        strategies=(Named("greedy"),),
+        training=Training(epochs=0),
+    )
+    outcome = run(plan, ports, lock)
+    told = [m.text for m in ports.messages if isinstance(m, Logged)]
+    (turn,) = (index for index, text in enumerate(told) if "the search goes on with corrected predictions" in text)
+    before, after = (text for text in told if "before training" in text)
+    assert "; 0 are within the limits" in before
+    assert "; 0 are within the limits" not in after
+    assert told.index(before) < turn < told.index(after)
+    assert outcome.verdict == "met"
+    searched = _searched(ports)
+    assert sum(not each.cached for each in searched) <= 60
+    again = run(plan, ports, lock)
+    assert (again.verdict, again.summaries["best"]) == (outcome.verdict, outcome.summaries["best"])
+    assert _searched(ports) == searched, "an ended search is not continued"
+
+
+def _searched(ports: MemoryPorts) -> list[Evaluated]:
+    return [each for each in ports.messages if isinstance(each, Evaluated) and each.evaluation.candidate.searched]

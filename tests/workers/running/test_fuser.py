@@ -12,7 +12,8 @@ from patience import PATIENCE_S
 from compress.network import Network
 from hw_profiles.host_lock import HostLock
 from hw_profiles.runtimes import load as load_runtime
-from workers.errors import MeasurementFailed
+from hw_profiles.timing.protocol import Failure
+from workers.errors import MeasurementFailed, NetworkRefused
 from workers.plan import JobPlan
 from workers.ports import FusedSets
 from workers.running.context import Context
@@ -22,12 +23,12 @@ from workers.running.memory_ports import MemoryPorts
 Job = Callable[..., tuple[JobPlan, MemoryPorts]]
 
 
-def fuser(job: Job, lock: HostLock, answer: Callable[[Sequence[bytes]], Sequence[FusedSets]]) -> Fuser:
+def fuser(job: Job, lock: HostLock, answer: Callable[[Sequence[bytes]], Sequence[FusedSets | Failure]]) -> Fuser:
     """A fuser of the plan's device, which answers like this."""
     plan, ports = job()
 
     class Asked(MemoryPorts):
-        def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets]:
+        def fused(self, device_id: str, models: Sequence[bytes], timeout_s: float) -> Sequence[FusedSets | Failure]:
             assert timeout_s == plan.effort.device_wait_s
             return answer(models)
 
@@ -65,6 +66,14 @@ def test_nodes_that_are_not_there_or_in_two_kernels_are_refused(
     asking = fuser(job, lock, lambda models: [sets for _ in models])
     with pytest.raises(MeasurementFailed, match=first if twice else "elsewhere"):
         asking("simulated", [trained])
+
+
+def test_a_network_that_the_device_cannot_load_is_named(job: Job, lock: HostLock, trained: Network) -> None:
+    asking = fuser(job, lock, lambda models: [(), Failure("it", "no kernel for Odd")])
+    other = replace(trained)
+    with pytest.raises(NetworkRefused, match="no kernel for Odd") as refusal:
+        asking("simulated", [trained, other])
+    assert refusal.value.network is other
 
 
 def test_the_casts_of_weights_stored_as_float16_are_no_nodes_of_the_network(
