@@ -135,8 +135,8 @@ class Summary:
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """The result on one device of a job with several devices: the best network within the limits of this device alone, or
-    the nearest to them. `file` is the name of its artifact.
+    """The result on one device of a job with several devices: the best network within the limits of this device alone,
+    or the nearest to them. `file` is the name of its artifact.
     """
 
     device: str

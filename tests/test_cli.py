@@ -135,7 +135,7 @@ def test_the_verbs_are_those_of_the_contract(capsys: pytest.CaptureFixture[str])
         (["submit", "--model", "n", "--data", "d", "--device", "x"], "exactly one of --max-latency-ms and"),
         (["submit", "--model", "n", "--data", "d", "--max-latency-ms", "5"], "--max-latency-ms needs a --device"),
         (
-            [*"submit --model n --data d --device x --max-latency-ms 5 --max-latency-ms 6".split()],
+            ["submit", "--model", "n", "--data", "d", "--device", "x", *(2 * ["--max-latency-ms", "5"])],
             "--max-latency-ms is given 2 times for 1 devices",
         ),
         (["submit", "--model", "n", "--data", "d", "--limit", "macs<5"], "--limit is name=number"),

@@ -63,9 +63,7 @@ class MeasurementFailed(WorkerError):
 class NetworkRefused(MeasurementFailed):
     """The device's runtime cannot load one network. `values` are the network's values, once they are known."""
 
-    def __init__(
-        self, device_id: str, reason: str, network: object, values: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, device_id: str, reason: str, network: object, values: Mapping[str, Any] | None = None) -> None:
         super().__init__(device_id, f"its runtime cannot load a network: {reason}")
         self.reason = reason
         self.network = network

@@ -88,7 +88,7 @@ class Jobs(Resource):
         device: str | None = None,
         page: int = 1,
     ) -> Page[Evaluation]:
-        """Return the evaluations that no other one beats, within limits if given; with `device`, on this device alone."""
+        """Return the evaluations that no other one beats, within limits if given; with `device`, on it alone."""
         query = {"max_latency_ms": max_latency_ms, "max_accuracy_drop": max_accuracy_drop, "device": device}
         return self._page(Evaluation, self._at(job, "front"), page=page, **query)
 

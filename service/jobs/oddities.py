@@ -27,8 +27,8 @@ def odd(body: JobCreate, task: Task, methods: Sequence[str]) -> list[str]:
         )
     if body.budget.finalists < len(body.targets):
         found.append(
-            f"budget.finalists: {body.budget.finalists} trained for {len(body.targets)} devices, so some devices get no "
-            "network of their own"
+            f"budget.finalists: {body.budget.finalists} trained for {len(body.targets)} devices, so some devices get "
+            "no network of their own"
         )
     limited = any(value is not None for value in body.limits.values())
     if body.objective.metric in (None, task.metric) and not body.targets and not limited:

@@ -93,8 +93,8 @@ class Summary(BaseModel):
 
 
 class DeviceResult(BaseModel):
-    """The result on one device of a job with several devices: the best network within the limits of this device alone, or
-    the nearest to them. `file` is the name of the artifact that holds the network.
+    """The result on one device of a job with several devices: the best network within the limits of this device alone,
+    or the nearest to them. `file` is the name of the artifact that holds the network.
     """
 
     device: str
@@ -105,8 +105,9 @@ class DeviceResult(BaseModel):
 
 class JobPublic(BaseModel):
     """A job: the request with its names resolved to ids, and the job's current state. `queued_behind` says which
-    running job keeps a queued job from starting by waiting for its device. `verdict`, `best` and `nearest` are about one
-    network for all devices; `devices` has the result on each, once the networks of a job with several devices are judged.
+    running job keeps a queued job from starting by waiting for its device. `verdict`, `best` and `nearest` are about
+    one network for all devices; `devices` has the result on each device, once the networks of a job with several
+    devices are judged.
     """
 
     id: str

@@ -52,8 +52,8 @@ def _failure(failure: Failure) -> str:
 
 
 def print_networks(job: Job) -> None:
-    """Print one row per network: score, predicted and measured latency on each device, size. The last rows are the results
-    on each device of a job with several devices.
+    """Print one row per network: score, predicted and measured latency on each device, size. The last rows are the
+    results on each device of a job with several devices.
     """
     found = [(_label(job, slot), summary) for slot in SLOTS if (summary := getattr(job, slot)) is not None]
     found += [(f"{_name(job, each.device)}: {each.verdict}", each.network) for each in job.devices or ()]

@@ -29,11 +29,15 @@ def submit(
     ] = None,
     max_latency_ms: Annotated[
         list[float] | None,
-        typer.Option(help="Latency limit in milliseconds: one for all devices, or one for each --device, in their order."),
+        typer.Option(
+            help="Latency limit in milliseconds: one for all devices, or one for each --device, in their order."
+        ),
     ] = None,
     max_latency_ratio: Annotated[
         list[float] | None,
-        typer.Option(help="Latency limit as a share of the original network's latency: one for all devices, or one for each."),
+        typer.Option(
+            help="Latency limit as a share of the original network's latency: one for all devices, or one for each."
+        ),
     ] = None,
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="Largest loss of accuracy against the control; 0.01 is one point.")

@@ -23,6 +23,7 @@ from compress.network import Network
 from compress.scheme import Scheme
 from compress.training.fit import fit
 from compress.training.recipe import Recipe
+from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
 from hw_profiles.tables.probe import probe
@@ -127,8 +128,19 @@ def simulated() -> SimulatedRuntime:
 @pytest.fixture(scope="session")
 def known_table(trained: Network) -> LatencyTable:
     """Every kernel of every candidate, in fp32 and in int8, and the alignment learned: what a served device has."""
-    runtime, curves = simulated(), probe()
-    device = runtime.configs("sim")[0]
+    runtime = simulated()
+    return timed_table(trained, runtime, runtime.configs("sim")[0])
+
+
+@pytest.fixture(scope="session")
+def whole_table() -> Callable[[Network, SimulatedRuntime, DeviceConfig], LatencyTable]:
+    """Makes the table of a device that has timed every kernel of every candidate."""
+    return timed_table
+
+
+def timed_table(trained: Network, runtime: SimulatedRuntime, device: DeviceConfig) -> LatencyTable:
+    """The table of a device that has timed every kernel of every candidate."""
+    curves = probe()
     quick = BurstProtocol(min_rounds=5, max_rounds=5)
     timed = time_ops(runtime, curves.ops, device, quick)
     classes = curves.learn({key: timing.quiet_us for key, timing in timed.items() if isinstance(timing, Timing)})

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from compress.importing.normalise import load_network
+from compress.network import Network
 from hw_profiles.device import DeviceConfig
 from hw_profiles.host_lock import HostLock
 from hw_profiles.runtimes import Progress
 from hw_profiles.runtimes.simulated.engine import SimulatedRuntime
+from hw_profiles.tables.table import LatencyTable
 from hw_profiles.timing.protocol import BurstProtocol, Failure, Sample
 from workers.job import run
 from workers.plan import Budget, JobPlan, Target
@@ -28,11 +30,16 @@ HERE, THERE = "dev_1", "dev_2"
 PI5 = DeviceConfig("pi5", "simulated", "simulated", "1")
 
 
+def pi5_runtime() -> SimulatedRuntime:
+    """A call takes longer than on the other device, and channels are rounded up further."""
+    return SimulatedRuntime(7, 32, 8, overhead_us=5.0, contention=1.0)
+
+
 @dataclass
 class TwoDevices(SimulatedRuntime):
-    """Times a network on the device that is asked for: the Pi takes more for a call, and rounds channels up further."""
+    """Times a network on the device that is asked for."""
 
-    pi5: SimulatedRuntime = field(default_factory=lambda: SimulatedRuntime(7, 32, 8, overhead_us=5.0, contention=1.0))
+    pi5: SimulatedRuntime = field(default_factory=pi5_runtime)
 
     def time(
         self,
@@ -46,8 +53,13 @@ class TwoDevices(SimulatedRuntime):
         return super().time(files, device, protocol, progress)
 
 
+@pytest.fixture(scope="module")
+def pi5_table(trained: Network, whole_table: Callable[..., LatencyTable]) -> LatencyTable:
+    return whole_table(trained, pi5_runtime(), PI5)
+
+
 @pytest.fixture
-def on_two(job: Job) -> Job:
+def on_two(job: Job, pi5_table: LatencyTable) -> Job:
     """Makes a job on two devices with limits as shares of the original's latency."""
 
     def make(here: float, there: float, **changes: object) -> tuple[JobPlan, MemoryPorts]:
@@ -56,9 +68,26 @@ def on_two(job: Job) -> Job:
         targets = (replace(target, max_latency_ratio=here), Target(THERE, PI5.name, max_latency_ratio=there))
         devices = {HERE: one.devices[HERE], THERE: PI5}
         runtime = TwoDevices(overhead_us=1.0, contention=1.0)
-        return replace(plan, targets=targets), MemoryPorts(one.work_dir, runtime, devices, one.protocol, one.tables)
+        tables = {**one.tables, THERE: pi5_table}
+        return replace(plan, targets=targets), MemoryPorts(one.work_dir, runtime, devices, one.protocol, tables)
 
     return make
+
+
+class Watching(LocalExecutor):
+    """Trains several networks at once, or would, and keeps what it was asked for."""
+
+    side_by_side = True
+
+    def __init__(self) -> None:
+        self.courses: list[Course] = []
+
+    def train(self, course: Course) -> Mapping[str, Ended]:
+        self.courses.append(course)
+        return {
+            name: learn(lesson, partial(lambda own, epoch: course.note(own, epoch, epoch.elapsed_s), name))
+            for name, lesson in course.lessons.items()
+        }
 
 
 def results(ports: MemoryPorts) -> dict[str, Mapping[str, Any]]:
@@ -78,7 +107,7 @@ def onnx_files(ports: MemoryPorts) -> list[str]:
 
 
 def test_each_device_gets_the_best_network_within_its_own_limit(on_two: Job, lock: HostLock) -> None:
-    plan, ports = on_two(here=0.7, there=1.2)
+    plan, ports = on_two(here=0.85, there=1.2)
     outcome = run(plan, ports, lock)
     assert (outcome.end, outcome.verdict) == ("finished", "met"), outcome.reason
     best, original = outcome.summaries["best"], outcome.summaries["original"]
@@ -91,7 +120,7 @@ def test_each_device_gets_the_best_network_within_its_own_limit(on_two: Job, loc
     assert own["accuracy"] >= best["accuracy"]
     latency_ms = {device: own["latency_ms"][device]["measured"] for device in (HERE, THERE)}
     assert latency_ms[THERE] <= 1.2 * original["latency_ms"][THERE]["measured"]
-    assert latency_ms[HERE] > 0.7 * original["latency_ms"][HERE]["measured"], "it is too slow for the other device"
+    assert latency_ms[HERE] > 0.85 * original["latency_ms"][HERE]["measured"], "it is too slow for the other device"
     assert own["test_accuracy"] is None, "the test part is read for one file"
     assert best["test_accuracy"] is not None
     assert len(trained(ports)) == len(set(trained(ports))) <= plan.budget.finalists
@@ -105,14 +134,10 @@ def test_each_device_gets_the_best_network_within_its_own_limit(on_two: Job, loc
     assert "Each device by its own limits" in ports.files["report_html"].read_text()
     assert found[THERE]["file"] in json.loads(ports.files["manifest"].read_text())["files"]
 
-
-def test_a_restart_of_a_job_on_two_devices_repeats_nothing(on_two: Job, lock: HostLock) -> None:
-    plan, ports = on_two(here=0.7, there=1.2)
-    first = run(plan, ports, lock)
-    before, measured = results(ports), len(ports.measured)
+    measured = len(ports.measured)
     again = run(plan, ports, lock)
-    assert (again.verdict, again.summaries) == (first.verdict, first.summaries)
-    assert results(ports) == before
+    assert (again.verdict, again.summaries) == (outcome.verdict, outcome.summaries)
+    assert results(ports) == found
     assert len(ports.measured) == measured
 
 
@@ -131,7 +156,8 @@ def test_a_network_that_serves_both_devices_is_trained_and_handed_over_once(on_t
 
 def test_a_device_that_cannot_be_fast_enough_does_not_end_the_job_of_the_other(on_two: Job, lock: HostLock) -> None:
     plan, ports = on_two(here=0.8, there=0.02)
-    outcome = run(plan, ports, lock)
+    executor = Watching()
+    outcome = run(plan, ports, lock, executor)
     assert (outcome.end, outcome.verdict) == ("finished", "missed")
     found = results(ports)
     assert {device: row["verdict"] for device, row in found.items()} == {HERE: "met", THERE: "missed"}
@@ -139,6 +165,7 @@ def test_a_device_that_cannot_be_fast_enough_does_not_end_the_job_of_the_other(o
     assert warned.startswith(f"{PI5.name}: the limit is ")
     assert f"meets those of {plan.targets[0].device_name}" in outcome.reason
     assert found[HERE]["file"] in onnx_files(ports)
+    assert not any(course.by_score for course in executor.courses), "finalists of two devices are not compared"
 
 
 def test_a_job_that_no_device_can_be_fast_enough_for_ends_before_the_search(on_two: Job, lock: HostLock) -> None:
@@ -153,33 +180,9 @@ def test_a_job_that_no_device_can_be_fast_enough_for_ends_before_the_search(on_t
 
 def test_one_device_has_no_results_beside_the_jobs(job: Job, lock: HostLock) -> None:
     plan, ports = job()
-    run(plan, ports, lock)
+    executor = Watching()
+    run(plan, ports, lock, executor)
+    assert all(course.by_score for course in executor.courses)
     assert not [m for m in ports.messages if isinstance(m, SummarisedDevices)]
     assert onnx_files(ports) == ["tiny.onnx"]
     assert json.loads(ports.files["report_json"].read_text())["devices"] == []
-
-
-class Watching(LocalExecutor):
-    """Trains several networks at once, or would, and keeps what it was asked for."""
-
-    side_by_side = True
-
-    def __init__(self) -> None:
-        self.courses: list[Course] = []
-
-    def train(self, course: Course) -> Mapping[str, Ended]:
-        self.courses.append(course)
-        return {
-            name: learn(lesson, partial(lambda own, epoch: course.note(own, epoch, epoch.elapsed_s), name))
-            for name, lesson in course.lessons.items()
-        }
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_no_finalist_is_stopped_because_another_devices_finalist_scores_higher(
-    devices: int, job: Job, on_two: Job, lock: HostLock
-) -> None:
-    plan, ports = job() if devices == 1 else on_two(here=0.7, there=1.2)
-    executor = Watching()
-    assert run(plan, ports, lock, executor).end == "finished"
-    assert {course.by_score for course in executor.courses} == {devices == 1}

@@ -36,8 +36,8 @@ def under_the_floor(run: JobRun, found: Profile) -> Outcome | None:
 
 
 def nothing_near(run: JobRun, result: Result) -> Outcome | None:
-    """End the job if everything that the search found, and the ends of its space, are far from the limits of all devices
-    together and of each device alone.
+    """End the job if everything that the search found, and the ends of its space, are far from the limits of all
+    devices together and of each device alone.
     """
     found, problem, evaluated = result.profile, result.problem, result.evaluated
     nearest = run.context.once(

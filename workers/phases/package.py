@@ -33,8 +33,8 @@ PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 
 @dataclass(frozen=True)
 class Untrained:
-    """The nearest network of a job that ended before any training, with its layers. `candidate` is None if the search did
-    not evaluate the network.
+    """The nearest network of a job that ended before any training, with its layers. `candidate` is None if the search
+    did not evaluate the network.
     """
 
     candidate: str | None

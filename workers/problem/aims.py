@@ -21,7 +21,7 @@ POINTS = 256
 
 
 def every_aim(problem: Problem) -> tuple[Problem, ...]:
-    """Return the problem itself; if it limits the latency on several devices, then the problem of each of them alone."""
+    """Return the problem itself, then, if it limits the latency on several devices, the problem of each of them."""
     limited = dict.fromkeys(device_of(each.metric) for each in problem.constraints)
     devices = [device for device in limited if device is not None]
     if len(devices) < 2:

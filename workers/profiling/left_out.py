@@ -68,8 +68,8 @@ def leave_out_settings(
         for knob, option in _options_of(builder.settings, lost):
             of_it = (name for name in refused(answers) if drawn.get(name, {}).get(knob) == option)
             reason = refused(answers)[next(of_it)].reason
-            told = f"{context.device_name(device_id)} refuses the networks with {knob} {option}, which is left out: {reason}."
-            _leave_out(context, {knob: (option,)}, told)
+            told = f"refuses the networks with {knob} {option}, which is left out: {reason}."
+            _leave_out(context, {knob: (option,)}, f"{context.device_name(device_id)} {told}")
             found = True
     return found
 

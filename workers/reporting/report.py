@@ -61,8 +61,8 @@ def _results(report: Mapping[str, Any]) -> str:
 
 
 def _devices(report: Mapping[str, Any]) -> str:
-    """Return the table of each device's own result, if the job has several devices: the best network within the limits of
-    this device alone, or the nearest to them.
+    """Return the table of each device's own result, if the job has several devices: the best network within the limits
+    of this device alone, or the nearest to them.
     """
     if not report["devices"]:
         return ""

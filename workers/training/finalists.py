@@ -14,7 +14,9 @@ from workers.training.choosing import chosen_finalists, in_turn
 from workers.training.endpoints import ORIGIN, nearest_corner, uncut_within
 
 UNCUT_FIRST = "No evaluated candidate is within the limits, but the uncut network may be; it is trained first."
-UNCUT_TOO = "For a device, no evaluated candidate is within the limits, but the uncut network may be; it is trained too."
+UNCUT_TOO = (
+    "For a device, no evaluated candidate is within the limits, but the uncut network may be; it is trained too."
+)
 
 
 def finalists(

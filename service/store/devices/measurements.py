@@ -31,8 +31,8 @@ class MeasuredNetwork(Base):
     """One network of a measurement. `ops` has the network's blocks if the caller knew them; only then is the network
     added to the calibration.
 
-    `sha256` names the network's file; it is None once the measurement has ended and released the file. `failure` has the
-    kind and the reason if the device did not time the network.
+    `sha256` names the network's file; it is None once the measurement has ended and released the file. `failure` has
+    the kind and the reason if the device did not time the network.
     """
 
     __tablename__ = "measured_networks"

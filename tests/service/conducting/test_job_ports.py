@@ -172,7 +172,10 @@ def test_networks_beside_one_that_crashes_are_timed_again_together(
             agent.put(again, item["key"], network_result(again["epoch"], 900.0))
         assert agent.call("POST", f"/leases/{again['id']}/complete", {"epoch": again["epoch"]}).status_code == 200
         found = samples.result(PATIENCE_S)
-    assert {name: each.kind for name, each in found.items() if isinstance(each, Failure)} == {"crash": "crash", "odd": "error"}
+    assert {name: each.kind for name, each in found.items() if isinstance(each, Failure)} == {
+        "crash": "crash",
+        "odd": "error",
+    }
     assert found["original"].timing().quiet_us == found["best"].timing().quiet_us == pytest.approx(900.0)
 
 

@@ -156,7 +156,12 @@ def test_the_axis_without_a_device_is_for_the_methods(methods: list[str], cost: 
     assert list(axes({**request, "methods": named})) == [("accuracy", "max"), (cost, "min")]
 
 
-ON_TWO = {"big": (0.95, 4.0, 9.0), "fast here": (0.90, 1.0, 8.0), "fast there": (0.90, 3.0, 2.0), "beaten": (0.8, 3.5, 3.0)}
+ON_TWO = {
+    "big": (0.95, 4.0, 9.0),
+    "fast here": (0.90, 1.0, 8.0),
+    "fast there": (0.90, 3.0, 2.0),
+    "beaten": (0.8, 3.5, 3.0),
+}
 
 
 @pytest.fixture

@@ -176,7 +176,9 @@ def test_a_precision_that_the_runtime_cannot_load_is_left_out(job: Job, lock: Ho
     outcome = run(plan, ports, lock)
     assert outcome.end == "finished"
     (told,) = [text for text in ports.warnings if "which is left out" in text]
-    assert told.startswith(f"{plan.targets[0].device_name} cannot load the network with int8_ptq int8, which is left out")
+    assert told.startswith(
+        f"{plan.targets[0].device_name} cannot load the network with int8_ptq int8, which is left out"
+    )
     assert REASON in told
     assert precisions(ports) == {"fp32"}
 

@@ -45,7 +45,7 @@ def test_each_device_alone_has_its_own_limit_and_the_common_ones() -> None:
     [
         (0.4, 0.95, [{CPU, GPU}, {GPU}]),  # what is fast enough for the CPU is always fast enough for the GPU
         (0.95, 0.4, [{CPU, GPU}, {CPU}]),
-        (0.5, 0.5, [{CPU, GPU}, {CPU}, {GPU}]),  # the devices disagree about some networks
+        (0.4, 0.6, [{CPU, GPU}, {CPU}, {GPU}]),  # the devices disagree about some networks
     ],
 )
 def test_a_device_whose_limit_is_the_strictest_everywhere_needs_no_search_of_its_own(
