@@ -21,7 +21,7 @@ from workers.profiling.timed_device import Profile
 from workers.progress import Slot
 from workers.reporting.layers import LayerRow, LayerTable
 from workers.reporting.node_times import NodeTimes
-from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
+from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary, training_fields
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
@@ -169,6 +169,7 @@ def _shown(run: JobRun, each: Judged, test: float, finalists: int) -> dict[str, 
         counts=each.trained.counts,
         **drop_field(metric, each.drop),
         **interval_field(metric, run.inputs.task.interval(scores), len(scores)),
+        **training_fields(each.trained),
         finalists=finalists,
         values=dict(each.trained.values),
     )
