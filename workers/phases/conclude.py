@@ -13,7 +13,7 @@ from workers.judging.judged import Judged, best_of, nearest_of
 from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.judging.ruined import said_of_ruined
 from workers.phases.package import Findings
-from workers.phases.search import Result, cut_short
+from workers.phases.search import Result, cut_short, noted
 from workers.phases.train import Taught
 from workers.ports import Verdict
 from workers.profiling.time_original import original_scores
@@ -104,6 +104,7 @@ def _warnings(
         *(f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts),
         *shortened(context),
         *cut_short(context, result.evaluated),
+        *noted(context),
         *_out_of_time(context, verdicts, given_up),
         *_without_gain(context, result.profile, shown),
         *_larger(result.profile, shown),

@@ -160,7 +160,7 @@ def searched(
     context.spent_s = ended.spent_s
     if ended.end in ("paused", "cancelled"):
         raise Halted(ended.end)
-    context.keep(memos.SEARCH_ENDED, memos.SearchEnd(ended.end, ended.spent_s))
+    context.keep(memos.SEARCH_ENDED, memos.SearchEnd(ended.end, ended.spent_s, ended.notes))
     return ended
 
 
@@ -174,6 +174,12 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
     share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
     time = f"{share}{budget.wall_s:g} wall seconds were used up"
     return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)
+
+
+def noted(context: Context) -> Sequence[str]:
+    """Return what the strategies said about their search, once it has ended."""
+    known = context.recall(memos.SEARCH_ENDED)
+    return () if known is None else known.notes
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,11 @@ class SecondControl:
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """The reason why the search ended, and the wall seconds used by then."""
+    """The reason why the search ended, the wall seconds used by then, and what the strategies say about it."""
 
     end: str
     spent_s: float
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
