@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from search.candidate import Candidate
 from search.evaluation import Evaluation
@@ -43,6 +43,25 @@ class Strategy(Protocol):
         A candidate that is in neither list is lost, so the strategy may propose its values again.
         """
         ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A strategy that also has something to say to the users of its results, e.g. that a bound is not exact."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Whole sentences about the search, not about single candidates. Each becomes one warning of the job.
+
+        There may be more after an `ask`. A sentence never changes, and a restart repeats it word for word, so it has no
+        number that depends on how far the search is.
+        """
+        ...
+
+
+def notes_of(strategy: Strategy) -> Sequence[str]:
+    """Return the notes of a strategy; most have none."""
+    return tuple(strategy.notes) if isinstance(strategy, Noted) else ()
 
 
 def no_startup(_settings: Any) -> int:

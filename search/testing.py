@@ -26,7 +26,7 @@ from search.errors import Infeasible
 from search.evaluation import Evaluation, Status
 from search.knowledge import values_key
 from search.metrics import latency_metric
-from search.strategy import Strategy, StrategyFamily
+from search.strategy import Strategy, StrategyFamily, notes_of
 from search.synthetic.replay import Replay, make_replay, run
 
 SEVERAL = {latency_metric("small-cpu"): 0.5, latency_metric("wide-gpu"): 0.9, "macs": 0.8, "size_bytes": 0.7}
@@ -282,6 +282,26 @@ class StrategyContract:
             told = [replay.evaluate(candidate) for candidate in ours]
             first.tell(told, [])
             second.tell(told, [])
+
+    @pytest.mark.parametrize("kind", REPLAYS)
+    def test_notes_are_sentences_that_stay(self, kind: str) -> None:
+        replay = make_replay(3, **REPLAYS[kind])
+        first = self.make(replay)
+        done: list[Evaluation] = []
+        said: tuple[str, ...] = ()
+        for _ in range(4):
+            told = [replay.evaluate(candidate) for candidate in first.ask(2)]
+            before, said = said, tuple(notes_of(first))
+            assert said[: len(before)] == before
+            first.tell(told, [])
+            done += told
+        assert all(note[0].isupper() and note.endswith(".") for note in said)
+        assert len(set(said)) == len(said)
+        second = self.make(replay)
+        second.tell(done, [])
+        second.ask(2)
+        first.ask(2)
+        assert set(notes_of(second)) <= set(notes_of(first))
 
     def test_a_fresh_one_leaves_pending_candidates_alone(self) -> None:
         replay = make_replay(9, **REPLAYS["plain"])

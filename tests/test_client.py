@@ -189,6 +189,13 @@ def test_a_list_is_a_page() -> None:
     assert dict(server.asked[0].url.params) == {"state": "running", "page": "3"}
 
 
+def test_the_epochs_of_a_job_are_listed() -> None:
+    answer = {"items": [{"network": "control", "epoch": 1, "epochs": 2, "loss": 0.5, "accuracy": 0.9}]}
+    server = Server(httpx.Response(200, json=answer))
+    assert _client(server).jobs.training("half") == answer
+    assert server.asked[0].url.path == "/api/v1/jobs/half/training"
+
+
 def test_the_layers_of_a_finalist_are_typed() -> None:
     row = {"layer": "conv1", "before": 32, "after": 20, "latency_ms": {"dev_1": [0.08, 0.049]}, "reason": "32 -> 20"}
     server = Server(httpx.Response(200, json={"items": [row], "strategy": "greedy"}))

@@ -122,6 +122,22 @@ class Checkpointed:
 
 
 @dataclass(frozen=True)
+class EpochTrained:
+    """One epoch of a network's training is over. Epochs count from 1, and `loss` is the mean over the epoch's steps.
+
+    `score` is the network's `metric` on some validation images, or None if an output was not finite.
+    """
+
+    network: str
+    epoch: int
+    epochs: int
+    loss: float
+    metric: str
+    score: float | None
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """The line a + b * sum of one device for this network, fitted on whole networks timed for this job.
 
@@ -154,6 +170,7 @@ Message: TypeAlias = (
     | SummarisedDevices
     | Made
     | Checkpointed
+    | EpochTrained
     | Calibrated
     | Learned
 )

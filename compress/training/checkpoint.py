@@ -27,6 +27,7 @@ class Checkpoint:
         weights: constant name -> value, including running statistics.
         momentum: weight name -> momentum buffer.
         state: other arrays of the training run, see `compress.training.fit.Training.state`.
+        beside: arrays that the caller keeps here, which training does not read.
     """
 
     step: int
@@ -34,6 +35,7 @@ class Checkpoint:
     weights: Mapping[str, Array]
     momentum: Mapping[str, Array]
     state: Mapping[str, Array] = field(default_factory=dict)
+    beside: Mapping[str, Array] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return the checkpoint as the bytes of a safetensors file."""
@@ -42,6 +44,7 @@ class Checkpoint:
         arrays: dict[str, NDArray[Any]] = {f"weights/{name}": value for name, value in self.weights.items()}
         arrays |= {f"momentum/{name}": value for name, value in self.momentum.items()}
         arrays |= {f"state/{name}": value for name, value in self.state.items()}
+        arrays |= {f"beside/{name}": value for name, value in self.beside.items()}
         header = {"format": FORMAT, "step": str(self.step), "fingerprint": self.fingerprint}
         data: bytes = save({name: np.asarray(value, order="C") for name, value in arrays.items()}, header)
         return data
@@ -64,8 +67,8 @@ class Checkpoint:
             step, fingerprint = int(header["step"]), str(header["fingerprint"])
         except (SafetensorError, ValueError, KeyError) as error:
             raise InvalidInput("checkpoint", None, f"not a readable checkpoint: {error}") from error
-        weights, momentum, state = (_under(arrays, f"{role}/") for role in ("weights", "momentum", "state"))
-        return cls(step, fingerprint, weights, momentum, state)
+        roles = ("weights", "momentum", "state", "beside")
+        return cls(step, fingerprint, *(_under(arrays, f"{role}/") for role in roles))
 
 
 def _under(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:

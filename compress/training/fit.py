@@ -47,7 +47,7 @@ class Step:
         last_of_epoch: True if this is the last step of an epoch.
         network: returns the current network; call it before you ask for the next step.
         checkpoint: returns bytes from which `fit` can resume, see `compress.training.checkpoint`; this too must be
-            called before you ask for the next step.
+            called before you ask for the next step. Arrays given to it are kept as `Checkpoint.beside`.
     """
 
     epoch: int
@@ -58,7 +58,7 @@ class Step:
     lr: float
     last_of_epoch: bool
     network: Callable[[], Network]
-    checkpoint: Callable[[], bytes]
+    checkpoint: Callable[..., bytes]
     blank: Callable[[], float] = lambda: math.inf
 
 
@@ -215,15 +215,15 @@ class Training:
         made = module.run(images, (name, *self.kept, *taps))
         return made, made[name]
 
-    def save(self) -> bytes:
-        """Return the state of the training run as the bytes of a Checkpoint."""
+    def save(self, beside: Mapping[str, Array] | None = None) -> bytes:
+        """Return the state of the training run, and the arrays `beside` it, as the bytes of a Checkpoint."""
         momentum = {
             name: self.optimiser.state[weight]["momentum_buffer"].numpy()
             for name, weight in self.module.weights().items()
             if "momentum_buffer" in self.optimiser.state[weight]
         }
         weights = self.module.write_back()
-        return Checkpoint(self.done, self._fingerprint(), weights, momentum, self.state()).to_bytes()
+        return Checkpoint(self.done, self._fingerprint(), weights, momentum, self.state(), beside or {}).to_bytes()
 
     def restore(self, data: bytes) -> None:
         """Resume from the bytes of `save`.

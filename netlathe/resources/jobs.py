@@ -13,7 +13,7 @@ from netlathe.resources.artifacts import Artifacts
 from netlathe.resources.resource import Resource
 from netlathe.results import Artifact, Evaluation, Job, Json, Layer, Named, Page
 
-_UNTOLD = frozenset({"log.line", "evaluation.added"})  # events that do not change a job's own record
+_UNTOLD = frozenset({"log.line", "evaluation.added", "training.epoch"})  # events that do not change a job's own record
 
 
 class Jobs(Resource):
@@ -99,6 +99,10 @@ class Jobs(Resource):
             Conflict: the job has not ended, or the evaluation is of no finalist.
         """
         return self._page(Layer, self._at(job, "layers"), evaluation=evaluation).items
+
+    def training(self, job: str) -> Json:
+        """Return `items`: each epoch of the control and the finalists, with its loss and its score on validation."""
+        return self._connection.get(self._at(job, "training"))
 
     def log(self, job: str, *, tail: int = 1000, before: int | None = None) -> Json:
         return self._connection.get(self._at(job, "log"), {"tail": tail, "before": before})

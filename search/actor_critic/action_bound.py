@@ -21,7 +21,8 @@ class ActionBound:
     """The upper limits on sums of tables, and the least that each sum can still become.
 
     `exact` is True if admissible rungs alone lead to a network within all limits of the problem: there is at most one
-    limit, it is on a sum of tables, and its least sums are exact. Otherwise the end of an episode may need a repair.
+    limit, it is on a sum of tables, and its least sums are exact. Otherwise `why` says why, and the end of an episode
+    may need a repair.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -31,8 +32,15 @@ class ActionBound:
             for constraint in problem.constraints
             if constraint.sense == "max" and constraint.metric in problem.terms
         ]
-        bounded = len(self._limits) == len(problem.constraints) <= 1
-        self.exact = bounded and all(least.exact for _, least in self._limits)
+        self.why = self._why(len(problem.constraints))
+        self.exact = not self.why
+
+    def _why(self, limits: int) -> str:
+        if not all(least.exact for _, least in self._limits):
+            return "the tables of a limit are too wide to be joined"
+        if len(self._limits) < limits:
+            return "a limit is not a sum of tables"
+        return "several limits are only bounded one by one" if limits > 1 else ""
 
     def admissible(self, fixed: Mapping[str, int], step: Step) -> NDArray[np.bool_]:
         """Return which rungs (rungs,) of the step are admissible, given the levels decided before it.

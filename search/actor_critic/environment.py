@@ -17,6 +17,10 @@ from search.stepping.losses import Losses
 from search.stepping.moves import Moves
 
 _RATIOS = 101
+_NOTE = (
+    "The action bound is a lower bound, because {}. A candidate that ends above a limit is moved below it, at the "
+    "least predicted loss, before it is evaluated."
+)
 
 Vector = NDArray[np.float64]
 
@@ -26,7 +30,8 @@ class Environment:
 
     `fills` is True if an episode that ends below the limits goes on with larger widths until they are reached.
     `repairs` counts the episodes that ended above a limit and went on with less, down to the limits; if the action
-    bound is exact, there are none. Both follow the losses that F1 predicts. Raises: InvalidInput for a Subset knob.
+    bound is exact, there are none. Both follow the losses that F1 predicts. `notes` has a sentence if it is not exact.
+    Raises: InvalidInput for a Subset knob.
     """
 
     def __init__(self, problem: Problem, fills: bool) -> None:
@@ -38,6 +43,7 @@ class Environment:
         self.steps = steps_of(problem.space, self._lattice.rungs)
         self._states = States(problem, self.steps)
         self.repairs = 0
+        self.notes = (_NOTE.format(self._bound.why),) if self._bound.why else ()
         self._columns = {knob.name: column for column, knob in enumerate(problem.space.levelled)}
 
     def walk(self, act: Callable[[Vector], float]) -> Values | None:

@@ -8,7 +8,7 @@ episode. From a replay memory, a critic learns what actions are worth, and the a
 The action bound goes by latency instead of FLOPs (search.actor_critic.action_bound). With one limit on a sum of tables,
 it is exact, and no episode ends above the limit, whatever the tables. With several limits, with a limit that is only
 estimated, or if a table would be too large to be exact, an episode may end above a limit. It is then moved below,
-at the least predicted loss, before it is proposed (`Environment.repairs` counts these).
+at the least predicted loss, before it is proposed (`Environment.repairs` counts these), and a note tells the user.
 
 Departures from the paper, which has 400 episodes. The figures are mean scores on the synthetic networks of
 search.synthetic with 12 widths and int8 at 40 % of the latency; benchmarks/actor_critic.py measures more of them:
@@ -116,6 +116,11 @@ class Ddpg:
     def tell(self, evaluations: Sequence[Evaluation], pending: Sequence[Candidate]) -> None:
         self._known.note(evaluations, pending)
         self._lessons.note(evaluations, pending)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """A sentence if the action bound is not exact (see search.strategy.Noted)."""
+        return self._environment.notes
 
     @property
     def _fills(self) -> bool:

@@ -89,6 +89,11 @@ class Hakd:
         self._known.note(evaluations, pending)
         self._distilled.note(evaluations, pending)
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on why students may not have been the best (see search.strategy.Noted)."""
+        return self._students.notes
+
     # Students by saliency alone.
 
     def _first(self) -> Iterator[Candidate]:

@@ -40,10 +40,19 @@ SHARES = (1.0, 0.98, 0.95, 0.92, 0.88, 0.84)
 
 _FREE_SHARES = (1.0, 0.85, 0.7, 0.55, 0.4, 0.25)  # the same as shares of the original's latency, if there is no limit
 _STEPPED = 2  # students of each front that are stepped down until they meet every limit
+_NOTE = "A student is near the best for its saliency, and not certainly the best, because {}."
+_THINNED = "the front of loss and latency had too many points and was thinned"
+_WIDE = "the tables of a limit are too wide to be joined"
+_UNTABLED = "a limit is not a sum of tables"
+_OTHERS = "the best student within one limit is above another"
 
 
 class Students:
-    """Students of one problem, by any curves. `gap` is the most by which thinned fronts can have missed the best."""
+    """Students of one problem, by any curves.
+
+    `gap` is the most by which thinned fronts can have missed the best. `notes` has a sentence for each reason why a
+    student may not have been the best.
+    """
 
     def __init__(self, problem: Problem, lattice: Lattice) -> None:
         self._problem = problem
@@ -52,6 +61,13 @@ class Students:
         limits.sort(key=lambda c: -self._excess(c))  # the limit that asks for the most is the likeliest to decide
         self._limits = [Limit(problem.terms[c.metric], c.bound) for c in limits]
         self.gap = 0.0
+        self._wide = False
+        self._doubts: dict[str, None] = {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One sentence for each reason so far, in the order in which they arose."""
+        return tuple(_NOTE.format(why) for why in self._doubts)
 
     def within(self, curves: Sequence[Curve], banned: Options = (), shares: Sequence[float] = SHARES) -> list[Point]:
         """Return students within all limits, the least loss first.
@@ -77,12 +93,19 @@ class Students:
                 break  # the best student of one limit is the best of all if it meets the other limits
         else:
             found += self._stepped(starts, Moves(self._lattice, loss, banned))
+            self._doubt_steps()
         points = np.stack(distinct(found))
         violations = self._lattice.violations(points)
         if violations.min() > 0.0:
             raise self._lattice.infeasible(points[int(np.argmin(violations))])
         points = points[violations == 0.0]
         return list(points[np.argsort(loss(points), kind="stable")])
+
+    def _doubt_steps(self) -> None:
+        """Note why students were stepped down to the limits."""
+        if self._problem.constraints:
+            untabled = len(self._limits) < len(self._problem.constraints)
+            self._doubts[_WIDE if self._wide else _UNTABLED if untabled else _OTHERS] = None
 
     def _excess(self, limit: Constraint) -> float:
         """Return by how much the whole network exceeds a limit."""
@@ -107,9 +130,12 @@ class Students:
         losses = {self._lattice.rungs[i].name: curves[i][rungs] for i, rungs in allowed.items()}
         budgets = np.array([limit.bound * share for share in (shares if self._limits else _FREE_SHARES)])
         found = front(terms, losses, budgets.tolist(), also) if allowed else None
+        self._wide |= found is None and bool(allowed)
         if found is None:
             return []
         self.gap = max(self.gap, found.gap)
+        if found.gap:
+            self._doubts[_THINNED] = None
         # The sums of the front may differ from the latency by a rounding error.
         within = terms.latency_ms(found.levels)[:, None] <= budgets
         rows = np.where(within.any(axis=0), len(within) - 1 - np.argmax(within[::-1], axis=0), 0).tolist()

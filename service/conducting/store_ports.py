@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -39,6 +40,7 @@ from workers.progress import (
     Asked,
     Calibrated,
     Checkpointed,
+    EpochTrained,
     Evaluated,
     Learned,
     Logged,
@@ -129,6 +131,8 @@ class StorePorts:
             case Checkpointed():
                 path = message.path.resolve().relative_to(self.work_dir.resolve())
                 checkpoints.keep(tx, self._held, message.name, PurePosixPath(path))
+            case EpochTrained():
+                tx.emit(jobs.topic(self._held.job_id), "training.epoch", _of_epoch(message))
             case Calibrated():
                 latency.record_calibration(tx, message.device_id, Calibration.from_json(message.calibration))
             case Learned():
@@ -373,6 +377,12 @@ class StorePorts:
             self._halted()
             watch.look()
             time.sleep(LOOK_S)
+
+
+def _of_epoch(message: EpochTrained) -> dict[str, Any]:
+    data = asdict(message)
+    metric, score = data.pop("metric"), data.pop("score")
+    return {**data, metric: score}
 
 
 def _reached(phase: str | None, done: float, total: float) -> tuple[int, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from datetime import datetime
 from typing import Any, Literal
 
@@ -183,6 +183,27 @@ class ArtifactPublic(BaseModel):
     created_at: datetime
 
 
+class EpochPublic(BaseModel):
+    """One epoch of the control or of a finalist. `loss` is the mean over its steps. The score, in the field of the
+    task's metric, is measured on a part of the validation images, and null if an output was not finite.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    network: str
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float | None = None
+    elapsed_s: float
+
+
+class Training(BaseModel):
+    """All epochs of a job, in the order in which their networks began."""
+
+    items: list[EpochPublic]
+
+
 class LogLine(BaseModel):
     """One line of a job's log."""
 
@@ -260,6 +281,14 @@ def evaluation_public(row: EvaluationRow, front: Set[str]) -> EvaluationPublic:
 def artifact_public(row: Artifact) -> ArtifactPublic:
     """Convert the row of an artifact."""
     return ArtifactPublic.model_validate({name: getattr(row, name) for name in ArtifactPublic.model_fields})
+
+
+def training(found: Iterable[Event]) -> Training:
+    """Convert events of type `training.epoch`, in order. Of an epoch that was trained again, the last event counts."""
+    newest = {(event.data["network"], event.data["epoch"]): event.data for event in found}
+    began = {network: place for place, network in enumerate(dict.fromkeys(network for network, _ in newest))}
+    ordered = sorted(newest, key=lambda key: (began[key[0]], key[1]))
+    return Training(items=[EpochPublic.model_validate(newest[key]) for key in ordered])
 
 
 def log_line(event: Event) -> LogLine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Material:
     folder: Path
     methods: tuple[tuple[str, Mapping[str, Any]], ...]
     task_name: str = DEFAULT
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: workers read the files themselves, whatever this process has read of them."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @cached_property
     def task(self) -> Task:

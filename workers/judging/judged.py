@@ -179,9 +179,10 @@ def judge(
     latency = {latency_metric(t.device_id): t.measured_ms for t in timed}
     metrics = {**each.counts, **latency, plan.metric: each.score}
     lost, doubts = inputs.task.compare(control.scores, each.scores), list[str]()
-    if each.epochs > control.epochs:
+    given = 0 if control.ruined else control.ended_at
+    if each.epochs > given:
         how = "had" if control.ruined else "continued a sample and had"
-        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {control.epochs}")
+        doubts.append(f"{each.candidate_id} {how} {each.epochs} epochs; the control had {given}")
     limits = _other_limits(plan, profile, control)
     for name, constraint in limits:
         over = constraint.violation(metrics)

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import workers.on_ray.environment  # isort: skip  # noqa: F401  # Ray reads it while it is imported
@@ -154,7 +154,7 @@ class Watch(tune.Stopper):  # type: ignore[misc]  # Ray's classes have no types
         return True
 
     def _hear(self, name: str, result: Mapping[str, Any]) -> None:
-        epoch = Epoch(result["epoch"], result["epochs"], result["score"], result["elapsed_s"])
+        epoch = Epoch(**{each.name: result[each.name] for each in fields(Epoch)})
         self._last[name] = epoch
         wall_s = epoch.elapsed_s / self._at_once
         self._spent_s += wall_s

@@ -14,7 +14,7 @@ from workers.judging.neighbours import NEIGHBOURS, lasts_for, worth_another
 from workers.judging.on_device import OnDevice, on_each_device
 from workers.judging.ruined import said_of_ruined
 from workers.phases.package import Findings
-from workers.phases.search import Result, cut_short
+from workers.phases.search import Result, cut_short, noted
 from workers.phases.train import Taught
 from workers.ports import Verdict
 from workers.profiling.time_original import original_scores
@@ -22,7 +22,7 @@ from workers.profiling.timed_device import Profile
 from workers.progress import Slot
 from workers.reporting.layers import LayerRow, LayerTable
 from workers.reporting.node_times import NodeTimes
-from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary
+from workers.reporting.summary import COUNTS, drop_field, interval_field, score_fields, summary, training_fields
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.job_run import JobRun
@@ -124,6 +124,7 @@ def _warnings(
         *(f"{doubt}; {_chosen_among(len(verdicts))}." for doubt in shown.doubts),
         *shortened(context),
         *cut_short(context, result.evaluated),
+        *noted(context),
         *_out_of_time(context, verdicts, given_up),
         *_without_gain(context, result.profile, shown),
         *_larger(result.profile, shown),
@@ -189,6 +190,7 @@ def _shown(run: JobRun, each: Judged, test: float | None, finalists: int) -> dic
         counts=each.trained.counts,
         **drop_field(metric, each.drop),
         **interval_field(metric, run.inputs.task.interval(scores), len(scores)),
+        **training_fields(each.trained),
         finalists=finalists,
         values=dict(each.trained.values),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ from workers.progress import ArtifactKind, Evaluated, Made, SummarisedDevices
 from workers.reporting.clean_check import Checked
 from workers.reporting.layers import LayerRow
 from workers.reporting.report import html_report
+from workers.reporting.summary import training_fields
 from workers.running import durable
 from workers.running.context import Context
 from workers.running.inputs import Inputs
@@ -29,6 +31,11 @@ from workers.training.common_epochs import common_epochs
 from workers.training.trained import GivenUp, Trained
 
 PACKAGES = ("netlathe", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn", "safetensors")
+_CHOICE = (
+    "each finalist competes as training left it, after its best epoch and untrained, and the control as training left "
+    "it and after its best epoch; the highest score on the validation images decides, which flatters all of them a "
+    "little"
+)
 
 
 @dataclass(frozen=True)
@@ -152,6 +159,7 @@ def _facts(context: Context, inputs: Inputs, profile: Profile, findings: Finding
         "seconds of evaluation": round(search_s, 1),
         "seconds of search and training": round(context.spent_s, 1),
         "training": _training(context, findings),
+        "weights": _CHOICE if findings.judged and common_epochs(context) else "as the search left them",
         "finalists given up": "; ".join(f"{name}: {why.reason}" for name, why in findings.given_up.items()) or "none",
         "validation images": len(inputs.dataset.validation),
         "test images": len(inputs.dataset.test),
@@ -184,6 +192,8 @@ def _finalist(each: Judged, layers: Sequence[LayerRow]) -> dict[str, Any]:
         "values": dict(each.trained.values),
         each.metric: each.trained.score,
         "drop": asdict(each.drop),
+        **training_fields(each.trained),
+        "epoch_scores": [None if math.isnan(score) else score for score in each.trained.epoch_scores],
         "elapsed_s": each.trained.elapsed_s,
         "counts": dict(each.trained.counts),
         "timed": [asdict(timed) for timed in each.timed],

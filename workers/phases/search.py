@@ -185,7 +185,7 @@ def searched(
     context.spent_s = ended.spent_s
     if ended.end in ("paused", "cancelled"):
         raise Halted(ended.end)
-    context.keep(memo, memos.SearchEnd(ended.end, ended.spent_s, len(ended.evaluated)))
+    context.keep(memo, memos.SearchEnd(ended.end, ended.spent_s, len(ended.evaluated), ended.notes))
     return ended
 
 
@@ -199,6 +199,12 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
     share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
     time = f"{share}{budget.wall_s:g} wall seconds were used up"
     return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)
+
+
+def noted(context: Context) -> Sequence[str]:
+    """Return what the strategies said about their search, once it has ended."""
+    ends = (context.recall(memo) for memo in (memos.SEARCH_ENDED, memos.SEARCH_ENDED_AGAIN))
+    return tuple(dict.fromkeys(note for end in ends if end is not None for note in end.notes))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, EvaluatorFactory
 from workers.evaluating.passes import fastest
 from workers.evaluating.scores import scores_in_file
+from workers.phases.control_ahead import control_ahead
 from workers.pools.pool import Pool
 from workers.profiling.timed_device import Profile
 from workers.running.common_rate import common_rate
@@ -32,7 +33,6 @@ from workers.running.context import Context
 from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, trains
-from workers.training.control_ahead import control_ahead
 from workers.training.recipe import recipe_of
 
 PROBES = 3

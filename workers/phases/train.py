@@ -12,7 +12,7 @@ from workers.phases.statistics import gathered, norm_count
 from workers.profiling.time_original import original_scores
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
-from workers.reporting.summary import interval_field, score_fields, summary
+from workers.reporting.summary import interval_field, score_fields, summary, training_fields
 from workers.running import memos
 from workers.running.job_run import JobRun
 from workers.training.finalists import finalists
@@ -43,7 +43,7 @@ def train(run: JobRun, result: Result, material: Material) -> Taught:
     trainer, control = _control(run, result.profile, material, chosen)
     metric, interval = run.context.plan.metric_row, run.inputs.task.interval(control.scores)
     known = {**score_fields(metric, control.score), **interval_field(metric, interval, len(control.scores))}
-    run.summarise("control", summary(known, counts=control.counts))
+    run.summarise("control", summary(known, counts=control.counts, **training_fields(control)))
     trainer.ahead(chosen)
     return Taught(control, _trained(run, trainer, chosen), trainer)
 

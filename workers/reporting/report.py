@@ -53,7 +53,7 @@ def _results(report: Mapping[str, Any]) -> str:
         row = report["summaries"].get(slot)
         if row is None:
             continue
-        cells = [slot, _score(metric, row), _shown(metric.on_test.name, row[metric.on_test.name])]
+        cells = [f"{slot}{_weights(row)}", _score(metric, row), _shown(metric.on_test.name, row[metric.on_test.name])]
         cells += [_latency(row["latency_ms"].get(device)) for device in names]
         cells += [_shown(metric.name, row.get(metric.name)) for metric in COUNTED]
         rows.append(cells)
@@ -100,7 +100,7 @@ def _finalists(report: Mapping[str, Any]) -> str:
     for each in report["finalists"]:
         lost = each["drop"]
         mean, low, high = (metric.lost(lost[name]) for name in ("mean", "low", "high"))
-        shared = [each["name"], each["strategy"] or "", _shown(metric.name, each[metric.name])]
+        shared = [f"{each['name']}{_weights(each)}", each["strategy"] or "", _shown(metric.name, each[metric.name])]
         shared.append(f"{mean} [{low}, {high}], {lost['count']}")
         for timed in each["timed"] or [None]:
             cells = ["", "", "", "", "", "", ""]
@@ -181,6 +181,13 @@ def _score(metric: Metric, row: Mapping[str, Any]) -> str:
         return shown
     chosen = f", chosen among {finalists} finalists on these very images" if finalists > 1 else ""
     return f"{shown} [{metric.told(known['low'])}, {metric.told(known['high'])}], {known['n']} images{chosen}"
+
+
+def _weights(row: Mapping[str, Any]) -> str:
+    """Say which weights were judged of a network that was trained."""
+    if not row.get("epochs"):
+        return ""
+    return ", untrained" if row["untrained"] else f", after epoch {row['epoch']} of {row['epochs']}"
 
 
 def _milliseconds(value: float | None) -> str:

@@ -9,6 +9,7 @@ from compress.scoring.difference import Difference
 from search.metric import Metric
 from search.metrics import COUNTED, base_metric, device_of
 from workers.progress import Evaluated
+from workers.training.trained import Trained
 
 COUNTS = tuple(metric.name for metric in COUNTED)
 
@@ -39,6 +40,11 @@ def summary(
 def score_fields(metric: Metric, score: float | None = None, test: float | None = None) -> dict[str, Any]:
     """Return the fields of the mean scores; for the metric `accuracy`, these are `accuracy` and `test_accuracy`."""
     return {metric.name: score, metric.on_test.name: test}
+
+
+def training_fields(trained: Trained) -> dict[str, Any]:
+    """Return the fields that tell which weights a network has: those after `epoch` of `epochs`, or `untrained` ones."""
+    return {"epoch": trained.epochs, "epochs": trained.ended_at, "untrained": trained.untrained}
 
 
 def interval_field(metric: Metric, interval: tuple[float, float], count: int) -> dict[str, Any]:

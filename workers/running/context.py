@@ -14,7 +14,7 @@ from hw_profiles.host_lock import HostLock
 from workers.errors import WorkerError
 from workers.plan import JobPlan
 from workers.ports import Ports, Recorded
-from workers.progress import PHASES, Checkpointed, Level, Logged, Phase, Phased, Warned
+from workers.progress import PHASES, Checkpointed, Level, Logged, Message, Phase, Phased, Warned
 from workers.running import durable
 from workers.running.memo import Memo
 
@@ -104,15 +104,15 @@ class Context:
         path = self._files.get(name)
         return path if path is not None and path.exists() else None
 
-    def keep_file(self, name: str, path: Path) -> None:
-        """Record a finished file."""
+    def keep_file(self, name: str, path: Path, *also: Message) -> None:
+        """Record a finished file, and what else is to be told at the same time."""
         self._files[name] = path
-        self.ports.emit(Checkpointed(name, path))
+        self.ports.emit(Checkpointed(name, path), *also)
 
-    def keep_bytes(self, name: str, content: bytes, suffix: str) -> Path:
-        """Write a checkpoint atomically, and record it."""
+    def keep_bytes(self, name: str, content: bytes, suffix: str, *also: Message) -> Path:
+        """Write a checkpoint atomically, and record it, with what else is to be told at the same time."""
         path = durable.write(self.folder("checkpoints") / f"{name}{suffix}", content)
-        self.keep_file(name, path)
+        self.keep_file(name, path, *also)
         return path
 
     def once(self, memo: Memo[T], make: Callable[[], T], holds: Callable[[T], bool] = lambda known: True) -> T:

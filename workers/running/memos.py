@@ -5,6 +5,7 @@ Jobs in progress depend on these names and their JSON: after any change, old rec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,13 +38,14 @@ class SecondControl:
 
 @dataclass(frozen=True)
 class SearchEnd:
-    """The reason why the search ended, and the wall seconds used and the evaluations recorded by then; None in records
-    of older runs.
+    """The reason why the search ended, the wall seconds used and the evaluations recorded by then (None in records of
+    older runs), and what the strategies say about it.
     """
 
     end: str
     spent_s: float
     evaluated: int | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,16 @@ class TrainingSeconds:
 
 @dataclass(frozen=True)
 class TrainedFacts:
-    """Facts about a trained network besides its file. `scores` has one score for each validation image."""
+    """Facts about a trained network besides its file. `scores` has one score for each validation image, and
+    `epoch_scores` the mean score after each epoch, NaN if it is not known.
+    """
 
     scores: Scores
     counts: Mapping[str, float]
     predicted: Mapping[str, float]
     elapsed_s: float
     epochs: int
+    epoch_scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,14 @@ class FinalScore:
 
 def _trained_json(facts: TrainedFacts) -> dict[str, Any]:
     data = asdict(facts)
+    data["epoch_scores"] = [None if math.isnan(score) else score for score in facts.epoch_scores]
     return {"right": scores_json(data.pop("scores")), **data}
 
 
 def _trained_from(data: Mapping[str, Any]) -> TrainedFacts:
-    scores = scores_from(data["right"])
-    return TrainedFacts(scores, data["counts"], data["predicted"], data["elapsed_s"], data["epochs"])
+    known = tuple(math.nan if score is None else score for score in data.get("epoch_scores", ()))
+    own = data["counts"], data["predicted"], data["elapsed_s"], data["epochs"]
+    return TrainedFacts(scores_from(data["right"]), *own, known)
 
 
 def _candidates(name: str) -> Memo[Sequence[Evaluated]]:

@@ -38,11 +38,14 @@ WHOLE_GIVEN_UP_AT = 6
 
 @dataclass(frozen=True)
 class Searched:
-    """The reason why the loop ended, all evaluations (recorded and new), and the total wall seconds used."""
+    """The reason why the loop ended, all evaluations (recorded and new), and the total wall seconds used. `notes` has
+    what the strategies say about their search.
+    """
 
     end: SearchEnd
     evaluated: tuple[Evaluated, ...]
     spent_s: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class _Loop:
             self._take()
             self._say()
         self._say()
-        return Searched(end, tuple(self._evaluated), self._spent_s())
+        return Searched(end, tuple(self._evaluated), self._spent_s(), self._race.notes)
 
     # replay of recorded results
 

@@ -15,10 +15,10 @@ from search.errors import Infeasible
 from search.evaluation import Evaluation
 from search.problem import Problem
 from search.ranking.hopeless import Hopeless, hopeless
-from search.strategy import Strategy
+from search.strategy import Strategy, notes_of
 from workers.errors import JobFailed
 from workers.problem.aims import searched_aims
-from workers.progress import Logged
+from workers.progress import Logged, Warned
 from workers.search import uncut
 
 MakeStrategy: TypeAlias = Callable[[Problem], Strategy]
@@ -54,8 +54,14 @@ class Race:
         self._ids: set[str] = set()
         self._failures: dict[str, str] = {}
         self._hopeless = Hopeless({})
-        self.lines: list[Logged] = []
-        """Log lines for users; the loop takes and emits them."""
+        self._notes: dict[str, None] = {}
+        self.lines: list[Logged | Warned] = []
+        """Log lines and warnings for users; the loop takes and emits them."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the strategies have to say to readers of the result, each sentence once."""
+        return tuple(self._notes)
 
     @property
     def over(self) -> bool:
@@ -77,6 +83,7 @@ class Race:
             entrant.strategy = entrant.make(self._problem)
             if known or running:
                 entrant.strategy.tell(known, running)
+            self._note(entrant)
 
         for entrant in self._running():
             self._guarded(entrant, make)
@@ -146,7 +153,17 @@ class Race:
         assert entrant.strategy is not None
         asked = entrant.strategy.ask(count)
         self._check(asked, count)
+        self._note(entrant)
         return asked
+
+    def _note(self, entrant: Entrant) -> None:
+        """Warn of each sentence that this strategy has not said before in this race."""
+        assert entrant.strategy is not None
+        for note in notes_of(entrant.strategy):
+            text = f"{entrant.name}: {note}"
+            if text not in self._notes:
+                self._notes[text] = None
+                self.lines.append(Warned(text))
 
     def _check(self, asked: Iterable[Candidate], count: int) -> None:
         """Check each candidate asked for against the strategies' contract, because a repeated id would lose an

@@ -7,22 +7,24 @@ network, on any machine, resumes from the checkpoint.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from compress.errors import TrainingDiverged
-from compress.graph.module import TorchNetwork
 from compress.importing.normalise import load_network
 from compress.scheme import Scheme
+from compress.training.best_epoch import BestEpoch
 from compress.training.direct import fine_tune
 from compress.training.recipe import Recipe
 from search.metric import Metric
 from search.space import Values
 from workers.errors import Diverged
-from workers.evaluating.scores import scores_in_torch
+from workers.evaluating.epoch_score import epoch_score
 from workers.plan import JobPlan
 from workers.pools.process_child import Guard
 from workers.running import durable
@@ -47,19 +49,20 @@ class Lesson:
     values: Values
     guard: Guard
     images: int
-    """Number of validation images on which networks are compared while they train."""
+    """Number of validation images on which the network is rated after each epoch, and compared with other networks."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch, which was finished after `elapsed_s` seconds of work. `score` is measured on the lesson's validation
-    images.
+    """One epoch, which was finished after `elapsed_s` seconds of work. `score` is measured on some validation images,
+    and `loss` is the mean over the epoch's steps.
     """
 
     epoch: int
     epochs: int
     score: float
     elapsed_s: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -107,25 +110,32 @@ def learn(lesson: Lesson, report: Callable[[Epoch], None]) -> Ended:
     with lesson.guard():
         inputs = Inputs.of(lesson.plan, lesson.model, lesson.dataset)
         network = load_network(lesson.network)
-        images, labels = inputs.ranking(lesson.images)
+        ranking = inputs.ranking(lesson.plan.effort.accuracy_images)
+        images, labels = (each[: lesson.images] for each in ranking)
     saved = lesson.checkpoint.read_bytes() if lesson.checkpoint.exists() else None
     bound = Scheme.of((each.name, each.settings) for each in lesson.plan.methods).bind(lesson.values)
     part, preprocessing = inputs.dataset.train, inputs.preprocessing
     steps = fine_tune(network, part, preprocessing, lesson.recipe, bound, inputs.network, saved, inputs.task)
-    elapsed_s = 0.0
+    best, elapsed_s, score, losses = BestEpoch.of(saved), 0.0, math.nan, list[float]()
     try:
         while True:
             with lesson.guard():
                 begun_s = time.perf_counter()
                 step = next(steps, None)
+                losses += [] if step is None else [step.loss]
                 if step is not None and step.last_of_epoch:
-                    durable.write(lesson.checkpoint, step.checkpoint())
-                    scores = scores_in_torch(inputs.task, TorchNetwork(step.network()), images, labels)
+                    network = step.network()
+                    score = epoch_score(inputs.task, network, images, labels)
+                    best = best.after(step.epoch, score, network)
+                    durable.write(lesson.checkpoint, step.checkpoint(best.arrays))
                 elapsed_s += time.perf_counter() - begun_s
             if step is None:
                 return Ended("trained")
-            if step.last_of_epoch:
-                report(Epoch(step.epoch + 1, step.epochs, float(scores.mean()), elapsed_s))
-                elapsed_s = 0.0
+            if not step.last_of_epoch:
+                continue
+            if math.isnan(score):
+                return Ended("diverged", "the network's outputs are not finite")
+            report(Epoch(step.epoch + 1, step.epochs, score, elapsed_s, fmean(losses)))
+            elapsed_s, losses = 0.0, []
     except (TrainingDiverged, Diverged) as error:
         return Ended("diverged", str(error))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from compress.network import Network
 from compress.training.recipe import Recipe
 from search.space import Values
+from workers.evaluating.epoch_score import images_rated
 from workers.running import durable
 from workers.running.job_run import JobRun
 from workers.training.parallel_training import CONTROL, Course, Epoch, Lesson
@@ -79,7 +80,7 @@ class SideBySide:
             checkpoint=saved,
             values=pupil.values,
             guard=context.lock.shared,
-            images=plan.effort.accuracy_images,
+            images=images_rated(plan.effort.accuracy_images, len(self.run.inputs.dataset.train)),
         )
 
     def _noted(self, lessons: Mapping[str, Lesson]) -> Callable[[str, Epoch, float], None]:
@@ -88,7 +89,7 @@ class SideBySide:
 
         def note(name: str, epoch: Epoch, wall_s: float) -> None:
             context, records = self.run.context, self.records
-            context.keep_file(records.checkpoint(name), lessons[name].checkpoint)
+            context.keep_file(records.checkpoint(name), lessons[name].checkpoint, records.told(name, epoch))
             records.note_spent(name, records.spent_s(name) + epoch.elapsed_s)
             context.spent_s += wall_s
             done[name] = epoch.epoch / epoch.epochs

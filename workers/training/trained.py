@@ -16,9 +16,11 @@ class Trained:
     """A network after training by the recipe, as its final file. `scores` has one score for each validation image.
 
     `candidate_id` is the id of the trained candidate; `values` is empty for the control. `elapsed_s` is the time that
-    training took, over all runs of the job. `epochs` includes the epochs of the sample that was continued, if any. If
-    the network scored higher before training, this is the network before training, and `left` is the score after
-    training; `ruined` is True if training left so little that the network was ruined.
+    training took, over all runs of the job. `epochs` is the number of epochs behind these weights; training ended at
+    `ended_at`. Both include the epochs of the sample that was continued, if any. `epoch_scores` has the score after
+    each epoch, on fewer images; NaN if it is not known. If the network scored higher before training, this is the
+    network before training, and `left` is the score after training; `ruined` is True if training left so little that
+    the network was ruined.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Trained:
     predicted: Mapping[str, float]
     elapsed_s: float = 0.0
     epochs: int = 0
+    ended_at: int = 0
+    epoch_scores: tuple[float, ...] = ()
     left: float | None = None
     ruined: bool = False
 
@@ -38,6 +42,11 @@ class Trained:
     def score(self) -> float:
         """The mean score on the whole validation part."""
         return float(self.scores.mean())
+
+    @property
+    def untrained(self) -> bool:
+        """True if this is the network before training."""
+        return self.left is not None or self.ended_at == 0
 
     @property
     def model(self) -> bytes:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from compress.errors import TrainingDiverged
 from compress.network import Network
-from compress.scoring.difference import Scores
+from compress.training.best_epoch import BestEpoch
 from compress.training.checkpoint import Checkpoint
 from compress.training.fit import Step
 from compress.training.recipe import Recipe
 from search.candidate import Candidate
 from search.evaluation import NAN, Evaluation, Status
 from workers.errors import Diverged, JobFailed
+from workers.evaluating.epoch_score import epoch_score, images_rated
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import CutEvaluator
-from workers.evaluating.scores import scores_in_file
 from workers.evaluating.whole_training import without_zeros
-from workers.judging.ruined import ruined
 from workers.profiling.time_original import original_scores
 from workers.progress import Evaluated, Phase
-from workers.running import memos
 from workers.running.common_rate import Look, blown_up, common_rate, lowered, rate_is_decided, times_lowered
 from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, decided_epochs, epochs_are_decided
-from workers.training.finished import Finished
-from workers.training.parallel_training import CONTROL
+from workers.training.contenders import Contenders, Made
+from workers.training.parallel_training import CONTROL, Epoch
 from workers.training.side_by_side import Pupil, SideBySide
 from workers.training.trained import GivenUp, Trained, finalist_name
 from workers.training.training_records import TrainingRecords
-
-UNTRAINED = "untrained-"
-"""Prefix that turns the name of a trained network into the name of the same network before training."""
 
 
 class Trainer:
@@ -138,8 +133,8 @@ class Trainer:
         return False
 
     def control(self) -> Trained:
-        """Train the unpruned network, in the form from which all candidates are cut; return it untrained if training
-        ruins it.
+        """Train the unpruned network, in the form from which all candidates are cut; return it after its best epoch, or
+        untrained if training ruins it.
 
         Raises:
             JobFailed: training diverges, so that no finalist could be judged.
@@ -150,11 +145,11 @@ class Trainer:
                 raise Diverged(end.reason)
             made = self._trained(CONTROL, None, self._material.network, None, {})
             before = float(original_scores(self._context, self._inputs).mean())
-            return self._better(made, self._material.network, None, before)
+            return self._contenders.judged(made, self._material.network, None, before)
 
     def finalist(self, strategy: str, evaluation: Evaluation) -> Trained | None:
-        """Train one candidate of the search; return it trained or untrained, whichever scores higher. If the training
-        diverges or was stopped, this is recorded, and None is returned.
+        """Train one candidate of the search; return it trained, after its best epoch or untrained, whichever scores the
+        highest. If the training diverges or was stopped, this is recorded, and None is returned.
         """
         candidate = evaluation.candidate
         name = finalist_name(candidate.id)
@@ -172,7 +167,7 @@ class Trainer:
             source = self._source(evaluation)
             made = self._trained(name, strategy, source, candidate, predicted, before)
             score = evaluation.metrics.get(self._context.plan.metric)
-            return self._better(made, source, candidate, score, before)
+            return self._contenders.judged(made, source, candidate, score, before)
         except (TrainingDiverged, Diverged) as error:
             self._context.say(f"Training of {candidate.id} diverged and was abandoned: {error}", "warning")
             self.given_up[candidate.id] = GivenUp("diverged")
@@ -205,9 +200,13 @@ class Trainer:
         epochs_before: int = 0,
     ) -> Trained:
         values: Mapping[str, Any] = candidate.values if candidate is not None else {}
-        facts, path = self._looked_at(
-            name, lambda: self._fitted(name, network, values), candidate, predicted, epochs_before
-        )
+
+        def make() -> Made:
+            last = self._fitted(name, network, values)
+            scores, epochs = self._records.best_epoch(name).scores, epochs_before + self._recipe.epochs
+            return Made(last, epochs, self._seconds.get(name, 0.0), predicted, scores)
+
+        facts, path = self._contenders.looked_at(name, make, candidate)
         self._done += 1
         return Trained(
             name=name,
@@ -220,95 +219,42 @@ class Trainer:
             predicted=facts.predicted,
             elapsed_s=facts.elapsed_s,
             epochs=facts.epochs,
+            ended_at=facts.epochs,
+            epoch_scores=facts.epoch_scores,
         )
 
-    def _looked_at(
-        self,
-        name: str,
-        make: Callable[[], Network],
-        candidate: Candidate | None,
-        predicted: Mapping[str, float] | None = None,
-        epochs_before: int = 0,
-    ) -> tuple[memos.TrainedFacts, Path]:
-        """Return the facts about a network's final file, and the file itself; make both unless an earlier run has made
-        them.
-        """
-        memo, file = self._records.facts(name), self._records.file(name)
-        facts, path = self._context.recall(memo), self._context.file(file)
-        if facts is None or path is None:
-            made = Finished(make(), candidate, self._material)
-            path = self._context.keep_bytes(file, made.model, ".onnx")
-            with self._context.computing():
-                scores = scores_in_file(self._inputs.task, made.model, *self._inputs.validation)
-            epochs = epochs_before + (0 if name.startswith(UNTRAINED) else self._recipe.epochs)
-            elapsed_s = self._seconds.get(name, 0.0)
-            facts = memos.TrainedFacts(scores, made.counts, dict(predicted or {}), elapsed_s, epochs)
-            self._context.keep(memo, facts)
-            self._tell(name, candidate, scores)
-        return facts, path
-
-    def _better(
-        self,
-        made: Trained,
-        source: Network,
-        candidate: Candidate | None,
-        before: float | None,
-        epochs_before: int = 0,
-    ) -> Trained:
-        """Return the trained network, or the source itself if training ruined the network. A finalist also competes
-        untrained: its source is returned if it scores higher.
-
-        Args:
-            before: the source's score, if known; epochs_before: its epochs.
-        """
-        chance, count = self._inputs.chance, len(made.scores)
-        lasts = before is not None and not ruined(before, made.score, chance, count)
-        if made.epochs == epochs_before or (candidate is None and lasts):
-            return made
-        facts, path = self._looked_at(f"{UNTRAINED}{made.name}", lambda: source, candidate, None, epochs_before)
-        untrained = replace(made, path=path, scores=facts.scores, counts=facts.counts, epochs=facts.epochs)
-        if ruined(untrained.score, made.score, chance, count):
-            return replace(untrained, left=made.score, ruined=True)
-        if candidate is None or untrained.score <= made.score:
-            return made
-        self._context.say(f"{made.candidate_id} scores higher untrained; it is judged untrained.")
-        return replace(untrained, left=made.score)
-
-    def _tell(self, name: str, candidate: Candidate | None, scores: Scores) -> None:
-        who = candidate.id if candidate is not None else "The control"
-        who += ", untrained" if name.startswith(UNTRAINED) else ""
-        form = ", without the inserted batch norms" if self._form else ""
-        metric = self._context.plan.metric_row
-        told = f"{metric.heading} {metric.told(float(scores.mean()))} on {len(scores)} validation images"
-        self._context.say(f"{who}{form}: {told}.")
+    @property
+    def _contenders(self) -> Contenders:
+        return Contenders(self._run, self._material, self._records)
 
     def _fitted(self, name: str, network: Network, values: Mapping[str, Any], epochs: int | None = None) -> Network:
-        """Train with distillation from the original; write a checkpoint after each epoch, and resume from a checkpoint
-        if there is one.
+        """Train with distillation from the original; rate the network and write a checkpoint after each epoch, and
+        resume from a checkpoint if there is one. Return the network after the last epoch.
 
         Args:
             epochs: number of epochs after which to stop; None means the recipe's number.
         """
-        context = self._context
-        file = self._records.checkpoint(name)
-        saved = context.file(file)
+        context, records = self._context, self._records
+        saved = context.file(records.checkpoint(name))
         checkpoint = saved.read_bytes() if saved is not None else None
-        part = self._inputs.dataset.train
-        bound, pixels = self._material.scheme.bind(values), self._inputs.preprocessing
-        teacher, task = self._inputs.network, self._inputs.task
-        steps = self._run.fine_tune(network, part, pixels, self._recipe, bound, teacher, checkpoint, task)
-        self._seconds[name] = self._records.spent_s(name)
+        steps, best = self._steps(network, values, checkpoint), BestEpoch.of(checkpoint)
+        self._seconds[name] = since_s = records.spent_s(name)
         last: Network | None = None
-        first = list[Look]()
+        first, losses = list[Look](), list[float]()
         while True:
             with context.computing():
                 # The time is measured while the lock is held, so that waiting for an agent's timings does not use up
                 # the job's seconds.
                 begun_s = context.clock_s()
                 step, milder = self._advanced(name, steps, first)
+                losses += [] if step is None else [step.loss]
                 if step is not None and step.last_of_epoch and not milder:
-                    context.keep_bytes(file, step.checkpoint(), ".safetensors")
                     last = step.network()
+                    best = best.after(step.epoch, self._rated(last), last)
+                    elapsed_s = self._seconds[name] - since_s + context.clock_s() - begun_s
+                    epoch = Epoch(step.epoch + 1, step.epochs, best.scores[-1], elapsed_s, fmean(losses))
+                    content = step.checkpoint(best.arrays)
+                    context.keep_bytes(records.checkpoint(name), content, ".safetensors", records.told(name, epoch))
                 elapsed_s = context.clock_s() - begun_s
             context.spent_s += elapsed_s
             self._seconds[name] += elapsed_s
@@ -317,7 +263,8 @@ class Trainer:
             if step is None:
                 break
             if step.last_of_epoch:
-                self._records.note_spent(name, self._seconds[name])
+                since_s, losses = self._seconds[name], []
+                records.note_spent(name, self._seconds[name])
                 if name == CONTROL and self._shortens(step):
                     return network if epochs else self._fitted(name, network, values)
             self._progress(step)
@@ -327,6 +274,17 @@ class Trainer:
         if last is not None:
             return last
         return network if checkpoint is None else network.with_constants(Checkpoint.from_bytes(checkpoint).weights)
+
+    def _steps(self, network: Network, values: Mapping[str, Any], checkpoint: bytes | None) -> Iterator[Step]:
+        inputs = self._inputs
+        part, pixels, bound = inputs.dataset.train, inputs.preprocessing, self._material.scheme.bind(values)
+        return self._run.fine_tune(network, part, pixels, self._recipe, bound, inputs.network, checkpoint, inputs.task)
+
+    def _rated(self, network: Network) -> float:
+        """Return the score of a network between two epochs."""
+        images, labels = self._material.ranking
+        count = images_rated(len(labels), len(self._inputs.dataset.train))
+        return epoch_score(self._inputs.task, network, images[:count], labels[:count])
 
     def _advanced(self, name: str, steps: Iterator[Step], first: list[Look]) -> tuple[Step | None, bool]:
         """Return the next step, and True if all networks must train at a lower rate because of it; `first` collects the

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from compress.training.best_epoch import BestEpoch
+from workers.progress import EpochTrained
 from workers.running import memos
 from workers.running.context import Context
 from workers.running.memo import Memo
-from workers.training.parallel_training import Ended
+from workers.training.parallel_training import Ended, Epoch
 from workers.training.trained import plain
 
 
@@ -26,6 +29,17 @@ class TrainingRecords:
     def checkpoint(self, name: str) -> str:
         """Return the name of the checkpoint that holds the state of a network's training."""
         return f"training-{self.form}{self.epochs}{'-milder' * self.milder}-{plain(name)}"
+
+    def best_epoch(self, name: str) -> BestEpoch:
+        """Return the finished epochs of a network's training, as its checkpoint tells them."""
+        saved = self.context.file(self.checkpoint(name))
+        return BestEpoch.of(saved.read_bytes() if saved is not None else None)
+
+    def told(self, name: str, epoch: Epoch) -> EpochTrained:
+        """Return the message that tells users about an epoch of a network's training."""
+        score = None if math.isnan(epoch.score) else epoch.score
+        who, metric = f"{self.form}{name}", self.context.plan.metric
+        return EpochTrained(who, epoch.epoch, epoch.epochs, epoch.loss, metric, score, epoch.elapsed_s)
 
     def facts(self, name: str) -> Memo[memos.TrainedFacts]:
         """Return the memo of a completely trained network."""

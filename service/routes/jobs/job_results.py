@@ -16,9 +16,11 @@ from service.jobs.view import (
     ArtifactPublic,
     EvaluationPublic,
     Log,
+    Training,
     artifact_public,
     evaluation_public,
     log_line,
+    training,
 )
 from service.routes.jobs.jobs import JobRef
 from service.store import events
@@ -29,6 +31,8 @@ from service.store.jobs.evaluations import EvaluationRow
 from service.store.jobs.jobs import Job
 
 router = APIRouter(prefix="/api/v1/jobs", tags=["jobs"])
+MOST_EPOCHS = 100_000
+"""Largest number of epochs in one answer; the last ones are shown."""
 
 
 @router.get("/{job_ref}/evaluations", responses=documented(401, 403, 404, 422))
@@ -100,6 +104,16 @@ def read_layers(
     """Return what happened to each layer of the job's result, or of the finalist with this evaluation, and why."""
     with store.read() as tx:
         return layers(tx, blobs, jobs.get(tx, job_ref), evaluation)
+
+
+@router.get("/{job_ref}/training", responses=documented(401, 403, 404, 422))
+def read_training(job_ref: JobRef, store: StoreDep, _user: UserDep) -> Training:
+    """List the epochs of the control and the finalists, as far as they are trained. They are kept as long as events
+    are.
+    """
+    with store.read() as tx:
+        job = jobs.get(tx, job_ref)
+        return training(events.of_topic(tx, jobs.topic(job.id), ("training.epoch",), None, MOST_EPOCHS))
 
 
 @router.get("/{job_ref}/log", responses=documented(401, 403, 404, 422))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from search.elimination.least import Least
 from search.problem import Constraint, Objective, Problem
 from search.space import Choice, Float, Int, Knob, Space
 from search.stepping.lattice import Lattice
+from search.strategies.ddpg import Ddpg, Settings
 from search.terms import Term, Terms
 
 WIDTHS = tuple(Choice(f"w{i}", (2, 4, 8, 16), True, {"index": float(i)}) for i in range(4))
@@ -81,6 +82,7 @@ def test_no_episode_ends_above_the_limit_and_none_needs_a_repair(seed: int, shar
         assert values is not None
         assert terms.latency_ms(Space(KNOBS).levels(values)[None])[0] <= bound
     assert environment.repairs == 0
+    assert not environment.notes
 
 
 @settings(max_examples=30)
@@ -93,6 +95,7 @@ def test_no_episode_ends_above_one_of_several_limits(seed: int, share: float) ->
     problem = problem_of(terms, bounds)
     environment = Environment(problem, False)
     assert not ActionBound(problem).exact
+    assert "several limits" in environment.notes[0]
     for _ in range(5):
         values = environment.walk(lambda state: float(rng.uniform()))
         assert values is None or problem.violations([values])[0] == 0.0
@@ -113,6 +116,16 @@ def test_a_lower_bound_is_made_good_by_a_repair(seed: int, share: float) -> None
         assert values is None or problem.violations([values])[0] == 0.0
 
 
+def test_tables_that_are_too_wide_for_an_exact_bound_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(action_bound, "Least", lambda terms, counts: Least(terms, counts, limit_entries=1))
+    names = tuple(knob.name for knob in KNOBS)
+    pairs = tuple(Term(pair, np.ones((4, 4))) for pair in combinations(names[:4], 2))
+    problem = problem_of({"latency_ms": Terms(names, 0.0, 1.0, pairs)}, {"latency_ms": 6.0})
+    (note,) = Ddpg(problem, Settings(), 0).notes
+    assert "because the tables of a limit are too wide to be joined." in note
+    assert not ActionBound(problem).exact
+
+
 def test_a_limit_that_is_no_sum_of_tables_is_met_by_a_repair() -> None:
     space = Space(WIDTHS)
     problem = Problem(
@@ -126,6 +139,8 @@ def test_a_limit_that_is_no_sum_of_tables_is_met_by_a_repair() -> None:
     assert values is not None
     assert sum(float(width) for width in values.values()) <= 20.0  # type: ignore[arg-type]  # widths
     assert environment.repairs == 1
+    (note,) = environment.notes
+    assert note.startswith("The action bound is a lower bound, because a limit is not a sum of tables.")
 
 
 def test_a_limit_below_every_network_is_told() -> None:

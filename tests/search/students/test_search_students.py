@@ -49,6 +49,7 @@ def test_the_first_student_is_the_best_of_all(seed: int, device: str) -> None:
         assert (lattice.violations(found) == 0).all()
         assert len({tuple(point) for point in found.tolist()}) == len(found) > 1
     assert students.gap == 0.0
+    assert not students.notes
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -67,6 +68,7 @@ def test_one_binding_limit_of_several_is_exact() -> None:
     students, lattice = _students(replay)
     for curves in saliencies(replay.problem, lattice).values():
         assert _loss(curves, students.within(curves)[0][None])[0] == pytest.approx(_least(lattice, curves))
+    assert not students.notes
 
 
 def test_an_impossible_limit_is_told_with_the_fastest_network() -> None:
@@ -106,7 +108,10 @@ def test_a_limit_without_tables_is_met_by_steps() -> None:
     problem = Problem(space, (Objective("accuracy", "max"),), limits, _bytes, original={"accuracy": 0.9})
     lattice = Lattice(problem)
     curves = saliencies(problem, lattice)["shape"]
-    best = Students(problem, lattice).within(curves)[0]
+    students = Students(problem, lattice)
+    best = students.within(curves)[0]
+    (note,) = students.notes
+    assert note.endswith("because a limit is not a sum of tables.")
     assert lattice.violation(best) == 0.0
     assert _loss(curves, best[None])[0] <= 1.1 * _least(lattice, curves)
 
@@ -117,6 +122,9 @@ def test_tables_too_wide_to_be_joined_are_met_by_steps(monkeypatch: pytest.Monke
     students, lattice = _students(replay)
     curves = saliencies(replay.problem, lattice)["fisher"]
     best = students.within(curves)[0]
+    students.within(curves)
+    (note,) = students.notes
+    assert note.endswith("because the tables of a limit are too wide to be joined.")
     assert lattice.violation(best) == 0.0
     assert _loss(curves, best[None])[0] <= 1.5 * _least(lattice, curves)
 

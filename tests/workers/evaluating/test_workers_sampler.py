@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -194,3 +195,12 @@ def test_the_evaluator_hands_f4_over(tmp_path: Path, trained: Network, digits: D
     assert evaluation.metrics["accuracy"] > 0.9
     assert evaluation.network is not None
     assert made.kept(evaluation.network).digest == evaluation.network
+
+
+def test_a_material_that_was_read_travels_as_its_paths(tmp_path: Path, trained: Network, digits: Digits) -> None:
+    made = material(tmp_path, trained, digits, "filter_prune", "int8_ptq")
+    EvaluatorFactory(made)()
+    assert made.network.digest == trained.digest
+    packed = pickle.dumps(made)
+    assert len(packed) < 1000
+    assert pickle.loads(packed).network.digest == trained.digest

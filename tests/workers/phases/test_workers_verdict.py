@@ -247,7 +247,7 @@ def test_what_training_costs_the_control_is_judged_image_by_image(
         found[np.flatnonzero(found)[:8]] = 0.0
         return found
 
-    monkeypatch.setattr("workers.training.trainer.scores_in_file", scores)
+    monkeypatch.setattr("workers.training.contenders.scores_in_file", scores)
     with pytest.raises(JobFailed, match="recheck"):
         run(plan, ports, lock)  # the clean process sees what the file really does
     assert "After training, the control is 2.00% below the original's accuracy." in ports.lines

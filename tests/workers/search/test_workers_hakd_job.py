@@ -4,7 +4,10 @@ transfer in the training.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+
+import pytest
 
 from hw_profiles.host_lock import HostLock
 from search.evaluation import Status
@@ -34,3 +37,14 @@ def test_a_job_searched_by_hakd_meets_its_limit(job: Job, lock: HostLock) -> Non
     assert fidelities.count("F3") == 1
     second = next(evaluation.candidate for evaluation in searched if evaluation.candidate.fidelity == "F3")
     assert second.values in [evaluation.candidate.values for evaluation in searched[:3]]
+
+
+def test_students_that_are_not_exact_are_told_in_the_result(
+    job: Job, lock: HostLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.elimination.front._ALL_POINTS", 1)
+    plan, ports = job(ratio=0.85, strategies=(Named("hakd"),), budget=Budget(evaluations=4, wall_s=600, finalists=1))
+    run(plan, ports, lock)
+    (warning,) = [text for text in ports.warnings if text.startswith("hakd: ")]
+    assert warning.endswith("because the tables of a limit are too wide to be joined.")
+    assert json.loads(ports.files["report_json"].read_text())["warnings"].count(warning) == 1

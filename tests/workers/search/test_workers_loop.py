@@ -21,7 +21,7 @@ from workers.errors import JobFailed
 from workers.pools.in_process_pool import InProcessPool
 from workers.pools.pool import Evaluator
 from workers.ports import Recorded, Signal
-from workers.progress import Asked, Evaluated, Logged, Message, Phased
+from workers.progress import Asked, Evaluated, Logged, Message, Phased, Warned
 from workers.search.loop import Rules, Searched, loop
 from workers.search.race import MakeStrategy
 
@@ -241,7 +241,26 @@ def test_a_strategy_that_only_repeats_itself_ends(bench: Bench) -> None:
     assert bench.evaluated == ["a-1"]
 
 
+class Candid(Scripted):
+    """It has something to say from the start, and more once it has asked twice."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return ("A bound is not exact.", *(["A table is too wide."] if self.asked > 1 else []))
+
+
+def test_notes_of_a_strategy_are_warnings_once(bench: Bench) -> None:
+    def run() -> Searched:
+        return bench.run({"a": lambda problem: Candid(problem, "a", [0, 1, 2, 3]), "random": maker("random")}, 6)
+
+    searched = run()
+    assert searched.notes == ("a: A bound is not exact.", "a: A table is too wide.")
+    assert [m.text for m in bench.diary.messages if isinstance(m, Warned)] == list(searched.notes)
+    assert run().notes[0] == searched.notes[0], "an ended search is not asked again"
+
+
 def test_a_strategy_that_raises_leaves_and_the_others_go_on(bench: Bench) -> None:
+
     searched = bench.run(
         {"bad": lambda problem: Scripted(problem, "bad", [0, 1, 2], breaks_at=1), "random": maker("random")},
         evaluations=6,

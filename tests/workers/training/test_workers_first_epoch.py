@@ -54,7 +54,7 @@ def context(job: Job, lock: HostLock) -> Context:
 @pytest.fixture
 def ahead(context: Context, trained: Network, seen: list[Step], monkeypatch: pytest.MonkeyPatch) -> Ahead:
     monkeypatch.setattr(trainer, "CutEvaluator", lambda *_: None)
-    material: Any = SimpleNamespace(network=trained, ranking=((), ()), scheme=Scheme.of([]))
+    material: Any = SimpleNamespace(network=trained, ranking=Inputs.open(context).ranking(100), scheme=Scheme.of([]))
 
     def told(*arguments: Any) -> Iterator[Step]:
         for step in fine_tune(*arguments):
