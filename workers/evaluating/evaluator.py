@@ -3,15 +3,10 @@ sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
 score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
-<<<<<<< HEAD
-a short distillation from the uncut network before the precision is chosen. Both may start from the weights of an
-earlier F3 evaluation (see `workers.evaluating.inheritance`). F4 trains a network until it has the
-candidate's values (see `workers.evaluating.whole_training`).
-=======
 a short distillation from the uncut network before the precision is chosen. Both run in the way that was measured to be
-the fastest (`workers.evaluating.passes`). F4 trains a network until it has the candidate's values (see
+the fastest (`workers.evaluating.passes`), and may start from the weights of an earlier F3 evaluation (see
+`workers.evaluating.inheritance`). F4 trains a network until it has the candidate's values (see
 `workers.evaluating.whole_training`).
->>>>>>> speed
 """
 
 from __future__ import annotations
