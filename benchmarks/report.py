@@ -18,6 +18,7 @@ import actor_critic
 import burst_protocol
 import channel_masks
 import event_streams
+import f2_cost
 import f2_overhead
 import lc_against_direct
 import lenet_compression
@@ -28,6 +29,7 @@ import ray_dispatch
 import resnet20_rest
 import search_race
 import sparsity_inference
+import statistics_time
 import student_budgets
 import takeover
 from reporting import compression, jobs, latency, race, searches
@@ -63,6 +65,8 @@ REPORTS: Mapping[str, Report] = {
     "channel_masks": Report("Search over channel masks", channel_masks, compression.masks),
     "actor_critic": Report("Learning of ddpg", actor_critic, searches.learning),
     "f2_overhead": Report("F2 over bare forward passes", f2_overhead, jobs.overhead),
+    "f2_cost": Report("F2 over a plain evaluation", f2_cost, jobs.cost),
+    "statistics_time": Report("The statistics phase on MobileNetV2", statistics_time, jobs.phase),
     "ray_dispatch": Report("Overhead of Ray", ray_dispatch, jobs.dispatch),
     "event_streams": Report("Event streams", event_streams, jobs.streams),
     "takeover": Report("A conductor is killed", takeover, jobs.takeovers),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import event_streams
+import f2_cost
 import f2_overhead
 import ray_dispatch
 import resnet20_rest
+import statistics_time
 import takeover
 
 from reporting.figures import Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
@@ -125,3 +127,41 @@ def _overheads(row: Row) -> Iterator[Figure]:
         shares = [whole[at] / passes[at] - 1 for whole, passes in pairs]
         name = f"{row['name']}: more {clock} time"
         yield Figure(name, shares, percent, most=f2_overhead.MAX_OVERHEAD, of_median=True)
+
+
+def cost(rows: Rows) -> Iterator[str]:
+    """Report the processor time of F2 as a multiple of a plain evaluation's, and how F2 ranks, by images for norms."""
+    yield taken(rows)
+    yield figures([each for row in rows if row["kind"] == "cost" for each in _costs(row)], "rounds")
+    ranked = [row for row in rows if row["kind"] == "rank"]
+    if ranked:
+        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; a plain evaluation has no refit:"
+        most = f2_cost.MOST_IMAGES
+        yield table(
+            ("scored by", f"tau with F2 on {most} images", "tau with F3"),
+            (
+                (name, *(f"{f2_cost.tau(ranked, name, other):.3f}" for other in (most, f2_cost.F3)))
+                for name in ("plain", *map(str, f2_cost.IMAGES))
+            ),
+        )
+
+
+def _costs(row: Row) -> Iterator[Figure]:
+    for count in f2_cost.IMAGES:
+        chosen = count == f2_cost.NORM_IMAGES
+        name = f"{row['network']}, {row['precision']}: F2 with {count} images for norms over plain"
+        most = f2_cost.MAX_COST if chosen else None
+        yield Figure(name, f2_cost.ratios(row, str(count)), unit("times", 2), most=most, of_median=True)
+
+
+def phase(rows: Rows) -> Iterator[str]:
+    """Report the processor and wall seconds of the statistics phase."""
+    yield taken(rows)
+    parts = [(part, clock) for clock in ("processor_s", "wall_s") for part in ("gather", "looks")]
+    together = [row["gather"]["wall_s"] + row["looks"]["wall_s"] for row in rows]
+    yield figures(
+        (
+            *(Figure(f"{part}: {clock[:-2]} time", [row[part][clock] for row in rows], SECONDS) for part, clock in parts),
+            Figure("the phase: wall time", together, SECONDS, most=statistics_time.MAX_WALL_S),
+        )
+    )

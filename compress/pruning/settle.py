@@ -99,9 +99,9 @@ def _levels(
     high: dict[str, Vector] = {}
     for values in activations(network, list(tensors), images, batch):
         for name, value in values.items():
-            rows = np.moveaxis(value, tensors[name], 0).reshape(value.shape[tensors[name]], -1).astype(np.float64)
-            low[name] = np.minimum(low.get(name, np.inf), rows.min(1))
-            high[name] = np.maximum(high.get(name, -np.inf), rows.max(1))
+            others = tuple(axis for axis in range(value.ndim) if axis != tensors[name])
+            low[name] = np.minimum(low.get(name, np.inf), value.min(others).astype(np.float64))
+            high[name] = np.maximum(high.get(name, -np.inf), value.max(others).astype(np.float64))
     middles = {name: (low[name] + high[name]) / 2 for name in tensors}
     return {name: _Levels(mid, high[name] - low[name] < FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
 

@@ -56,9 +56,14 @@ def channel_moments(
     square = {name: np.zeros(network.shape(name)[axis]) for name, axis in tensors.items()}
     for values in activations(network, list(tensors), images, batch):
         for name, value in values.items():
-            rows = np.moveaxis(value, tensors[name], 0).reshape(value.shape[tensors[name]], -1)
-            count[name] += rows.shape[1]
-            total[name] += rows.sum(1, dtype=np.float64)
-            square[name] += np.square(rows, dtype=np.float64).sum(1)
+            rows = np.moveaxis(value, tensors[name], 1)
+            rows = rows.reshape(*rows.shape[:2], -1)
+            # Around the mean of its image, a value needs no float64, which would take several times as long.
+            mean = rows.mean(2, dtype=np.promote_types(rows.dtype, np.float32))
+            rows = rows - mean[:, :, None]
+            within, mean = np.einsum("ncp,ncp->nc", rows, rows), mean.astype(np.float64)
+            count[name] += rows.shape[0] * rows.shape[2]
+            total[name] += rows.shape[2] * mean.sum(0)
+            square[name] += within.sum(0, dtype=np.float64) + rows.shape[2] * np.square(mean).sum(0)
     means = {name: total[name] / count[name] for name in tensors}
     return {name: (mean, np.maximum(square[name] / count[name] - mean**2, 0.0)) for name, mean in means.items()}

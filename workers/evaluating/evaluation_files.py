@@ -30,6 +30,7 @@ from compress.tasks import DEFAULT, load
 from workers.errors import InvalidInput
 from workers.evaluating.passes import Passes
 from workers.evaluating.scores import Images, Labels
+from workers.problem.sensitivity import Sensitivity
 from workers.running import durable
 
 _DONE = "material.json"
@@ -121,9 +122,15 @@ class Material:
         blocks = [block for block in prunable_blocks(self.network) if block.name in evidence.importance]
         return ls_error(self.network, blocks, evidence.statistics, evidence.importance)
 
-    def write_sensitivity(self, curves: Mapping[str, NDArray[np.float64]]) -> Path:
-        """Add the curves; return the path of the file that marks them as complete."""
-        return self._save_mapping("sensitivity", curves)
+    @property
+    def looked(self) -> dict[str, NDArray[np.bool_]]:
+        """Map of each knob to (levels,), true if the score at this level was evaluated, false if it is inferred."""
+        return self._mapping("looked") if (self.folder / "looked.json").exists() else {}
+
+    def write_sensitivity(self, found: Mapping[str, Sensitivity]) -> Path:
+        """Add the sensitivities; return the path of the file that marks them as complete."""
+        self._save_mapping("looked", {name: each.looked for name, each in found.items()})
+        return self._save_mapping("sensitivity", {name: each.scores for name, each in found.items()})
 
     @property
     def complete(self) -> bool:
@@ -257,7 +264,7 @@ class Material:
         array: NDArray[Any] = np.load(self._file(name), mmap_mode="c", allow_pickle=False)
         return array
 
-    def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[np.float64]]) -> Path:
+    def _save_mapping(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> Path:
         # Files are numbered, because keys are tensor names, which may contain any character.
         for i, array in enumerate(arrays.values()):
             np.save(self._file(f"{name}-{i}"), array)
@@ -265,6 +272,6 @@ class Material:
         listing.write_text(json.dumps(list(arrays)))
         return listing
 
-    def _mapping(self, name: str) -> dict[str, NDArray[np.float64]]:
+    def _mapping(self, name: str) -> dict[str, NDArray[Any]]:
         keys: list[str] = json.loads((self.folder / f"{name}.json").read_text())
         return {key: self._array(f"{name}-{i}") for i, key in enumerate(keys)}

@@ -3,15 +3,10 @@ sensitivities, at F3 and at F4.
 
 Steps: cut -> least-squares refit (by the method, from statistics) -> batch norms re-estimated -> int8 if chosen ->
 score. An evaluation costs as much as running the cut network, which is less than running a masked full network. F3 adds
-<<<<<<< HEAD
-a short distillation from the uncut network before the precision is chosen. Both may start from the weights of an
-earlier F3 evaluation (see `workers.evaluating.inheritance`). F4 trains a network until it has the
-candidate's values (see `workers.evaluating.whole_training`).
-=======
 a short distillation from the uncut network before the precision is chosen. Both run in the way that was measured to be
-the fastest (`workers.evaluating.passes`). F4 trains a network until it has the candidate's values (see
+the fastest (`workers.evaluating.passes`), and may start from the weights of an earlier F3 evaluation (see
+`workers.evaluating.inheritance`). F4 trains a network until it has the candidate's values (see
 `workers.evaluating.whole_training`).
->>>>>>> speed
 """
 
 from __future__ import annotations
@@ -40,6 +35,8 @@ SHORT = Recipe(epochs=2, batch=64, augment="none")
 """The recipe of F3's distillation, the same for every candidate."""
 QUICK = "quick"
 """Recipe of a candidate that is evaluated on only a part of the images, because sensitivities only compare levels."""
+NORM_IMAGES = 256
+"""Number of images for the batch norms of a candidate at F2 and F3; `benchmarks/f2_cost.py` compares it with more."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +49,26 @@ class EvaluatorFactory:
     material: Material
     quick_images: int = 512
     training: Recipe = field(default_factory=Recipe)
+    norm_images: int = NORM_IMAGES
 
     def __call__(self) -> Evaluator:
         """Load the material and make the evaluator."""
-        return CutEvaluator(self.material, self.quick_images, self.training)
+        return CutEvaluator(self.material, self.quick_images, self.training, self.norm_images)
 
 
 class CutEvaluator:
     """Evaluates candidates of one network."""
 
-    def __init__(self, material: Material, quick_images: int, training: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        material: Material,
+        quick_images: int,
+        training: Recipe | None = None,
+        norm_images: int = NORM_IMAGES,
+    ) -> None:
         self._material = material
         self._quick_images = quick_images
+        self._norm_images = norm_images
         self._sampler = Sampler(material, training or Recipe())
         self._passes = material.passes
         self._network = material.network
@@ -85,11 +90,11 @@ class CutEvaluator:
             return Evaluation(candidate, Status.COMPLETED, sampled, time.perf_counter() - begun_s, network=digest)
         if candidate.fidelity not in ("F2", "F3"):
             raise InvalidInput("fidelity", candidate.fidelity, "must be F2, F3 or F4")
-        (images, labels), reference = self._material.ranking, self._material.reference
+        (images, labels), reference = self._material.ranking, self._material.reference[: self._norm_images]
         quick = candidate.recipe == QUICK
         if quick:
             few = slice(self._quick_images)
-            images, labels, reference = images[few], labels[few], reference[: self._quick_images // 4]
+            images, labels, reference = images[few], labels[few], self._material.reference[: self._quick_images // 4]
         module, bound = self._cut(candidate, reference, quick, self._passes.channels_last)
         network, digest = module.to_network(), None
         if candidate.fidelity == "F3":

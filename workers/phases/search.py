@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from numpy.typing import NDArray
 
 from search import strategies
 from search.candidate import Candidate
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
-from search.space import Choice, Space
 from search.space.settings import check_settings
 from search.strategy import Strategy
 from workers.evaluating.evaluation_files import Material
@@ -22,6 +20,7 @@ from workers.plan import JobPlan, Named
 from workers.pools.pool import Pool
 from workers.problem.aims import searched_aims
 from workers.problem.builder import Wanted
+from workers.problem.layer_errors import layer_errors
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Message
 from workers.running import memos
@@ -67,7 +66,7 @@ def problem_of(
             **material.known,
             "sensitivity": dict(sensitivity),
             "importance": dict(material.evidence.importance),
-            "ls_error": {**material.known.get("ls_error", {}), **layer_errors(profile.builder.space, material)},
+            "ls_error": layer_errors(profile.builder.space, material),
         },
         level=level(plan, original),
         images=len(material.ranking[1]),
@@ -75,18 +74,6 @@ def problem_of(
         deciding=plan.metric,
     )
     return profile.builder.problem([timed.device for timed in profile.devices], wanted)
-
-
-def layer_errors(space: Space, material: Material) -> dict[str, NDArray[np.float64]]:
-    """Map each width knob to (levels,) errors: at each level, the error in the layers that read the knob's block, after
-    these layers are refitted.
-    """
-    known = material.ls_error
-    return {
-        knob.name: known[knob.name][np.array(knob.options, dtype=np.int64)]
-        for knob in space.knobs
-        if isinstance(knob, Choice) and knob.role == "width" and knob.name in known
-    }
 
 
 def constraints(plan: JobPlan, profile: Profile) -> tuple[Constraint, ...]:

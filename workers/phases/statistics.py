@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
 from numpy.typing import NDArray
 
 from compress.data.dataset import Part
@@ -20,14 +19,17 @@ from compress.training.renormalise import renormalise
 from compress.training.restate import restated
 from search.candidate import Candidate
 from search.evaluation import Status
-from search.space import Levelled, Space
+from search.space import Space
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import QUICK, EvaluatorFactory
 from workers.evaluating.passes import fastest
 from workers.evaluating.scores import scores_in_file
 from workers.phases.control_ahead import control_ahead
 from workers.pools.pool import Pool
+from workers.problem.layer_errors import layer_errors
+from workers.problem.sensitivity import Looks, Place
 from workers.profiling.timed_device import Profile
+from workers.running import memos
 from workers.running.common_rate import common_rate
 from workers.running.context import Context
 from workers.running.inputs import Inputs
@@ -35,8 +37,6 @@ from workers.running.job_run import JobRun
 from workers.training.common_epochs import common_epochs, trains
 from workers.training.recipe import recipe_of
 
-PROBES = 3
-"""Number of a knob's levels at which the score is measured; scores at the levels between are interpolated."""
 SHORT_IMAGES = 2048
 """Number of training images for F3's short distillation."""
 TRAINING_BYTES = 2**30
@@ -117,56 +117,51 @@ def norm_count(network: Network) -> int:
 
 
 def sensitivities(context: Context, space: Space, material: Material, pool: Pool) -> Mapping[str, NDArray[np.float64]]:
-    """Map each knob to (levels,) scores: the score with this knob at each level and all others as in the original."""
+    """Map each knob to (levels,) scores: the score with this knob at each level and all others as in the original.
+
+    Most scores of knobs with layer errors are inferred from a few quick evaluations.
+    """
     if context.file("sensitivity") is not None and material.sensitivity:
         return material.sensitivity
-    probes = _probes(space)
-    for candidate in probes.values():
-        pool.submit(candidate)
-    scores: dict[str, float] = {}
-    while len(scores) < len(probes):
+    looks = Looks.of(space, layer_errors(space, material))
+    wanted = {place: _look(space, place) for place in looks.places}
+    whole = Candidate("sensitivity-whole", space.whole, origin="statistics", recipe=QUICK)
+    scores = _looked(context, material, pool, [whole, *wanted.values()])
+    found = looks.sensitivities(scores[whole.id], {place: scores[each.id] for place, each in wanted.items()})
+    context.keep_file("sensitivity", material.write_sensitivity(found))
+    if found:
+        inferred = sum(int((~each.looked).sum()) for each in found.values())
+        context.say(
+            f"Measured the sensitivity of {len(found)} knobs with {len(scores)} quick evaluations; the scores of the "
+            f"other {inferred} levels are inferred from these and from layer errors."
+        )
+    return {name: each.scores for name, each in found.items()}
+
+
+def _look(space: Space, place: Place) -> Candidate:
+    name, level = place
+    knob = next(knob for knob in space.levelled if knob.name == name)
+    values = {**space.whole, name: knob.value(level)}
+    return Candidate(f"sensitivity-{name}-{values[name]}", values, origin="statistics", recipe=QUICK)
+
+
+def _looked(context: Context, material: Material, pool: Pool, wanted: Sequence[Candidate]) -> dict[str, float]:
+    """Return candidate id -> score. Each score is recorded at once, so that a later run does not evaluate it again."""
+    memo = memos.looks(material.network.digest)
+    known = context.recall(memo) or {}
+    scores = {each.id: known[each.id] for each in wanted if each.id in known}
+    for candidate in wanted:
+        if candidate.id not in scores:
+            pool.submit(candidate)
+    while len(scores) < len(wanted):
         done = pool.next(_WAIT_S)
         if done is not None:
             # A level that cannot be evaluated counts as score 0.
             completed = done.status is Status.COMPLETED
             scores[done.candidate.id] = done.metrics[context.plan.metric] if completed else 0.0
-        context.at("statistics", 2 + len(scores) / len(probes), 3)
-    curves = {knob.name: _curve(knob, probes, scores) for knob in space.levelled}
-    context.keep_file("sensitivity", material.write_sensitivity(curves))
-    if curves:
-        context.say(f"Measured the sensitivity of {len(curves)} knobs with {len(probes)} quick evaluations.")
-    return curves
-
-
-def _probed(knob: Levelled) -> list[int]:
-    """Return the levels to probe: every level of an unordered knob, or a few levels of an ordered knob. The level of
-    the original is left out.
-    """
-    if not knob.ordered:
-        return [level for level in range(knob.level_count) if level != knob.level(knob.whole)]
-    spread = np.linspace(0, knob.level_count - 1, PROBES + 1).round().astype(int)
-    return sorted(set(spread.tolist()) - {knob.level_count - 1})
-
-
-def _probes(space: Space) -> dict[tuple[str, int], Candidate]:
-    whole = space.whole
-    found = {("", 0): Candidate("sensitivity-whole", whole, origin="statistics", recipe=QUICK)}
-    for knob in space.levelled:
-        for level in _probed(knob):
-            name = f"sensitivity-{knob.name}-{level}"
-            values = {**whole, knob.name: knob.value(level)}
-            found[knob.name, level] = Candidate(name, values, origin="statistics", recipe=QUICK)
-    return found
-
-
-def _curve(
-    knob: Levelled, probes: Mapping[tuple[str, int], Candidate], scores: Mapping[str, float]
-) -> NDArray[np.float64]:
-    levels: Sequence[int] = [*_probed(knob), knob.level(knob.whole)]
-    seen = [scores[probes[knob.name, level].id] for level in levels[:-1]]
-    seen.append(scores[probes["", 0].id])
-    order = np.argsort(levels)
-    return np.asarray(np.interp(np.arange(knob.level_count), np.array(levels)[order], np.array(seen)[order]))
+            context.keep(memo, scores)
+        context.at("statistics", 2 + len(scores) / len(wanted), 3)
+    return scores
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,12 @@ def timed(name: str, device_id: str) -> Memo[Mapping[str, Sample | Failure]]:
     )
 
 
+# statistics
+def looks(network: str) -> Memo[Mapping[str, float]]:
+    """The memo of the scores of quick evaluations of the network with this digest, by candidate id."""
+    return Memo(f"looks-{network[:12]}", dict, dict)
+
+
 # search
 SEARCH_ENDED = record("search-ended", SearchEnd)
 SEARCH_ENDED_AGAIN = record("search-ended-again", SearchEnd)

@@ -20,7 +20,7 @@ from search.problem import Objective, Problem
 from search.space import Space
 from workers.evaluating.evaluation_files import Material
 from workers.evaluating.evaluator import EvaluatorFactory
-from workers.phases.search import layer_errors
+from workers.problem.layer_errors import layer_errors
 
 Digits = tuple[np.ndarray, np.ndarray]
 WIDTH = {"conv0": 8, "conv1": 32, "conv2": 32}

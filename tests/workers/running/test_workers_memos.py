@@ -43,6 +43,7 @@ TRAINED = {"right": [1, 0], "counts": {"macs": 7}, "predicted": {"macs": 8.0}, "
 ADDED = {"after_search", "out_of_time", "epoch_scores", "notes"}
 STORED: list[tuple[str, Memo[Any], dict[str, Any]]] = [
     ("original-right", memos.ORIGINAL_SCORES, {"right": [1, 0, 1]}),
+    ("looks-0123456789ab", memos.looks("0123456789abcdef"), {"sensitivity-whole": 0.9, "sensitivity-conv1-4": 0.5}),
     ("mirroring", memos.MIRRORING, {"bears": True, "lost": -0.01}),
     ("second-control", memos.SECOND_CONTROL, {"fits": False}),
     ("out-of-reach", memos.OUT_OF_REACH, {"candidates": []}),
