@@ -1,8 +1,8 @@
 """What F2 costs above a plain evaluation, and how well it ranks: `python benchmarks/f2_cost.py cost`, then `rank`.
 
 A plain evaluation cuts the candidate and scores it on 2,000 images. F2 also refits the readers of the cut channels and
-re-estimates the batch norms, on NORM_IMAGES images. `cost` times both, and F2 with other numbers of images, interleaved,
-in processor seconds of one thread: on ResNet-20, and on MobileNetV2's form for CIFAR with random weights.
+re-estimates the batch norms, on NORM_IMAGES images. `cost` times both, and F2 with other numbers of images,
+interleaved, in processor seconds of one thread: on ResNet-20, and on MobileNetV2's form for CIFAR with random weights.
 
 `rank` evaluates random candidates of ResNet-20 (prune + int8) at F2 with each number of images, and at F3. Kendall's
 tau tells whether fewer images give another ranking, and whether they rank less like F3. Existing rows are not computed
@@ -126,7 +126,8 @@ def show(rows: Rows) -> None:
         print(f"{row['network']} {row['precision']}: plain {plain_s:.2f} s; as multiples of it: {shown}")
     ranked = [row for row in rows if row["kind"] == "rank"]
     for name in ("plain", *map(str, IMAGES)) if ranked else ():
-        print(f"{name}: tau with {MOST_IMAGES} images {tau(ranked, name, MOST_IMAGES):.3f}, with F3 {tau(ranked, name, F3):.3f}")
+        taus = [f"{tau(ranked, name, other):.3f}" for other in (MOST_IMAGES, F3)]
+        print(f"{name}: tau with {MOST_IMAGES} images {taus[0]}, with F3 {taus[1]}")
     print(f"F2 takes {NORM_IMAGES} images")
 
 

@@ -155,13 +155,15 @@ def _costs(row: Row) -> Iterator[Figure]:
 
 
 def phase(rows: Rows) -> Iterator[str]:
-    """Report the processor and wall seconds of the statistics phase."""
+    """Report the processor seconds of the statistics phase."""
     yield taken(rows)
-    parts = [(part, clock) for clock in ("processor_s", "wall_s") for part in ("gather", "looks")]
-    together = [row["gather"]["wall_s"] + row["looks"]["wall_s"] for row in rows]
     yield figures(
         (
-            *(Figure(f"{part}: {clock[:-2]} time", [row[part][clock] for row in rows], SECONDS) for part, clock in parts),
-            Figure("the phase: wall time", together, SECONDS, most=statistics_time.MAX_WALL_S),
+            Figure("making the network trainable", [row["prepare_s"] for row in rows], SECONDS),
+            Figure("evidence and layer errors", [row["gather_s"] for row in rows], SECONDS),
+            Figure("one look", [each for row in rows for each in row["look_s"]], SECONDS),
+            Figure("looks", [row["looks"] for row in rows], NUMBER),
+            Figure("looks without layer errors", [row["places"] for row in rows], NUMBER),
+            Figure("the phase", [statistics_time.phase_s(row) for row in rows], SECONDS, most=statistics_time.MAX_S),
         )
     )
