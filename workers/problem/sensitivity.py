@@ -143,6 +143,6 @@ def _by_error(errors: Vector, own: Mapping[int, float], found: LossMap) -> Vecto
     losses = found.at(errors)
     levels = sorted(own, key=lambda level: errors[level])
     beyond = [own[level] - losses[level] for level in levels]
-    losses = losses + np.interp(errors, errors[levels], beyond)
-    losses[levels] = [own[level] for level in levels]
-    return losses
+    moved: Vector = np.asarray(losses + np.interp(errors, errors[levels], beyond))
+    moved[levels] = [own[level] for level in levels]
+    return moved
