@@ -12,7 +12,7 @@ import resnet20_rest
 import statistics_time
 import takeover
 
-from reporting.figures import Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
+from reporting.figures import NONE, Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
 
 MS, SECONDS, NUMBER = unit("ms", 2), unit("s", 1), unit("", 0)
 
@@ -131,11 +131,15 @@ def _overheads(row: Row) -> Iterator[Figure]:
 
 def cost(rows: Rows) -> Iterator[str]:
     """Report the processor time of F2 as a multiple of a plain evaluation's, and how F2 ranks, by images for norms."""
+    if not rows:
+        yield NONE
+        return
     yield taken(rows)
-    yield figures([each for row in rows if row["kind"] == "cost" for each in _costs(row)], "rounds")
+    if costs := [each for row in rows if row["kind"] == "cost" for each in _costs(row)]:
+        yield figures(costs, "rounds")
     ranked = [row for row in rows if row["kind"] == "rank"]
     if ranked:
-        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; a plain evaluation has no refit:"
+        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; a plain evaluation neither refits nor re-estimates:"
         most = f2_cost.MOST_IMAGES
         yield table(
             ("scored by", f"tau with F2 on {most} images"),
@@ -153,6 +157,9 @@ def _costs(row: Row) -> Iterator[Figure]:
 
 def phase(rows: Rows) -> Iterator[str]:
     """Report the processor seconds of the statistics phase."""
+    if not rows:
+        yield NONE
+        return
     yield taken(rows)
     yield figures(
         (
