@@ -139,7 +139,7 @@ def cost(rows: Rows) -> Iterator[str]:
         yield figures(costs, "rounds")
     ranked = [row for row in rows if row["kind"] == "rank"]
     if ranked:
-        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; a plain evaluation neither refits nor re-estimates:"
+        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; `plain` leaves the norms as they were:"
         most = f2_cost.MOST_IMAGES
         yield table(
             ("scored by", f"tau with F2 on {most} images"),
