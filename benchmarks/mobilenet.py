@@ -33,7 +33,9 @@ class Drawn:
         self._constant("six", np.float32(6.0))
         self._constant("zero", np.float32(0.0))
 
-    def conv(self, name: str, read: str, shape: tuple[int, int], kernel: int = 1, stride: int = 1, act: bool = True) -> str:
+    def conv(
+        self, name: str, read: str, shape: tuple[int, int], kernel: int = 1, stride: int = 1, act: bool = True
+    ) -> str:
         """Add a convolution of `shape` (inputs, outputs) with a norm and, if `act`, a ReLU6; return its output. A
         convolution with one input per filter is depthwise.
         """

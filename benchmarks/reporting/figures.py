@@ -10,6 +10,7 @@ from typing import Any
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 Shown = Callable[[float], str]
+NONE = "No rows yet."
 
 
 @dataclass(frozen=True)

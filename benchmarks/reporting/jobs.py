@@ -12,7 +12,7 @@ import resnet20_rest
 import statistics_time
 import takeover
 
-from reporting.figures import Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
+from reporting.figures import NONE, Figure, Row, Rows, Shown, figures, percent, points, table, taken, unit
 
 MS, SECONDS, NUMBER = unit("ms", 2), unit("s", 1), unit("", 0)
 
@@ -131,18 +131,19 @@ def _overheads(row: Row) -> Iterator[Figure]:
 
 def cost(rows: Rows) -> Iterator[str]:
     """Report the processor time of F2 as a multiple of a plain evaluation's, and how F2 ranks, by images for norms."""
+    if not rows:
+        yield NONE
+        return
     yield taken(rows)
-    yield figures([each for row in rows if row["kind"] == "cost" for each in _costs(row)], "rounds")
+    if costs := [each for row in rows if row["kind"] == "cost" for each in _costs(row)]:
+        yield figures(costs, "rounds")
     ranked = [row for row in rows if row["kind"] == "rank"]
     if ranked:
-        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; a plain evaluation has no refit:"
+        yield f"Kendall's tau over {len(ranked)} random candidates of ResNet-20; `plain` leaves the norms as they were:"
         most = f2_cost.MOST_IMAGES
         yield table(
-            ("scored by", f"tau with F2 on {most} images", "tau with F3"),
-            (
-                (name, *(f"{f2_cost.tau(ranked, name, other):.3f}" for other in (most, f2_cost.F3)))
-                for name in ("plain", *map(str, f2_cost.IMAGES))
-            ),
+            ("scored by", f"tau with F2 on {most} images"),
+            ((name, f"{f2_cost.tau(ranked, name, most):.3f}") for name in ("plain", *map(str, f2_cost.IMAGES))),
         )
 
 
@@ -155,13 +156,18 @@ def _costs(row: Row) -> Iterator[Figure]:
 
 
 def phase(rows: Rows) -> Iterator[str]:
-    """Report the processor and wall seconds of the statistics phase."""
+    """Report the processor seconds of the statistics phase."""
+    if not rows:
+        yield NONE
+        return
     yield taken(rows)
-    parts = [(part, clock) for clock in ("processor_s", "wall_s") for part in ("gather", "looks")]
-    together = [row["gather"]["wall_s"] + row["looks"]["wall_s"] for row in rows]
     yield figures(
         (
-            *(Figure(f"{part}: {clock[:-2]} time", [row[part][clock] for row in rows], SECONDS) for part, clock in parts),
-            Figure("the phase: wall time", together, SECONDS, most=statistics_time.MAX_WALL_S),
+            Figure("making the network trainable", [row["prepare_s"] for row in rows], SECONDS),
+            Figure("evidence and layer errors", [row["gather_s"] for row in rows], SECONDS),
+            Figure("one look", [each for row in rows for each in row["look_s"]], SECONDS),
+            Figure("looks", [row["looks"] for row in rows], NUMBER),
+            Figure("looks without layer errors", [row["places"] for row in rows], NUMBER),
+            Figure("the phase", [statistics_time.phase_s(row) for row in rows], SECONDS, most=statistics_time.MAX_S),
         )
     )

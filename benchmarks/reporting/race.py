@@ -15,9 +15,8 @@ from racing.entrants import FIXED, RACE, UNIFORM, Table, absent, tables
 from racing.final_training import unpacked
 from racing.torch_pruning import ENTRANT as PEER
 
-from reporting.figures import Figure, Row, Rows, figures, percent, points, table, taken, unit
+from reporting.figures import NONE, Figure, Row, Rows, figures, percent, points, table, taken, unit
 
-NONE = "No rows yet."
 UNSEEN = resnet20.SPLITS["validation"].stop
 HEAD = ("entrant", "seeds", "test", "unseen test", "validation", "latency", "predicted off by", "search", "evaluations")
 

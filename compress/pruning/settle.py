@@ -97,13 +97,21 @@ def _levels(
 ) -> dict[str, _Levels]:
     low: dict[str, Vector] = {}
     high: dict[str, Vector] = {}
+    found: dict[str, _Levels] = {}
     for values in activations(network, list(tensors), images, batch):
         for name, value in values.items():
             others = tuple(axis for axis in range(value.ndim) if axis != tensors[name])
             low[name] = np.minimum(low.get(name, np.inf), value.min(others).astype(np.float64))
             high[name] = np.maximum(high.get(name, -np.inf), value.max(others).astype(np.float64))
-    middles = {name: (low[name] + high[name]) / 2 for name in tensors}
-    return {name: _Levels(mid, high[name] - low[name] < FLAT**0.5 * np.abs(mid)) for name, mid in middles.items()}
+        found = {name: _level(low[name], high[name]) for name in tensors}
+        if not any(each.flat.any() for each in found.values()):
+            break  # a channel that has had two values never becomes constant again
+    return found
+
+
+def _level(low: Vector, high: Vector) -> _Levels:
+    middle = (low + high) / 2
+    return _Levels(middle, high - low < FLAT**0.5 * np.abs(middle))
 
 
 def _without_constants(

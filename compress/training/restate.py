@@ -20,6 +20,10 @@ FAR = 2.0
 """Largest ratio between two standard deviations that count as near. Means count as near if they differ by at most half
 this number of standard deviations.
 """
+FEW = 128
+"""Number of images of a first look. It is the last if all norms are clearly near the statistics of these images."""
+CLEARLY = 0.5
+"""Largest share of the distance allowed that counts as clearly near."""
 
 
 def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> Network:
@@ -43,7 +47,12 @@ def restated(network: Network, images: NDArray[np.float32], batch: int = 64) -> 
     norms = [node for node in network.nodes if _can_be_restated(node, network)]
     if not norms:
         return network
-    seen = channel_moments(network, {node.inputs[0]: 1 for node in norms}, images, batch)
+    tensors = {node.inputs[0]: 1 for node in norms}
+    if len(images) > FEW:
+        first = channel_moments(network, tensors, images[:FEW], batch)
+        if max(_distance(node, network, *first[node.inputs[0]]) for node in norms) <= CLEARLY:
+            return network
+    seen = channel_moments(network, tensors, images, batch)
     changed: dict[str, Array] = {}
     for node in norms:
         changed |= _restated(node, network, *seen[node.inputs[0]])
@@ -61,6 +70,15 @@ def _can_be_restated(node: Node, network: Network) -> bool:
     return normal and own and network.producer(node.inputs[0]) is not None
 
 
+def _distance(node: Node, network: Network, mean: Vector, variance: Vector) -> float:
+    """Return the largest distance of any channel's statistics from these, as a share of the distance that is near."""
+    own_mean, own_variance = (network.constants[name].astype(np.float64) for name in node.inputs[3:5])
+    epsilon = node.get("epsilon", EPSILON)
+    before, after = np.sqrt(own_variance + epsilon), np.sqrt(variance + epsilon)
+    shares = np.abs(mean - own_mean) / before / (FAR / 2), np.abs(np.log(after / before)) / np.log(FAR)
+    return float(np.max(shares))
+
+
 def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> dict[str, Array]:
     """Return new constants for all channels, because training changes them all; return none if the norm's statistics
     are near.
@@ -70,7 +88,7 @@ def _restated(node: Node, network: Network, mean: Vector, variance: Vector) -> d
     epsilon = node.get("epsilon", EPSILON)
     before, after = np.sqrt(own_variance + epsilon), np.sqrt(variance + epsilon)
     moved = (mean - own_mean) / before
-    if (np.abs(moved) <= FAR / 2).all() and (np.abs(np.log(after / before)) <= np.log(FAR)).all():
+    if _distance(node, network, mean, variance) <= 1.0:
         return {}
     level = beta + gamma * moved
     # "Less", not "less or equal": a channel that is zero on these images may carry information on others.

@@ -36,7 +36,7 @@ SHORT = Recipe(epochs=2, batch=64, augment="none")
 QUICK = "quick"
 """Recipe of a candidate that is evaluated on only a part of the images, because sensitivities only compare levels."""
 NORM_IMAGES = 256
-"""Number of images for the batch norms of a candidate at F2 and F3; `benchmarks/f2_cost.py` compares it with more."""
+"""Number of images for the batch norms of a candidate at F2 and F3; `benchmarks/f2_cost.py` compares it with others."""
 
 
 @dataclass(frozen=True)

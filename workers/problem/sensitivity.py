@@ -42,8 +42,8 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Looks:
-    """Chooses the looks at a space, and infers from their scores. `errors` has the (levels,) layer errors of the ordered
-    knobs that have them.
+    """Chooses the looks at a space, and infers from their scores. `errors` has the (levels,) layer errors of the
+    ordered knobs that have them.
     """
 
     space: Space
@@ -76,7 +76,8 @@ class Looks:
         lost: dict[str, dict[int, float]] = {knob.name: {knob.level(knob.whole): 0.0} for knob in self.space.levelled}
         for (name, level), score in scores.items():
             lost[name][level] = whole - score
-        found = LossMap.fitted([(self.errors[name][level], lost[name][level]) for name, level in scores if name in self.errors])
+        seen = [place for place in scores if place[0] in self.errors]
+        found = LossMap.fitted([(float(self.errors[name][level]), lost[name][level]) for name, level in seen])
         worst = min([whole, *scores.values()])
         made = {}
         for knob in self.space.levelled:
@@ -142,6 +143,6 @@ def _by_error(errors: Vector, own: Mapping[int, float], found: LossMap) -> Vecto
     losses = found.at(errors)
     levels = sorted(own, key=lambda level: errors[level])
     beyond = [own[level] - losses[level] for level in levels]
-    losses = losses + np.interp(errors, errors[levels], beyond)
-    losses[levels] = [own[level] for level in levels]
-    return losses
+    moved: Vector = np.asarray(losses + np.interp(errors, errors[levels], beyond))
+    moved[levels] = [own[level] for level in levels]
+    return moved

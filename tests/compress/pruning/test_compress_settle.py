@@ -12,9 +12,11 @@ from compress.graph.groups import prunable_blocks
 from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
 from compress.network import Network
+from compress.pruning import settle
 from compress.pruning.layer_error import idle
 from compress.pruning.settle import settled
 from compress.pruning.statistics import Statistics
+from compress.quantising.activations import activations
 
 SHAPE = (3, 8, 8)
 LEVELS = (54.0, 3.0, -1.0)
@@ -103,3 +105,20 @@ def test_one_channel_stays_of_a_layer_that_says_nothing() -> None:
 def test_what_is_settled_stays_so() -> None:
     made = settled(network(), images(64))
     assert settled(made, images(64)) is made
+
+
+def test_channels_are_watched_until_none_is_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first channels of `network` are constant on all images; without them one batch is enough."""
+    runs: list[int] = []
+
+    def counted(given: Network, tensors: Any, shown: Any, batch: int) -> Any:
+        for values in activations(given, tensors, shown, batch):
+            runs.append(batch)
+            yield values
+
+    monkeypatch.setattr(settle, "activations", counted)
+    plain = network(levels=())
+    assert settled(plain, images(64), batch=16) is plain
+    assert runs == [16]
+    settled(network(), images(64), batch=16)
+    assert runs == [16] * 5

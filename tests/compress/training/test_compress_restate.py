@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from compress_graphs import Graph
 
@@ -12,8 +13,10 @@ from compress.graph.module import TorchNetwork
 from compress.graph.onnxruntime import run_onnxruntime
 from compress.importing.agreement import relative_difference
 from compress.network import Network
+from compress.quantising.activations import channel_moments
+from compress.training import restate
 from compress.training.reestimate import reestimate
-from compress.training.restate import restated
+from compress.training.restate import FEW, restated
 
 SHAPE = (3, 8, 8)
 
@@ -102,3 +105,19 @@ def test_without_a_norm_there_is_nothing_to_do() -> None:
     g.gemm(g.pool_flat(g.conv("image", "a", (3, 6)), "flat"), "logits", (6, 4))
     given = g.network()
     assert restated(given, images(8)) is given
+
+
+def test_few_images_are_enough_if_all_norms_are_clearly_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def counted(given: Network, tensors: Any, shown: Any, batch: int) -> Any:
+        seen.append(len(shown))
+        return channel_moments(given, tensors, shown, batch)
+
+    monkeypatch.setattr(restate, "channel_moments", counted)
+    given, far = network(far=False), network(far=True)
+    assert restated(given, images(256)) is given
+    assert restated(far, images(256)) is not far
+    moved = given.with_constants({"norm.mean": given.constants["norm.mean"] + np.float32(0.8)})
+    assert restated(moved, images(256)) is moved
+    assert seen == [FEW, FEW, 256, FEW, 256], "a norm that is near, but not clearly, is judged by all images"

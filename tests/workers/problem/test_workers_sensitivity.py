@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from search.space import Choice, Space
-from workers.problem.sensitivity import MAPPED, LossMap, Looks, Place, Vector
+from workers.problem.sensitivity import MAPPED, Looks, LossMap, Place, Vector
 
 WHOLE = 0.9
 INT8 = Choice("int8", ("fp32", "int8"), ordered=False)
