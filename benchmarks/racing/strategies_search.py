@@ -17,6 +17,7 @@ from workers.phases.statistics import Statistics
 from workers.phases.trial import trial
 from workers.plan import Named
 from workers.pools.in_process_pool import InProcessPool
+from workers.ports import Recorded
 from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated
 from workers.search.loop import Rules, loop
@@ -35,9 +36,16 @@ def searched(
     chosen = makers([Named(name) for name in names], arena.seed)
     ended = loop(problem, chosen, known.pool, rules, lambda *messages: None)
     search_s = time.perf_counter() - begun_s
-    result = trial(arena.fresh(), Result(arena.found, problem, ended.evaluated, make))
+
+    def search_on(before: Result, corrected: Profile) -> Result:
+        newer = before.make(corrected)
+        recorded = Recorded(evaluations=tuple(before.evaluated))
+        further = loop(newer, chosen, known.pool, rules, lambda *messages: None, recorded)
+        return replace(before, profile=corrected, problem=newer, evaluated=further.evaluated)
+
+    result = trial(arena.fresh(), Result(arena.found, problem, ended.evaluated, make), search_on)
     best = chosen_finalists(result.eligible or result.evaluated, result.problem, FINALISTS)
-    paid = [each for each in ended.evaluated if not each.cached]
+    paid = [each for each in result.evaluated if not each.cached]
     return {
         "seconds": round(search_s, 1),
         "timing_seconds": round(time.perf_counter() - begun_s - search_s, 1),

@@ -17,7 +17,7 @@ from compress.data.preprocessing import Preprocessing, preprocess
 from compress.evidence import Evidence
 from compress.graph.edit import edited
 from compress.graph.fold import fold_norms
-from compress.graph.onnxruntime import run_onnxruntime
+from compress.graph.onnxruntime import run_onnxruntime, session
 from compress.importing.agreement import relative_difference
 from compress.importing.normalise import load_network
 from compress.network import Network
@@ -148,8 +148,10 @@ def test_an_activation_that_is_also_an_output_is_still_one() -> None:
     )
     result = int8(both)
     batch = images(4, seed=5)
-    seen, expected = run_onnxruntime(result, batch), run_onnxruntime(both, batch)
-    assert relative_difference(seen["a_relu"], expected["a_relu"]) < 0.05
+    # In the file's own arithmetic: integer kernels of processors without VNNI saturate sums of two products.
+    (seen,) = session(result.save(), optimise=False).run(["a_relu"], {result.input_name: batch})
+    expected = run_onnxruntime(both, batch)["a_relu"]
+    assert relative_difference(np.asarray(seen), expected) < 0.05
 
 
 def test_folding_leaves_the_function_and_no_norm() -> None:

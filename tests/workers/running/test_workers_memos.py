@@ -40,7 +40,7 @@ SAMPLE = {"key": "uploaded", "minima_us": [1.0, 2.0], "medians_us": [1.5, 2.5], 
 PREDICTED = {"predicted_ms": 1.0, "low_ms": 0.5, "high_ms": 1.5, "level": 0.8}
 TRAINED = {"right": [1, 0], "counts": {"macs": 7}, "predicted": {"macs": 8.0}, "elapsed_s": 2.0, "epochs": 3}
 
-ADDED = {"after_search", "out_of_time", "epoch_scores", "notes"}
+ADDED = {"after_search", "out_of_time", "epoch_scores", "notes", "evaluated"}
 STORED: list[tuple[str, Memo[Any], dict[str, Any]]] = [
     ("original-right", memos.ORIGINAL_SCORES, {"right": [1, 0, 1]}),
     ("looks-0123456789ab", memos.looks("0123456789abcdef"), {"sensitivity-whole": 0.9, "sensitivity-conv1-4": 0.5}),
