@@ -56,8 +56,8 @@ def verdict_session(
         context.say(f"{target.device_name}: {_off(seen)}; session {turn + 1} of at most {SESSIONS}.", "warning")
     samples, seen = min(found, key=lambda pair: max(pair[1].spread, abs(pair[1].drift)))
     context.warn(
-        f"{target.device_name}: the anchors disagreed in all {SESSIONS} timing sessions ({_off(seen)}); treat its "
-        "latencies as unreliable."
+        f"{target.device_name}: the timings of its anchors disagreed in {SESSIONS} timing sessions in a row, because "
+        "other programs use the machine or its speed changes; treat its latencies as unreliable."
     )
     return {**samples, **failures}, seen
 
