@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import timedelta
 
+from sqlalchemy.exc import IntegrityError
+
 from service.errors import Unauthorised
 from service.files.secret_values import new_secret, read_user_token, write_private
 from service.settings import Settings
@@ -23,6 +25,13 @@ def ensure_user_token(store: Store, settings: Settings) -> None:
     with suppress(FileExistsError):
         write_private(settings.user_token_path, f"{new_secret('user')}\n".encode())
     secret = read_user_token(settings.user_token_path)
+    try:
+        _ensure_stored(store, secret)
+    except IntegrityError:  # another server that starts on the same data folder has just stored it
+        _ensure_stored(store, secret)
+
+
+def _ensure_stored(store: Store, secret: str) -> None:
     with store.begin() as tx:
         try:
             tokens.find(tx, secret)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from service_world import HandClock
+from sqlalchemy.exc import IntegrityError
 
 from service.files.first_user import ensure_user_token, sign_in_code
 from service.files.secret_values import new_secret, read_user_token
@@ -196,6 +197,23 @@ def test_the_first_users_token_is_a_private_file_and_stays(store: Store, setting
     with store.read() as tx:
         assert tokens.find(tx, first).kind == "user"
     assert [path.name for path in Path(settings.data_dir).iterdir() if path.name.startswith(".")] == []
+
+
+def test_two_servers_that_start_together_share_the_first_users_token(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = tokens.create, []
+
+    def create(*args: Any, **more: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise IntegrityError("INSERT", {}, Exception("the other server was faster"))
+        return real(*args, **more)
+
+    monkeypatch.setattr(tokens, "create", create)
+    ensure_user_token(store, settings)
+    with store.read() as tx:
+        assert tokens.find(tx, read_user_token(settings.user_token_path)).name == "owner"
 
 
 def test_a_token_is_revoked_by_its_name_where_that_says_which(client: TestClient) -> None:
