@@ -1,4 +1,4 @@
-"""What F2 costs above a plain evaluation, and how well it ranks: `python benchmarks/f2_cost.py cost`, then `rank`.
+"""The cost of F2 compared with a plain evaluation, and how well it ranks: `python benchmarks/f2_cost.py cost`, `rank`.
 
 A plain evaluation cuts the candidate and scores it on 2,000 images. F2 also refits the readers of the cut channels and
 re-estimates the batch norms, on NORM_IMAGES images. `cost` times both, and F2 with other numbers of images,

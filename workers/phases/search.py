@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import strategies
-from search.candidate import Candidate
 from search.metrics import latency_metric, parse_limit, parse_limits
 from search.problem import Constraint, Objective, Problem
 from search.space.settings import check_settings
@@ -18,7 +17,6 @@ from workers.evaluating.evaluation_files import Material
 from workers.evaluating.whole_training import Sampler
 from workers.phases.statistics import Statistics
 from workers.plan import JobPlan, Named
-from workers.pools.pool import Pool
 from workers.problem.aims import searched_aims
 from workers.problem.builder import Wanted
 from workers.problem.layer_errors import layer_errors
@@ -26,12 +24,11 @@ from workers.profiling.timed_device import Profile
 from workers.progress import Evaluated, Message
 from workers.running import memos
 from workers.running.context import Context, Halted
-from workers.running.inputs import Inputs
 from workers.running.job_run import JobRun
 from workers.running.memo import Memo
 from workers.search.best_so_far import BestSoFar
 from workers.search.in_turn import InTurn
-from workers.search.loop import Rules, Searched, loop
+from workers.search.loop import Rules, loop
 from workers.search.race import MakeStrategy
 from workers.search.table_watch import TableWatch
 
@@ -122,68 +119,13 @@ def makers(named: Sequence[Named], seed: int) -> dict[str, MakeStrategy]:
     return {item.name: maker(item) for item in named}
 
 
-def searched(
-    context: Context,
-    inputs: Inputs,
-    watch: TableWatch,
-    pool: Pool,
-    reached: Callable[[Candidate], float],
-    memo: Memo[memos.SearchEnd] = memos.SEARCH_ENDED,
-    before: Sequence[Evaluated] = (),
-) -> Searched:
-    """Run the loop, or return an earlier run's findings if its search had ended: an ended search is never continued.
-
-    Args:
-        reached: returns the finished share of a full training run.
-        memo: the memo of the end of this search.
-        before: the evaluations of the search that this one continues.
-
-    Raises:
-        JobFailed: every strategy failed.
-        Halted: the user paused or cancelled the job.
-    """
-    # Candidates that an earlier run trained and timed afterwards are not part of the search.
-    earlier = tuple(each for each in context.recorded.evaluations if each.evaluation.candidate.searched)
-    known = context.recall(memo)
-    if known is not None:
-        return Searched("finished", earlier[: known.evaluated], context.spent_s)
-    recorded = replace(context.recorded, evaluations=max(earlier, tuple(before), key=len), spent_s=context.spent_s)
-    budget = context.plan.budget
-    share = SEARCH_SHARE if context.plan.training.epochs else 1.0
-    best = BestSoFar(lambda: watch.problem, recorded.evaluations)
-
-    def notice(evaluated: Evaluated) -> Sequence[Message]:
-        watch.note(evaluated.evaluation)
-        return best(evaluated)
-
-    rules = Rules(
-        evaluations=budget.evaluations,
-        wall_s=share * budget.wall_s,
-        split=inputs.split,
-        seed=context.plan.seed,
-        table_epochs=watch.epochs,
-        refresh=watch.refresh,
-        notice=notice,
-        reached=reached,
-        clock_s=context.clock_s,
-    )
-    context.at("search", 0, budget.evaluations)
-    chosen = makers(context.plan.strategies, context.plan.seed)
-    ended = loop(watch.problem, chosen, pool, rules, context.ports.emit, recorded, context.ports.signal)
-    context.spent_s = ended.spent_s
-    if ended.end in ("paused", "cancelled"):
-        raise Halted(ended.end)
-    context.keep(memo, memos.SearchEnd(ended.end, ended.spent_s, len(ended.evaluated), ended.notes))
-    return ended
-
-
 def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]:
     """Return a sentence if the search ran out of time before it ran out of evaluations."""
-    known = context.recall(memos.SEARCH_ENDED)
-    if known is None or known.end != "wall":
+    ends = _ends(context)
+    if not ends or ends[-1].end != "wall":
         return ()
     budget = context.plan.budget
-    done = sum(not each.cached for each in evaluated)
+    done = paid(evaluated)
     share = f"{SEARCH_SHARE:.0%} of " if context.plan.training.epochs else ""
     time = f"{share}{budget.wall_s:g} wall seconds were used up"
     return (f"The search ended after {done} of {budget.evaluations} evaluations: {time}.",)
@@ -191,8 +133,13 @@ def cut_short(context: Context, evaluated: Sequence[Evaluated]) -> Sequence[str]
 
 def noted(context: Context) -> Sequence[str]:
     """Return what the strategies said about their search, once it has ended."""
+    return tuple(dict.fromkeys(note for end in _ends(context) for note in end.notes))
+
+
+def _ends(context: Context) -> list[memos.SearchEnd]:
+    """Return the ends of the search so far: it may go on once after its first end."""
     ends = (context.recall(memo) for memo in (memos.SEARCH_ENDED, memos.SEARCH_ENDED_AGAIN))
-    return tuple(dict.fromkeys(note for end in ends if end is not None for note in end.notes))
+    return [end for end in ends if end is not None]
 
 
 @dataclass(frozen=True)
@@ -234,6 +181,11 @@ def search_on(run: JobRun, known: Statistics, result: Result, corrected: Profile
     return _searched(run, known, memos.SEARCH_ENDED_AGAIN, corrected, result.make, result.evaluated)
 
 
+def paid(evaluated: Sequence[Evaluated]) -> int:
+    """Return the number of evaluations that count towards the budget."""
+    return sum(not each.cached for each in evaluated)
+
+
 def _searched(
     run: JobRun,
     known: Statistics,
@@ -242,7 +194,46 @@ def _searched(
     make: Callable[[Profile], Problem],
     before: Sequence[Evaluated] = (),
 ) -> Result:
-    watch = TableWatch(run.context, profile, make)
-    reached = Sampler(known.material, known.training).reached
-    ended = searched(run.context, run.inputs, watch, known.pool, reached, memo, before)
+    """Run the loop, or return an earlier run's findings if this search had ended: an ended search is never continued.
+
+    Args:
+        memo: the memo of the end of this search.
+        before: the evaluations of the search that this one continues.
+    """
+    context, plan = run.context, run.context.plan
+    watch = TableWatch(context, profile, make)
+    # Candidates that an earlier run trained and timed afterwards are not part of the search.
+    earlier = tuple(each for each in context.recorded.evaluations if each.evaluation.candidate.searched)
+    end = context.recall(memo)
+    if end is not None:
+        return Result(watch.profile, watch.problem, earlier[: end.evaluated], make)
+    recorded = replace(context.recorded, evaluations=max(earlier, tuple(before), key=len), spent_s=context.spent_s)
+    context.at("search", min(paid(recorded.evaluations), plan.budget.evaluations), plan.budget.evaluations)
+    rules = _rules(run, known, watch, recorded.evaluations)
+    chosen = makers(plan.strategies, plan.seed)
+    ended = loop(watch.problem, chosen, known.pool, rules, context.ports.emit, recorded, context.ports.signal)
+    context.spent_s = ended.spent_s
+    if ended.end in ("paused", "cancelled"):
+        raise Halted(ended.end)
+    context.keep(memo, memos.SearchEnd(ended.end, ended.spent_s, len(ended.evaluated), ended.notes))
     return Result(watch.profile, watch.problem, ended.evaluated, make)
+
+
+def _rules(run: JobRun, known: Statistics, watch: TableWatch, evaluated: Sequence[Evaluated]) -> Rules:
+    plan, best = run.context.plan, BestSoFar(lambda: watch.problem, evaluated)
+
+    def notice(newest: Evaluated) -> Sequence[Message]:
+        watch.note(newest.evaluation)
+        return best(newest)
+
+    return Rules(
+        evaluations=plan.budget.evaluations,
+        wall_s=(SEARCH_SHARE if plan.training.epochs else 1.0) * plan.budget.wall_s,
+        split=run.inputs.split,
+        seed=plan.seed,
+        table_epochs=watch.epochs,
+        refresh=watch.refresh,
+        notice=notice,
+        reached=Sampler(known.material, known.training).reached,
+        clock_s=run.context.clock_s,
+    )

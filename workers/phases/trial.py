@@ -20,7 +20,7 @@ from search.knowledge import values_key
 from search.metrics import latency_metric
 from search.problem import Constraint, Problem
 from search.space import Values
-from workers.phases.search import Result
+from workers.phases.search import Result, paid
 from workers.problem.aims import every_aim
 from workers.profiling.timed_candidates import TimedCandidates, time_candidates
 from workers.profiling.timed_device import Profile
@@ -46,8 +46,7 @@ def trial(run: JobRun, result: Result, search_on: Callable[[Result, Profile], Re
     if not result.profile.devices or not result.evaluated:
         return result
     corrected, found = _rounds(run, result, TimedCandidates(result.profile), 0)
-    if not _any_within(corrected, found):
-        run.context.say(_goes_on(run, result))
+    if not _any_within(corrected, found) and _goes_on(run, result):
         further = search_on(replace(result, make=_tightened(result, found)), found.profile)
         result = replace(further, make=result.make)
         corrected, found = _rounds(run, result, replace(found, profile=result.profile), ROUNDS)
@@ -94,16 +93,20 @@ def _tightened(result: Result, found: TimedCandidates) -> Callable[[Profile], Pr
     return make
 
 
-def _goes_on(run: JobRun, result: Result) -> str:
-    """Return a sentence about what is left of the budget now that no timed candidate is within the limits."""
+def _goes_on(run: JobRun, result: Result) -> bool:
+    """Tell what happens now that no timed candidate is within the limits; return True if the search can go on."""
     budget = run.context.plan.budget.evaluations
-    left = budget - sum(not each.cached for each in result.evaluated)
-    if left > 0:
-        return (
-            "No timed candidate is within the limits; the search goes on with corrected predictions and the "
-            f"{left} evaluations that are left."
+    left = budget - paid(result.evaluated)
+    if left <= 0:
+        run.context.say(
+            f"No timed candidate is within the limits, and all {budget} evaluations are used up.", "warning"
         )
-    return f"No timed candidate is within the limits, and all {budget} evaluations are used up."
+        return False
+    run.context.say(
+        "No timed candidate is within the limits; the search goes on with corrected predictions and the "
+        f"{left} evaluations that are left."
+    )
+    return True
 
 
 def _any_within(corrected: Result, found: TimedCandidates) -> bool:

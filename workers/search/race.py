@@ -60,7 +60,7 @@ class Race:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the strategies have to say to readers of the result, each sentence once."""
+        """The strategies' notes for readers of the result, each of them once."""
         return tuple(self._notes)
 
     @property

@@ -114,14 +114,16 @@ def test_a_restart_does_not_time_the_candidates_again(job: Job, lock: HostLock, 
 
 @dataclass
 class Slow:
-    """A device that takes 1.1 times as long as its table says for every candidate, also once it is a finalist."""
+    """A device that takes `times` as long as its table says for every candidate, also once it is a finalist."""
 
+    times: float = 1.1
     shapes: list[list[tuple[int, ...]]] = field(default_factory=list)
 
     def samples(self, networks: Mapping[str, Path], honest: Mapping[str, Sample]) -> Mapping[str, Sample]:
         self.shapes += [shapes(path) for name, path in networks.items() if name.startswith("candidate-")]
         return {
-            name: slower(each, 1.1) if shapes(networks[name]) in self.shapes else each for name, each in honest.items()
+            name: slower(each, self.times) if shapes(networks[name]) in self.shapes else each
+            for name, each in honest.items()
         }
 
 
@@ -148,6 +150,17 @@ def test_a_search_that_was_misled_goes_on_with_corrected_predictions(
     again = run(plan, ports, lock)
     assert (again.verdict, again.summaries["best"]) == (outcome.verdict, outcome.summaries["best"])
     assert _searched(ports) == searched, "an ended search is not continued"
+
+
+def test_a_search_that_has_used_up_its_evaluations_does_not_go_on(job: Job, lock: HostLock, timed_by: TimedBy) -> None:
+    timed_by(Slow(times=1.4))
+    plan, ports = job(budget=SMALL, training=Training(epochs=0))
+    outcome = run(plan, ports, lock)
+    told = [m.text for m in ports.messages if isinstance(m, Logged)]
+    assert any("all 4 evaluations are used up" in text for text in told)
+    assert not any("the search goes on" in text for text in told)
+    assert sum("before training" in text for text in told) == 1
+    assert outcome.verdict == "missed"
 
 
 def _searched(ports: MemoryPorts) -> list[Evaluated]:

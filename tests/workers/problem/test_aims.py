@@ -1,4 +1,4 @@
-"""What a job with several devices looks for: one network for all of them, and each device's own."""
+"""The aims of a job with several devices: one network for all of them, and one for each device."""
 
 from __future__ import annotations
 
